@@ -1,0 +1,83 @@
+"""The shape of a GPT-2, and its translation from and to Hugging Face's config.json."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class GPT2Config:
+    """Shape of one model. `context` in tokens; `dropout` acts on embeddings, attention and residuals alike."""
+
+    width: int = 768
+    blocks: int = 12
+    heads: int = 12
+    vocabulary: int = 50257
+    context: int = 1024
+    dropout: float = 0.0
+    layer_norm_epsilon: float = 1e-5
+    tied_head: bool = True
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by {self.heads} heads")
+
+
+# Radford et al. 2019, table 2; nano is the bundled checkpoint.
+SIZES = {
+    "gpt2-nano": GPT2Config(width=192, blocks=6, heads=6),
+    "gpt2": GPT2Config(width=768, blocks=12, heads=12),
+    "gpt2-medium": GPT2Config(width=1024, blocks=24, heads=16),
+    "gpt2-large": GPT2Config(width=1280, blocks=36, heads=20),
+    "gpt2-xl": GPT2Config(width=1600, blocks=48, heads=25),
+}
+
+_HF_NAMES = {
+    "width": "n_embd",
+    "blocks": "n_layer",
+    "heads": "n_head",
+    "vocabulary": "vocab_size",
+    "context": "n_positions",
+    "dropout": "resid_pdrop",
+    "layer_norm_epsilon": "layer_norm_epsilon",
+    "tied_head": "tie_word_embeddings",
+}
+
+# Settings that would change the arithmetic; the value is the only one implemented.
+_HF_FIXED = {
+    "model_type": "gpt2",
+    "activation_function": "gelu_new",
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+}
+
+
+def from_hf(settings: dict[str, Any]) -> GPT2Config:
+    """config.json of a Hugging Face GPT-2 -> our shape, without dropout (training sets its own).
+
+    Raises ValueError for a setting whose arithmetic this model does not have.
+    """
+    for name, only in _HF_FIXED.items():
+        if settings.get(name, only) != only:
+            raise ValueError(f"config.json has {name}={settings[name]!r}; this GPT-2 implements {only!r} only")
+    inner = settings.get("n_inner")
+    if inner not in (None, 4 * settings.get("n_embd", GPT2Config.width)):
+        raise ValueError(f"config.json has n_inner={inner}; this GPT-2 implements 4 * n_embd only")
+    known = {ours: settings[theirs] for ours, theirs in _HF_NAMES.items() if theirs in settings}
+    return GPT2Config(**(known | {"dropout": 0.0}))
+
+
+def to_hf(config: GPT2Config, architecture: str = "GPT2LMHeadModel", **more: Any) -> dict[str, Any]:
+    """Our shape -> the content of a config.json that transformers loads as `architecture`."""
+    ours = asdict(config)
+    return {
+        **_HF_FIXED,
+        **{theirs: ours[name] for name, theirs in _HF_NAMES.items()},
+        "architectures": [architecture],
+        "n_ctx": config.context,
+        "embd_pdrop": config.dropout,
+        "attn_pdrop": config.dropout,
+        "bos_token_id": 50256,
+        "eos_token_id": 50256,
+        **more,
+    }

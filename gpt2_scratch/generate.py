@@ -1,0 +1,128 @@
+"""Continues prompts with a key-value cache, many at once; a prompt's text does not depend on its neighbours.
+
+Every prompt draws from its own generator, so a sampled text too is the same alone or in a batch of any order.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gpt2_scratch.attention import BlockCache, sequences
+from gpt2_scratch.model import LanguageModel
+from gpt2_scratch.tokenizer import END_OF_TEXT
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Temperature 0 is greedy. `top_k` and `top_p` of None do not cut; both together cut by k first."""
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"--temperature {self.temperature}: must be 0 (greedy) or more")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"--top-k {self.top_k}: must be at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"--top-p {self.top_p}: must be above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """New tokens without the end-of-text token; `stopped` tells whether the model ended by itself."""
+
+    tokens: list[int]
+    stopped: bool
+
+
+@torch.no_grad()
+def generate(
+    model: LanguageModel, prompts: list[list[int]], new_tokens: int, sampling: Sampling = Sampling(), rows: int = 32
+) -> list[Continuation]:
+    """At most `new_tokens` a prompt, `rows` prompts at a time, prompts of similar length together.
+
+    A prompt that leaves less than that in the context generates less; ValueError when one is empty or leaves nothing.
+    """
+    context = model.config.context
+    for i, prompt in enumerate(prompts):
+        if not 0 < len(prompt) < context:
+            raise ValueError(
+                f"prompt {i} has {len(prompt)} tokens; it must have 1 to {context - 1} (context {context})"
+            )
+    was_training = model.training
+    model.eval()
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    done: dict[int, Continuation] = {}
+    for start in range(0, len(order), rows):
+        chosen = order[start : start + rows]
+        done |= zip(chosen, _generate_rows(model, [prompts[i] for i in chosen], new_tokens, sampling), strict=True)
+    model.train(was_training)
+    return [done[i] for i in range(len(prompts))]
+
+
+def _generate_rows(
+    model: LanguageModel, prompts: list[list[int]], new_tokens: int, sampling: Sampling
+) -> list[Continuation]:
+    """One batch: the prompts packed in a first pass, then one token a row; rows that ended leave the batch."""
+    weight, config = model.transformer.wte.weight, model.config
+    limits = [min(new_tokens, config.context - len(p)) for p in prompts]
+    capacity = max(len(p) + limit for p, limit in zip(prompts, limits, strict=True))
+    shape = (len(prompts), config.heads, capacity, config.width // config.heads)
+    cache = [BlockCache(*shape, weight) for _ in range(config.blocks)]
+    generators = [_prompt_generator(sampling.seed, p) for p in prompts]
+    written: list[list[int]] = [[] for _ in prompts]
+    ended = [False] * len(prompts)
+
+    alive = list(range(len(prompts)))
+    lengths = torch.tensor([len(p) for p in prompts])
+    past: Tensor | None = None
+    tokens = torch.tensor([t for p in prompts for t in p], device=weight.device)  # (N,)
+    while True:
+        logits = model.next_logits(tokens, sequences(lengths, weight.device, past), cache)  # (B, V)
+        chosen = pick(logits.float(), sampling, [generators[i] for i in alive])
+        keep = []
+        for row, (i, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
+            ended[i] = token == END_OF_TEXT
+            if not ended[i]:
+                written[i].append(token)
+                if len(written[i]) < limits[i]:
+                    keep.append(row)
+        if not keep:
+            return [Continuation(w, e) for w, e in zip(written, ended, strict=True)]
+        past = (lengths if past is None else past + lengths)[keep]
+        if len(keep) < len(alive):
+            for block in cache:
+                block.keep(torch.tensor(keep, device=weight.device))
+        alive = [alive[row] for row in keep]
+        tokens, lengths = chosen[keep], torch.ones(len(keep), dtype=torch.long)
+
+
+def _prompt_generator(seed: int, prompt: list[int]) -> torch.Generator:
+    digest = hashlib.sha256(repr((seed, prompt)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
+
+
+def pick(logits: Tensor, sampling: Sampling, generators: list[torch.Generator]) -> Tensor:
+    """Next tokens (B,) from logits (B, V).
+
+    The largest of logit + Gumbel noise is a draw from the softmax. Noise a token, rather than one number a row looked
+    up in cumulated probabilities: rounding then changes a choice only when the two best are equal to the last digit.
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(1)
+    logits = logits / sampling.temperature
+    if sampling.top_k is not None and sampling.top_k < logits.shape[1]:
+        kept, tokens = logits.topk(sampling.top_k)  # (B, k) each
+        logits = torch.full_like(logits, -torch.inf).scatter(1, tokens, kept)
+    if sampling.top_p is not None:
+        ranked, tokens = logits.sort(dim=1, descending=True, stable=True)  # (B, V) each
+        probabilities = ranked.softmax(1)
+        beyond = probabilities.cumsum(1) - probabilities >= sampling.top_p  # what comes before it reaches p already
+        logits = logits.scatter(1, tokens, ranked.masked_fill(beyond, -torch.inf))
+    noise = torch.stack([torch.empty(logits.shape[1]).exponential_(generator=g) for g in generators])  # (B, V)
+    return (logits - noise.to(logits.device).log()).argmax(1)

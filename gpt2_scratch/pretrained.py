@@ -1,0 +1,111 @@
+"""Weights in Hugging Face format: read into our tensors, and written back.
+
+Every key of a file must find its tensor and every tensor its key, with equal shapes, or the error names them.
+"""
+
+import hashlib
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gpt2_scratch.config import to_hf
+from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.sources import ASSETS
+
+# Conv1D of the original stores (in, out), nn.Linear (out, in).
+TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+# Causal masks that old checkpoints carry. The dot matters: "attn.bias" alone would also match c_attn.bias.
+MASKS = (".attn.bias", ".attn.masked_bias")
+
+
+@cache
+def weights_hash(folder: Path) -> str:
+    """sha256 of the weight file: the identity of a base model, whatever its name."""
+    with open(folder / "model.safetensors", "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def without_storage(build: Any, *args: Any, **kwargs: Any) -> Any:
+    """A model whose tensors have shapes but no memory, for counting and for reading weights straight into place."""
+    with torch.device("meta"):
+        return build(*args, **kwargs)
+
+
+def load_weights(model: LanguageModel | Classifier, folder: Path) -> None:
+    """Reads `folder` into `model` (built by `without_storage` or not), as fp32.
+
+    A class head that the file does not have stays as it is and must be initialised by the caller; an LM head in the
+    file is dropped when `model` classifies, and must equal the embedding when `model` ties it.
+    """
+    if any(p.is_meta for p in model.parameters()):
+        model.to_empty(device="cpu")
+        model.tie()
+    wanted: dict[str, Tensor] = dict(model.named_parameters())
+    if isinstance(model, LanguageModel) and model.config.tied_head:
+        wanted["lm_head.weight"] = model.lm_head.weight  # listed once under its first name only
+    problems, found = [], set()
+    for key, tensor in _tensors(folder):
+        name = key if key.startswith(("transformer.", "lm_head.", "score.")) else f"transformer.{key}"
+        if name.endswith(MASKS) or (name == "lm_head.weight" and isinstance(model, Classifier)):
+            continue
+        target = wanted.get(name)
+        tensor = tensor.t() if name.endswith(TRANSPOSED) and tensor.dim() == 2 else tensor
+        if target is None:
+            problems.append(f"unexpected {key}")
+        elif target.shape != tensor.shape:
+            problems.append(f"{key} has shape {tuple(tensor.shape)} instead of {tuple(target.shape)}")
+        elif name == "lm_head.weight" and model.config.tied_head and "transformer.wte.weight" in found:
+            if not torch.equal(target, tensor.to(target.dtype)):
+                problems.append("lm_head.weight differs from wte.weight although config.json ties them")
+        elif name != "lm_head.weight" or not model.config.tied_head:
+            with torch.no_grad():
+                target.copy_(tensor)
+            found.add(name)
+    optional = {"lm_head.weight"} if model.config.tied_head else set()
+    optional |= {name for name in wanted if name.startswith("score.")}
+    problems += [f"missing {name}" for name in sorted(wanted.keys() - found - optional)]
+    if problems:
+        shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
+        raise ValueError(f"weights in {folder} do not fit this model: {shown}")
+
+
+def _tensors(folder: Path) -> Any:
+    """(key, tensor) of the weight file, `wte.weight` first so that a tied head can be compared with it."""
+    try:
+        with safe_open(folder / "model.safetensors", "pt") as file:
+            for key in sorted(file.keys(), key=lambda key: not key.endswith("wte.weight")):
+                yield key, file.get_tensor(key)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / 'model.safetensors'} is damaged ({error}); copy or download it again") from error
+
+
+def hf_state(model: nn.Module) -> dict[str, Tensor]:
+    """Our parameters under Hugging Face's names and layout; a tied head is left out, as transformers does."""
+    return {
+        name: (p.detach().t() if name.endswith(TRANSPOSED) else p.detach()).contiguous()
+        for name, p in model.named_parameters()
+    }
+
+
+def save_pretrained(model: LanguageModel | Classifier, folder: Path, **more: Any) -> None:
+    """Writes config.json, model.safetensors and the tokenizer's two files; transformers loads the folder as it is.
+
+    `more` goes into config.json (for example `id2label`). Raises OSError when there is no room.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    architecture = "GPT2LMHeadModel" if isinstance(model, LanguageModel) else "GPT2ForSequenceClassification"
+    try:
+        save_file(hf_state(model), folder / "model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    settings = to_hf(model.config, architecture, pad_token_id=50256, **more)
+    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    shutil.copyfile(ASSETS / "encoder.json", folder / "vocab.json")
+    shutil.copyfile(ASSETS / "vocab.bpe", folder / "merges.txt")

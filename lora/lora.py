@@ -1,0 +1,44 @@
+"""LoRA (Hu et al. 2021, section 4.1): y = W x + scale * B A x, B zero at first: training starts at the base.
+
+Cost against the frozen layer: R * (in + out) trained numbers a matrix, two thin products forward and four backward.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from lora._adapter import INITS, Adapter, LowRank, Spec
+
+
+class LoRA(Adapter):
+    """On a fused matrix each active part has an A and a B of its own, as if it stood alone."""
+
+    def __init__(
+        self,
+        linear: nn.Linear,
+        spec: Spec,
+        parts: int = 1,
+        active: tuple[int, ...] = (0,),
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(linear, spec, parts, active)
+        bound = INITS[spec.init](linear.in_features, spec.rank)
+        with linear.weight.device:
+            self.low_rank = LowRank(
+                linear.in_features, linear.out_features // parts, len(active), spec.rank, bound, generator
+            )
+
+    def update(self, x: Tensor) -> Tensor:
+        update = self.low_rank(x, self.scale)  # (N, P * out / parts)
+        if len(self.active) == self.parts:
+            return update
+        full = update.new_zeros(len(x), self.parts, self.linear.out_features // self.parts)
+        full[:, list(self.active)] = update.unflatten(1, (len(self.active), -1))
+        return full.flatten(1)
+
+    def merged_weight(self) -> Tensor:
+        merged = self.linear.weight.detach().float().clone().unflatten(0, (self.parts, -1))  # (parts, out / parts, in)
+        merged[list(self.active)] += self.scale * self.low_rank.product().detach()
+        return merged.flatten(0, 1)
+
+
+VARIANT = LoRA

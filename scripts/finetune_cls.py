@@ -1,0 +1,172 @@
+"""Fine-tunes GPT-2 to classify texts: spam, sentiment, entailment, or the classes in your own file.
+
+    accelerate launch scripts/finetune_cls.py --dataset spamassassin --model gpt2-nano
+    accelerate launch scripts/finetune_cls.py --dataset enron --lora-rank 16
+    accelerate launch scripts/finetune_cls.py --data mine.csv --text-column body --label-column topic
+
+Report sections 1.2 (tasks 2 to 4), 3.1.2 and 3.2. The class is read at the last token of the text.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks import Classification
+from training.args import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fit_problems
+from training.cli import refuse, resolved, run
+from training.run_folder import check_folder, default_folder
+from training.sources import Inputs, find_inputs
+from training.task_args import HeadArgs, TextArgs
+
+OFFLINE = "accelerate launch scripts/finetune_cls.py --dataset spamassassin --model gpt2-nano"
+# Peak learning rate at width 192 and epochs of each method, chosen on validation mail: README, "Defaults".
+DEFAULTS = {"lora": (2e-3, 3.0), "full": (5e-4, 3.0), "bitfit": (5e-3, 3.0), "head": (1e-2, 3.0)}
+
+
+@dataclass(frozen=True)
+class Args:
+    data: DataArgs
+    text: TextArgs
+    model: ModelArgs
+    head: HeadArgs
+    method: MethodArgs
+    update: UpdateArgs
+    run: RunArgs
+
+
+def main(args: Args) -> None:
+    refuse(args.head.problems_with(args.method, args.model))
+    data, model = args.data, args.model.model
+    inputs = find_inputs(data, model, lambda: args.text.task(data.dataset, data.data), OFFLINE)
+    refuse(fit_problems(args.method, args.model, inputs.config, data))
+    classes = inputs.task.classes([e for part in inputs.splits.named().values() for e in part])
+    name = default_folder("finetune_cls", inputs.task.name, model, args.method.method, args.update.seed)
+    folder = args.run.output_dir or name
+    train(args, inputs, classes, folder, check_folder(folder, args.run))
+
+
+def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], folder: Path, resuming: bool) -> None:
+    # Imported here because they take seconds: whatever can be refused without them has been.
+    from gpt2_scratch.pretrained import weights_hash
+    from training.batches import Batch, Plan, collate, encode_labelled
+    from training.checkpoint import Training, load_checkpoint, save_checkpoint
+    from training.files import write_lines
+    from training.inference import classify
+    from training.launch import from_main, open_run, start
+    from training.losses import class_loss
+    from training.methods import apply_method, build_classifier, load_own_state, parameter_counts
+    from training.metrics import accuracy, classification_metrics, mean_loss
+    from training.optimizers import build_optimizer
+    from training.plots import plot_curves
+    from training.progress import ProgressLine
+    from training.record import Record, intervals
+    from training.results import environment, measured, write_results
+    from training.saved import read_best, save_best
+    from training.schedule import build_schedule
+    from training.summary import data_facts, name_of, print_facts, print_outcome
+    from training.update import accumulate, apply_update
+
+    # Accelerator and seed.
+    accelerator, resuming = start(args.run, folder, resuming)
+    main_process, rank = accelerator.is_main_process, accelerator.process_index
+    method, head, n = args.method.method, args.head, len(classes)
+    update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width)
+    flags = resolved(args) | resolved(update)
+
+    # Examples and batches.
+    text, cut_tail = args.text, args.text.truncate == "tail"
+    encoded = {
+        name: [
+            encode_labelled(e, classes.index(e.label), args.data.max_length, text.pad_to, text.pad_id, cut_tail)
+            for e in part
+        ]
+        for name, part in inputs.splits.named().items()
+    }
+    examples, validation, test = encoded.values()
+    if args.run.eval_batches is not None:
+        validation = validation[: args.run.eval_batches * update.batch_size]
+    plan = Plan(examples, update, accelerator.num_processes)
+    steps = update.steps(len(examples))
+    schedule, due = build_schedule(update, steps), intervals(args.run, steps)
+    data = data_facts(inputs.splits, encoded, inputs.source) | {"labels": list(classes)}
+
+    # Model, adapters and freezing.
+    model = build_classifier(
+        inputs.model_folder, inputs.config, args.model, n, update.seed, head.head_bias, head.head == "lm-token"
+    )
+    apply_method(model, args.method, update.seed, head.head_training)
+    base = {"name": args.model.model, "sha256": weights_hash(inputs.model_folder)}
+    facts = {"args": flags, "base": base, "labels": list(classes)}
+    parameters = parameter_counts(model)
+    if main_process:
+        print_facts(data, parameters, {"steps": steps, "lr": f"{update.lr:.3g}", "output": folder})
+
+    # Optimizer, prepare, resume.
+    prepared, optimizer = accelerator.prepare(model, build_optimizer(model, update))
+    identity = {"data": data["sha256"], "base": base["sha256"], "processes": str(accelerator.num_processes)}
+    training = Training(accelerator, model, optimizer, identity)
+    record, before = Record(), None
+    if resuming:
+        record, before = load_checkpoint(folder, training, flags)
+    elif test:
+        before = classification_metrics(classify(model, test, accelerator, n), n)
+    open_run(accelerator, folder, resuming, record.step)
+
+    # Loop.
+    def loss(batch: Batch):  # type: ignore[no-untyped-def]
+        return class_loss(prepared(batch.tokens, batch.lengths), batch.labels)[0]
+
+    line = ProgressLine(plan.examples_in(steps), record.examples, main_process)
+    while record.step < steps and not record.stale_for(args.run.early_stop):
+        started = time.perf_counter()
+        shares = plan.at(record.step)
+        chosen = [examples[i] for share in shares for micro in share for i in micro]
+        batches = [collate([examples[i] for i in micro]) for micro in shares[rank]]
+        lr, count = schedule.lr_at(record.step), sum(e.count for e in chosen)
+        loss_sum = accumulate(accelerator, prepared, batches, count, loss, (update.seed, record.step))
+        norm = apply_update(accelerator, model, optimizer, lr, update.clip_at(record.step, schedule.warmup))
+        if norm is None:
+            record.add_overflow()
+            continue
+        record.add_step(loss_sum, count, len(chosen), sum(len(e.tokens) for e in chosen), time.perf_counter() - started)
+        line.show(len(chosen), loss_sum / count, lr, record.last("val_loss"))
+
+        started, point = time.perf_counter(), {"lr": lr, "grad_norm": norm}
+        if due.due(due.evaluate, record.step) and validation:
+            rows = classify(model, validation, accelerator, n)
+            point |= {"val_loss": mean_loss(rows), "val_accuracy": accuracy(rows)}
+            if record.improved(point["val_loss"]) and main_process:
+                save_best(folder, model, method, facts)
+        if due.due(due.log, record.step) or "val_loss" in point:
+            accelerator.log(record.add_point(plan.per_epoch, **point), step=record.step)
+        record.eval_seconds += time.perf_counter() - started
+        if due.due(due.save, record.step) and main_process:
+            save_checkpoint(folder, training, record, flags, before)
+    line.close()
+
+    # Final evaluation, of the best weights.
+    if record.best_step < 0 and main_process:
+        save_best(folder, model, method, facts)
+    load_own_state(model, from_main(accelerator, lambda: read_best(folder, model, method)))
+    rows, val_rows = (classify(model, part, accelerator, n) for part in (test, validation))
+    accelerator.end_training()
+    if not main_process:
+        return
+
+    # Results.
+    metrics = {name: classification_metrics(r, n) if r else None for name, r in (("val", val_rows), ("test", rows))}
+    predictions = [
+        {"id": r.id, "label": classes[r.label], "prediction": name_of(r.prediction, classes)}
+        | {"probabilities": dict(zip(classes, r.probabilities, strict=True)), "loss": r.loss}
+        for r in rows
+    ]
+    write_lines(folder / "predictions.jsonl", predictions)
+    plot_curves(folder / "curves.png", record.curve, folder.name, "val_accuracy")
+    described = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
+    outcome = described | {"parameters": parameters} | measured(accelerator, record) | {"before": before} | metrics
+    write_results(folder, outcome)
+    print_outcome(folder, outcome, ("accuracy", "macro_f1", "mcc"))
+
+
+if __name__ == "__main__":
+    run(main, Args, __doc__)

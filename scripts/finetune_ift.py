@@ -1,0 +1,183 @@
+"""Fine-tunes GPT-2 to follow instructions: the bundled ones, Alpaca, or the records in your own file.
+
+    accelerate launch scripts/finetune_ift.py --dataset instructions --model gpt2-nano
+    accelerate launch scripts/finetune_ift.py --dataset alpaca --model gpt2-large --lora-rank 16
+    accelerate launch scripts/finetune_ift.py --data mine.jsonl --prompt-column question --response-column answer
+
+Report sections 1.2 (task 1), 3.1.1 and 3.2. The loss is on the response and the end of text that follows it.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks import Instructions
+from training.args import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fit_problems
+from training.cli import refuse, resolved, run
+from training.run_folder import check_folder, default_folder
+from training.sources import Inputs, find_inputs
+from training.task_args import GenerationArgs, PromptArgs
+
+OFFLINE = "accelerate launch scripts/finetune_ift.py --dataset instructions --model gpt2-nano"
+# Peak learning rate at width 192 and epochs of each method, chosen on validation records: README, "Defaults".
+DEFAULTS = {"lora": (4e-3, 3.0), "full": (1e-3, 3.0), "bitfit": (1e-2, 3.0), "head": (1e-3, 3.0)}
+
+
+@dataclass(frozen=True)
+class Args:
+    data: DataArgs
+    prompt: PromptArgs
+    model: ModelArgs
+    method: MethodArgs
+    update: UpdateArgs
+    generation: GenerationArgs
+    run: RunArgs
+
+
+def main(args: Args) -> None:
+    refuse(args.prompt.problems_with(args.method, args.model))
+    data, model = args.data, args.model.model
+    inputs = find_inputs(data, model, lambda: args.prompt.task(data.dataset, data.data), OFFLINE)
+    refuse(fit_problems(args.method, args.model, inputs.config, data))
+    name = default_folder("finetune_ift", inputs.task.name, model, args.method.method, args.update.seed)
+    folder = args.run.output_dir or name
+    train(args, inputs, folder, check_folder(folder, args.run))
+
+
+def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool) -> None:
+    # Imported here because they take seconds: whatever can be refused without them has been.
+    from gpt2_scratch.generate import Sampling
+    from gpt2_scratch.pretrained import weights_hash
+    from training.batches import Batch, Plan, collate, encode_instruction, encode_prompt, with_all_tokens_labelled
+    from training.checkpoint import Training, load_checkpoint, save_checkpoint
+    from training.files import write_lines
+    from training.inference import answer, score_targets
+    from training.launch import from_main, open_run, start
+    from training.losses import token_loss
+    from training.methods import apply_method, build_language_model, load_own_state, parameter_counts
+    from training.metrics import mean_loss, perplexities
+    from training.optimizers import build_optimizer
+    from training.plots import plot_curves
+    from training.progress import ProgressLine
+    from training.record import Record, intervals
+    from training.results import environment, measured, write_results
+    from training.saved import read_best, save_best
+    from training.schedule import build_schedule
+    from training.summary import data_facts, print_facts, print_outcome
+    from training.update import accumulate, apply_update
+
+    # Accelerator and seed.
+    accelerator, resuming = start(args.run, folder, resuming)
+    main_process, rank = accelerator.is_main_process, accelerator.process_index
+    method, prompt = args.method.method, args.prompt
+    update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width)
+    flags = resolved(args) | resolved(update)
+
+    # Examples and batches.
+    encoded = {
+        name: [encode_instruction(e, args.data.max_length, prompt.mask_prompt, prompt.response_header) for e in part]
+        for name, part in inputs.splits.named().items()
+    }
+    data = data_facts(inputs.splits, encoded, inputs.source)
+    examples, validation, test = ([e for e in part if e.room] for part in encoded.values())
+    data["skipped"]["no_room_for_response"] = sum(not e.room for part in encoded.values() for e in part)
+    if not examples:
+        raise ValueError(f"--max-length {args.data.max_length}: no training example has room for its response")
+    if args.run.eval_batches is not None:
+        validation = validation[: args.run.eval_batches * update.batch_size]
+    plan = Plan(examples, update, accelerator.num_processes)
+    steps = update.steps(len(examples))
+    schedule, due = build_schedule(update, steps), intervals(args.run, steps)
+    asked = {e.id for e in test}
+    questions = [e for e in inputs.splits.test if e.id in asked]
+    longest = inputs.config.context - 1 if args.generation.new_tokens else 0
+    prompts = [encode_prompt(e, longest, prompt.response_header) for e in questions if longest]
+
+    # Model, adapters and freezing.
+    model = build_language_model(inputs.model_folder, inputs.config, args.model)
+    apply_method(model, args.method, update.seed)
+    base = {"name": args.model.model, "sha256": weights_hash(inputs.model_folder)}
+    facts = {"args": flags, "base": base}
+    parameters = parameter_counts(model)
+    if main_process:
+        print_facts(data, parameters, {"steps": steps, "lr": f"{update.lr:.3g}", "output": folder})
+
+    # Optimizer, prepare, resume.
+    prepared, optimizer = accelerator.prepare(model, build_optimizer(model, update))
+    identity = {"data": data["sha256"], "base": base["sha256"], "processes": str(accelerator.num_processes)}
+    training = Training(accelerator, model, optimizer, identity)
+    generation = args.generation
+    sampling = Sampling(generation.temperature, generation.top_k, generation.top_p, update.seed)
+
+    def answers() -> list[dict]:
+        return [a._asdict() for a in answer(model, prompts, accelerator, generation.new_tokens, sampling)]
+
+    def evaluate_whole(part: list) -> dict | None:
+        """The metrics of DESIGN's results.json; None of nothing."""
+        whole = [with_all_tokens_labelled(e) for e in part]
+        return perplexities(*(score_targets(model, x, accelerator) for x in (part, whole))) if part else None
+
+    record, extra = Record(), None
+    if resuming:
+        record, extra = load_checkpoint(folder, training, flags)
+    if extra is None:
+        extra = {"metrics": evaluate_whole(test), "answers": answers()}
+    open_run(accelerator, folder, resuming, record.step)
+
+    # Loop.
+    def loss(batch: Batch):  # type: ignore[no-untyped-def]
+        return token_loss(prepared(batch.tokens, batch.lengths, batch.labels))[0]
+
+    line = ProgressLine(plan.examples_in(steps), record.examples, main_process)
+    while record.step < steps and not record.stale_for(args.run.early_stop):
+        started = time.perf_counter()
+        shares = plan.at(record.step)
+        chosen = [examples[i] for share in shares for micro in share for i in micro]
+        batches = [collate([examples[i] for i in micro]) for micro in shares[rank]]
+        lr, count = schedule.lr_at(record.step), sum(e.count for e in chosen)
+        loss_sum = accumulate(accelerator, prepared, batches, count, loss, (update.seed, record.step))
+        norm = apply_update(accelerator, model, optimizer, lr, update.clip_at(record.step, schedule.warmup))
+        if norm is None:
+            record.add_overflow()
+            continue
+        record.add_step(loss_sum, count, len(chosen), sum(len(e.tokens) for e in chosen), time.perf_counter() - started)
+        line.show(len(chosen), loss_sum / count, lr, record.last("val_loss"))
+
+        started, point = time.perf_counter(), {"lr": lr, "grad_norm": norm}
+        if due.due(due.evaluate, record.step) and validation:
+            point["val_loss"] = mean_loss(score_targets(model, validation, accelerator))
+            if record.improved(point["val_loss"]) and main_process:
+                save_best(folder, model, method, facts)
+        if due.due(due.log, record.step) or "val_loss" in point:
+            accelerator.log(record.add_point(plan.per_epoch, **point), step=record.step)
+        record.eval_seconds += time.perf_counter() - started
+        if due.due(due.save, record.step) and main_process:
+            save_checkpoint(folder, training, record, flags, extra)
+    line.close()
+
+    # Final evaluation, of the best weights.
+    if record.best_step < 0 and main_process:
+        save_best(folder, model, method, facts)
+    load_own_state(model, from_main(accelerator, lambda: read_best(folder, model, method)))
+    metrics, val_metrics, after = evaluate_whole(test), evaluate_whole(validation), answers()
+    accelerator.end_training()
+    if not main_process:
+        return
+
+    # Results.
+    generations = [
+        {"id": e.id, "instruction": e.instruction, "input": e.input, "reference": e.response, "kind": e.kind}
+        | {"before": before["text"], "response": now["text"], "stopped": now["stopped"]}
+        for e, before, now in zip(questions, extra["answers"], after, strict=bool(prompts))
+    ]
+    write_lines(folder / "generations.jsonl", generations)
+    plot_curves(folder / "curves.png", record.curve, folder.name)
+    described = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
+    outcome = described | {"parameters": parameters} | measured(accelerator, record)
+    outcome |= {"before": extra["metrics"], "val": val_metrics, "test": metrics}
+    write_results(folder, outcome)
+    print_outcome(folder, outcome, ("response_perplexity", "text_perplexity"))
+
+
+if __name__ == "__main__":
+    run(main, Args, __doc__)

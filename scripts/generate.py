@@ -1,0 +1,109 @@
+"""Writes what a model answers: the base model, a fine-tuned one, or both side by side.
+
+    python scripts/generate.py --model gpt2-nano --prompt "The movie was" --raw
+    python scripts/generate.py --run runs/tutor --prompt "What is the plural of 'mouse'?" --compare
+
+An answer that the model did not end by itself is followed by [...].
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks import Instruction
+from training.args import ModelArgs
+from training.cli import run
+from training.run_folder import read_run
+from training.sources import base_model
+from training.task_args import GenerationArgs
+
+OFFLINE = "python scripts/generate.py --model gpt2-nano --prompt 'The movie was' --raw"
+
+
+@dataclass(frozen=True)
+class What:
+    """What is asked, and who answers"""
+
+    prompt: tuple[str, ...]
+    """one or more instructions"""
+    input: str = ""
+    """what the instruction is about"""
+    raw: bool = False
+    """continue the prompt as it stands, without Alpaca's form around it"""
+    model: str | None = None
+    """gpt2-nano (bundled), gpt2, gpt2-medium, gpt2-large, gpt2-xl (hub), a hub repository, or a folder in HF format"""
+    run: Path | None = None
+    """folder of a finished run of finetune_ift"""
+    compare: bool = False
+    """with --run: its base model too"""
+    seed: int = 0
+    """of sampling"""
+
+    def problems(self) -> list[str]:
+        found = []
+        if (self.model is None) == (self.run is None):
+            found.append("--model or --run: give one of them")
+        if self.compare and self.run is None:
+            found.append("--compare: sets a run beside its base; add --run")
+        if not all(text.strip() for text in self.prompt):
+            found.append("--prompt: is empty")
+        return found
+
+
+@dataclass(frozen=True)
+class Args:
+    what: What
+    generation: GenerationArgs
+
+
+def main(args: Args) -> None:
+    what = args.what
+    results = read_run(what.run) if what.run else None
+    if results and "labels" in results["data"]:
+        raise ValueError(f"--run {what.run}: is a classifier; scripts/predict.py applies it")
+    name = results["args"]["model"] if results else str(what.model)
+    try:
+        folder, config = base_model(name)
+    except OSError as error:
+        raise ValueError(
+            f"--model {name}: not to be had from the hub; this works without a network:\n         {OFFLINE}"
+        ) from error
+    answer_all(args, results, folder, config)
+
+
+def answer_all(args: Args, results: dict[str, Any] | None, folder: Path, config: Any) -> None:
+    # Imported here because they take seconds: whatever can be refused without them has been.
+    from accelerate import Accelerator
+
+    from gpt2_scratch.generate import Sampling
+    from gpt2_scratch.tokenizer import encode
+    from training.batches import encode_prompt
+    from training.inference import answer
+    from training.methods import build_language_model
+    from training.saved import rebuild
+
+    accelerator, what, generation = Accelerator(), args.what, args.generation
+    header = results["args"]["response_header"] if results else True
+    questions = [Instruction(i, text, what.input) for i, text in enumerate(what.prompt)]
+    longest = config.context - 1
+    prompts = [encode(q.instruction)[:longest] if what.raw else encode_prompt(q, longest, header) for q in questions]
+    sampling = Sampling(generation.temperature, generation.top_k, generation.top_p, what.seed)
+    models: dict[str, Any] = {}
+    if results is None or what.compare:
+        models["base"] = build_language_model(folder, config, ModelArgs())
+    if results is not None and what.run is not None:
+        models["fine-tuned"] = rebuild(what.run, results)
+    texts = {
+        name: answer(model.to(accelerator.device).eval(), prompts, accelerator, generation.new_tokens, sampling)
+        for name, model in models.items()
+    }
+    for i, question in enumerate(questions):
+        print(f"> {question.instruction}" + (f"\n  {question.input}" if question.input else ""))
+        for name, answers in texts.items():
+            ending = "" if answers[i].stopped else " [...]"
+            print((f"{name}: " if len(texts) > 1 else "") + answers[i].text + ending)
+        print()
+
+
+if __name__ == "__main__":
+    run(main, Args, __doc__)

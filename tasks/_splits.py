@@ -1,0 +1,139 @@
+"""Examples -> train, validation and test: duplicates out first, then seeded, stratified and disjoint."""
+
+import hashlib
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from tasks._examples import Instruction, Labelled
+from tasks._task import Skipped
+
+E = TypeVar("E", Labelled, Instruction)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Shares of the examples held out, and the most examples taken of each split (None: all of them)."""
+
+    validation_share: float = 0.1
+    test_share: float = 0.1
+    train: int | None = None
+    validation: int | None = None
+    test: int | None = None
+
+
+@dataclass(frozen=True)
+class Splits(Generic[E]):
+    train: list[E]
+    validation: list[E]
+    test: list[E]
+    skipped: Skipped = field(default_factory=Skipped)
+
+    def named(self) -> dict[str, list[E]]:
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def fingerprint(self) -> str:
+        """sha256 over every example of every split, in order: two runs with the same one saw the same data."""
+        content = [[name, [(e.identity, e.label) for e in part]] for name, part in self.named().items()]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def balance(self) -> dict[str, dict[str, int]]:
+        """Examples per stratum and split."""
+        return {
+            name: dict(sorted(Counter(str(e.stratum or "") for e in part).items()))
+            for name, part in self.named().items()
+        }
+
+
+def split_examples(
+    given: dict[str, list[E]],
+    limits: Limits,
+    seed: int,
+    skipped: Skipped,
+    subset: Callable[[dict[str, list[E]]], dict[str, list[E]]] | None = None,
+) -> Splits[E]:
+    """`given` by split name ("all" or what the source calls train, validation, test) -> Splits.
+
+    A test or validation part of the source is kept as it is; what is missing is drawn from the rest. An example that
+    occurs in several parts stays in the first of test, validation, train. `subset` is a dataset's rule from the report.
+    """
+    parts = {name: given.get(name, []) for name in ("test", "validation")}
+    parts["all"] = given.get("train", []) + given.get("all", [])
+    parts = _deduplicated(parts, skipped)
+    if subset is not None:
+        parts = {"test": [], "validation": []} | subset(parts)
+    rest = parts.pop("all", [])
+    total = len(rest)
+    for name, share in (("test", limits.test_share), ("validation", limits.validation_share)):
+        if not parts[name] and share > 0:
+            parts[name], rest = _draw(rest, share * total, f"{seed}/{name}")
+    parts["train"] = parts.get("train", []) + rest
+    for name, most in (("train", limits.train), ("validation", limits.validation), ("test", limits.test)):
+        if most is not None and most < len(parts[name]):
+            parts[name], over = _draw(parts[name], most, f"{seed}/{name}/limit")
+            skipped.over_limit += len(over)
+    if not parts["train"]:
+        raise ValueError("no training examples remain after removing empty rows, duplicates and the held-out parts")
+    return Splits(parts["train"], parts["validation"], parts["test"], skipped)
+
+
+def _deduplicated(parts: dict[str, list[E]], skipped: Skipped) -> dict[str, list[E]]:
+    """The first of every group of equal texts (case and white space aside); none of a group whose labels disagree."""
+    targets: dict[Any, set[str | None]] = defaultdict(set)
+    for part in parts.values():
+        for example in part:
+            targets[_normalised(example)].add(None if isinstance(example, Instruction) else example.label)
+    seen: set[Any] = set()
+    kept: dict[str, list[E]] = {}
+    for name, part in parts.items():
+        kept[name] = []
+        for example in part:
+            key = _normalised(example)
+            if len(targets[key]) > 1:
+                skipped.contradictory += 1
+            elif key in seen:
+                skipped.duplicate += 1
+            else:
+                seen.add(key)
+                kept[name].append(example)
+    return kept
+
+
+def _normalised(example: E) -> tuple[str, ...]:
+    return tuple(" ".join(part.casefold().split()) for part in example.identity)
+
+
+def _draw(examples: list[E], size: float, seed: str) -> tuple[list[E], list[E]]:
+    """About `size` examples with the strata in their proportions, and the rest, both in the order given.
+
+    Largest remainders decide who gets the examples that proportions leave over, so the sizes add up exactly.
+    """
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for i, example in enumerate(examples):
+        groups[example.stratum].append(i)
+    wanted = round(size)
+    shares = {key: wanted * len(group) / len(examples) for key, group in groups.items()}
+    counts = {key: int(share) for key, share in shares.items()}
+    for key in sorted(shares, key=lambda key: (counts[key] - shares[key], str(key)))[: wanted - sum(counts.values())]:
+        counts[key] += 1
+    drawn = {
+        i for key in sorted(groups, key=str) for i in random.Random(f"{seed}/{key}").sample(groups[key], counts[key])
+    }
+    return [e for i, e in enumerate(examples) if i in drawn], [e for i, e in enumerate(examples) if i not in drawn]
+
+
+def balanced(
+    examples: list[Labelled], size: int, labels: tuple[str, ...], seed: int
+) -> tuple[list[Labelled], list[Labelled]]:
+    """`size` examples with equally many of each class, and the rest, both in the order given: the report's subsets."""
+    each = size // len(labels)
+    chosen: set[int] = set()
+    for label in labels:
+        group = [e.id for e in examples if e.label == label]
+        if len(group) < each:
+            raise ValueError(f"--subset report needs {each:,} examples of {label!r}, the data has {len(group):,}")
+        chosen |= set(random.Random(f"{seed}/{label}").sample(group, each))
+    return [e for e in examples if e.id in chosen], [e for e in examples if e.id not in chosen]

@@ -1,0 +1,14 @@
+"""Short instructions of the kinds the report tests, written for this project; 100 of them are the fixed test.
+
+Half of the test is simple (spelling, grammar, voice, synonyms, antonyms, plurals, arithmetic, facts), half open-ended
+(tweets, advice, descriptions, explanations), as the report's section 1.2 describes its own.
+"""
+
+from tasks._task import Columns, Instructions
+
+TASK = Instructions(
+    "instructions",
+    columns=(Columns(("instruction", "input"), "response"),),
+    bundled="instructions.jsonl",
+    fixed_columns=("kind", "split"),
+)

@@ -1,0 +1,131 @@
+"""What all tests share: no network, no cache outside the test's own folder, small models, two ways to run a script."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DATA_DIR = Path(os.environ.get("DATA_DIR", ROOT / "data"))
+
+# Read when the hub's libraries are imported, so it must be set before any of them is.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["ACCELERATE_USE_CPU"] = "true"
+
+import torch  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+from gpt2_scratch.config import GPT2Config  # noqa: E402
+from gpt2_scratch.model import LanguageModel, initialise  # noqa: E402
+from gpt2_scratch.pretrained import save_pretrained  # noqa: E402
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_hub_cache(tmp_path_factory: pytest.TempPathFactory):
+    """Nothing that a developer has cached can make a test pass."""
+    os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf"))
+    import datasets
+
+    datasets.config.HF_DATASETS_CACHE = Path(os.environ["HF_HOME"]) / "datasets"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _only_loopback():
+    """A connection to anywhere but this machine fails the test that tries it."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test reached for the network: {address}")
+        return connect(self, address)
+
+    socket.socket.connect = guarded
+    yield
+    socket.socket.connect = connect
+
+
+def real_data(name: str) -> Path:
+    """A file of the real data sets, or the test is skipped."""
+    path = DATA_DIR / name
+    if not path.exists():
+        pytest.skip(f"{name} is not in DATA_DIR ({DATA_DIR})")
+    return path
+
+
+def run_script(
+    script: str, *flags: object, env: dict[str, str] | None = None, timeout: float = 300, processes: int = 1
+):
+    """Runs scripts/<script>.py as a user would; returns the finished process with its text."""
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", free_port()]
+    command = [*launcher, str(ROOT / "scripts" / f"{script}.py"), *map(str, flags)]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1" if processes > 1 else "2", **(env or {})}
+    return subprocess.run(command, capture_output=True, text=True, env=settings, timeout=timeout, cwd=ROOT, check=False)
+
+
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+TEXTS = ["cheap pills, buy now", "meeting moved to noon", "you have won a prize", "see the attached report"]
+
+
+def write_rows(path: Path, rows: list[dict]) -> Path:
+    """JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def mails(count: int) -> list[dict]:
+    """Texts of different lengths in two classes that a word tells apart."""
+    return [
+        {"text": f"{i}: " + " ".join([TEXTS[i % 4]] * (1 + i * 7 % 5)), "label": ("spam", "ham")[i % 2]}
+        for i in range(count)
+    ]
+
+
+def questions(count: int) -> list[dict]:
+    return [
+        {"instruction": f"Count to {i}" + " please" * (i % 3), "response": " ".join(map(str, range(i % 9 + 1)))}
+        for i in range(count)
+    ]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random GPT-2 in HF format, small enough that a script's run is mostly its start."""
+    folder = tmp_path_factory.mktemp("tiny")
+    model = LanguageModel(GPT2Config(width=16, blocks=3, heads=2, context=512))
+    initialise(model, torch.Generator().manual_seed(0), std=0.1)
+    save_pretrained(model, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mail_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("data") / "mails.jsonl", mails(60))
+
+
+@pytest.fixture(scope="session")
+def question_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("data") / "questions.jsonl", questions(60))
+
+
+def results_of(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """The saved weights of a run, adapter or whole model."""
+    (path,) = [*folder.glob("adapter/*.safetensors"), *folder.glob("model/*.safetensors")]
+    return load_file(path)

@@ -1,0 +1,244 @@
+"""What wrong input gets: one clear message, exit status 2, no traceback, nothing half-written."""
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, free_port, mails, questions, run_script, write_rows
+from test_resume import kill_at_a_random_moment
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Files that are wrong in one way each."""
+    folder = tmp_path_factory.mktemp("wrong")
+    good = mails(20)
+    contents = {
+        "good": good,
+        "column": [{"body": r["text"], "label": r["label"]} for r in good],
+        "single": [{**r, "label": "ham"} for r in good],
+        "labels": [*good, {"text": "odd one", "label": "maybe"}],
+        "types": [*good, {"text": 7, "label": "ham"}],
+        "one-left": [{**r, "text": r["text"] if r["label"] == "ham" else ""} for r in good],
+        "nothing-left": [{**r, "text": "  "} for r in good],
+    }
+    for name, rows in contents.items():
+        write_rows(folder / f"{name}.jsonl", rows)
+    (folder / "empty.jsonl").write_text("")
+    (folder / "latin.csv").write_bytes("text,label\ncaf\xe9,ham\n".encode("latin-1"))
+    (folder / "broken.jsonl").write_text('{"text": "a", "label": "ham"}\n{"text": \n')
+    (folder / "questions.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions(20)))
+    return folder
+
+
+def refused(script, *flags, processes=1, env=None):
+    done = run_script(script, *flags, processes=processes, env=env)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error:") <= 1
+    return " ".join(done.stderr.split())
+
+
+CASES = [
+    (["--data", "{files}/absent.jsonl"], "no such file"),
+    (["--data", "{files}/empty.jsonl"], "the file is empty"),
+    (["--data", "{files}/column.jsonl"], "'text' is missing .*the file has 'body', 'label'"),
+    (["--data", "{files}/single.jsonl"], "only one class .*'ham'"),
+    (
+        ["--data", "{files}/labels.jsonl", "--labels", "ham", "spam"],
+        "labels 'maybe' are not among the expected ham, spam",
+    ),
+    (["--data", "{files}/types.jsonl"], "'text' mixes types: row 20 holds int 7"),
+    (["--data", "{files}/latin.csv"], r"not UTF-8 \(byte 14\)"),
+    (["--data", "{files}/broken.jsonl"], "line 2"),
+    (["--data", "{files}/one-left.jsonl"], "only one class"),
+    (["--data", "{files}/nothing-left.jsonl"], "no training examples remain"),
+    (["--data", "{files}/good.jsonl", "--text-column", "subject"], "'subject' is missing .*'text', 'label'"),
+    (["--data", "{files}/good.jsonl", "--lora-rank", "0"], "--lora-rank 0: must be at least 1"),
+    (["--data", "{files}/good.jsonl", "--lora-rank", "17"], "--lora-rank 17: must be 1 to 16"),
+    (["--data", "{files}/good.jsonl", "--last-blocks", "4"], "--last-blocks 4: .* has 3 blocks"),
+    (["--data", "{files}/good.jsonl", "--last-blocks", "0"], "--last-blocks 0"),
+    (["--data", "{files}/good.jsonl", "--max-length", "513"], "--max-length 513: .* 512 tokens"),
+    (["--data", "{files}/good.jsonl", "--max-steps", "5", "--warmup-steps", "6"], "--warmup-steps 6: .* 5 steps"),
+    (["--data", "{files}/good.jsonl", "--mixed-precision", "fp16"], "fp16: needs a GPU"),
+    (["--data", "{files}/good.jsonl", "--lr", "nan"], "--lr nan"),
+    (["--data", "{files}/good.jsonl", "--batch-size", "0", "--lr", "-1"], "--batch-size 0: .* --lr -1.0"),
+    (["--data", "{files}/good.jsonl", "--head", "lm-token"], "--untie-head"),
+    (["--data", "{files}/good.jsonl", "--subset", "report"], "--subset report: the report has no rule"),
+    (["--dataset", "enrom"], "--dataset enrom: this script knows enron, imdb, nli_med, sick, spamassassin"),
+    (["--dataset", "alpaca"], "--dataset alpaca: this script knows enron"),
+    ([], "--dataset or --data"),
+    (["--data", "{files}/good.jsonl", "--lora-rnk", "4"], "lora-rank"),
+    (["--data", "{files}/good.jsonl", "--method", "lara"], "lora"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), CASES, ids=lambda x: " ".join(x) if isinstance(x, list) else "")
+def test_a_classifier_refuses_wrong_input(flags, message, files, tiny_model, tmp_path):
+    flags = [flag.format(files=files) for flag in flags]
+    text = refused("finetune_cls", *flags, "--model", tiny_model, "--output-dir", tmp_path / "run")
+    assert re.search(message, text), text
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data", "{files}/good.jsonl"], "'instruction', 'response' is missing .*'text', 'label'"),
+        (["--data", "{files}/questions.jsonl", "--input-column", "about"], "'about' is missing"),
+        (["--data", "{files}/questions.jsonl", "--max-length", "20"], "--max-length 20: .*room for its response"),
+        (["--data", "{files}/questions.jsonl", "--method", "head"], "--untie-head"),
+        (["--data", "{files}/questions.jsonl", "--top-p", "2"], "--top-p 2.0"),
+        (["--dataset", "imdb"], "--dataset imdb: this script knows alpaca, instructions"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_instruction_tuning_refuses_wrong_input(flags, message, files, tiny_model, tmp_path):
+    flags = [flag.format(files=files) for flag in flags]
+    text = refused("finetune_ift", *flags, "--model", tiny_model, "--output-dir", tmp_path / "run")
+    assert re.search(message, text), text
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.parametrize("model", ["gpt5", "{tmp}/nowhere", "{tmp}"])
+def test_an_unknown_model_is_refused(model, files, tmp_path):
+    model = model.format(tmp=tmp_path)
+    text = refused("finetune_cls", "--data", files / "good.jsonl", "--model", model, "--output-dir", tmp_path / "run")
+    assert f"--model {model}" in text
+
+
+def test_data_and_model_are_complained_of_together(files, tmp_path):
+    text = refused("finetune_cls", "--data", files / "empty.jsonl", "--model", "gpt5")
+    assert "the file is empty" in text and "--model gpt5" in text
+
+
+@pytest.mark.parametrize(
+    ("script", "dataset", "bundled"),
+    [("finetune_cls", "enron", "--dataset spamassassin"), ("finetune_ift", "alpaca", "--dataset instructions")],
+)
+def test_without_a_network_one_message_names_the_bundled_command_that_works(script, dataset, bundled, tmp_path):
+    env = {"DATA_DIR": str(tmp_path), "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    env |= {"HF_ENDPOINT": "http://127.0.0.1:9"}  # nobody listens on the discard port
+    text = refused(script, "--dataset", dataset, "--lora-rank", 16, env=env)
+    assert f"--dataset {dataset}" in text and "--model gpt2" in text
+    assert f"accelerate launch scripts/{script}.py {bundled} --model gpt2-nano" in text
+
+
+def test_an_output_folder_that_holds_a_run_is_left_alone(files, tiny_model, tmp_path):
+    flags = ["--data", files / "good.jsonl", "--model", tiny_model, "--max-steps", 2, "--output-dir", tmp_path / "run"]
+    assert run_script("finetune_cls", *flags).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert "--overwrite" in refused("finetune_cls", *flags)
+    assert "--overwrite" in refused("finetune_cls", *flags, "--resume")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_with_other_files_is_not_written_into(files, tiny_model, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    flags = ["--data", files / "good.jsonl", "--model", tiny_model, "--output-dir", tmp_path, "--overwrite"]
+    assert "thesis.tex" in refused("finetune_cls", *flags)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_only_the_main_process_complains(files, tiny_model):
+    done = run_script("finetune_cls", "--data", files / "single.jsonl", "--model", tiny_model, processes=2)
+    assert done.returncode == 1  # torchrun's own status for any failure
+    assert done.stderr.count("error: only one class") == 1
+
+
+def test_processes_that_do_not_see_each_other_are_refused(files, tiny_model, tmp_path):
+    """What ddp.yaml gives without GPUs and without ACCELERATE_USE_CPU: two runs that would write the same files."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/ddp.yaml"]
+    command += ["--main_process_port", free_port(), "scripts/finetune_cls.py", "--data", str(files / "good.jsonl")]
+    command += ["--model", str(tiny_model), "--output-dir", str(tmp_path / "run")]
+    env = {name: value for name, value in os.environ.items() if name != "ACCELERATE_USE_CPU"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
+    assert done.returncode == 1  # the launcher's own status for any failure
+    assert done.stderr.count("do not see each other") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_while_saving_leaves_the_previous_checkpoint_readable(files, tiny_model, tmp_path):
+    folder = tmp_path / "run"
+    flags = ["--data", files / "good.jsonl", "--model", tiny_model, "--max-steps", 400, "--eval-every", 200]
+    flags += ["--save-every", 2, "--output-dir", folder]
+    kill_at_a_random_moment("finetune_cls", 1, flags, folder, seed=1)
+    state = folder / "checkpoint" / "state.pt"
+    before = state.read_bytes()
+
+    def small_disk():  # a file cannot grow beyond this, as on a disk that is full
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, len(before) // 2))
+
+    command = [sys.executable, str(ROOT / "scripts" / "finetune_cls.py"), *map(str, flags), "--resume"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, preexec_fn=small_disk, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "could not be saved" in done.stderr and "--resume" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert state.read_bytes() == before
+    assert torch.load(state, weights_only=True)["record"]["step"] >= 2
+    assert [path.name for path in state.parent.iterdir()] == ["state.pt"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--run", "{tmp}", "--data", "{files}/good.jsonl"], "holds no finished run"),
+        (["--run", "{run}", "--data", "{files}/absent.csv"], "no such file"),
+        (["--run", "{run}", "--data", "{files}/column.jsonl"], "'text' is missing"),
+        (["--run", "{run}", "--data", "{files}/labels.jsonl"], "labels 'maybe' are unknown to the run"),
+        (["--run", "{run}", "--data", "{files}/types.jsonl"], "mixes types"),
+        (["--run", "{run}", "--data", "{files}/good.jsonl", "--label-column", "topic"], "'topic' is missing"),
+        (["--run", "{run}", "--data", "{files}/good.jsonl", "--output", "{files}/good.jsonl"], "is the data itself"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_predict_refuses_wrong_input(flags, message, files, finished_run, tmp_path):
+    text = refused("predict", *(flag.format(tmp=tmp_path, run=finished_run, files=files) for flag in flags))
+    assert re.search(message, text), text
+
+
+@pytest.fixture(scope="module")
+def finished_run(files, tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    flags = ["--data", files / "good.jsonl", "--model", tiny_model, "--max-steps", 2, "--output-dir", folder]
+    assert run_script("finetune_cls", *flags).returncode == 0
+    return folder
+
+
+def test_predict_refuses_a_run_whose_weights_are_damaged(finished_run, files):
+    weights = finished_run / "adapter" / "adapter.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2])
+    text = refused("predict", "--run", finished_run, "--data", files / "good.jsonl")
+    weights.write_bytes(content)
+    assert "adapter.safetensors" in text and "damaged" in text
+
+
+def test_predict_refuses_a_run_whose_base_has_changed(finished_run, files):
+    results = json.loads((finished_run / "results.json").read_text())
+    results["model"]["sha256"] = "0" * 64
+    content = (finished_run / "results.json").read_text()
+    (finished_run / "results.json").write_text(json.dumps(results))
+    text = refused("predict", "--run", finished_run, "--data", files / "good.jsonl")
+    (finished_run / "results.json").write_text(content)
+    assert "other weights" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--prompt", "x"], "--model or --run"),
+        (["--model", "gpt2-nano", "--prompt", " "], "--prompt: is empty"),
+        (["--model", "gpt2-nano", "--prompt", "x", "--compare"], "--compare"),
+        (["--run", "{run}", "--prompt", "x"], "is a classifier"),
+        (["--model", "gpt2-nano", "--prompt", "x", "--temperature", "-1"], "--temperature -1"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_generate_refuses_wrong_input(flags, message, finished_run):
+    assert message in refused("generate", *(flag.format(run=finished_run) for flag in flags))

@@ -1,0 +1,79 @@
+"""The architecture, read off the imports: who may know whom, and what may not be imported early."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = {
+    "gpt2_scratch": set(),
+    "lora": set(),
+    "tasks": set(),
+    "training": {"gpt2_scratch", "lora", "tasks"},
+    "scripts": {"gpt2_scratch", "lora", "tasks", "training"},
+    "benchmarks": {"gpt2_scratch", "lora", "tasks", "training"},
+}
+FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).glob("*.py"))]
+
+
+def imported(path):
+    """(top-level package, full name) of every import anywhere in a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.split(".")[0], alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module.split(".")[0], node.module
+
+
+def test_every_layer_has_files():
+    assert len(FILES) > 40
+    assert {path.parent.name for path in FILES} >= {"gpt2_scratch", "lora", "tasks", "training", "scripts"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_imports_its_own_layer_and_those_below_only(path):
+    layer = path.parent.name
+    own = set() if layer == "scripts" else {layer}
+    for package, name in imported(path):
+        if package in LAYERS:
+            assert package in LAYERS[layer] | own, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize(
+    ("layer", "unknown"), [("tasks", ("torch", "tiktoken", "transformers")), ("lora", ("tiktoken",))]
+)
+def test_a_layer_does_not_know_what_is_not_its_business(layer, unknown):
+    for path in (ROOT / layer).glob("*.py"):
+        assert not {package for package, _ in imported(path)} & set(unknown), path
+
+
+def test_scripts_do_not_import_scripts_and_no_file_edits_the_path():
+    scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
+    for path in FILES:
+        assert "sys.path" not in path.read_text(), path
+        if path.parent.name == "scripts":
+            assert not {package for package, _ in imported(path)} & scripts, path
+
+
+def test_no_file_is_named_after_a_dependency():
+    dependencies = {"evaluate", "datasets", "accelerate", "transformers", "tokenizers", "torch", "tqdm", "tyro", "peft"}
+    assert not {path.stem for path in FILES} & dependencies
+
+
+def test_statistics_needs_numpy_and_scipy_only():
+    known = {package for package, _ in imported(ROOT / "training" / "statistics.py")}
+    assert known <= {"collections", "typing", "numpy", "scipy"}
+
+
+@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift", "predict", "generate"])
+def test_a_script_loads_no_heavy_library_before_it_has_to(script):
+    """Refusals and --help would otherwise take seconds, and a refusal without a network more than ten."""
+    code = (
+        f"import sys, runpy; runpy.run_path({str(ROOT / 'scripts' / f'{script}.py')!r}); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

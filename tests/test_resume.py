@@ -1,0 +1,125 @@
+"""A run that is killed and resumed ends like one that never was, and a full disk costs nothing."""
+
+import contextlib
+import os
+import random
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+from conftest import ROOT, free_port, results_of, run_script, weights_of
+
+STEPS = 60
+
+
+def command(script, processes, flags):
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", free_port()]
+    return [*launcher, str(ROOT / "scripts" / f"{script}.py"), *map(str, flags)]
+
+
+def kill_at_a_random_moment(script, processes, flags, folder, seed):
+    """Starts the run, lets it save one to six checkpoints, and kills all of its processes a moment later."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run = psutil.Popen(command(script, processes, flags), env=environment, **quiet)
+    rng, deadline, seen = random.Random(seed), time.monotonic() + 120, set()
+    wanted = rng.randint(1, 6)
+    while len(seen) < wanted and run.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError):
+            seen.add((folder / "checkpoint" / "state.pt").stat().st_ino)
+        time.sleep(0.001)
+    time.sleep(rng.random() * 0.03)
+    everyone = [*run.children(recursive=True), run]  # torchrun's workers lead sessions of their own
+    for process in everyone:
+        process.kill()
+    psutil.wait_procs(everyone)
+    assert (folder / "checkpoint" / "state.pt").exists(), (
+        "the run was killed before its first or after its last checkpoint"
+    )
+    assert not (folder / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "processes", "dropout", "method"),
+    [
+        ("finetune_cls", 1, 0.0, "lora"),
+        ("finetune_cls", 1, 0.2, "full"),
+        ("finetune_cls", 2, 0.2, "lora"),
+        ("finetune_ift", 1, 0.2, "lora"),
+        ("finetune_ift", 2, 0.0, "lora"),
+    ],
+)
+def test_a_killed_and_resumed_run_ends_bit_for_bit_like_an_unbroken_one(
+    script, processes, dropout, method, tiny_model, mail_file, question_file, tmp_path
+):
+    data = mail_file if script == "finetune_cls" else question_file
+    flags = ["--data", data, "--model", tiny_model, "--max-steps", STEPS, "--batch-size", 8, "--micro-batch-size", 2]
+    flags += ["--dropout", dropout, "--method", method, "--eval-every", 4, "--save-every", 3, "--lr", 1e-2]
+    flags += ["--new-tokens", 4] if script == "finetune_ift" else []
+    environment = {"OMP_NUM_THREADS": "1"}
+    unbroken = run_script(script, *flags, "--output-dir", tmp_path / "a", processes=processes, env=environment)
+    assert unbroken.returncode == 0, unbroken.stderr
+
+    broken = [*flags, "--output-dir", tmp_path / "b"]
+    kill_at_a_random_moment(script, processes, broken, tmp_path / "b", seed=str(tmp_path))
+    refused = run_script(script, *broken)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr and "--overwrite" in refused.stderr
+    resumed = run_script(script, *broken, "--resume", processes=processes, env=environment)
+    assert resumed.returncode == 0, resumed.stderr
+
+    ours, theirs = weights_of(tmp_path / "b"), weights_of(tmp_path / "a")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    a, b = results_of(tmp_path / "a"), results_of(tmp_path / "b")
+    assert len(a["curve"]) >= STEPS // 4
+    assert a["curve"] == b["curve"]
+    for name in ("before", "val", "test", "best_step", "data"):
+        assert a[name] == b[name], name
+    rows = "predictions.jsonl" if script == "finetune_cls" else "generations.jsonl"
+    assert (tmp_path / "a" / rows).read_text() == (tmp_path / "b" / rows).read_text()
+    assert not (tmp_path / "b" / "checkpoint").exists(), "a finished run keeps no checkpoint"
+
+
+@pytest.fixture
+def stopped(tiny_model, mail_file, tmp_path):
+    """A run that was killed, and the flags that go on with it."""
+    flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 400, "--eval-every", 50, "--save-every", 2]
+    flags += ["--batch-size", 8, "--output-dir", tmp_path / "run"]
+    kill_at_a_random_moment("finetune_cls", 1, flags, tmp_path / "run", seed=0)
+    return flags, tmp_path / "run"
+
+
+def refused(flags, *words):
+    done = run_script("finetune_cls", *flags)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_checkpoint_is_not_resumed_into_another_run(stopped, tmp_path):
+    flags, folder = stopped
+    before = (folder / "checkpoint" / "state.pt").read_bytes()
+    refused([*flags, "--resume", "--lr", 1e-4], "--lr", "--overwrite")
+    refused([*flags, "--resume", "--train-examples", 20], "--train-examples")
+    assert (folder / "checkpoint" / "state.pt").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_refused(stopped):
+    flags, folder = stopped
+    state = folder / "checkpoint" / "state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    refused([*flags, "--resume"], "damaged", "--overwrite")
+
+
+def test_overwrite_starts_again(stopped):
+    flags, folder = stopped
+    done = run_script("finetune_cls", *flags[:4], "--max-steps", 3, "--output-dir", folder, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert results_of(folder)["curve"][-1]["step"] == 3

@@ -1,0 +1,257 @@
+"""The scripts as a user runs them: what a run leaves behind, and what wrong input gets."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, mails, questions, results_of, run_script, write_rows
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+METRIC = {"value", "low", "high", "n"}
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_there_are_scripts():
+    assert {"finetune_cls", "finetune_ift", "predict", "generate"} <= set(SCRIPTS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_names_every_flag_and_exits_with_0(script):
+    done = run_script(script, "--help")
+    assert done.returncode == 0
+    documented = re.findall(
+        r"(--[a-z][a-z0-9-]+)", ast.get_docstring(ast.parse((ROOT / f"scripts/{script}.py").read_text()))
+    )
+    assert documented
+    for name in set(documented) - {"--config", "--config-file"}:
+        assert name in done.stdout, name
+
+
+# A run of each kind, looked at from all sides.
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_model, mail_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "cls"
+    flags = ["--data", mail_file, "--model", tiny_model, "--epochs", 3, "--lr", 3e-2, "--output-dir", folder]
+    done = run_script("finetune_cls", *flags)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+@pytest.fixture(scope="module")
+def tutor(tiny_model, question_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "ift"
+    flags = ["--data", question_file, "--model", tiny_model, "--epochs", 2, "--lr", 1e-2, "--output-dir", folder]
+    done = run_script("finetune_ift", *flags, "--new-tokens", 6)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+@pytest.mark.parametrize("run", ["classifier", "tutor"])
+def test_a_run_folder_holds_what_the_design_says(run, request):
+    folder, done = request.getfixturevalue(run)
+    rows = "predictions.jsonl" if run == "classifier" else "generations.jsonl"
+    assert {path.name for path in folder.iterdir()} == {"results.json", rows, "curves.png", "tensorboard", "adapter"}
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert str(folder / "curves.png") in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("run", ["classifier", "tutor"])
+def test_results_have_the_parts_that_other_programs_read(run, request):
+    folder, _ = request.getfixturevalue(run)
+    results = results_of(folder)
+    assert {"args", "environment", "model", "data", "parameters", "curve", "best_step", "before", "val", "test"} <= set(
+        results
+    )
+    assert results["args"]["lr"] and results["args"]["batch_size"] == 16
+    assert {"python", "libraries", "device", "precision", "processes"} <= set(results["environment"])
+    assert results["environment"]["libraries"]["torch"]
+    assert len(results["data"]["sha256"]) == 64
+    assert sum(results["data"]["rows"].values()) + sum(results["data"]["skipped"].values()) == 60
+    parameters = results["parameters"]
+    assert parameters["share"] == parameters["trainable"] / parameters["total"]
+    assert results["tokens_per_second"] > 0 and results["peak_memory_mib"] > 100
+    assert set(results["seconds"]) == {"train", "eval"}
+    assert sorted(results["files"]) == sorted(path.name for path in folder.iterdir())
+    names = (
+        {"accuracy", "macro_f1", "mcc", "loss"} if run == "classifier" else {"response_perplexity", "text_perplexity"}
+    )
+    for part in ("before", "val", "test"):
+        for name in names:
+            metric = results[part][name]
+            assert set(metric) == METRIC
+            assert metric["low"] <= metric["value"] <= metric["high"]
+
+
+@pytest.mark.parametrize("run", ["classifier", "tutor"])
+def test_the_curve_and_tensorboard_tell_the_same(run, request):
+    folder, _ = request.getfixturevalue(run)
+    curve = results_of(folder)["curve"]
+    assert [point["step"] for point in curve] == sorted({point["step"] for point in curve})
+    assert {"epoch", "examples", "tokens", "train_loss", "lr", "grad_norm"} <= set(curve[0])
+    assert curve[-1]["val_loss"] < curve[0]["train_loss"]
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    for name in ("train_loss", "val_loss", "lr"):
+        logged = {event.step: event.value for event in events.Scalars(name)}
+        assert logged == pytest.approx({point["step"]: point[name] for point in curve if name in point}, rel=1e-5)
+
+
+def test_the_classifier_has_learnt_and_its_predictions_match_its_metrics(classifier):
+    folder, _ = classifier
+    results, predictions = results_of(folder), lines_of(folder / "predictions.jsonl")
+    right = [p["label"] == p["prediction"] for p in predictions]
+    assert results["test"]["accuracy"]["value"] == pytest.approx(sum(right) / len(right))
+    assert results["test"]["accuracy"]["n"] == len(predictions) == results["data"]["rows"]["test"]
+    assert results["val"]["loss"]["value"] < results["before"]["loss"]["value"]
+    matrix = results["test"]["confusion_matrix"]
+    assert sum(map(sum, matrix)) == len(predictions)
+    assert all(sum(p["probabilities"].values()) == pytest.approx(1) for p in predictions)
+
+
+def test_generations_stand_beside_their_references(tutor, question_file):
+    folder, _ = tutor
+    generations, asked = lines_of(folder / "generations.jsonl"), {q["instruction"]: q for q in lines_of(question_file)}
+    assert len(generations) == results_of(folder)["data"]["rows"]["test"]
+    for g in generations:
+        assert {"id", "instruction", "input", "reference", "before", "response", "stopped"} <= set(g)
+        assert g["reference"] == asked[g["instruction"]]["response"]
+    assert (
+        results_of(folder)["test"]["response_perplexity"]["value"]
+        < results_of(folder)["before"]["response_perplexity"]["value"]
+    )
+
+
+def test_the_same_command_gives_the_same_numbers(classifier, tiny_model, mail_file, tmp_path):
+    folder, _ = classifier
+    flags = [
+        "--data",
+        mail_file,
+        "--model",
+        tiny_model,
+        "--epochs",
+        3,
+        "--lr",
+        3e-2,
+        "--output-dir",
+        tmp_path / "again",
+    ]
+    assert run_script("finetune_cls", *flags).returncode == 0
+    first, again = results_of(folder), results_of(tmp_path / "again")
+    assert first["curve"] == again["curve"]
+    assert first["test"] == again["test"]
+
+
+@pytest.mark.parametrize("method", ["full", "bitfit", "head"])
+def test_every_method_runs_and_its_model_can_be_applied(method, tiny_model, mail_file, tmp_path):
+    folder = tmp_path / method
+    flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 3, "--method", method, "--output-dir", folder]
+    done = run_script("finetune_cls", *flags)
+    assert done.returncode == 0, done.stderr
+    applied = run_script("predict", "--run", folder, "--data", mail_file, "--output", tmp_path / "out.jsonl")
+    assert applied.returncode == 0, applied.stderr
+    lines = {line["row"]: line for line in lines_of(tmp_path / "out.jsonl")}
+    for prediction in lines_of(folder / "predictions.jsonl"):
+        ours = lines[prediction["id"]]
+        assert ours["prediction"] == prediction["prediction"]
+        assert ours["probabilities"] == pytest.approx(prediction["probabilities"], rel=1e-4)
+
+
+def test_the_published_quirks_run_together(tiny_model, mail_file, tmp_path):
+    flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 3, "--output-dir", tmp_path / "run"]
+    flags += ["--lora-scaling", "paper", "--lora-init", "paper", "--pad-to", 64, "--pad-id", 0, "--clip-after-warmup"]
+    flags += [
+        "--untie-head",
+        "--head",
+        "lm-token",
+        "--head-training",
+        "frozen+lora",
+        "--decay-all",
+        "--eval-batches",
+        1,
+    ]
+    flags += ["--truncate", "tail", "--drop-last", "--warmup-steps", 1, "--schedule", "constant", "--max-length", 64]
+    done = run_script("finetune_cls", *flags)
+    assert done.returncode == 0, done.stderr
+    results = results_of(tmp_path / "run")
+    assert results["data"]["lengths"]["train"]["median"] == 64
+    assert run_script("predict", "--run", tmp_path / "run", "--data", mail_file).returncode == 0
+    assert (tmp_path / "run" / "predict-mails.jsonl").exists()
+
+
+def test_early_stop_ends_a_run_that_no_longer_improves(tiny_model, mail_file, tmp_path):
+    flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 200, "--lr", 1, "--eval-every", 1]
+    done = run_script("finetune_cls", *flags, "--early-stop", 2, "--output-dir", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    results = results_of(tmp_path / "run")
+    assert results["curve"][-1]["step"] == results["best_step"] + 2 < 200
+
+
+# predict and generate.
+
+
+def test_predict_drops_no_row_and_keeps_the_order(classifier, tmp_path):
+    folder, _ = classifier
+    rows = [{"text": "cheap pills"}, {"text": ""}, {"text": "word " * 2000}, {"text": None}, {"text": "cheap pills"}]
+    data = write_rows(tmp_path / "mine.jsonl", rows)
+    done = run_script("predict", "--run", folder, "--data", data)
+    assert done.returncode == 0, done.stderr
+    lines = lines_of(folder / "predict-mine.jsonl")
+    (folder / "predict-mine.jsonl").unlink()
+    assert [line["row"] for line in lines] == [0, 1, 2, 3, 4]
+    assert lines[0]["text"] == "cheap pills"
+    assert lines[1]["text"] == lines[3]["text"] == "<|endoftext|>"
+    assert rows[2]["text"].startswith(lines[2]["text"]) and len(lines[2]["text"]) < 5000
+    assert lines[0]["probabilities"] == pytest.approx(lines[4]["probabilities"])
+    assert all(list(line["probabilities"]) == ["ham", "spam"] and "label" not in line for line in lines)
+
+
+def test_predict_measures_where_the_file_has_labels(classifier, tmp_path):
+    folder, _ = classifier
+    rows = [{"body": r["text"], "topic": r["label"]} for r in mails(30)] + [{"body": "no label", "topic": None}]
+    data = write_rows(tmp_path / "mine.jsonl", rows)
+    columns = ["--text-column", "body", "--label-column", "topic"]
+    done = run_script("predict", "--run", folder, "--data", data, *columns, "--output", tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    lines, metrics = lines_of(tmp_path / "out.jsonl"), json.loads((tmp_path / "out.metrics.json").read_text())
+    assert len(lines) == 31 and "label" not in lines[30]
+    right = [line["label"] == line["prediction"] for line in lines[:30]]
+    assert metrics["accuracy"]["n"] == 30
+    assert metrics["accuracy"]["value"] == pytest.approx(sum(right) / 30)
+
+
+def test_predict_answers_instructions_row_by_row(tutor, tmp_path):
+    folder, _ = tutor
+    rows = [*questions(5), {"instruction": "", "response": ""}, {"instruction": "long " * 2000, "response": "x"}]
+    data = write_rows(tmp_path / "asked.jsonl", rows)
+    out = ["--output", tmp_path / "out.jsonl"]
+    done = run_script("predict", "--run", folder, "--data", data, "--new-tokens", 4, *out)
+    assert done.returncode == 0, done.stderr
+    lines = lines_of(tmp_path / "out.jsonl")
+    assert [set(line) for line in lines] == [{"row", "prompt", "response", "stopped"}] * 7
+    assert all(line["prompt"].endswith("\n\n### Response:\n") for line in lines)
+    assert json.loads((tmp_path / "out.metrics.json").read_text())["response_perplexity"]["n"] == 5
+
+
+def test_generate_shows_base_and_fine_tuned_side_by_side(tutor):
+    folder, _ = tutor
+    done = run_script("generate", "--run", folder, "--prompt", "Count to 3", "--new-tokens", 5, "--compare")
+    assert done.returncode == 0, done.stderr
+    assert "> Count to 3" in done.stdout
+    assert "base: " in done.stdout and "fine-tuned: " in done.stdout
+
+
+def test_generate_continues_a_raw_prompt_with_the_bundled_model():
+    flags = ["--model", "gpt2-nano", "--prompt", "The movie was", "--raw", "--new-tokens", 8]
+    first, again = (run_script("generate", *flags) for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == again.stdout
+    assert len(first.stdout.splitlines()[1]) > 8

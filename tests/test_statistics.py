@@ -1,0 +1,408 @@
+"""Intervals, tests and metrics against scipy, scikit-learn, closed forms and simulations with a known truth."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from training import metrics
+from training.metrics import Row, classification_metrics, perplexities
+from training.statistics import (
+    bootstrap,
+    bootstrap_cells,
+    bootstrap_mean,
+    bootstrap_ratio,
+    detectable_difference,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+)
+
+
+def accuracy_of(confusion):
+    return confusion.trace(axis1=-2, axis2=-1) / confusion.sum((-2, -1))
+
+
+def mean_of(sums, n):
+    return sums[..., 0] / n
+
+
+# Intervals.
+
+
+def test_the_interval_of_a_mean_is_close_to_the_normal_one():
+    scores = np.random.default_rng(1).normal(3.0, 2.0, 400)
+    interval = bootstrap_mean(scores)
+    standard_error = scores.std(ddof=1) / math.sqrt(400)
+    assert interval.value == pytest.approx(scores.mean()) and interval.n == 400
+    assert interval.low == pytest.approx(scores.mean() - 1.96 * standard_error, abs=0.1 * standard_error)
+    assert interval.high == pytest.approx(scores.mean() + 1.96 * standard_error, abs=0.1 * standard_error)
+
+
+def test_the_interval_of_a_mean_covers_the_truth_about_95_times_in_100():
+    rng = np.random.default_rng(2)
+    covered = 0
+    for i in range(200):
+        interval = bootstrap_mean(rng.exponential(1.0, 80), seed=i)
+        covered += interval.low <= 1.0 <= interval.high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_the_interval_of_the_macro_f1_covers_the_truth_about_95_times_in_100():
+    population = np.array([[0.40, 0.08, 0.02], [0.05, 0.20, 0.05], [0.02, 0.03, 0.15]])
+    truth = np.mean(2 * np.diag(population) / (population.sum(0) + population.sum(1)))
+    rng = np.random.default_rng(3)
+    covered = 0
+    for i in range(200):
+        confusion = rng.multinomial(300, population.ravel()).reshape(3, 3)
+        interval = bootstrap_cells(confusion, lambda c: metrics._macro_f1(c, 3), seed=i, draws=2000)
+        covered += interval.low <= truth <= interval.high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_a_constant_score_has_an_interval_without_width():
+    interval = bootstrap_mean([0.25] * 30)
+    assert interval == (0.25, 0.25, 0.25, 30)
+
+
+def test_the_interval_is_the_same_for_the_same_seed_and_narrower_for_more_examples():
+    scores = np.random.default_rng(4).normal(size=400)
+    assert bootstrap_mean(scores, seed=5) == bootstrap_mean(scores, seed=5) != bootstrap_mean(scores, seed=6)
+    few, many = bootstrap_mean(scores[:100]), bootstrap_mean(scores)
+    assert (many.high - many.low) / (few.high - few.low) == pytest.approx(0.5, abs=0.1)
+
+
+def test_draws_in_several_chunks_are_as_many_and_as_good(monkeypatch):
+    scores = np.random.default_rng(5).normal(size=100)
+    seen = []
+
+    def mean(sums):
+        seen.append(sums.shape)
+        return mean_of(sums, 100)
+
+    whole = bootstrap(scores[:, None], mean, draws=4000)
+    monkeypatch.setattr("training.statistics.CHUNK", 30_000)
+    parts = bootstrap(scores[:, None], mean, draws=4000)
+    assert seen == [(4000, 1), (1,)] * 2
+    assert parts.low == pytest.approx(whole.low, abs=0.02) and parts.high == pytest.approx(whole.high, abs=0.02)
+
+
+def test_the_interval_of_a_ratio_is_that_of_scipy():
+    rng = np.random.default_rng(6)
+    tokens = rng.integers(1, 60, 200)
+    losses = tokens * rng.gamma(4.0, 0.5, 200)
+
+    def ratio(a, b, axis=-1):
+        return a.sum(axis) / b.sum(axis)
+
+    theirs = stats.bootstrap(
+        (losses, tokens),
+        ratio,
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=4000,
+        rng=np.random.default_rng(7),
+    )
+    ours = bootstrap_ratio(losses, tokens)
+    width = theirs.confidence_interval.high - theirs.confidence_interval.low
+    assert ours.value == pytest.approx(losses.sum() / tokens.sum()) and ours.n == 200
+    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.06 * width)
+    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.06 * width)
+
+
+def test_a_ratio_weighs_long_examples_more():
+    assert bootstrap_ratio(np.array([1.0, 90.0]), np.array([1, 30])).value == pytest.approx(91 / 31)
+
+
+def test_redrawing_cells_and_redrawing_examples_give_the_same_interval_of_accuracy():
+    rng = np.random.default_rng(8)
+    labels = rng.integers(0, 3, 500)
+    predictions = np.where(rng.random(500) < 0.7, labels, rng.integers(0, 3, 500))
+    confusion = sklearn_metrics.confusion_matrix(labels, predictions)
+    cells, examples = bootstrap_cells(confusion, accuracy_of), bootstrap_mean(labels == predictions)
+    assert cells.value == pytest.approx(examples.value) and cells.n == examples.n == 500
+    # One example more or less is 0.002.
+    assert cells.low == pytest.approx(examples.low, abs=0.0041)
+    assert cells.high == pytest.approx(examples.high, abs=0.0041)
+
+
+def test_an_interval_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one example"):
+        bootstrap_mean([])
+    with pytest.raises(ValueError, match="at least one example"):
+        bootstrap_cells(np.zeros((2, 2), int), accuracy_of)
+
+
+# Metrics.
+
+
+def draw_case(name, rng):
+    """(labels, predictions, classes) of a case that scikit-learn has an answer for."""
+    n, classes = 120, 4
+    labels = rng.integers(0, classes, n)
+    predictions = np.where(rng.random(n) < 0.5, labels, rng.integers(0, classes, n))
+    if name == "two classes":
+        return labels % 2, predictions % 2, 2
+    if name == "one class predicted":
+        return labels, np.full(n, 2), classes
+    if name == "one class present":
+        return np.full(n, 1), predictions, classes
+    if name == "class absent from both":
+        return labels % 3, predictions % 3, classes
+    if name == "class absent from labels":
+        return labels % 3, predictions, classes
+    if name == "all right and one class":
+        return np.full(n, 1), np.full(n, 1), classes
+    if name == "all wrong":
+        return labels, (labels + 1) % classes, classes
+    if name == "all right":
+        return labels, labels, classes
+    assert name == "random"
+    return labels, predictions, classes
+
+
+CASES = (
+    "random",
+    "two classes",
+    "one class predicted",
+    "one class present",
+    "class absent from both",
+    "class absent from labels",
+    "all right and one class",
+    "all wrong",
+    "all right",
+)
+
+
+def rows_of(labels, predictions, losses=None):
+    losses = np.ones(len(labels)) if losses is None else losses
+    return [
+        Row(i, int(y), float(loss), 1, int(p))
+        for i, (y, p, loss) in enumerate(zip(labels, predictions, losses, strict=True))
+    ]
+
+
+def sklearn_values(labels, predictions, classes):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {
+            "accuracy": sklearn_metrics.accuracy_score(labels, predictions),
+            "macro_f1": sklearn_metrics.f1_score(
+                labels, predictions, labels=range(classes), average="macro", zero_division=0
+            ),
+            "mcc": sklearn_metrics.matthews_corrcoef(labels, predictions),
+        }
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("case", CASES)
+def test_macro_f1_and_mcc_of_a_confusion_matrix_are_those_of_scikit_learn(case, seed):
+    labels, predictions, classes = draw_case(case, np.random.default_rng(seed))
+    confusion = sklearn_metrics.confusion_matrix(labels, predictions, labels=range(classes))
+    expected = sklearn_values(labels, predictions, classes)
+    stacked = np.stack([confusion, 3 * confusion])  # neither depends on how often all examples are repeated
+    assert metrics._macro_f1(stacked, classes) == pytest.approx([expected["macro_f1"]] * 2)
+    assert metrics._mcc(stacked) == pytest.approx([expected["mcc"]] * 2, abs=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@pytest.mark.parametrize("case", CASES)
+def test_reported_metrics_are_those_of_scikit_learn_inside_their_intervals(case):
+    labels, predictions, classes = draw_case(case, np.random.default_rng(11))
+    found = classification_metrics(rows_of(labels, predictions), classes)
+    for name, expected in sklearn_values(labels, predictions, classes).items():
+        entry = found[name]
+        assert entry["value"] == pytest.approx(expected, abs=1e-12), name
+        assert entry["low"] - 1e-12 <= entry["value"] <= entry["high"] + 1e-12, name
+        assert entry["n"] == 120
+    expected = sklearn_metrics.confusion_matrix(labels, predictions, labels=range(classes))
+    assert found["confusion_matrix"] == expected.tolist()
+
+
+def test_a_prediction_outside_the_classes_is_wrong_and_has_a_column_of_its_own():
+    found = classification_metrics(rows_of([0, 0, 1, 1], [0, 777, 1, 50256]), 2)
+    assert found["confusion_matrix"] == [[1, 0, 1], [0, 1, 1]]
+    expected = sklearn_values([0, 0, 1, 1], [0, 2, 1, 2], 2)
+    assert {name: found[name]["value"] for name in expected} == pytest.approx(expected)
+
+
+def test_a_prediction_outside_the_classes_is_no_class_of_the_macro_f1():
+    labels = np.arange(200) % 2
+    predictions = np.where(np.arange(200) % 10 < 4, 777, labels)
+    found = classification_metrics(rows_of(labels, predictions), 2)
+    for name in ("accuracy", "macro_f1", "mcc"):
+        assert found[name]["low"] < found[name]["value"] < found[name]["high"], name
+    assert found["macro_f1"]["value"] == pytest.approx(2 * 0.6 / 1.6)  # precision 1, recall 0.6
+
+
+def test_the_loss_of_a_classifier_is_the_mean_over_examples():
+    losses = np.random.default_rng(12).gamma(2.0, 1.0, 50)
+    found = classification_metrics(rows_of([0, 1] * 25, [0] * 50, losses), 2)["loss"]
+    assert found["value"] == pytest.approx(losses.mean()) and found["low"] < losses.mean() < found["high"]
+
+
+def test_perplexity_is_the_exponential_of_the_loss_per_token():
+    response = [Row(0, -1, 4.0, 2), Row(1, -1, 30.0, 10)]
+    whole = [Row(0, -1, 40.0, 10), Row(1, -1, 80.0, 20)]
+    found = perplexities(response, whole)
+    assert found["loss"]["value"] == pytest.approx(34 / 12)
+    assert found["response_perplexity"]["value"] == pytest.approx(math.exp(34 / 12))
+    assert found["text_perplexity"]["value"] == pytest.approx(math.exp(4.0))
+    assert found["response_perplexity"]["low"] == pytest.approx(math.exp(found["loss"]["low"]))
+    assert found["response_perplexity"]["high"] == pytest.approx(math.exp(found["loss"]["high"]))
+
+
+def test_the_perplexity_of_a_model_that_diverged_is_infinite():
+    diverged = [Row(0, -1, 2000.0, 2), Row(1, -1, 900.0, 1)]
+    assert perplexities(diverged, diverged)["response_perplexity"]["value"] == math.inf
+
+
+# Paired tests.
+
+
+def test_equal_models_rarely_differ():
+    rng = np.random.default_rng(13)
+    significant = 0
+    for i in range(200):
+        hard = rng.random(150)  # both are right on the same easy examples more often
+        a, b = rng.random(150) > hard, rng.random(150) > hard
+        significant += paired_bootstrap(a, b, seed=i, draws=1000).p < 0.05
+    assert significant / 200 <= 0.07
+
+
+def test_a_real_difference_is_found():
+    rng = np.random.default_rng(14)
+    found = 0
+    for i in range(40):
+        b = rng.random(400) < 0.7
+        a = np.where(rng.random(400) < 0.25, True, b)  # right on a quarter of what b gets wrong: 0.075 better
+        found += paired_bootstrap(a, b, seed=i, draws=1000).p < 0.05
+    assert found == 40
+
+
+def test_identical_scores_do_not_differ():
+    scores = np.random.default_rng(15).random(50)
+    assert paired_bootstrap(scores, scores) == (0.0, 0.0, 0.0, 1.0, 50)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.05, 0.1, 0.15])
+def test_the_paired_p_value_is_close_to_that_of_the_t_test(shift):
+    rng = np.random.default_rng(16)
+    a, b = rng.normal(shift, 1.0, 400), rng.normal(0.0, 0.3, 400)
+    ours, theirs = paired_bootstrap(a, b), stats.ttest_rel(a, b)
+    assert ours.p == pytest.approx(theirs.pvalue, abs=0.02)
+    interval = theirs.confidence_interval()
+    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), abs=0.01)
+    assert ours.value == pytest.approx(np.mean(a - b))
+
+
+def test_swapping_sides_swaps_the_sign_and_keeps_the_p_value():
+    rng = np.random.default_rng(17)
+    a, b = rng.normal(0.1, 1.0, 200), rng.normal(0.0, 1.0, 200)
+    one, other = paired_bootstrap(a, b), paired_bootstrap(b, a)
+    assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low))
+    assert one.p == other.p
+
+
+def test_a_p_value_is_never_zero():
+    assert paired_bootstrap(np.ones(50), np.zeros(50), draws=1000).p == pytest.approx(2 / 1001)
+
+
+def test_scores_are_averaged_over_seeds_first():
+    rng = np.random.default_rng(18)
+    a, b = rng.random((3, 80)), rng.random((5, 80))
+    assert paired_bootstrap(a, b) == paired_bootstrap(a.mean(0), b.mean(0))
+    assert detectable_difference(a, b) == detectable_difference(a.mean(0), b.mean(0))
+
+
+def test_a_paired_test_over_different_examples_is_refused_with_both_numbers():
+    with pytest.raises(ValueError, match="got 10 and 12"):
+        paired_bootstrap(np.ones(10), np.ones(12))
+
+
+def test_a_paired_test_over_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one example"):
+        paired_bootstrap([], [])
+
+
+def test_a_score_that_is_missing_makes_no_difference_significant():
+    scores = np.random.default_rng(18).random(50)
+    with pytest.raises(ValueError):
+        paired_bootstrap(np.where(np.arange(50) == 7, np.nan, scores), scores)
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 1), (3, 9), (9, 3), (5, 5), (0, 8), (40, 22)])
+def test_mcnemar_is_the_exact_sign_test_on_the_disagreements(only_a, only_b):
+    both, none = 30, 7
+    a = [True] * only_a + [False] * only_b + [True] * both + [False] * none
+    b = [False] * only_a + [True] * only_b + [True] * both + [False] * none
+    n, fewer = only_a + only_b, min(only_a, only_b)
+    expected = min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
+    assert mcnemar(np.array(a), np.array(b)) == pytest.approx(expected)
+    assert mcnemar(a, b) == pytest.approx(stats.binomtest(only_b, n).pvalue)
+
+
+def test_mcnemar_without_a_disagreement_is_one():
+    assert mcnemar(np.array([True, False]), np.array([True, False])) == 1.0
+
+
+def test_holm_is_the_example_worked_out_by_hand():
+    # In order .005 .01 .03 .04, times 4 3 2 1: .02 .03 .06 .04, and the last may not be below the one before it.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_keeps_the_order_and_lies_between_the_raw_value_and_bonferroni():
+    p_values = np.random.default_rng(19).random(20) ** 2
+    adjusted = np.array(holm(p_values))
+    assert (np.diff(adjusted[np.argsort(p_values)]) >= 0).all()
+    assert (adjusted >= p_values).all()
+    assert (adjusted <= np.minimum(1.0, 20 * p_values) + 1e-12).all()
+
+
+@pytest.mark.parametrize(("given", "expected"), [([], []), ([0.3], [0.3]), ([0.6, 0.7], [1.0, 1.0])])
+def test_holm_of_none_one_and_large_p_values(given, expected):
+    assert holm(given) == pytest.approx(expected)
+
+
+def simulated_power(draw, comparisons=1):
+    """Share of 300 simulated paired tests that find a true difference of the size called detectable."""
+    rng = np.random.default_rng(20)
+    # The mean over pilots without a difference, since each knows the spread only as well as its examples do.
+    detectable = np.mean([detectable_difference(*draw(rng, 0.0), comparisons) for _ in range(50)])
+    found = 0
+    for i in range(300):
+        a, b = draw(rng, detectable)
+        found += paired_bootstrap(a, b, seed=i, draws=1000).p < 0.05 / comparisons
+    return found / 300
+
+
+@pytest.mark.parametrize("comparisons", [1, 3])
+def test_the_detectable_difference_of_scores_is_found_four_times_in_five(comparisons):
+    def draw(rng, difference):
+        shared = rng.normal(0.0, 2.0, 200)
+        return shared + rng.normal(difference, 0.5, 200), shared + rng.normal(0.0, 0.5, 200)
+
+    assert simulated_power(draw, comparisons) == pytest.approx(0.8, abs=0.08)
+
+
+def test_the_detectable_difference_of_accuracies_is_found_four_times_in_five():
+    def draw(rng, difference):
+        # The two disagree on a fifth of the examples; the difference is how unevenly.
+        kind = rng.choice(3, 400, p=[0.1 + difference / 2, 0.1 - difference / 2, 0.8])
+        return kind != 1, kind != 0
+
+    assert simulated_power(draw) == pytest.approx(0.8, abs=0.08)
+
+
+def test_the_detectable_difference_shrinks_with_the_root_of_the_examples():
+    rng = np.random.default_rng(24)
+    a, b = rng.normal(size=(2, 100))
+    assert detectable_difference(np.tile(a, 4), np.tile(b, 4)) == pytest.approx(
+        detectable_difference(a, b) / 2, rel=0.01
+    )
+    # z of 0.975 and of 0.8 together are 2.80.
+    assert detectable_difference(a, b) == pytest.approx(2.8016 * np.std(a - b, ddof=1) / 10, rel=1e-4)

@@ -1,0 +1,68 @@
+"""The offline tokenizer against Hugging Face's, and its guard on the two files."""
+
+import os
+import random
+import shutil
+
+import pytest
+import transformers
+
+from gpt2_scratch.sources import ASSETS
+from gpt2_scratch.tokenizer import END_OF_TEXT, decode, encode, encoding
+
+TEXTS = [
+    "",
+    " ",
+    "Hello, world!",
+    "a\n\n b\t c",
+    "naïve café — 東京 🙂",
+    "<|endoftext|>",
+    "don't I'll 1234567",
+    "x" * 300,
+]
+
+
+@pytest.fixture(scope="module")
+def hugging_face(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    shutil.copyfile(ASSETS / "encoder.json", folder / "vocab.json")
+    shutil.copyfile(ASSETS / "vocab.bpe", folder / "merges.txt")
+    return transformers.GPT2Tokenizer.from_pretrained(folder)
+
+
+def random_texts(count):
+    rng = random.Random(0)
+    alphabet = "abc XYZ\n\t.,!?'0123éß中🙂"
+    return ["".join(rng.choices(alphabet, k=rng.randint(1, 60))) for _ in range(count)]
+
+
+def test_tokens_equal_hugging_faces(hugging_face):
+    for text in [*TEXTS, *random_texts(300)]:
+        if "<|endoftext|>" not in text:
+            assert encode(text) == hugging_face.encode(text)
+
+
+def test_decoding_gives_the_text_back():
+    for text in [*TEXTS, *random_texts(300)]:
+        assert decode(encode(text)) == text
+
+
+def test_the_end_of_text_marker_in_a_text_is_ordinary_text():
+    assert END_OF_TEXT not in encode("before <|endoftext|> after")
+    assert decode([END_OF_TEXT]) == "<|endoftext|>"
+
+
+@pytest.mark.parametrize("name", ["vocab.bpe", "encoder.json"])
+def test_a_changed_file_is_refused(name, tmp_path):
+    for file in ("vocab.bpe", "encoder.json"):
+        shutil.copyfile(ASSETS / file, tmp_path / file)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + b" ")
+    with pytest.raises(ValueError, match=name):
+        encoding(tmp_path)
+
+
+def test_loading_leaves_the_environment_as_it_was(monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "kept")
+    encoding.cache_clear()
+    encode("a")
+    assert os.environ["TIKTOKEN_CACHE_DIR"] == "kept"

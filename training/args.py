@@ -1,0 +1,217 @@
+"""Every flag of the scripts, once, with its unit and default; what is wrong with a value is said by its group.
+
+Imports nothing heavy, so that `--help` and a refusal answer at once.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from gpt2_scratch.config import GPT2Config
+from training.cli import at_least, flag
+
+Target = Literal["q", "k", "v", "attn-out", "mlp-in", "mlp-out", "lm-head"]
+BLOCK_TARGETS: tuple[Target, ...] = ("q", "k", "v", "attn-out", "mlp-in", "mlp-out")
+
+
+@dataclass(frozen=True)
+class DataArgs:
+    """Where the examples come from and how they are split"""
+
+    dataset: str | None = None
+    """a file in tasks/; without it, --data and its columns describe your own"""
+    data: Path | None = None
+    """csv, tsv, json, jsonl or parquet file, or a folder of them; else $DATA_DIR, the bundled file, the hub"""
+    subset: Literal["all", "report"] = "all"
+    """'report': the subset rule that the report used for this dataset"""
+    validation_share: float = 0.1
+    """share of the examples held out to choose on (where the source has no validation part)"""
+    test_share: float = 0.1
+    """share held out to report on (where the source has no test part)"""
+    train_examples: int | None = None
+    """at most this many training examples; None: all"""
+    val_examples: int | None = None
+    """at most this many validation examples; None: all"""
+    test_examples: int | None = None
+    """at most this many test examples; None: all"""
+    split_seed: int = 0
+    """seed of the split alone, so that runs with different --seed are tested on the same examples"""
+    max_length: int = 512
+    """tokens kept of an example; longer ones are cut and counted"""
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.dataset is None and self.data is None:
+            found.append("--dataset or --data: one of them is needed (--dataset spamassassin works offline)")
+        for name in ("validation_share", "test_share"):
+            if not 0 <= getattr(self, name) < 1:
+                found.append(f"{flag(name)} {getattr(self, name)}: must be at least 0 and below 1")
+        if self.validation_share + self.test_share >= 1:
+            found.append("--validation-share and --test-share: together they must be below 1")
+        found += at_least(self, 1, "train_examples", "val_examples", "test_examples", "max_length")
+        return found
+
+
+@dataclass(frozen=True)
+class ModelArgs:
+    """The base model"""
+
+    model: str = "gpt2"
+    """gpt2-nano (bundled), gpt2, gpt2-medium, gpt2-large, gpt2-xl (hub), a hub repository, or a folder in HF format"""
+    dropout: float = 0.0
+    """probability, on embeddings, attention and residual branches"""
+    untie_head: bool = False
+    """give the LM head a copy of the token embedding instead of the embedding itself (as the report's authors did)"""
+
+    def problems(self) -> list[str]:
+        return [] if 0 <= self.dropout < 1 else [f"--dropout {self.dropout}: must be at least 0 and below 1"]
+
+
+@dataclass(frozen=True)
+class MethodArgs:
+    """What is trained"""
+
+    method: Literal["lora", "full", "bitfit", "head"] = "lora"
+    """lora: adapters beside frozen matrices; full: all weights; bitfit: biases; head: the head alone"""
+    lora_rank: int = 16
+    """rank of every adapter; 1 to the smaller side of an adapted matrix"""
+    lora_alpha: float = 16.0
+    """strength of the adapters before scaling, whatever the rank"""
+    lora_scaling: Literal["standard", "rslora", "paper"] = "standard"
+    """standard: alpha/r; rslora: alpha/sqrt(r); paper: alpha"""
+    lora_init: Literal["standard", "paper"] = "standard"
+    """A uniform within 1/sqrt(inputs), or as the report's authors had it within 1/sqrt(r)"""
+    lora_targets: tuple[Target, ...] = BLOCK_TARGETS
+    """matrices that get an adapter"""
+    last_blocks: int | None = None
+    """train in the last n blocks only; None: all (and with --method full the embeddings too)"""
+
+    def problems(self) -> list[str]:
+        found = at_least(self, 1, "lora_rank", "last_blocks")
+        if self.lora_alpha <= 0:
+            found.append(f"--lora-alpha {self.lora_alpha}: must be above 0")
+        if not self.lora_targets:
+            found.append("--lora-targets: name at least one")
+        if len(set(self.lora_targets)) < len(self.lora_targets):
+            found.append(f"--lora-targets {' '.join(self.lora_targets)}: a target is named twice")
+        return found
+
+
+@dataclass(frozen=True)
+class UpdateArgs:
+    """How it is trained"""
+
+    epochs: float | None = None
+    """passes over the training examples, fractions allowed; None: the method's default (README, 'Defaults')"""
+    max_steps: int | None = None
+    """stop after this many optimizer steps, whatever --epochs says"""
+    batch_size: int = 16
+    """examples per optimizer step, over all processes"""
+    micro_batch_size: int = 16
+    """examples one device holds at a time; the accumulation steps follow from it"""
+    optimizer: Literal["adamw", "sgd", "sgd-momentum"] = "adamw"
+    """sgd-momentum uses 0.9 unless --momentum says otherwise"""
+    momentum: float = 0.9
+    """of sgd-momentum"""
+    lr: float | None = None
+    """peak learning rate; None: the method's default (README, 'Defaults')"""
+    lr_init: float = 0.0
+    """learning rate at the first warmup step"""
+    lr_min: float = 0.0
+    """learning rate that the cosine ends at"""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """after the warmup"""
+    warmup_ratio: float = 0.05
+    """share of the steps that warm up"""
+    warmup_steps: int | None = None
+    """steps that warm up; overrides --warmup-ratio"""
+    max_grad_norm: float | None = 1.0
+    """clip the norm of all gradients together to this; None: no clipping"""
+    clip_after_warmup: bool = False
+    """do not clip during the warmup (as the report's authors did)"""
+    weight_decay: float = 0.01
+    """decoupled, on matrices only"""
+    decay_all: bool = False
+    """decay biases, norms and embeddings too"""
+    drop_last: bool = False
+    """leave out the last batch of an epoch when it is short"""
+    seed: int = 0
+    """of initialisation, order, dropout and sampling"""
+
+    def with_defaults(self, lr_at_width_192: float, epochs: float, width: int) -> "UpdateArgs":
+        """The same with what was left open filled in. Adam's step for a matrix should shrink with its width (Yang et
+        al. 2022, table 8), so the default learning rate does."""
+        open_lr = lr_at_width_192 * 192 / width if self.lr is None else self.lr
+        open_epochs = epochs if self.epochs is None and self.max_steps is None else self.epochs
+        return replace(self, lr=open_lr, epochs=open_epochs)
+
+    def clip_at(self, step: int, warmup: int) -> float | None:
+        """Largest gradient norm allowed in this step; None: any."""
+        return None if self.clip_after_warmup and step < warmup else self.max_grad_norm
+
+    def steps(self, examples: int) -> int:
+        """Optimizer steps of the whole training. Raises ValueError when there are none."""
+        per_epoch = self.steps_per_epoch(examples)
+        if per_epoch == 0:
+            raise ValueError(f"--drop-last: leaves nothing of {examples} examples at --batch-size {self.batch_size}")
+        wanted = [n for n in (self.max_steps, self.epochs and math.ceil(round(self.epochs * per_epoch, 6))) if n]
+        return int(min(wanted))
+
+    def steps_per_epoch(self, examples: int) -> int:
+        return examples // self.batch_size if self.drop_last else -(-examples // self.batch_size)
+
+    def problems(self) -> list[str]:
+        found = at_least(self, 1, "max_steps", "batch_size", "micro_batch_size")
+        found += at_least(self, 0, "lr_init", "lr_min", "warmup_steps", "weight_decay", "seed")
+        for name in ("epochs", "lr", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                found.append(f"{flag(name)} {value}: must be above 0 and finite")
+        if not 0 <= self.warmup_ratio <= 1:
+            found.append(f"--warmup-ratio {self.warmup_ratio}: must be 0 to 1")
+        if not 0 <= self.momentum < 1:
+            found.append(f"--momentum {self.momentum}: must be at least 0 and below 1")
+        return found
+
+
+@dataclass(frozen=True)
+class RunArgs:
+    """Evaluation and the run folder"""
+
+    eval_every: int | None = None
+    """optimizer steps between evaluations of the validation set; None: a tenth of the run"""
+    eval_batches: int | None = None
+    """evaluate on the first n batches of the validation set only (as the report's authors did); None: all of it"""
+    early_stop: int | None = None
+    """stop after this many evaluations without a lower validation loss; None: never"""
+    save_every: int | None = None
+    """optimizer steps between checkpoints; None: at every evaluation"""
+    log_every: int | None = None
+    """optimizer steps between points of the training curve; None: a hundredth of the run"""
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
+    """None: what the launcher was told (accelerate_configs/)"""
+    output_dir: Path | None = None
+    """None: runs/<script>/<dataset>-<model>-<method>-seed<k>"""
+    overwrite: bool = False
+    """throw away what the output folder holds"""
+    resume: bool = False
+    """go on from the checkpoint in the output folder"""
+
+    def problems(self) -> list[str]:
+        found = at_least(self, 1, "eval_every", "eval_batches", "early_stop", "save_every", "log_every")
+        if self.overwrite and self.resume:
+            found.append("--overwrite and --resume: choose one")
+        return found
+
+
+def fit_problems(method: MethodArgs, model: ModelArgs, config: GPT2Config, data: DataArgs) -> list[str]:
+    """What is wrong with values whose range depends on the base model."""
+    problems = []
+    if method.last_blocks is not None and method.last_blocks > config.blocks:
+        problems.append(f"--last-blocks {method.last_blocks}: {model.model} has {config.blocks} blocks")
+    if method.method == "lora" and method.lora_rank > config.width:
+        problems.append(f"--lora-rank {method.lora_rank}: must be 1 to {config.width}, the width of {model.model}")
+    if data.max_length > config.context:
+        problems.append(f"--max-length {data.max_length}: the context of {model.model} is {config.context} tokens")
+    return problems

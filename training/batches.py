@@ -1,0 +1,195 @@
+"""Examples -> token arrays -> the plan of an epoch -> batches of packed tokens.
+
+The plan is a pure function: every process computes all of it, so nobody has to ask another for counts, and resuming is
+a position in it. Which examples make up a step depends neither on the number of processes nor on the micro-batch size.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpt2_scratch.tokenizer import END_OF_TEXT, encode
+from tasks import RESPONSE_HEADER, Instruction, Labelled
+from training.args import UpdateArgs
+
+IGNORED = -100
+POOL = 50  # batches that are sorted by length together; more saves padding in attention, fewer mixes lengths better
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """`labels` is a class, or next-token targets as long as `tokens` with -100 where there is none."""
+
+    id: int
+    tokens: np.ndarray
+    labels: int | np.ndarray
+    cut: bool = False
+    response_from: int = 0  # first position whose target belongs to the response
+
+    @property
+    def room(self) -> bool:
+        """Whether the prompt leaves anything of the response inside the length limit."""
+        return self.response_from < len(self.tokens)
+
+    @property
+    def count(self) -> int:
+        """Terms that this example adds to the loss."""
+        return 1 if isinstance(self.labels, int) else int((self.labels != IGNORED).sum())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N tokens of B sequences back to back. `weight` 0 marks the stand-in of a process with nothing to do in a step."""
+
+    tokens: Tensor  # (N,)
+    lengths: Tensor  # (B,), on the CPU
+    labels: Tensor  # (B,) classes or (N,) next tokens
+    example_ids: list[int]  # (B,)
+    weight: float = 1.0
+
+    def to(self, device: torch.device) -> "Batch":
+        return replace(self, tokens=self.tokens.to(device), labels=self.labels.to(device))
+
+
+def encode_labelled(
+    example: Labelled,
+    label: int,
+    max_length: int,
+    pad_to: int | None = None,
+    pad_id: int = END_OF_TEXT,
+    cut_tail: bool = False,
+) -> Encoded:
+    """The text in at most `max_length` tokens; an empty one is a single end-of-text token.
+
+    `pad_to` appends real tokens `pad_id`, behind which the class is read: a defect of the published runs, on demand.
+    """
+    text, kept = encode(example.text), encode(example.kept)
+    room = max_length if cut_tail else max(max_length - len(kept), 0)
+    tokens = ((text + kept) if cut_tail else text[:room] + kept)[:max_length] or [END_OF_TEXT]
+    padded = tokens + [pad_id] * ((pad_to or 0) - len(tokens))
+    return Encoded(example.id, np.array(padded, np.int32), label, cut=len(text) + len(kept) > max_length)
+
+
+def encode_instruction(
+    example: Instruction, max_length: int, mask_prompt: bool = True, response_header: bool = True
+) -> Encoded:
+    """Prompt, response and one end-of-text token, which is trained on; with `mask_prompt` the prompt is not.
+
+    Without a response header in the prompt the header is part of the response. Example: prompt 3 4, response 5: tokens
+    3 4 5, targets -100 5 50256: the target at a position is the token after it.
+    """
+    prompt = encode(example.prompt(response_header))
+    whole = encode(example.prompt(True)) + encode(example.response or "") + [END_OF_TEXT]
+    targets = np.array(whole[1 : max_length + 1], np.int64)
+    if mask_prompt:
+        targets[: len(prompt) - 1] = IGNORED
+    cut = len(whole) > max_length + 1
+    return Encoded(example.id, np.array(whole[:-1][:max_length], np.int32), targets, cut, len(prompt) - 1)
+
+
+def encode_prompt(example: Instruction, longest: int, response_header: bool = True) -> list[int]:
+    """The prompt in at most `longest` tokens; one that is too long loses the end of its input, not the header."""
+    header = encode(RESPONSE_HEADER) if response_header else []
+    return encode(example.prompt(response_header=False))[: longest - len(header)] + header
+
+
+def with_all_tokens_labelled(example: Encoded) -> Encoded:
+    """The same with every next token as a target, for the perplexity of the whole text."""
+    last = example.labels[-1:]  # type: ignore[index]
+    return replace(example, labels=np.concatenate([example.tokens[1:].astype(np.int64), last]))
+
+
+def collate(examples: Sequence[Encoded]) -> Batch:
+    """One packed batch; of nothing, a stand-in of one token and weight 0."""
+    if not examples:
+        one = torch.tensor([END_OF_TEXT])
+        return Batch(one, torch.ones(1, dtype=torch.long), torch.zeros(1, dtype=torch.long), [], weight=0.0)
+    tokens = torch.from_numpy(np.concatenate([e.tokens for e in examples]).astype(np.int64))
+    if isinstance(examples[0].labels, int):
+        labels = torch.tensor([e.labels for e in examples])
+    else:
+        labels = torch.from_numpy(np.concatenate([e.labels for e in examples]))
+    return Batch(tokens, torch.tensor([len(e.tokens) for e in examples]), labels, [e.id for e in examples])
+
+
+Step = list[list[list[int]]]  # [process][micro-batch] -> indices of examples
+
+
+def epoch_plan(
+    seed: int,
+    epoch: int,
+    lengths: Sequence[int],
+    batch_size: int,
+    micro_batch_size: int,
+    processes: int,
+    drop_last: bool = False,
+) -> list[Step]:
+    """Every example once, in batches of similar length and random order; a short batch comes last.
+
+    `lengths` in tokens. Example: 5 examples, batch 2: two full steps and one of a single example.
+    """
+    rng = random.Random(f"{seed}/order/{epoch}")
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    full = len(order) - len(order) % batch_size
+    batches = []
+    for start in range(0, full, POOL * batch_size):
+        pool = sorted(order[start : min(start + POOL * batch_size, full)], key=lambda i: lengths[i])
+        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+    rng.shuffle(batches)
+    if full < len(order) and not drop_last:
+        batches.append(sorted(order[full:], key=lambda i: lengths[i]))
+    return [_deal(batch, micro_batch_size, processes) for batch in batches]
+
+
+class Plan:
+    """The plan of the whole training, an epoch at a time: `at(step)` -> [process][micro-batch] -> example indices."""
+
+    def __init__(self, examples: Sequence[Encoded], update: UpdateArgs, processes: int) -> None:
+        self.lengths = [len(e.tokens) for e in examples]
+        self.update, self.processes = update, processes
+        self.per_epoch = update.steps_per_epoch(len(examples))
+        self.epoch, self.steps = -1, list[Step]()
+
+    def examples_in(self, steps: int) -> int:
+        """Examples seen in the first `steps` steps; only the last step of an epoch can be short."""
+        epochs, rest = divmod(steps, self.per_epoch)
+        whole = min(len(self.lengths), self.per_epoch * self.update.batch_size)
+        return epochs * whole + rest * self.update.batch_size
+
+    def at(self, step: int) -> Step:
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch != self.epoch:
+            u = self.update
+            self.steps = epoch_plan(
+                u.seed, epoch, self.lengths, u.batch_size, u.micro_batch_size, self.processes, u.drop_last
+            )
+            self.epoch = epoch
+        return self.steps[place]
+
+
+def _deal(batch: list[int], micro_batch_size: int, processes: int) -> Step:
+    """A batch sorted by length -> as equal shares as possible, each in micro-batches of similar length.
+
+    All processes get the same number of micro-batches, since they synchronise after the last; some may be empty.
+    """
+    shares = [batch[rank::processes] for rank in range(processes)]
+    count = -(-len(shares[0]) // micro_batch_size)
+    return [[share[len(share) * i // count : len(share) * (i + 1) // count] for i in range(count)] for share in shares]
+
+
+def inference_plan(lengths: Sequence[int], tokens_per_batch: int, processes: int) -> list[list[list[int]]]:
+    """[process] -> batches of indices, longest first, at most `tokens_per_batch` tokens (a longer example: alone)."""
+    batches: list[list[int]] = []
+    held = 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not batches or held + lengths[i] > tokens_per_batch:
+            batches.append([])
+            held = 0
+        batches[-1].append(i)
+        held += lengths[i]
+    return [batches[rank::processes] for rank in range(processes)]

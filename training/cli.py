@@ -1,0 +1,63 @@
+"""Parsing of the command line, and the one way in which a script refuses. Imports nothing heavy."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+T = TypeVar("T")
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def at_least(args: Any, least: int, *names: str) -> list[str]:
+    """One problem for each field of `args` that is set and below `least`."""
+    return [
+        f"{flag(name)} {getattr(args, name)}: must be at least {least}"
+        for name in names
+        if getattr(args, name) is not None and not getattr(args, name) >= least
+    ]
+
+
+def resolved(args: Any) -> dict[str, Any]:
+    """All flags, flat, as plain values for results.json."""
+    flat: dict[str, Any] = {}
+    for field in fields(args):
+        value = getattr(args, field.name)
+        flat |= asdict(value) if is_dataclass(value) else {field.name: value}  # type: ignore[arg-type]
+    return {name: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for name, v in flat.items()}
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raises ValueError with all problems together, if there are any."""
+    if problems:
+        raise ValueError("\n       ".join(problems))
+
+
+def run(main: Callable[[T], None], arguments: type[T], description: str | None) -> None:
+    """Parses the command line and calls `main`.
+
+    What a user can cause (ValueError, OSError) becomes one message of the main process and exit status 2; Ctrl-C 130.
+    """
+    args = tyro.cli(arguments, description=description, config=(tyro.conf.OmitArgPrefixes,))
+    try:
+        groups = [getattr(args, field.name) for field in fields(args)]  # type: ignore[arg-type]
+        refuse([p for group in [*groups, args] if hasattr(group, "problems") for p in group.problems()])
+        main(args)
+    except KeyboardInterrupt:
+        stop("interrupted; the same command with --resume goes on from the last checkpoint", 130)
+    except (ValueError, OSError) as error:
+        stop(str(error), 2)
+
+
+def stop(message: str, status: int) -> None:
+    sys.stdout.flush()
+    if os.environ.get("RANK", "0") == "0":
+        print(f"\nerror: {message}", file=sys.stderr, flush=True)
+    sys.exit(status)

@@ -1,0 +1,48 @@
+"""The accelerator, with what a launcher can get wrong checked first, and TensorBoard."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from training.args import RunArgs
+from training.run_folder import prepare_folder
+
+T = TypeVar("T")
+
+
+def start(run: RunArgs, folder: Path, resuming: bool) -> tuple[Accelerator, bool]:
+    """The accelerator, and whether to resume, as the main process sees its disk.
+
+    Raises ValueError for fp16 without a GPU and for processes that do not know of each other.
+    """
+    accelerator = Accelerator(mixed_precision=run.mixed_precision, log_with="tensorboard", project_dir=str(folder))
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("--mixed-precision fp16: needs a GPU (a CPU would silently compute in fp32); use no or bf16")
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != accelerator.num_processes:
+        raise ValueError(
+            f"{launched} processes were launched but do not see each other; without GPUs set ACCELERATE_USE_CPU=true"
+        )
+    return accelerator, from_main(accelerator, lambda: resuming)
+
+
+def from_main(accelerator: Accelerator, read: Callable[[], T]) -> T:
+    """What `read` returns on the main process, on all: hosts need not share a disk."""
+    content = [read() if accelerator.is_main_process else None]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(content)
+    return content[0]  # type: ignore[return-value]
+
+
+def open_run(accelerator: Accelerator, folder: Path, resuming: bool, done_steps: int) -> None:
+    """Makes or clears the run folder, once nothing is left to refuse, and starts TensorBoard in it.
+
+    What a stopped run logged after `done_steps` is dropped.
+    """
+    if accelerator.is_main_process:
+        prepare_folder(folder, resuming)
+    accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": done_steps + 1}})

@@ -1,0 +1,126 @@
+"""Gathered rows -> metrics with n and interval: classification over scikit-learn, language modelling over token sums.
+
+The point values come from `evaluate.Metric` modules that are defined here; `evaluate.load` would ask the hub. Importing
+evaluate costs seconds, so it happens when the first metric is computed.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from training.statistics import Interval, bootstrap_cells, bootstrap_mean, bootstrap_ratio
+
+
+class Row(NamedTuple):
+    """One evaluated example: loss in nats summed over its `targets`, and for classifiers the probabilities."""
+
+    id: int
+    label: int
+    loss: float
+    targets: int
+    prediction: int = -1
+    probabilities: tuple[float, ...] = ()
+
+
+def mean_loss(rows: Sequence[Row]) -> float:
+    """Nats per target over all rows together."""
+    return sum(row.loss for row in rows) / max(sum(row.targets for row in rows), 1)
+
+
+def accuracy(rows: Sequence[Row]) -> float:
+    return sum(row.prediction == row.label for row in rows) / len(rows)
+
+
+def classification_metrics(rows: Sequence[Row], classes: int) -> dict[str, Any]:
+    """accuracy, macro_f1, mcc, loss as {value, low, high, n}; `confusion_matrix[label][prediction]`.
+
+    A prediction outside the classes (possible with the head of the vocabulary) is wrong and fills one more column.
+    """
+    labels = [row.label for row in rows]
+    predictions = [min(row.prediction, classes) for row in rows]
+    size = max(classes, max(predictions) + 1)
+    confusion = np.zeros((size, size), np.int64)
+    np.add.at(confusion, (labels, predictions), 1)
+    values = _combined(classes).compute(predictions=predictions, references=labels)
+    intervals = {
+        "accuracy": bootstrap_cells(confusion, lambda c: c.trace(axis1=-2, axis2=-1) / c.sum((-2, -1))),
+        "macro_f1": bootstrap_cells(confusion, lambda c: _macro_f1(c, classes)),
+        "mcc": bootstrap_cells(confusion, _mcc),
+    }
+    metrics: dict[str, Any] = {
+        name: _entry(interval._replace(value=float(values[name]))) for name, interval in intervals.items()
+    }
+    metrics["loss"] = _entry(bootstrap_mean([row.loss for row in rows]))
+    metrics["confusion_matrix"] = confusion[:classes].tolist()
+    return metrics
+
+
+def perplexities(rows: Sequence[Row], whole_text_rows: Sequence[Row]) -> dict[str, Any]:
+    """loss (nats per trained target), response_perplexity and text_perplexity (all tokens but the first), by token."""
+
+    def by_token(chosen: Sequence[Row]) -> Interval:
+        return bootstrap_ratio(np.array([r.loss for r in chosen]), np.array([r.targets for r in chosen]))
+
+    def perplexity(interval: Interval) -> dict[str, float]:
+        value, low, high, n = interval
+        value, low, high = (math.exp(x) if x < 700 else math.inf for x in (value, low, high))
+        return _entry(Interval(value, low, high, n))
+
+    return {
+        "loss": _entry(by_token(rows)),
+        "response_perplexity": perplexity(by_token(rows)),
+        "text_perplexity": perplexity(by_token(whole_text_rows)),
+    }
+
+
+def _entry(interval: Interval) -> dict[str, float]:
+    return interval._asdict()
+
+
+def _macro_f1(confusion: np.ndarray, classes: int) -> np.ndarray:
+    """(..., n, n) -> (...,); a class that occurs neither as label nor as prediction counts 0, as in scikit-learn."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    both = confusion.sum(-1) + confusion.sum(-2)
+    return np.divide(2 * hits, both, out=np.zeros(hits.shape), where=both > 0)[..., :classes].mean(-1)
+
+
+def _mcc(confusion: np.ndarray) -> np.ndarray:
+    """Matthews correlation for any number of classes (Gorodkin 2004, eq. 8); 0 where it is undefined."""
+    labels, predictions, total = confusion.sum(-1), confusion.sum(-2), confusion.sum((-2, -1))
+    covariance = np.diagonal(confusion, axis1=-2, axis2=-1).sum(-1) * total - (labels * predictions).sum(-1)
+    spread = np.sqrt(total**2 - (labels**2).sum(-1)) * np.sqrt(total**2 - (predictions**2).sum(-1))
+    return np.divide(covariance, spread, out=np.zeros(np.shape(spread)), where=spread > 0)
+
+
+@cache
+def _combined(classes: int) -> Any:
+    """accuracy, macro_f1 and mcc as one `evaluate` module."""
+    import datasets
+    import evaluate
+    from sklearn import metrics
+
+    features = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
+
+    def module(name: str, compute: Any) -> evaluate.Metric:
+        class Module(evaluate.Metric):
+            def _info(self) -> evaluate.MetricInfo:
+                return evaluate.MetricInfo(description=name, citation="", features=features)
+
+            def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
+                return {name: float(compute(references, predictions))}
+
+        return Module(keep_in_memory=True)
+
+    def macro_f1(references: list[int], predictions: list[int]) -> float:
+        return metrics.f1_score(references, predictions, labels=range(classes), average="macro", zero_division=0)
+
+    return evaluate.combine(
+        [
+            module("accuracy", metrics.accuracy_score),
+            module("macro_f1", macro_f1),
+            module("mcc", metrics.matthews_corrcoef),
+        ]
+    )

@@ -1,0 +1,47 @@
+"""curves.png: what a person looks at first."""
+
+from pathlib import Path
+from typing import Any
+
+from training.files import replace_file
+
+BLUE, ORANGE, GREY = "#1f5fa8", "#d9711c", "#767676"
+
+
+def plot_curves(path: Path, curve: list[dict[str, Any]], title: str, metric: str | None = None) -> None:
+    """Losses, learning rate and gradient norm against the optimizer step; `metric` names a validation score to add."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (losses, rates) = plt.subplots(
+        2, 1, figsize=(7, 6), sharex=True, height_ratios=(2, 1), layout="constrained"
+    )
+    _line(losses, curve, "train_loss", "training loss", BLUE)
+    _line(losses, curve, "val_loss", "validation loss", ORANGE, marker="o")
+    losses.set_ylabel("loss (nats)")
+    losses.set_title(title, fontsize=10)
+    handles = losses.get_legend_handles_labels()
+    if metric is not None and any(metric in point for point in curve):
+        scores = losses.twinx()
+        _line(scores, curve, metric, metric.removeprefix("val_"), GREY, marker="s", linestyle="--")
+        scores.set_ylabel(metric.removeprefix("val_"), color=GREY)
+        handles = tuple(a + b for a, b in zip(handles, scores.get_legend_handles_labels(), strict=True))
+    losses.legend(*handles, frameon=False, fontsize=9)
+    _line(rates, curve, "lr", "learning rate", BLUE)
+    rates.set_ylabel("learning rate", color=BLUE)
+    rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    rates.set_xlabel("optimizer step")
+    norms = rates.twinx()
+    _line(norms, curve, "grad_norm", "gradient norm", GREY)
+    norms.set_ylabel("gradient norm", color=GREY)
+    for axes in (losses, rates):
+        axes.grid(alpha=0.25)
+    replace_file(path, lambda new: figure.savefig(new, dpi=120, format="png"))
+    plt.close(figure)
+
+
+def _line(axes: Any, curve: list[dict[str, Any]], key: str, label: str, color: str, **style: Any) -> None:
+    points = [(point["step"], point[key]) for point in curve if key in point]
+    axes.plot(*zip(*points, strict=True), label=label, color=color, linewidth=1.4, markersize=3.5, **style)

@@ -1,0 +1,66 @@
+"""The folder of a run: what may be written into it. Imports nothing heavy, so that a refusal comes at once."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from training.args import RunArgs
+
+RESULTS = "results.json"
+STATE = Path("checkpoint") / "state.pt"
+OURS = (
+    RESULTS,
+    "predictions.jsonl",
+    "generations.jsonl",
+    "curves.png",
+    "tensorboard",
+    "adapter",
+    "model",
+    "checkpoint",
+)
+
+
+def default_folder(script: str, dataset: str, model: str, method: str, seed: int) -> Path:
+    return Path("runs") / script / f"{dataset}-{Path(model).name}-{method}-seed{seed}"
+
+
+def check_folder(folder: Path, run: RunArgs) -> bool:
+    """True when there is a checkpoint to go on from. Changes nothing.
+
+    Raises ValueError for a finished run without --overwrite, an unfinished one without --resume or --overwrite, and a
+    folder that holds something else.
+    """
+    at = f"--output-dir {folder}:"
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{at} is a file")
+    present = {path.name.removesuffix(".new").removesuffix(".old") for path in folder.glob("*")}
+    if present - set(OURS):
+        raise ValueError(f"{at} holds other files ({', '.join(sorted(present - set(OURS))[:3])}); choose a new folder")
+    if (folder / RESULTS).exists() and not run.overwrite:
+        raise ValueError(f"{at} holds a finished run; add --overwrite or choose another folder")
+    unfinished = (folder / STATE).exists()
+    if present and not (run.overwrite or run.resume):
+        raise ValueError(f"{at} holds an unfinished run; add --resume to go on, or --overwrite to start again")
+    return unfinished and run.resume
+
+
+def prepare_folder(folder: Path, resuming: bool) -> None:
+    """Makes the folder and, unless resuming, clears what an earlier run left. Raises ValueError when it cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob("*") if not resuming else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    except OSError as error:
+        raise ValueError(f"--output-dir {folder}: cannot be written ({error.strerror})") from error
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """results.json of a finished run. Raises ValueError when there is none."""
+    path = folder / RESULTS
+    if not path.exists():
+        raise ValueError(f"--run {folder}: holds no finished run ({RESULTS} is missing)")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--run {folder}: {RESULTS} is damaged ({error})") from error

@@ -1,0 +1,22 @@
+"""One `--seed`, many streams: each purpose draws from its own, so that none moves when another draws more."""
+
+import hashlib
+
+import torch
+
+
+def derive(seed: int, *purpose: object) -> int:
+    """A 63-bit seed that depends on `seed` and on every part of `purpose`."""
+    return int.from_bytes(hashlib.sha256(repr((seed, *purpose)).encode()).digest()[:8]) >> 1
+
+
+def generator(seed: int, *purpose: object) -> torch.Generator:
+    return torch.Generator().manual_seed(derive(seed, *purpose))
+
+
+def seed_dropout(seed: int, *place: object) -> None:
+    """Dropout has no generator of its own: it draws from torch's global one, which is set here for one micro-batch.
+
+    Masks thereby depend on the place in training alone, and a resumed run needs no saved random state.
+    """
+    torch.manual_seed(derive(seed, "dropout", *place))

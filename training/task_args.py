@@ -1,0 +1,134 @@
+"""Flags that belong to one kind of task, and the task they describe: a dataset of `tasks/` or the user's own file."""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from tasks import Classification, Columns, Instructions, find, join_lines
+from training.args import MethodArgs, ModelArgs
+from training.cli import at_least
+
+G = TypeVar("G")
+
+
+@dataclass(frozen=True)
+class TextArgs:
+    """Columns and text"""
+
+    text_column: tuple[str, ...] = ()
+    """column or columns of the text, joined by line breaks; needed with your own file"""
+    label_column: str | None = None
+    """column of the class; needed with your own file"""
+    labels: tuple[str, ...] = ()
+    """the classes in order; none given: those found in the file"""
+    truncate: Literal["premise-first", "tail"] = "premise-first"
+    """what a pair of sentences loses when it is too long"""
+    pad_to: int | None = None
+    """append --pad-id up to this many tokens and read the class behind them (as the report's authors did)"""
+    pad_id: int = 50256
+    """token for --pad-to"""
+
+    def problems(self) -> list[str]:
+        return [] if 0 <= self.pad_id < 50257 else [f"--pad-id {self.pad_id}: must be 0 to 50256"]
+
+    def task(self, dataset: str | None, data: Path | None) -> Classification:
+        """The dataset's task, or that of `data`, with the columns and classes that the flags name."""
+        task = find(dataset, Classification) if dataset else Classification(_stem(data), (Columns(("text",), "label"),))
+        wanted = len(task.columns[0].inputs)
+        if self.text_column and task.compose is not join_lines and len(self.text_column) != wanted:
+            raise ValueError(f"--text-column {' '.join(self.text_column)}: {task.name} takes {wanted} of them")
+        columns = tuple(Columns(self.text_column or c.inputs, self.label_column or c.target) for c in task.columns)
+        return replace(task, columns=columns, labels=self.labels or task.labels)
+
+
+@dataclass(frozen=True)
+class HeadArgs:
+    """The class head"""
+
+    head: Literal["linear", "lm-token"] = "linear"
+    """linear: one output a class; lm-token: the first tokens of the vocabulary are the classes (the report's NLE)"""
+    head_bias: bool = False
+    """give the class head a bias; Hugging Face's has none, so such a model cannot be exported"""
+    head_training: Literal["train", "frozen+lora", "train+lora"] = "train"
+    """train the head itself, an adapter on a frozen one, or both"""
+
+    def problems_with(self, method: MethodArgs, model: ModelArgs) -> list[str]:
+        found = []
+        if self.head_training != "train" and method.method != "lora":
+            found.append(f"--head-training {self.head_training}: adapts the head, so it needs --method lora")
+        if self.head == "lm-token" and self.head_training != "frozen+lora" and not model.untie_head:
+            found.append(
+                "--head lm-token: its weight is the token embedding; add --untie-head or --head-training frozen+lora"
+            )
+        if self.head == "lm-token" and self.head_bias:
+            found.append("--head-bias: a vocabulary head has none; leave it out with --head lm-token")
+        if "lm-head" in method.lora_targets:
+            found.append(
+                "--lora-targets lm-head: a classifier has none; --head-training frozen+lora adapts the class head"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class PromptArgs:
+    """Columns and prompt"""
+
+    prompt_column: str | None = None
+    """column of the instruction; needed with your own file"""
+    input_column: str | None = None
+    """column of what the instruction is about, if there is one"""
+    response_column: str | None = None
+    """column of the response; needed with your own file"""
+    mask_prompt: bool = True
+    """train on the response only; off: on the prompt too (as the report's authors did)"""
+    response_header: bool = True
+    """end the prompt with '### Response:'; off: the model has to write it (as the report's authors had it)"""
+
+    def task(self, dataset: str | None, data: Path | None) -> Instructions:
+        """The dataset's task, or that of `data`, with the columns that the flags name."""
+        own = Columns(("instruction",), "response")
+        task = find(dataset, Instructions) if dataset else Instructions(_stem(data), (own,))
+        columns = tuple(self._columns(c) for c in task.columns)
+        return replace(task, columns=columns)
+
+    def _columns(self, known: Columns) -> Columns:
+        inputs = known.inputs if self.prompt_column is None else (self.prompt_column,)
+        if self.input_column is not None:
+            inputs = (inputs[0], self.input_column)
+        return Columns(inputs, self.response_column or known.target)
+
+    def problems_with(self, method: MethodArgs, model: ModelArgs) -> list[str]:
+        if method.method == "head" and not model.untie_head:
+            return ["--method head: the LM head is the token embedding; add --untie-head to train it apart"]
+        return []
+
+
+@dataclass(frozen=True)
+class GenerationArgs:
+    """Answers to the test prompts"""
+
+    new_tokens: int = 128
+    """most tokens of a response; 0: generate nothing"""
+    temperature: float = 0.0
+    """0 is greedy"""
+    top_k: int | None = None
+    """draw from the k likeliest tokens; None: all"""
+    top_p: float | None = None
+    """draw from the fewest tokens that together reach this probability; None: all"""
+
+    def problems(self) -> list[str]:
+        found = at_least(self, 0, "new_tokens", "temperature") + at_least(self, 1, "top_k")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            found.append(f"--top-p {self.top_p}: must be above 0 and at most 1")
+        return found
+
+
+def group_of(kind: type[G], flags: dict[str, Any]) -> G:
+    """The group of flags `kind` from the flat flags of results.json."""
+    known = {field.name: flags[field.name] for field in fields(kind) if field.name in flags}  # type: ignore[arg-type]
+    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()})
+
+
+def _stem(data: Path | None) -> str:
+    assert data is not None, "DataArgs.problems refuses a run without --dataset and --data"
+    return data.stem
