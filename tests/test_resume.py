@@ -31,7 +31,7 @@ def kill_at_a_random_moment(script, processes, flags, folder, seed):
     wanted = rng.randint(1, 6)
     while len(seen) < wanted and run.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(FileNotFoundError):
-            seen.add((folder / "checkpoint" / "state.pt").stat().st_ino)
+            seen.add((folder / "checkpoint" / "state.pt").stat().st_mtime_ns)
         time.sleep(0.001)
     time.sleep(rng.random() * 0.03)
     everyone = [*run.children(recursive=True), run]  # torchrun's workers lead sessions of their own

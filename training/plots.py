@@ -28,7 +28,7 @@ def plot_curves(path: Path, curve: list[dict[str, Any]], title: str, metric: str
         _line(scores, curve, metric, metric.removeprefix("val_"), GREY, marker="s", linestyle="--")
         scores.set_ylabel(metric.removeprefix("val_"), color=GREY)
         handles = tuple(a + b for a, b in zip(handles, scores.get_legend_handles_labels(), strict=True))
-    losses.legend(*handles, frameon=False, fontsize=9)
+    losses.legend(*handles, loc="center right", framealpha=0.8, fontsize=9)
     _line(rates, curve, "lr", "learning rate", BLUE)
     rates.set_ylabel("learning rate", color=BLUE)
     rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))

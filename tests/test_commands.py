@@ -1,0 +1,52 @@
+"""Every command that is written down anywhere is one that the scripts understand."""
+
+import re
+import runpy
+import shlex
+
+import pytest
+import tyro
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from conftest import ROOT
+
+PLACES = [ROOT / "README.md", ROOT / "Makefile", *sorted((ROOT / "scripts").glob("*.py"))]
+
+
+def written_commands():
+    """(place, script, flags) of every line that calls a script, continued lines joined."""
+    for place in PLACES:
+        text = place.read_text().replace("\\\n", " ")
+        for script, flags in re.findall(r"(?:python|launch)\b[^\n`|]*?\bscripts/(\w+)\.py([^\n`|#]*)", text):
+            yield place.name, script, flags.split("$(")[0].rstrip(' "')
+
+
+COMMANDS = list(written_commands())
+
+
+def test_commands_were_found_in_the_readme_and_in_every_script():
+    assert {place for place, _, _ in COMMANDS} == {place.name for place in PLACES}
+    assert len(COMMANDS) > 12
+
+
+@pytest.mark.parametrize(("place", "script", "flags"), COMMANDS, ids=lambda x: x)
+def test_a_written_command_is_understood(place, script, flags):
+    arguments = runpy.run_path(str(ROOT / "scripts" / f"{script}.py"))["Args"]
+    words = [word for word in shlex.split(flags) if word != "..."]
+    tyro.cli(arguments, args=words, config=(tyro.conf.OmitArgPrefixes,))
+
+
+CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
+
+
+def test_there_is_a_configuration_for_each_kind_of_hardware():
+    assert {path.stem for path in CONFIGS} == {"cpu", "gpu_bf16", "gpu_fp16", "ddp", "multi_node"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_accelerate_reads_a_configuration_and_knows_every_key(path):
+    config = load_config_from_file(str(path))
+    content = yaml.safe_load(path.read_text())
+    assert content and all(hasattr(config, key) for key in content)
+    assert 5 <= len(path.read_text().splitlines()) <= 15
+    assert path.read_text().startswith("# ")
