@@ -17,7 +17,7 @@ $(VENV)/installed-test: $(VENV)/installed
 
 demo: $(VENV)/installed
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml scripts/finetune_cls.py \
-	  --dataset spamassassin --model gpt2-nano --max-length 128 --output-dir runs/demo --overwrite
+	  --dataset spamassassin --model gpt2-nano --max-length 256 --epochs 1 --output-dir runs/demo --overwrite
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
@@ -25,7 +25,7 @@ test: $(VENV)/installed-test
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy gpt2_scratch lora tasks training scripts
+	$(BIN)/mypy gpt2_scratch lora tasks training scripts benchmarks
 	$(BIN)/shellcheck .ci/run
 
 format: $(VENV)/installed-test

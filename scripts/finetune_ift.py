@@ -20,7 +20,7 @@ from training.task_args import GenerationArgs, PromptArgs
 
 OFFLINE = "accelerate launch scripts/finetune_ift.py --dataset instructions --model gpt2-nano"
 # Peak learning rate at width 192 and epochs of each method, chosen on validation records: README, "Defaults".
-DEFAULTS = {"lora": (4e-3, 3.0), "full": (1e-3, 3.0), "bitfit": (1e-2, 3.0), "head": (1e-3, 3.0)}
+DEFAULTS = {"lora": (5e-3, 4.0), "full": (5e-4, 4.0), "bitfit": (5e-3, 4.0), "head": (5e-4, 4.0)}
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,24 @@
 """Every command that is written down anywhere is one that the scripts understand."""
 
+import importlib.util
 import re
-import runpy
 import shlex
+import sys
 
 import pytest
 import tyro
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from conftest import ROOT
+
+
+def load_script(name):
+    specification = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[module.__name__] = module  # where the flag parser looks for the types of the fields
+    specification.loader.exec_module(module)
+    return module
+
 
 PLACES = [ROOT / "README.md", ROOT / "Makefile", *sorted((ROOT / "scripts").glob("*.py"))]
 
@@ -31,7 +41,7 @@ def test_commands_were_found_in_the_readme_and_in_every_script():
 
 @pytest.mark.parametrize(("place", "script", "flags"), COMMANDS, ids=lambda x: x)
 def test_a_written_command_is_understood(place, script, flags):
-    arguments = runpy.run_path(str(ROOT / "scripts" / f"{script}.py"))["Args"]
+    arguments = load_script(script).Args
     words = [word for word in shlex.split(flags) if word != "..."]
     tyro.cli(arguments, args=words, config=(tyro.conf.OmitArgPrefixes,))
 

@@ -3,10 +3,15 @@
 import ast
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, mails, questions, results_of, run_script, write_rows
+import torch
+from conftest import ROOT, mails, questions, results_of, run_script, weights_of, write_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
@@ -71,7 +76,7 @@ def test_results_have_the_parts_that_other_programs_read(run, request):
     assert {"args", "environment", "model", "data", "parameters", "curve", "best_step", "before", "val", "test"} <= set(
         results
     )
-    assert results["args"]["lr"] and results["args"]["batch_size"] == 16
+    assert results["args"]["lr"] and results["args"]["batch_size"] == 8
     assert {"python", "libraries", "device", "precision", "processes"} <= set(results["environment"])
     assert results["environment"]["libraries"]["torch"]
     assert len(results["data"]["sha256"]) == 64
@@ -255,3 +260,26 @@ def test_generate_continues_a_raw_prompt_with_the_bundled_model():
     assert first.returncode == 0, first.stderr
     assert first.stdout == again.stdout
     assert len(first.stdout.splitlines()[1]) > 8
+
+
+def test_bf16_runs_on_a_cpu_and_keeps_what_trains_in_fp32(tiny_model, mail_file, tmp_path):
+    flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 4, "--output-dir", tmp_path / "run"]
+    done = run_script("finetune_cls", *flags, "--mixed-precision", "bf16")
+    assert done.returncode == 0, done.stderr
+    assert results_of(tmp_path / "run")["environment"]["precision"] == "bf16"
+    assert {tensor.dtype for tensor in weights_of(tmp_path / "run").values()} == {torch.float32}
+
+
+def test_ctrl_c_stops_with_a_word_about_how_to_go_on(tiny_model, mail_file, tmp_path):
+    flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 5000, "--eval-every", 2500, "--save-every", 5]
+    command = [sys.executable, str(ROOT / "scripts" / "finetune_cls.py"), *map(str, flags)]
+    run = subprocess.Popen(
+        [*command, "--output-dir", str(tmp_path / "run")], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoint" / "state.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    _, text = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "--resume" in text and "Traceback" not in text

@@ -106,9 +106,9 @@ class UpdateArgs:
     """passes over the training examples, fractions allowed; None: the method's default (README, 'Defaults')"""
     max_steps: int | None = None
     """stop after this many optimizer steps, whatever --epochs says"""
-    batch_size: int = 16
+    batch_size: int = 8
     """examples per optimizer step, over all processes"""
-    micro_batch_size: int = 16
+    micro_batch_size: int = 8
     """examples one device holds at a time; the accumulation steps follow from it"""
     optimizer: Literal["adamw", "sgd", "sgd-momentum"] = "adamw"
     """sgd-momentum uses 0.9 unless --momentum says otherwise"""

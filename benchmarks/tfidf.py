@@ -1,0 +1,56 @@
+"""TF-IDF and logistic regression on the same split as scripts/finetune_cls.py: what a language model has to beat.
+
+    python benchmarks/tfidf.py --dataset spamassassin
+
+Words and pairs of words, strength of the regularisation chosen on validation. Writes predictions.jsonl as a run does.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.args import DataArgs
+from training.cli import run
+from training.sources import locate_rows, split_rows
+from training.task_args import TextArgs
+
+STRENGTHS = (1, 10, 100, 1000)  # C of scikit-learn
+
+
+@dataclass(frozen=True)
+class Args:
+    data: DataArgs
+    text: TextArgs
+    output_dir: Path = Path("runs/tfidf")
+    """where predictions.jsonl goes"""
+
+
+def main(args: Args) -> None:
+    import numpy as np
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    from training.files import write_lines
+    from training.statistics import bootstrap_mean
+
+    task = args.text.task(args.data.dataset, args.data.data)
+    splits = split_rows(task, locate_rows(task, args.data.data)[0], args.data)
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    vectors = {}
+    for name, part in splits.named().items():
+        texts = [f"{e.text}\n{e.kept}" for e in part]
+        vectors[name] = vectorizer.fit_transform(texts) if name == "train" else vectorizer.transform(texts)
+    labels = {name: np.array([e.label for e in part]) for name, part in splits.named().items()}
+    models = [LogisticRegression(C=c, max_iter=2000).fit(vectors["train"], labels["train"]) for c in STRENGTHS]
+    best = max(models, key=lambda model: model.score(vectors["validation"], labels["validation"]))
+    predicted = best.predict(vectors["test"])
+    right = predicted == labels["test"]
+    value, low, high, n = bootstrap_mean(right)
+    rows = zip(splits.test, predicted, strict=True)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    lines = [{"id": e.id, "label": e.label, "prediction": str(guess)} for e, guess in rows]
+    write_lines(args.output_dir / "predictions.jsonl", lines)
+    print(f"test accuracy {value:.4f} [{low:.4f}, {high:.4f}], n = {n:,}, C = {best.C}; {args.output_dir}")
+
+
+if __name__ == "__main__":
+    run(main, Args, __doc__)
