@@ -43,7 +43,7 @@ class Spec:
 
 
 class Adapter(nn.Module):
-    """A frozen linear layer and what is trained beside it. A variant has `update` or `forward`, and `merged_weight`."""
+    """A frozen linear layer and what trains beside it. A variant has `add_factors`, `update` and `merged_weight`."""
 
     scale: float
 
@@ -63,10 +63,16 @@ class Adapter(nn.Module):
         self.parts, self.active, self.scale = parts, active, spec.scale
         # In a tuple, else the frozen matrix would count as one of ours to train.
         self._set_aside: tuple[Tensor, ...] = ()
+        with linear.weight.device:
+            self.add_factors(spec, generator)
 
     @property
     def merged(self) -> bool:
         return bool(self._set_aside)
+
+    def add_factors(self, spec: Spec, generator: torch.Generator | None) -> None:
+        """Adds what is trained, as parameters, and what is fixed, as persistent buffers."""
+        raise NotImplementedError
 
     def update(self, x: Tensor) -> Tensor:
         """The scaled update (N, out) that is added to the frozen layer's output for x (N, in)."""

@@ -4,7 +4,7 @@ Cost against the frozen layer: R * (in + out) trained numbers a matrix, two thin
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lora._adapter import INITS, Adapter, LowRank, Spec
 
@@ -12,20 +12,10 @@ from lora._adapter import INITS, Adapter, LowRank, Spec
 class LoRA(Adapter):
     """On a fused matrix each active part has an A and a B of its own, as if it stood alone."""
 
-    def __init__(
-        self,
-        linear: nn.Linear,
-        spec: Spec,
-        parts: int = 1,
-        active: tuple[int, ...] = (0,),
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(linear, spec, parts, active)
-        bound = INITS[spec.init](linear.in_features, spec.rank)
-        with linear.weight.device:
-            self.low_rank = LowRank(
-                linear.in_features, linear.out_features // parts, len(active), spec.rank, bound, generator
-            )
+    def add_factors(self, spec: Spec, generator: torch.Generator | None) -> None:
+        inputs, outputs = self.linear.in_features, self.linear.out_features // self.parts
+        bound = INITS[spec.init](inputs, spec.rank)
+        self.low_rank = LowRank(inputs, outputs, len(self.active), spec.rank, bound, generator)
 
     def update(self, x: Tensor) -> Tensor:
         update = self.low_rank(x, self.scale)  # (N, P * out / parts)
