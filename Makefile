@@ -20,7 +20,7 @@ demo: $(VENV)/installed
 	  --dataset spamassassin --model gpt2-nano --max-length 256 --epochs 1 --output-dir runs/demo --overwrite
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .

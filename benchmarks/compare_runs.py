@@ -31,8 +31,11 @@ def main(runs: list[Path]) -> None:
     for run in runs:
         path = run / "results.json"
         rows[title(json.loads(path.read_text())) if path.exists() else run.name].append(run)
-    ids = sorted(scores(runs[0]))
-    table = {name: np.array([[scores(run)[i] for i in ids] for run in group], float) for name, group in rows.items()}
+    right = {run: scores(run) for run in runs}
+    ids = sorted(right[runs[0]])
+    if any(sorted(found) != ids for found in right.values()):
+        sys.exit("error: the runs were not tested on the same examples")
+    table = {name: np.array([[right[run][i] for i in ids] for run in group], float) for name, group in rows.items()}
     reference = next(iter(table.values()))
     others = list(table)[1:]
     p_values = holm([paired_bootstrap(table[name], reference).p for name in others])

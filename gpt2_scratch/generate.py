@@ -84,6 +84,7 @@ def _generate_rows(
     tokens = torch.tensor([t for p in prompts for t in p], device=weight.device)  # (N,)
     while True:
         logits = model.next_logits(tokens, sequences(lengths, weight.device, past), cache)  # (B, V)
+        logits = logits[:, : END_OF_TEXT + 1]  # a vocabulary filled up to a round number has rows that are no tokens
         chosen = pick(logits.float(), sampling, [generators[i] for i in alive])
         keep = []
         for row, (i, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):

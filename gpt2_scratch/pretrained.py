@@ -41,8 +41,8 @@ def without_storage(build: Any, *args: Any, **kwargs: Any) -> Any:
 def load_weights(model: LanguageModel | Classifier, folder: Path) -> None:
     """Reads `folder` into `model` (built by `without_storage` or not), as fp32.
 
-    A class head that the file does not have stays as it is and must be initialised by the caller; an LM head in the
-    file is dropped when `model` classifies, and must equal the embedding when `model` ties it.
+    A class head that the file does not have is the caller's to initialise; an LM head in the file is dropped when
+    `model` classifies (unless it scores with an untied one), and must equal the embedding when `model` ties it.
     """
     if any(p.is_meta for p in model.parameters()):
         model.to_empty(device="cpu")
@@ -50,9 +50,12 @@ def load_weights(model: LanguageModel | Classifier, folder: Path) -> None:
     wanted: dict[str, Tensor] = dict(model.named_parameters())
     if isinstance(model, LanguageModel) and model.config.tied_head:
         wanted["lm_head.weight"] = model.lm_head.weight  # listed once under its first name only
+    scores_with_lm_head = isinstance(model, Classifier) and model.tied_score and not model.config.tied_head
     problems, found = [], set()
     for key, tensor in _tensors(folder):
         name = key if key.startswith(("transformer.", "lm_head.", "score.")) else f"transformer.{key}"
+        if name == "lm_head.weight" and isinstance(model, Classifier) and scores_with_lm_head:
+            name = "score.weight"
         if name.endswith(MASKS) or (name == "lm_head.weight" and isinstance(model, Classifier)):
             continue
         target = wanted.get(name)
@@ -69,7 +72,7 @@ def load_weights(model: LanguageModel | Classifier, folder: Path) -> None:
                 target.copy_(tensor)
             found.add(name)
     optional = {"lm_head.weight"} if model.config.tied_head else set()
-    optional |= {name for name in wanted if name.startswith("score.")}
+    optional |= {name for name in wanted if name.startswith("score.") and not scores_with_lm_head}
     problems += [f"missing {name}" for name in sorted(wanted.keys() - found - optional)]
     if problems:
         shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")

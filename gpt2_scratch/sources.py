@@ -39,3 +39,5 @@ def load_config(folder: Path) -> GPT2Config:
         return from_hf(json.loads((folder / "config.json").read_text()))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"--model {folder}: config.json is not JSON ({error})") from error
+    except (AttributeError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"--model {folder}: config.json is not that of a GPT-2 ({error})") from error

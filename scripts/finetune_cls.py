@@ -38,8 +38,9 @@ def main(args: Args) -> None:
     refuse(args.head.problems_with(args.method, args.model))
     data, model = args.data, args.model.model
     inputs = find_inputs(data, model, lambda: args.text.task(data.dataset, data.data), OFFLINE)
-    refuse(fit_problems(args.method, args.model, inputs.config, data))
+    refuse(fit_problems(args.method, args.model, inputs.config, data) + args.text.problems_with(inputs.config))
     classes = inputs.task.classes([e for part in inputs.splits.named().values() for e in part])
+    inputs.task.classes(inputs.splits.train)  # one class alone cannot be learnt, whatever the held-out parts have
     name = default_folder("finetune_cls", inputs.task.name, model, args.method.method, args.update.seed)
     folder = args.run.output_dir or name
     train(args, inputs, classes, folder, check_folder(folder, args.run))
@@ -52,7 +53,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.checkpoint import Training, load_checkpoint, save_checkpoint
     from training.files import write_lines
     from training.inference import classify
-    from training.launch import from_main, open_run, start
+    from training.launch import check_same, from_main, open_run, start
     from training.losses import class_loss
     from training.methods import apply_method, build_classifier, load_own_state, parameter_counts
     from training.metrics import accuracy, classification_metrics, mean_loss
@@ -83,8 +84,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
         for name, part in inputs.splits.named().items()
     }
     examples, validation, test = encoded.values()
-    if args.run.eval_batches is not None:
-        validation = validation[: args.run.eval_batches * update.batch_size]
+    held_out = args.run.evaluated(validation, update.batch_size)
     plan = Plan(examples, update, accelerator.num_processes)
     steps = update.steps(len(examples))
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)
@@ -102,14 +102,18 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
         print_facts(data, parameters, {"steps": steps, "lr": f"{update.lr:.3g}", "output": folder})
 
     # Optimizer, prepare, resume.
-    prepared, optimizer = accelerator.prepare(model, build_optimizer(model, update))
+    optimizer = build_optimizer(model, update, scaled=accelerator.scaler is not None)
+    prepared, optimizer = accelerator.prepare(model, optimizer)
     identity = {"data": data["sha256"], "base": base["sha256"], "processes": str(accelerator.num_processes)}
+    identity["precision"] = accelerator.mixed_precision
+    check_same(accelerator, identity)
     training = Training(accelerator, model, optimizer, identity)
     record, before = Record(), None
     if resuming:
         record, before = load_checkpoint(folder, training, flags)
     elif test:
-        before = classification_metrics(classify(model, test, accelerator, n), n)
+        rows = classify(model, test, accelerator, n)
+        before = classification_metrics(rows, n) if main_process else None
     open_run(accelerator, folder, resuming, record.step)
 
     # Loop.
@@ -132,8 +136,8 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
         line.show(len(chosen), loss_sum / count, lr, record.last("val_loss"))
 
         started, point = time.perf_counter(), {"lr": lr, "grad_norm": norm}
-        if due.due(due.evaluate, record.step) and validation:
-            rows = classify(model, validation, accelerator, n)
+        if due.due(due.evaluate, record.step) and held_out:
+            rows = classify(model, held_out, accelerator, n)
             point |= {"val_loss": mean_loss(rows), "val_accuracy": accuracy(rows)}
             if record.improved(point["val_loss"]) and main_process:
                 save_best(folder, model, method, facts)
@@ -166,6 +170,8 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     outcome = described | {"parameters": parameters} | measured(accelerator, record) | {"before": before} | metrics
     write_results(folder, outcome)
     print_outcome(folder, outcome, ("accuracy", "macro_f1", "mcc"))
+    if not head.exportable:
+        print("note    this head exists here alone: the model cannot be exported to transformers or PEFT")
 
 
 if __name__ == "__main__":

@@ -48,11 +48,19 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     # Imported here because they take seconds: whatever can be refused without them has been.
     from gpt2_scratch.generate import Sampling
     from gpt2_scratch.pretrained import weights_hash
-    from training.batches import Batch, Plan, collate, encode_instruction, encode_prompt, with_all_tokens_labelled
+    from training.batches import (
+        Batch,
+        Plan,
+        collate,
+        encode_instruction,
+        encode_prompt,
+        with_all_tokens_labelled,
+        with_response_labelled,
+    )
     from training.checkpoint import Training, load_checkpoint, save_checkpoint
     from training.files import write_lines
     from training.inference import answer, score_targets
-    from training.launch import from_main, open_run, start
+    from training.launch import check_same, from_main, open_run, start
     from training.losses import token_loss
     from training.methods import apply_method, build_language_model, load_own_state, parameter_counts
     from training.metrics import mean_loss, perplexities
@@ -83,8 +91,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     data["skipped"]["no_room_for_response"] = sum(not e.room for part in encoded.values() for e in part)
     if not examples:
         raise ValueError(f"--max-length {args.data.max_length}: no training example has room for its response")
-    if args.run.eval_batches is not None:
-        validation = validation[: args.run.eval_batches * update.batch_size]
+    held_out = args.run.evaluated(validation, update.batch_size)
     plan = Plan(examples, update, accelerator.num_processes)
     steps = update.steps(len(examples))
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)
@@ -103,8 +110,11 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         print_facts(data, parameters, {"steps": steps, "lr": f"{update.lr:.3g}", "output": folder})
 
     # Optimizer, prepare, resume.
-    prepared, optimizer = accelerator.prepare(model, build_optimizer(model, update))
+    optimizer = build_optimizer(model, update, scaled=accelerator.scaler is not None)
+    prepared, optimizer = accelerator.prepare(model, optimizer)
     identity = {"data": data["sha256"], "base": base["sha256"], "processes": str(accelerator.num_processes)}
+    identity["precision"] = accelerator.mixed_precision
+    check_same(accelerator, identity)
     training = Training(accelerator, model, optimizer, identity)
     generation = args.generation
     sampling = Sampling(generation.temperature, generation.top_k, generation.top_p, update.seed)
@@ -113,9 +123,10 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         return [a._asdict() for a in answer(model, prompts, accelerator, generation.new_tokens, sampling)]
 
     def evaluate_whole(part: list) -> dict | None:
-        """The metrics of DESIGN's results.json; None of nothing."""
-        whole = [with_all_tokens_labelled(e) for e in part]
-        return perplexities(*(score_targets(model, x, accelerator) for x in (part, whole))) if part else None
+        """Loss on what is trained on, perplexity of the response and of the whole text; None of nothing."""
+        views = part, [with_response_labelled(e) for e in part], [with_all_tokens_labelled(e) for e in part]
+        rows = [score_targets(model, view, accelerator) for view in views]
+        return perplexities(*rows) if part and main_process else None
 
     record, extra = Record(), None
     if resuming:
@@ -144,8 +155,8 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         line.show(len(chosen), loss_sum / count, lr, record.last("val_loss"))
 
         started, point = time.perf_counter(), {"lr": lr, "grad_norm": norm}
-        if due.due(due.evaluate, record.step) and validation:
-            point["val_loss"] = mean_loss(score_targets(model, validation, accelerator))
+        if due.due(due.evaluate, record.step) and held_out:
+            point["val_loss"] = mean_loss(score_targets(model, held_out, accelerator))
             if record.improved(point["val_loss"]) and main_process:
                 save_best(folder, model, method, facts)
         if due.due(due.log, record.step) or "val_loss" in point:

@@ -41,8 +41,8 @@ class What:
 
     def problems(self) -> list[str]:
         found = []
-        if (self.model is None) == (self.run is None):
-            found.append("--model or --run: give one of them")
+        if self.model is None and self.run is None:
+            found.append("--model or --run: give one of them, or both when the run's base has moved")
         if self.compare and self.run is None:
             found.append("--compare: sets a run beside its base; add --run")
         if not all(text.strip() for text in self.prompt):
@@ -58,10 +58,12 @@ class Args:
 
 def main(args: Args) -> None:
     what = args.what
+    if args.generation.new_tokens == 0:
+        raise ValueError("--new-tokens 0: nothing would be written")
     results = read_run(what.run) if what.run else None
     if results and "labels" in results["data"]:
         raise ValueError(f"--run {what.run}: is a classifier; scripts/predict.py applies it")
-    name = results["args"]["model"] if results else str(what.model)
+    name = what.model or (results["args"]["model"] if results else "")
     try:
         folder, config = base_model(name)
     except OSError as error:
@@ -92,7 +94,7 @@ def answer_all(args: Args, results: dict[str, Any] | None, folder: Path, config:
     if results is None or what.compare:
         models["base"] = build_language_model(folder, config, ModelArgs())
     if results is not None and what.run is not None:
-        models["fine-tuned"] = rebuild(what.run, results)
+        models["fine-tuned"] = rebuild(what.run, results, what.model)
     texts = {
         name: answer(model.to(accelerator.device).eval(), prompts, accelerator, generation.new_tokens, sampling)
         for name, model in models.items()

@@ -46,14 +46,17 @@ def main(args: Args) -> None:
     task: Task = group_of(TextArgs, flags).task(*source) if classifies else group_of(PromptArgs, flags).task(*source)
     rows = [row for part in read_rows(args.data).values() for row in part]
     columns = choose_columns(task, rows, args)
-    examples = [task.example(i, row, columns) for i, row in enumerate(rows)]
+    examples: list[Any] = [task.example(i, row, columns) for i, row in enumerate(rows)]
     if classifies:
         unknown = sorted({e.label for e in examples if e.label is not None} - set(results["data"]["labels"]))
-        if unknown:
+        if unknown and args.label_column is not None:
             raise ValueError(
                 f"--label-column {columns.target}: labels {', '.join(map(repr, unknown[:8]))} are unknown to the run, "
                 f"which has {', '.join(results['data']['labels'])}"
             )
+        if unknown:
+            print(f"column {columns.target!r} has labels that the run does not know; they count as no label")
+            examples = [replace(e, label=None) if e.label in unknown else e for e in examples]
     predict(args, results, examples, output)
 
 
@@ -106,7 +109,7 @@ def label(args: Args, results: dict[str, Any], examples: list[Any], model: Any, 
         for e, x, r in zip(examples, encoded, rows, strict=True)
     ]
     known = [r for e, r in zip(examples, rows, strict=True) if e.label]
-    return lines, classification_metrics(known, len(labels)) if known else {}
+    return lines, classification_metrics(known, len(labels)) if known and accelerator.is_main_process else {}
 
 
 def respond(
@@ -126,11 +129,10 @@ def respond(
         {"row": e.id, "prompt": decode(prompt), "response": a.text, "stopped": a.stopped}
         for e, prompt, a in zip(examples, prompts, answers, strict=True)
     ]
-    settings = flags["max_length"], flags["mask_prompt"], flags["response_header"]
-    encoded = [x for e in examples if e.response and (x := encode_instruction(e, *settings)).room]
+    encoded = [x for e in examples if e.response and (x := encode_instruction(e, flags["max_length"])).room]
     whole = [with_all_tokens_labelled(x) for x in encoded]
-    scored = [score_targets(model, part, accelerator) for part in (encoded, whole)]
-    return lines, perplexities(*scored) if encoded else {}
+    rows, whole_rows = (score_targets(model, part, accelerator) for part in (encoded, whole))
+    return lines, perplexities(rows, rows, whole_rows) if encoded and accelerator.is_main_process else {}
 
 
 if __name__ == "__main__":

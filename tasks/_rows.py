@@ -28,13 +28,18 @@ def read_rows(path: Path) -> dict[str, list[Row]]:
         raise ValueError(f"--data {path}: no such file or folder")
     if not path.is_dir():
         return {"all": _read_file(path)}
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in READERS)
+    files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in READERS)
     if not files:
         raise ValueError(f"--data {path}: the folder holds no {', '.join(READERS)} file")
     rows: dict[str, list[Row]] = {}
     for file in files:
         word = re.match("[a-z]*", file.stem.lower())
-        rows.setdefault(SPLIT_NAMES.get(word[0] if word else "", "all"), []).extend(_read_file(file))
+        part = rows.setdefault(SPLIT_NAMES.get(word[0] if word else "", "all"), [])
+        part += _read_file(file)
+        if part[-1].keys() != part[0].keys():
+            raise ValueError(
+                f"--data {file}: its columns ({', '.join(part[-1])}) differ from those of the files before it"
+            )
     return rows
 
 
@@ -52,14 +57,15 @@ def _read_file(file: Path) -> list[Row]:
     reader = READERS.get(file.suffix.lower())
     if reader is None:
         raise ValueError(f"--data {file}: unknown kind of file; known are {', '.join(READERS)}")
-    if not file.read_bytes().strip():
-        raise ValueError(f"--data {file}: the file is empty")
     try:
-        rows = reader(file)
+        empty = not file.read_bytes().strip()
+        rows = [] if empty else reader(file)
     except UnicodeDecodeError as error:
         raise ValueError(f"--data {file}: not UTF-8 (byte {error.start}); save it as UTF-8 and try again") from error
     except (ValueError, csv.Error, OSError) as error:
         raise ValueError(f"--data {file}: not a readable {file.suffix} file ({error})") from error
+    if empty:
+        raise ValueError(f"--data {file}: the file is empty")
     if not rows:
         raise ValueError(f"--data {file}: the file has no rows")
     return rows

@@ -57,8 +57,9 @@ def split_examples(
 ) -> Splits[E]:
     """`given` by split name ("all" or what the source calls train, validation, test) -> Splits.
 
-    A test or validation part of the source is kept as it is; what is missing is drawn from the rest. An example that
-    occurs in several parts stays in the first of test, validation, train. `subset` is a dataset's rule from the report.
+    A test or validation part of the source stays one, duplicates aside; what is missing is drawn from the rest. An
+    example that occurs in several parts stays in the first of test, validation, train. `subset` is a dataset's rule
+    from the report.
     """
     parts = {name: given.get(name, []) for name in ("test", "validation")}
     parts["all"] = given.get("train", []) + given.get("all", [])

@@ -49,7 +49,7 @@ class Task:
         for columns in self.columns:
             if not columns.missing_in(present, target_needed):
                 return columns
-        missing = self.columns[0].missing_in(present, target_needed)
+        missing = min((c.missing_in(present, target_needed) for c in self.columns), key=len)
         raise ValueError(
             f"column {', '.join(map(repr, missing))} is missing (--text-column, --label-column, --prompt-column and "
             f"--response-column name them); the file has {', '.join(map(repr, present))}"
@@ -67,7 +67,7 @@ class Task:
         for id, (name, row) in numbered:
             example = self.example(id, row, columns[name])
             filled = [text_cell(row, column, id).strip() for column in columns[name].inputs]
-            if self.required(filled) and (example.label or "").strip():
+            if self.required(filled) and example.label:
                 parts.setdefault(self.part_of(row) or name, []).append(example)
             else:
                 skipped.empty += 1
@@ -92,7 +92,8 @@ class Classification(Task):
 
     def example(self, id: int, row: Row, columns: Columns) -> Labelled:
         text, kept = self.compose(tuple(text_cell(row, name, id) for name in columns.inputs))
-        return Labelled(id, text, kept, target_cell(row, columns.target, id) or None)
+        label = target_cell(row, columns.target, id) or ""
+        return Labelled(id, text, kept, label if label.strip() else None)
 
     def classes(self, examples: Iterable[Labelled]) -> tuple[str, ...]:
         """Class names in order. Raises ValueError for a label outside `labels`, or fewer than two classes."""
@@ -121,10 +122,18 @@ class Instructions(Task):
     def example(self, id: int, row: Row, columns: Columns) -> Instruction:
         instruction, about = (*(text_cell(row, name, id).strip() for name in columns.inputs), "")[:2]
         response = (target_cell(row, columns.target, id) or "").strip() or None
-        return Instruction(id, instruction, about, response, row[self.fixed_columns[0]] if self.fixed_columns else "")
+        return Instruction(id, instruction, about, response, self._fixed(row, 0))
 
     def part_of(self, row: Row) -> str | None:
-        return "test" if self.fixed_columns and row[self.fixed_columns[1]] == "test" else None
+        return "test" if self._fixed(row, 1) == "test" else None
+
+    def _fixed(self, row: Row, which: int) -> str:
+        return (row.get(self.fixed_columns[which]) or "") if self.fixed_columns else ""
+
+
+def writable(text: str) -> str:
+    """Half a character (a lone surrogate, which JSON can spell) becomes "?", since no file could hold it."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def text_cell(row: Row, column: str, id: int) -> str:
@@ -134,14 +143,14 @@ def text_cell(row: Row, column: str, id: int) -> str:
         return ""
     if not isinstance(value, str):
         raise ValueError(f"column {column!r} mixes types: row {id} holds {type(value).__name__} {value!r}, not text")
-    return value
+    return writable(value)
 
 
 def target_cell(row: Row, column: str, id: int) -> str | None:
     """A label or response as it is spelled in the file; whole numbers and truth values can be labels, no more."""
     value = row.get(column)
     if value is None or isinstance(value, str):
-        return value
+        return value and writable(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):

@@ -23,7 +23,7 @@ def report_subset(parts: dict[str, list[Instruction]]) -> dict[str, list[Instruc
 
 TASK = Instructions(
     "alpaca",
-    columns=(Columns(("instruction", "input"), "output"),),
+    columns=(Columns(("instruction", "input"), "output"), Columns(("instruction",), "output")),
     file="alpaca_data.json",
     hub="tatsu-lab/alpaca",
     report_subset=report_subset,

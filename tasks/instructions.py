@@ -8,7 +8,7 @@ from tasks._task import Columns, Instructions
 
 TASK = Instructions(
     "instructions",
-    columns=(Columns(("instruction", "input"), "response"),),
+    columns=(Columns(("instruction", "input"), "response"), Columns(("instruction",), "response")),
     bundled="instructions.jsonl",
     fixed_columns=("kind", "split"),
 )

@@ -24,7 +24,7 @@ from gpt2_scratch.config import GPT2Config  # noqa: E402
 from gpt2_scratch.model import LanguageModel, initialise  # noqa: E402
 from gpt2_scratch.pretrained import save_pretrained  # noqa: E402
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # two test processes on two cores
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -67,7 +67,7 @@ def run_script(
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", free_port()]
     command = [*launcher, str(ROOT / "scripts" / f"{script}.py"), *map(str, flags)]
-    settings = {**os.environ, "OMP_NUM_THREADS": "1" if processes > 1 else "2", **(env or {})}
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
     return subprocess.run(command, capture_output=True, text=True, env=settings, timeout=timeout, cwd=ROOT, check=False)
 
 

@@ -29,6 +29,9 @@ def files(tmp_path_factory):
     }
     for name, rows in contents.items():
         write_rows(folder / f"{name}.jsonl", rows)
+    (folder / "parts").mkdir()
+    write_rows(folder / "parts" / "train.jsonl", contents["single"])
+    write_rows(folder / "parts" / "test.jsonl", [{"text": "win a prize", "label": "spam"}])
     (folder / "empty.jsonl").write_text("")
     (folder / "latin.csv").write_bytes("text,label\ncaf\xe9,ham\n".encode("latin-1"))
     (folder / "broken.jsonl").write_text('{"text": "a", "label": "ham"}\n{"text": \n')
@@ -67,6 +70,10 @@ CASES = [
     (["--data", "{files}/good.jsonl", "--max-steps", "5", "--warmup-steps", "6"], "--warmup-steps 6: .* 5 steps"),
     (["--data", "{files}/good.jsonl", "--mixed-precision", "fp16"], "fp16: needs a GPU"),
     (["--data", "{files}/good.jsonl", "--lr", "nan"], "--lr nan"),
+    (["--data", "{files}/good.jsonl", "--pad-to", "513"], "--pad-to 513: .* 512 tokens"),
+    (["--data", "{files}/good.jsonl", "--optimizer", "sgd"], "--optimizer sgd: needs --lr"),
+    (["--data", "{files}/good.jsonl", "--labels", "ham", "spam", "ham"], "--labels ham spam ham: .* twice"),
+    (["--data", "{files}/parts"], "only one class"),
     (["--data", "{files}/good.jsonl", "--batch-size", "0", "--lr", "-1"], "--batch-size 0: .* --lr -1.0"),
     (["--data", "{files}/good.jsonl", "--head", "lm-token"], "--untie-head"),
     (["--data", "{files}/good.jsonl", "--subset", "report"], "--subset report: the report has no rule"),
@@ -177,7 +184,7 @@ def test_a_full_disk_while_saving_leaves_the_previous_checkpoint_readable(files,
     command = [sys.executable, str(ROOT / "scripts" / "finetune_cls.py"), *map(str, flags), "--resume"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, preexec_fn=small_disk, check=False)
     assert done.returncode == 2, done.stderr
-    assert "could not be saved" in done.stderr and "--resume" in done.stderr
+    assert "could not be written" in done.stderr and "--resume" in done.stderr
     assert "Traceback" not in done.stderr
     assert state.read_bytes() == before
     assert torch.load(state, weights_only=True)["record"]["step"] >= 2
@@ -190,7 +197,10 @@ def test_a_full_disk_while_saving_leaves_the_previous_checkpoint_readable(files,
         (["--run", "{tmp}", "--data", "{files}/good.jsonl"], "holds no finished run"),
         (["--run", "{run}", "--data", "{files}/absent.csv"], "no such file"),
         (["--run", "{run}", "--data", "{files}/column.jsonl"], "'text' is missing"),
-        (["--run", "{run}", "--data", "{files}/labels.jsonl"], "labels 'maybe' are unknown to the run"),
+        (
+            ["--run", "{run}", "--data", "{files}/labels.jsonl", "--label-column", "label"],
+            "labels 'maybe' are unknown to the run",
+        ),
         (["--run", "{run}", "--data", "{files}/types.jsonl"], "mixes types"),
         (["--run", "{run}", "--data", "{files}/good.jsonl", "--label-column", "topic"], "'topic' is missing"),
         (["--run", "{run}", "--data", "{files}/good.jsonl", "--output", "{files}/good.jsonl"], "is the data itself"),

@@ -21,6 +21,7 @@ from training.batches import (
     epoch_plan,
     inference_plan,
     with_all_tokens_labelled,
+    with_response_labelled,
 )
 
 # (examples, batch, micro-batch, processes): short last batches, shares that do not divide, processes without work.
@@ -376,3 +377,14 @@ def test_moving_a_batch_keeps_all_but_its_device():
     assert moved.tokens.device.type == moved.labels.device.type == "meta"
     assert moved.lengths.tolist() == [4, 4], "attention reads the lengths on the CPU"
     assert moved.example_ids == batch.example_ids
+
+
+@pytest.mark.parametrize(
+    ("mask_prompt", "response_header"), [(True, True), (False, True), (True, False), (False, False)]
+)
+def test_the_response_is_measured_the_same_whatever_was_trained_on(mask_prompt, response_header):
+    example = Instruction(0, "Name a bird.", "", "A wren.")
+    plain = encode_instruction(example, 64)
+    other = with_response_labelled(encode_instruction(example, 64, mask_prompt, response_header))
+    assert other.labels.tolist() == plain.labels.tolist()
+    assert (plain.labels != -100).sum() == len(encode("A wren.")) + 1

@@ -48,7 +48,7 @@ def test_a_file_is_replaced_by_the_new_one(tmp_path):
     assert tree(tmp_path) == {"file": "new"}
 
 
-@pytest.mark.parametrize("error", [DiskFull, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error):
     (tmp_path / "file").write_text("old")
 
@@ -62,11 +62,11 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, erro
     assert tree(tmp_path) == {"file": "old"}
 
 
-def test_a_writer_that_fails_before_writing_anything_is_reported_as_it_is(tmp_path):
+def test_a_writer_that_fails_before_writing_anything_leaves_nothing(tmp_path):
     def write(new):
         raise DiskFull
 
-    with pytest.raises(DiskFull):
+    with pytest.raises(OSError, match="could not be written"):
         replace_file(tmp_path / "file", write)
     assert tree(tmp_path) == {}
 
@@ -99,7 +99,7 @@ def test_a_folder_is_made_with_the_folders_above_it(tmp_path):
 
 def test_a_writer_that_fails_leaves_the_old_folder_and_nothing_else(tmp_path):
     replace_folder(tmp_path / "best", write_folder("old"))
-    with pytest.raises(DiskFull):
+    with pytest.raises(OSError, match="could not be written"):
         replace_folder(tmp_path / "best", fail_half_way)
     assert tree(tmp_path) == {"best": None, "best/weights": "old"}
 
@@ -122,7 +122,7 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_old_one_there(tmp_path, 
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", only_away)
-    with pytest.raises(DiskFull):
+    with pytest.raises(OSError, match="could not be written"):
         replace_folder(tmp_path / "best", write_folder("new"))
     assert (tmp_path / "best" / "weights").read_text() == "old"
 
@@ -130,7 +130,7 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_old_one_there(tmp_path, 
 def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
     (tmp_path / "best.old").mkdir()
     (tmp_path / "best.old" / "weights").write_text("old")
-    with pytest.raises(DiskFull):
+    with pytest.raises(OSError, match="could not be written"):
         replace_folder(tmp_path / "best", fail_half_way)
     assert "old" in tree(tmp_path).values()
 
@@ -298,3 +298,8 @@ def test_a_folder_that_cannot_be_made_is_refused_with_its_flag(tmp_path):
 def test_the_usual_folder_names_what_was_run():
     assert default_folder("finetune_cls", "enron", "gpt2", "lora", 3) == Path("runs/finetune_cls/enron-gpt2-lora-seed3")
     assert default_folder("finetune_cls", "mine", "/models/own", "full", 0).name == "mine-own-full-seed0"
+
+
+def test_a_measurement_that_is_no_number_is_left_out_of_json(tmp_path):
+    write_json(tmp_path / "a.json", {"a": float("inf"), "b": {"c": float("nan"), "d": 1.5}, "e": [1, 2]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"b": {"d": 1.5}, "e": [1, 2]}

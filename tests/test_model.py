@@ -270,3 +270,14 @@ def test_parameter_totals_are_gpt2s(name, tied, with_classes):
     model.tie()
     assert sum(p.numel() for p in model.parameters()) == tied
     assert sum(p.numel() for p in without_storage(Classifier, SIZES[name], 2).parameters()) == with_classes
+
+
+def test_a_vocabulary_head_of_an_untied_base_is_that_of_the_file(tmp_path):
+    base = random_model(LanguageModel, SMALL)
+    base.untie()
+    with torch.no_grad():
+        base.lm_head.weight.add_(1.0)
+    save_pretrained(base, tmp_path)
+    model = without_storage(Classifier, load_config(tmp_path), 2, tied_score=True)
+    load_weights(model, tmp_path)
+    assert torch.equal(model.score.weight, base.lm_head.weight)

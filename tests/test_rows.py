@@ -284,3 +284,15 @@ def test_dates_in_json_stay_text(tmp_path):
 
 def test_an_ending_in_capitals_is_known(tmp_path):
     assert read_rows(save(tmp_path / "mine.jsonl", ROWS).rename(tmp_path / "MINE.JSONL")) == {"all": ROWS}
+
+
+def test_files_of_one_folder_with_other_columns_are_refused_by_name(tmp_path):
+    save(tmp_path / "a.jsonl", [{"text": "a", "label": "x"}])
+    save(tmp_path / "b.jsonl", [{"body": "b", "label": "y"}])
+    assert "b.jsonl" in refusal(tmp_path) and "body" in refusal(tmp_path)
+
+
+def test_half_a_character_in_json_becomes_a_question_mark(tmp_path):
+    rows = read_rows(written(tmp_path / "mine.jsonl", '{"text": "smile \\ud83d", "label": "ham"}\n'))
+    (example,) = CLASSES.parts(rows, Skipped())["all"]
+    assert example.text == "smile ?"

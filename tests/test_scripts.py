@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -217,6 +218,44 @@ def test_predict_drops_no_row_and_keeps_the_order(classifier, tmp_path):
     assert rows[2]["text"].startswith(lines[2]["text"]) and len(lines[2]["text"]) < 5000
     assert lines[0]["probabilities"] == pytest.approx(lines[4]["probabilities"])
     assert all(list(line["probabilities"]) == ["ham", "spam"] and "label" not in line for line in lines)
+
+
+def test_a_run_can_be_done_again_after_predictions_were_put_into_its_folder(tiny_model, mail_file, tmp_path):
+    flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 2, "--output-dir", tmp_path / "run"]
+    assert run_script("finetune_cls", *flags).returncode == 0
+    assert run_script("predict", "--run", tmp_path / "run", "--data", mail_file).returncode == 0
+    again = run_script("finetune_cls", *flags, "--overwrite")
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_fully_fine_tuned_run_does_not_need_its_base(mail_file, tiny_model, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    flags = [
+        "--data",
+        mail_file,
+        "--model",
+        base,
+        "--max-steps",
+        2,
+        "--method",
+        "full",
+        "--output-dir",
+        tmp_path / "run",
+    ]
+    assert run_script("finetune_cls", *flags).returncode == 0
+    shutil.rmtree(base)
+    done = run_script("predict", "--run", tmp_path / "run", "--data", mail_file)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_on_the_bundled_instructions_answers_a_file_with_other_columns(tiny_model, tmp_path):
+    flags = ["--dataset", "instructions", "--model", tiny_model, "--max-steps", 2, "--new-tokens", 0]
+    assert run_script("finetune_ift", *flags, "--output-dir", tmp_path / "run").returncode == 0
+    asked = write_rows(tmp_path / "asked.jsonl", [{"instruction": "Name a bird."}, {"instruction": "Count."}])
+    done = run_script("predict", "--run", tmp_path / "run", "--data", asked, "--new-tokens", 2)
+    assert done.returncode == 0, done.stderr
+    assert len(lines_of(tmp_path / "run" / "predict-asked.jsonl")) == 2
 
 
 def test_predict_measures_where_the_file_has_labels(classifier, tmp_path):

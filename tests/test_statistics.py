@@ -248,7 +248,7 @@ def test_the_loss_of_a_classifier_is_the_mean_over_examples():
 def test_perplexity_is_the_exponential_of_the_loss_per_token():
     response = [Row(0, -1, 4.0, 2), Row(1, -1, 30.0, 10)]
     whole = [Row(0, -1, 40.0, 10), Row(1, -1, 80.0, 20)]
-    found = perplexities(response, whole)
+    found = perplexities(response, response, whole)
     assert found["loss"]["value"] == pytest.approx(34 / 12)
     assert found["response_perplexity"]["value"] == pytest.approx(math.exp(34 / 12))
     assert found["text_perplexity"]["value"] == pytest.approx(math.exp(4.0))
@@ -258,7 +258,7 @@ def test_perplexity_is_the_exponential_of_the_loss_per_token():
 
 def test_the_perplexity_of_a_model_that_diverged_is_infinite():
     diverged = [Row(0, -1, 2000.0, 2), Row(1, -1, 900.0, 1)]
-    assert perplexities(diverged, diverged)["response_perplexity"]["value"] == math.inf
+    assert perplexities(diverged, diverged, diverged)["response_perplexity"]["value"] == math.inf
 
 
 # Paired tests.
@@ -406,3 +406,11 @@ def test_the_detectable_difference_shrinks_with_the_root_of_the_examples():
     )
     # z of 0.975 and of 0.8 together are 2.80.
     assert detectable_difference(a, b) == pytest.approx(2.8016 * np.std(a - b, ddof=1) / 10, rel=1e-4)
+
+
+def test_intervals_of_many_classes_stay_small_in_memory_and_right():
+    confusion = np.diag(np.full(150, 3))
+    confusion[0, 1] = 50
+    interval = bootstrap_cells(confusion, lambda c: c.trace(axis1=-2, axis2=-1) / c.sum((-2, -1)), draws=500)
+    assert interval.value == pytest.approx(450 / 500)
+    assert 0.86 < interval.low < 0.89 < 0.91 < interval.high < 0.94

@@ -5,15 +5,17 @@ import math
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from conftest import results_of, run_script, weights_of
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from tasks import Instruction, Labelled
-from training.args import MethodArgs
+from training.args import MethodArgs, UpdateArgs
 from training.batches import collate, encode_instruction, encode_labelled, epoch_plan
 from training.losses import class_loss, token_loss
 from training.methods import apply_method
+from training.optimizers import build_optimizer
 from training.update import accumulate, apply_update
 
 CONFIG = GPT2Config(width=16, blocks=2, heads=2, context=128)
@@ -135,3 +137,18 @@ def test_runs_on_one_and_two_processes_and_in_micro_batches_end_with_the_same_we
         ):
             assert point == pytest.approx(other, rel=1e-4)
     assert moved > 1e-3, "the adapters have not moved, so nothing was compared"
+
+
+def test_an_fp16_overflow_is_noticed_so_that_the_step_can_be_repeated():
+    accelerator = Accelerator(cpu=True)
+    model = torch.nn.Linear(2, 1, bias=False)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    optimizer = AcceleratedOptimizer(build_optimizer(model, UpdateArgs(lr=0.1), scaled=True), scaler=scaler)
+    accelerator._optimizers, accelerator.scaler = [optimizer], scaler
+    before = model.weight.detach().clone()
+    for gradient, overflows in ((math.inf, True), (1.0, False)):
+        scaler.scale(torch.zeros(()))  # as a backward pass does
+        model.weight.grad = torch.full((1, 2), gradient)
+        assert (apply_update(accelerator, model, optimizer, 0.1, 1.0) is None) == overflows
+        assert torch.equal(model.weight, before) == overflows
+        assert scaler.get_scale() == 2.0

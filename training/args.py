@@ -4,13 +4,16 @@ Imports nothing heavy, so that `--help` and a refusal answer at once.
 """
 
 import math
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from gpt2_scratch.config import GPT2Config
 from training.cli import at_least, flag
 
+E = TypeVar("E")
 Target = Literal["q", "k", "v", "attn-out", "mlp-in", "mlp-out", "lm-head"]
 BLOCK_TARGETS: tuple[Target, ...] = ("q", "k", "v", "attn-out", "mlp-in", "mlp-out")
 
@@ -131,7 +134,7 @@ class UpdateArgs:
     clip_after_warmup: bool = False
     """do not clip during the warmup (as the report's authors did)"""
     weight_decay: float = 0.01
-    """decoupled, on matrices only"""
+    """on matrices only; decoupled with adamw"""
     decay_all: bool = False
     """decay biases, norms and embeddings too"""
     drop_last: bool = False
@@ -170,6 +173,8 @@ class UpdateArgs:
                 found.append(f"{flag(name)} {value}: must be above 0 and finite")
         if not 0 <= self.warmup_ratio <= 1:
             found.append(f"--warmup-ratio {self.warmup_ratio}: must be 0 to 1")
+        if self.optimizer != "adamw" and self.lr is None:
+            found.append(f"--optimizer {self.optimizer}: needs --lr, the default learning rates are Adam's")
         if not 0 <= self.momentum < 1:
             found.append(f"--momentum {self.momentum}: must be at least 0 and below 1")
         return found
@@ -182,7 +187,7 @@ class RunArgs:
     eval_every: int | None = None
     """optimizer steps between evaluations of the validation set; None: a tenth of the run"""
     eval_batches: int | None = None
-    """evaluate on the first n batches of the validation set only (as the report's authors did); None: all of it"""
+    """evaluate on n batches of the validation set only while training (as the report's authors did); None: all of it"""
     early_stop: int | None = None
     """stop after this many evaluations without a lower validation loss; None: never"""
     save_every: int | None = None
@@ -197,6 +202,16 @@ class RunArgs:
     """throw away what the output folder holds"""
     resume: bool = False
     """go on from the checkpoint in the output folder"""
+
+    def evaluated(self, validation: Sequence[E], batch_size: int) -> Sequence[E]:
+        """The validation examples that are evaluated while training, always the same ones.
+
+        Raises ValueError when there are none and the run is to stop by them.
+        """
+        if self.early_stop is not None and not validation:
+            raise ValueError(f"--early-stop {self.early_stop}: there are no validation examples to stop by")
+        wanted = len(validation) if self.eval_batches is None else self.eval_batches * batch_size
+        return validation if wanted >= len(validation) else random.Random(0).sample(validation, wanted)
 
     def problems(self) -> list[str]:
         found = at_least(self, 1, "eval_every", "eval_batches", "early_stop", "save_every", "log_every")

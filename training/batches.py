@@ -82,13 +82,13 @@ def encode_instruction(
     Without a response header in the prompt the header is part of the response. Example: prompt 3 4, response 5: tokens
     3 4 5, targets -100 5 50256: the target at a position is the token after it.
     """
-    prompt = encode(example.prompt(response_header))
-    whole = encode(example.prompt(True)) + encode(example.response or "") + [END_OF_TEXT]
+    prompt, header = encode(example.prompt(response_header)), encode(example.prompt())
+    whole = header + encode(example.response or "") + [END_OF_TEXT]
     targets = np.array(whole[1 : max_length + 1], np.int64)
     if mask_prompt:
         targets[: len(prompt) - 1] = IGNORED
     cut = len(whole) > max_length + 1
-    return Encoded(example.id, np.array(whole[:-1][:max_length], np.int32), targets, cut, len(prompt) - 1)
+    return Encoded(example.id, np.array(whole[:-1][:max_length], np.int32), targets, cut, len(header) - 1)
 
 
 def encode_prompt(example: Instruction, longest: int, response_header: bool = True) -> list[int]:
@@ -101,6 +101,13 @@ def with_all_tokens_labelled(example: Encoded) -> Encoded:
     """The same with every next token as a target, for the perplexity of the whole text."""
     last = example.labels[-1:]  # type: ignore[index]
     return replace(example, labels=np.concatenate([example.tokens[1:].astype(np.int64), last]))
+
+
+def with_response_labelled(example: Encoded) -> Encoded:
+    """The same with the response alone as targets, whatever was trained on: its perplexity can then be compared."""
+    labels = np.array(with_all_tokens_labelled(example).labels)
+    labels[: example.response_from] = IGNORED
+    return replace(example, labels=labels)
 
 
 def collate(examples: Sequence[Encoded]) -> Batch:

@@ -50,13 +50,7 @@ def save_checkpoint(
         except RuntimeError as error:  # how torch's writer reports a full disk
             raise OSError(str(error)) from error
 
-    try:
-        replace_file(folder / STATE, write)
-    except OSError as error:
-        raise OSError(
-            f"--output-dir {folder}: the checkpoint could not be saved ({error}); the one before it, if any, is "
-            "intact. Make room, then go on with --resume"
-        ) from error
+    replace_file(folder / STATE, write)
 
 
 def load_checkpoint(folder: Path, training: Training, flags: dict[str, Any]) -> tuple[Record, dict[str, Any] | None]:

@@ -1,5 +1,7 @@
 """Parsing of the command line, and the one way in which a script refuses. Imports nothing heavy."""
 
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -43,21 +45,27 @@ def refuse(problems: Sequence[str]) -> None:
 def run(main: Callable[[T], None], arguments: type[T], description: str | None) -> None:
     """Parses the command line and calls `main`.
 
-    What a user can cause (ValueError, OSError) becomes one message of the main process and exit status 2; Ctrl-C 130.
+    What a user can cause (ValueError, OSError) becomes one message and exit status 2; Ctrl-C 130.
     """
-    args = tyro.cli(arguments, description=description, config=(tyro.conf.OmitArgPrefixes,))
+    with contextlib.nullcontext() if _speaks() else contextlib.redirect_stderr(io.StringIO()):
+        args = tyro.cli(arguments, description=description, config=(tyro.conf.OmitArgPrefixes,))
     try:
         groups = [getattr(args, field.name) for field in fields(args)]  # type: ignore[arg-type]
         refuse([p for group in [*groups, args] if hasattr(group, "problems") for p in group.problems()])
         main(args)
     except KeyboardInterrupt:
-        stop("interrupted; the same command with --resume goes on from the last checkpoint", 130)
+        stop("interrupted; a training run goes on from its last checkpoint with --resume (not --overwrite)", 130)
     except (ValueError, OSError) as error:
         stop(str(error), 2)
 
 
+def _speaks() -> bool:
+    """One process of each host: what is wrong can be wrong on one host alone."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def stop(message: str, status: int) -> None:
     sys.stdout.flush()
-    if os.environ.get("RANK", "0") == "0":
+    if _speaks():
         print(f"\nerror: {message}", file=sys.stderr, flush=True)
     sys.exit(status)

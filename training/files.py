@@ -1,9 +1,11 @@
 """Files that survive a kill and a full disk: written beside the old one, then put in its place in one step."""
 
+import contextlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +14,48 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """An OSError inside says which file could not be written, that nothing is lost, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{path} could not be written ({error.strerror or error}); what was there before is intact. "
+            "Make room; a training run then goes on with --resume"
+        ) from error
+
+
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """`write` fills a new file; only when it is whole on the disk does it take the place of `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")
     try:
-        write(new)
-        with open(new, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(new, path)
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(new)
+            with open(new, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(new, path)
     except BaseException:
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            new.unlink()
         raise
 
 
 def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
-    """The same for a folder."""
+    """The same for a folder; `write` fills a new folder, without a care for what is there."""
     new, old = (path.with_name(path.name + ending) for ending in (".new", ".old"))
     if old.exists() and not path.exists():  # killed between the two renames below
         old.rename(path)
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
-        new.mkdir(parents=True)
-        write(new)
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
+        with explained(path):
+            new.mkdir(parents=True)
+            write(new)
+            if path.exists():
+                path.rename(old)
+            new.rename(path)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         if old.exists() and not path.exists():
@@ -48,13 +65,23 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    replace_file(path, lambda new: _write_text(new, json.dumps(content, indent=1, ensure_ascii=False) + "\n"))
+    """Strict JSON: what is not a finite number is left out, as any other missing measurement."""
+    text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
+    replace_file(path, lambda new: _write_text(new, text + "\n"))
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     """One JSON object a line."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     replace_file(path, lambda new: _write_text(new, lines))
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {k: _finite(v) for k, v in content.items() if not (isinstance(v, float) and not math.isfinite(v))}
+    if isinstance(content, list | tuple):
+        return [_finite(v) for v in content]
+    return content
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
 from training.args import RunArgs
 from training.run_folder import prepare_folder
@@ -36,6 +36,15 @@ def from_main(accelerator: Accelerator, read: Callable[[], T]) -> T:
     if accelerator.num_processes > 1:
         broadcast_object_list(content)
     return content[0]  # type: ignore[return-value]
+
+
+def check_same(accelerator: Accelerator, identity: dict[str, str]) -> None:
+    """Raises ValueError when a process has read other data or weights: hosts have disks of their own."""
+    if accelerator.num_processes > 1:
+        everyone = gather_object([identity])
+        differing = {name for other in everyone for name in identity if other[name] != everyone[0][name]}
+        if differing:
+            raise ValueError(f"the processes do not have the same {', '.join(sorted(differing))}; copy the files again")
 
 
 def open_run(accelerator: Accelerator, folder: Path, resuming: bool, done_steps: int) -> None:

@@ -58,7 +58,7 @@ def classification_metrics(rows: Sequence[Row], classes: int) -> dict[str, Any]:
     return metrics
 
 
-def perplexities(rows: Sequence[Row], whole_text_rows: Sequence[Row]) -> dict[str, Any]:
+def perplexities(rows: Sequence[Row], response_rows: Sequence[Row], whole_text_rows: Sequence[Row]) -> dict[str, Any]:
     """loss (nats per trained target), response_perplexity and text_perplexity (all tokens but the first), by token."""
 
     def by_token(chosen: Sequence[Row]) -> Interval:
@@ -71,7 +71,7 @@ def perplexities(rows: Sequence[Row], whole_text_rows: Sequence[Row]) -> dict[st
 
     return {
         "loss": _entry(by_token(rows)),
-        "response_perplexity": perplexity(by_token(rows)),
+        "response_perplexity": perplexity(by_token(response_rows)),
         "text_perplexity": perplexity(by_token(whole_text_rows)),
     }
 

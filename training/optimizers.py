@@ -19,9 +19,10 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay_all: bool) -> 
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(model: nn.Module, args: UpdateArgs) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, args: UpdateArgs, scaled: bool = False) -> torch.optim.Optimizer:
+    """`scaled`: losses are scaled for fp16. Torch's fused step would skip an overflow without telling."""
     groups = parameter_groups(model, args.weight_decay, args.decay_all)
     lr = 0.0  # set anew at every step (training/update.py)
     if args.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, fused=True)
+        return torch.optim.AdamW(groups, lr=lr, fused=not scaled)
     return torch.optim.SGD(groups, lr=lr, momentum=args.momentum if args.optimizer == "sgd-momentum" else 0.0)

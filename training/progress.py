@@ -17,8 +17,8 @@ class ProgressLine:
         )
 
     def show(self, examples: int, loss: float, lr: float, val_loss: float | None) -> None:
-        best = "" if val_loss is None else f"  val {val_loss:.4f}"
-        self.bar.set_postfix_str(f"loss {loss:.4f}  lr {lr:.2e}{best}", refresh=False)
+        measured = "" if val_loss is None else f"  val {val_loss:.4f}"
+        self.bar.set_postfix_str(f"loss {loss:.4f}  lr {lr:.2e}{measured}", refresh=False)
         self.bar.update(examples)
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """The folder of a run: what may be written into it. Imports nothing heavy, so that a refusal comes at once."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ def check_folder(folder: Path, run: RunArgs) -> bool:
     at = f"--output-dir {folder}:"
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{at} is a file")
-    present = {path.name.removesuffix(".new").removesuffix(".old") for path in folder.glob("*")}
+    if not os.access(next(parent for parent in (folder, *folder.absolute().parents) if parent.exists()), os.W_OK):
+        raise ValueError(f"{at} cannot be written")
+    names = (path.name for path in folder.glob("*") if not path.name.startswith("predict-"))  # scripts/predict.py's
+    present = {name.removesuffix(".new").removesuffix(".old") for name in names}
     if present - set(OURS):
         raise ValueError(f"{at} holds other files ({', '.join(sorted(present - set(OURS))[:3])}); choose a new folder")
     if (folder / RESULTS).exists() and not run.overwrite:
@@ -49,7 +53,7 @@ def prepare_folder(folder: Path, resuming: bool) -> None:
     """Makes the folder and, unless resuming, clears what an earlier run left. Raises ValueError when it cannot."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob("*") if not resuming else ():
+        for path in () if resuming else folder.glob("*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     except OSError as error:
         raise ValueError(f"--output-dir {folder}: cannot be written ({error.strerror})") from error
@@ -61,6 +65,8 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise ValueError(f"--run {folder}: holds no finished run ({RESULTS} is missing)")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        results["args"]["model"], results["data"]["sha256"], results["model"]["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"--run {folder}: {RESULTS} is damaged ({error})") from error
+    return results

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.pretrained import load_weights, save_pretrained, weights_hash
+from gpt2_scratch.sources import load_config
 from training.args import MethodArgs, ModelArgs
 from training.files import load_tensors, replace_folder, save_tensors, write_json
 from training.methods import apply_method, build_classifier, build_language_model, load_own_state, own_state
@@ -47,19 +48,27 @@ def load_best(folder: Path, model: LanguageModel | Classifier, method: str) -> N
     load_own_state(model, read_best(folder, model, method))
 
 
-def rebuild(folder: Path, results: dict[str, Any]) -> LanguageModel | Classifier:
-    """The fine-tuned model of a run. Raises ValueError when its base is not the one it was trained on."""
+def rebuild(folder: Path, results: dict[str, Any], base: str | None = None) -> LanguageModel | Classifier:
+    """The fine-tuned model of a run; an adapter needs its base, found where it was or at `base`.
+
+    Raises ValueError when the base is not the one the adapter was trained on.
+    """
     flags = results["args"]
     method, model, head = group_of(MethodArgs, flags), group_of(ModelArgs, flags), group_of(HeadArgs, flags)
-    base, config = base_model(model.model)
-    if weights_hash(base) != results["model"]["sha256"]:
-        raise ValueError(f"--run {folder}: was trained on other weights than {model.model} has now (sha256 differs)")
+    if method.method == "full":
+        source, config = folder / MODEL, load_config(folder / MODEL)
+    else:
+        source, config = base_model(base or model.model)
+        if weights_hash(source) != results["model"]["sha256"]:
+            raise ValueError(
+                f"--run {folder}: was trained on other weights than {base or model.model} has (sha256 differs)"
+            )
     if "labels" not in results["data"]:
-        built: LanguageModel | Classifier = build_language_model(base, config, model)
+        built: LanguageModel | Classifier = build_language_model(source, config, model)
         apply_method(built, method, flags["seed"])
     else:
         classes, lm_token = len(results["data"]["labels"]), head.head == "lm-token"
-        built = build_classifier(base, config, model, classes, flags["seed"], head.head_bias, lm_token)
+        built = build_classifier(source, config, model, classes, flags["seed"], head.head_bias, lm_token)
         apply_method(built, method, flags["seed"], head.head_training)
     load_best(folder, built, method.method)
     return built.eval()

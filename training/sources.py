@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.sources import BUNDLED as BUNDLED_MODELS
 from gpt2_scratch.sources import load_config, resolve
+from gpt2_scratch.tokenizer import END_OF_TEXT
 from tasks import Limits, Skipped, Splits, Task, read_rows, split_examples
 from tasks._rows import read_hub
 from tasks._task import BUNDLED
@@ -75,7 +76,10 @@ def base_model(source: str) -> tuple[Path, GPT2Config]:
     if source not in BUNDLED_MODELS and not Path(source).is_dir():
         prefer_cache_when_offline()
     folder = resolve(source)
-    return folder, load_config(folder)
+    config = load_config(folder)
+    if config.vocabulary <= END_OF_TEXT:
+        raise ValueError(f"--model {source}: has {config.vocabulary} tokens, GPT-2's tokenizer {END_OF_TEXT + 1}")
+    return folder, config
 
 
 def locate_rows(task: Task, data: Path | None) -> tuple[dict[str, list[dict[str, Any]]], str]:

@@ -58,9 +58,13 @@ def bootstrap_cells(
     total = int(confusion.sum())
     if total == 0:
         raise ValueError("an interval needs at least one example")
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(total, confusion.ravel() / total, size=draws).reshape(draws, *confusion.shape)
-    low, high = np.quantile(statistic(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    rng, filled = np.random.default_rng(seed), np.flatnonzero(confusion)
+    found = []
+    for size in _chunks(draws, confusion.size):
+        drawn = np.zeros((size, confusion.size), np.int64)
+        drawn[:, filled] = rng.multinomial(total, confusion.flat[filled] / total, size=size)
+        found.append(statistic(drawn.reshape(size, *confusion.shape)))
+    low, high = np.quantile(np.concatenate(found), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(statistic(confusion)), float(low), float(high), total)
 
 

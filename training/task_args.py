@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from gpt2_scratch.config import GPT2Config
 from tasks import Classification, Columns, Instructions, find, join_lines
 from training.args import MethodArgs, ModelArgs
 from training.cli import at_least
@@ -29,7 +30,17 @@ class TextArgs:
     """token for --pad-to"""
 
     def problems(self) -> list[str]:
-        return [] if 0 <= self.pad_id < 50257 else [f"--pad-id {self.pad_id}: must be 0 to 50256"]
+        found = at_least(self, 1, "pad_to")
+        if not 0 <= self.pad_id < 50257:
+            found.append(f"--pad-id {self.pad_id}: must be 0 to 50256")
+        if len(set(self.labels)) < len(self.labels):
+            found.append(f"--labels {' '.join(self.labels)}: a class is named twice")
+        return found
+
+    def problems_with(self, config: GPT2Config) -> list[str]:
+        if self.pad_to is not None and self.pad_to > config.context:
+            return [f"--pad-to {self.pad_to}: the context of the model is {config.context} tokens"]
+        return []
 
     def task(self, dataset: str | None, data: Path | None) -> Classification:
         """The dataset's task, or that of `data`, with the columns and classes that the flags name."""
@@ -51,6 +62,11 @@ class HeadArgs:
     """give the class head a bias; Hugging Face's has none, so such a model cannot be exported"""
     head_training: Literal["train", "frozen+lora", "train+lora"] = "train"
     """train the head itself, an adapter on a frozen one, or both"""
+
+    @property
+    def exportable(self) -> bool:
+        """Whether Hugging Face's classifier has such a head."""
+        return self.head == "linear" and not self.head_bias
 
     def problems_with(self, method: MethodArgs, model: ModelArgs) -> list[str]:
         found = []
@@ -86,13 +102,14 @@ class PromptArgs:
 
     def task(self, dataset: str | None, data: Path | None) -> Instructions:
         """The dataset's task, or that of `data`, with the columns that the flags name."""
-        own = Columns(("instruction",), "response")
-        task = find(dataset, Instructions) if dataset else Instructions(_stem(data), (own,))
-        columns = tuple(self._columns(c) for c in task.columns)
-        return replace(task, columns=columns)
+        own: tuple[Columns, ...] = (Columns(("instruction",), "response"),)
+        if self.prompt_column is None:  # else a column that happens to be called input would be taken along unasked
+            own = (Columns(("instruction", "input"), "response"), *own)
+        task = find(dataset, Instructions) if dataset else Instructions(_stem(data), own)
+        return replace(task, columns=tuple(self._columns(c) for c in task.columns))
 
     def _columns(self, known: Columns) -> Columns:
-        inputs = known.inputs if self.prompt_column is None else (self.prompt_column,)
+        inputs = known.inputs if self.prompt_column is None else (self.prompt_column, *known.inputs[1:])
         if self.input_column is not None:
             inputs = (inputs[0], self.input_column)
         return Columns(inputs, self.response_column or known.target)
