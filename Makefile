@@ -17,7 +17,7 @@ $(VENV)/installed-test: $(VENV)/installed
 
 demo: $(VENV)/installed
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml scripts/finetune_cls.py \
-	  --dataset spamassassin --model gpt2-nano --max-length 256 --epochs 1 --output-dir runs/demo --overwrite
+	  --dataset spamassassin --model gpt2-nano --max-length 256 --epochs 1 --eval-every 97 --output-dir runs/demo --overwrite
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile

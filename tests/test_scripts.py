@@ -313,7 +313,11 @@ def test_ctrl_c_stops_with_a_word_about_how_to_go_on(tiny_model, mail_file, tmp_
     flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 5000, "--eval-every", 2500, "--save-every", 5]
     command = [sys.executable, str(ROOT / "scripts" / "finetune_cls.py"), *map(str, flags)]
     run = subprocess.Popen(
-        [*command, "--output-dir", str(tmp_path / "run")], stderr=subprocess.PIPE, text=True, cwd=ROOT
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
     )
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "checkpoint" / "state.pt").exists() and time.monotonic() < deadline:
