@@ -54,7 +54,7 @@ def load_weights(model: LanguageModel | Classifier, folder: Path) -> None:
     problems, found = [], set()
     for key, tensor in _tensors(folder):
         name = key if key.startswith(("transformer.", "lm_head.", "score.")) else f"transformer.{key}"
-        if name == "lm_head.weight" and isinstance(model, Classifier) and scores_with_lm_head:
+        if name == "lm_head.weight" and scores_with_lm_head:
             name = "score.weight"
         if name.endswith(MASKS) or (name == "lm_head.weight" and isinstance(model, Classifier)):
             continue

@@ -124,9 +124,11 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
 
     def evaluate_whole(part: list) -> dict | None:
         """Loss on what is trained on, perplexity of the response and of the whole text; None of nothing."""
-        views = part, [with_response_labelled(e) for e in part], [with_all_tokens_labelled(e) for e in part]
-        rows = [score_targets(model, view, accelerator) for view in views]
-        return perplexities(*rows) if part and main_process else None
+        rows = response_rows = score_targets(model, part, accelerator)
+        if not (prompt.mask_prompt and prompt.response_header):  # else the response alone is what is trained on
+            response_rows = score_targets(model, [with_response_labelled(e) for e in part], accelerator)
+        whole_rows = score_targets(model, [with_all_tokens_labelled(e) for e in part], accelerator)
+        return perplexities(rows, response_rows, whole_rows) if part and main_process else None
 
     record, extra = Record(), None
     if resuming:
