@@ -6,17 +6,20 @@ Letters used in every shape of the project:
 Module names are Hugging Face's, so that a key of a checkpoint is a path in this tree.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from gpt2_scratch.attention import BlockCache, Sequences, attend, attend_last, sequences
+from gpt2_scratch.attention import BlockCache, Sequences, attend, attend_last, fill_up, sequences
 from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.lm_head import at_least_fp32, label_log_probabilities
 
-LOGIT_ROWS = 1024  # labelled tokens whose V logits exist at one time: 1024 * 50257 * 4 bytes = 206 MB
+PositionWise = Callable[..., Tensor]
 
 
 class Attention(nn.Module):
@@ -26,17 +29,18 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(config.width, 3 * config.width)  # queries, keys, values
         self.c_proj = nn.Linear(config.width, config.width)
 
-    def forward(self, x: Tensor, where: Sequences, cache: BlockCache | None, last_only: bool) -> Tensor:
-        """(N, C) -> (N, C), or (B, C) when only the last token of each sequence is asked for."""
-        q, k, v = (part.unflatten(1, (self.heads, -1)) for part in self.c_attn(x).chunk(3, dim=1))  # (N, H, D) each
+    def mix(self, qkv: Tensor, where: Sequences, cache: BlockCache | None, last_only: bool) -> Tensor:
+        """(N, 3C) -> (N, C), or (B, C) when only the last token of each sequence asks."""
+        qkv = qkv.unflatten(1, (3, self.heads, -1))  # (N, 3, H, D)
         dropout = self.dropout if self.training else 0.0
         if cache is not None:
-            mixed = cache.attend(q, k, v, where)
+            mixed = cache.attend(qkv, where)
         elif last_only:
+            q, k, v = qkv.unbind(1)
             mixed = attend_last(q[where.last], k, v, where, dropout)  # (B, H, D)
         else:
-            mixed = attend(q, k, v, where, dropout)  # (N, H, D)
-        return self.c_proj(mixed.flatten(1))
+            mixed = attend(qkv, where, dropout)  # (N, H, D)
+        return mixed.flatten(1)
 
 
 class MLP(nn.Module):
@@ -57,12 +61,33 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.width, config.layer_norm_epsilon)
         self.mlp = MLP(config)
         self.drop = nn.Dropout(config.dropout)
+        self.compiled: tuple[PositionWise, PositionWise] | None = None
+
+    def compile_parts(self, dynamic: bool) -> None:
+        self.compiled = torch.compile(self.before, dynamic=dynamic), torch.compile(self.after, dynamic=dynamic)
 
     def forward(self, x: Tensor, where: Sequences, cache: BlockCache | None = None, last_only: bool = False) -> Tensor:
         """(N, C) -> (N, C); with `last_only` (N, C) -> (B, C): keys and values of all tokens, the rest of the last."""
-        mixed = self.drop(self.attn(self.ln_1(x), where, cache, last_only))
-        x = (x[where.last] if last_only else x) + mixed
+        whole = cache is None and not last_only
+        before, after = self.compiled if whole and self.compiled else (self.before, self.after)
+        mixed = self.attn.mix(before(x), where, cache, last_only)
+        return after(x[where.last] if last_only else x, mixed)
+
+    def before(self, x: Tensor) -> Tensor:
+        """What comes before tokens meet: (N, C) -> (N, 3C)."""
+        return self.attn.c_attn(self.ln_1(x))
+
+    def after(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """What comes after it: (N, C), (N, C) -> (N, C)."""
+        x = x + self.drop(self.attn.c_proj(mixed))
         return x + self.drop(self.mlp(self.ln_2(x)))
+
+
+class Hidden(NamedTuple):
+    """Tokens that have been through the first `blocks` blocks. Through all L of them, the last ones may stand alone."""
+
+    states: Tensor  # (N, C), or (B, C) of the last tokens
+    blocks: int
 
 
 class Transformer(nn.Module):
@@ -74,16 +99,54 @@ class Transformer(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.ln_f = nn.LayerNorm(config.width, config.layer_norm_epsilon)
+        self.fill: int | None = None  # tokens: every batch is filled up to a multiple of this
+        self.checkpoint_activations = False
+
+    def compile_blocks(self, fill: int | None) -> None:
+        """Compiles what is position-wise in each block: for any N, or with `fill` once for each multiple of it."""
+        self.fill = fill
+        torch._dynamo.config.recompile_limit = 128  # multiples of `fill`, twice: with gradients and without
+        for block in self.h:
+            assert isinstance(block, Block)
+            block.compile_parts(dynamic=fill is None)
 
     def forward(
-        self, tokens: Tensor, where: Sequences, cache: list[BlockCache] | None = None, last_only: bool = False
+        self,
+        tokens: Tensor,
+        where: Sequences,
+        cache: list[BlockCache] | None = None,
+        last_only: bool = False,
+        hidden: Hidden | None = None,
     ) -> Tensor:
-        """`tokens` (N,) -> hidden states (N, C), or those of the B last tokens (B, C)."""
+        """`tokens` (N,) -> final states (N, C), or those of the B last tokens (B, C); `hidden`: where to go on from."""
+        x, done = self.prefix(tokens, where, 0) if hidden is None else hidden
+        if hidden is not None:  # it may be held in half precision, the sum that runs through the blocks is not
+            x = x.to(at_least_fp32(x))
+        real = len(where.lengths) if last_only else len(tokens)
+        if self.fill and cache is None and done < len(self.h):
+            x, where = fill_up(x, where, self.fill, self.config.context)
+        x = self._through(done, len(self.h), x, where, cache, last_only)
+        x = x[where.last] if last_only and cache is not None else x
+        return self.ln_f(x[:real])
+
+    def prefix(self, tokens: Tensor, where: Sequences, blocks: int, last_only: bool = False) -> Hidden:
+        """`tokens` (N,) through the first `blocks` blocks, for `forward` with the same `last_only` to go on from."""
         x = self.drop(self.wte(tokens) + self.wpe(where.positions))  # (N, C)
-        for i, block in enumerate(self.h):
+        return Hidden(self._through(0, blocks, x, where, None, last_only), blocks)
+
+    def _through(
+        self, first: int, end: int, x: Tensor, where: Sequences, cache: list[BlockCache] | None, last_only: bool
+    ) -> Tensor:
+        """Blocks `first` to `end` - 1: (N, C) -> (N, C), or (B, C) when the last of all works on last tokens only."""
+        for i in range(first, end):
             only_last = last_only and cache is None and i == len(self.h) - 1
-            x = block(x, where, cache[i] if cache else None, only_last)
-        return self.ln_f(x[where.last] if last_only and cache is not None else x)
+            block, more = self.h[i], (where, cache[i] if cache else None, only_last)
+            keep = self.checkpoint_activations and torch.is_grad_enabled()
+            if keep and (x.requires_grad or any(p.requires_grad for p in block.parameters())):
+                x = checkpoint(block, x, *more, use_reentrant=False)
+            else:
+                x = block(x, *more)
+        return x
 
 
 class LanguageModel(nn.Module):
@@ -105,14 +168,15 @@ class LanguageModel(nn.Module):
         self.config = replace(self.config, tied_head=False)
         self.lm_head.weight = nn.Parameter(self.transformer.wte.weight.detach().clone())
 
-    def forward(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, lengths: Tensor, labels: Tensor, hidden: Hidden | None = None) -> Tensor:
         """Log-probabilities (M,) of the labelled tokens, in order.
 
-        `tokens` (N,), `lengths` (B,), `labels` (N,): the token that should follow, -100 where nobody asks.
+        `tokens` (N,), `lengths` (B,), `labels` (N,): the token that should follow, -100 where nobody asks; `hidden`:
+        the same tokens after the first blocks, which then have nothing to do.
         """
-        hidden = self.transformer(tokens, sequences(lengths, tokens.device))  # (N, C)
+        final = self.transformer(tokens, sequences(lengths, tokens.device), hidden=hidden)  # (N, C)
         asked = (labels != -100).nonzero().squeeze(1)  # (M,)
-        return label_log_probabilities(self.lm_head, hidden[asked], labels[asked])
+        return label_log_probabilities(self.lm_head, final[asked], labels[asked])
 
     def next_logits(self, tokens: Tensor, where: Sequences, cache: list[BlockCache]) -> Tensor:
         """Logits (B, V) of the token that follows each sequence; `cache` takes in the keys and values of `tokens`."""
@@ -139,31 +203,10 @@ class Classifier(nn.Module):
         if self.tied_score:
             self.score.weight = nn.Parameter(self.transformer.wte.weight.detach().clone())
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """`tokens` (N,), `lengths` (B,) -> class logits (B, n)."""
+    def forward(self, tokens: Tensor, lengths: Tensor, hidden: Hidden | None = None) -> Tensor:
+        """`tokens` (N,), `lengths` (B,) -> class logits (B, n); `hidden` as in LanguageModel.forward."""
         where = sequences(lengths, tokens.device)
-        return self.score(self.transformer(tokens, where, last_only=True))
-
-
-def at_least_fp32(x: Tensor) -> torch.dtype:
-    """A softmax over many classes is not computed in half precision."""
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def label_log_probabilities(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
-    """log p(label) of M tokens from their hidden states (M, C), at most LOGIT_ROWS rows of V logits at a time.
-
-    The backward pass computes each chunk's logits again instead of keeping them.
-    """
-
-    def chunk_log_probabilities(rows: Tensor, targets: Tensor) -> Tensor:
-        logits = head(rows)
-        return -F.cross_entropy(logits.to(at_least_fp32(logits)), targets, reduction="none")
-
-    chunks = list(zip(hidden.split(LOGIT_ROWS), labels.split(LOGIT_ROWS), strict=True))
-    if torch.is_grad_enabled() and len(chunks) > 1:
-        return torch.cat([checkpoint(chunk_log_probabilities, *chunk, use_reentrant=False) for chunk in chunks])
-    return torch.cat([chunk_log_probabilities(*chunk) for chunk in chunks])
+        return self.score(self.transformer(tokens, where, last_only=True, hidden=hidden))
 
 
 @torch.no_grad()

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 # How the update is scaled, from (alpha, rank). `paper` is what the report's authors ran.
 SCALINGS: dict[str, Callable[[float, int], float]] = {
@@ -43,7 +42,7 @@ class Spec:
 
 
 class Adapter(nn.Module):
-    """A frozen linear layer and what trains beside it. A variant has `add_factors`, `update` and `merged_weight`."""
+    """A frozen linear layer and what trains beside it. A variant has `add_factors`, `adapted` and `merged_weight`."""
 
     scale: float
 
@@ -74,8 +73,8 @@ class Adapter(nn.Module):
         """Adds what is trained, as parameters, and what is fixed, as persistent buffers."""
         raise NotImplementedError
 
-    def update(self, x: Tensor) -> Tensor:
-        """The scaled update (N, out) that is added to the frozen layer's output for x (N, in)."""
+    def adapted(self, x: Tensor) -> Tensor:
+        """What the layer with its adapter makes of x: (N, in) -> (N, out)."""
         raise NotImplementedError
 
     def merged_weight(self) -> Tensor:
@@ -83,8 +82,7 @@ class Adapter(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.linear(x)
-        return y if self.merged else y + self.update(x)
+        return self.linear(x) if self.merged else self.adapted(x)
 
     def merge(self) -> None:
         """Puts `merged_weight` in the layer's place; doing it twice changes nothing.
@@ -105,7 +103,7 @@ class Adapter(nn.Module):
 
 
 class LowRank(nn.Module):
-    """P updates B A side by side: one (P R, in) product, then P products of (R, out / parts) at once."""
+    """The factors of P updates side by side: A (P R, in), B (P, R, out / parts) and zero at first."""
 
     def __init__(self, inputs: int, outputs: int, active: int, rank: int, bound: float, g: torch.Generator | None):
         super().__init__()
@@ -113,14 +111,6 @@ class LowRank(nn.Module):
         self.B = nn.Parameter(torch.zeros(active, rank, outputs))
         with torch.no_grad():
             self.A.uniform_(-bound, bound, generator=g)
-
-    def forward(self, x: Tensor, scale: float) -> Tensor:
-        """x (N, in) -> scale * update (N, P * out / parts); it is the thin product that is scaled."""
-        active, rank, _ = self.B.shape
-        inner = F.linear(x, self.A) * scale  # (N, P R)
-        if active == 1:
-            return inner @ self.B[0]
-        return torch.bmm(inner.unflatten(1, (active, rank)).transpose(0, 1), self.B).transpose(0, 1).flatten(1)
 
     def product(self) -> Tensor:
         """(P, out / parts, in) in fp32."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lora._adapter import INITS, Adapter, LowRank, Spec
+from lora._low_rank_linear import low_rank_linear
 
 
 class LoRA(Adapter):
@@ -17,13 +18,9 @@ class LoRA(Adapter):
         bound = INITS[spec.init](inputs, spec.rank)
         self.low_rank = LowRank(inputs, outputs, len(self.active), spec.rank, bound, generator)
 
-    def update(self, x: Tensor) -> Tensor:
-        update = self.low_rank(x, self.scale)  # (N, P * out / parts)
-        if len(self.active) == self.parts:
-            return update
-        full = update.new_zeros(len(x), self.parts, self.linear.out_features // self.parts)
-        full[:, list(self.active)] = update.unflatten(1, (len(self.active), -1))
-        return full.flatten(1)
+    def adapted(self, x: Tensor) -> Tensor:
+        frozen, low_rank = self.linear, self.low_rank
+        return low_rank_linear(x, frozen.weight, frozen.bias, low_rank.A, low_rank.B, self.scale, self.active)
 
     def merged_weight(self) -> Tensor:
         merged = self.linear.weight.detach().float().clone().unflatten(0, (self.parts, -1))  # (parts, out / parts, in)

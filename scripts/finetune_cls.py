@@ -14,6 +14,7 @@ from pathlib import Path
 from tasks import Classification
 from training.args import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fit_problems
 from training.cli import refuse, resolved, run
+from training.compute_args import ComputeArgs
 from training.run_folder import check_folder, default_folder
 from training.sources import Inputs, find_inputs
 from training.task_args import HeadArgs, TextArgs
@@ -31,6 +32,7 @@ class Args:
     head: HeadArgs
     method: MethodArgs
     update: UpdateArgs
+    compute: ComputeArgs
     run: RunArgs
 
 
@@ -38,7 +40,8 @@ def main(args: Args) -> None:
     refuse(args.head.problems_with(args.method, args.model))
     data, model = args.data, args.model.model
     inputs = find_inputs(data, model, lambda: args.text.task(data.dataset, data.data), OFFLINE)
-    refuse(fit_problems(args.method, args.model, inputs.config, data) + args.text.problems_with(inputs.config))
+    problems = fit_problems(args.method, args.model, inputs.config, data) + args.text.problems_with(inputs.config)
+    refuse(problems + args.compute.prefix_problems(args.method, args.model, inputs.config))
     classes = inputs.task.classes([e for part in inputs.splits.named().values() for e in part])
     inputs.task.classes(inputs.splits.train)  # one class alone cannot be learnt, whatever the held-out parts have
     name = default_folder("finetune_cls", inputs.task.name, model, args.method.method, args.update.seed)
@@ -53,12 +56,13 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.checkpoint import Training, load_checkpoint, save_checkpoint
     from training.files import write_lines
     from training.inference import classify
-    from training.launch import check_same, from_main, open_run, start
+    from training.launch import check_same, close_run, from_main, open_run, start
     from training.losses import class_loss
-    from training.methods import apply_method, build_classifier, load_own_state, parameter_counts
+    from training.methods import apply_compute, apply_method, build_classifier, load_own_state, parameter_counts
     from training.metrics import accuracy, classification_metrics, mean_loss
     from training.optimizers import build_optimizer
     from training.plots import plot_curves
+    from training.prefix import attach_prefix
     from training.progress import ProgressLine
     from training.record import Record, intervals
     from training.results import environment, measured, write_results
@@ -68,7 +72,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.update import accumulate, apply_update
 
     # Accelerator and seed.
-    accelerator, resuming = start(args.run, folder, resuming)
+    accelerator, resuming = start(args.compute, folder, resuming)
     main_process, rank = accelerator.is_main_process, accelerator.process_index
     method, head, n = args.method.method, args.head, len(classes)
     update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width)
@@ -95,6 +99,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
         inputs.model_folder, inputs.config, args.model, n, update.seed, head.head_bias, head.head == "lm-token"
     )
     apply_method(model, args.method, update.seed, head.head_training)
+    apply_compute(model, method, args.compute, accelerator.mixed_precision)
     base = {"name": args.model.model, "sha256": weights_hash(inputs.model_folder)}
     facts = {"args": flags, "base": base, "labels": list(classes)}
     parameters = parameter_counts(model)
@@ -111,14 +116,18 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     record, before = Record(), None
     if resuming:
         record, before = load_checkpoint(folder, training, flags)
-    elif test:
+    parts = (examples, validation, test, held_out)
+    (examples, validation, test, held_out), prefix = attach_prefix(
+        accelerator, model, args.compute, base["sha256"], parts
+    )
+    if not resuming and test:
         rows = classify(model, test, accelerator, n)
         before = classification_metrics(rows, n) if main_process else None
     open_run(accelerator, folder, resuming, record.step)
 
     # Loop.
     def loss(batch: Batch):  # type: ignore[no-untyped-def]
-        return class_loss(prepared(batch.tokens, batch.lengths), batch.labels)[0]
+        return class_loss(prepared(batch.tokens, batch.lengths, batch.hidden), batch.labels)[0]
 
     line = ProgressLine(plan.examples_in(steps), record.examples, main_process)
     while record.step < steps and not record.stale_for(args.run.early_stop):
@@ -153,7 +162,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
         save_best(folder, model, method, facts)
     load_own_state(model, from_main(accelerator, lambda: read_best(folder, model, method)))
     rows, val_rows = (classify(model, part, accelerator, n) for part in (test, validation))
-    accelerator.end_training()
+    close_run(accelerator)
     if not main_process:
         return
 
@@ -167,7 +176,8 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     write_lines(folder / "predictions.jsonl", predictions)
     plot_curves(folder / "curves.png", record.curve, folder.name, "val_accuracy")
     described = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
-    outcome = described | {"parameters": parameters} | measured(accelerator, record) | {"before": before} | metrics
+    outcome = described | {"parameters": parameters, "prefix": prefix} | measured(accelerator, record)
+    outcome |= {"before": before} | metrics
     write_results(folder, outcome)
     print_outcome(folder, outcome, ("accuracy", "macro_f1", "mcc"))
     if not head.exportable:

@@ -14,6 +14,7 @@ from pathlib import Path
 from tasks import Instructions
 from training.args import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fit_problems
 from training.cli import refuse, resolved, run
+from training.compute_args import ComputeArgs
 from training.run_folder import check_folder, default_folder
 from training.sources import Inputs, find_inputs
 from training.task_args import GenerationArgs, PromptArgs
@@ -30,6 +31,7 @@ class Args:
     model: ModelArgs
     method: MethodArgs
     update: UpdateArgs
+    compute: ComputeArgs
     generation: GenerationArgs
     run: RunArgs
 
@@ -38,7 +40,8 @@ def main(args: Args) -> None:
     refuse(args.prompt.problems_with(args.method, args.model))
     data, model = args.data, args.model.model
     inputs = find_inputs(data, model, lambda: args.prompt.task(data.dataset, data.data), OFFLINE)
-    refuse(fit_problems(args.method, args.model, inputs.config, data))
+    problems = fit_problems(args.method, args.model, inputs.config, data)
+    refuse(problems + args.compute.prefix_problems(args.method, args.model, inputs.config))
     name = default_folder("finetune_ift", inputs.task.name, model, args.method.method, args.update.seed)
     folder = args.run.output_dir or name
     train(args, inputs, folder, check_folder(folder, args.run))
@@ -60,12 +63,13 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     from training.checkpoint import Training, load_checkpoint, save_checkpoint
     from training.files import write_lines
     from training.inference import answer, score_targets
-    from training.launch import check_same, from_main, open_run, start
+    from training.launch import check_same, close_run, from_main, open_run, start
     from training.losses import token_loss
-    from training.methods import apply_method, build_language_model, load_own_state, parameter_counts
+    from training.methods import apply_compute, apply_method, build_language_model, load_own_state, parameter_counts
     from training.metrics import mean_loss, perplexities
     from training.optimizers import build_optimizer
     from training.plots import plot_curves
+    from training.prefix import attach_prefix
     from training.progress import ProgressLine
     from training.record import Record, intervals
     from training.results import environment, measured, write_results
@@ -75,7 +79,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     from training.update import accumulate, apply_update
 
     # Accelerator and seed.
-    accelerator, resuming = start(args.run, folder, resuming)
+    accelerator, resuming = start(args.compute, folder, resuming)
     main_process, rank = accelerator.is_main_process, accelerator.process_index
     method, prompt = args.method.method, args.prompt
     update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width)
@@ -103,6 +107,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     # Model, adapters and freezing.
     model = build_language_model(inputs.model_folder, inputs.config, args.model)
     apply_method(model, args.method, update.seed)
+    apply_compute(model, method, args.compute, accelerator.mixed_precision)
     base = {"name": args.model.model, "sha256": weights_hash(inputs.model_folder)}
     facts = {"args": flags, "base": base}
     parameters = parameter_counts(model)
@@ -133,13 +138,17 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     record, extra = Record(), None
     if resuming:
         record, extra = load_checkpoint(folder, training, flags)
+    parts = (examples, validation, test, held_out)
+    (examples, validation, test, held_out), prefix = attach_prefix(
+        accelerator, model, args.compute, base["sha256"], parts
+    )
     if extra is None:
         extra = {"metrics": evaluate_whole(test), "answers": answers()}
     open_run(accelerator, folder, resuming, record.step)
 
     # Loop.
     def loss(batch: Batch):  # type: ignore[no-untyped-def]
-        return token_loss(prepared(batch.tokens, batch.lengths, batch.labels))[0]
+        return token_loss(prepared(batch.tokens, batch.lengths, batch.labels, batch.hidden))[0]
 
     line = ProgressLine(plan.examples_in(steps), record.examples, main_process)
     while record.step < steps and not record.stale_for(args.run.early_stop):
@@ -173,7 +182,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         save_best(folder, model, method, facts)
     load_own_state(model, from_main(accelerator, lambda: read_best(folder, model, method)))
     metrics, val_metrics, after = evaluate_whole(test), evaluate_whole(validation), answers()
-    accelerator.end_training()
+    close_run(accelerator)
     if not main_process:
         return
 
@@ -186,7 +195,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     write_lines(folder / "generations.jsonl", generations)
     plot_curves(folder / "curves.png", record.curve, folder.name)
     described = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
-    outcome = described | {"parameters": parameters} | measured(accelerator, record)
+    outcome = described | {"parameters": parameters, "prefix": prefix} | measured(accelerator, record)
     outcome |= {"before": extra["metrics"], "val": val_metrics, "test": metrics}
     write_results(folder, outcome)
     print_outcome(folder, outcome, ("response_perplexity", "text_perplexity"))

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from gpt2_scratch.attention import attend, attend_padded, sequences
 from gpt2_scratch.config import SIZES
-from gpt2_scratch.model import LOGIT_ROWS, Classifier, LanguageModel, initialise, label_log_probabilities
+from gpt2_scratch.lm_head import LOGIT_ROWS, label_log_probabilities
+from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.pretrained import load_weights, save_pretrained, without_storage
 from gpt2_scratch.sources import load_config, resolve
 
@@ -139,12 +140,12 @@ def test_an_output_does_not_depend_on_what_else_is_in_the_batch(kind):
 def test_packed_attention_equals_padded_attention_forward_and_backward():
     generator = torch.Generator().manual_seed(0)
     where = sequences(torch.tensor([3, 1, 7]), torch.device("cpu"))
-    inputs = [torch.randn(11, 2, 8, generator=generator, requires_grad=True) for _ in range(3)]
+    qkv = torch.randn(11, 3, 2, 8, generator=generator, requires_grad=True)
     weight = torch.randn(11, 2, 8, generator=generator)
     gradients = []
     for route in (attend, attend_padded):
-        out = route(*inputs, where)
-        gradients.append([out, *torch.autograd.grad((out * weight).sum(), inputs)])
+        out = route(qkv, where)
+        gradients.append([out, *torch.autograd.grad((out * weight).sum(), qkv)])
     for a, b in zip(*gradients, strict=True):
         assert relative_error(a, b) <= 1e-5
 

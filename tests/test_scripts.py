@@ -311,6 +311,7 @@ def test_bf16_runs_on_a_cpu_and_keeps_what_trains_in_fp32(tiny_model, mail_file,
 
 def test_ctrl_c_stops_with_a_word_about_how_to_go_on(tiny_model, mail_file, tmp_path):
     flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 5000, "--eval-every", 2500, "--save-every", 5]
+    flags += ["--output-dir", tmp_path / "run"]
     command = [sys.executable, str(ROOT / "scripts" / "finetune_cls.py"), *map(str, flags)]
     run = subprocess.Popen(
         command,

@@ -194,8 +194,6 @@ class RunArgs:
     """optimizer steps between checkpoints; None: at every evaluation"""
     log_every: int | None = None
     """optimizer steps between points of the training curve; None: a hundredth of the run"""
-    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
-    """None: what the launcher was told (accelerate_configs/)"""
     output_dir: Path | None = None
     """None: runs/<script>/<dataset>-<model>-<method>-seed<k>"""
     overwrite: bool = False

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpt2_scratch.model import Hidden
 from gpt2_scratch.tokenizer import END_OF_TEXT, encode
 from tasks import RESPONSE_HEADER, Instruction, Labelled
 from training.args import UpdateArgs
@@ -29,6 +30,7 @@ class Encoded:
     labels: int | np.ndarray
     cut: bool = False
     response_from: int = 0  # first position whose target belongs to the response
+    hidden: Hidden | None = None  # what the frozen blocks make of the tokens, where that is cached (prefix.py)
 
     @property
     def room(self) -> bool:
@@ -50,9 +52,11 @@ class Batch:
     labels: Tensor  # (B,) classes or (N,) next tokens
     example_ids: list[int]  # (B,)
     weight: float = 1.0
+    hidden: Hidden | None = None  # of all N tokens, or of the B last ones
 
     def to(self, device: torch.device) -> "Batch":
-        return replace(self, tokens=self.tokens.to(device), labels=self.labels.to(device))
+        hidden = self.hidden and self.hidden._replace(states=self.hidden.states.to(device))
+        return replace(self, tokens=self.tokens.to(device), labels=self.labels.to(device), hidden=hidden)
 
 
 def encode_labelled(
@@ -110,6 +114,12 @@ def with_response_labelled(example: Encoded) -> Encoded:
     return replace(example, labels=labels)
 
 
+def _joined(parts: Sequence[Hidden | None]) -> Hidden | None:
+    known = [part for part in parts if part is not None]
+    assert len(known) in (0, len(parts)), "a batch of texts with and without hidden states"
+    return Hidden(torch.cat([part.states for part in known]), known[0].blocks) if known else None
+
+
 def collate(examples: Sequence[Encoded]) -> Batch:
     """One packed batch; of nothing, a stand-in of one token and weight 0."""
     if not examples:
@@ -120,7 +130,8 @@ def collate(examples: Sequence[Encoded]) -> Batch:
         labels = torch.tensor([e.labels for e in examples])
     else:
         labels = torch.from_numpy(np.concatenate([e.labels for e in examples]))
-    return Batch(tokens, torch.tensor([len(e.tokens) for e in examples]), labels, [e.id for e in examples])
+    lengths, ids = torch.tensor([len(e.tokens) for e in examples]), [e.id for e in examples]
+    return Batch(tokens, lengths, labels, ids, hidden=_joined([e.hidden for e in examples]))
 
 
 Step = list[list[list[int]]]  # [process][micro-batch] -> indices of examples

@@ -17,7 +17,7 @@ from training.record import Record
 from training.run_folder import STATE
 
 # Flags that may differ between the run that stopped and the one that goes on: they change no number.
-FREE_FLAGS = ("output_dir", "overwrite", "resume", "save_every")
+FREE_FLAGS = ("output_dir", "overwrite", "resume", "save_every", "cache_dir")
 
 
 class Training(NamedTuple):

@@ -33,7 +33,7 @@ def classify(model: Classifier, examples: Sequence[Encoded], accelerator: Accele
     """Rows in the order of `examples`; of a vocabulary head, only the probabilities of the `classes` are listed."""
 
     def rows(batch: Batch) -> list[Row]:
-        logits = model(batch.tokens, batch.lengths).float()  # (B, n)
+        logits = model(batch.tokens, batch.lengths, batch.hidden).float()  # (B, n)
         losses = F.cross_entropy(logits, batch.labels, reduction="none").tolist()
         probabilities = logits.softmax(1)[:, :classes].tolist()
         columns = zip(
@@ -49,7 +49,7 @@ def score_targets(model: LanguageModel, examples: Sequence[Encoded], accelerator
     """Loss summed over each example's targets, in the order of `examples`."""
 
     def rows(batch: Batch) -> list[Row]:
-        log_probabilities = model(batch.tokens, batch.lengths, batch.labels).double().cpu()  # (M,)
+        log_probabilities = model(batch.tokens, batch.lengths, batch.labels, batch.hidden).double().cpu()  # (M,)
         counts = _targets_per_sequence(batch)
         sums = [-float(part.sum()) for part in log_probabilities.split(counts)]
         return [Row(id, -1, loss, count) for id, loss, count in zip(batch.example_ids, sums, counts, strict=True)]

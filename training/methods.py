@@ -13,6 +13,7 @@ from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.pretrained import load_weights, without_storage
 from lora import Adapter, Spec, variant
 from training.args import BLOCK_TARGETS, MethodArgs, ModelArgs
+from training.compute_args import ComputeArgs
 from training.seeds import generator
 
 # Target -> (matrix in a block, part of it). Queries, keys and values share one fused matrix.
@@ -25,6 +26,7 @@ MATRICES = {
     "mlp-out": ("mlp.c_proj", 0),
 }
 PARTS = {"attn.c_attn": 3}
+FILL = 256  # tokens, of --compile filled
 HeadTraining = Literal["train", "frozen+lora", "train+lora"]
 
 
@@ -121,6 +123,39 @@ def _adapt(
     if not frozen:
         linear.requires_grad_(True)
     return adapter
+
+
+def apply_compute(model: LanguageModel | Classifier, method: str, compute: ComputeArgs, precision: str) -> None:
+    """How the update is computed, once it is settled what trains. `precision` as Accelerate has it: no, bf16, fp16."""
+    model.transformer.checkpoint_activations = compute.checkpoint_activations
+    if precision != "no" and method != "full":  # which saves the frozen blocks with those that train
+        hold_frozen(model, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    if compute.compile is not None:
+        require_compiler()
+        model.transformer.compile_blocks(FILL if compute.compile == "filled" else None)
+
+
+def hold_frozen(model: nn.Module, dtype: torch.dtype) -> None:
+    """Frozen matrices in the precision they are computed in: half the memory, and no cast at every use.
+
+    An embedding that is also the head goes along.
+    """
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False) if isinstance(module, nn.Linear) else ():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)
+
+
+def require_compiler() -> None:
+    """Raises ValueError when code for a CPU cannot be compiled; on a GPU torch brings its own compiler."""
+    if not torch.cuda.is_available():
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler as error:
+            raise ValueError("--compile: needs a C++ compiler; install g++, or name one in CXX") from error
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int | float]:

@@ -22,6 +22,11 @@ OURS = (
 )
 
 
+def nearest(path: Path) -> Path:
+    """`path`, or the closest of its parents that exists."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
 def default_folder(script: str, dataset: str, model: str, method: str, seed: int) -> Path:
     return Path("runs") / script / f"{dataset}-{Path(model).name}-{method}-seed{seed}"
 
@@ -35,7 +40,7 @@ def check_folder(folder: Path, run: RunArgs) -> bool:
     at = f"--output-dir {folder}:"
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{at} is a file")
-    if not os.access(next(parent for parent in (folder, *folder.absolute().parents) if parent.exists()), os.W_OK):
+    if not os.access(nearest(folder), os.W_OK):
         raise ValueError(f"{at} cannot be written")
     names = (path.name for path in folder.glob("*") if not path.name.startswith("predict-"))  # scripts/predict.py's
     present = {name.removesuffix(".new").removesuffix(".old") for name in names}

@@ -1,0 +1,88 @@
+"""Log-probabilities of labelled tokens, for a head of V outputs whose logits never exist all at once.
+
+The gradient for the hidden states needs every logit. Rather than keep them, or compute them twice, each chunk is taken
+back to its hidden states at once, for an incoming gradient of one; the real one, once known, only scales the result.
+That works whenever it is the same for all tokens, as it is of a sum over them; otherwise logits are computed again.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+LOGIT_ROWS = 1024  # labelled tokens whose V logits exist at one time: 1024 * 50257 * 4 bytes = 206 MB
+
+
+def at_least_fp32(x: Tensor) -> torch.dtype:
+    """A softmax over many classes is not computed in half precision."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def label_log_probabilities(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
+    """log p(label) of M tokens from their hidden states (M, C), `labels` (M,) -> (M,)."""
+    trained = [p for p in head.parameters() if p.requires_grad]
+    if torch.is_grad_enabled() and (hidden.requires_grad or trained):
+        return _LabelLogProbabilities.apply(head, hidden, labels, *trained)
+    chunks = zip(hidden.split(LOGIT_ROWS), labels.split(LOGIT_ROWS), strict=True)
+    found = [_log_softmax(head(rows)).gather(1, targets[:, None]).squeeze(1) for rows, targets in chunks]
+    return torch.cat(found)
+
+
+class _LabelLogProbabilities(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, head: nn.Module, hidden: Tensor, labels: Tensor, *trained: Tensor) -> Tensor:
+        ctx.head, ctx.trained = head, trained
+        kind = hidden.device.type
+        ctx.autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
+        found, *gradients = _forward_and_backward(head, hidden, labels, trained, None)
+        ctx.save_for_backward(hidden, labels, *gradients)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, labels, *gradients = ctx.saved_tensors
+        if len(gradient) and gradient.stride(0) == 0:  # one number for all tokens: that of a sum
+            gradients = [x * gradient[0].to(x.dtype) for x in gradients]
+        else:
+            with torch.autocast(*ctx.autocast):
+                gradients = _forward_and_backward(ctx.head, hidden, labels, ctx.trained, gradient)[1:]
+        return None, gradients[0], None, *gradients[1:]
+
+
+def _forward_and_backward(
+    head: nn.Module, hidden: Tensor, labels: Tensor, trained: tuple[Tensor, ...], gradient: Tensor | None
+) -> list[Tensor]:
+    """Log-probabilities (M,), then the gradients of their sum, weighted by `gradient` (M,): hidden (M, C), trained."""
+    found = torch.empty(len(hidden), dtype=at_least_fp32(hidden), device=hidden.device)
+    for_hidden = torch.empty_like(hidden)
+    for_trained = [torch.zeros_like(p) for p in trained]
+    for part in _parts(len(hidden)):
+        rows = hidden[part].detach().requires_grad_()
+        with torch.enable_grad():
+            logits = head(rows)  # (rows, V)
+        z = _log_softmax(logits.detach())
+        targets = labels[part, None]
+        found[part] = z.gather(1, targets).squeeze(1)
+        z.exp_().scatter_add_(1, targets, -torch.ones_like(targets, dtype=z.dtype))  # the gradient's negative
+        if gradient is not None:
+            z.mul_(gradient[part, None])
+        wanted = torch.autograd.grad(logits, [rows, *trained], z.to(logits.dtype), materialize_grads=True)
+        torch.neg(wanted[0], out=for_hidden[part])
+        for total, x in zip(for_trained, wanted[1:], strict=True):
+            total -= x
+    return [found, for_hidden, *for_trained]
+
+
+def _parts(count: int) -> Iterator[slice]:
+    return (slice(start, start + LOGIT_ROWS) for start in range(0, count, LOGIT_ROWS))
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """In the memory of `logits` (rows, V) itself, unless they are in half precision."""
+    if logits.dtype == at_least_fp32(logits):
+        return torch.log_softmax(logits, 1, out=logits)
+    return F.log_softmax(logits, 1, dtype=at_least_fp32(logits))
