@@ -1,0 +1,143 @@
+"""The clock, and our side of the comparison: one update and one evaluation, put together as the scripts do."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.nn import functional as F
+
+from _work import CLASSES, Work
+from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.model import Classifier, LanguageModel, initialise
+from gpt2_scratch.pretrained import without_storage
+from training.args import MethodArgs
+from training.batches import Batch, Encoded, collate
+from training.compute_args import ComputeArgs
+from training.files import write_json
+from training.inference import classify, score_targets
+from training.launch import start
+from training.losses import class_loss, token_loss
+from training.methods import apply_method
+from training.optimizers import build_optimizer
+from training.prefix import attach_prefix
+from training.results import environment, peak_memory_mib
+from training.seeds import generator
+from training.update import accumulate, apply_update
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LEARNING_RATE = 1e-5
+CLIP = 1.0
+MATRIX_ROWS, PRODUCTS, ROUNDS = 2048, 5, 5  # rows of a product, products a round
+
+
+def use_device(work: Work) -> None:
+    """To be called before the first accelerator. Raises ValueError for a GPU that is not there."""
+    if work.device == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    if work.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: there is no CUDA GPU; leave it out")
+
+
+def random_model(work: Work) -> Classifier | LanguageModel:
+    """GPT-2 of this size as it starts before any training, the same numbers on every call."""
+    kind: Any = (Classifier, work.config, len(CLASSES)) if work.task == "cls" else (LanguageModel, work.config)
+    model = without_storage(*kind)
+    model.to_empty(device="cpu")
+    model.tie()
+    initialise(model, generator(0))
+    return model
+
+
+class Training:
+    """A model about to be trained, and what the scripts do with it in a step."""
+
+    def __init__(self, work: Work, method: MethodArgs, compute: ComputeArgs) -> None:
+        self.compute = compute
+        self.accelerator, _ = start(compute, Path("runs"), False)
+        self.model = random_model(work)
+        apply_method(self.model, method, 0)
+        optimizer = build_optimizer(self.model, work.update, scaled=self.accelerator.scaler is not None)
+        self.prepared, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        self.steps = 0
+
+    def with_prefix(self, batches: list[list[Encoded]]) -> list[list[Encoded]]:
+        """The same batches as all epochs but the first find them, where the frozen blocks are cached."""
+        return attach_prefix(self.accelerator, self.model, self.compute, "random weights", batches)[0]
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        if isinstance(self.model, Classifier):
+            return class_loss(self.prepared(batch.tokens, batch.lengths, batch.hidden), batch.labels)[0]
+        return token_loss(self.prepared(batch.tokens, batch.lengths, batch.labels, batch.hidden))[0]
+
+    def update(self, chosen: Sequence[Encoded]) -> float:
+        """The mean loss before the update."""
+        count = sum(e.count for e in chosen)
+        loss = accumulate(self.accelerator, self.prepared, [collate(chosen)], count, self.loss, (0, self.steps))
+        apply_update(self.accelerator, self.model, self.optimizer, LEARNING_RATE, CLIP)
+        self.steps += 1
+        return loss / count
+
+    def evaluate(self, chosen: Sequence[Encoded]) -> None:
+        if isinstance(self.model, Classifier):
+            classify(self.model, chosen, self.accelerator, len(CLASSES))
+        else:
+            score_targets(self.model, chosen, self.accelerator)
+
+
+def clock(step: Callable[[Any], Any], batches: Sequence[Any], device: torch.device) -> float:
+    """Seconds of `step` on all batches."""
+    _wait_for(device)
+    started = time.perf_counter()
+    for batch in batches:
+        step(batch)
+    _wait_for(device)
+    return time.perf_counter() - started
+
+
+def clock_updates(
+    update: Callable[[Any], Any], batches: Sequence[Any], first: Any, accelerator: Accelerator
+) -> dict[str, Any]:
+    """What both sides report. Two updates warm up: on `first`, whose loss is told, and on the first that is timed."""
+    loss = float(update(first))
+    update(batches[0])
+    seconds = clock(update, batches, accelerator.device)
+    tokens = sum(len(e.tokens) for batch in batches for e in batch)
+    return {
+        "tokens_per_second": tokens / seconds,
+        "ms_per_step": 1000 * seconds / len(batches),
+        "peak_memory_mib": peak_memory_mib(accelerator),
+        "tokens": tokens,
+        "first_loss": loss,
+        "environment": environment(accelerator),
+    }
+
+
+def matrix_product_flops_per_second(config: GPT2Config, dtype: torch.dtype, device: torch.device) -> float:
+    """The machine's own speed: FLOP/s of MATRIX_ROWS rows times the four matrices of a block, the fastest of rounds."""
+    c, flops, seconds = config.width, 0, 0.0
+    for outputs, inputs in ((3 * c, c), (c, c), (4 * c, c), (c, 4 * c)):
+        x = torch.randn(MATRIX_ROWS, inputs, device=device, dtype=dtype)
+        weight = torch.randn(outputs, inputs, device=device, dtype=dtype)
+        rounds = [clock(partial(F.linear, x), [weight] * PRODUCTS, device) for _ in range(ROUNDS)]
+        flops += PRODUCTS * 2 * MATRIX_ROWS * outputs * inputs
+        seconds += min(rounds)
+    return flops / seconds
+
+
+def report(numbers: dict[str, Any], file: Path | None) -> None:
+    """Prints the numbers, and writes them into `file`."""
+    for name, value in numbers.items():
+        if isinstance(value, float):
+            print(f"{name:<36}{value:>20,.3f}")
+    if file is not None:
+        write_json(file, numbers)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,111 @@
+"""The work that is timed: its flags, and the batches it consists of. Both sides of a comparison get the same ones."""
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from gpt2_scratch.config import SIZES, GPT2Config
+from tasks import Classification, Instructions, Task, find
+from training.args import DataArgs, MethodArgs, ModelArgs, UpdateArgs, fit_problems
+from training.cli import at_least
+from training.sources import locate_rows, split_rows
+
+if TYPE_CHECKING:
+    from training.batches import Encoded
+
+PRECISIONS: dict[str, Literal["no", "bf16", "fp16"]] = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+CLASSES = ("ham", "spam")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is timed"""
+
+    task: Literal["cls", "ift"] = "cls"
+    """cls: the class of Enron mail; ift: the responses of Alpaca; both from $DATA_DIR, else the hub"""
+    model: str = "gpt2"
+    """a size of GPT-2 (gpt2-nano, gpt2, gpt2-medium, gpt2-large, gpt2-xl), with random weights"""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """of the matrix products; bf16 and fp16 by autocast"""
+    batch_size: int = 8
+    """examples a step"""
+    max_length: int = 512
+    """tokens kept of an example"""
+    mask_prompt: bool = True
+    """ift: the loss is on the response alone"""
+    steps: int = 10
+    """steps that are timed; two more come first"""
+    device: Literal["cpu", "cuda"] | None = None
+    """None: a GPU where there is one"""
+
+    @property
+    def config(self) -> GPT2Config:
+        return SIZES[self.model]
+
+    @property
+    def update(self) -> UpdateArgs:
+        return UpdateArgs(batch_size=self.batch_size, micro_batch_size=self.batch_size)
+
+    def problems(self) -> list[str]:
+        found = at_least(self, 1, "batch_size", "max_length", "steps")
+        if self.model not in SIZES:
+            found.append(f"--model {self.model}: must be one of {', '.join(SIZES)}")
+        return found
+
+    def problems_with(self, method: MethodArgs) -> list[str]:
+        data = DataArgs(max_length=self.max_length)
+        found = fit_problems(method, ModelArgs(self.model), self.config, data)
+        if self.task == "cls" and "lm-head" in method.lora_targets:
+            found.append("--lora-targets lm-head: a classifier has none; use --task ift")
+        if self.task == "ift" and method.method == "head":
+            found.append("--method head: the LM head is the token embedding; use --task cls")
+        return found
+
+
+def batches(work: Work) -> "list[list[Encoded]]":
+    """`steps` batches as training would form them, each of examples of similar length.
+
+    They are taken evenly over the lengths of one pool, so that few steps stand for the whole; their order is random.
+    Raises ValueError when the data does not fill so many.
+    """
+    from training.batches import POOL, epoch_plan
+
+    examples = _encoded(work, POOL * work.batch_size)
+    lengths = [len(e.tokens) for e in examples]
+    size = work.batch_size
+    pool = [[examples[i] for i in step[0][0]] for step in epoch_plan(0, 0, lengths, size, size, 1, drop_last=True)]
+    if len(pool) < work.steps:
+        raise ValueError(f"--steps {work.steps}: must be at most {len(pool)}, the batches of one pool")
+    by_length = sorted(range(len(pool)), key=lambda i: sum(len(e.tokens) for e in pool[i]))
+    chosen = {by_length[(2 * k + 1) * len(pool) // (2 * work.steps)] for k in range(work.steps)}
+    return [pool[i] for i in sorted(chosen)]
+
+
+def in_random_order(grouped: "list[list[Encoded]]") -> "list[list[Encoded]]":
+    """The same examples in batches of the same sizes, whatever their lengths."""
+    mixed = [example for batch in grouped for example in batch]
+    random.Random(0).shuffle(mixed)
+    following = iter(mixed)
+    return [[next(following) for _ in batch] for batch in grouped]
+
+
+def shuffled_examples(task: Literal["cls", "ift"]) -> list[Any]:
+    """Training examples in random order. Raises ValueError when the data is nowhere."""
+    found: Task = find("enron", Classification) if task == "cls" else find("alpaca", Instructions)
+    try:
+        rows, _ = locate_rows(found, None)
+    except OSError as error:
+        raise ValueError(f"{found.file} is neither in $DATA_DIR nor to be had from the hub; set DATA_DIR") from error
+    train = split_rows(found, rows, DataArgs()).train
+    random.Random(0).shuffle(train)
+    return train
+
+
+def _encoded(work: Work, count: int) -> "list[Encoded]":
+    """Up to `count` random training examples as token ids."""
+    from training.batches import encode_instruction, encode_labelled
+
+    examples = shuffled_examples(work.task)[:count]
+    if work.task == "cls":
+        return [encode_labelled(e, CLASSES.index(e.label), work.max_length) for e in examples]
+    return [e for e in (encode_instruction(e, work.max_length, work.mask_prompt) for e in examples) if e.room]

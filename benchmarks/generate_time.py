@@ -1,0 +1,104 @@
+"""Times greedy answers to Alpaca prompts, all in one batch: ours, or transformers' `generate` with its usual cache.
+
+    python benchmarks/generate_time.py --by ours --model gpt2-nano
+    python benchmarks/generate_time.py --by transformers --model gpt2
+
+gpt2-nano has its bundled weights, larger sizes random ones. Both stop a row at its end of text.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from _work import Work, shuffled_examples
+from gpt2_scratch.sources import BUNDLED
+from training.cli import at_least, run
+
+if TYPE_CHECKING:
+    from gpt2_scratch.model import LanguageModel
+
+Continue = Callable[[list[list[int]]], list[list[int]]]
+
+
+@dataclass(frozen=True)
+class Args:
+    by: Literal["ours", "transformers"] = "ours"
+    """whose generation is timed"""
+    model: str = "gpt2-nano"
+    """a size of GPT-2"""
+    prompts: int = 32
+    """how many, in one batch"""
+    new_tokens: int = 128
+    """at most, for each prompt"""
+    repeats: int = 2
+    """passes over the prompts that are timed; one comes first"""
+    device: Literal["cpu", "cuda"] | None = None
+    """None: a GPU where there is one"""
+    json: Path | None = None
+    """file for the numbers"""
+
+    def problems(self) -> list[str]:
+        return Work(model=self.model).problems() + at_least(self, 1, "prompts", "new_tokens", "repeats")
+
+
+def main(args: Args) -> None:
+    # Imported here because they take seconds: whatever can be refused without them has been.
+    from accelerate import Accelerator
+
+    from _steps import clock, random_model, report, use_device
+    from gpt2_scratch.model import LanguageModel
+    from gpt2_scratch.pretrained import load_weights
+    from training.batches import encode_prompt
+    from training.results import environment, peak_memory_mib
+
+    work = Work(task="ift", model=args.model, device=args.device)
+    use_device(work)
+    accelerator, longest = Accelerator(), work.config.context - args.new_tokens
+    prompts = [encode_prompt(e, longest) for e in shuffled_examples("ift")[: args.prompts]]
+    model = random_model(work).eval().to(accelerator.device)
+    assert isinstance(model, LanguageModel)
+    if args.model in BUNDLED:
+        load_weights(model, BUNDLED[args.model])
+    go_on = (ours if args.by == "ours" else theirs)(model, args.new_tokens)
+    texts = go_on(prompts)
+    seconds = clock(go_on, [prompts] * args.repeats, accelerator.device)
+    tokens = args.repeats * sum(len(text) for text in texts)
+    numbers = {"tokens_per_second": tokens / seconds, "seconds": seconds, "tokens": tokens, "texts": texts}
+    numbers |= {"peak_memory_mib": peak_memory_mib(accelerator), "environment": environment(accelerator)}
+    report(numbers, args.json)
+
+
+def ours(model: "LanguageModel", new_tokens: int) -> Continue:
+    from gpt2_scratch.generate import generate
+
+    return lambda prompts: [done.tokens for done in generate(model, prompts, new_tokens, rows=len(prompts))]
+
+
+def theirs(model: "LanguageModel", new_tokens: int) -> Continue:
+    """transformers' model with the same weights; prompts padded on the left, as its documentation asks."""
+    from typing import cast
+
+    import torch
+    from transformers import GPT2LMHeadModel
+
+    from _peer import transformers_model
+    from gpt2_scratch.tokenizer import END_OF_TEXT
+
+    device = model.lm_head.weight.device
+    peer = cast(GPT2LMHeadModel, transformers_model(model)).eval().to(device)
+
+    def go_on(prompts: list[list[int]]) -> list[list[int]]:
+        longest = max(len(prompt) for prompt in prompts)
+        ids = torch.tensor([[END_OF_TEXT] * (longest - len(p)) + p for p in prompts], device=device)
+        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
+        written = peer.generate(ids, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False)
+        return [
+            (row + [END_OF_TEXT])[: [*row, END_OF_TEXT].index(END_OF_TEXT)] for row in written[:, longest:].tolist()
+        ]
+
+    return go_on
+
+
+if __name__ == "__main__":
+    run(main, Args, __doc__)
