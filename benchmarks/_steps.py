@@ -22,7 +22,7 @@ from training.files import write_json
 from training.inference import classify, score_targets
 from training.launch import start
 from training.losses import class_loss, token_loss
-from training.methods import apply_method
+from training.methods import apply_compute, apply_method
 from training.optimizers import build_optimizer
 from training.prefix import attach_prefix
 from training.results import environment, peak_memory_mib
@@ -61,6 +61,7 @@ class Training:
         self.accelerator, _ = start(compute, Path("runs"), False)
         self.model = random_model(work)
         apply_method(self.model, method, 0)
+        apply_compute(self.model, method.method, compute, self.accelerator.mixed_precision)
         optimizer = build_optimizer(self.model, work.update, scaled=self.accelerator.scaler is not None)
         self.prepared, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         self.steps = 0

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 LOGIT_ROWS = 1024  # labelled tokens whose V logits exist at one time: 1024 * 50257 * 4 bytes = 206 MB
 
@@ -82,7 +81,6 @@ def _parts(count: int) -> Iterator[slice]:
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    """In the memory of `logits` (rows, V) itself, unless they are in half precision."""
-    if logits.dtype == at_least_fp32(logits):
-        return torch.log_softmax(logits, 1, out=logits)
-    return F.log_softmax(logits, 1, dtype=at_least_fp32(logits))
+    """In the memory of `logits` (rows, V), or of their copy in fp32 if they are in half precision."""
+    logits = logits.to(at_least_fp32(logits))
+    return torch.log_softmax(logits, 1, out=logits)

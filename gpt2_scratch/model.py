@@ -8,6 +8,7 @@ Module names are Hugging Face's, so that a key of a checkpoint is a path in this
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,8 +19,10 @@ from torch.utils.checkpoint import checkpoint
 from gpt2_scratch.attention import BlockCache, Sequences, attend, attend_last, fill_up, sequences
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.lm_head import at_least_fp32, label_log_probabilities
+from gpt2_scratch.recompute import recomputed
 
 PositionWise = Callable[..., Tensor]
+gelu = partial(F.gelu, approximate="tanh")
 
 
 class Attention(nn.Module):
@@ -44,13 +47,12 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    """The two matrices; what lies between them stands in Block.after."""
+
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         self.c_fc = nn.Linear(config.width, 4 * config.width)
         self.c_proj = nn.Linear(4 * config.width, config.width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
 
 
 class Block(nn.Module):
@@ -62,12 +64,19 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.drop = nn.Dropout(config.dropout)
         self.compiled: tuple[PositionWise, PositionWise] | None = None
+        self.checkpointed = False
 
     def compile_parts(self, dynamic: bool) -> None:
         self.compiled = torch.compile(self.before, dynamic=dynamic), torch.compile(self.after, dynamic=dynamic)
 
     def forward(self, x: Tensor, where: Sequences, cache: BlockCache | None = None, last_only: bool = False) -> Tensor:
         """(N, C) -> (N, C); with `last_only` (N, C) -> (B, C): keys and values of all tokens, the rest of the last."""
+        records = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
+        if self.checkpointed and records:
+            return checkpoint(self._forward, x, where, cache, last_only, use_reentrant=False)
+        return self._forward(x, where, cache, last_only)
+
+    def _forward(self, x: Tensor, where: Sequences, cache: BlockCache | None, last_only: bool) -> Tensor:
         whole = cache is None and not last_only
         before, after = self.compiled if whole and self.compiled else (self.before, self.after)
         mixed = self.attn.mix(before(x), where, cache, last_only)
@@ -75,12 +84,17 @@ class Block(nn.Module):
 
     def before(self, x: Tensor) -> Tensor:
         """What comes before tokens meet: (N, C) -> (N, 3C)."""
-        return self.attn.c_attn(self.ln_1(x))
+        return self._feed(self.ln_1, x, self.attn.c_attn)
 
     def after(self, x: Tensor, mixed: Tensor) -> Tensor:
         """What comes after it: (N, C), (N, C) -> (N, C)."""
         x = x + self.drop(self.attn.c_proj(mixed))
-        return x + self.drop(self.mlp(self.ln_2(x)))
+        inner = self._feed(self.ln_2, x, self.mlp.c_fc)  # (N, 4C)
+        return x + self.drop(self._feed(gelu, inner, self.mlp.c_proj))
+
+    def _feed(self, cheap: PositionWise, x: Tensor, layer: PositionWise) -> Tensor:
+        """layer(cheap(x)); inside a checkpoint, which drops all that is kept, nothing has to be done about it."""
+        return layer(cheap(x)) if self.checkpointed else recomputed(cheap, x, layer)
 
 
 class Hidden(NamedTuple):
@@ -100,7 +114,12 @@ class Transformer(nn.Module):
         self.h = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.ln_f = nn.LayerNorm(config.width, config.layer_norm_epsilon)
         self.fill: int | None = None  # tokens: every batch is filled up to a multiple of this
-        self.checkpoint_activations = False
+
+    def checkpoint_blocks(self) -> None:
+        """Keeps nothing of what is inside a block that trains: the backward pass computes it once more."""
+        for block in self.h:
+            assert isinstance(block, Block)
+            block.checkpointed = True
 
     def compile_blocks(self, fill: int | None) -> None:
         """Compiles what is position-wise in each block: for any N, or with `fill` once for each multiple of it."""
@@ -140,12 +159,7 @@ class Transformer(nn.Module):
         """Blocks `first` to `end` - 1: (N, C) -> (N, C), or (B, C) when the last of all works on last tokens only."""
         for i in range(first, end):
             only_last = last_only and cache is None and i == len(self.h) - 1
-            block, more = self.h[i], (where, cache[i] if cache else None, only_last)
-            keep = self.checkpoint_activations and torch.is_grad_enabled()
-            if keep and (x.requires_grad or any(p.requires_grad for p in block.parameters())):
-                x = checkpoint(block, x, *more, use_reentrant=False)
-            else:
-                x = block(x, *more)
+            x = self.h[i](x, where, cache[i] if cache else None, only_last)
         return x
 
 

@@ -127,7 +127,8 @@ def _adapt(
 
 def apply_compute(model: LanguageModel | Classifier, method: str, compute: ComputeArgs, precision: str) -> None:
     """How the update is computed, once it is settled what trains. `precision` as Accelerate has it: no, bf16, fp16."""
-    model.transformer.checkpoint_activations = compute.checkpoint_activations
+    if compute.checkpoint_activations:
+        model.transformer.checkpoint_blocks()
     if precision != "no" and method != "full":  # which saves the frozen blocks with those that train
         hold_frozen(model, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
     if compute.compile is not None:
