@@ -40,7 +40,7 @@ def update_flops(
             reached |= bool(set(targets) & set(adapted))
             total += attention * (3 if reached else 1)
     rows, outputs = head
-    trains = classifies or method.method in ("full", "head")
+    trains = classifies or method.method == "head" or (method.method == "full" and method.last_blocks is None)
     return total + 2 * rows * config.width * outputs * (1 + reached + trains)
 
 

@@ -1,8 +1,9 @@
 """The other side of the comparison: transformers' GPT-2, PEFT's LoRA on it, and the update that our side makes too.
 
-Both sides have the same weights, the same token ids in a batch, the same loss, clipping and optimizer. One thing is not
-the same: PEFT gives the fused matrix of queries, keys and values one A of the rank asked for, we give each of the three
-an A of its own (as the report counts), so that our side has more adapters to compute: 48 rows of A instead of 16.
+Both sides have the same weights, the same token ids in a batch, the same loss, clipping, weight decay and optimizer.
+Memory is allocated as each side's own launch does it: ours asks glibc to keep what is freed. One thing is not the same:
+PEFT gives the fused matrix of queries, keys and values one A of the rank asked for, we give each of the three an A of
+its own (as the report counts), so that our side has more adapters to compute: 48 rows of A instead of 16.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from gpt2_scratch.pretrained import hf_state
 from gpt2_scratch.tokenizer import END_OF_TEXT
 from training.args import MethodArgs
 from training.batches import IGNORED, Encoded
+from training.optimizers import parameter_groups
 
 
 def transformers_model(ours: Classifier | LanguageModel, **more: Any) -> nn.Module:
@@ -71,7 +73,8 @@ class PeerTraining:
         self.model = (with_peft(model, method) if method.method == "lora" else model).to(self.accelerator.device)
         self.model.train()
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=LEARNING_RATE, fused=True)
+        groups = parameter_groups(self.model, work.update.weight_decay, work.update.decay_all)
+        self.optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
         self.dtype = DTYPES[work.precision]
         self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=work.precision == "fp16")
 

@@ -36,11 +36,13 @@ MATRIX_ROWS, PRODUCTS, ROUNDS = 2048, 5, 5  # rows of a product, products a roun
 
 
 def use_device(work: Work) -> None:
-    """To be called before the first accelerator. Raises ValueError for a GPU that is not there."""
+    """To be called before the first accelerator. Raises ValueError for a GPU that is not there, and fp16 without."""
     if work.device == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "true"
     if work.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: there is no CUDA GPU; leave it out")
+    if work.precision == "fp16" and (work.device == "cpu" or not torch.cuda.is_available()):
+        raise ValueError("--precision fp16: needs a GPU; use fp32 or bf16")
 
 
 def random_model(work: Work) -> Classifier | LanguageModel:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from _work import Work, shuffled_examples
+from gpt2_scratch.config import SIZES
 from gpt2_scratch.sources import BUNDLED
 from training.cli import at_least, run
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from gpt2_scratch.model import LanguageModel
 
 Continue = Callable[[list[list[int]]], list[list[int]]]
+PROMPT_ROOM = 256  # tokens
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,11 @@ class Args:
     """file for the numbers"""
 
     def problems(self) -> list[str]:
-        return Work(model=self.model).problems() + at_least(self, 1, "prompts", "new_tokens", "repeats")
+        found = Work(model=self.model).problems() + at_least(self, 1, "prompts", "new_tokens", "repeats")
+        if not found and SIZES[self.model].context - self.new_tokens < PROMPT_ROOM:
+            most = SIZES[self.model].context - PROMPT_ROOM
+            found.append(f"--new-tokens {self.new_tokens}: must be at most {most}, which leaves room for a prompt")
+        return found
 
 
 def main(args: Args) -> None:

@@ -143,12 +143,13 @@ def pad(x: Tensor, where: Sequences) -> Tensor:
 
 
 class BlockCache:
-    """Keys and values that one block has already computed, for generation. `capacity` is in tokens a row."""
+    """Keys and values that one block has already computed, for generation; zeros (B, H, T, D) to begin with.
 
-    def __init__(self, rows: int, heads: int, capacity: int, head_width: int, like: Tensor) -> None:
-        # Zeros, because a weight of 0 does not hide a NaN that memory happens to hold behind a shorter row.
-        self.keys = like.new_zeros(rows, heads, capacity, head_width)
-        self.values = torch.zeros_like(self.keys)
+    Zeros, because a weight of 0 does not hide a NaN that memory happens to hold behind a shorter row.
+    """
+
+    def __init__(self, zeros: Tensor) -> None:
+        self.keys, self.values = zeros, zeros.clone()
 
     def attend(self, qkv: Tensor, where: Sequences) -> Tensor:
         """Stores keys and values of qkv (N, 3, H, D), then attends: whole prompts at first, then one token a row."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gpt2_scratch.attention import BlockCache, sequences
 from gpt2_scratch.model import LanguageModel
+from gpt2_scratch.precision import of_products
 from gpt2_scratch.tokenizer import END_OF_TEXT
 
 
@@ -70,10 +71,11 @@ def _generate_rows(
 ) -> list[Continuation]:
     """One batch: the prompts packed in a first pass, then one token a row; rows that ended leave the batch."""
     weight, config = model.transformer.wte.weight, model.config
+    device = weight.device
     limits = [min(new_tokens, config.context - len(p)) for p in prompts]
     capacity = max(len(p) + limit for p, limit in zip(prompts, limits, strict=True))
     shape = (len(prompts), config.heads, capacity, config.width // config.heads)
-    cache = [BlockCache(*shape, weight) for _ in range(config.blocks)]
+    cache = [BlockCache(weight.new_zeros(shape, dtype=of_products(weight))) for _ in range(config.blocks)]
     generators = [_prompt_generator(sampling.seed, p) for p in prompts]
     written: list[list[int]] = [[] for _ in prompts]
     ended = [False] * len(prompts)
@@ -81,9 +83,9 @@ def _generate_rows(
     alive = list(range(len(prompts)))
     lengths = torch.tensor([len(p) for p in prompts])
     past: Tensor | None = None
-    tokens = torch.tensor([t for p in prompts for t in p], device=weight.device)  # (N,)
+    tokens = torch.tensor([t for p in prompts for t in p], device=device)  # (N,)
     while True:
-        logits = model.next_logits(tokens, sequences(lengths, weight.device, past), cache)  # (B, V)
+        logits = model.next_logits(tokens, sequences(lengths, device, past), cache)  # (B, V)
         logits = logits[:, : END_OF_TEXT + 1]  # a vocabulary filled up to a round number has rows that are no tokens
         chosen = pick(logits.float(), sampling, [generators[i] for i in alive])
         keep = []
@@ -98,7 +100,7 @@ def _generate_rows(
         past = (lengths if past is None else past + lengths)[keep]
         if len(keep) < len(alive):
             for block in cache:
-                block.keep(torch.tensor(keep, device=weight.device))
+                block.keep(torch.tensor(keep, device=device))
         alive = [alive[row] for row in keep]
         tokens, lengths = chosen[keep], torch.ones(len(keep), dtype=torch.long)
 

@@ -12,12 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from gpt2_scratch.precision import at_least_fp32
+
 LOGIT_ROWS = 1024  # labelled tokens whose V logits exist at one time: 1024 * 50257 * 4 bytes = 206 MB
-
-
-def at_least_fp32(x: Tensor) -> torch.dtype:
-    """A softmax over many classes is not computed in half precision."""
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 def label_log_probabilities(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:

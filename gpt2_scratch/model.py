@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from gpt2_scratch.attention import BlockCache, Sequences, attend, attend_last, fill_up, sequences
 from gpt2_scratch.config import GPT2Config
-from gpt2_scratch.lm_head import at_least_fp32, label_log_probabilities
+from gpt2_scratch.lm_head import label_log_probabilities
+from gpt2_scratch.precision import at_least_fp32
 from gpt2_scratch.recompute import recomputed
 
 PositionWise = Callable[..., Tensor]

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from gpt2_scratch.precision import of_products
+
 
 def recomputed(cheap: Callable[[Tensor], Tensor], x: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
     """layer(cheap(x)), in the precision of autocast. What `layer` would keep of cheap(x) is made from `x` once more.
@@ -14,8 +16,7 @@ def recomputed(cheap: Callable[[Tensor], Tensor], x: Tensor, layer: Callable[[Te
     `x` has to be kept for its own gradient anyway. A compiler decides for itself what it keeps.
     """
     y = cheap(x)
-    if torch.is_autocast_enabled(x.device.type):  # here, because it is this tensor then that `layer` keeps
-        y = y.to(torch.get_autocast_dtype(x.device.type))
+    y = y.to(of_products(y))  # here, because it is this tensor then that `layer` keeps
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return layer(y)
     source, result = x.detach(), _place(y)

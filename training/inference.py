@@ -68,8 +68,11 @@ def answer(
     """What the model writes after each prompt, in order, merged adapters doing the work; prompts are shared out."""
     mine = range(accelerator.process_index, len(prompts), accelerator.num_processes)
     merge(model)
-    written = generate(model, [prompts[i] for i in mine], new_tokens, sampling)
-    unmerge(model)
+    try:
+        with accelerator.autocast():  # which frozen weights in half precision rely on
+            written = generate(model, [prompts[i] for i in mine], new_tokens, sampling)
+    finally:
+        unmerge(model)
     found = [(i, Answer(_response(decode(w.tokens)), w.stopped)) for i, w in zip(mine, written, strict=True)]
     return [answer for _, answer in sorted(_gather(found, accelerator))]
 

@@ -18,9 +18,9 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Makes glibc keep what a tensor frees for the next one; a third faster on a CPU, for a tenth more memory.
+    """Makes glibc keep what a large tensor frees for the next one, instead of having the kernel clear fresh pages.
 
-    It would give every large block back to the kernel, which clears the pages of the next one. Elsewhere: nothing.
+    On a CPU 5% faster (LoRA on 124M; a third before its layers were fused). Without glibc nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:

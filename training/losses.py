@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt2_scratch.lm_head import at_least_fp32
+from gpt2_scratch.precision import at_least_fp32
 
 
 def class_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:

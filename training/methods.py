@@ -130,18 +130,18 @@ def apply_compute(model: LanguageModel | Classifier, method: str, compute: Compu
     if compute.checkpoint_activations:
         model.transformer.checkpoint_blocks()
     if precision != "no" and method != "full":  # which saves the frozen blocks with those that train
-        hold_frozen(model, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+        hold_frozen(model.transformer.h, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
     if compute.compile is not None:
         require_compiler()
         model.transformer.compile_blocks(FILL if compute.compile == "filled" else None)
 
 
-def hold_frozen(model: nn.Module, dtype: torch.dtype) -> None:
-    """Frozen matrices in the precision they are computed in: half the memory, and no cast at every use.
+def hold_frozen(blocks: nn.Module, dtype: torch.dtype) -> None:
+    """Frozen matrices of the blocks in the precision they are computed in: half the memory, no cast at every use.
 
-    An embedding that is also the head goes along.
+    Not those of heads: one may be the embedding too, which is not rounded, another is saved with the adapter.
     """
-    for module in model.modules():
+    for module in blocks.modules():
         for parameter in module.parameters(recurse=False) if isinstance(module, nn.Linear) else ():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
