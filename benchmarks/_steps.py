@@ -103,11 +103,12 @@ def clock(step: Callable[[Any], Any], batches: Sequence[Any], device: torch.devi
 
 
 def clock_updates(
-    update: Callable[[Any], Any], batches: Sequence[Any], first: Any, accelerator: Accelerator
+    update: Callable[[Any], Any], batches: Sequence[Any], first: Any, accelerator: Accelerator, warm_up: int = 1
 ) -> dict[str, Any]:
-    """What both sides report. Two updates warm up: on `first`, whose loss is told, and on the first that is timed."""
+    """What both sides report. First come updates on `first`, whose loss is told, and on `warm_up` of the batches."""
     loss = float(update(first))
-    update(batches[0])
+    for batch in batches[:warm_up]:
+        update(batch)
     seconds = clock(update, batches, accelerator.device)
     tokens = sum(len(e.tokens) for batch in batches for e in batch)
     return {

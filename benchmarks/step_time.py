@@ -57,7 +57,8 @@ def main(args: Args) -> None:
     training = Training(work, method, args.compute)
     chosen = training.with_prefix(chosen)
     accelerator, steps = training.accelerator, len(chosen)
-    numbers = clock_updates(training.update, chosen, chosen[0], accelerator)
+    warm_up = 1 if args.compile is None else steps  # code is compiled when a batch of a new size comes
+    numbers = clock_updates(training.update, chosen, chosen[0], accelerator, warm_up)
     step = numbers["ms_per_step"] / 1000
 
     training.evaluate(chosen[0])
