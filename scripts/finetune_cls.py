@@ -8,7 +8,7 @@ Report sections 1.2 (tasks 2 to 4), 3.1.2 and 3.2. The class is read at the last
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks import Classification
@@ -51,6 +51,7 @@ def main(args: Args) -> None:
 
 def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], folder: Path, resuming: bool) -> None:
     # Imported here because they take seconds: whatever can be refused without them has been.
+    from gpt2_scratch.model import Classifier
     from gpt2_scratch.pretrained import weights_hash
     from training.batches import Batch, Plan, collate, encode_labelled
     from training.checkpoint import Training, load_checkpoint, save_checkpoint
@@ -58,8 +59,10 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.inference import classify
     from training.launch import check_same, close_run, from_main, open_run, start
     from training.losses import class_loss
+    from training.memory import Work, model_without_weights, resident, weight_bytes
     from training.methods import apply_compute, apply_method, build_classifier, load_own_state, parameter_counts
     from training.metrics import accuracy, classification_metrics, mean_loss
+    from training.micro_batch import print_forecast, settle
     from training.optimizers import build_optimizer
     from training.plots import plot_curves
     from training.prefix import attach_prefix
@@ -76,7 +79,6 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     main_process, rank = accelerator.is_main_process, accelerator.process_index
     method, head, n = args.method.method, args.head, len(classes)
     update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width)
-    flags = resolved(args) | resolved(update)
 
     # Examples and batches.
     text, cut_tail = args.text, args.text.truncate == "tail"
@@ -89,17 +91,25 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     }
     examples, validation, test = encoded.values()
     held_out = args.run.evaluated(validation, update.batch_size)
-    plan = Plan(examples, update, accelerator.num_processes)
     steps = update.steps(len(examples))
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)
     data = data_facts(inputs.splits, encoded, inputs.source) | {"labels": list(classes)}
 
     # Model, adapters and freezing.
-    model = build_classifier(
-        inputs.model_folder, inputs.config, args.model, n, update.seed, head.head_bias, head.head == "lm-token"
-    )
+    base_memory, shape = resident(), (n, head.head_bias, head.head == "lm-token")
+    if args.compute.dry_run:
+        model = model_without_weights(Classifier, inputs.config, args.model, *shape)
+    else:
+        model = build_classifier(inputs.model_folder, inputs.config, args.model, n, update.seed, *shape[1:])
     apply_method(model, args.method, update.seed, head.head_training)
     apply_compute(model, method, args.compute, accelerator.mixed_precision)
+    work = Work(model, update, accelerator, examples, [*validation, *test], base_memory, args.compute)
+    work = replace(work, weight_file=weight_bytes(inputs.model_folder), whole_model=method == "full")
+    if args.compute.dry_run:
+        print_forecast(work)
+        return
+    update = settle(work, folder if resuming else None)
+    plan, flags = Plan(examples, update, accelerator.num_processes), resolved(args) | resolved(update)
     base = {"name": args.model.model, "sha256": weights_hash(inputs.model_folder)}
     facts = {"args": flags, "base": base, "labels": list(classes)}
     parameters = parameter_counts(model)
@@ -176,7 +186,9 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     write_lines(folder / "predictions.jsonl", predictions)
     plot_curves(folder / "curves.png", record.curve, folder.name, "val_accuracy")
     described = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
-    outcome = described | {"parameters": parameters, "prefix": prefix} | measured(accelerator, record)
+    micro_batch = {"asked": args.update.micro_batch_size, "used": update.micro_batch_size}
+    outcome = described | {"parameters": parameters, "prefix": prefix, "micro_batch": micro_batch}
+    outcome |= measured(accelerator, record)
     outcome |= {"before": before} | metrics
     write_results(folder, outcome)
     print_outcome(folder, outcome, ("accuracy", "macro_f1", "mcc"))

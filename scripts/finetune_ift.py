@@ -8,7 +8,7 @@ Report sections 1.2 (task 1), 3.1.1 and 3.2. The loss is on the response and the
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks import Instructions
@@ -50,6 +50,7 @@ def main(args: Args) -> None:
 def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool) -> None:
     # Imported here because they take seconds: whatever can be refused without them has been.
     from gpt2_scratch.generate import Sampling
+    from gpt2_scratch.model import LanguageModel
     from gpt2_scratch.pretrained import weights_hash
     from training.batches import (
         Batch,
@@ -65,8 +66,10 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     from training.inference import answer, score_targets
     from training.launch import check_same, close_run, from_main, open_run, start
     from training.losses import token_loss
+    from training.memory import Work, model_without_weights, resident, weight_bytes
     from training.methods import apply_compute, apply_method, build_language_model, load_own_state, parameter_counts
     from training.metrics import mean_loss, perplexities
+    from training.micro_batch import print_forecast, settle
     from training.optimizers import build_optimizer
     from training.plots import plot_curves
     from training.prefix import attach_prefix
@@ -83,7 +86,6 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     main_process, rank = accelerator.is_main_process, accelerator.process_index
     method, prompt = args.method.method, args.prompt
     update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width)
-    flags = resolved(args) | resolved(update)
 
     # Examples and batches.
     encoded = {
@@ -96,7 +98,6 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     if not examples:
         raise ValueError(f"--max-length {args.data.max_length}: no training example has room for its response")
     held_out = args.run.evaluated(validation, update.batch_size)
-    plan = Plan(examples, update, accelerator.num_processes)
     steps = update.steps(len(examples))
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)
     asked = {e.id for e in test}
@@ -105,9 +106,21 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     prompts = [encode_prompt(e, longest, prompt.response_header) for e in questions if longest]
 
     # Model, adapters and freezing.
-    model = build_language_model(inputs.model_folder, inputs.config, args.model)
+    base_memory = resident()
+    if args.compute.dry_run:
+        model = model_without_weights(LanguageModel, inputs.config, args.model)
+    else:
+        model = build_language_model(inputs.model_folder, inputs.config, args.model)
     apply_method(model, args.method, update.seed)
     apply_compute(model, method, args.compute, accelerator.mixed_precision)
+    work = Work(model, update, accelerator, examples, [*validation, *test], base_memory, args.compute)
+    work = replace(work, prompts=prompts, new_tokens=args.generation.new_tokens)
+    work = replace(work, weight_file=weight_bytes(inputs.model_folder), whole_model=method == "full")
+    if args.compute.dry_run:
+        print_forecast(work)
+        return
+    update = settle(work, folder if resuming else None)
+    plan, flags = Plan(examples, update, accelerator.num_processes), resolved(args) | resolved(update)
     base = {"name": args.model.model, "sha256": weights_hash(inputs.model_folder)}
     facts = {"args": flags, "base": base}
     parameters = parameter_counts(model)
@@ -195,7 +208,9 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     write_lines(folder / "generations.jsonl", generations)
     plot_curves(folder / "curves.png", record.curve, folder.name)
     described = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
-    outcome = described | {"parameters": parameters, "prefix": prefix} | measured(accelerator, record)
+    micro_batch = {"asked": args.update.micro_batch_size, "used": update.micro_batch_size}
+    outcome = described | {"parameters": parameters, "prefix": prefix, "micro_batch": micro_batch}
+    outcome |= measured(accelerator, record)
     outcome |= {"before": extra["metrics"], "val": val_metrics, "test": metrics}
     write_results(folder, outcome)
     print_outcome(folder, outcome, ("response_perplexity", "text_perplexity"))

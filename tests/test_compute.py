@@ -619,20 +619,24 @@ def test_compiled_blocks_give_the_gradients_of_blocks_that_are_not(how, compiler
 CHILD = """
 import json, resource, torch
 from pathlib import Path
+import psutil
 from accelerate.state import AcceleratorState
 from training.compute_args import ComputeArgs
 from training.launch import keep_freed_memory, start
 
-def faults():  # of more than 32 MB, which is where malloc stops keeping them by itself
+def faults():  # together more than malloc keeps by itself
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
-        torch.ones(12_000_000)
+        [torch.ones(4_000_000) for _ in range(8)]
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 found = {"before": faults()}
 keep_freed_memory()
-torch.ones(12_000_000)
+faults()
 found["after"] = faults()
+held = psutil.Process().memory_info().rss
+torch.ones(16_000_000)
+found["grown"] = psutil.Process().memory_info().rss - held
 for asked in (True, False, True):
     start(ComputeArgs(tf32=asked), Path("runs"), False)
     found.setdefault("tf32", []).append(torch.backends.cuda.matmul.allow_tf32)
@@ -651,6 +655,7 @@ def child():
 def test_freed_memory_is_kept_for_the_next_tensor(child):
     assert child["before"] > 200
     assert child["after"] < child["before"] / 10
+    assert child["grown"] < 2**20  # by a tensor of 64 MB, gone again
 
 
 def test_tf32_is_as_the_flag_says(child):

@@ -111,8 +111,8 @@ class UpdateArgs:
     """stop after this many optimizer steps, whatever --epochs says"""
     batch_size: int = 8
     """examples per optimizer step, over all processes"""
-    micro_batch_size: int = 8
-    """examples one device holds at a time; the accumulation steps follow from it"""
+    micro_batch_size: int | Literal["auto"] = 8
+    """examples one device holds at a time; the accumulation steps follow from it. auto: as many as its memory holds"""
     optimizer: Literal["adamw", "sgd", "sgd-momentum"] = "adamw"
     """sgd-momentum uses 0.9 unless --momentum says otherwise"""
     momentum: float = 0.9
@@ -165,7 +165,8 @@ class UpdateArgs:
         return examples // self.batch_size if self.drop_last else -(-examples // self.batch_size)
 
     def problems(self) -> list[str]:
-        found = at_least(self, 1, "max_steps", "batch_size", "micro_batch_size")
+        found = at_least(self, 1, "max_steps", "batch_size")
+        found += at_least(self, 1, "micro_batch_size") if self.micro_batch_size != "auto" else []
         found += at_least(self, 0, "lr_init", "lr_min", "warmup_steps", "weight_decay", "seed")
         for name in ("epochs", "lr", "max_grad_norm"):
             value = getattr(self, name)

@@ -53,6 +53,11 @@ def save_checkpoint(
     replace_file(folder / STATE, write)
 
 
+def saved_flag(folder: Path, accelerator: Accelerator, name: str) -> Any:
+    """A flag of the run that stopped, on all processes."""
+    return from_main(accelerator, lambda: _read(folder / STATE)["flags"].get(name))
+
+
 def load_checkpoint(folder: Path, training: Training, flags: dict[str, Any]) -> tuple[Record, dict[str, Any] | None]:
     """Puts the saved state into `training`; returns the record and what was saved beside it.
 

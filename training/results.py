@@ -50,7 +50,11 @@ def peak_memory_mib(accelerator: Accelerator) -> float:
     """CUDA: the allocator's peak; CPU: the peak resident set of this process."""
     if accelerator.device.type == "cuda":
         return torch.cuda.max_memory_allocated(accelerator.device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    try:  # not getrusage's, which begins with what the parent had when it started this process
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 2**10
+    except (OSError, IndexError):  # no Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:

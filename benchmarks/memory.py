@@ -1,0 +1,236 @@
+"""The memory that --dry-run forecasts against what the same run really takes, over many configurations, as a table.
+
+    python benchmarks/memory.py
+    python benchmarks/memory.py --alone --task cls --model gpt2-nano --method full --batch-size 8 --micro-batch-size 2
+
+Each configuration is a process of its own: a fork of it forecasts, then it evaluates, trains and evaluates again. What
+is measured on a CPU is its peak resident set, libraries and data included; "without them" leaves those out on both
+sides. Every measurement is a line in --results; those that are there are not repeated.
+"""
+
+import json
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from _work import PRECISIONS, Work, batches
+from training.args import MethodArgs, ModelArgs, UpdateArgs
+from training.cli import at_least, refuse, run
+from training.compute_args import ComputeArgs
+
+if TYPE_CHECKING:
+    from training.batches import Encoded
+
+HERE = Path(__file__).parent
+MIB = 2**20
+NANO, GPT2 = "--model gpt2-nano --steps 3", "--model gpt2 --steps 2"
+LM_HEAD = "--lora-targets q k v attn-out mlp-in mlp-out lm-head"
+ROWS = (
+    f"{NANO} --task cls --batch-size 8 --max-length 512",
+    f"{NANO} --task cls --batch-size 8 --micro-batch-size 2 --max-length 512",
+    f"{NANO} --task cls --batch-size 1 --max-length 512",
+    f"{NANO} --task cls --batch-size 4 --max-length 128",
+    f"{NANO} --task cls --batch-size 8 --max-length 512 --last-blocks 2",
+    f"{NANO} --task cls --batch-size 8 --max-length 512 --last-blocks 2 --cache-prefix memory",
+    f"{NANO} --task cls --batch-size 8 --max-length 512 --checkpoint-activations",
+    f"{NANO} --task cls --batch-size 4 --max-length 256 --precision bf16",
+    f"{NANO} --task cls --batch-size 8 --max-length 512 --method full",
+    f"{NANO} --task cls --batch-size 8 --micro-batch-size 2 --max-length 512 --method full",
+    f"{NANO} --task cls --batch-size 4 --max-length 256 --method full --precision bf16",
+    f"{NANO} --task cls --batch-size 8 --max-length 512 --method bitfit",
+    f"{NANO} --task cls --batch-size 2 --max-length 256 --method bitfit --last-blocks 3",
+    f"{NANO} --task cls --batch-size 8 --max-length 512 --method head",
+    f"{NANO} --task ift --batch-size 8 --max-length 512",
+    f"{NANO} --task ift --batch-size 2 --max-length 256",
+    f"{NANO} --task ift --batch-size 8 --max-length 512 --no-mask-prompt --checkpoint-activations",
+    f"{NANO} --task ift --batch-size 8 --max-length 256 {LM_HEAD}",
+    f"{NANO} --task ift --batch-size 4 --max-length 256 --precision bf16",
+    f"{NANO} --task ift --batch-size 8 --max-length 256 --method full",
+    f"{NANO} --task ift --batch-size 1 --max-length 128 --method full",
+    f"{NANO} --task ift --batch-size 4 --max-length 256 --method bitfit",
+    f"{NANO} --task ift --batch-size 8 --max-length 512 --last-blocks 1 --cache-prefix memory",
+    f"{GPT2} --task cls --batch-size 2 --max-length 256",
+    f"{GPT2} --task cls --batch-size 4 --max-length 256 --last-blocks 4",
+    f"{GPT2} --task cls --batch-size 4 --max-length 256 --checkpoint-activations",
+    f"{GPT2} --task cls --batch-size 2 --max-length 256 --method full",
+    f"{GPT2} --task cls --batch-size 2 --micro-batch-size 1 --max-length 256 --method full",
+    f"{GPT2} --task cls --batch-size 2 --max-length 128 --method head",
+    f"{GPT2} --task ift --batch-size 2 --max-length 128",
+    f"{GPT2} --task ift --batch-size 2 --max-length 128 --method full",
+    f"{GPT2} --task ift --batch-size 2 --max-length 128 {LM_HEAD}",
+)
+HEADER = "| configuration | forecast MiB | measured | ratio | without libraries and data: forecast | measured | ratio |"
+
+
+@dataclass(frozen=True)
+class Args:
+    work: Work
+    method: MethodArgs
+    micro_batch_size: int | None = None
+    """examples at a time; None: the whole batch"""
+    checkpoint_activations: bool = False
+    """as in scripts/finetune_cls.py"""
+    cache_prefix: Literal["memory"] | None = None
+    """as in scripts/finetune_cls.py"""
+    alone: bool = False
+    """measure what the flags describe; else all rows of the table, whatever they say"""
+    json: Path | None = None
+    """file for the numbers of one configuration"""
+    results: Path = Path("runs/memory.jsonl")
+    """file that the table's measurements are added to"""
+
+    @property
+    def compute(self) -> ComputeArgs:
+        return ComputeArgs(
+            mixed_precision=PRECISIONS[self.work.precision],
+            checkpoint_activations=self.checkpoint_activations,
+            cache_prefix=self.cache_prefix,
+        )
+
+    @property
+    def update(self) -> UpdateArgs:
+        work = self.work
+        micro = self.micro_batch_size or work.batch_size
+        return UpdateArgs(batch_size=work.batch_size, micro_batch_size=micro, max_steps=work.steps)
+
+    def problems(self) -> list[str]:
+        return at_least(self, 1, "micro_batch_size")
+
+
+def main(args: Args) -> None:
+    if args.alone:
+        measure(args)
+        return
+    args.results.parent.mkdir(parents=True, exist_ok=True)
+    for row in ROWS:
+        measure_once(row, args.results)
+    found = {numbers["row"]: numbers for numbers in read(args.results)}
+    print_table([found[row] for row in ROWS])
+
+
+def in_a_fork(work: Callable[[], Any]) -> Any:
+    """What `work` returns, computed in a copy of this process, which then has done nothing."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    process = context.Process(target=lambda: there.send(work()))
+    process.start()
+    there.close()
+    try:
+        return here.recv()
+    except EOFError as error:
+        raise ValueError("the forecast failed") from error
+    finally:
+        process.join()
+
+
+def measure(args: Args) -> None:
+    work, method = args.work, args.method
+    refuse(work.problems_with(method) + args.compute.prefix_problems(method, ModelArgs(), work.config))
+
+    # Imported here because they take seconds: whatever can be refused without them has been.
+    from _steps import report, use_device
+    from training.launch import start
+    from training.memory import resident
+
+    use_device(work)
+    accelerator, _ = start(args.compute, Path("runs"), False)
+    train = [example for batch in batches(work) for example in batch]
+    base = resident()
+    forecast = in_a_fork(lambda: forecast_parts(args, accelerator, train, base))
+    peak = measured_peak(args, train)
+    numbers = {name: count / MIB for name, count in forecast.items()}
+    total, base_mib = sum(numbers.values()), base / MIB
+    numbers |= {"forecast": total, "measured": peak / MIB, "ratio": total / (peak / MIB), "base": base_mib}
+    numbers["ratio_without_base"] = (total - base_mib) / (peak / MIB - base_mib)
+    report(numbers, args.json)
+
+
+def forecast_parts(args: Args, accelerator: Any, train: "list[Encoded]", base: int) -> dict[str, int]:
+    from _work import CLASSES
+    from gpt2_scratch.model import Classifier, LanguageModel
+    from training import memory
+    from training.methods import apply_compute, apply_method
+
+    kind: Any = (Classifier, len(CLASSES)) if args.work.task == "cls" else (LanguageModel,)
+    model = memory.model_without_weights(kind[0], args.work.config, ModelArgs(), *kind[1:])
+    apply_method(model, args.method, 0)
+    apply_compute(model, args.method.method, args.compute, accelerator.mixed_precision)
+    work = memory.Work(model, args.update, accelerator, train, train, base, args.compute)
+    return memory.forecast(work, args.micro_batch_size or args.work.batch_size).parts
+
+
+def measured_peak(args: Args, train: "list[Encoded]") -> int:
+    """Bytes: the largest resident set from here on, or the peak of a GPU's allocator."""
+    import torch
+
+    from _steps import CLIP, LEARNING_RATE, Training
+    from training.batches import Plan, collate, with_all_tokens_labelled
+    from training.update import accumulate, apply_update
+
+    status, cuda = Path("/proc/self/status"), torch.cuda.is_available() and args.work.device != "cpu"
+    if not cuda:
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of reading the data (man 5 proc)
+    training = Training(args.work, args.method, args.compute)
+    plan = Plan(train, args.update, 1)
+    (train,) = training.with_prefix([train])
+    evaluated = [with_all_tokens_labelled(e) for e in train] if args.work.task == "ift" else train
+    training.evaluate(evaluated)
+    for step in range(2 * args.work.steps):  # twice: optimizer states and gaps are there from the first on
+        (share,) = plan.at(step % args.work.steps)
+        micro_batches = [[train[i] for i in micro] for micro in share]
+        count = sum(e.count for micro in micro_batches for e in micro)
+        collated = [collate(micro) for micro in micro_batches]
+        accumulate(training.accelerator, training.prepared, collated, count, training.loss, (0, step))
+        apply_update(training.accelerator, training.model, training.optimizer, LEARNING_RATE, CLIP)
+    training.evaluate(evaluated)
+    if cuda:
+        return torch.cuda.max_memory_allocated()
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
+def measure_once(row: str, results: Path) -> None:
+    """One line more in `results`, unless it is there. Raises ValueError when the process fails."""
+    if any(row == found["row"] for found in read(results)):
+        return
+    print(f"{time.strftime('%H:%M:%S')} {row}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = Path(folder) / "numbers.json"
+        words = [sys.executable, str(HERE / "memory.py"), "--alone", *row.split(), "--json", str(numbers)]
+        done = subprocess.run(words, cwd=HERE.parent, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise ValueError(f"{row} failed:\n{done.stdout}{done.stderr}")
+        found = {"row": row, "date": time.strftime("%Y-%m-%d")} | json.loads(numbers.read_text())
+    with open(results, "a") as file:
+        file.write(json.dumps(found) + "\n")
+
+
+def read(results: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    print(f"\n{HEADER}\n|{'---|' * (HEADER.count('|') - 1)}")
+    for numbers in rows:
+        without = [numbers[side] - numbers["base"] for side in ("forecast", "measured")]
+        cells = [f"`{numbers['row']}`", f"{numbers['forecast']:,.0f}", f"{numbers['measured']:,.0f}"]
+        cells += [
+            f"{numbers['ratio']:.3f}",
+            *(f"{mib:,.0f}" for mib in without),
+            f"{numbers['ratio_without_base']:.3f}",
+        ]
+        print(f"| {' | '.join(cells)} |")
+    for name in ("ratio", "ratio_without_base"):
+        worst = max(rows, key=lambda numbers: abs(numbers[name] - 1))
+        within = sum(abs(numbers[name] - 1) <= 0.1 for numbers in rows)
+        print(f"\n{name}: {within} of {len(rows)} within 10%, the worst {worst[name]:.3f}: `{worst['row']}`")
+
+
+if __name__ == "__main__":
+    run(main, Args, __doc__)
