@@ -154,15 +154,16 @@ def test_the_forecast_takes_the_heaviest_micro_batches_of_the_whole_plan():
     assert [[len(e.tokens) for e in micro] for micro in worst] == [[30, 31]]
 
 
-def test_a_block_that_is_freed_serves_the_next_tensor_of_its_size_but_not_a_larger_one():
+def test_a_block_that_is_freed_serves_the_next_tensor_that_fits_but_not_a_larger_one():
     keep_freed_memory()  # which the heap takes for granted
     heap, size = Heap(), 16 * 2**20
     first, guard = heap.take(size), heap.take(2**16)
     touched = heap.touched
     heap.give(first, size)
-    again = heap.take(size)
+    fits = size - 2**10  # of its very size glibc before 2.38 may not find room: it asks for more, to align the block
+    again = heap.take(fits)
     assert heap.touched == touched >= size
-    heap.give(again, size)
+    heap.give(again, fits)
     larger = heap.take(2 * size - 2**16)
     assert heap.touched >= touched + size - 2**17
     heap.give(guard, 2**16)
