@@ -7,20 +7,15 @@ Every measurement is a line in --results; those that are there are not repeated,
 where it was. The table is printed from that file, with the commands below it: each can be run alone.
 """
 
-import json
-import subprocess
-import sys
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from _rows import OTHER_ROWS, Row, find_row, row_names
+from _results import measure_once, read
+from _rows import OTHER_ROWS, find_row, row_names
 from _table import print_tables
 from training.cli import at_least, run
 
-HERE = Path(__file__).parent
 SIDES = ("peer", "ours")
 
 
@@ -48,11 +43,11 @@ def main(args: Args) -> None:
     names = args.rows or usual_rows(device)
     sizes = args.model or (("gpt2-medium", "gpt2-large") if device == "cuda" else ("gpt2",))
     rows = list(dict.fromkeys(find_row(name, size, args.steps) for size in sizes for name in names))
-    args.results.parent.mkdir(parents=True, exist_ok=True)
     for row in rows:
         for turn in range(args.alternations):
             for side in SIDES if turn % 2 == 0 else SIDES[::-1]:
-                measure_once(row, side, turn, device, args.results)
+                identity = {"row": row.name, "side": side, "command": row.command(side, device), "turn": turn}
+                measure_once(identity, row.words(side, device), args.results)
     found = [numbers for numbers in read(args.results) if numbers["turn"] < args.alternations]
     print_tables(rows, found, device)
 
@@ -80,28 +75,6 @@ def half_precision_in_hardware() -> bool:
     except OSError:  # no Linux
         return False
     return "avx512_bf16" in known or "amx_bf16" in known
-
-
-def measure_once(row: Row, side: str, turn: int, device: str, results: Path) -> None:
-    """One line more in `results`, unless it is there. Raises ValueError when the process fails."""
-    command = row.command(side, device)
-    identity = {"row": row.name, "side": side, "command": command, "turn": turn}
-    if any(identity.items() <= found.items() for found in read(results)):
-        return
-    print(f"{time.strftime('%H:%M:%S')} {command}", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        numbers = Path(folder) / "numbers.json"
-        words = [sys.executable, *row.words(side, device), "--json", str(numbers)]
-        done = subprocess.run(words, cwd=HERE.parent, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise ValueError(f"{command} failed:\n{done.stdout}{done.stderr}")
-        found = identity | {"date": time.strftime("%Y-%m-%d")} | json.loads(numbers.read_text())
-    with open(results, "a") as file:
-        file.write(json.dumps(found) + "\n")
-
-
-def read(results: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
 
 
 if __name__ == "__main__":

@@ -8,17 +8,13 @@ is measured on a CPU is its peak resident set, libraries and data included; "wit
 sides. Every measurement is a line in --results; those that are there are not repeated.
 """
 
-import json
 import multiprocessing
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from _results import measure_once, read
 from _work import PRECISIONS, Work, batches
 from training.args import MethodArgs, ModelArgs, UpdateArgs
 from training.cli import at_least, refuse, run
@@ -27,7 +23,6 @@ from training.compute_args import ComputeArgs
 if TYPE_CHECKING:
     from training.batches import Encoded
 
-HERE = Path(__file__).parent
 MIB = 2**20
 NANO, GPT2 = "--model gpt2-nano --steps 3", "--model gpt2 --steps 2"
 LM_HEAD = "--lora-targets q k v attn-out mlp-in mlp-out lm-head"
@@ -107,9 +102,8 @@ def main(args: Args) -> None:
     if args.alone:
         measure(args)
         return
-    args.results.parent.mkdir(parents=True, exist_ok=True)
     for row in ROWS:
-        measure_once(row, args.results)
+        measure_once({"row": row}, ["benchmarks/memory.py", "--alone", *row.split()], args.results)
     found = {numbers["row"]: numbers for numbers in read(args.results)}
     print_table([found[row] for row in ROWS])
 
@@ -171,10 +165,10 @@ def measured_peak(args: Args, train: "list[Encoded]") -> int:
 
     from _steps import CLIP, LEARNING_RATE, Training
     from training.batches import Plan, collate, with_all_tokens_labelled
+    from training.results import peak_memory_mib
     from training.update import accumulate, apply_update
 
-    status, cuda = Path("/proc/self/status"), torch.cuda.is_available() and args.work.device != "cpu"
-    if not cuda:
+    if args.work.device == "cpu" or not torch.cuda.is_available():
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of reading the data (man 5 proc)
     training = Training(args.work, args.method, args.compute)
     plan = Plan(train, args.update, 1)
@@ -189,30 +183,7 @@ def measured_peak(args: Args, train: "list[Encoded]") -> int:
         accumulate(training.accelerator, training.prepared, collated, count, training.loss, (0, step))
         apply_update(training.accelerator, training.model, training.optimizer, LEARNING_RATE, CLIP)
     training.evaluate(evaluated)
-    if cuda:
-        return torch.cuda.max_memory_allocated()
-    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
-
-
-def measure_once(row: str, results: Path) -> None:
-    """One line more in `results`, unless it is there. Raises ValueError when the process fails."""
-    if any(row == found["row"] for found in read(results)):
-        return
-    print(f"{time.strftime('%H:%M:%S')} {row}", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        numbers = Path(folder) / "numbers.json"
-        words = [sys.executable, str(HERE / "memory.py"), "--alone", *row.split(), "--json", str(numbers)]
-        done = subprocess.run(words, cwd=HERE.parent, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise ValueError(f"{row} failed:\n{done.stdout}{done.stderr}")
-        found = {"row": row, "date": time.strftime("%Y-%m-%d")} | json.loads(numbers.read_text())
-    with open(results, "a") as file:
-        file.write(json.dumps(found) + "\n")
-
-
-def read(results: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    return int(peak_memory_mib(training.accelerator) * MIB)
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

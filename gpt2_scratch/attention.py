@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-HALF = (torch.bfloat16, torch.float16)
+from gpt2_scratch.precision import HALF
+
 # Tokens up to which the CPU kernel's backward pass is faster in fp32, casts included (bf16 at T=16: 0.46 against 0.07,
 # 200: 2.7 against 1.7, 400: 5.8 against 5.9, 512: 8.0 against 10.0 ms; 12 heads of 64 on two cores with AMX).
 BACKWARD_IN_FP32 = 384
@@ -77,7 +78,7 @@ class _EachAlone(torch.autograd.Function):
         for_qkv = torch.empty_like(qkv)
         parts = (x.split(ctx.lengths) for x in (gradient, mixed, qkv, for_qkv))
         for asked, result, one, target, normaliser in zip(*parts, normalisers, strict=True):
-            if one.dtype in HALF and len(one) <= BACKWARD_IN_FP32:
+            if one.dtype in HALF.values() and len(one) <= BACKWARD_IN_FP32:
                 asked, result, one = asked.float(), result.float(), one.float()
             asked, result = (x.transpose(0, 1)[None] for x in (asked, result))  # (1, H, T, D)
             found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
@@ -101,7 +102,7 @@ def attend(qkv: Tensor, where: Sequences, dropout: float = 0.0) -> Tensor:
     """
     if dropout == 0 and qkv.device.type == "cpu":
         return _EachAlone.apply(qkv, where.lengths)
-    if dropout == 0 and qkv.dtype in HALF and has_flash_attention(qkv.device):
+    if dropout == 0 and qkv.dtype in HALF.values() and has_flash_attention(qkv.device):
         from torch.nn.attention.varlen import varlen_attn  # here, because importing it takes a second
 
         q, k, v = qkv.unbind(1)

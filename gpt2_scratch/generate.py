@@ -14,6 +14,8 @@ from gpt2_scratch.model import LanguageModel
 from gpt2_scratch.precision import of_products
 from gpt2_scratch.tokenizer import END_OF_TEXT
 
+ROWS = 32  # prompts at a time, unless told otherwise
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -43,7 +45,7 @@ class Continuation:
 
 @torch.no_grad()
 def generate(
-    model: LanguageModel, prompts: list[list[int]], new_tokens: int, sampling: Sampling = Sampling(), rows: int = 32
+    model: LanguageModel, prompts: list[list[int]], new_tokens: int, sampling: Sampling = Sampling(), rows: int = ROWS
 ) -> list[Continuation]:
     """At most `new_tokens` a prompt, `rows` prompts at a time, prompts of similar length together.
 

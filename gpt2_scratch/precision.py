@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def at_least_fp32(x: Tensor) -> torch.dtype:
     """A softmax over many classes, or a sum over many blocks, is not computed in half precision."""

@@ -59,10 +59,10 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.inference import classify
     from training.launch import check_same, close_run, from_main, open_run, start
     from training.losses import class_loss
-    from training.memory import Work, model_without_weights, resident, weight_bytes
+    from training.memory import Work, model_without_weights, weight_bytes
     from training.methods import apply_compute, apply_method, build_classifier, load_own_state, parameter_counts
     from training.metrics import accuracy, classification_metrics, mean_loss
-    from training.micro_batch import print_forecast, settle
+    from training.micro_batch import base_memory, print_forecast, settle
     from training.optimizers import build_optimizer
     from training.plots import plot_curves
     from training.prefix import attach_prefix
@@ -96,14 +96,15 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     data = data_facts(inputs.splits, encoded, inputs.source) | {"labels": list(classes)}
 
     # Model, adapters and freezing.
-    base_memory, shape = resident(), (n, head.head_bias, head.head == "lm-token")
+    libraries = base_memory(args.compute, update)
+    shape = (n, head.head_bias, head.head == "lm-token")
     if args.compute.dry_run:
         model = model_without_weights(Classifier, inputs.config, args.model, *shape)
     else:
         model = build_classifier(inputs.model_folder, inputs.config, args.model, n, update.seed, *shape[1:])
     apply_method(model, args.method, update.seed, head.head_training)
     apply_compute(model, method, args.compute, accelerator.mixed_precision)
-    work = Work(model, update, accelerator, examples, [*validation, *test], base_memory, args.compute)
+    work = Work(model, update, accelerator, examples, [*validation, *test], libraries, args.compute)
     work = replace(work, weight_file=weight_bytes(inputs.model_folder), whole_model=method == "full")
     if args.compute.dry_run:
         print_forecast(work)

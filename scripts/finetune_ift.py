@@ -66,10 +66,10 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     from training.inference import answer, score_targets
     from training.launch import check_same, close_run, from_main, open_run, start
     from training.losses import token_loss
-    from training.memory import Work, model_without_weights, resident, weight_bytes
+    from training.memory import Work, model_without_weights, weight_bytes
     from training.methods import apply_compute, apply_method, build_language_model, load_own_state, parameter_counts
     from training.metrics import mean_loss, perplexities
-    from training.micro_batch import print_forecast, settle
+    from training.micro_batch import base_memory, print_forecast, settle
     from training.optimizers import build_optimizer
     from training.plots import plot_curves
     from training.prefix import attach_prefix
@@ -106,14 +106,14 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     prompts = [encode_prompt(e, longest, prompt.response_header) for e in questions if longest]
 
     # Model, adapters and freezing.
-    base_memory = resident()
+    libraries = base_memory(args.compute, update)
     if args.compute.dry_run:
         model = model_without_weights(LanguageModel, inputs.config, args.model)
     else:
         model = build_language_model(inputs.model_folder, inputs.config, args.model)
     apply_method(model, args.method, update.seed)
     apply_compute(model, method, args.compute, accelerator.mixed_precision)
-    work = Work(model, update, accelerator, examples, [*validation, *test], base_memory, args.compute)
+    work = Work(model, update, accelerator, examples, [*validation, *test], libraries, args.compute)
     work = replace(work, prompts=prompts, new_tokens=args.generation.new_tokens)
     work = replace(work, weight_file=weight_bytes(inputs.model_folder), whole_model=method == "full")
     if args.compute.dry_run:

@@ -9,7 +9,7 @@ import gc
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gpt2_scratch.attention import sequences
 from gpt2_scratch.config import GPT2Config
-from gpt2_scratch.generate import Sampling, generate
+from gpt2_scratch.generate import ROWS, Sampling, generate
 from gpt2_scratch.model import Classifier, Hidden, LanguageModel
 from gpt2_scratch.pretrained import hf_state, without_storage
 from lora import merge, unmerge
@@ -41,10 +41,9 @@ GAPS, BASE, FILE = "allocator's gaps", "libraries and data", "mapped weight file
 LATER = ("torch._dynamo", "evaluate", "sklearn.metrics", "torch.utils.tensorboard", "matplotlib.pyplot")
 # A CPU's kernels compile themselves and keep buffers: measured on updates of one text of 16 tokens.
 KERNELS = 20 * MIB
-GENERATED_ROWS = 32  # prompts that gpt2_scratch.generate takes at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Work:
     """What a run asks of one device. `model` before `prepare`, with or without storage, ready to train otherwise."""
 
@@ -53,7 +52,7 @@ class Work:
     accelerator: Accelerator
     train: Sequence[Encoded]
     held_out: Sequence[Encoded]
-    base: int  # bytes, `resident()` before there was a model
+    base: int  # bytes, `resident()` before there was a model; 0 where nothing is forecast
     compute: ComputeArgs = ComputeArgs()
     prompts: Sequence[list[int]] = ()  # that are answered
     new_tokens: int = 0
@@ -66,6 +65,16 @@ class Work:
         examples = [*self.train, *self.held_out]
         wanted = self.compute.cache_prefix is not None
         return contents(self.model, examples, self.accelerator.mixed_precision) if wanted else None
+
+    def batch(self, examples: Sequence[Encoded], device: torch.device) -> Batch:
+        """As training has it, but with zeros in place of what the prefix cache will hold."""
+        batch = collate([replace(e, hidden=None) for e in examples]).to(device)
+        held = self.prefix
+        if held is None:
+            return batch
+        rows = len(examples) if held.last_only else len(batch.tokens)
+        states = torch.zeros(rows, held.width, dtype=held.dtype, device=device)
+        return replace(batch, hidden=Hidden(states, held.blocks))
 
     @property
     def on_cpu(self) -> bool:
@@ -134,15 +143,6 @@ class Rehearsal:
                 with self.meter.counting("gradients"):
                     self.buckets = [torch.empty_like(p) for p in self.trained]
 
-    def batch(self, examples: Sequence[Encoded]) -> Batch:
-        batch = collate([replace(e, hidden=None) for e in examples]).to(self.device)
-        held = self.work.prefix
-        if held is None:
-            return batch
-        rows = len(examples) if held.last_only else len(batch.tokens)
-        states = torch.empty(rows, held.width, dtype=held.dtype, device=self.device)
-        return replace(batch, hidden=Hidden(states, held.blocks))
-
     def fill_prefix(self, examples: Sequence[Encoded]) -> None:
         """What training.prefix does with its first batch."""
         held = self.work.prefix
@@ -159,19 +159,19 @@ class Rehearsal:
     def evaluate(self, examples: Sequence[Encoded]) -> None:
         self.model.eval()
         with self.meter, torch.no_grad():
-            outputs_of(self.work.accelerator, self.model, self.batch(examples))
+            outputs_of(self.work.accelerator, self.model, self.work.batch(examples, self.device))
         self.model.train()
 
     def answer(self, prompts: list[list[int]]) -> None:
         with self.meter, self.work.accelerator.autocast():
             merge(self.model)
-            generate(self.model, prompts, self.work.new_tokens, Sampling(), GENERATED_ROWS)
+            generate(self.model, prompts, self.work.new_tokens, Sampling())
             unmerge(self.model)
 
     def update(self, micro_batches: Sequence[Sequence[Encoded]]) -> None:
         with self.meter:
             for examples in micro_batches:
-                loss_of(self.work.accelerator, self.model, self.batch(examples)).backward()
+                loss_of(self.work.accelerator, self.model, self.work.batch(examples, self.device)).backward()
             nn.utils.clip_grad_norm_(self.trained, 1.0)
             with self.meter.counting("optimizer"):
                 self.optimizer.step()
@@ -243,13 +243,14 @@ def evaluation_batches(examples: Sequence[Encoded], processes: int) -> list[list
     return [[examples[i] for i in batch] for batch in (*batches[:1], *batches[1:][-1:])]
 
 
+@cache
 def forecast(work: Work, micro_batch_size: int) -> Forecast:
-    """What the run needs with so many examples at a time."""
+    """What the run needs with so many examples at a time; takes seconds, once."""
     worst, average, accumulated = worst_micro_batches(work, micro_batch_size)
     evaluated = evaluation_batches(work.held_out, work.accelerator.num_processes)
     if isinstance(work.model, LanguageModel):
         evaluated = [[with_all_tokens_labelled(e) for e in batch] for batch in evaluated]
-    prompts = sorted(work.prompts, key=len)[-GENERATED_ROWS:]
+    prompts = sorted(work.prompts, key=len)[-ROWS:]
     twice = min(accumulated, 2)  # from the second micro-batch on there are gradients
 
     rehearsal = Rehearsal(work)

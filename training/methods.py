@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.precision import HALF
 from gpt2_scratch.pretrained import load_weights, without_storage
 from lora import Adapter, Spec, variant
 from training.args import BLOCK_TARGETS, MethodArgs, ModelArgs
@@ -130,7 +131,7 @@ def apply_compute(model: LanguageModel | Classifier, method: str, compute: Compu
     if compute.checkpoint_activations:
         model.transformer.checkpoint_blocks()
     if precision != "no" and method != "full":  # which saves the frozen blocks with those that train
-        hold_frozen(model.transformer.h, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+        hold_frozen(model.transformer.h, HALF[precision])
     if compute.compile is not None:
         require_compiler()
         model.transformer.compile_blocks(FILL if compute.compile == "filled" else None)

@@ -15,16 +15,21 @@ import torch
 from accelerate.utils import gather_object
 from accelerate.utils.memory import should_reduce_batch_size
 
-from gpt2_scratch.model import Hidden
 from training.args import UpdateArgs
-from training.batches import Encoded, collate
+from training.batches import Encoded
 from training.checkpoint import saved_flag
-from training.memory import MIB, Forecast, Work, forecast, loss_of, worst_micro_batches
+from training.compute_args import ComputeArgs
+from training.memory import MIB, Forecast, Work, forecast, loss_of, resident, worst_micro_batches
 
 SHARE = 0.9  # of the free memory that the forecast may ask for: it is right to within a tenth
 CGROUP = Path("/sys/fs/cgroup")  # limits of a container: version 2, then version 1
 LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 REMEDY = "add --checkpoint-activations, --mixed-precision bf16 or --last-blocks n, or lower --max-length"
+
+
+def base_memory(compute: ComputeArgs, update: UpdateArgs) -> int:
+    """Bytes before there is a model, where a forecast is asked for: finding out takes seconds. Else 0."""
+    return resident() if compute.dry_run or update.micro_batch_size == "auto" else 0
 
 
 def free_memory(device: torch.device) -> int:
@@ -77,12 +82,7 @@ def attempt(work: Work, micro_batches: Sequence[Sequence[Encoded]], reserve: int
             kept = torch.empty(reserve, dtype=torch.uint8, device=device)
             model.to(device).train()
             for examples in micro_batches:
-                batch = collate([replace(e, hidden=None) for e in examples]).to(device)
-                if (held := work.prefix) is not None:
-                    rows = len(examples) if held.last_only else len(batch.tokens)
-                    states = torch.zeros(rows, held.width, dtype=held.dtype, device=device)
-                    batch = replace(batch, hidden=Hidden(states, held.blocks))
-                loss_of(work.accelerator, model, batch).backward()
+                loss_of(work.accelerator, model, work.batch(examples, device)).backward()
             del kept
         except MemoryError:
             return False

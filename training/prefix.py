@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from gpt2_scratch.attention import sequences
 from gpt2_scratch.model import Classifier, Hidden, LanguageModel
+from gpt2_scratch.precision import HALF
 from training.batches import Encoded, inference_plan
 from training.cli import refuse
 from training.compute_args import ComputeArgs
@@ -33,7 +34,6 @@ from training.inference import TOKENS_PER_BATCH
 from training.run_folder import nearest
 
 VERSION = 1  # to be raised when blocks compute something else: older files are then not found any more
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}  # what is held in the compute precision; the rest in fp32
 MIB = 2**20
 
 
