@@ -30,7 +30,7 @@ def update_flops(
     first = config.blocks if method.method == "head" else first
     total, reached = 0, False  # whether what enters the next product depends on something trained
     for i in range(first if cached else 0, config.blocks):
-        adapted = method.lora_targets if i >= first and method.method == "lora" else ()
+        adapted = method.lora_targets if i >= first and method.adapts else ()
         weights_train = method.method == "full" and i >= first
         reached |= i >= first and method.method in ("full", "bitfit")  # the norm in front of the first matrix
         last_only = classifies and i == config.blocks - 1

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -16,14 +16,14 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.precision import HALF
 from gpt2_scratch.pretrained import without_storage
-from training.args import MethodArgs
+from training.args import MethodArgs, ModelArgs, UpdateArgs
 from training.batches import Batch, Encoded, collate
 from training.compute_args import ComputeArgs
 from training.files import write_json
 from training.inference import classify, score_targets
 from training.launch import start
 from training.losses import class_loss, token_loss
-from training.methods import apply_compute, apply_method
+from training.methods import apply_compute, apply_method, build_classifier, build_language_model
 from training.optimizers import build_optimizer
 from training.prefix import attach_prefix
 from training.results import environment, peak_memory_mib
@@ -56,16 +56,32 @@ def random_model(work: Work) -> Classifier | LanguageModel:
     return model
 
 
-class Training:
-    """A model about to be trained, and what the scripts do with it in a step."""
+def read_model(work: Work, folder: Path, base_bits: Literal[4, 8] | None) -> Classifier | LanguageModel:
+    """The weights in `folder`, of this size, as the scripts read them."""
+    model = ModelArgs(base_bits=base_bits)
+    if work.task == "cls":
+        return build_classifier(folder, work.config, model, len(CLASSES), 0)
+    return build_language_model(folder, work.config, model)
 
-    def __init__(self, work: Work, method: MethodArgs, compute: ComputeArgs) -> None:
+
+class Training:
+    """A model about to be trained, and what the scripts do with it in a step. `model`: random weights if None."""
+
+    def __init__(
+        self,
+        work: Work,
+        method: MethodArgs,
+        compute: ComputeArgs,
+        model: Classifier | LanguageModel | None = None,
+        update: UpdateArgs | None = None,
+    ) -> None:
         self.compute = compute
         self.accelerator, _ = start(compute, Path("runs"), False)
-        self.model = random_model(work)
+        self.model = random_model(work) if model is None else model
         apply_method(self.model, method, 0)
         apply_compute(self.model, method.method, compute, self.accelerator.mixed_precision)
-        optimizer = build_optimizer(self.model, work.update, scaled=self.accelerator.scaler is not None)
+        scaled = self.accelerator.scaler is not None
+        optimizer = build_optimizer(self.model, update or work.update, scaled=scaled)
         self.prepared, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         self.steps = 0
 

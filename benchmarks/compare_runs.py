@@ -2,58 +2,97 @@
 
     python benchmarks/compare_runs.py runs/mail/lora-* runs/mail/full-*
 
-Runs of one method make up a row. Each row is compared with the first by the paired bootstrap, Holm adjusted.
+Runs of one method make up a row. Each row is compared with the first by the paired bootstrap, Holm adjusted. Forgetting
+is the loss on general text after training minus before, with its interval over pieces of text, averaged over seeds.
 """
 
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from training.run_folder import RESULTS
 from training.statistics import bootstrap_mean, detectable_difference, holm, paired_bootstrap
 
-
-def scores(run: Path) -> dict[int, bool]:
-    lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
-    return {line["id"]: line["label"] == line["prediction"] for line in lines}
+COLUMNS = ["method", "accuracy, 95% interval", "sd", "seeds", "p, against the first", "forgetting, nats", "trained"]
+COLUMNS += ["train s", "peak MiB"]
 
 
-def title(results: dict[str, Any]) -> str:
-    args = results["args"]
-    return f"{args['method']}" + (f" rank {args['lora_rank']}" if args["method"] == "lora" else "")
+def results_of(run: Path) -> dict[str, Any]:
+    """results.json; a run of another program (benchmarks/tfidf.py) may have none."""
+    path = run / RESULTS
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
-def main(runs: list[Path]) -> None:
+def title(run: Path) -> str:
+    args = results_of(run).get("args")
+    if args is None:
+        return run.name
+    ranked = args["method"] not in ("full", "bitfit", "head")
+    return f"{args['method']}" + (f" rank {args['lora_rank']}" if ranked else "")
+
+
+def accuracies(runs: Sequence[Path]) -> np.ndarray:
+    """(runs, n): whether each test example was right. Raises ValueError when the examples are not the same."""
+    found = []
+    for run in runs:
+        lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+        found.append({line["id"]: float(line["label"] == line["prediction"]) for line in lines})
+    ids = sorted(found[0])
+    if any(sorted(right) != ids for right in found):
+        raise ValueError("the runs were not tested on the same examples")
+    return np.array([[right[i] for i in ids] for right in found])
+
+
+def forgetting(runs: Sequence[Path]) -> tuple[float, float, float] | None:
+    """Difference of the loss on general text, low and high, averaged over seeds; None where it was not measured."""
+    found = [results_of(run).get("forgetting", {}).get("difference") for run in runs]
+    if None in found:
+        return None
+    value, low, high = (float(np.mean([f[name] for f in found])) for name in ("value", "low", "high"))
+    return value, low, high
+
+
+def mean_of(runs: Sequence[Path], *path: str) -> str:
+    """A number of results.json averaged over the runs that have one."""
+    found = []
+    for run in runs:
+        value: Any = results_of(run)
+        for name in path:
+            value = value.get(name, {})
+        found += [value] if value != {} else []
+    return f"{np.mean(found):,.0f}" if found else ""
+
+
+def compare(runs: Sequence[Path]) -> None:
+    """Prints the table."""
     rows: dict[str, list[Path]] = defaultdict(list)
     for run in runs:
-        path = run / "results.json"
-        rows[title(json.loads(path.read_text())) if path.exists() else run.name].append(run)
-    right = {run: scores(run) for run in runs}
-    ids = sorted(right[runs[0]])
-    if any(sorted(found) != ids for found in right.values()):
-        sys.exit("error: the runs were not tested on the same examples")
-    table = {name: np.array([[right[run][i] for i in ids] for run in group], float) for name, group in rows.items()}
-    reference = next(iter(table.values()))
-    others = list(table)[1:]
+        rows[title(run)].append(run)
+    right = accuracies(runs)
+    table = {name: right[[runs.index(run) for run in group]] for name, group in rows.items()}
+    reference, others = next(iter(table.values())), list(table)[1:]
     p_values = holm([paired_bootstrap(table[name], reference).p for name in others])
-    print("| method | accuracy, 95% interval | sd | seeds | p, against the first | trained | train s | peak MiB |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     for name, values in table.items():
         value, low, high, n = bootstrap_mean(values.mean(0))
         spread = f"{values.mean(1).std(ddof=1):.4f}" if len(values) > 1 else ""
         p = f"{p_values[others.index(name)]:.4f}" if name in others else ""
-        cost = [json.loads(f.read_text()) for run in rows[name] if (f := run / "results.json").exists()]
-        trained = f"{cost[0]['parameters']['trainable']:,}" if cost else ""
-        seconds = f"{np.mean([c['seconds']['train'] for c in cost]):.0f}" if cost else ""
-        memory = f"{np.mean([c['peak_memory_mib'] for c in cost]):.0f}" if cost else ""
-        accuracy = f"{value:.4f} [{low:.4f}, {high:.4f}]"
-        print(f"| {' | '.join([name, accuracy, spread, str(len(values)), p, trained, seconds, memory])} |")
+        lost = forgetting(rows[name])
+        cells = [name, f"{value:.4f} [{low:.4f}, {high:.4f}]", spread, str(len(values)), p]
+        cells += ["" if lost is None else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*lost)]
+        cells += [mean_of(rows[name], *path) for path in (("parameters", "trainable"), ("seconds", "train"))]
+        print(f"| {' | '.join([*cells, mean_of(rows[name], 'peak_memory_mib')])} |")
     smallest = max((detectable_difference(table[name], reference, len(others)) for name in others), default=0.0)
     print(f"\nn = {n:,} test examples; a difference of {smallest:.4f} would have been found in four of five tries")
 
 
 if __name__ == "__main__":
-    main([Path(word) for word in sys.argv[1:]])
+    try:
+        compare([Path(word) for word in sys.argv[1:]])
+    except ValueError as error:
+        sys.exit(f"error: {error}")

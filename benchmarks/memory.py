@@ -73,6 +73,14 @@ class Args:
     """as in scripts/finetune_cls.py"""
     cache_prefix: Literal["memory"] | None = None
     """as in scripts/finetune_cls.py"""
+    weights: Path | None = None
+    """folder that the base model is read from, of the size --model; None: random weights, made in memory"""
+    base_bits: Literal[4, 8] | None = None
+    """as in scripts/finetune_cls.py; needs --weights"""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """as in scripts/finetune_cls.py"""
+    at_most: float | None = None
+    """GiB: what is forecast to need more is not run; None: everything is"""
     alone: bool = False
     """measure what the flags describe; else all rows of the table, whatever they say"""
     json: Path | None = None
@@ -92,10 +100,19 @@ class Args:
     def update(self) -> UpdateArgs:
         work = self.work
         micro = self.micro_batch_size or work.batch_size
-        return UpdateArgs(batch_size=work.batch_size, micro_batch_size=micro, max_steps=work.steps)
+        return UpdateArgs(
+            batch_size=work.batch_size, micro_batch_size=micro, max_steps=work.steps, optimizer=self.optimizer
+        )
+
+    @property
+    def model(self) -> ModelArgs:
+        return ModelArgs(self.work.model, base_bits=self.base_bits)
 
     def problems(self) -> list[str]:
-        return at_least(self, 1, "micro_batch_size")
+        found = at_least(self, 1, "micro_batch_size") + self.model.problems()
+        if self.base_bits is not None and self.weights is None:
+            found.append(f"--base-bits {self.base_bits}: needs --weights, a model is quantised while it is read")
+        return found
 
 
 def main(args: Args) -> None:
@@ -125,7 +142,7 @@ def in_a_fork(work: Callable[[], Any]) -> Any:
 
 def measure(args: Args) -> None:
     work, method = args.work, args.method
-    refuse(work.problems_with(method) + args.compute.prefix_problems(method, ModelArgs(), work.config))
+    refuse(work.problems_with(method) + args.compute.prefix_problems(method, args.model, work.config))
 
     # Imported here because they take seconds: whatever can be refused without them has been.
     from _steps import report, use_device
@@ -135,13 +152,15 @@ def measure(args: Args) -> None:
     use_device(work)
     accelerator, _ = start(args.compute, Path("runs"), False)
     train = [example for batch in batches(work) for example in batch]
-    base = resident()
+    base = resident(args.base_bits is not None or args.optimizer == "adamw8bit")
     forecast = in_a_fork(lambda: forecast_parts(args, accelerator, train, base))
-    peak = measured_peak(args, train)
     numbers = {name: count / MIB for name, count in forecast.items()}
     total, base_mib = sum(numbers.values()), base / MIB
-    numbers |= {"forecast": total, "measured": peak / MIB, "ratio": total / (peak / MIB), "base": base_mib}
-    numbers["ratio_without_base"] = (total - base_mib) / (peak / MIB - base_mib)
+    numbers |= {"forecast": total, "base": base_mib}
+    if args.at_most is None or total <= 1024 * args.at_most:
+        peak = measured_peak(args, train) / MIB
+        numbers |= {"measured": peak, "ratio": total / peak}
+        numbers["ratio_without_base"] = (total - base_mib) / (peak - base_mib)
     report(numbers, args.json)
 
 
@@ -152,10 +171,10 @@ def forecast_parts(args: Args, accelerator: Any, train: "list[Encoded]", base: i
     from training.methods import apply_compute, apply_method
 
     kind: Any = (Classifier, len(CLASSES)) if args.work.task == "cls" else (LanguageModel,)
-    model = memory.model_without_weights(kind[0], args.work.config, ModelArgs(), *kind[1:])
+    model = memory.model_without_weights(kind[0], args.work.config, args.model, *kind[1:])
     apply_method(model, args.method, 0)
     apply_compute(model, args.method.method, args.compute, accelerator.mixed_precision)
-    work = memory.Work(model, args.update, accelerator, train, train, base, args.compute)
+    work = memory.Work(model, args.update, accelerator, train, train, base, args.compute, from_file=args.weights is not None)
     return memory.forecast(work, args.micro_batch_size or args.work.batch_size).parts
 
 
@@ -163,14 +182,15 @@ def measured_peak(args: Args, train: "list[Encoded]") -> int:
     """Bytes: the largest resident set from here on, or the peak of a GPU's allocator."""
     import torch
 
-    from _steps import CLIP, LEARNING_RATE, Training
+    from _steps import CLIP, LEARNING_RATE, Training, read_model
     from training.batches import Plan, collate, with_all_tokens_labelled
     from training.results import peak_memory_mib
     from training.update import accumulate, apply_update
 
     if args.work.device == "cpu" or not torch.cuda.is_available():
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of reading the data (man 5 proc)
-    training = Training(args.work, args.method, args.compute)
+    model = read_model(args.work, args.weights, args.base_bits) if args.weights else None
+    training = Training(args.work, args.method, args.compute, model, args.update)
     plan = Plan(train, args.update, 1)
     (train,) = training.with_prefix([train])
     evaluated = [with_all_tokens_labelled(e) for e in train] if args.work.task == "ift" else train

@@ -11,15 +11,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from gpt2_scratch.precision import at_least_fp32
 
 LOGIT_ROWS = 1024  # labelled tokens whose V logits exist at one time: 1024 * 50257 * 4 bytes = 206 MB
 
 
+class SomeRows(nn.Module):
+    """A head of some tokens of the vocabulary: their rows (K, C) of another head's matrix, which get the gradients, and
+    what is added to each logit (K,)."""
+
+    def __init__(self, rows: Tensor, added: Tensor) -> None:
+        super().__init__()
+        self.rows, self.added = rows, added
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(M, C) -> (M, K)"""
+        return F.linear(hidden, self.rows, self.added)
+
+
 def label_log_probabilities(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
     """log p(label) of M tokens from their hidden states (M, C), `labels` (M,) -> (M,)."""
-    trained = [p for p in head.parameters() if p.requires_grad]
+    tensors = [head.rows] if isinstance(head, SomeRows) else head.parameters()
+    trained = [tensor for tensor in tensors if tensor.requires_grad]
     if torch.is_grad_enabled() and (hidden.requires_grad or trained):
         return _LabelLogProbabilities.apply(head, hidden, labels, *trained)
     chunks = zip(hidden.split(LOGIT_ROWS), labels.split(LOGIT_ROWS), strict=True)

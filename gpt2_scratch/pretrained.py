@@ -6,6 +6,7 @@ Every key of a file must find its tensor and every tensor its key, with equal sh
 import hashlib
 import json
 import shutil
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,15 +39,17 @@ def without_storage(build: Any, *args: Any, **kwargs: Any) -> Any:
         return build(*args, **kwargs)
 
 
-def load_weights(model: LanguageModel | Classifier, folder: Path) -> None:
+def load_weights(
+    model: LanguageModel | Classifier, folder: Path, elsewhere: Mapping[str, Callable[[Tensor], None]] | None = None
+) -> None:
     """Reads `folder` into `model` (built by `without_storage` or not), as fp32.
 
     A class head that the file does not have is the caller's to initialise; an LM head in the file is dropped when
     `model` classifies (unless it scores with an untied one), and must equal the embedding when `model` ties it.
+    `elsewhere`: who takes the tensor of that name in place of `model`, of which the parameter stays without storage.
     """
-    if any(p.is_meta for p in model.parameters()):
-        model.to_empty(device="cpu")
-        model.tie()
+    elsewhere = elsewhere or {}
+    _give_storage(model, elsewhere)
     wanted: dict[str, Tensor] = dict(model.named_parameters())
     if isinstance(model, LanguageModel) and model.config.tied_head:
         wanted["lm_head.weight"] = model.lm_head.weight  # listed once under its first name only
@@ -69,7 +72,7 @@ def load_weights(model: LanguageModel | Classifier, folder: Path) -> None:
                 problems.append("lm_head.weight differs from wte.weight although config.json ties them")
         elif name != "lm_head.weight" or not model.config.tied_head:
             with torch.no_grad():
-                target.copy_(tensor)
+                elsewhere.get(name, target.copy_)(tensor)
             found.add(name)
     optional = {"lm_head.weight"} if model.config.tied_head else set()
     optional |= {name for name in wanted if name.startswith("score.") and not scores_with_lm_head}
@@ -79,14 +82,38 @@ def load_weights(model: LanguageModel | Classifier, folder: Path) -> None:
         raise ValueError(f"weights in {folder} do not fit this model: {shown}")
 
 
-def _tensors(folder: Path) -> Any:
-    """(key, tensor) of the weight file, `wte.weight` first so that a tied head can be compared with it."""
+def _give_storage(model: LanguageModel | Classifier, elsewhere: Mapping[str, Any]) -> None:
+    without = [(name, p) for name, p in model.named_parameters() if p.is_meta and name not in elsewhere]
+    for name, parameter in without:
+        path, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(path), leaf, nn.Parameter(torch.empty_like(parameter, device="cpu")))
+    if without:
+        model.tie()
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """(key, tensor) of the weight file, `wte.weight` first so that a tied head can be compared with it.
+
+    The file is mapped anew for each, because what has been read of a mapped file counts until it is closed.
+    """
+    path = folder / "model.safetensors"
     try:
-        with safe_open(folder / "model.safetensors", "pt") as file:
-            for key in sorted(file.keys(), key=lambda key: not key.endswith("wte.weight")):
-                yield key, file.get_tensor(key)
+        with safe_open(path, "pt") as file:
+            keys = sorted(file.keys(), key=lambda key: not key.endswith("wte.weight"))
+        for key in keys:
+            with safe_open(path, "pt") as file:
+                tensor = file.get_tensor(key)
+            yield key, tensor
     except SafetensorError as error:
         raise ValueError(f"{folder / 'model.safetensors'} is damaged ({error}); copy or download it again") from error
+
+
+def read_weight(folder: Path, name: str) -> Tensor:
+    """The tensor that `load_weights` puts at `name` (transformer.h.0.mlp.c_fc.weight), once more, in fp32."""
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        key = name if name in file.keys() else name.removeprefix("transformer.")  # noqa: SIM118 - not a dict
+        tensor = file.get_tensor(key)
+    return (tensor.t() if name.endswith(TRANSPOSED) else tensor).to(torch.float32, copy=True)
 
 
 def hf_state(model: nn.Module) -> dict[str, Tensor]:
@@ -97,18 +124,22 @@ def hf_state(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def save_pretrained(model: LanguageModel | Classifier, folder: Path, **more: Any) -> None:
+def save_pretrained(
+    model: LanguageModel | Classifier, folder: Path, dtype: torch.dtype = torch.float32, **more: Any
+) -> None:
     """Writes config.json, model.safetensors and the tokenizer's two files; transformers loads the folder as it is.
 
-    `more` goes into config.json (for example `id2label`). Raises OSError when there is no room.
+    `dtype` of the saved tensors; `more` goes into config.json (for example `id2label`). Raises OSError when there is no
+    room.
     """
     folder.mkdir(parents=True, exist_ok=True)
     architecture = "GPT2LMHeadModel" if isinstance(model, LanguageModel) else "GPT2ForSequenceClassification"
     try:
-        save_file(hf_state(model), folder / "model.safetensors", metadata={"format": "pt"})
+        state = {name: tensor.to(dtype) for name, tensor in hf_state(model).items()}
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     except SafetensorError as error:
         raise OSError(str(error)) from error
-    settings = to_hf(model.config, architecture, pad_token_id=50256, **more)
+    settings = to_hf(model.config, architecture, pad_token_id=50256, dtype=str(dtype).removeprefix("torch."), **more)
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
     shutil.copyfile(ASSETS / "encoder.json", folder / "vocab.json")
     shutil.copyfile(ASSETS / "vocab.bpe", folder / "merges.txt")

@@ -2,15 +2,21 @@
 
 Every parameter of an adapter outside `.linear` is trained; fixed factors are persistent buffers; both are saved.
 A fused matrix (queries, keys and values in one) counts as `parts` stacked outputs; `active` names those with an update.
-Letters: N tokens, R rank, P active parts.
+Letters: N tokens, R rank, P active parts, W the frozen matrix, W' the one that the adapter makes of it.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lora._frozen import dense, is_plain, shape, with_matrix
+from lora._low_rank_linear import add_low_rank, low_rank_linear
+from lora._quantised import QuantisedLinear
 
 # How the update is scaled, from (alpha, rank). `paper` is what the report's authors ran.
 SCALINGS: dict[str, Callable[[float, int], float]] = {
@@ -29,41 +35,83 @@ INITS: dict[str, Callable[[int, int], float]] = {
 
 @dataclass(frozen=True)
 class Spec:
-    """What all adapters of one model share. `rank` >= 1; `alpha` is divided as `scaling` says."""
+    """How one adapter is made. `rank` >= 1; `alpha` is divided as `scaling` says; `init` is one of INITS, or loftq with
+    method lora; `dropout`: probability, on what A multiplies."""
 
     rank: int
     alpha: float = 16.0
     scaling: str = "standard"
     init: str = "standard"
+    dropout: float = 0.0
 
     @property
     def scale(self) -> float:
         return SCALINGS[self.scaling](self.alpha, self.rank)
 
 
-class Adapter(nn.Module):
-    """A frozen linear layer and what trains beside it. A variant has `add_factors`, `adapted` and `merged_weight`."""
+class Factors(NamedTuple):
+    """An update in numbers. Without a magnitude W' = W + scale * B^T A in the rows of each active part; with one, each
+    of these rows is then stretched to the length that `magnitude` gives (DoRA)."""
 
+    A: Tensor  # (P R, in)
+    B: Tensor  # (P, R, out / parts)
     scale: float
+    magnitude: Tensor | None = None  # (out,)
+
+    def product(self) -> Tensor:
+        """scale * B^T A: (P, out / parts, in), at least in fp32."""
+        wide = torch.promote_types(self.B.dtype, torch.float32)
+        active, rank, _ = self.B.shape
+        return self.scale * self.B.to(wide).transpose(1, 2) @ self.A.to(wide).unflatten(0, (active, rank))
+
+
+class LowRank(nn.Module):
+    """The factors of P updates side by side: A (P R, in) and B (P, R, out / parts); those not in `trains` are fixed."""
+
+    A: Tensor
+    B: Tensor
+
+    def __init__(self, a: Tensor, b: Tensor, trains: str = "AB") -> None:
+        super().__init__()
+        for name, tensor in (("A", a), ("B", b)):
+            if name in trains:
+                self.register_parameter(name, nn.Parameter(tensor))
+            else:
+                self.register_buffer(name, tensor)
+
+
+class Adapter(nn.Module):
+    """A frozen layer and what trains beside it. A variant has `add_factors`, `adapted` and `factors`; the factors that
+    it trains are in `low_rank`."""
+
+    linear: Any  # an nn.Linear, or a layer that _frozen.py knows
+    low_rank: LowRank
+    strength = 1.0  # t: the layer computes W + t * (W' - W); is not saved
 
     def __init__(
         self,
-        linear: nn.Linear,
+        linear: nn.Module,
         spec: Spec,
         parts: int = 1,
         active: tuple[int, ...] = (0,),
         generator: torch.Generator | None = None,
+        original: Tensor | None = None,
     ) -> None:
+        """`original` (out, in): the matrix before `linear` was quantised, for an `init` that makes up for it."""
         super().__init__()
-        assert linear.out_features % parts == 0, f"{linear.out_features} outputs do not split into {parts} parts"
+        outputs = shape(linear)[0]
+        assert outputs % parts == 0, f"{outputs} outputs do not split into {parts} parts"
         assert active == tuple(sorted(set(active))) and active and active[-1] < parts, f"parts {active} of {parts}"
         assert spec.rank >= 1, f"rank {spec.rank}"  # no upper bound: the report's class heads of 2 rows have rank 16
         self.linear = linear.requires_grad_(False)
-        self.parts, self.active, self.scale = parts, active, spec.scale
+        self.parts, self.active, self.scale, self.dropout = parts, active, spec.scale, spec.dropout
         # In a tuple, else the frozen matrix would count as one of ours to train.
-        self._set_aside: tuple[Tensor, ...] = ()
-        with linear.weight.device:
+        self._set_aside: tuple[nn.Module, ...] = ()
+        device = next(linear.parameters()).device
+        self.original = None if original is None else original.detach().to(device)
+        with device:
             self.add_factors(spec, generator)
+        del self.original
 
     @property
     def merged(self) -> bool:
@@ -74,48 +122,73 @@ class Adapter(nn.Module):
         raise NotImplementedError
 
     def adapted(self, x: Tensor) -> Tensor:
-        """What the layer with its adapter makes of x: (N, in) -> (N, out)."""
+        """What the layer with its adapter at strength 1 makes of x: (N, in) -> (N, out)."""
         raise NotImplementedError
 
-    def merged_weight(self) -> Tensor:
-        """(out, in): the one matrix that does the same as the layer with its adapter, computed in fp32."""
+    def factors(self) -> Factors:
+        """The whole update against the untouched frozen matrix, at strength 1."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x) if self.merged else self.adapted(x)
+        if self.merged:
+            return self.linear(x)
+        if self.strength == 1:
+            return self.adapted(x)
+        y = self.linear(x)
+        return y + self.strength * (self.adapted(x) - y)
+
+    def with_low_rank(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """W x + bias + scale * B^T A dropout(x), the last in the active parts alone: (N, in) -> (N, out)."""
+        if is_plain(self.linear) and not (self.training and self.dropout):
+            return low_rank_linear(x, self.linear.weight, self.linear.bias, a, b, self.scale, self.active)
+        dropped = F.dropout(x, self.dropout, self.training)
+        return add_low_rank(self.linear(x), dropped, a, b, self.scale, self.active)
+
+    def active_rows(self, matrix: Tensor) -> Tensor:
+        """(out, in) -> (P, out / parts, in): the rows of each active part, a copy."""
+        return matrix.unflatten(0, (self.parts, -1))[list(self.active)]
+
+    @torch.no_grad()
+    def update(self) -> Tensor:
+        """(out, in): W' - W, at least in fp32."""
+        factors = self.factors()
+        change = factors.product()  # (P, out / parts, in)
+        if factors.magnitude is not None:
+            rows = self.active_rows(dense(self.linear))
+            length = self.active_rows(factors.magnitude[:, None])  # (P, out / parts, 1)
+            direction = rows + change
+            change = length / torch.linalg.vector_norm(direction, dim=2, keepdim=True) * direction - rows
+        update = change.new_zeros(self.parts, *change.shape[1:])
+        update[list(self.active)] = change
+        return update.flatten(0, 1)
+
+    def merged_weight(self) -> Tensor:
+        """(out, in): the one matrix that does the same as the layer with its adapter, at least in fp32."""
+        return dense(self.linear) + self.strength * self.update()
 
     def merge(self) -> None:
-        """Puts `merged_weight` in the layer's place; doing it twice changes nothing.
+        """Puts a layer with `merged_weight` in the frozen one's place; doing it twice changes nothing.
 
-        The frozen matrix itself is not touched: one shared with another layer (a tied embedding) keeps its values.
+        The frozen layer itself is not touched: a matrix shared with another layer (a tied embedding) keeps its values.
         """
         if not self.merged:
-            frozen = self.linear.weight
-            with torch.no_grad():
-                self.linear.weight = nn.Parameter(self.merged_weight().to(frozen.dtype), requires_grad=False)
+            frozen = self.linear
+            self.linear = with_matrix(frozen, self.merged_weight())
             self._set_aside = (frozen,)
 
     def unmerge(self) -> None:
-        """Puts the frozen matrix back, bit for bit."""
+        """Puts the frozen layer back, bit for bit."""
         if self.merged:
-            self.linear.weight = self._set_aside[0]
+            (self.linear,) = self._set_aside
             self._set_aside = ()
 
 
-class LowRank(nn.Module):
-    """The factors of P updates side by side: A (P R, in), B (P, R, out / parts) and zero at first."""
-
-    def __init__(self, inputs: int, outputs: int, active: int, rank: int, bound: float, g: torch.Generator | None):
-        super().__init__()
-        self.A = nn.Parameter(torch.empty(active * rank, inputs))
-        self.B = nn.Parameter(torch.zeros(active, rank, outputs))
-        with torch.no_grad():
-            self.A.uniform_(-bound, bound, generator=g)
-
-    def product(self) -> Tensor:
-        """(P, out / parts, in) in fp32."""
-        active, rank, _ = self.B.shape
-        return self.B.float().transpose(1, 2) @ self.A.float().unflatten(0, (active, rank))
+def random_factors(adapter: Adapter, spec: Spec, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """A (P R, in) uniform as `spec.init` says, B (P, R, out / parts) zero: the update starts at zero."""
+    outputs, inputs = shape(adapter.linear)
+    bound, active = INITS[spec.init](inputs, spec.rank), len(adapter.active)
+    a = torch.empty(active * spec.rank, inputs).uniform_(-bound, bound, generator=generator)
+    return a, torch.zeros(active, spec.rank, outputs // adapter.parts)
 
 
 def adapters(model: nn.Module) -> Iterator[tuple[str, Adapter]]:
@@ -123,9 +196,23 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, Adapter]]:
     return ((name, module) for name, module in model.named_modules() if isinstance(module, Adapter))
 
 
-def merge(model: nn.Module) -> None:
+def b_factors(model: nn.Module) -> list[nn.Parameter]:
+    """The B of every adapter in `model`, which LoRA+ trains faster than the rest."""
+    return [b for _, adapter in adapters(model) if isinstance(b := adapter.low_rank.B, nn.Parameter)]
+
+
+def set_strength(model: nn.Module, strength: float) -> None:
+    """How much of every adapter in `model` counts: 0 is the base model exactly, 1 the adapter as it was trained."""
     for _, adapter in adapters(model):
-        adapter.merge()
+        assert not adapter.merged, "unmerge first: what is merged keeps the strength it was merged with"
+        adapter.strength = strength
+
+
+def merge(model: nn.Module, dequantise: bool = True) -> None:
+    """`dequantise`: merge what stands beside a quantised layer too, which takes the memory of a plain one."""
+    for _, adapter in adapters(model):
+        if dequantise or not isinstance(adapter.linear, QuantisedLinear):
+            adapter.merge()
 
 
 def unmerge(model: nn.Module) -> None:

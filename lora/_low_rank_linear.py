@@ -13,7 +13,10 @@ from torch.nn import functional as F
 
 
 class LowRankLinear(torch.autograd.Function):
-    """y = x weight^T + bias, and scale * x A_p^T B_p on top in the columns of each active part p."""
+    """y = x weight^T + bias, and scale * x A_p^T B_p on top in the columns of each active part p.
+
+    x is kept for the backward pass only if A or the weight gets a gradient.
+    """
 
     @staticmethod
     def forward(
@@ -30,7 +33,8 @@ class LowRankLinear(torch.autograd.Function):
         inner = F.linear(x, a).mul_(scale)  # (N, P R)
         for columns, thin, up in zip(_parts(y, active, b), inner.chunk(len(active), 1), b, strict=True):
             columns.addmm_(thin, up)  # (N, W)
-        ctx.save_for_backward(x, weight, a, b, inner)
+        _, for_weight, _, for_a, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(x if for_weight or for_a else None, weight, a, b, inner)
         ctx.scale, ctx.active = scale, active
         return y
 
@@ -44,7 +48,8 @@ class LowRankLinear(torch.autograd.Function):
         for_x = (gradient @ weight).addmm_(thin, a) if ctx.needs_input_grad[0] else None
         for_weight = gradient.t() @ x if ctx.needs_input_grad[1] else None
         for_bias = gradient.sum(0) if ctx.needs_input_grad[2] else None
-        return for_x, for_weight, for_bias, thin.t() @ x, for_b, None, None
+        for_a = thin.t() @ x if ctx.needs_input_grad[3] else None
+        return for_x, for_weight, for_bias, for_a, for_b, None, None
 
 
 def _parts(y: Tensor, active: tuple[int, ...], b: Tensor) -> list[Tensor]:
@@ -65,3 +70,11 @@ def low_rank_linear(
         with torch.autocast(kind, enabled=False):
             return LowRankLinear.apply(x, weight, bias, a, b, scale, active)
     return LowRankLinear.apply(x, weight, bias, a, b, scale, active)
+
+
+def add_low_rank(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, active: tuple[int, ...]) -> Tensor:
+    """y (N, out) of any layer and scale * x A_p^T B_p on top in the columns of each active part p, by autograd."""
+    columns = list(y.split(b.shape[2], 1))
+    for part, thin, up in zip(active, F.linear(x, a).chunk(len(active), 1), b, strict=True):
+        columns[part] = columns[part] + scale * (thin @ up)  # (N, W)
+    return torch.cat(columns, 1)

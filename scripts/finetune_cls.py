@@ -15,6 +15,7 @@ from tasks import Classification
 from training.args import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fit_problems
 from training.cli import refuse, resolved, run
 from training.compute_args import ComputeArgs
+from training.forgetting_args import ForgettingArgs
 from training.run_folder import check_folder, default_folder
 from training.sources import Inputs, find_inputs
 from training.task_args import HeadArgs, TextArgs
@@ -22,6 +23,7 @@ from training.task_args import HeadArgs, TextArgs
 OFFLINE = "accelerate launch scripts/finetune_cls.py --dataset spamassassin --model gpt2-nano"
 # Peak learning rate at width 192 and epochs of each method, chosen on validation mail: README, "Defaults".
 DEFAULTS = {"lora": (2e-3, 2.0), "full": (5e-4, 2.0), "bitfit": (5e-3, 2.0), "head": (1e-2, 2.0)}
+DEFAULTS |= dict.fromkeys(("dora", "pissa", "olora", "lora-fa"), DEFAULTS["lora"])
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,12 @@ class Args:
     method: MethodArgs
     update: UpdateArgs
     compute: ComputeArgs
+    forgetting: ForgettingArgs
     run: RunArgs
 
 
 def main(args: Args) -> None:
-    refuse(args.head.problems_with(args.method, args.model))
+    refuse(args.head.problems_with(args.method, args.model) + args.forgetting.problems_with(args.method))
     data, model = args.data, args.model.model
     inputs = find_inputs(data, model, lambda: args.text.task(data.dataset, data.data), OFFLINE)
     problems = fit_problems(args.method, args.model, inputs.config, data) + args.text.problems_with(inputs.config)
@@ -56,20 +59,21 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.batches import Batch, Plan, collate, encode_labelled
     from training.checkpoint import Training, load_checkpoint, save_checkpoint
     from training.files import write_lines
+    from training.forgetting import forgetting, general_losses, general_text
     from training.inference import classify
     from training.launch import check_same, close_run, from_main, open_run, start
     from training.losses import class_loss
-    from training.memory import Work, model_without_weights, weight_bytes
+    from training.memory import Work, model_without_weights
     from training.methods import apply_compute, apply_method, build_classifier, load_own_state, parameter_counts
     from training.metrics import accuracy, classification_metrics, mean_loss
     from training.micro_batch import base_memory, print_forecast, settle
     from training.optimizers import build_optimizer
-    from training.plots import plot_curves
+    from training.plots import plot_curves, plot_forgetting
     from training.prefix import attach_prefix
     from training.progress import ProgressLine
     from training.record import Record, intervals
     from training.results import environment, measured, write_results
-    from training.saved import read_best, save_best
+    from training.saved import read_best, save_adapter, save_best
     from training.schedule import build_schedule
     from training.summary import data_facts, name_of, print_facts, print_outcome
     from training.update import accumulate, apply_update
@@ -92,20 +96,22 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     examples, validation, test = encoded.values()
     held_out = args.run.evaluated(validation, update.batch_size)
     steps = update.steps(len(examples))
+    refuse(args.forgetting.curve_problems([*validation, *test]))
+    general = general_text(args.forgetting, inputs.model_folder, inputs.config)
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)
     data = data_facts(inputs.splits, encoded, inputs.source) | {"labels": list(classes)}
 
     # Model, adapters and freezing.
-    libraries = base_memory(args.compute, update)
+    libraries = base_memory(args.compute, update, args.model)
     shape = (n, head.head_bias, head.head == "lm-token")
     if args.compute.dry_run:
         model = model_without_weights(Classifier, inputs.config, args.model, *shape)
     else:
         model = build_classifier(inputs.model_folder, inputs.config, args.model, n, update.seed, *shape[1:])
-    apply_method(model, args.method, update.seed, head.head_training)
+    apply_method(model, args.method, update.seed, head.head_training, inputs.model_folder)
     apply_compute(model, method, args.compute, accelerator.mixed_precision)
     work = Work(model, update, accelerator, examples, [*validation, *test], libraries, args.compute)
-    work = replace(work, weight_file=weight_bytes(inputs.model_folder), whole_model=method == "full")
+    work = replace(work, from_file=True, whole_model=method == "full", general=general)
     if args.compute.dry_run:
         print_forecast(work)
         return
@@ -118,22 +124,27 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
         print_facts(data, parameters, {"steps": steps, "lr": f"{update.lr:.3g}", "output": folder})
 
     # Optimizer, prepare, resume.
-    optimizer = build_optimizer(model, update, scaled=accelerator.scaler is not None)
+    optimizer = build_optimizer(model, update, accelerator.scaler is not None, args.method.lora_plus_ratio or 1.0)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     identity = {"data": data["sha256"], "base": base["sha256"], "processes": str(accelerator.num_processes)}
-    identity["precision"] = accelerator.mixed_precision
+    identity |= {"precision": accelerator.mixed_precision, "general text": general.sha256}
     check_same(accelerator, identity)
     training = Training(accelerator, model, optimizer, identity)
-    record, before = Record(), None
+
+    def task_metric() -> float:
+        return accuracy(classify(model, validation or test, accelerator, n))
+
+    record, extra = Record(), None
     if resuming:
-        record, before = load_checkpoint(folder, training, flags)
+        record, extra = load_checkpoint(folder, training, flags)
     parts = (examples, validation, test, held_out)
     (examples, validation, test, held_out), prefix = attach_prefix(
         accelerator, model, args.compute, base["sha256"], parts
     )
-    if not resuming and test:
+    if extra is None:
         rows = classify(model, test, accelerator, n)
-        before = classification_metrics(rows, n) if main_process else None
+        extra = {"metrics": classification_metrics(rows, n) if rows and main_process else None}
+        extra["general"] = general_losses(model, general, accelerator, strength=0)
     open_run(accelerator, folder, resuming, record.step)
 
     # Loop.
@@ -165,7 +176,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
             accelerator.log(record.add_point(plan.per_epoch, **point), step=record.step)
         record.eval_seconds += time.perf_counter() - started
         if due.due(due.save, record.step) and main_process:
-            save_checkpoint(folder, training, record, flags, before)
+            save_checkpoint(folder, training, record, flags, extra)
     line.close()
 
     # Final evaluation, of the best weights.
@@ -173,11 +184,14 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
         save_best(folder, model, method, facts)
     load_own_state(model, from_main(accelerator, lambda: read_best(folder, model, method)))
     rows, val_rows = (classify(model, part, accelerator, n) for part in (test, validation))
+    curve = args.forgetting.forgetting_curve
+    lost = forgetting(model, general, accelerator, extra["general"], task_metric if curve else None)
     close_run(accelerator)
     if not main_process:
         return
 
     # Results.
+    save_adapter(folder, model, method, facts)
     metrics = {name: classification_metrics(r, n) if r else None for name, r in (("val", val_rows), ("test", rows))}
     predictions = [
         {"id": r.id, "label": classes[r.label], "prediction": name_of(r.prediction, classes)}
@@ -186,11 +200,12 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     ]
     write_lines(folder / "predictions.jsonl", predictions)
     plot_curves(folder / "curves.png", record.curve, folder.name, "val_accuracy")
+    plot_forgetting(folder / "forgetting.png", lost, folder.name, "accuracy")
     described = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
     micro_batch = {"asked": args.update.micro_batch_size, "used": update.micro_batch_size}
     outcome = described | {"parameters": parameters, "prefix": prefix, "micro_batch": micro_batch}
     outcome |= measured(accelerator, record)
-    outcome |= {"before": before} | metrics
+    outcome |= {"before": extra["metrics"], "forgetting": lost} | metrics
     write_results(folder, outcome)
     print_outcome(folder, outcome, ("accuracy", "macro_f1", "mcc"))
     if not head.exportable:

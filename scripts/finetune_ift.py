@@ -15,6 +15,7 @@ from tasks import Instructions
 from training.args import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fit_problems
 from training.cli import refuse, resolved, run
 from training.compute_args import ComputeArgs
+from training.forgetting_args import ForgettingArgs
 from training.run_folder import check_folder, default_folder
 from training.sources import Inputs, find_inputs
 from training.task_args import GenerationArgs, PromptArgs
@@ -22,6 +23,7 @@ from training.task_args import GenerationArgs, PromptArgs
 OFFLINE = "accelerate launch scripts/finetune_ift.py --dataset instructions --model gpt2-nano"
 # Peak learning rate at width 192 and epochs of each method, chosen on validation records: README, "Defaults".
 DEFAULTS = {"lora": (5e-3, 4.0), "full": (5e-4, 4.0), "bitfit": (5e-3, 4.0), "head": (5e-4, 4.0)}
+DEFAULTS |= dict.fromkeys(("dora", "pissa", "olora", "lora-fa"), DEFAULTS["lora"])
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,13 @@ class Args:
     method: MethodArgs
     update: UpdateArgs
     compute: ComputeArgs
+    forgetting: ForgettingArgs
     generation: GenerationArgs
     run: RunArgs
 
 
 def main(args: Args) -> None:
-    refuse(args.prompt.problems_with(args.method, args.model))
+    refuse(args.prompt.problems_with(args.method, args.model) + args.forgetting.problems_with(args.method))
     data, model = args.data, args.model.model
     inputs = find_inputs(data, model, lambda: args.prompt.task(data.dataset, data.data), OFFLINE)
     problems = fit_problems(args.method, args.model, inputs.config, data)
@@ -63,20 +66,21 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     )
     from training.checkpoint import Training, load_checkpoint, save_checkpoint
     from training.files import write_lines
+    from training.forgetting import forgetting, general_losses, general_text
     from training.inference import answer, score_targets
     from training.launch import check_same, close_run, from_main, open_run, start
     from training.losses import token_loss
-    from training.memory import Work, model_without_weights, weight_bytes
+    from training.memory import Work, model_without_weights
     from training.methods import apply_compute, apply_method, build_language_model, load_own_state, parameter_counts
     from training.metrics import mean_loss, perplexities
     from training.micro_batch import base_memory, print_forecast, settle
     from training.optimizers import build_optimizer
-    from training.plots import plot_curves
+    from training.plots import plot_curves, plot_forgetting
     from training.prefix import attach_prefix
     from training.progress import ProgressLine
     from training.record import Record, intervals
     from training.results import environment, measured, write_results
-    from training.saved import read_best, save_best
+    from training.saved import read_best, save_adapter, save_best
     from training.schedule import build_schedule
     from training.summary import data_facts, print_facts, print_outcome
     from training.update import accumulate, apply_update
@@ -99,6 +103,8 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         raise ValueError(f"--max-length {args.data.max_length}: no training example has room for its response")
     held_out = args.run.evaluated(validation, update.batch_size)
     steps = update.steps(len(examples))
+    refuse(args.forgetting.curve_problems([*validation, *test]))
+    general = general_text(args.forgetting, inputs.model_folder, inputs.config)
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)
     asked = {e.id for e in test}
     questions = [e for e in inputs.splits.test if e.id in asked]
@@ -106,16 +112,16 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     prompts = [encode_prompt(e, longest, prompt.response_header) for e in questions if longest]
 
     # Model, adapters and freezing.
-    libraries = base_memory(args.compute, update)
+    libraries = base_memory(args.compute, update, args.model)
     if args.compute.dry_run:
         model = model_without_weights(LanguageModel, inputs.config, args.model)
     else:
         model = build_language_model(inputs.model_folder, inputs.config, args.model)
-    apply_method(model, args.method, update.seed)
+    apply_method(model, args.method, update.seed, source=inputs.model_folder)
     apply_compute(model, method, args.compute, accelerator.mixed_precision)
     work = Work(model, update, accelerator, examples, [*validation, *test], libraries, args.compute)
     work = replace(work, prompts=prompts, new_tokens=args.generation.new_tokens)
-    work = replace(work, weight_file=weight_bytes(inputs.model_folder), whole_model=method == "full")
+    work = replace(work, from_file=True, whole_model=method == "full", general=general)
     if args.compute.dry_run:
         print_forecast(work)
         return
@@ -128,10 +134,10 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         print_facts(data, parameters, {"steps": steps, "lr": f"{update.lr:.3g}", "output": folder})
 
     # Optimizer, prepare, resume.
-    optimizer = build_optimizer(model, update, scaled=accelerator.scaler is not None)
+    optimizer = build_optimizer(model, update, accelerator.scaler is not None, args.method.lora_plus_ratio or 1.0)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     identity = {"data": data["sha256"], "base": base["sha256"], "processes": str(accelerator.num_processes)}
-    identity["precision"] = accelerator.mixed_precision
+    identity |= {"precision": accelerator.mixed_precision, "general text": general.sha256}
     check_same(accelerator, identity)
     training = Training(accelerator, model, optimizer, identity)
     generation = args.generation
@@ -148,6 +154,10 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         whole_rows = score_targets(model, [with_all_tokens_labelled(e) for e in part], accelerator)
         return perplexities(rows, response_rows, whole_rows) if part and main_process else None
 
+    def task_metric() -> float:
+        part = [with_response_labelled(e) for e in validation or test]
+        return mean_loss(score_targets(model, part, accelerator))
+
     record, extra = Record(), None
     if resuming:
         record, extra = load_checkpoint(folder, training, flags)
@@ -157,6 +167,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     )
     if extra is None:
         extra = {"metrics": evaluate_whole(test), "answers": answers()}
+        extra["general"] = general_losses(model, general, accelerator, strength=0)
     open_run(accelerator, folder, resuming, record.step)
 
     # Loop.
@@ -195,11 +206,14 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         save_best(folder, model, method, facts)
     load_own_state(model, from_main(accelerator, lambda: read_best(folder, model, method)))
     metrics, val_metrics, after = evaluate_whole(test), evaluate_whole(validation), answers()
+    curve = args.forgetting.forgetting_curve
+    lost = forgetting(model, general, accelerator, extra["general"], task_metric if curve else None)
     close_run(accelerator)
     if not main_process:
         return
 
     # Results.
+    save_adapter(folder, model, method, facts)
     generations = [
         {"id": e.id, "instruction": e.instruction, "input": e.input, "reference": e.response, "kind": e.kind}
         | {"before": before["text"], "response": now["text"], "stopped": now["stopped"]}
@@ -207,11 +221,12 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     ]
     write_lines(folder / "generations.jsonl", generations)
     plot_curves(folder / "curves.png", record.curve, folder.name)
+    plot_forgetting(folder / "forgetting.png", lost, folder.name, "response loss (nats a token)")
     described = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
     micro_batch = {"asked": args.update.micro_batch_size, "used": update.micro_batch_size}
     outcome = described | {"parameters": parameters, "prefix": prefix, "micro_batch": micro_batch}
     outcome |= measured(accelerator, record)
-    outcome |= {"before": extra["metrics"], "val": val_metrics, "test": metrics}
+    outcome |= {"before": extra["metrics"], "forgetting": lost, "val": val_metrics, "test": metrics}
     write_results(folder, outcome)
     print_outcome(folder, outcome, ("response_perplexity", "text_perplexity"))
 

@@ -2,6 +2,7 @@
 
     python scripts/generate.py --model gpt2-nano --prompt "The movie was" --raw
     python scripts/generate.py --run runs/tutor --prompt "What is the plural of 'mouse'?" --compare
+    python scripts/generate.py --model gpt2 --adapter trained-by-peft --prompt "Name a bird." --compare
 
 An answer that the model did not end by itself is followed by [...].
 """
@@ -34,8 +35,10 @@ class What:
     """gpt2-nano (bundled), gpt2, gpt2-medium, gpt2-large, gpt2-xl (hub), a hub repository, or a folder in HF format"""
     run: Path | None = None
     """folder of a finished run of finetune_ift"""
+    adapter: Path | None = None
+    """folder of an adapter, ours or PEFT's, in place of --run; --model is its base"""
     compare: bool = False
-    """with --run: its base model too"""
+    """with --run or --adapter: the base model too"""
     seed: int = 0
     """of sampling"""
 
@@ -43,8 +46,10 @@ class What:
         found = []
         if self.model is None and self.run is None:
             found.append("--model or --run: give one of them, or both when the run's base has moved")
-        if self.compare and self.run is None:
-            found.append("--compare: sets a run beside its base; add --run")
+        if self.compare and self.run is None and self.adapter is None:
+            found.append("--compare: sets a run beside its base; add --run or --adapter")
+        if self.run is not None and self.adapter is not None:
+            found.append("--run and --adapter: choose one; a run has its own adapter")
         if not all(text.strip() for text in self.prompt):
             found.append("--prompt: is empty")
         return found
@@ -82,19 +87,24 @@ def answer_all(args: Args, results: dict[str, Any] | None, folder: Path, config:
     from training.batches import encode_prompt
     from training.inference import answer
     from training.methods import build_language_model
-    from training.saved import rebuild
+    from training.saved import adapted, read_facts, rebuild
 
     accelerator, what, generation = Accelerator(), args.what, args.generation
-    header = results["args"]["response_header"] if results else True
+    facts = read_facts(what.adapter) if what.adapter is not None else {}
+    if "labels" in facts:
+        raise ValueError(f"--adapter {what.adapter}: is a classifier's; it writes nothing")
+    header = (results or facts).get("args", {}).get("response_header", True)
     questions = [Instruction(i, text, what.input) for i, text in enumerate(what.prompt)]
     longest = config.context - 1
     prompts = [encode(q.instruction)[:longest] if what.raw else encode_prompt(q, longest, header) for q in questions]
     sampling = Sampling(generation.temperature, generation.top_k, generation.top_p, what.seed)
     models: dict[str, Any] = {}
-    if results is None or what.compare:
+    if (what.run is None and what.adapter is None) or what.compare:
         models["base"] = build_language_model(folder, config, ModelArgs())
     if results is not None and what.run is not None:
         models["fine-tuned"] = rebuild(what.run, results, what.model)
+    if what.adapter is not None:
+        models["fine-tuned"] = adapted(what.adapter, what.model)
     texts = {
         name: answer(model.to(accelerator.device).eval(), prompts, accelerator, generation.new_tokens, sampling)
         for name, model in models.items()

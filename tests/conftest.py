@@ -59,16 +59,23 @@ def real_data(name: str) -> Path:
     return path
 
 
-def run_script(
-    script: str, *flags: object, env: dict[str, str] | None = None, timeout: float = 300, processes: int = 1
-):
-    """Runs scripts/<script>.py as a user would; returns the finished process with its text."""
+def command(script: str, *flags: object, processes: int = 1) -> list[str]:
+    """scripts/<script>.py as a user calls it. Fine-tuning reads the general text, for seconds, where a test asks."""
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", free_port()]
-    command = [*launcher, str(ROOT / "scripts" / f"{script}.py"), *map(str, flags)]
+    unasked = script.startswith("finetune") and not any(str(flag).startswith("--forgetting") for flag in flags)
+    words = (*flags, *(("--forgetting-data", "none") if unasked else ()))
+    return [*launcher, str(ROOT / "scripts" / f"{script}.py"), *map(str, words)]
+
+
+def run_script(
+    script: str, *flags: object, env: dict[str, str] | None = None, timeout: float = 300, processes: int = 1
+):
+    """Runs the script; returns the finished process with its text."""
+    words = command(script, *flags, processes=processes)
     settings = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-    return subprocess.run(command, capture_output=True, text=True, env=settings, timeout=timeout, cwd=ROOT, check=False)
+    return subprocess.run(words, capture_output=True, text=True, env=settings, timeout=timeout, cwd=ROOT, check=False)
 
 
 def free_port() -> str:

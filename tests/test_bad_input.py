@@ -221,21 +221,22 @@ def finished_run(files, tiny_model, tmp_path_factory):
 
 
 def test_predict_refuses_a_run_whose_weights_are_damaged(finished_run, files):
-    weights = finished_run / "adapter" / "adapter.safetensors"
+    weights = finished_run / "adapter" / "adapter_model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[: len(content) // 2])
     text = refused("predict", "--run", finished_run, "--data", files / "good.jsonl")
     weights.write_bytes(content)
-    assert "adapter.safetensors" in text and "damaged" in text
+    assert "adapter_model.safetensors" in text and "damaged" in text
 
 
 def test_predict_refuses_a_run_whose_base_has_changed(finished_run, files):
-    results = json.loads((finished_run / "results.json").read_text())
-    results["model"]["sha256"] = "0" * 64
-    content = (finished_run / "results.json").read_text()
-    (finished_run / "results.json").write_text(json.dumps(results))
+    path = finished_run / "adapter" / "adapter.json"
+    content = path.read_text()
+    facts = json.loads(content)
+    facts["base"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(facts))
     text = refused("predict", "--run", finished_run, "--data", files / "good.jsonl")
-    (finished_run / "results.json").write_text(content)
+    path.write_text(content)
     assert "other weights" in text
 
 
@@ -246,6 +247,9 @@ def test_predict_refuses_a_run_whose_base_has_changed(finished_run, files):
         (["--model", "gpt2-nano", "--prompt", " "], "--prompt: is empty"),
         (["--model", "gpt2-nano", "--prompt", "x", "--compare"], "--compare"),
         (["--run", "{run}", "--prompt", "x"], "is a classifier"),
+        (["--run", "{run}", "--adapter", "{run}/adapter", "--prompt", "x"], "--run and --adapter: choose one"),
+        (["--model", "gpt2-nano", "--adapter", "{run}/adapter", "--prompt", "x"], "is a classifier's"),
+        (["--model", "gpt2-nano", "--adapter", "absent", "--prompt", "x"], "absent: no such folder"),
         (["--model", "gpt2-nano", "--prompt", "x", "--temperature", "-1"], "--temperature -1"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",

@@ -69,7 +69,7 @@ def test_statistics_needs_numpy_and_scipy_only():
     assert known <= {"collections", "typing", "numpy", "scipy"}
 
 
-@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift", "predict", "generate"])
+@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift", "predict", "generate", "merge_lora"])
 def test_a_script_loads_no_heavy_library_before_it_has_to(script):
     """Refusals and --help would otherwise take seconds, and a refusal without a network more than ten."""
     code = (

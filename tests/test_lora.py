@@ -1,4 +1,4 @@
-"""The adapter contract for every variant, plain LoRA against PEFT, and the report's parameter counts."""
+"""Adapters in the model: against PEFT, merging, what trains and what is saved, and the report's parameter counts."""
 
 import peft
 import pytest
@@ -9,114 +9,13 @@ import lora
 from gpt2_scratch.config import SIZES, GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.pretrained import save_pretrained, without_storage
-from lora import Adapter, Spec
-from training.args import BLOCK_TARGETS, MethodArgs
+from training.method_args import BLOCK_TARGETS, MethodArgs
 from training.methods import apply_method, load_own_state, own_state, parameter_counts
 
 SMALL = GPT2Config(width=16, blocks=3, heads=2, vocabulary=101, context=32)
-SPECS = [Spec(1), Spec(4, 8.0), Spec(4, 8.0, "rslora"), Spec(3, 2.0, "paper", "paper")]
-PARTS = [(1, (0,)), (3, (0, 1, 2)), (3, (0, 2)), (3, (1,))]
 TOKENS, LENGTHS = torch.tensor([1, 2, 3, 4, 50, 60, 7]), torch.tensor([4, 3])
 ALL = (*BLOCK_TARGETS, "lm-head")
 EVERYWHERE = MethodArgs(lora_rank=4, lora_targets=ALL)
-
-
-@pytest.fixture(params=lora.VARIANTS)
-def variant(request):
-    return lora.variant(request.param)
-
-
-def adapter_of(variant, spec=SPECS[1], parts=1, active=(0,), trained=True):
-    torch.manual_seed(0)
-    adapter = variant(torch.nn.Linear(12, 18), spec, parts, active, torch.Generator().manual_seed(1))
-    if trained:
-        with torch.no_grad():
-            for name, parameter in adapter.named_parameters():
-                if not name.startswith("linear."):
-                    parameter.normal_()
-    return adapter
-
-
-def test_the_registry_finds_the_variants():
-    assert "lora" in lora.VARIANTS
-
-
-@pytest.mark.parametrize("spec", SPECS, ids=str)
-@pytest.mark.parametrize(("parts", "active"), PARTS)
-def test_an_untrained_adapter_changes_nothing(variant, spec, parts, active):
-    adapter = adapter_of(variant, spec, parts, active, trained=False)
-    x = torch.randn(5, 12)
-    assert torch.equal(adapter(x), adapter.linear(x))
-
-
-@pytest.mark.parametrize("spec", SPECS, ids=str)
-@pytest.mark.parametrize(("parts", "active"), PARTS)
-def test_merged_equals_unmerged_and_merging_twice_equals_once(variant, spec, parts, active):
-    adapter, x = adapter_of(variant, spec, parts, active), torch.randn(5, 12)
-    before, frozen = adapter(x), adapter.linear.weight.detach().clone()
-    assert not torch.allclose(before, adapter.linear(x))
-    adapter.merge()
-    once = adapter.linear.weight.clone()
-    assert torch.allclose(adapter(x), before, rtol=1e-5, atol=1e-5)
-    adapter.merge()
-    assert torch.equal(adapter.linear.weight, once)
-    adapter.unmerge()
-    adapter.unmerge()
-    assert torch.equal(adapter.linear.weight, frozen)
-    assert torch.equal(adapter(x), before)
-
-
-@pytest.mark.parametrize(("parts", "active"), PARTS)
-def test_parts_that_are_not_active_stay_frozen_outputs(variant, parts, active):
-    adapter, x = adapter_of(variant, SPECS[1], parts, active), torch.randn(5, 12)
-    changed = (adapter(x) - adapter.linear(x)).unflatten(1, (parts, -1)).abs().amax((0, 2)) > 1e-6
-    assert changed.nonzero().flatten().tolist() == list(active)
-
-
-def test_a_fused_matrix_equals_separate_matrices_with_their_own_adapters(variant):
-    fused, x = adapter_of(variant, SPECS[1], 3, (0, 1, 2)), torch.randn(5, 12)
-    separate = []
-    for i in range(3):
-        single = variant(torch.nn.Linear(12, 6), SPECS[1])
-        with torch.no_grad():
-            single.linear.weight.copy_(fused.linear.weight[6 * i : 6 * i + 6])
-            single.linear.bias.copy_(fused.linear.bias[6 * i : 6 * i + 6])
-            single.low_rank.A.copy_(fused.low_rank.A[4 * i : 4 * i + 4])
-            single.low_rank.B.copy_(fused.low_rank.B[i : i + 1])
-        separate.append(single(x))
-    assert torch.allclose(torch.cat(separate, 1), fused(x), atol=1e-5)
-
-
-def test_gradients_reach_the_adapter_only(variant):
-    adapter = adapter_of(variant, parts=3, active=(0, 1))
-    adapter(torch.randn(5, 12)).square().sum().backward()
-    for name, parameter in adapter.named_parameters():
-        assert parameter.requires_grad != name.startswith("linear.")
-        assert (parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)) == parameter.requires_grad
-
-
-def test_a_step_leaves_the_frozen_matrix_bit_equal(variant):
-    adapter = adapter_of(variant)
-    frozen = {name: p.detach().clone() for name, p in adapter.linear.named_parameters()}
-    optimizer = torch.optim.AdamW([p for p in adapter.parameters() if p.requires_grad], lr=0.1)
-    adapter(torch.randn(5, 12)).square().sum().backward()
-    optimizer.step()
-    assert all(torch.equal(p, frozen[name]) for name, p in adapter.linear.named_parameters())
-
-
-@pytest.mark.parametrize(("scaling", "expected"), [("standard", 16 / 4), ("rslora", 16 / 2), ("paper", 16.0)])
-def test_scale_is_as_the_scaling_says(scaling, expected):
-    assert Spec(4, 16.0, scaling).scale == expected
-
-
-@pytest.mark.parametrize(("init", "bound"), [("standard", 1 / 12**0.5), ("paper", 1 / 4**0.5)])
-def test_a_starts_uniform_within_its_bound_and_b_at_zero(init, bound):
-    adapter = adapter_of(lora.variant("lora"), Spec(4, init=init), trained=False)
-    assert 0.8 * bound < float(adapter.low_rank.A.detach().abs().max()) <= bound
-    assert not adapter.low_rank.B.any()
-
-
-# In the model.
 
 
 def adapted(kind=LanguageModel, method=EVERYWHERE, head_training="train", trained=True):
@@ -132,14 +31,20 @@ def adapted(kind=LanguageModel, method=EVERYWHERE, head_training="train", traine
     return model.eval()
 
 
+def close(ours, theirs, tolerance):
+    assert ours.shape == theirs.shape
+    assert float((ours - theirs).detach().abs().max()) <= tolerance * float(theirs.detach().abs().max())
+
+
 def outputs(model):
     extra = [torch.tensor([2, 3, 4, -100, 60, 7, -100])] if isinstance(model, LanguageModel) else []
     return model(TOKENS, LENGTHS, *extra)
 
 
-def test_logits_equal_pefts_with_the_same_factors(tmp_path):
+@pytest.mark.parametrize("name", ["lora", "dora"])
+def test_logits_and_gradients_equal_pefts_with_the_same_factors(name, tmp_path):
     """Our q, k, v adapters of rank r are PEFT's fused one of rank 3r with a block-diagonal B."""
-    method = MethodArgs(lora_rank=4, lora_alpha=8.0, lora_targets=BLOCK_TARGETS)
+    method = MethodArgs(name, lora_rank=4, lora_alpha=8.0, lora_targets=BLOCK_TARGETS)
     base = LanguageModel(SMALL)
     initialise(base, torch.Generator().manual_seed(0), std=0.2)
     save_pretrained(base, tmp_path)
@@ -152,21 +57,31 @@ def test_logits_equal_pefts_with_the_same_factors(tmp_path):
         rank_pattern={"c_attn": 12},
         alpha_pattern={"c_attn": 24},
         fan_in_fan_out=True,
+        use_dora=name == "dora",
     )
     theirs = peft.get_peft_model(hf, config).eval()
     modules = dict(theirs.base_model.model.named_modules())
-    found = 0
-    for name, adapter in lora.adapters(model):
-        a, b = adapter.low_rank.A, adapter.low_rank.B
+    pairs = [(adapter, modules[path]) for path, adapter in lora.adapters(model)]
+    assert len(pairs) == 4 * SMALL.blocks
+    for adapter, module in pairs:
         with torch.no_grad():
-            modules[name].lora_A["default"].weight.copy_(a)
-            modules[name].lora_B["default"].weight.copy_(torch.block_diag(*b.transpose(1, 2)))
-        found += 1
-    assert found == 4 * SMALL.blocks
+            module.lora_A["default"].weight.copy_(adapter.low_rank.A)
+            module.lora_B["default"].weight.copy_(torch.block_diag(*adapter.low_rank.B.transpose(1, 2)))
+            if name == "dora":
+                module.lora_magnitude_vector["default"].weight.copy_(adapter.magnitude)
     for row in TOKENS.split(LENGTHS.tolist()):
         expected = theirs(row[None]).logits[0, :-1].log_softmax(-1).gather(1, row[1:, None]).squeeze(1)
         ours = model(row, torch.tensor([len(row)]), torch.cat([row[1:], torch.tensor([-100])]))
-        assert float((ours - expected).detach().abs().max()) <= 1e-5 * float(expected.detach().abs().max())
+        close(ours, expected, 1e-5)
+        ours.sum().backward()
+        expected.sum().backward()
+    for adapter, module in pairs:
+        close(adapter.low_rank.A.grad, module.lora_A["default"].weight.grad, 1e-5)
+        parts = module.lora_B["default"].weight.grad.chunk(adapter.parts)
+        for i, (b, part) in enumerate(zip(adapter.low_rank.B.grad, parts, strict=True)):
+            close(b, part[:, 4 * i : 4 * i + 4].t(), 1e-5)
+        if name == "dora":
+            close(adapter.magnitude.grad, module.lora_magnitude_vector["default"].weight.grad, 1e-5)
 
 
 def test_merging_a_whole_model_changes_no_output_and_no_embedding():
@@ -183,9 +98,7 @@ def test_merging_a_whole_model_changes_no_output_and_no_embedding():
 @pytest.mark.parametrize(
     ("name", "head_training"),
     [
-        ("lora", "train"),
-        ("lora", "frozen+lora"),
-        ("lora", "train+lora"),
+        *((name, head) for name in lora.VARIANTS for head in ("train", "frozen+lora", "train+lora")),
         ("full", "train"),
         ("bitfit", "train"),
         ("head", "train"),
@@ -300,7 +213,20 @@ def test_trainable_parameters_of_the_reports_classifiers(rank, last_blocks, head
     assert found == expected
 
 
-def test_adapters_know_nothing_of_gpt2():
-    adapter = lora.variant("lora")(torch.nn.Linear(5, 4), Spec(2))
-    assert isinstance(adapter, Adapter)
-    assert adapter(torch.randn(2, 5)).shape == (2, 4)
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("lora", 16 * 18 * 768),  # R * (in + out) of q, k, v, attn-out (2 C each), mlp-in and mlp-out (5 C each)
+        ("pissa", 16 * 18 * 768),
+        ("olora", 16 * 18 * 768),
+        ("dora", 16 * 18 * 768 + 9 * 768),  # and a length for each row
+        ("lora-fa", 16 * 9 * 768),
+    ],
+)
+def test_trainable_parameters_of_each_variant(method, expected):
+    def build():
+        model = LanguageModel(SIZES["gpt2"])
+        apply_method(model, MethodArgs(method), 0)
+        return model
+
+    assert parameter_counts(without_storage(build))["trainable"] == 12 * expected

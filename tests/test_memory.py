@@ -324,7 +324,8 @@ def test_a_dry_run_tells_what_is_needed_and_neither_reads_weights_nor_writes(
     data, base = (mail_file if script == "finetune_cls" else question_file), tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
-    (base / "model.safetensors").write_bytes(b"")
+    weights = (tiny_model / "model.safetensors").read_bytes()
+    (base / "model.safetensors").write_bytes(weights[: 8 + int.from_bytes(weights[:8], "little")])  # the header alone
     flags = ["--data", data, "--model", base, "--output-dir", tmp_path / "run", "--dry-run"]
     done = run_script(script, *flags, "--batch-size", 6, "--micro-batch-size", "auto")
     assert done.returncode == 0, done.stderr

@@ -4,13 +4,15 @@ from copy import deepcopy
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from training.args import MethodArgs, UpdateArgs
 from training.methods import apply_method
-from training.optimizers import build_optimizer, parameter_groups
+from training.optimizers import build_optimizer, muon_with_adamw, parameter_groups
+from training.update import apply_update
 
 CONFIG = GPT2Config(width=16, blocks=2, heads=2, vocabulary=31, context=12)
 METHODS = {
@@ -196,3 +198,65 @@ def test_a_step_leaves_frozen_weights_bit_for_bit(optimizer):
     after = steps(model, build_optimizer(model, UpdateArgs(optimizer=optimizer, weight_decay=0.3)), 1e-2)
     moved = {name for name, p in after.items() if not torch.equal(p, before[name])}
     assert moved == {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+# Learning-rate ratios, and several optimizers as one.
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "pissa", "lora-fa"])
+def test_lora_plus_raises_the_rate_of_the_b_factors_alone(method):
+    model = Classifier(CONFIG, 3)
+    initialise(model, torch.Generator().manual_seed(0), std=0.1)
+    apply_method(model, MethodArgs(method, lora_rank=2), seed=0)
+    names = {id(p): name for name, p in model.named_parameters()}
+    optimizer = build_optimizer(model, UpdateArgs(), b_ratio=16.0)
+    ratios = {names[id(p)]: group["lr_ratio"] for group in optimizer.param_groups for p in group["params"]}
+    assert ratios.keys() == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert {name for name, ratio in ratios.items() if ratio == 16} == {n for n in ratios if n.endswith("low_rank.B")}
+    assert set(ratios.values()) == {1.0, 16.0}
+
+
+def test_an_update_gives_each_group_its_share_of_the_learning_rate():
+    accelerator, model = Accelerator(cpu=True), with_gradients(classifier("lora"))
+    optimizer = accelerator.prepare_optimizer(build_optimizer(model, UpdateArgs(), b_ratio=4.0))
+    apply_update(accelerator, model, optimizer, 0.5, None)
+    assert {(group["lr_ratio"], group["lr"]) for group in optimizer.param_groups} == {(1.0, 0.5), (4.0, 2.0)}
+
+
+def muon_steps(model, optimizer):
+    for i in range(3):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.02 * group["lr_ratio"]
+        with_gradients(model, seed=i)
+        optimizer.step()
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def test_muon_has_the_matrices_of_the_blocks_and_adamw_the_rest():
+    ours = language_model()
+    theirs = deepcopy(ours)
+    found = muon_steps(ours, muon_with_adamw(ours, 0.15, 0.05, 0.1))
+    matrices = [p for name, p in theirs.named_parameters() if ".h." in name and p.dim() == 2]
+    muon = torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1)
+    embeddings = [theirs.transformer.wte.weight, theirs.transformer.wpe.weight]
+    known = {id(p) for p in (*matrices, *embeddings)}
+    others = [p for p in theirs.parameters() if id(p) not in known]
+    settings = {"betas": (0.9, 0.95), "weight_decay": 0.0, "foreach": False}
+    parts = [muon, *(torch.optim.AdamW(p, lr=lr, **settings) for p, lr in ((embeddings, 3e-3), (others, 1e-3)))]
+    for i in range(3):
+        with_gradients(theirs, seed=i)
+        for part in parts:
+            part.step()
+    assert_same_parameters(found, dict(theirs.named_parameters()))
+
+
+def test_muon_with_adamw_goes_on_from_its_saved_state_bit_for_bit():
+    model = language_model()
+    optimizer = muon_with_adamw(model, 0.15, 0.05, 0.1)
+    muon_steps(model, optimizer)
+    other = deepcopy(model)
+    second = muon_with_adamw(other, 0.15, 0.05, 0.1)
+    second.load_state_dict(deepcopy(optimizer.state_dict()))
+    assert second.param_groups[0] is second.parts[0].param_groups[0]
+    expected, found = muon_steps(model, optimizer), muon_steps(other, second)
+    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())

@@ -4,29 +4,21 @@ import contextlib
 import os
 import random
 import subprocess
-import sys
 import time
 
 import psutil
 import pytest
 import torch
-from conftest import ROOT, free_port, results_of, run_script, weights_of
+from conftest import command, results_of, run_script, weights_of
 
 STEPS = 60
-
-
-def command(script, processes, flags):
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", free_port()]
-    return [*launcher, str(ROOT / "scripts" / f"{script}.py"), *map(str, flags)]
 
 
 def kill_at_a_random_moment(script, processes, flags, folder, seed):
     """Starts the run, lets it save one to six checkpoints, and kills all of its processes a moment later."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    run = psutil.Popen(command(script, processes, flags), env=environment, **quiet)
+    run = psutil.Popen(command(script, *flags, processes=processes), env=environment, **quiet)
     rng, deadline, seen = random.Random(seed), time.monotonic() + 120, set()
     wanted = rng.randint(1, 6)
     while len(seen) < wanted and run.poll() is None and time.monotonic() < deadline:

@@ -6,13 +6,12 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, mails, questions, results_of, run_script, weights_of, write_rows
+from conftest import ROOT, command, mails, questions, results_of, run_script, weights_of, write_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
@@ -312,9 +311,8 @@ def test_bf16_runs_on_a_cpu_and_keeps_what_trains_in_fp32(tiny_model, mail_file,
 def test_ctrl_c_stops_with_a_word_about_how_to_go_on(tiny_model, mail_file, tmp_path):
     flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 5000, "--eval-every", 2500, "--save-every", 5]
     flags += ["--output-dir", tmp_path / "run"]
-    command = [sys.executable, str(ROOT / "scripts" / "finetune_cls.py"), *map(str, flags)]
     run = subprocess.Popen(
-        command,
+        command("finetune_cls", *flags),
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,

@@ -7,15 +7,22 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from gpt2_scratch.config import GPT2Config
 from training.cli import at_least, flag
+from training.method_args import BLOCK_TARGETS as BLOCK_TARGETS
+from training.method_args import MethodArgs
 
 E = TypeVar("E")
-Target = Literal["q", "k", "v", "attn-out", "mlp-in", "mlp-out", "lm-head"]
-BLOCK_TARGETS: tuple[Target, ...] = ("q", "k", "v", "attn-out", "mlp-in", "mlp-out")
+
+
+def needs_bitsandbytes(asked: str) -> list[str]:
+    if find_spec("bitsandbytes") is None:
+        return [f'{asked}: needs bitsandbytes; pip install "bitsandbytes>=0.50.2,<0.51", or leave it out']
+    return []
 
 
 @dataclass(frozen=True)
@@ -66,38 +73,13 @@ class ModelArgs:
     """probability, on embeddings, attention and residual branches"""
     untie_head: bool = False
     """give the LM head a copy of the token embedding instead of the embedding itself (as the report's authors did)"""
+    base_bits: Literal[4, 8] | None = None
+    """hold the frozen matrices of the blocks in 4 bits (NF4) or 8, by bitsandbytes: less memory, more time; None: no"""
 
     def problems(self) -> list[str]:
-        return [] if 0 <= self.dropout < 1 else [f"--dropout {self.dropout}: must be at least 0 and below 1"]
-
-
-@dataclass(frozen=True)
-class MethodArgs:
-    """What is trained"""
-
-    method: Literal["lora", "full", "bitfit", "head"] = "lora"
-    """lora: adapters beside frozen matrices; full: all weights; bitfit: biases; head: the head alone"""
-    lora_rank: int = 16
-    """rank of every adapter; 1 to the smaller side of an adapted matrix"""
-    lora_alpha: float = 16.0
-    """strength of the adapters before scaling, whatever the rank"""
-    lora_scaling: Literal["standard", "rslora", "paper"] = "standard"
-    """standard: alpha/r; rslora: alpha/sqrt(r); paper: alpha"""
-    lora_init: Literal["standard", "paper"] = "standard"
-    """A uniform within 1/sqrt(inputs), or as the report's authors had it within 1/sqrt(r)"""
-    lora_targets: tuple[Target, ...] = BLOCK_TARGETS
-    """matrices that get an adapter"""
-    last_blocks: int | None = None
-    """train in the last n blocks only; None: all (and with --method full the embeddings too)"""
-
-    def problems(self) -> list[str]:
-        found = at_least(self, 1, "lora_rank", "last_blocks")
-        if self.lora_alpha <= 0:
-            found.append(f"--lora-alpha {self.lora_alpha}: must be above 0")
-        if not self.lora_targets:
-            found.append("--lora-targets: name at least one")
-        if len(set(self.lora_targets)) < len(self.lora_targets):
-            found.append(f"--lora-targets {' '.join(self.lora_targets)}: a target is named twice")
+        found = needs_bitsandbytes(f"--base-bits {self.base_bits}") if self.base_bits else []
+        if not 0 <= self.dropout < 1:
+            found.append(f"--dropout {self.dropout}: must be at least 0 and below 1")
         return found
 
 
@@ -113,8 +95,9 @@ class UpdateArgs:
     """examples per optimizer step, over all processes"""
     micro_batch_size: int | Literal["auto"] = 8
     """examples one device holds at a time; the accumulation steps follow from it. auto: as many as its memory holds"""
-    optimizer: Literal["adamw", "sgd", "sgd-momentum"] = "adamw"
-    """sgd-momentum uses 0.9 unless --momentum says otherwise"""
+    optimizer: Literal["adamw", "adamw8bit", "paged-adamw8bit", "sgd", "sgd-momentum"] = "adamw"
+    """adamw8bit: states in 8 bits, by bitsandbytes; paged-adamw8bit: on a CUDA GPU they also make room by moving to the
+    machine's memory; sgd-momentum uses 0.9 unless --momentum says otherwise"""
     momentum: float = 0.9
     """of sgd-momentum"""
     lr: float | None = None
@@ -174,7 +157,9 @@ class UpdateArgs:
                 found.append(f"{flag(name)} {value}: must be above 0 and finite")
         if not 0 <= self.warmup_ratio <= 1:
             found.append(f"--warmup-ratio {self.warmup_ratio}: must be 0 to 1")
-        if self.optimizer != "adamw" and self.lr is None:
+        if "8bit" in self.optimizer:
+            found += needs_bitsandbytes(f"--optimizer {self.optimizer}")
+        if "adamw" not in self.optimizer and self.lr is None:
             found.append(f"--optimizer {self.optimizer}: needs --lr, the default learning rates are Adam's")
         if not 0 <= self.momentum < 1:
             found.append(f"--momentum {self.momentum}: must be at least 0 and below 1")
@@ -222,10 +207,13 @@ class RunArgs:
 def fit_problems(method: MethodArgs, model: ModelArgs, config: GPT2Config, data: DataArgs) -> list[str]:
     """What is wrong with values whose range depends on the base model."""
     problems = []
-    if method.last_blocks is not None and method.last_blocks > config.blocks:
-        problems.append(f"--last-blocks {method.last_blocks}: {model.model} has {config.blocks} blocks")
-    if method.method == "lora" and method.lora_rank > config.width:
-        problems.append(f"--lora-rank {method.lora_rank}: must be 1 to {config.width}, the width of {model.model}")
+    if model.base_bits is not None and method.method == "full":
+        problems.append(
+            f"--base-bits {model.base_bits}: what is quantised cannot train; use another --method than full"
+        )
+    if model.base_bits is None and method.lora_init == "loftq":
+        problems.append("--lora-init loftq: makes up for what --base-bits rounds off; add it, or leave this out")
+    problems += method.fit_problems(model.model, config)
     if data.max_length > config.context:
         problems.append(f"--max-length {data.max_length}: the context of {model.model} is {config.context} tokens")
     return problems

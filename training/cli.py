@@ -33,7 +33,13 @@ def resolved(args: Any) -> dict[str, Any]:
     for field in fields(args):
         value = getattr(args, field.name)
         flat |= asdict(value) if is_dataclass(value) else {field.name: value}  # type: ignore[arg-type]
-    return {name: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for name, v in flat.items()}
+    return {name: _plain(value) for name, value in flat.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def refuse(problems: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from training.run_folder import nearest
 
 
 @dataclass(frozen=True)
-class ComputeArgs:
+class SpeedArgs:
     """Speed and memory"""
 
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
@@ -21,6 +21,12 @@ class ComputeArgs:
     """torch.compile for dynamic shapes, or with every batch filled up to a multiple of 256 tokens; None: do not"""
     checkpoint_activations: bool = False
     """compute each trained block twice instead of keeping what is inside it: less memory, a third more time"""
+
+
+@dataclass(frozen=True)
+class ComputeArgs(SpeedArgs):
+    """Speed and memory"""
+
     cache_prefix: Literal["memory", "disk"] | None = None
     """compute the frozen blocks below the first trained one once for each text and keep the result, in the memory of
     each process or in a file for all of them; None: do not"""
@@ -34,7 +40,7 @@ class ComputeArgs:
         if self.cache_prefix is None:
             return []
         found, asked = [], f"--cache-prefix {self.cache_prefix}:"
-        head_alone = method.method == "head" or (method.method == "lora" and method.lora_targets == ("lm-head",))
+        head_alone = method.method == "head" or (method.adapts and method.lora_targets == ("lm-head",))
         if not head_alone and method.last_blocks in (None, config.blocks):
             found.append(f"{asked} all {config.blocks} blocks train; add --last-blocks n, or leave it out")
         if model.dropout > 0:

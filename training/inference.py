@@ -65,9 +65,12 @@ def _targets_per_sequence(batch: Batch) -> list[int]:
 def answer(
     model: LanguageModel, prompts: Sequence[list[int]], accelerator: Accelerator, new_tokens: int, sampling: Sampling
 ) -> list[Answer]:
-    """What the model writes after each prompt, in order, merged adapters doing the work; prompts are shared out."""
+    """What the model writes after each prompt, in order, merged adapters doing the work; prompts are shared out.
+
+    Adapters beside quantised layers are not merged: it would be faster, but these are for what has no room.
+    """
     mine = range(accelerator.process_index, len(prompts), accelerator.num_processes)
-    merge(model)
+    merge(model, dequantise=False)
     try:
         with accelerator.autocast():  # which frozen weights in half precision rely on
             written = generate(model, [prompts[i] for i in mine], new_tokens, sampling)

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
-from training.compute_args import ComputeArgs
+from training.compute_args import SpeedArgs
 from training.run_folder import prepare_folder
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def start(compute: ComputeArgs, folder: Path, resuming: bool) -> tuple[Accelerator, bool]:
+def start(compute: SpeedArgs, folder: Path, resuming: bool) -> tuple[Accelerator, bool]:
     """The accelerator, and whether to resume, as the main process sees its disk.
 
     Raises ValueError for fp16 without a GPU and for processes that do not know of each other.

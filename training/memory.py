@@ -24,13 +24,15 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.generate import ROWS, Sampling, generate
 from gpt2_scratch.model import Classifier, Hidden, LanguageModel
 from gpt2_scratch.pretrained import hf_state, without_storage
-from lora import merge, unmerge
+from lora import QuantisedLinear, merge, unmerge
 from training.args import ModelArgs, UpdateArgs
 from training.batches import Batch, Encoded, Plan, collate, inference_plan, with_all_tokens_labelled
 from training.compute_args import ComputeArgs
+from training.forgetting import General, language_model_in
 from training.inference import TOKENS_PER_BATCH
 from training.losses import class_loss, token_loss
 from training.meter import ALIGNMENT, Heap, Meter
+from training.methods import quantised_matrices
 from training.optimizers import build_optimizer
 from training.prefix import Contents, contents
 
@@ -56,7 +58,8 @@ class Work:
     compute: ComputeArgs = ComputeArgs()
     prompts: Sequence[list[int]] = ()  # that are answered
     new_tokens: int = 0
-    weight_file: int = 0  # bytes that the base model is read from
+    from_file: bool = False  # whether the base model is read from one
+    general: General = General()  # text that forgetting is measured on
     whole_model: bool = False  # whether the best weights are saved as a model, with all that is frozen
 
     @cached_property
@@ -92,13 +95,21 @@ class Forecast:
         return sum(self.parts.values())
 
 
-def resident() -> int:
+def use_bitsandbytes() -> None:
+    """A library's first work costs memory too, and makes tables, which must not be fake."""
+    for bits in (4, 8):
+        QuantisedLinear(64, 64, None, bits).store(torch.zeros(64, 64))
+
+
+def resident(quantises: bool = False) -> int:
     """Bytes that this process has of the machine's memory, once what it no longer uses is given back.
 
     Imports first what a run imports on its way (every optimizer torch's compiler, for one), since that stays.
     """
     for name in LATER:
         import_module(name)
+    if quantises:
+        use_bitsandbytes()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)
@@ -110,6 +121,9 @@ def model_without_weights(kind: Any, config: GPT2Config, model: ModelArgs, *head
     built = without_storage(kind, replace(config, dropout=model.dropout), *head)
     if model.untie_head and config.tied_head:
         built.untie()
+    for name, put in quantised_matrices(built, model.base_bits).items():
+        with torch.device("meta"):
+            put(built.get_parameter(name))
     return built
 
 
@@ -122,10 +136,6 @@ def has_room_for_blocks() -> bool:
     return resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
 
 
-def weight_bytes(folder: Path) -> int:
-    return (folder / "model.safetensors").stat().st_size
-
-
 class Rehearsal:
     """A run on fake tensors, part by part."""
 
@@ -134,6 +144,8 @@ class Rehearsal:
         device = torch.device("cpu") if work.on_cpu else work.accelerator.device
         self.work, self.device = work, device
         self.heap = Heap() if work.on_cpu and has_room_for_blocks() else None
+        if any(isinstance(m, QuantisedLinear) for m in work.model.modules()):
+            use_bitsandbytes()
         self.meter = Meter(work.model.config.vocabulary, self.heap, ALIGNMENT.get(device.type, 512))
         with self.meter:
             self.model = self.meter.shapes_of(work.model, device)
@@ -162,9 +174,21 @@ class Rehearsal:
             outputs_of(self.work.accelerator, self.model, self.work.batch(examples, self.device))
         self.model.train()
 
+    def read_general(self, examples: Sequence[Encoded]) -> None:
+        """What training.forgetting does with a batch: no prefix, and for a classifier the head of the vocabulary."""
+        batch, head, config = collate(examples), None, self.model.config
+        self.model.eval()
+        with self.meter, torch.no_grad(), self.work.accelerator.autocast():
+            batch = batch.to(self.device)
+            if self.work.general.head is not None and isinstance(self.model, Classifier):
+                with self.meter.counting("frozen weights"):
+                    head = torch.empty(config.vocabulary, config.width, device=self.device)
+            language_model_in(self.model, head)(batch.tokens, batch.lengths, batch.labels)
+        self.model.train()
+
     def answer(self, prompts: list[list[int]]) -> None:
         with self.meter, self.work.accelerator.autocast():
-            merge(self.model)
+            merge(self.model, dequantise=False)
             generate(self.model, prompts, self.work.new_tokens, Sampling())
             unmerge(self.model)
 
@@ -184,13 +208,15 @@ class Rehearsal:
                 hf_state(self.model)
 
     def mapped_file(self, touched: int) -> int:
-        """Bytes of the weight file, all of it mapped while it is read, that come on top of `touched`.
+        """Bytes of the weight file, of which one tensor at a time is mapped, that come on top of `touched`.
 
-        The base is read when there is nothing but its weights yet, a saved model when the heap is as large as ever.
+        The base is read when there is nothing but its weights yet, the embedding first of all; a saved model when the
+        heap is as large as ever.
         """
-        weights = sum(4 * p.numel() for p in self.work.model.parameters())
+        parameters = list(self.work.model.parameters())
         if self.work.whole_model:
-            return weights
+            return 4 * max(p.numel() for p in parameters)
+        weights = sum(p.numel() * (4 if p.is_floating_point() else 1) for p in parameters)  # read as fp32
         return max(0, weights + self.work.weight_file - touched) if self.work.weight_file else 0
 
     def forecast(self) -> Forecast:
@@ -250,6 +276,7 @@ def forecast(work: Work, micro_batch_size: int) -> Forecast:
     evaluated = evaluation_batches(work.held_out, work.accelerator.num_processes)
     if isinstance(work.model, LanguageModel):
         evaluated = [[with_all_tokens_labelled(e) for e in batch] for batch in evaluated]
+    general = evaluation_batches(work.general.pieces, work.accelerator.num_processes)
     prompts = sorted(work.prompts, key=len)[-ROWS:]
     twice = min(accumulated, 2)  # from the second micro-batch on there are gradients
 
@@ -258,6 +285,8 @@ def forecast(work: Work, micro_batch_size: int) -> Forecast:
     for step in range(2):
         for batch in evaluated:
             rehearsal.evaluate(batch)
+        for batch in general:
+            rehearsal.read_general(batch)
         if prompts and work.new_tokens:
             rehearsal.answer(prompts)
         for micro in (average, *worst) if step == 0 else worst:

@@ -21,10 +21,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gpt2_scratch.tokenizer import END_OF_TEXT
+from lora import QuantisedLinear
 from training.launch import LARGEST_KEPT
 
 PAGE = 4096
+CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 ALIGNMENT = {"cpu": 64, "cuda": 512}  # bytes, of torch's allocators
+# Operations of bitsandbytes that on a CPU are written in those of torch, each of which makes a tensor.
+IN_PARTS = ("bitsandbytes::optimizer_update", "bitsandbytes::quantize_4bit", "bitsandbytes::int8_vectorwise_quant")
+CODES = (torch.uint8, torch.int8)  # of quantised numbers; nothing else in a model is held in them
 
 
 class Heap:
@@ -77,7 +82,8 @@ class Heap:
 class Meter(TorchDispatchMode):
     """Counts the bytes of all tensors that operations make, from when each is made until it is freed.
 
-    Floating-point tensors are fake; integers, which decide over shapes (lengths, labels, indices), are computed.
+    Floating-point and quantised tensors are fake; integers that decide over shapes (lengths, labels, indices) are
+    computed.
     """
 
     def __init__(self, vocabulary: int, heap: Heap | None, alignment: int) -> None:
@@ -101,12 +107,15 @@ class Meter(TorchDispatchMode):
         if any(isinstance(x, FakeTensor) for x in given):
             if func is torch.ops.aten._local_scalar_dense.default:  # a number is asked for: all generated texts end
                 return 0.0 if given[0].is_floating_point() else END_OF_TEXT
+            if given[0].device.type == "cpu" and func.name().startswith(IN_PARTS):
+                with self:
+                    return func.redispatch(CPU, *args, **kwargs)
             with self.fake:
                 return func(*args, **kwargs)
         if not given:  # made out of nothing
             with self.fake:
                 made = func(*args, **kwargs)
-            if isinstance(made, Tensor) and made.is_floating_point():
+            if isinstance(made, Tensor) and (made.is_floating_point() or made.dtype in CODES):
                 return made
         return func(*args, **kwargs)
 
@@ -145,12 +154,14 @@ class Meter(TorchDispatchMode):
 
     def shapes_of(self, model: Any, device: torch.device) -> Any:
         """A copy of `model` in fake tensors on `device`; what is shared stays shared."""
+        codes = {id(p) for m in model.modules() if isinstance(m, QuantisedLinear) for p in m.stored()}
+        tensors = [t for t in [*model.parameters(), *model.buffers()] if id(t) not in codes]
         made: dict[int, Any] = {}
         for dtype in (
             torch.float32,
             None,
         ):  # weights are read as fp32, then what is held in half precision is converted
-            for tensor in [*model.parameters(), *model.buffers()]:
+            for tensor in tensors:
                 if dtype is None and tensor.dtype == made[id(tensor)].dtype:
                     continue
                 with self.counting("trained weights" if tensor.requires_grad else "frozen weights"):
@@ -158,7 +169,11 @@ class Meter(TorchDispatchMode):
                 trained = tensor.requires_grad
                 made[id(tensor)] = nn.Parameter(fake, trained) if isinstance(tensor, nn.Parameter) else fake
         fakes = [x for x in made.values() if x.requires_grad]
-        built = copy.deepcopy(model, made)
+        built = copy.deepcopy(model, made | dict.fromkeys(codes))
+        with self.counting("frozen weights"):
+            for layer in built.modules():
+                if isinstance(layer, QuantisedLinear):
+                    layer.store(torch.empty(layer.out_features, layer.in_features, device=device))
         for block in built.transformer.h:
             block.compiled = None  # compiled code keeps less; what it is compiled from cannot be too low
         for parameter in fakes:

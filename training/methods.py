@@ -1,7 +1,9 @@
 """Base model + method -> the model that trains: adapters put in, everything else frozen, the head prepared."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,10 +13,11 @@ from torch import Tensor, nn
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.precision import HALF
-from gpt2_scratch.pretrained import load_weights, without_storage
-from lora import Adapter, Spec, variant
-from training.args import BLOCK_TARGETS, MethodArgs, ModelArgs
-from training.compute_args import ComputeArgs
+from gpt2_scratch.pretrained import load_weights, read_weight, without_storage
+from lora import Adapter, QuantisedLinear, Spec, variant
+from training.args import ModelArgs
+from training.compute_args import SpeedArgs
+from training.method_args import BLOCK_TARGETS, MethodArgs, Target
 from training.seeds import generator
 
 # Target -> (matrix in a block, part of it). Queries, keys and values share one fused matrix.
@@ -31,9 +34,29 @@ FILL = 256  # tokens, of --compile filled
 HeadTraining = Literal["train", "frozen+lora", "train+lora"]
 
 
+def quantised_matrices(
+    model: LanguageModel | Classifier, bits: Literal[4, 8] | None
+) -> dict[str, Callable[[Tensor], None]]:
+    """For each matrix of a block, by the name of its weight: puts a quantised layer in its place in `model`, once given
+    the weight (on meta: a layer of the right shape). Empty without `bits`."""
+    if bits is None:
+        return {}
+
+    def put(path: str, weight: Tensor) -> None:
+        bias = model.get_submodule(path).get_parameter("bias")
+        layer = QuantisedLinear(weight.shape[1], weight.shape[0], bias, bits)
+        if not weight.is_meta:
+            layer.store(weight)
+        model.set_submodule(path, layer)
+
+    blocks = len(model.transformer.h)
+    paths = [f"transformer.h.{i}.{matrix}" for i in range(blocks) for matrix in dict(MATRICES.values())]
+    return {f"{path}.weight": partial(put, path) for path in paths}
+
+
 def build_language_model(folder: Path, config: GPT2Config, model: ModelArgs) -> LanguageModel:
     built = without_storage(LanguageModel, replace(config, dropout=model.dropout))
-    load_weights(built, folder)
+    load_weights(built, folder, quantised_matrices(built, model.base_bits))
     if model.untie_head and config.tied_head:
         built.untie()
     return built
@@ -50,7 +73,7 @@ def build_classifier(
 ) -> Classifier:
     """`lm_token`: classes are the first n tokens of the vocabulary, scored by the embedding (the report's NLE runs)."""
     built = without_storage(Classifier, replace(config, dropout=model.dropout), classes, head_bias, lm_token)
-    load_weights(built, folder)
+    load_weights(built, folder, quantised_matrices(built, model.base_bits))
     if not lm_token:
         with torch.no_grad():
             built.score.weight.normal_(0.0, 0.02, generator=generator(seed, "head"))
@@ -62,11 +85,17 @@ def build_classifier(
 
 
 def apply_method(
-    model: LanguageModel | Classifier, method: MethodArgs, seed: int, head_training: HeadTraining = "train"
+    model: LanguageModel | Classifier,
+    method: MethodArgs,
+    seed: int,
+    head_training: HeadTraining = "train",
+    source: Path | None = None,
 ) -> None:
     """Freezes `model`, then lets train what the method names, in the last blocks only if asked.
 
     The class head trains with every method unless `head_training` freezes it; an LM head only with `full` and `head`.
+    `source`: folder of the base model, of which --lora-init loftq reads the matrices that were quantised once more;
+    without it they start as `standard` has it, for a caller who puts saved factors in their place.
     """
     blocks = list(model.transformer.h)
     chosen = blocks if method.last_blocks is None else blocks[-method.last_blocks :]
@@ -78,55 +107,48 @@ def apply_method(
         for module in (*chosen, model.transformer.ln_f):
             for name, parameter in module.named_parameters():
                 parameter.requires_grad_(name.endswith("bias"))
-    elif method.method == "lora":
-        first = len(blocks) - len(chosen)
-        for i, block in enumerate(chosen, first):
-            _adapt_block(block, method, seed, i)
+    elif method.adapts:
+        for i, block in enumerate(chosen, len(blocks) - len(chosen)):
+            _adapt_block(block, method, seed, i, source)
     if isinstance(model, Classifier):
         model.score.requires_grad_(head_training != "frozen+lora")
         if head_training != "train":
-            adapter = _adapt(model.score, method, (0,), seed, "score", frozen=head_training == "frozen+lora")
-            model.add_module("score", adapter)
+            score = _adapt_head(model.score, method, seed, "score")
+            score.linear.requires_grad_(head_training == "train+lora")
+            model.add_module("score", score)
     elif method.method == "head":
         model.lm_head.requires_grad_(True)
-    elif method.method == "lora" and "lm-head" in method.lora_targets:
-        model.add_module("lm_head", _adapt(model.lm_head, method, (0,), seed, "lm_head"))
+    elif method.adapts and "lm-head" in method.lora_targets:
+        model.add_module("lm_head", _adapt_head(model.lm_head, method, seed, "lm_head"))
 
 
-def _adapt_block(block: nn.Module, method: MethodArgs, seed: int, index: int) -> None:
-    active: dict[str, list[int]] = defaultdict(list)
+def _adapt_block(block: nn.Module, method: MethodArgs, seed: int, index: int, source: Path | None) -> None:
+    adapted: dict[str, list[Target]] = defaultdict(list)
     for target in BLOCK_TARGETS:
         if target in method.lora_targets:
-            path, part = MATRICES[target]
-            active[path].append(part)
-    for path, parts in active.items():
-        owner, name = path.split(".")
-        parent = getattr(block, owner)
-        setattr(
-            parent,
-            name,
-            _adapt(getattr(parent, name), method, tuple(parts), seed, f"{index}.{path}", PARTS.get(path, 1)),
-        )
+            adapted[MATRICES[target][0]].append(target)
+    for path, targets in adapted.items():
+        linear, original = block.get_submodule(path), None
+        if method.lora_init == "loftq" and source is not None and isinstance(linear, QuantisedLinear):
+            original = read_weight(source, f"transformer.h.{index}.{path}.weight")
+        spec = _spec(method, f"h.{index}.{targets[0]}", original is not None)  # that of all `targets`
+        active, draw = tuple(MATRICES[target][1] for target in targets), generator(seed, "lora", f"{index}.{path}")
+        adapter = variant(method.method)(linear, spec, PARTS.get(path, 1), active, draw, original)
+        block.set_submodule(path, adapter)
 
 
-def _adapt(
-    linear: nn.Module,
-    method: MethodArgs,
-    active: tuple[int, ...],
-    seed: int,
-    place: str,
-    parts: int = 1,
-    frozen: bool = True,
-) -> Adapter:
-    assert isinstance(linear, nn.Linear)
-    spec = Spec(method.lora_rank, method.lora_alpha, method.lora_scaling, method.lora_init)
-    adapter = variant("lora")(linear, spec, parts, active, generator=generator(seed, "lora", place))
-    if not frozen:
-        linear.requires_grad_(True)
-    return adapter
+def _adapt_head(head: nn.Module, method: MethodArgs, seed: int, name: str) -> Adapter:
+    spec = _spec(method, name.replace("_", "-"), quantised=False)
+    return variant(method.method)(head, spec, generator=generator(seed, "lora", name))
 
 
-def apply_compute(model: LanguageModel | Classifier, method: str, compute: ComputeArgs, precision: str) -> None:
+def _spec(method: MethodArgs, place: str, quantised: bool) -> Spec:
+    """How the adapter of one matrix is made. `place`: its name for patterns; loftq is for what is quantised only."""
+    init = "standard" if method.lora_init == "loftq" and not quantised else method.lora_init
+    return Spec(method.rank_at(place), method.alpha_at(place), method.lora_scaling, init, method.lora_dropout)
+
+
+def apply_compute(model: LanguageModel | Classifier, method: str, compute: SpeedArgs, precision: str) -> None:
     """How the update is computed, once it is settled what trains. `precision` as Accelerate has it: no, bf16, fp16."""
     if compute.checkpoint_activations:
         model.transformer.checkpoint_blocks()
@@ -165,7 +187,10 @@ def parameter_counts(model: nn.Module) -> dict[str, int | float]:
     adapter_owned = {
         id(p) for m in model.modules() if isinstance(m, Adapter) for n, p in m.named_parameters() if _added(n)
     }
-    total = sum(p.numel() for p in model.parameters() if id(p) not in adapter_owned)
+    quantised = [m for m in model.modules() if isinstance(m, QuantisedLinear)]
+    stored = {id(p) for m in quantised for p in m.stored()}
+    total = sum(p.numel() for p in model.parameters() if id(p) not in adapter_owned | stored)
+    total += sum(m.in_features * m.out_features for m in quantised)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {"total": total, "trainable": trainable, "share": trainable / total}
 

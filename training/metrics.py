@@ -76,6 +76,12 @@ def perplexities(rows: Sequence[Row], response_rows: Sequence[Row], whole_text_r
     }
 
 
+def text_loss(rows: Sequence[Row]) -> dict[str, Any]:
+    """loss of running text in nats a token, the interval over pieces of text."""
+    losses, targets = (np.array([getattr(row, name) for row in rows]) for name in ("loss", "targets"))
+    return {"loss": _entry(bootstrap_ratio(losses, targets))}
+
+
 def _entry(interval: Interval) -> dict[str, float]:
     return interval._asdict()
 

@@ -15,7 +15,7 @@ import torch
 from accelerate.utils import gather_object
 from accelerate.utils.memory import should_reduce_batch_size
 
-from training.args import UpdateArgs
+from training.args import ModelArgs, UpdateArgs
 from training.batches import Encoded
 from training.checkpoint import saved_flag
 from training.compute_args import ComputeArgs
@@ -27,9 +27,10 @@ LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "me
 REMEDY = "add --checkpoint-activations, --mixed-precision bf16 or --last-blocks n, or lower --max-length"
 
 
-def base_memory(compute: ComputeArgs, update: UpdateArgs) -> int:
+def base_memory(compute: ComputeArgs, update: UpdateArgs, model: ModelArgs) -> int:
     """Bytes before there is a model, where a forecast is asked for: finding out takes seconds. Else 0."""
-    return resident() if compute.dry_run or update.micro_batch_size == "auto" else 0
+    quantises = model.base_bits is not None or "8bit" in update.optimizer
+    return resident(quantises) if compute.dry_run or update.micro_batch_size == "auto" else 0
 
 
 def free_memory(device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""curves.png: what a person looks at first."""
+"""curves.png, which a person looks at first, and forgetting.png."""
 
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,33 @@ def plot_curves(path: Path, curve: list[dict[str, Any]], title: str, metric: str
     plt.close(figure)
 
 
-def _line(axes: Any, curve: list[dict[str, Any]], key: str, label: str, color: str, **style: Any) -> None:
-    points = [(point["step"], point[key]) for point in curve if key in point]
+def plot_forgetting(path: Path, forgetting: dict[str, Any] | None, title: str, metric: str) -> None:
+    """Task metric (its name is `metric`) and general loss against the adapters' strength, where they were measured."""
+    if forgetting is None or "curve" not in forgetting:
+        return
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, scores = plt.subplots(figsize=(7, 4), layout="constrained")
+    losses, curve = scores.twinx(), forgetting["curve"]
+    _line(scores, curve, "metric", metric, BLUE, x="strength", marker="o")
+    _line(losses, curve, "general_loss", "general loss", ORANGE, x="strength", marker="s", linestyle="--")
+    scores.axvline(1.0, color=GREY, linewidth=1, linestyle=":", label="as trained")
+    scores.set_xlabel("strength of the adapters (0: the base model, 1: as trained)")
+    scores.set_ylabel(metric, color=BLUE)
+    losses.set_ylabel("loss on general text (nats a token)", color=ORANGE)
+    scores.set_title(title, fontsize=10)
+    scores.grid(alpha=0.25)
+    handles = zip(scores.get_legend_handles_labels(), losses.get_legend_handles_labels(), strict=True)
+    losses.legend(*(a + b for a, b in handles), loc="best", framealpha=0.8, fontsize=9)
+    replace_file(path, lambda new: figure.savefig(new, dpi=120, format="png"))
+    plt.close(figure)
+
+
+def _line(
+    axes: Any, curve: list[dict[str, Any]], key: str, label: str, color: str, x: str = "step", **style: Any
+) -> None:
+    points = [(point[x], point[key]) for point in curve if key in point]
     axes.plot(*zip(*points, strict=True), label=label, color=color, linewidth=1.4, markersize=3.5, **style)

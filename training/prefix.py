@@ -26,6 +26,7 @@ from tqdm import tqdm
 from gpt2_scratch.attention import sequences
 from gpt2_scratch.model import Classifier, Hidden, LanguageModel
 from gpt2_scratch.precision import HALF
+from lora import QuantisedLinear
 from training.batches import Encoded, inference_plan
 from training.cli import refuse
 from training.compute_args import ComputeArgs
@@ -192,7 +193,8 @@ def attach_prefix(
         return [list(part) for part in parts], None
     precision = accelerator.mixed_precision + ("+tf32" if compute.tf32 else "")
     held = contents(model, [e for part in parts for e in part], accelerator.mixed_precision)
-    on_disk, key = compute.cache_prefix == "disk", cache_key(held, model, base, precision)
+    bits = {m.bits for m in model.modules() if isinstance(m, QuantisedLinear)}  # the same in all blocks
+    on_disk, key = compute.cache_prefix == "disk", cache_key(held, model, base, precision, *bits)
     path = compute.cache_dir / key / "hidden" if on_disk else None
     built, where = path is None or not _complete(path, held), str(path or "memory")
     if accelerator.is_main_process:

@@ -15,6 +15,7 @@ OURS = (
     "predictions.jsonl",
     "generations.jsonl",
     "curves.png",
+    "forgetting.png",
     "tensorboard",
     "adapter",
     "model",

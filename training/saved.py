@@ -1,74 +1,161 @@
-"""The best weights of a run: an adapter (what was added to the base) or, for full fine-tuning, a model in HF format."""
+"""The best weights of a run: while it trains, and what it leaves: an adapter or, for full fine-tuning, a whole model.
 
+An adapter is two files that PEFT reads (lora/peft_format.py), with adapter.json beside them; what PEFT has no words for
+(biases, an LM head that was trained itself, a class head with a bias) is adapter.safetensors beside adapter.json.
+"""
+
+import json
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.pretrained import load_weights, save_pretrained, weights_hash
 from gpt2_scratch.sources import load_config
+from lora import Adapter, adapters
+from lora.peft_format import CONFIG, TENSORS, attach, classes_in, exported
 from training.args import MethodArgs, ModelArgs
-from training.files import load_tensors, replace_folder, save_tensors, write_json
+from training.files import load_tensors, replace_file, replace_folder, save_tensors, write_json
 from training.methods import apply_method, build_classifier, build_language_model, load_own_state, own_state
+from training.run_folder import STATE
 from training.sources import base_model
 from training.task_args import HeadArgs, group_of
 
-ADAPTER, MODEL, WEIGHTS = "adapter", "model", "adapter.safetensors"
+Model = LanguageModel | Classifier
+ADAPTER, MODEL = "adapter", "model"
+WEIGHTS, FACTS = "adapter.safetensors", "adapter.json"
+BEST = STATE.with_name("best.safetensors")
 
 
-def save_best(folder: Path, model: LanguageModel | Classifier, method: str, facts: dict[str, Any]) -> None:
-    """`facts` (flags, base, labels) go into the adapter's adapter.json or the model's config.json."""
-
-    def write_adapter(new: Path) -> None:
-        save_tensors(new / WEIGHTS, own_state(model))
-        write_json(new / "adapter.json", facts)
+def save_best(folder: Path, model: Model, method: str, facts: dict[str, Any]) -> None:
+    """The weights as they are in training, to the last bit. `facts` as for `save_adapter`."""
 
     def write_model(new: Path) -> None:
-        labels = facts.get("labels") or []
-        names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-        save_pretrained(model, new, **(names if labels else {}))
+        save_pretrained(model, new, **label_names(facts.get("labels") or []))
 
     if method == "full":
         replace_folder(folder / MODEL, write_model)
     else:
-        replace_folder(folder / ADAPTER, write_adapter)
+        replace_file(folder / BEST, lambda new: save_tensors(new, own_state(model)))
 
 
-def read_best(folder: Path, model: LanguageModel | Classifier, method: str) -> dict[str, Tensor]:
+def label_names(labels: list[str]) -> dict[str, Any]:
+    """What config.json says of classes, in their order; nothing of none."""
+    names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+    return names if labels else {}
+
+
+def read_best(folder: Path, model: Model, method: str) -> dict[str, Tensor]:
     """The saved weights under the names of `own_state(model)`."""
     if method != "full":
-        return load_tensors(folder / ADAPTER / WEIGHTS)
+        return load_tensors(folder / BEST)
     load_weights(model, folder / MODEL)
     return own_state(model)
 
 
-def load_best(folder: Path, model: LanguageModel | Classifier, method: str) -> None:
-    """Puts the saved weights into `model`, which must be built as it was for training."""
-    load_own_state(model, read_best(folder, model, method))
+def save_adapter(folder: Path, model: Model, method: str, facts: dict[str, Any]) -> None:
+    """What `model`, with its best weights, adds to its base; nothing for method full, whose model is saved.
 
-
-def rebuild(folder: Path, results: dict[str, Any], base: str | None = None) -> LanguageModel | Classifier:
-    """The fine-tuned model of a run; an adapter needs its base, found where it was or at `base`.
-
-    Raises ValueError when the base is not the one the adapter was trained on.
+    `facts`: the resolved flags `args`, `base` (name, sha256), and `labels` of a classifier.
     """
-    flags = results["args"]
-    method, model, head = group_of(MethodArgs, flags), group_of(ModelArgs, flags), group_of(HeadArgs, flags)
-    if method.method == "full":
-        source, config = folder / MODEL, load_config(folder / MODEL)
+
+    def write(new: Path) -> None:
+        if in_peft_format(model):
+            task, head = ("SEQ_CLS", "score") if isinstance(model, Classifier) else ("CAUSAL_LM", None)
+            config, tensors = exported(model, facts["base"]["name"], task, head)
+            write_json(new / CONFIG, config)
+            save_tensors(new / TENSORS, tensors)
+        else:
+            save_tensors(new / WEIGHTS, own_state(model))
+        write_json(new / FACTS, facts)
+
+    if method != "full":
+        replace_folder(folder / ADAPTER, write)
+
+
+def in_peft_format(model: Model) -> bool:
+    """Whether PEFT can say what was trained: adapters, and a class head as transformers has it."""
+    adapted = {path for path, _ in adapters(model)}
+    if isinstance(model, Classifier):
+        score = model.score.linear if isinstance(model.score, Adapter) else model.score
+        if model.tied_score or (isinstance(score, nn.Linear) and score.bias is not None):
+            return False
+        adapted |= {"score"}
+    known = tuple(f"{path}." for path in adapted)
+    return bool(adapted - {"score"}) and all(name.startswith(known) for name in own_state(model))
+
+
+def read_facts(adapter: Path) -> dict[str, Any]:
+    """adapter.json; without one, what an adapter of PEFT says: nothing but its classes, if it has any.
+
+    Raises ValueError when the folder holds no adapter, or a damaged one.
+    """
+    path = adapter / FACTS
+    if not path.exists():
+        if not adapter.is_dir():
+            raise ValueError(f"adapter {adapter}: no such folder")
+        count = classes_in(adapter)
+        return {} if count is None else {"labels": [f"LABEL_{i}" for i in range(count)]}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts["args"]["model"], facts["base"]["name"], facts["base"]["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); copy it again") from error
+    return facts
+
+
+def find_base(adapter: Path, facts: dict[str, Any], base: str | None = None) -> tuple[Path, GPT2Config]:
+    """Folder and shape of the base of an adapter: `base`, or where it was when the adapter was trained.
+
+    Raises ValueError when these are not the weights it was trained on, as far as it says which.
+    """
+    name = base or facts.get("base", {}).get("name")
+    if name is None:
+        raise ValueError(f"adapter {adapter}: does not say what it was trained on; add --model")
+    try:
+        source, config = base_model(name)
+    except OSError as error:
+        raise ValueError(f"--model {name}: not to be had from the hub; give --model FOLDER") from error
+    if "base" in facts and weights_hash(source) != facts["base"]["sha256"]:
+        raise ValueError(
+            f"adapter {adapter}: was trained on other weights than {name} has (sha256 differs); give its base"
+        )
+    return source, config
+
+
+def build(source: Path, config: GPT2Config, facts: dict[str, Any]) -> Model:
+    """The base model of an adapter with these facts, in the precision it had; its class head holds noise."""
+    flags = facts.get("args", {})
+    model, head, labels = group_of(ModelArgs, flags), group_of(HeadArgs, flags), facts.get("labels")
+    if labels is None:
+        return build_language_model(source, config, model)
+    return build_classifier(source, config, model, len(labels), 0, head.head_bias, head.head == "lm-token")
+
+
+def adapted(adapter: Path, base: str | None = None) -> Model:
+    """The base with what the adapter in folder `adapter`, ours or PEFT's, adds to it. Errors as of `find_base`."""
+    facts = read_facts(adapter)
+    model = build(*find_base(adapter, facts, base), facts)
+    if (adapter / WEIGHTS).exists():
+        head = (facts["args"]["head_training"],) if isinstance(model, Classifier) else ()
+        apply_method(model, group_of(MethodArgs, facts["args"]), facts["args"]["seed"], *head)
+        load_own_state(model, load_tensors(adapter / WEIGHTS))
     else:
-        source, config = base_model(base or model.model)
-        if weights_hash(source) != results["model"]["sha256"]:
-            raise ValueError(
-                f"--run {folder}: was trained on other weights than {base or model.model} has (sha256 differs)"
-            )
-    if "labels" not in results["data"]:
-        built: LanguageModel | Classifier = build_language_model(source, config, model)
-        apply_method(built, method, flags["seed"])
-    else:
-        classes, lm_token = len(results["data"]["labels"]), head.head == "lm-token"
-        built = build_classifier(source, config, model, classes, flags["seed"], head.head_bias, lm_token)
-        apply_method(built, method, flags["seed"], head.head_training)
-    load_best(folder, built, method.method)
-    return built.eval()
+        attach(model, adapter)
+    return model.eval()
+
+
+def whole_model(folder: Path, facts: dict[str, Any]) -> Model:
+    """A model in Hugging Face's format, its class head included; `facts` as for an adapter."""
+    model = build(folder, load_config(folder), facts)
+    load_weights(model, folder)  # once more: the head was made anew
+    return model.eval()
+
+
+def rebuild(folder: Path, results: dict[str, Any], base: str | None = None) -> Model:
+    """The fine-tuned model of a run; an adapter needs its base, found where it was or at `base`."""
+    if results["args"]["method"] != "full":
+        return adapted(folder / ADAPTER, base)
+    return whole_model(folder / MODEL, {"args": results["args"], "labels": results["data"].get("labels")})

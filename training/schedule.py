@@ -12,7 +12,7 @@ from training.args import UpdateArgs
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear from `init` to `peak` over `warmup` steps, then cosine to `minimum`, or constant.
+    """Linear from `init` to `peak` over `warmup` steps, `hold` steps there, then cosine to `minimum`, or constant.
 
     Example, 10 steps with 2 of warmup: step 0 runs at init, 1 halfway, 2 at the peak, 9 just above the minimum.
     """
@@ -23,6 +23,7 @@ class Schedule:
     init: float = 0.0
     minimum: float = 0.0
     shape: Literal["cosine", "constant"] = "cosine"
+    hold: int = 0
 
     def lr_at(self, step: int) -> float:
         """Learning rate of optimizer step `step`, counted from 0."""
@@ -30,7 +31,8 @@ class Schedule:
             return self.init + (self.peak - self.init) * step / self.warmup
         if self.shape == "constant":
             return self.peak
-        progress = min((step - self.warmup) / max(self.steps - self.warmup, 1), 1.0)
+        falling = self.warmup + self.hold  # the first step of the cosine
+        progress = min(max(step - falling, 0) / max(self.steps - falling, 1), 1.0)
         return self.minimum + (self.peak - self.minimum) * 0.5 * (1 + math.cos(math.pi * progress))
 
 

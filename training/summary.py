@@ -42,6 +42,12 @@ def print_outcome(folder: Path, outcome: Mapping[str, Any], names: Sequence[str]
         print(f"{part:<8}{', '.join(shown) or 'no test examples'}")
     if outcome.get("test"):
         print(f"        95% intervals over n = {outcome['test'][names[0]]['n']:,} test examples")
+    if lost := outcome.get("forgetting"):
+        print(
+            "general text  loss {:.3f} -> {:.3f}, ".format(*(lost[name]["value"] for name in ("before", "after"))),
+            end="",
+        )
+        print("{value:+.3f} [{low:.3f}, {high:.3f}]".format(**lost["difference"]), f"over {lost['tokens']:,} tokens")
     print(f"curves  {folder}/curves.png; tensorboard --logdir {folder}/tensorboard")
     print(f"results {folder}/results.json")
 

@@ -70,8 +70,8 @@ class HeadArgs:
 
     def problems_with(self, method: MethodArgs, model: ModelArgs) -> list[str]:
         found = []
-        if self.head_training != "train" and method.method != "lora":
-            found.append(f"--head-training {self.head_training}: adapts the head, so it needs --method lora")
+        if self.head_training != "train" and not method.adapts:
+            found.append(f"--head-training {self.head_training}: needs a --method with adapters, like lora")
         if self.head == "lm-token" and self.head_training != "frozen+lora" and not model.untie_head:
             found.append(
                 "--head lm-token: its weight is the token embedding; add --untie-head or --head-training frozen+lora"

@@ -1,0 +1,103 @@
+"""What each method reaches, forgets and costs on gpt2-nano: mail and reviews, three seeds, as tables and a picture.
+
+    DATA_DIR=data python benchmarks/methods.py
+
+Every run is one of scripts/finetune_cls.py in a process of its own; finished ones are not repeated, interrupted ones go
+on. `--datasets spamassassin` and `--datasets imdb` can run beside each other. The reviews are not bundled.
+"""
+
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from compare_runs import accuracies, compare, forgetting
+from training.cli import run
+from training.run_folder import RESULTS, STATE
+from training.statistics import bootstrap_mean
+
+ROOT = Path(__file__).parent.parent
+METHODS = ("lora", "dora", "pissa", "full", "bitfit", "head")
+TITLES = {"spamassassin": "mail", "imdb": "reviews"}
+
+
+@dataclass(frozen=True)
+class Args:
+    datasets: tuple[str, ...] = tuple(TITLES)
+    """datasets of tasks/, a table each"""
+    methods: tuple[str, ...] = METHODS
+    """of finetune_cls; the others are compared with the first"""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """of initialisation and order; the split is the same for all"""
+    model: str = "gpt2-nano"
+    """base model"""
+    flags: str = "--max-length 128 --train-examples 2000 --test-examples 1000 --epochs 2 --eval-every 100"
+    """of every run"""
+    folder: Path = Path("runs/methods")
+    """where the runs are kept"""
+    picture: Path | None = None
+    """file for the picture; None: methods.png in the folder"""
+
+
+def main(args: Args) -> None:
+    for dataset in args.datasets:
+        for seed in args.seeds:
+            for method in args.methods:
+                train(args, dataset, method, seed)
+    for dataset in args.datasets:
+        print(
+            f"\n{dataset}: `--dataset {dataset} --model {args.model} {args.flags} --method lora --seed 0`, and so on\n"
+        )
+        compare([place(args, dataset, method, seed) for method in args.methods for seed in args.seeds])
+    draw(args, args.picture or args.folder / "methods.png")
+
+
+def place(args: Args, dataset: str, method: str, seed: int) -> Path:
+    return args.folder / f"{dataset}-{method}-seed{seed}"
+
+
+def train(args: Args, dataset: str, method: str, seed: int) -> None:
+    """One run, unless it is there already. Raises ValueError when it fails."""
+    folder = place(args, dataset, method, seed).resolve()
+    if (folder / RESULTS).exists():
+        return
+    going_on = "--resume" if (folder / STATE).exists() else "--overwrite"
+    words = ["scripts/finetune_cls.py", "--dataset", dataset, "--model", args.model, *shlex.split(args.flags)]
+    words += ["--method", method, "--seed", str(seed), "--output-dir", str(folder), going_on]
+    print(f"{time.strftime('%H:%M:%S')} python {shlex.join(words)}", file=sys.stderr, flush=True)
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ValueError(f"python {shlex.join(words)} failed:\n{done.stderr[-2000:]}")
+
+
+def draw(args: Args, path: Path) -> None:
+    """Accuracy against forgetting, a panel a dataset, with both intervals."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, len(args.datasets), figsize=(4.6 * len(args.datasets), 4), squeeze=False)
+    for axes, dataset in zip(panels[0], args.datasets, strict=True):
+        for i, method in enumerate(args.methods):
+            runs = [place(args, dataset, method, seed) for seed in args.seeds]
+            accuracy, lost = bootstrap_mean(accuracies(runs).mean(0)), forgetting(runs)
+            assert lost is not None, "every run measures forgetting"
+            x, y = (((value - low,), (high - value,)) for value, low, high in (lost, accuracy[:3]))
+            marker = "osD^vP"[i % 6]
+            axes.errorbar(lost[0], accuracy.value, xerr=x, yerr=y, fmt=marker, capsize=2, label=method)
+        axes.set_title(TITLES.get(dataset, dataset), fontsize=10)
+        axes.set_xlabel("forgetting: loss on general text, after minus before (nats)")
+        axes.set_ylabel("test accuracy")
+        axes.grid(alpha=0.25)
+    panels[0][-1].legend(fontsize=9)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    print(f"\npicture {path}")
+
+
+if __name__ == "__main__":
+    run(main, Args, __doc__)

@@ -1,0 +1,48 @@
+"""What an adapter has to know of the frozen layer under it: the matrix it multiplies by, and how to exchange that.
+
+A convolution counts as the matrix of its flattened kernels: in = channels of the input * positions of the kernel.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lora._quantised import QuantisedLinear
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+OWN_MATRIX = (nn.Linear, *CONVOLUTIONS)  # layers whose `weight` is what they multiply by
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether it is a linear layer and nothing more, so that a fused kernel may take its weight."""
+    return type(layer) is nn.Linear
+
+
+def shape(layer: Any) -> tuple[int, int]:
+    """(out, in) of the matrix."""
+    if isinstance(layer, (nn.Linear, QuantisedLinear)):
+        return layer.out_features, layer.in_features
+    return len(layer.weight), layer.weight[0].numel()
+
+
+def dense(layer: Any) -> Tensor:
+    """(out, in): a copy of the matrix that the layer multiplies by, at least in fp32."""
+    if isinstance(layer, QuantisedLinear):
+        return layer.matrix(torch.float32)
+    assert type(layer) in OWN_MATRIX, type(layer)
+    weight = layer.weight.detach().flatten(1)
+    return weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+
+
+def with_matrix(layer: Any, matrix: Tensor) -> Any:
+    """A layer like this one that multiplies by `matrix` (out, in); this one is not touched, their bias is the same."""
+    if type(layer) in OWN_MATRIX:
+        new, matrix = copy.copy(layer), matrix.view_as(layer.weight).to(layer.weight.dtype)
+        new._parameters = dict(layer._parameters)
+    else:
+        new = nn.Linear(matrix.shape[1], matrix.shape[0], device="meta")
+        new.bias = layer.bias
+    new.weight = nn.Parameter(matrix, requires_grad=False)
+    return new

@@ -1,0 +1,239 @@
+"""Adapters as PEFT's two files, written and read: adapter_config.json and adapter_model.safetensors.
+
+Knows no architecture: a path in the model is a path in the file, so the model's names must be those PEFT will meet.
+To PEFT a fused matrix whose P active parts have factors of their own is one matrix of rank P R with a block-diagonal B.
+Letters: R rank, P active parts. PEFT's side was read in its version 0.21.
+"""
+
+import contextlib
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lora import Adapter, QuantisedLinear, Spec, adapters, variant
+from lora._frozen import dense, shape
+
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+LAYERS = (nn.Linear, QuantisedLinear)
+HEADS = ("score", "classifier")  # what PEFT saves whole with task_type SEQ_CLS
+A, B, MAGNITUDE, BASE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector", "base_layer.weight"
+# Initialisations that leave the base as it is. The others (pissa, olora, corda, loftq, lora_ga) change its weights, so
+# that their factors alone say nothing about the base that others have.
+PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva", "mica")
+# Settings that are read here, and those that change no number once trained. Any other must be unset.
+READ = {"peft_type", "bias", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora"}
+READ |= {"init_lora_weights", "lora_dropout", "modules_to_save"}
+FREE = {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out", "task_type"}
+FREE |= {"base_model_name_or_path", "revision", "peft_version", "auto_mapping", "inference_mode", "runtime_config"}
+FREE |= {"eva_config", "loftq_config", "megatron_core", "qalora_group_size"}
+
+
+def exported(
+    model: nn.Module, base: str, task_type: str, head: str | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(adapter_config.json, tensors) of all adapters of `model`, relative to the untouched base called `base`.
+
+    `head`: path of a head that is saved whole, with its adapter folded in if it has one. Matrices are taken for
+    those of a transformers model that stores them transposed (GPT-2's Conv1D); PEFT corrects that by itself for a plain
+    linear layer.
+    """
+    tensors, ranks, alphas = dict[str, Tensor](), dict[str, int](), dict[str, float]()
+    dora, dropout = False, 0.0
+    for path, adapter in adapters(model):
+        if path != head:
+            factors = adapter.factors()
+            tensors[f"{PREFIX}{path}.{A}"] = factors.A.float()
+            tensors[f"{PREFIX}{path}.{B}"] = block_diagonal(factors.B.float(), adapter.parts, adapter.active)
+            if factors.magnitude is not None:
+                tensors[f"{PREFIX}{path}.{MAGNITUDE}"], dora = factors.magnitude.float(), True
+            ranks[path], dropout = len(factors.A), adapter.dropout
+            alphas[path] = float(factors.scale * ranks[path])  # PEFT divides by the rank again
+    assert ranks, "there is nothing but a head to export"
+    if head is not None:
+        layer = model.get_submodule(head)
+        whole = dense(layer.linear) + layer.update() if isinstance(layer, Adapter) else dense(layer)
+        tensors[f"{PREFIX}{head}.weight"] = whole
+    rank, alpha = (Counter(found.values()).most_common(1)[0][0] for found in (ranks, alphas))
+    config = {"peft_type": "LORA", "task_type": task_type, "base_model_name_or_path": base, "inference_mode": True}
+    config |= {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "bias": "none", "use_dora": dora}
+    config |= {"rank_pattern": {re.escape(path): r for path, r in ranks.items() if r != rank}}
+    config |= {"alpha_pattern": {re.escape(path): a for path, a in alphas.items() if a != alpha}}
+    config |= {"use_rslora": False, "init_lora_weights": True, "fan_in_fan_out": True}
+    config |= {"modules_to_save": None if head is None else [head]} | _targets(model, ranks)
+    return config, {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def block_diagonal(b: Tensor, parts: int, active: tuple[int, ...]) -> Tensor:
+    """(P, R, out / parts) -> (out, P R): each part's B in its own rows and columns, zero elsewhere."""
+    whole = b.new_zeros(parts, b.shape[2], *b.shape[:2])  # (parts, out / parts, P, R)
+    for i, part in enumerate(active):
+        whole[part, :, i] = b[i].t()
+    return whole.flatten(2).flatten(0, 1)
+
+
+def _targets(model: nn.Module, paths: Iterable[str]) -> dict[str, Any]:
+    """The settings by which PEFT finds exactly `paths`.
+
+    Names within a block and numbers of blocks where these say it, for lists of paths are long. PEFT asks for the number
+    of a block only where a name was found by its ending, so that a path of its own (lm_head) stands beside them.
+    """
+    found, alone = defaultdict[str, set[tuple[int, str]]](set), list[str]()
+    for path in paths:
+        match = re.fullmatch(r"(.*?\w+)\.(\d+)\.(.+)", path)
+        if match is None:
+            alone.append(path)
+        else:
+            found[match[1]].add((int(match[2]), match[3]))
+    if len(found) == 1:
+        (owner, places), *_ = found.items()
+        blocks, names = sorted({i for i, _ in places}), sorted({name for _, name in places})
+        if len(places) == len(blocks) * len(names):
+            chosen = {"target_modules": names + alone}
+            if len(blocks) == len(list(model.get_submodule(owner).children())):
+                return chosen
+            return chosen | {"layers_to_transform": blocks, "layers_pattern": [owner.rpartition(".")[2]]}
+    return {"target_modules": sorted(paths)}
+
+
+def _split(key: str) -> tuple[str, str]:
+    """Key of the file -> (path in the model, which tensor of that layer)."""
+    for name in (A, B, MAGNITUDE, BASE, "weight"):
+        if key.startswith(PREFIX) and key.endswith(f".{name}"):
+            return key[len(PREFIX) : -len(name) - 1], name
+    return key, ""
+
+
+def _setting(pattern: dict[str, Any], path: str, default: Any) -> Any:
+    """Of the first key that matches the end of `path`, as PEFT looks it up."""
+    return next((value for key, value in pattern.items() if re.fullmatch(rf"(.*\.)?({key})", path)), default)
+
+
+def _rank_and_alpha(config: dict[str, Any], path: str) -> tuple[int, float]:
+    rank = _setting(config.get("rank_pattern") or {}, path, config.get("r", 8))
+    return rank, _setting(config.get("alpha_pattern") or {}, path, config.get("lora_alpha", 8))
+
+
+def _config_problems(config: dict[str, Any]) -> list[str]:
+    """What is in adapter_config.json that cannot be done here."""
+    if config.get("peft_type") != "LORA":
+        return [f"peft_type {config.get('peft_type')}: only LORA is supported"]
+    found = [f"{name}={config[name]!r} is not supported" for name in config if name not in READ | FREE and config[name]]
+    if config.get("bias", "none") != "none":
+        found.append(f"bias={config['bias']!r}: trained biases of the base; only 'none' is supported")
+    if config.get("init_lora_weights", True) not in PLAIN_INITS:
+        found.append(
+            f"init_lora_weights={config['init_lora_weights']!r} has changed its base; save it as a plain "
+            "adapter with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+        )
+    whole = sorted(set(config.get("modules_to_save") or ()) - set(HEADS))
+    if whole:
+        found.append(f"modules_to_save {', '.join(whole)}: only a class head ({', '.join(HEADS)}) may be saved whole")
+    return found
+
+
+def _fit_problems(path: str, part: dict[str, Tensor], layer: nn.Module, config: dict[str, Any]) -> Iterator[str]:
+    """What keeps the tensors saved for one layer from being put there."""
+    rank, _ = _rank_and_alpha(config, path)
+    outputs, inputs = shape(layer)
+    shapes = {A: (rank, inputs), B: (outputs, rank), MAGNITUDE: (outputs,)}
+    shapes |= {"weight": (outputs, inputs), BASE: (outputs, inputs)}
+    wanted = {A, B} | ({MAGNITUDE} if config.get("use_dora") else set())
+    if part.keys() & {A, B, MAGNITUDE}:
+        yield from (f"missing {PREFIX}{path}.{name}" for name in sorted(wanted - part.keys()))
+        yield from (f"unknown {PREFIX}{path}.{name}" for name in sorted(part.keys() - wanted - {BASE}))
+    for name in sorted(part):
+        found = tuple(part[name].shape)
+        if found != shapes[name]:
+            yield f"{path}.{name} has shape {found}, for this base and rank {rank} it would be {shapes[name]}"
+        elif name == BASE and not torch.equal(dense(layer).to(part[name].dtype), part[name]):
+            yield f"{path}: was trained on another matrix than this base has"
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    if (folder / "adapter_model.bin").exists() and not (folder / TENSORS).exists():
+        raise ValueError(
+            f"adapter {folder}: adapter_model.bin can run code; save it again with safe_serialization=True"
+        )
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        names = f"{CONFIG} or {TENSORS}"
+        raise ValueError(f"adapter {folder}: {names} is missing or damaged ({error}); copy or save it again") from error
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    with _explained(folder):
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"{CONFIG} holds no settings")
+        tensors = load_file(folder / TENSORS)
+    if config.get("task_type") == "SEQ_CLS" and not _heads(tensors):
+        raise ValueError(f"adapter {folder}: its class head is not in the file; PEFT loses it when it converts pissa")
+    return config, tensors
+
+
+def _heads(tensors: Iterable[str]) -> list[str]:
+    return [key for key in tensors if key.endswith(tuple(f".{head}.weight" for head in HEADS))]
+
+
+def classes_in(folder: Path) -> int | None:
+    """Rows of the class head that the adapter in `folder` was saved with; None: it has none. Errors as of `attach`."""
+    _, tensors = _read(folder)
+    heads = _heads(tensors)
+    return len(tensors[heads[0]]) if heads else None
+
+
+def _adapter(linear: Any, part: dict[str, Tensor], config: dict[str, Any], path: str) -> Adapter:
+    rank, alpha = _rank_and_alpha(config, path)
+    spec = Spec(
+        rank, alpha, "rslora" if config.get("use_rslora") else "standard", dropout=config.get("lora_dropout", 0.0)
+    )
+    adapter = variant("dora" if config.get("use_dora") else "lora")(linear, spec, generator=torch.Generator())
+    with torch.no_grad():
+        adapter.low_rank.A.copy_(part[A])
+        adapter.low_rank.B.copy_(part[B].t()[None])
+        if config.get("use_dora"):
+            adapter.get_parameter("magnitude").copy_(part[MAGNITUDE])
+    return adapter
+
+
+def attach(model: nn.Module, folder: Path) -> None:
+    """Puts the adapters saved in `folder`, by `exported` or by PEFT, into the base model; nothing else trains then.
+
+    A matrix adapted by PEFT gets one adapter for all its parts. Raises ValueError, with all that is wrong, for a
+    missing or damaged file, settings that are not supported, and an adapter made for another model.
+    """
+    config, tensors = _read(folder)
+    problems = _config_problems(config)
+    layers = {path: layer for path, layer in model.named_modules() if isinstance(layer, LAYERS)}
+    found: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in tensors.items():
+        path, name = _split(key)
+        if path not in layers or (name == "weight" and path.rpartition(".")[2] not in HEADS):
+            problems.append(f"unknown {key}")
+        else:
+            found[path][name] = tensor
+    for path, part in found.items():
+        problems += _fit_problems(path, part, layers[path], config)
+    if problems or not any(A in part for part in found.values()):
+        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
+        raise ValueError(f"adapter {folder}: {shown or 'holds no adapter of a linear layer'}")
+    model.requires_grad_(False)
+    for path, part in found.items():
+        if A in part:
+            model.set_submodule(path, _adapter(layers[path], part, config, path))
+        else:
+            head = layers[path].get_parameter("weight")
+            with torch.no_grad():
+                head.copy_(part["weight"])
+            head.requires_grad_(True)

@@ -1,0 +1,152 @@
+"""Merges adapters into their base: a plain folder in Hugging Face's format, which transformers loads as it is.
+
+    python scripts/merge_lora.py --run runs/x --output merged
+    python scripts/merge_lora.py --model gpt2-nano --adapter runs/x/adapter --output merged --dtype bf16
+    python scripts/merge_lora.py --adapter runs/x/adapter runs/y/adapter --weights 0.7 0.3 --output merged
+    python scripts/merge_lora.py --model gpt2-nano --untied-base --output untied
+
+Merged in fp32 and rounded once. Says how far the merged model is from the unmerged one. Adapters of PEFT do as well as
+ours. An adapted LM head becomes a matrix of its own beside the embedding. PEFT's own merge_and_unload adds it to the
+embedding too, where the two are one matrix, as in GPT-2: load such an adapter on what --untied-base writes.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks import Columns, Task, find, join_lines
+from training.cli import run
+from training.run_folder import nearest, read_run
+from training.sources import base_model, locate_rows
+
+Chosen = list[tuple[Path, float]]  # folders of adapters, and what each counts
+TEXTS, LENGTH = 32, 128  # compared at most, tokens of each
+WRITTEN = {"config.json", "model.safetensors", "vocab.json", "merges.txt"}
+
+
+@dataclass(frozen=True)
+class Args:
+    output: Path
+    """folder for the merged model"""
+    adapter: tuple[Path, ...] = ()
+    """folders of adapters, ours or PEFT's"""
+    run: Path | None = None
+    """folder of a finished run, in place of --adapter"""
+    model: str | None = None
+    """the base; None: where it was when the adapter was trained"""
+    weights: tuple[float, ...] = ()
+    """what each adapter counts; none given: 1. With 0 alone the base comes back, bit for bit"""
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """precision of the written weights"""
+    untied_base: bool = False
+    """write the base alone, its LM head a matrix of its own"""
+    data: Path | None = None
+    """texts to compare merged and unmerged on; None: bundled ones"""
+    text_column: tuple[str, ...] = ()
+    """column or columns of the text in --data"""
+    overwrite: bool = False
+    """replace a model that --output holds"""
+
+    def problems(self) -> list[str]:
+        found = []
+        if bool(self.adapter) + (self.run is not None) + self.untied_base != 1:
+            found.append("--adapter, --run or --untied-base: give exactly one of them")
+        if self.untied_base and self.model is None:
+            found.append("--untied-base: of which base? add --model")
+        if self.weights and len(self.weights) != max(len(self.adapter), 1):
+            found.append(f"--weights: {len(self.weights)} for {max(len(self.adapter), 1)} adapters; give one each")
+        if not all(math.isfinite(weight) for weight in self.weights):
+            found.append("--weights: must be finite")
+        if self.data is not None and not self.text_column:
+            found.append("--data: which column is the text? add --text-column")
+        return found + output_problems(self.output, self.overwrite)
+
+
+def output_problems(output: Path, overwrite: bool) -> list[str]:
+    names = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    if output.exists() and not output.is_dir():
+        return [f"--output {output}: is a file"]
+    if names - WRITTEN:
+        return [f"--output {output}: holds other files ({', '.join(sorted(names - WRITTEN)[:3])}); choose a new folder"]
+    if names and not overwrite:
+        return [f"--output {output}: holds a model; add --overwrite or choose another folder"]
+    return [] if nearest(output).is_dir() else [f"--output {output}: {nearest(output)} is a file"]
+
+
+def texts_of(args: Args, classifies: bool) -> tuple[list[str], str]:
+    """(texts, where they are from)."""
+    task: Task = find("spamassassin" if classifies else "instructions", Task)
+    if args.text_column:
+        task = replace(task, columns=(Columns(args.text_column, ""),))
+    parts, source = locate_rows(task, args.data)
+    rows = [row for part in parts.values() for row in part]
+    inputs = task.columns_of(rows, target_needed=False).inputs
+    texts = (join_lines(tuple(str(row[name] or "") for name in inputs))[0] for row in rows)
+    return [text for text in texts if text][:TEXTS], source
+
+
+def write(args: Args, facts: dict[str, Any], chosen: Chosen, base: tuple[Path, Any]) -> None:
+    """The model of the `chosen` adapters with these facts on `base` (folder, shape), or without any the base alone."""
+    import torch
+
+    from gpt2_scratch.precision import HALF
+    from gpt2_scratch.pretrained import save_pretrained
+    from training.args import ModelArgs
+    from training.files import replace_folder
+    from training.merging import combined, merge_for_good
+    from training.methods import build_language_model
+    from training.saved import label_names
+
+    if chosen:
+        model = combined(chosen, args.model)
+        merge_for_good(model)
+    else:
+        model = build_language_model(*base, ModelArgs(untie_head=args.untied_base))
+    names = label_names(facts.get("labels") or []) if chosen else {}
+    dtype = HALF.get(args.dtype, torch.float32)
+    replace_folder(args.output, lambda new: save_pretrained(model, new, dtype, **names))
+    print(f"model   {args.output}, {args.dtype}" + ("" if chosen else ": the base alone"), flush=True)
+
+
+def report(args: Args, facts: dict[str, Any], chosen: Chosen, texts: list[str], source: str) -> None:
+    """How far the model in the folder, computed in fp32, is from base and adapters."""
+    from gpt2_scratch.tokenizer import encode
+    from training.merging import combined, compare
+    from training.saved import whole_model
+
+    tokens = [encode(text)[:LENGTH] for text in texts]
+    found = compare(combined(chosen, args.model), whole_model(args.output, {"labels": facts.get("labels")}), tokens)
+    print(f"texts   {len(tokens)} of {source}, {sum(map(len, tokens)):,} tokens")
+    print(f"logits  differ from the unmerged model's by {found.logit:.2g} at most; the largest is {found.largest:.3g}")
+    what = "labels" if "labels" in facts else "likeliest next tokens"
+    print(f"        {found.changed:,} of {found.choices:,} {what} are others")
+
+
+def merge(args: Args, folders: tuple[Path, ...], weights: tuple[float, ...]) -> None:
+    # Imported here because they take seconds: whatever can be refused without them has been.
+    from training.merging import common_facts
+    from training.saved import find_base
+
+    facts = common_facts(folders) if folders else {}
+    base = find_base(folders[0], facts, args.model) if folders else base_model(args.model or "")
+    if base[0].resolve() == args.output.resolve():
+        raise ValueError(f"--output {args.output}: is the base itself; choose another folder")
+    chosen = [(folder, weight) for folder, weight in zip(folders, weights, strict=True) if weight != 0]
+    texts, source = texts_of(args, "labels" in facts)
+    write(args, facts, chosen, base)
+    if chosen:
+        report(args, facts, chosen, texts, source)
+
+
+def main(args: Args) -> None:
+    folders = args.adapter
+    if args.run is not None:
+        if read_run(args.run)["args"]["method"] == "full":
+            raise ValueError(f"--run {args.run}: has no adapter; {args.run / 'model'} is the whole model already")
+        folders = (args.run / "adapter",)
+    merge(args, folders, args.weights or tuple(1.0 for _ in folders))
+
+
+if __name__ == "__main__":
+    run(main, Args, __doc__)

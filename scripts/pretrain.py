@@ -1,0 +1,296 @@
+"""Trains a GPT-2 from random weights, or goes on from given ones, on your own text: this is how gpt2-nano was made.
+
+    accelerate launch scripts/pretrain.py --data corpus reviews.parquet --tokens 50000000
+    accelerate launch scripts/pretrain.py --data corpus --minutes 60 --mixed-precision bf16
+    accelerate launch scripts/pretrain.py --data notes.txt --init-from gpt2 --tokens 2000000 --lr 2e-3
+
+The report starts from OpenAI's weights; where no hub can be reached, the bundled model takes their place. Muon trains
+the matrices of the blocks, AdamW the rest. Each document is a sequence (or several) of its own.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gpt2_scratch.config import SIZES, GPT2Config
+from training.args import RunArgs
+from training.cli import at_least, flag, refuse, resolved, run
+from training.compute_args import SpeedArgs
+from training.run_folder import check_folder
+from training.sources import base_model
+
+if TYPE_CHECKING:
+    from training.record import Record
+
+TICKS = 10_000  # parts of the budget in which the learning rate is counted
+LOGGED = 200  # points of the curve
+
+
+def due(times: int, before: float, now: float) -> bool:
+    """Whether something that happens so many times in all happens between these two shares of the budget."""
+    return int(before * times) < int(min(now, 1.0) * times)
+
+
+@dataclass(frozen=True)
+class TextArgs:
+    """What it learns from"""
+
+    data: tuple[Path, ...]
+    """text files (one document each), tables (csv, json, jsonl, parquet; one document a row), folders of text files"""
+    text_column: str = "text"
+    """column of a table"""
+    validation_share: float = 0.02
+    """share of the tokens, in whole documents, that is held out"""
+    max_length: int = 1024
+    """tokens that see each other; longer documents are cut"""
+
+    def problems(self) -> list[str]:
+        found = [f"--data {path}: no such file or folder" for path in self.data if not path.exists()]
+        if not 0 < self.validation_share < 1:
+            found.append(f"--validation-share {self.validation_share}: must be above 0 and below 1")
+        return found + at_least(self, 1, "max_length")
+
+
+@dataclass(frozen=True)
+class PretrainArgs:
+    """What is trained, for how long, and how"""
+
+    size: Literal["gpt2-nano", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] = "gpt2-nano"
+    """shape of a model that starts from random weights"""
+    init_from: str | None = None
+    """weights to go on from: gpt2-nano, gpt2, ..., a hub repository or a folder in HF format; None: random"""
+    tokens: int | None = None
+    """budget: tokens to train on, repeated ones counted again"""
+    minutes: float | None = None
+    """budget: minutes of training, evaluation not counted; such a run ends elsewhere on another machine"""
+    batch_tokens: int = 8192
+    """tokens per optimizer step, over all processes"""
+    micro_batch_tokens: int = 8192
+    """tokens one device holds at a time; the accumulation steps follow from it"""
+    lr: float = 0.02
+    """Muon's peak learning rate, for the matrices of the blocks; starts from 0"""
+    embedding_lr_ratio: float = 0.15
+    """AdamW's learning rate for embeddings, over --lr"""
+    other_lr_ratio: float = 0.05
+    """AdamW's learning rate for biases and norms, over --lr"""
+    warmup_share: float = 0.02
+    """share of the budget in which the learning rate rises"""
+    hold_share: float = 0.0
+    """share of the budget, after the warmup, at the peak; then the learning rate falls to 0 along a cosine"""
+    weight_decay: float = 0.01
+    """on the matrices of the blocks"""
+    max_grad_norm: float = 1.0
+    """clip the norm of all gradients together to this"""
+    softmax_tokens: int | None = None
+    """estimate the softmax from n tokens: the most frequent ones, a drawn quarter that stands for all others, and those
+    of the batch; 8,000 of 50,257 make gpt2-nano 2.4 times as fast. None: all tokens"""
+    softmax_whole: float = 0.1
+    """share of the budget, at its end, with the whole softmax all the same"""
+    seed: int = 0
+    """of initialisation, order and drawn tokens"""
+
+    def problems(self) -> list[str]:
+        found = at_least(self, 1, "tokens", "batch_tokens", "micro_batch_tokens", "softmax_tokens")
+        found += at_least(self, 0, "weight_decay", "seed")
+        if (self.tokens is None) == (self.minutes is None):
+            found.append("--tokens or --minutes: give the budget in one of them")
+        for name in ("minutes", "lr", "embedding_lr_ratio", "other_lr_ratio", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                found.append(f"{flag(name)} {value}: must be above 0")
+        for name in ("warmup_share", "hold_share", "softmax_whole"):
+            if not 0 <= getattr(self, name) <= 1:
+                found.append(f"{flag(name)} {getattr(self, name)}: must be 0 to 1")
+        if self.warmup_share + self.hold_share > 1:
+            found.append("--warmup-share and --hold-share: together they must be at most 1")
+        return found
+
+    def share_done(self, record: "Record") -> float:
+        """Of the budget, 0 to 1 and a little more."""
+        if self.tokens is not None:
+            return record.tokens / self.tokens
+        assert self.minutes is not None, "problems() asks for one of the two"
+        return record.train_seconds / (60 * self.minutes)
+
+
+@dataclass(frozen=True)
+class OutputArgs:
+    """Evaluation and the run folder"""
+
+    evaluations: int = 20
+    """evaluations while training, each followed by a checkpoint"""
+    eval_tokens: int = 50_000
+    """about so many held-out tokens in each of them; all at the end"""
+    save_dtype: Literal["fp32", "bf16"] = "fp32"
+    """precision of the saved model"""
+    output_dir: Path | None = None
+    """None: runs/pretrain/<size or weights>-seed<k>"""
+    overwrite: bool = False
+    """throw away what the output folder holds"""
+    resume: bool = False
+    """go on from the checkpoint in the output folder"""
+
+    def problems(self) -> list[str]:
+        found = at_least(self, 1, "evaluations", "eval_tokens")
+        if self.overwrite and self.resume:
+            found.append("--overwrite and --resume: choose one")
+        return found
+
+
+@dataclass(frozen=True)
+class Args:
+    text: TextArgs
+    training: PretrainArgs
+    speed: SpeedArgs
+    output: OutputArgs
+
+
+def main(args: Args) -> None:
+    from training.corpus import read_documents
+
+    start_from, output = args.training.init_from, args.output
+    try:
+        folder, config = base_model(start_from) if start_from else (None, SIZES[args.training.size])
+    except OSError as error:
+        raise ValueError(f"--init-from {start_from}: not to be had from the hub; give a folder") from error
+    refuse(
+        [f"--max-length {args.text.max_length}: the context of the model is {config.context} tokens"]
+        if args.text.max_length > config.context
+        else []
+    )
+    name = f"{Path(start_from or args.training.size).name}-seed{args.training.seed}"
+    run_folder = output.output_dir or Path("runs") / "pretrain" / name
+    resuming = check_folder(run_folder, RunArgs(overwrite=output.overwrite, resume=output.resume))
+    train(args, read_documents(args.text.data, args.text.text_column), folder, config, run_folder, resuming)
+
+
+def train(
+    args: Args, documents: list[str], weights: Path | None, config: GPT2Config, folder: Path, resuming: bool
+) -> None:
+    # Imported here because they take seconds: whatever can be refused without them has been.
+    import torch
+
+    from gpt2_scratch.model import LanguageModel, initialise
+    from gpt2_scratch.precision import HALF
+    from gpt2_scratch.pretrained import load_weights, save_pretrained, weights_hash
+    from training.batches import Batch
+    from training.checkpoint import Training, load_checkpoint, save_checkpoint
+    from training.corpus import Packing, fingerprint, hold_out, pieces, tokenised, upto
+    from training.files import replace_folder
+    from training.inference import score_targets
+    from training.launch import check_same, close_run, from_main, open_run, start
+    from training.losses import token_loss
+    from training.methods import apply_compute, parameter_counts
+    from training.metrics import mean_loss, text_loss
+    from training.optimizers import muon_with_adamw
+    from training.plots import plot_curves
+    from training.progress import ProgressLine
+    from training.record import Record
+    from training.results import environment, measured, write_results
+    from training.schedule import Schedule
+    from training.seeds import generator
+    from training.short_softmax import ShortSoftmax
+    from training.update import accumulate, apply_update
+
+    # Accelerator and seed.
+    accelerator, resuming = start(args.speed, folder, resuming)
+    main_process, rank, processes = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
+    options, seed = args.training, args.training.seed
+
+    # Documents and batches.
+    tokens = tokenised(documents)
+    examples, held_out = hold_out(tokens, args.text.validation_share, seed)
+    plan = Packing(examples, args.text.max_length, options.batch_tokens, options.micro_batch_tokens, seed)
+    validation = pieces(held_out, args.text.max_length)
+    watched = upto(validation, args.output.eval_tokens)
+    held_tokens = sum(e.count for e in validation)
+    data: dict[str, Any] = {"source": [str(path) for path in args.text.data], "sha256": fingerprint(tokens)}
+    data |= {"documents": {"train": len(examples), "validation": len(held_out)}}
+    data |= {"tokens": {"train": plan.tokens, "validation": held_tokens}}
+
+    # Model.
+    model = LanguageModel(config)
+    if weights is None:
+        initialise(model, generator(seed, "weights"))
+    else:
+        load_weights(model, weights)
+    apply_compute(model, "full", args.speed, accelerator.mixed_precision)
+    objective = ShortSoftmax(model, examples, options.softmax_tokens)
+    parameters = parameter_counts(model)
+    if main_process:
+        print(f"data       {len(documents):,} documents, sha256 {data['sha256'][:12]}")
+        print(f"  train      {plan.tokens:>12,} tokens in {len(examples):,} documents")
+        print(f"  validation {held_tokens:>12,} tokens in {len(held_out):,} documents")
+        print(f"model      {parameters['total']:,} parameters", flush=True)
+
+    # Optimizer, prepare, resume.
+    ratios = options.embedding_lr_ratio, options.other_lr_ratio
+    prepared, optimizer = accelerator.prepare(objective, muon_with_adamw(model, *ratios, options.weight_decay))
+    base = {"name": options.init_from or options.size, "sha256": weights_hash(weights) if weights else None}
+    identity = {"data": data["sha256"], "base": str(base["sha256"]), "processes": str(processes)}
+    identity["precision"] = accelerator.mixed_precision
+    check_same(accelerator, identity)
+    training, flags = Training(accelerator, model, optimizer, identity), resolved(args)
+    record = load_checkpoint(folder, training, flags)[0] if resuming else Record()
+    open_run(accelerator, folder, resuming, record.step)
+    schedule = Schedule(TICKS, int(options.warmup_share * TICKS), options.lr, hold=int(options.hold_share * TICKS))
+
+    # Loop.
+    def loss(batch: Batch):  # type: ignore[no-untyped-def]
+        whole = 1 - done <= options.softmax_whole
+        return token_loss(prepared(batch.tokens, batch.lengths, batch.labels, whole))[0]
+
+    def reached() -> float:
+        return from_main(accelerator, lambda: options.share_done(record))
+
+    done, line = reached(), ProgressLine(TICKS, int(reached() * TICKS), main_process, "/10,000")
+    while done < 1:
+        started = time.perf_counter()
+        first, last = plan.span(record.step)
+        lr, count = schedule.lr_at(int(done * TICKS)), last - first
+        batches = plan.at(record.step, rank, processes)
+        loss_sum = accumulate(accelerator, prepared, batches, count, loss, (seed, record.step))
+        norm = apply_update(accelerator, objective, optimizer, lr, options.max_grad_norm)
+        if norm is None:
+            record.add_overflow()
+            continue
+        record.add_step(loss_sum, count, 0, count, time.perf_counter() - started)
+        before, done = done, reached()
+        line.show(int(done * TICKS) - int(before * TICKS), loss_sum / count, lr, record.last("val_loss"))
+
+        started, point = time.perf_counter(), {"lr": lr, "grad_norm": norm}
+        evaluated = due(args.output.evaluations, before, done)
+        if evaluated:
+            with accelerator.autocast():
+                point["val_loss"] = mean_loss(score_targets(model, watched, accelerator))
+        if evaluated or due(LOGGED, before, done):
+            accelerator.log(record.add_point(plan.per_epoch, **point), step=record.step)
+        record.eval_seconds += time.perf_counter() - started
+        if evaluated and main_process:
+            save_checkpoint(folder, training, record, flags)
+    line.close()
+
+    # Final evaluation, of the weights as they are saved.
+    dtype = HALF.get(args.output.save_dtype, torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.to(dtype))
+    rows = score_targets(model, validation, accelerator)
+    close_run(accelerator)
+    if not main_process:
+        return
+
+    # Results.
+    replace_folder(folder / "model", lambda new: save_pretrained(model, new, dtype))
+    plot_curves(folder / "curves.png", record.curve, folder.name)
+    outcome = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
+    outcome |= {"parameters": parameters} | measured(accelerator, record) | {"val": text_loss(rows)}
+    write_results(folder, outcome)
+    print("val     loss {value:.4f} [{low:.4f}, {high:.4f}]".format(**outcome["val"]["loss"]), end=" ")
+    print(f"nats a token, {held_tokens:,} tokens of {len(held_out):,} documents")
+    print(f"model   {folder}/model; --model {folder}/model uses it in the other scripts")
+
+
+if __name__ == "__main__":
+    run(main, Args, __doc__)

@@ -1,0 +1,84 @@
+"""The table and the picture of methods, from finished runs."""
+
+import json
+import subprocess
+
+import pytest
+
+import compare_runs
+import methods
+
+
+def finished_run(folder, method, right, seconds=60.0, forgotten=0.1):
+    folder.mkdir(parents=True)
+    lines = [{"id": i, "label": "spam", "prediction": "spam" if i < right else "ham"} for i in range(100)]
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    results = {
+        "args": {"method": method, "lora_rank": 8},
+        "parameters": {"trainable": 1234},
+        "seconds": {"train": seconds},
+        "peak_memory_mib": 700.4,
+    }
+    if forgotten is not None:
+        results["forgetting"] = {"difference": {"value": forgotten, "low": forgotten - 0.02, "high": forgotten + 0.02}}
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def table_of(text):
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {line[0]: dict(zip(compare_runs.COLUMNS, line, strict=True)) for line in lines[1:]}
+
+
+def test_a_row_is_the_mean_over_seeds(tmp_path, capsys):
+    runs = [finished_run(tmp_path / f"l{i}", "lora", 90 + i, seconds=50 + 10 * i, forgotten=0.1 * i) for i in range(3)]
+    runs += [finished_run(tmp_path / "f", "full", 60, forgotten=None)]
+    compare_runs.compare(runs)
+    text = capsys.readouterr().out
+    lora, full = table_of(text).values()
+    assert lora["method"] == "lora rank 8"
+    assert lora["accuracy, 95% interval"].startswith("0.9100 [")
+    assert (lora["sd"], lora["seeds"], lora["p, against the first"]) == ("0.0100", "3", "")
+    assert (lora["trained"], lora["train s"], lora["peak MiB"]) == ("1,234", "60", "700")
+    assert lora["forgetting, nats"] == "+0.100 [+0.080, +0.120]"
+    assert (full["method"], full["seeds"], full["forgetting, nats"]) == ("full", "1", "")
+    assert float(full["p, against the first"]) < 0.001
+    assert "n = 100 test examples" in text
+
+
+def test_runs_on_other_examples_are_not_compared(tmp_path):
+    one, other = (finished_run(tmp_path / name, "lora", 90) for name in "ab")
+    lines = (other / "predictions.jsonl").read_text().splitlines()[1:]
+    (other / "predictions.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="same examples"):
+        compare_runs.compare([one, other])
+
+
+def test_finished_runs_are_not_repeated_and_make_tables_and_a_picture(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a finished run was started again"))
+    args = methods.Args(methods=("lora", "full"), seeds=(0, 1), folder=tmp_path)
+    for dataset in args.datasets:
+        for method in args.methods:
+            for seed in args.seeds:
+                finished_run(methods.place(args, dataset, method, seed), method, 90 + seed)
+    methods.main(args)
+    text = capsys.readouterr().out
+    assert text.count("| lora rank 8 |") == text.count("| full |") == 2
+    assert (tmp_path / "methods.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_interrupted_run_goes_on_and_a_failed_one_is_named(tmp_path, monkeypatch):
+    args, calls = methods.Args(datasets=("imdb",), methods=("lora",), seeds=(5,), folder=tmp_path), []
+
+    def failing(words, **_):
+        calls.append(words)
+        return subprocess.CompletedProcess(words, 2, "", "error: no room")
+
+    monkeypatch.setattr(subprocess, "run", failing)
+    state = methods.place(args, "imdb", "lora", 5) / "checkpoint" / "state.pt"
+    for last in ("--overwrite", "--resume"):
+        with pytest.raises(ValueError, match="no room"):
+            methods.main(args)
+        assert calls[-1][-1] == last
+        state.parent.mkdir(parents=True, exist_ok=True)
+        state.touch()

@@ -1,0 +1,150 @@
+"""Text for pretraining: documents -> one stream of tokens -> batches of exactly so many tokens.
+
+Documents lie back to back and do not see each other; nothing is padded. Position in the stream is all that a resumed
+run has to know.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from gpt2_scratch.tokenizer import END_OF_TEXT, encoding
+from tasks import read_rows
+from training.batches import Batch, Encoded, collate
+
+TEXT = (".txt", ".md")
+
+
+def read_documents(paths: Sequence[Path], column: str) -> list[str]:
+    """A document is a text file or a row of a table (csv, json, jsonl, parquet); folders stand for their text files.
+
+    `<br />` becomes a line break. Duplicates and empty ones are left out. Raises ValueError for what cannot be read.
+    """
+    found: dict[str, None] = {}
+    for path in paths:
+        for text in _texts(path, column):
+            found.setdefault(text.replace("<br />", "\n").strip())
+    found.pop("", None)
+    return list(found)
+
+
+def _texts(path: Path, column: str) -> Iterator[str]:
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in TEXT)
+        if not files:
+            raise ValueError(f"--data {path}: the folder holds no {' or '.join(TEXT)} file")
+        yield from (text for file in files for text in _texts(file, column))
+    elif path.is_file() and path.suffix.lower() in TEXT:
+        try:
+            yield path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"--data {path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    else:
+        rows = [row for part in read_rows(path).values() for row in part]
+        if not all(isinstance(row.get(column), str) for row in rows):
+            raise ValueError(
+                f"--text-column {column}: {path} has no text there in some rows; its columns: {', '.join(rows[0])}"
+            )
+        yield from (row[column] for row in rows)
+
+
+def tokenised(documents: Sequence[str]) -> list[np.ndarray]:
+    """Tokens of each document and the end of text that follows it, int32."""
+    encoded = encoding().encode_ordinary_batch(list(documents), num_threads=1)
+    return [np.array([*tokens, END_OF_TEXT], np.int32) for tokens in encoded]
+
+
+def fingerprint(documents: Sequence[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(document.tobytes())
+    return digest.hexdigest()
+
+
+def hold_out(documents: list[np.ndarray], share: float, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """(training, validation): whole documents drawn until they have `share` of all tokens, at least one on each side.
+
+    Raises ValueError when there are not two documents.
+    """
+    if len(documents) < 2:
+        raise ValueError(f"--data: {len(documents)} document; validation needs one more (a text file is one document)")
+    order = np.random.default_rng(seed).permutation(len(documents))
+    sizes = np.cumsum([len(documents[i]) for i in order])
+    count = int(np.clip(np.searchsorted(sizes, share * sizes[-1]) + 1, 1, len(documents) - 1))
+    return [documents[i] for i in sorted(order[count:])], [documents[i] for i in sorted(order[:count])]
+
+
+def pieces(documents: Sequence[np.ndarray], max_length: int) -> list[Encoded]:
+    """Documents in pieces of at most `max_length` tokens, all next tokens labelled; to be evaluated."""
+    cut = [d[start : start + max_length + 1] for d in documents for start in range(0, len(d) - 1, max_length)]
+    return [Encoded(i, part[:-1], part[1:].astype(np.int64)) for i, part in enumerate(cut)]
+
+
+def upto(examples: Sequence[Encoded], tokens: int) -> list[Encoded]:
+    """The first of `examples`, about `tokens` tokens of them, at least one."""
+    ends = np.cumsum([len(e.tokens) for e in examples])
+    return list(examples[: int(np.searchsorted(ends, tokens)) + 1])
+
+
+class Stream(NamedTuple):
+    """The tokens of one epoch: documents in a drawn order; `starts` are where a sequence begins."""
+
+    tokens: np.ndarray  # (E,) inputs
+    targets: np.ndarray  # (E,) the token after each
+    starts: np.ndarray
+
+    def bounds(self, start: int, end: int) -> np.ndarray:
+        """Where sequences begin between `start` and `end`, and both of these, where a document may be cut."""
+        inside = self.starts[np.searchsorted(self.starts, start, "right") : np.searchsorted(self.starts, end)]
+        return np.array([start, *inside, end])
+
+    def batch(self, start: int, end: int) -> Batch:
+        """Tokens `start` to `end` - 1; of nothing, a stand-in."""
+        if start == end:
+            return collate([])
+        tokens, targets = (torch.from_numpy(part[start:end].astype(np.int64)) for part in (self.tokens, self.targets))
+        return Batch(tokens, torch.from_numpy(np.diff(self.bounds(start, end))), targets, [])
+
+
+def stream(documents: Sequence[np.ndarray], max_length: int, seed: int, epoch: int) -> Stream:
+    """Example, max_length 2: the document 3 4 5 50256 gives tokens 3 4 5, targets 4 5 50256, starts 0 and 2."""
+    order = np.random.default_rng([seed, epoch]).permutation(len(documents))
+    drawn = [documents[i] for i in order]
+    tokens, targets = np.concatenate([d[:-1] for d in drawn]), np.concatenate([d[1:] for d in drawn])
+    begins = np.cumsum([0, *(len(d) - 1 for d in drawn)])
+    starts = [np.arange(a, b, max_length) for a, b in zip(begins, begins[1:], strict=False)]
+    return Stream(tokens, targets, np.concatenate(starts))
+
+
+class Packing:
+    """Optimizer step -> the batches of one process: `batch_tokens` tokens over all processes and micro-batches."""
+
+    def __init__(
+        self, documents: Sequence[np.ndarray], max_length: int, batch_tokens: int, micro_tokens: int, seed: int
+    ) -> None:
+        self.documents, self.max_length, self.seed = documents, max_length, seed
+        self.batch_tokens, self.micro_tokens = batch_tokens, micro_tokens
+        self.tokens = sum(len(d) - 1 for d in documents)  # of one epoch
+        self.per_epoch = -(-self.tokens // batch_tokens)
+        self.epoch, self.stream = -1, Stream(*[np.empty(0)] * 3)
+
+    def span(self, step: int) -> tuple[int, int]:
+        """The tokens of `step` in its epoch's stream; those of the last step may be fewer."""
+        start = step % self.per_epoch * self.batch_tokens
+        return start, min(start + self.batch_tokens, self.tokens)
+
+    def at(self, step: int, rank: int, processes: int) -> list[Batch]:
+        """As many micro-batches on every process, of about as many tokens each: no sequence is cut for that."""
+        epoch = step // self.per_epoch
+        if epoch != self.epoch:
+            self.stream, self.epoch = stream(self.documents, self.max_length, self.seed, epoch), epoch
+        start, end = self.span(step)
+        micros = -(-(end - start) // (processes * self.micro_tokens))
+        bounds, parts = self.stream.bounds(start, end), processes * micros
+        part_of = ((bounds[:-1] + bounds[1:]) / 2 - start) * parts // (end - start)  # by the middle of each sequence
+        edges = bounds[np.searchsorted(part_of, np.arange(rank * micros, (rank + 1) * micros + 1))]
+        return [self.stream.batch(a, b) for a, b in zip(edges, edges[1:], strict=False)]

@@ -1,0 +1,118 @@
+"""Forgetting: what a model has lost of the language it knew, as its loss on a fixed general text before and after.
+
+`before` is the base model's own loss (adapters at strength 0), so that nothing trained is exactly nothing lost. Every
+interval is over pieces of the text, that of the difference over the same pieces. What LoRA and full fine-tuning forget:
+Biderman et al. 2024, "LoRA Learns Less and Forgets Less".
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.pretrained import read_weight, without_storage
+from lora import set_strength
+from training.batches import Encoded
+from training.corpus import fingerprint, pieces, tokenised
+from training.forgetting_args import ForgettingArgs
+from training.inference import score_targets
+from training.statistics import bootstrap_ratio
+
+LONGEST = 512  # tokens of a piece
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+
+
+@dataclass(frozen=True)
+class General:
+    """The text in pieces, none of them if nothing is measured."""
+
+    source: str | None = None
+    sha256: str = ""  # of the tokens
+    pieces: Sequence[Encoded] = ()
+    head: Path | None = None  # folder of the base model, if its LM head is a matrix of its own
+
+    @property
+    def counts(self) -> np.ndarray:
+        return np.array([piece.count for piece in self.pieces])
+
+
+def general_text(args: ForgettingArgs, folder: Path, config: GPT2Config) -> General:
+    """The first tokens of the text, each but the first one a target. `folder`, `config`: of the base model."""
+    source = args.source()
+    if source is None:
+        return General()
+    (document,) = tokenised([args.text()])
+    if args.forgetting_tokens is not None:
+        document = document[: args.forgetting_tokens + 1]
+    cut = pieces([document], min(LONGEST, config.context))
+    numbered = [replace(piece, id=i) for i, piece in enumerate(cut)]  # `pieces` numbers documents
+    return General(source, fingerprint([document]), numbered, None if config.tied_head else folder)
+
+
+def language_model_in(model: LanguageModel | Classifier, head: Tensor | None = None) -> LanguageModel:
+    """`model`, or the language model that a classifier shares its transformer with. `head` (V, C): None for the token
+    embedding; that of `model` itself counts where there is one."""
+    if isinstance(model, LanguageModel):
+        return model
+    inside = without_storage(LanguageModel, replace(model.config, tied_head=head is None))
+    inside.transformer = model.transformer
+    if head is not None:
+        inside.lm_head.weight = nn.Parameter(head, requires_grad=False)
+    inside.tie()
+    return inside.train(model.training)
+
+
+@contextmanager
+def adapters_at(model: nn.Module, strength: float) -> Iterator[None]:
+    set_strength(model, strength)
+    try:
+        yield
+    finally:
+        set_strength(model, 1.0)
+
+
+def general_losses(
+    model: LanguageModel | Classifier, general: General, accelerator: Accelerator, strength: float = 1.0
+) -> list[float]:
+    """Loss in nats, summed over each piece; on all processes."""
+    head = None
+    if general.head is not None and isinstance(model, Classifier):
+        head = read_weight(general.head, "lm_head.weight").to(accelerator.device)
+    with accelerator.autocast(), adapters_at(model, strength):
+        rows = score_targets(language_model_in(model, head), general.pieces, accelerator)
+    return [row.loss for row in rows]
+
+
+def forgetting(
+    model: LanguageModel | Classifier,
+    general: General,
+    accelerator: Accelerator,
+    before: list[float],
+    task_metric: Callable[[], float] | None = None,
+) -> dict[str, Any] | None:
+    """The entry of results.json; `before`: losses of the pieces at strength 0; None when nothing is measured.
+
+    With `task_metric`, which evaluates `model` as it is when called, the curve over STRENGTHS too.
+    """
+    if not general.pieces:
+        return None
+    was, now, counts = np.array(before), np.array(general_losses(model, general, accelerator)), general.counts
+    tokens = int(counts.sum())
+    found: dict[str, Any] = {"source": general.source, "tokens": tokens, "sha256": general.sha256}
+    for name, losses in (("before", was), ("after", now), ("difference", now - was)):
+        found[name] = bootstrap_ratio(losses, counts)._asdict()
+    if task_metric is not None:
+        found["curve"] = []
+        for strength in STRENGTHS:
+            with adapters_at(model, strength):
+                metric = task_metric()
+            loss = float(np.sum(general_losses(model, general, accelerator, strength))) / tokens
+            found["curve"].append({"strength": strength, "metric": metric, "general_loss": loss})
+    return found
