@@ -174,7 +174,9 @@ def forecast_parts(args: Args, accelerator: Any, train: "list[Encoded]", base: i
     model = memory.model_without_weights(kind[0], args.work.config, args.model, *kind[1:])
     apply_method(model, args.method, 0)
     apply_compute(model, args.method.method, args.compute, accelerator.mixed_precision)
-    work = memory.Work(model, args.update, accelerator, train, train, base, args.compute, from_file=args.weights is not None)
+    work = memory.Work(
+        model, args.update, accelerator, train, train, base, args.compute, from_file=args.weights is not None
+    )
     return memory.forecast(work, args.micro_batch_size or args.work.batch_size).parts
 
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -213,11 +212,12 @@ class Rehearsal:
         The base is read when there is nothing but its weights yet, the embedding first of all; a saved model when the
         heap is as large as ever.
         """
-        parameters = list(self.work.model.parameters())
+        parameters, config = list(self.work.model.parameters()), self.work.model.config
         if self.work.whole_model:
             return 4 * max(p.numel() for p in parameters)
         weights = sum(p.numel() * (4 if p.is_floating_point() else 1) for p in parameters)  # read as fp32
-        return max(0, weights + self.work.weight_file - touched) if self.work.weight_file else 0
+        second = 4 * config.width * max(config.context, 4 * config.width)  # after the embedding, the largest
+        return max(0, weights + second - touched) if self.work.from_file else 0
 
     def forecast(self) -> Forecast:
         parts = {kind: self.meter.at_peak[kind] for kind in PARTS}
