@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, free_port, mails, questions, run_script, write_rows
+from conftest import ROOT, command, free_port, mails, questions, run_script, write_rows
 from test_resume import kill_at_a_random_moment
 
 
@@ -181,8 +181,8 @@ def test_a_full_disk_while_saving_leaves_the_previous_checkpoint_readable(files,
     def small_disk():  # a file cannot grow beyond this, as on a disk that is full
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, len(before) // 2))
 
-    command = [sys.executable, str(ROOT / "scripts" / "finetune_cls.py"), *map(str, flags), "--resume"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, preexec_fn=small_disk, check=False)
+    words = command("finetune_cls", *flags, "--resume")
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, preexec_fn=small_disk, check=False)
     assert done.returncode == 2, done.stderr
     assert "could not be written" in done.stderr and "--resume" in done.stderr
     assert "Traceback" not in done.stderr
