@@ -135,7 +135,7 @@ class Adapter(nn.Module):
         if self.strength == 1:
             return self.adapted(x)
         y = self.linear(x)
-        return y + self.strength * (self.adapted(x) - y)
+        return y if self.strength == 0 else torch.lerp(y, self.adapted(x), self.strength)
 
     def with_low_rank(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """W x + bias + scale * B^T A dropout(x), the last in the active parts alone: (N, in) -> (N, out)."""

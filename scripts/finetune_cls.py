@@ -184,8 +184,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
         save_best(folder, model, method, facts)
     load_own_state(model, from_main(accelerator, lambda: read_best(folder, model, method)))
     rows, val_rows = (classify(model, part, accelerator, n) for part in (test, validation))
-    curve = args.forgetting.forgetting_curve
-    lost = forgetting(model, general, accelerator, extra["general"], task_metric if curve else None)
+    lost = forgetting(model, general, accelerator, extra["general"], task_metric)
     close_run(accelerator)
     if not main_process:
         return

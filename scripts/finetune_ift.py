@@ -206,8 +206,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         save_best(folder, model, method, facts)
     load_own_state(model, from_main(accelerator, lambda: read_best(folder, model, method)))
     metrics, val_metrics, after = evaluate_whole(test), evaluate_whole(validation), answers()
-    curve = args.forgetting.forgetting_curve
-    lost = forgetting(model, general, accelerator, extra["general"], task_metric if curve else None)
+    lost = forgetting(model, general, accelerator, extra["general"], task_metric)
     close_run(accelerator)
     if not main_process:
         return

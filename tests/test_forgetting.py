@@ -10,10 +10,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import ROOT, results_of, run_script
-from test_memory import labelled, work_of
+from test_memory import Counted, labelled, work_of
 from test_resume import kill_at_a_random_moment
 from transformers import GPT2LMHeadModel
 
+from gpt2_scratch import lm_head
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.lm_head import LOGIT_ROWS
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
@@ -22,9 +23,9 @@ from gpt2_scratch.sources import load_config
 from gpt2_scratch.tokenizer import encode
 from lora import VARIANTS, adapters
 from training.args import MethodArgs, ModelArgs
-from training.forgetting import LONGEST, STRENGTHS, General, forgetting, general_losses, general_text
+from training.forgetting import LONGEST, STRENGTHS, General, adapters_at, forgetting, general_losses, general_text
 from training.forgetting_args import ForgettingArgs
-from training.memory import forecast, model_without_weights
+from training.memory import Rehearsal, forecast, model_without_weights
 from training.methods import apply_method, build_classifier, build_language_model
 
 SHORT = ForgettingArgs(forgetting_tokens=300)
@@ -40,13 +41,17 @@ def _own_precision():
 def base(request, tmp_path_factory):
     """A base model of 128 tokens' context, with the embedding as its head or another matrix."""
     folder = tmp_path_factory.mktemp("base")
-    model = LanguageModel(GPT2Config(width=16, blocks=2, heads=2, context=128, tied_head=request.param))
+    model = LanguageModel(GPT2Config(width=64, blocks=2, heads=2, context=128, tied_head=request.param))
     initialise(model, torch.Generator().manual_seed(0), std=0.3)
     save_pretrained(model, folder)
     return folder
 
 
-def built(kind, folder, method=None):
+def no_metric():
+    raise AssertionError("the task is measured for the curve alone")
+
+
+def built(kind, folder, method=None, head_training="train"):
     """(model, its general text); adapters are no longer the identity."""
     config = load_config(folder)
     if kind is LanguageModel:
@@ -54,7 +59,7 @@ def built(kind, folder, method=None):
     else:
         model = build_classifier(folder, config, ModelArgs(), 3, 0)
     if method is not None:
-        apply_method(model, MethodArgs(method), 0)
+        apply_method(model, MethodArgs(method), 0, head_training)
         for _, adapter in adapters(model):
             for parameter in adapter.low_rank.parameters():
                 parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
@@ -106,7 +111,7 @@ def test_the_intervals_are_those_of_redrawn_pieces(tiny_model):
     model, _ = built(LanguageModel, tiny_model, "lora")
     general = general_text(ForgettingArgs(forgetting_tokens=2500), tiny_model, GPT2Config(context=100))
     before, after = np.array(losses_of(model, general, strength=0)), np.array(losses_of(model, general))
-    found = forgetting(model, general, Accelerator(cpu=True), before.tolist())
+    found = forgetting(model, general, Accelerator(cpu=True), before.tolist(), no_metric)
     drawn = np.random.default_rng(9).integers(0, 25, (20_000, 25))
     tokens = np.array([len(piece.tokens) for piece in general.pieces])
     assert (found["tokens"], found["sha256"], found["source"]) == (2500, general.sha256, "bundled general.txt")
@@ -125,13 +130,13 @@ def test_what_has_not_changed_has_forgotten_exactly_nothing(base):
     apply_method(model, MethodArgs("head"), 0)
     before = losses_of(model, general, strength=0)
     model.score.weight.data += 1.0
-    difference = forgetting(model, general, Accelerator(cpu=True), before)["difference"]
+    difference = forgetting(model, general, Accelerator(cpu=True), before, no_metric)["difference"]
     assert (difference["value"], difference["low"], difference["high"]) == (0, 0, 0)
 
 
 def test_the_curve_runs_from_before_through_after_and_measures_the_task_at_each_strength(tiny_model):
     model, general = built(Classifier, tiny_model, "dora")
-    before = losses_of(model, general, strength=0)
+    before, general = losses_of(model, general, strength=0), replace(general, curve=True)
     _, adapter = next(adapters(model))
     found = forgetting(model, general, Accelerator(cpu=True), before, lambda: adapter.strength)
     assert [point["strength"] for point in found["curve"]] == [point["metric"] for point in found["curve"]]
@@ -140,6 +145,33 @@ def test_the_curve_runs_from_before_through_after_and_measures_the_task_at_each_
     assert losses[0] == pytest.approx(found["before"]["value"], rel=1e-12)
     assert losses[1] == pytest.approx(found["after"]["value"], rel=1e-12)
     assert adapter.strength == 1
+
+
+def test_a_class_head_stays_as_trained_whatever_the_strength_even_where_it_has_an_adapter(tiny_model):
+    plain, _ = built(Classifier, tiny_model)
+    model, _ = built(Classifier, tiny_model, "lora", "frozen+lora")
+    plain.score = model.score
+    batch = torch.arange(9), torch.tensor([5, 4])
+    with torch.no_grad(), adapters_at(model, 0):
+        assert torch.equal(model.eval()(*batch), plain.eval()(*batch))
+        assert not torch.equal(model.score.linear(torch.ones(1, 16)), model.score(torch.ones(1, 16)))
+
+
+@pytest.mark.parametrize("curve", [False, True])
+@pytest.mark.parametrize("kind", [LanguageModel, Classifier])
+def test_the_forecast_of_the_measurement_has_the_tensors_that_it_makes(kind, curve, base, monkeypatch):
+    monkeypatch.setattr(lm_head, "LOGIT_ROWS", 1)  # so that the peak is where strength matters
+    model, general = built(kind, base, "lora")
+    rehearsal = Rehearsal(replace(work_of(model, labelled(8)), general=replace(general, curve=curve)))
+    rehearsal.meter.at_peak.clear()
+    rehearsal.read_general(general.pieces)
+    peaks = []
+    for strength in (0, 0.25, 1) if curve else (0, 1):
+        with Counted([*model.parameters(), *model.buffers()]) as counted:
+            losses_of(model, general, strength=strength)
+        peaks.append(counted.peak)
+    integers = 16 * general.counts.sum() + 192  # at most; tokens, labels and lengths are not forecast
+    assert 0 <= max(peaks) - rehearsal.meter.at_peak.total() <= integers
 
 
 @pytest.mark.parametrize(("tied", "more"), [(True, 0), (False, 50257 * 32 * 4)])
@@ -216,7 +248,8 @@ def test_none_measures_and_reports_nothing(tiny_model, mail_file, question_file,
     ("content", "reason"),
     [
         (None, "No such file"),
-        (b" \n", "holds no text"),
+        (b" \n", "fewer than two tokens"),
+        (b" States", "fewer than two tokens"),
         ("folder", "Is a directory"),
         (b"caf\xe9 au lait", "not UTF-8"),
     ],

@@ -21,7 +21,7 @@ E = TypeVar("E")
 
 def needs_bitsandbytes(asked: str) -> list[str]:
     if find_spec("bitsandbytes") is None:
-        return [f'{asked}: needs bitsandbytes; pip install "bitsandbytes>=0.50.2,<0.51", or leave it out']
+        return [f'{asked}: needs bitsandbytes; pip install "bitsandbytes>=0.50.2,<0.51"']
     return []
 
 

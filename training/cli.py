@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import tyro
 
 T = TypeVar("T")
+SILENCE = 10.0  # seconds
 
 
 def flag(name: str) -> str:
@@ -74,4 +76,6 @@ def stop(message: str, status: int) -> None:
     sys.stdout.flush()
     if _speaks():
         print(f"\nerror: {message}", file=sys.stderr, flush=True)
+    else:  # a launcher ends all processes as soon as one has failed: the one with the message goes first
+        time.sleep(SILENCE)
     sys.exit(status)

@@ -37,6 +37,7 @@ class General:
     sha256: str = ""  # of the tokens
     pieces: Sequence[Encoded] = ()
     head: Path | None = None  # folder of the base model, if its LM head is a matrix of its own
+    curve: bool = False  # over STRENGTHS too
 
     @property
     def counts(self) -> np.ndarray:
@@ -53,7 +54,8 @@ def general_text(args: ForgettingArgs, folder: Path, config: GPT2Config) -> Gene
         document = document[: args.forgetting_tokens + 1]
     cut = pieces([document], min(LONGEST, config.context))
     numbered = [replace(piece, id=i) for i, piece in enumerate(cut)]  # `pieces` numbers documents
-    return General(source, fingerprint([document]), numbered, None if config.tied_head else folder)
+    head = None if config.tied_head else folder
+    return General(source, fingerprint([document]), numbered, head, args.forgetting_curve)
 
 
 def language_model_in(model: LanguageModel | Classifier, head: Tensor | None = None) -> LanguageModel:
@@ -70,12 +72,14 @@ def language_model_in(model: LanguageModel | Classifier, head: Tensor | None = N
 
 
 @contextmanager
-def adapters_at(model: nn.Module, strength: float) -> Iterator[None]:
-    set_strength(model, strength)
+def adapters_at(model: LanguageModel | Classifier, strength: float) -> Iterator[None]:
+    """A class head stays as trained, with an adapter of its own or not: without it there is no task."""
+    scaled = model.transformer if isinstance(model, Classifier) else model
+    set_strength(scaled, strength)
     try:
         yield
     finally:
-        set_strength(model, 1.0)
+        set_strength(scaled, 1.0)
 
 
 def general_losses(
@@ -95,11 +99,11 @@ def forgetting(
     general: General,
     accelerator: Accelerator,
     before: list[float],
-    task_metric: Callable[[], float] | None = None,
+    task_metric: Callable[[], float],
 ) -> dict[str, Any] | None:
-    """The entry of results.json; `before`: losses of the pieces at strength 0; None when nothing is measured.
+    """The entry of results.json; None when nothing is measured.
 
-    With `task_metric`, which evaluates `model` as it is when called, the curve over STRENGTHS too.
+    `before`: losses of the pieces at strength 0; `task_metric`: evaluates `model` as it is when called, for the curve.
     """
     if not general.pieces:
         return None
@@ -108,7 +112,7 @@ def forgetting(
     found: dict[str, Any] = {"source": general.source, "tokens": tokens, "sha256": general.sha256}
     for name, losses in (("before", was), ("after", now), ("difference", now - was)):
         found[name] = bootstrap_ratio(losses, counts)._asdict()
-    if task_metric is not None:
+    if general.curve:
         found["curve"] = []
         for strength in STRENGTHS:
             with adapters_at(model, strength):

@@ -30,7 +30,9 @@ class ForgettingArgs:
         return names.get(self.forgetting_data, self.forgetting_data)
 
     def text(self) -> str:
-        """Raises ValueError for anything but a text file that holds some text."""
+        """Raises ValueError for anything but a text file that holds two tokens or more."""
+        from gpt2_scratch.tokenizer import encode  # reads the vocabulary, which takes a moment
+
         asked = f"--forgetting-data {self.forgetting_data}:"
         path = BUNDLED / GENERAL if self.forgetting_data == "bundled" else Path(self.forgetting_data)
         try:
@@ -39,8 +41,8 @@ class ForgettingArgs:
             raise ValueError(f"{asked} {error.strerror}; give a text file, bundled or none") from error
         except UnicodeDecodeError as error:
             raise ValueError(f"{asked} not UTF-8 (byte {error.start}); save it as UTF-8") from error
-        if not text.strip():
-            raise ValueError(f"{asked} holds no text; give another file, bundled or none")
+        if not text.strip() or len(encode(text[:256])) < 2:
+            raise ValueError(f"{asked} holds fewer than two tokens of text; give another file, bundled or none")
         return text
 
     def problems(self) -> list[str]:

@@ -27,7 +27,7 @@ from lora import QuantisedLinear, merge, unmerge
 from training.args import ModelArgs, UpdateArgs
 from training.batches import Batch, Encoded, Plan, collate, inference_plan, with_all_tokens_labelled
 from training.compute_args import ComputeArgs
-from training.forgetting import General, language_model_in
+from training.forgetting import General, adapters_at, language_model_in
 from training.inference import TOKENS_PER_BATCH
 from training.losses import class_loss, token_loss
 from training.meter import ALIGNMENT, Heap, Meter
@@ -142,6 +142,7 @@ class Rehearsal:
         # Accelerate calls it cpu:0 where there are several processes, which torch does not take for the same.
         device = torch.device("cpu") if work.on_cpu else work.accelerator.device
         self.work, self.device = work, device
+        self.strength = 0.5 if work.general.curve else 1.0  # of evaluations: between base and adapter both are needed
         self.heap = Heap() if work.on_cpu and has_room_for_blocks() else None
         if any(isinstance(m, QuantisedLinear) for m in work.model.modules()):
             use_bitsandbytes()
@@ -169,7 +170,7 @@ class Rehearsal:
 
     def evaluate(self, examples: Sequence[Encoded]) -> None:
         self.model.eval()
-        with self.meter, torch.no_grad():
+        with self.meter, torch.no_grad(), adapters_at(self.model, self.strength):
             outputs_of(self.work.accelerator, self.model, self.work.batch(examples, self.device))
         self.model.train()
 
@@ -177,11 +178,14 @@ class Rehearsal:
         """What training.forgetting does with a batch: no prefix, and for a classifier the head of the vocabulary."""
         batch, head, config = collate(examples), None, self.model.config
         self.model.eval()
-        with self.meter, torch.no_grad(), self.work.accelerator.autocast():
+        strength = adapters_at(self.model, self.strength)
+        with self.meter, torch.no_grad(), strength, self.work.accelerator.autocast():
             batch = batch.to(self.device)
             if self.work.general.head is not None and isinstance(self.model, Classifier):
                 with self.meter.counting("frozen weights"):
-                    head = torch.empty(config.vocabulary, config.width, device=self.device)
+                    mapped = torch.empty(config.vocabulary, config.width, device=self.device)
+                    head = mapped.clone()
+                    del mapped
             language_model_in(self.model, head)(batch.tokens, batch.lengths, batch.labels)
         self.model.train()
 

@@ -122,7 +122,7 @@ class Meter(TorchDispatchMode):
     def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         place = storage._cdata
-        if place in self.known:
+        if place in self.known or tensor.device.type == "meta":
             return
         kind = "logits" if tensor.dim() == 2 and tensor.shape[1] == self.vocabulary else self.kind
         size = -(-storage.nbytes() // self.alignment) * self.alignment

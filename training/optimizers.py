@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-import lora
+from lora import b_factors, load_bitsandbytes
 from training.args import UpdateArgs
 
 
@@ -18,7 +18,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay_all: bool, b_r
     """Trained parameters by what acts on them: matrices decay; biases, norms and embeddings do not; `b_ratio` is the
     lr_ratio of the B factors of adapters (Hayou et al. 2024, "LoRA+")."""
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    raised = {id(p) for p in lora.b_factors(model)} if b_ratio != 1 else set()
+    raised = {id(p) for p in b_factors(model)} if b_ratio != 1 else set()
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -38,7 +38,7 @@ def build_optimizer(
         return torch.optim.AdamW(groups, lr=lr, fused=not scaled)
     if "8bit" in args.optimizer:
         warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")  # as --help says
-        return lora.load_bitsandbytes().optim.AdamW8bit(groups, lr=lr, is_paged=args.optimizer == "paged-adamw8bit")
+        return load_bitsandbytes().optim.AdamW8bit(groups, lr=lr, is_paged=args.optimizer == "paged-adamw8bit")
     return torch.optim.SGD(groups, lr=lr, momentum=args.momentum if args.optimizer == "sgd-momentum" else 0.0)
 
 

@@ -17,6 +17,7 @@ from gpt2_scratch.sources import load_config
 from lora import Adapter, adapters
 from lora.peft_format import CONFIG, TENSORS, attach, classes_in, exported
 from training.args import MethodArgs, ModelArgs
+from training.cli import refuse
 from training.files import load_tensors, replace_file, replace_folder, save_tensors, write_json
 from training.methods import apply_method, build_classifier, build_language_model, load_own_state, own_state
 from training.run_folder import STATE
@@ -126,9 +127,13 @@ def find_base(adapter: Path, facts: dict[str, Any], base: str | None = None) -> 
 
 
 def build(source: Path, config: GPT2Config, facts: dict[str, Any]) -> Model:
-    """The base model of an adapter with these facts, in the precision it had; its class head holds noise."""
+    """The base model of an adapter with these facts, in the precision it had; its class head holds noise.
+
+    Raises ValueError when it was quantised by a library that is not here.
+    """
     flags = facts.get("args", {})
     model, head, labels = group_of(ModelArgs, flags), group_of(HeadArgs, flags), facts.get("labels")
+    refuse(model.problems())
     if labels is None:
         return build_language_model(source, config, model)
     return build_classifier(source, config, model, len(labels), 0, head.head_bias, head.head == "lm-token")

@@ -47,7 +47,7 @@ def apply_update(
     Raises ValueError when the gradient is not finite although nothing scaled it.
     """
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_ratio"]
+        group["lr"] = lr * group.get("lr_ratio", 1.0)
     norm = clip(accelerator, model, max_norm)
     if accelerator.scaler is None and not math.isfinite(norm):
         raise ValueError(f"the gradient is {norm}: training diverged; lower --lr or warm up longer")
