@@ -16,10 +16,11 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
-from _steps import CLIP, DTYPES, LEARNING_RATE, random_model
+from _steps import CLIP, LEARNING_RATE, random_model
 from _work import PRECISIONS, Work
 from gpt2_scratch.config import to_hf
 from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.precision import DTYPES
 from gpt2_scratch.pretrained import hf_state
 from gpt2_scratch.tokenizer import END_OF_TEXT
 from training.args import MethodArgs

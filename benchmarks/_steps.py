@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from _work import CLASSES, Work
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
-from gpt2_scratch.precision import HALF
 from gpt2_scratch.pretrained import without_storage
 from training.args import MethodArgs, ModelArgs, UpdateArgs
 from training.batches import Batch, Encoded, collate
@@ -30,7 +29,6 @@ from training.results import environment, peak_memory_mib
 from training.seeds import generator
 from training.update import accumulate, apply_update
 
-DTYPES = {"fp32": torch.float32, **HALF}
 LEARNING_RATE = 1e-5
 CLIP = 1.0
 MATRIX_ROWS, PRODUCTS, ROUNDS = 2048, 5, 5  # rows of a product, products a round

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from training.method_args import WITHOUT_ADAPTERS
 from training.run_folder import RESULTS
 from training.statistics import bootstrap_mean, detectable_difference, holm, paired_bootstrap
 
@@ -32,8 +33,7 @@ def title(run: Path) -> str:
     args = results_of(run).get("args")
     if args is None:
         return run.name
-    ranked = args["method"] not in ("full", "bitfit", "head")
-    return f"{args['method']}" + (f" rank {args['lora_rank']}" if ranked else "")
+    return args["method"] + ("" if args["method"] in WITHOUT_ADAPTERS else f" rank {args['lora_rank']}")
 
 
 def accuracies(runs: Sequence[Path]) -> np.ndarray:

@@ -177,9 +177,8 @@ def main(args: Args) -> None:
     ]
     work += [("PEFT, to ours", name, exchange.take, settings) for name, settings in TAKES.items()]
     for direction, name, act, what in work:
-        for classifies in (False, True)[
-            : 1 if "head" in name or "converted" in name else 2
-        ]:  # which loses a class head
+        # A classifier has no LM head; PEFT loses the class head when it converts.
+        for classifies in (False,) if "head" in name or "converted" in name else (False, True):
             with tempfile.TemporaryDirectory() as folder:
                 moves, difference, merged = act(what, classifies, Path(folder))
             kind = "classifier" if classifies else "language model"

@@ -50,7 +50,8 @@ def main(args: Args) -> None:
     refuse(work.problems_with(method) + args.compute.prefix_problems(method, ModelArgs(), work.config))
 
     # Imported here because they take seconds: whatever can be refused without them has been.
-    from _steps import DTYPES, Training, clock, clock_updates, matrix_product_flops_per_second, report, use_device
+    from _steps import Training, clock, clock_updates, matrix_product_flops_per_second, report, use_device
+    from gpt2_scratch.precision import DTYPES
 
     use_device(work)
     chosen = batches(work)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, **HALF}
 
 
 def at_least_fp32(x: Tensor) -> torch.dtype:

@@ -88,9 +88,7 @@ def texts_of(args: Args, classifies: bool) -> tuple[list[str], str]:
 
 def write(args: Args, facts: dict[str, Any], chosen: Chosen, base: tuple[Path, Any]) -> None:
     """The model of the `chosen` adapters with these facts on `base` (folder, shape), or without any the base alone."""
-    import torch
-
-    from gpt2_scratch.precision import HALF
+    from gpt2_scratch.precision import DTYPES
     from gpt2_scratch.pretrained import save_pretrained
     from training.args import ModelArgs
     from training.files import replace_folder
@@ -104,8 +102,7 @@ def write(args: Args, facts: dict[str, Any], chosen: Chosen, base: tuple[Path, A
     else:
         model = build_language_model(*base, ModelArgs(untie_head=args.untied_base))
     names = label_names(facts.get("labels") or []) if chosen else {}
-    dtype = HALF.get(args.dtype, torch.float32)
-    replace_folder(args.output, lambda new: save_pretrained(model, new, dtype, **names))
+    replace_folder(args.output, lambda new: save_pretrained(model, new, DTYPES[args.dtype], **names))
     print(f"model   {args.output}, {args.dtype}" + ("" if chosen else ": the base alone"), flush=True)
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2_scratch.config import SIZES, GPT2Config
-from training.args import RunArgs
-from training.cli import at_least, flag, refuse, resolved, run
+from training.args import FolderArgs
+from training.cli import at_least, flag, resolved, run
 from training.compute_args import SpeedArgs
 from training.run_folder import check_folder
 from training.sources import base_model
@@ -115,7 +115,7 @@ class PretrainArgs:
 
 
 @dataclass(frozen=True)
-class OutputArgs:
+class OutputArgs(FolderArgs):
     """Evaluation and the run folder"""
 
     evaluations: int = 20
@@ -124,18 +124,9 @@ class OutputArgs:
     """about so many held-out tokens in each of them; all at the end"""
     save_dtype: Literal["fp32", "bf16"] = "fp32"
     """precision of the saved model"""
-    output_dir: Path | None = None
-    """None: runs/pretrain/<size or weights>-seed<k>"""
-    overwrite: bool = False
-    """throw away what the output folder holds"""
-    resume: bool = False
-    """go on from the checkpoint in the output folder"""
 
     def problems(self) -> list[str]:
-        found = at_least(self, 1, "evaluations", "eval_tokens")
-        if self.overwrite and self.resume:
-            found.append("--overwrite and --resume: choose one")
-        return found
+        return at_least(self, 1, "evaluations", "eval_tokens") + super().problems()
 
 
 @dataclass(frozen=True)
@@ -154,14 +145,11 @@ def main(args: Args) -> None:
         folder, config = base_model(start_from) if start_from else (None, SIZES[args.training.size])
     except OSError as error:
         raise ValueError(f"--init-from {start_from}: not to be had from the hub; give a folder") from error
-    refuse(
-        [f"--max-length {args.text.max_length}: the context of the model is {config.context} tokens"]
-        if args.text.max_length > config.context
-        else []
-    )
+    if args.text.max_length > config.context:
+        raise ValueError(f"--max-length {args.text.max_length}: the context of the model is {config.context} tokens")
     name = f"{Path(start_from or args.training.size).name}-seed{args.training.seed}"
     run_folder = output.output_dir or Path("runs") / "pretrain" / name
-    resuming = check_folder(run_folder, RunArgs(overwrite=output.overwrite, resume=output.resume))
+    resuming = check_folder(run_folder, output)
     train(args, read_documents(args.text.data, args.text.text_column), folder, config, run_folder, resuming)
 
 
@@ -172,7 +160,7 @@ def train(
     import torch
 
     from gpt2_scratch.model import LanguageModel, initialise
-    from gpt2_scratch.precision import HALF
+    from gpt2_scratch.precision import DTYPES
     from gpt2_scratch.pretrained import load_weights, save_pretrained, weights_hash
     from training.batches import Batch
     from training.checkpoint import Training, load_checkpoint, save_checkpoint
@@ -242,9 +230,11 @@ def train(
         return token_loss(prepared(batch.tokens, batch.lengths, batch.labels, whole))[0]
 
     def reached() -> float:
-        return from_main(accelerator, lambda: options.share_done(record))
+        share = options.share_done(record)
+        return share if options.minutes is None else from_main(accelerator, lambda: share)  # clocks differ
 
-    done, line = reached(), ProgressLine(TICKS, int(reached() * TICKS), main_process, "/10,000")
+    done = reached()
+    line = ProgressLine(TICKS, int(done * TICKS), main_process, "/10,000")
     while done < 1:
         started = time.perf_counter()
         first, last = plan.span(record.step)
@@ -272,7 +262,7 @@ def train(
     line.close()
 
     # Final evaluation, of the weights as they are saved.
-    dtype = HALF.get(args.output.save_dtype, torch.float32)
+    dtype = DTYPES[args.output.save_dtype]
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(parameter.to(dtype))

@@ -167,7 +167,22 @@ class UpdateArgs:
 
 
 @dataclass(frozen=True)
-class RunArgs:
+class FolderArgs:
+    """The run folder"""
+
+    output_dir: Path | None = None
+    """None: a folder in runs/<script>/ that is named after data or size, base, method and seed, where there are such"""
+    overwrite: bool = False
+    """throw away what the output folder holds"""
+    resume: bool = False
+    """go on from the checkpoint in the output folder"""
+
+    def problems(self) -> list[str]:
+        return ["--overwrite and --resume: choose one"] if self.overwrite and self.resume else []
+
+
+@dataclass(frozen=True)
+class RunArgs(FolderArgs):
     """Evaluation and the run folder"""
 
     eval_every: int | None = None
@@ -180,12 +195,6 @@ class RunArgs:
     """optimizer steps between checkpoints; None: at every evaluation"""
     log_every: int | None = None
     """optimizer steps between points of the training curve; None: a hundredth of the run"""
-    output_dir: Path | None = None
-    """None: runs/<script>/<dataset>-<model>-<method>-seed<k>"""
-    overwrite: bool = False
-    """throw away what the output folder holds"""
-    resume: bool = False
-    """go on from the checkpoint in the output folder"""
 
     def evaluated(self, validation: Sequence[E], batch_size: int) -> Sequence[E]:
         """The validation examples that are evaluated while training, always the same ones.
@@ -199,9 +208,7 @@ class RunArgs:
 
     def problems(self) -> list[str]:
         found = at_least(self, 1, "eval_every", "eval_batches", "early_stop", "save_every", "log_every")
-        if self.overwrite and self.resume:
-            found.append("--overwrite and --resume: choose one")
-        return found
+        return found + super().problems()
 
 
 def fit_problems(method: MethodArgs, model: ModelArgs, config: GPT2Config, data: DataArgs) -> list[str]:

@@ -53,9 +53,8 @@ def general_text(args: ForgettingArgs, folder: Path, config: GPT2Config) -> Gene
     if args.forgetting_tokens is not None:
         document = document[: args.forgetting_tokens + 1]
     cut = pieces([document], min(LONGEST, config.context))
-    numbered = [replace(piece, id=i) for i, piece in enumerate(cut)]  # `pieces` numbers documents
     head = None if config.tied_head else folder
-    return General(source, fingerprint([document]), numbered, head, args.forgetting_curve)
+    return General(source, fingerprint([document]), cut, head, args.forgetting_curve)
 
 
 def language_model_in(model: LanguageModel | Classifier, head: Tensor | None = None) -> LanguageModel:

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from training.args import RunArgs
+from training.args import FolderArgs
 
 RESULTS = "results.json"
 STATE = Path("checkpoint") / "state.pt"
@@ -32,7 +32,7 @@ def default_folder(script: str, dataset: str, model: str, method: str, seed: int
     return Path("runs") / script / f"{dataset}-{Path(model).name}-{method}-seed{seed}"
 
 
-def check_folder(folder: Path, run: RunArgs) -> bool:
+def check_folder(folder: Path, run: FolderArgs) -> bool:
     """True when there is a checkpoint to go on from. Changes nothing.
 
     Raises ValueError for a finished run without --overwrite, an unfinished one without --resume or --overwrite, and a

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel
-from gpt2_scratch.pretrained import load_weights, save_pretrained, weights_hash
+from gpt2_scratch.pretrained import load_weights, read_weight, save_pretrained, weights_hash
 from gpt2_scratch.sources import load_config
 from lora import Adapter, adapters
 from lora.peft_format import CONFIG, TENSORS, attach, classes_in, exported
@@ -155,7 +155,9 @@ def adapted(adapter: Path, base: str | None = None) -> Model:
 def whole_model(folder: Path, facts: dict[str, Any]) -> Model:
     """A model in Hugging Face's format, its class head included; `facts` as for an adapter."""
     model = build(folder, load_config(folder), facts)
-    load_weights(model, folder)  # once more: the head was made anew
+    if isinstance(model, Classifier) and not model.tied_score:  # else its head is not made anew
+        for name, parameter in model.score.named_parameters():
+            parameter.data = read_weight(folder, f"score.{name}")
     return model.eval()
 
 
