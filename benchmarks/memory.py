@@ -167,17 +167,16 @@ def measure(args: Args) -> None:
 def forecast_parts(args: Args, accelerator: Any, train: "list[Encoded]", base: int) -> dict[str, int]:
     from _work import CLASSES
     from gpt2_scratch.model import Classifier, LanguageModel
-    from training import memory
+    from training.memory import forecast, model_without_weights
     from training.methods import apply_compute, apply_method
+    from training.work import Work as Run
 
     kind: Any = (Classifier, len(CLASSES)) if args.work.task == "cls" else (LanguageModel,)
-    model = memory.model_without_weights(kind[0], args.work.config, args.model, *kind[1:])
+    model = model_without_weights(kind[0], args.work.config, args.model, *kind[1:])
     apply_method(model, args.method, 0)
     apply_compute(model, args.method.method, args.compute, accelerator.mixed_precision)
-    work = memory.Work(
-        model, args.update, accelerator, train, train, base, args.compute, from_file=args.weights is not None
-    )
-    return memory.forecast(work, args.micro_batch_size or args.work.batch_size).parts
+    work = Run(model, args.update, accelerator, train, train, base, args.compute, from_file=args.weights is not None)
+    return forecast(work, args.micro_batch_size or args.work.batch_size).parts
 
 
 def measured_peak(args: Args, train: "list[Encoded]") -> int:

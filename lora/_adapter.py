@@ -157,7 +157,7 @@ class Adapter(nn.Module):
             rows = self.active_rows(dense(self.linear))
             length = self.active_rows(factors.magnitude[:, None])  # (P, out / parts, 1)
             direction = rows + change
-            change = length / torch.linalg.vector_norm(direction, dim=2, keepdim=True) * direction - rows
+            change = length / row_lengths(direction) * direction - rows
         update = change.new_zeros(self.parts, *change.shape[1:])
         update[list(self.active)] = change
         return update.flatten(0, 1)
@@ -181,6 +181,11 @@ class Adapter(nn.Module):
         if self.merged:
             (self.linear,) = self._set_aside
             self._set_aside = ()
+
+
+def row_lengths(rows: Tensor) -> Tensor:
+    """(..., in) -> (..., 1). Never quite 0, so that a row of zeros, divided by its length, stays one."""
+    return torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
 
 
 def random_factors(adapter: Adapter, spec: Spec, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

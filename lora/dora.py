@@ -8,7 +8,7 @@ of tokens; one more (N, out) tensor kept for the backward pass, in all 1.1 times
 import torch
 from torch import Tensor, nn
 
-from lora._adapter import Adapter, Factors, LowRank, Spec, random_factors
+from lora._adapter import Adapter, Factors, LowRank, Spec, random_factors, row_lengths
 from lora._frozen import dense, shape
 
 
@@ -43,7 +43,7 @@ class DoRA(Adapter):
         with torch.autocast(self.low_rank.A.device.type, enabled=False):
             rows = self.active_rows(dense(self.linear))
             rows += Factors(self.low_rank.A, self.low_rank.B, self.scale).product()
-            return torch.linalg.vector_norm(rows, dim=2).flatten()
+            return row_lengths(rows).flatten()
 
     def _in_place(self, numbers: Tensor, others: Tensor) -> Tensor:
         """(out,): `numbers` (P * out / parts,) in the active parts, `others` (out,) elsewhere."""

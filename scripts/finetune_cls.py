@@ -63,7 +63,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.inference import classify
     from training.launch import check_same, close_run, from_main, open_run, start
     from training.losses import class_loss
-    from training.memory import Work, model_without_weights
+    from training.memory import model_without_weights
     from training.methods import apply_compute, apply_method, build_classifier, load_own_state, parameter_counts
     from training.metrics import accuracy, classification_metrics, mean_loss
     from training.micro_batch import base_memory, print_forecast, settle
@@ -77,6 +77,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.schedule import build_schedule
     from training.summary import data_facts, name_of, print_facts, print_outcome
     from training.update import accumulate, apply_update
+    from training.work import Work
 
     # Accelerator and seed.
     accelerator, resuming = start(args.compute, folder, resuming)

@@ -70,7 +70,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     from training.inference import answer, score_targets
     from training.launch import check_same, close_run, from_main, open_run, start
     from training.losses import token_loss
-    from training.memory import Work, model_without_weights
+    from training.memory import model_without_weights
     from training.methods import apply_compute, apply_method, build_language_model, load_own_state, parameter_counts
     from training.metrics import mean_loss, perplexities
     from training.micro_batch import base_memory, print_forecast, settle
@@ -84,6 +84,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     from training.schedule import build_schedule
     from training.summary import data_facts, print_facts, print_outcome
     from training.update import accumulate, apply_update
+    from training.work import Work
 
     # Accelerator and seed.
     accelerator, resuming = start(args.compute, folder, resuming)

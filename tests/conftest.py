@@ -16,6 +16,8 @@ DATA_DIR = Path(os.environ.get("DATA_DIR", ROOT / "data"))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["ACCELERATE_USE_CPU"] = "true"
+# For every process that a test starts: sums of other numbers of threads differ in their last bits.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
@@ -74,7 +76,7 @@ def run_script(
 ):
     """Runs the script; returns the finished process with its text."""
     words = command(script, *flags, processes=processes)
-    settings = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+    settings = os.environ | (env or {})
     return subprocess.run(words, capture_output=True, text=True, env=settings, timeout=timeout, cwd=ROOT, check=False)
 
 

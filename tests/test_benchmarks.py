@@ -324,7 +324,7 @@ def test_sides_with_another_first_loss_are_told_apart(theirs, precision, same):
 
 
 def benchmark(script, *flags, **env):
-    settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **env}
+    settings = os.environ | {"PYTHONWARNINGS": "ignore"} | env
     command = [sys.executable, f"benchmarks/{script}.py", *map(str, flags)]
     return subprocess.run(command, capture_output=True, text=True, env=settings, timeout=300, cwd=ROOT, check=False)
 

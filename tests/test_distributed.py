@@ -1,6 +1,5 @@
 """Launched as the README says: one process, two processes, two hosts that share nothing but a network."""
 
-import os
 import subprocess
 import sys
 
@@ -17,10 +16,9 @@ def flags_for(tiny_model, mail_file):
 
 def launch(config, cwd, flags, *launcher_flags):
     command = [*LAUNCH, str(ROOT / "accelerate_configs" / f"{config}.yaml"), *launcher_flags]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     cwd.mkdir(exist_ok=True)
     text = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([*command, str(ROOT / "scripts/finetune_cls.py"), *flags], cwd=cwd, env=environment, **text)
+    return subprocess.Popen([*command, str(ROOT / "scripts/finetune_cls.py"), *flags], cwd=cwd, **text)
 
 
 @pytest.fixture(scope="module")

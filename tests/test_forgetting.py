@@ -25,8 +25,9 @@ from lora import VARIANTS, adapters
 from training.args import MethodArgs, ModelArgs
 from training.forgetting import LONGEST, STRENGTHS, General, adapters_at, forgetting, general_losses, general_text
 from training.forgetting_args import ForgettingArgs
-from training.memory import Rehearsal, forecast, model_without_weights
+from training.memory import forecast, model_without_weights
 from training.methods import apply_method, build_classifier, build_language_model
+from training.rehearsal import Rehearsal
 
 SHORT = ForgettingArgs(forgetting_tokens=300)
 

@@ -1,7 +1,6 @@
 """Memory: the forecast against real tensors and real peaks, what does not fit, and the same numbers whatever fits."""
 
 import json
-import os
 import subprocess
 import sys
 import weakref
@@ -25,22 +24,13 @@ from training.args import BLOCK_TARGETS, MethodArgs, ModelArgs, UpdateArgs
 from training.batches import Encoded, collate
 from training.compute_args import ComputeArgs
 from training.launch import keep_freed_memory
-from training.memory import (
-    BASE,
-    FILE,
-    GAPS,
-    PARTS,
-    Rehearsal,
-    Work,
-    forecast,
-    loss_of,
-    model_without_weights,
-    worst_micro_batches,
-)
+from training.memory import forecast, model_without_weights, worst_micro_batches
 from training.meter import Heap
 from training.methods import apply_compute
 from training.micro_batch import largest_forecast, settle, sizes
 from training.optimizers import build_optimizer
+from training.rehearsal import BASE, FILE, GAPS, PARTS, Rehearsal
+from training.work import Work, loss_of
 
 CONFIG = GPT2Config(width=32, blocks=3, heads=2, vocabulary=50257, context=128)
 DEFAULT = ComputeArgs()
@@ -234,12 +224,14 @@ def test_the_peak_of_a_process_is_forecast_to_a_tenth_libraries_and_data_left_ou
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the peak of a process can be measured anew on Linux alone")
     words = [sys.executable, "-c", PEAK, *flags.split(), "--model", "gpt2-nano", "--steps", "3"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["measured"] > 150 * 2**20
-    assert found["forecast"] == pytest.approx(found["measured"], rel=0.1)
+    found = []
+    for _ in range(3):  # where blocks come to lie in the heap is chance: both sides vary by 3%
+        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    forecast, measured = (np.mean([numbers[side] for numbers in found]) for side in ("forecast", "measured"))
+    assert measured > 150 * 2**20
+    assert forecast == pytest.approx(measured, rel=0.1)
 
 
 # What does not fit.
@@ -254,10 +246,11 @@ from gpt2_scratch.model import Classifier, initialise
 from training.args import MethodArgs, UpdateArgs
 from training.batches import Encoded, collate
 from training.launch import keep_freed_memory
-from training.memory import Work, loss_of, resident
+from training.memory import resident
 from training.methods import apply_method
 from training.micro_batch import settle
 from training.optimizers import build_optimizer
+from training.work import Work, loss_of
 
 keep_freed_memory()
 base = resident()

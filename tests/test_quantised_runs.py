@@ -21,11 +21,13 @@ from gpt2_scratch.tokenizer import encode
 from lora import Adapter, QuantisedLinear, adapters
 from training.args import MethodArgs, ModelArgs
 from training.compute_args import ComputeArgs
-from training.memory import Rehearsal, forecast, loss_of, model_without_weights
+from training.memory import forecast, model_without_weights
 from training.meter import CPU
 from training.methods import apply_compute, apply_method, parameter_counts
 from training.optimizers import build_optimizer
+from training.rehearsal import Rehearsal
 from training.saved import rebuild
+from training.work import loss_of
 
 
 class Inside(Counted):

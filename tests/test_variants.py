@@ -393,6 +393,18 @@ def test_doras_magnitude_is_the_length_of_each_row():
     assert torch.allclose(lengths.chunk(3)[1], adapter.linear.weight.chunk(3)[1].norm(dim=1), atol=1e-6)
 
 
+def test_a_row_of_zeros_stays_one_under_dora():
+    layer = torch.nn.Linear(12, 18, bias=False)
+    layer.weight.data[3] = 0
+    adapter = adapter_of(lora.variant("dora"), trained=False, layer=layer)
+    x = torch.randn(5, 12)
+    output = adapter(x)
+    output.square().sum().backward()
+    close(output, layer(x))
+    close(adapter.merged_weight(), layer.weight)
+    assert all(torch.isfinite(p.grad).all() for p in adapter.parameters() if p.requires_grad)
+
+
 # PiSSA and OLoRA.
 
 

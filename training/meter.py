@@ -79,6 +79,15 @@ class Heap:
         return sum(self.ends) - sum(self.starts) + self.apart
 
 
+def has_room_for_blocks() -> bool:
+    """Whether there is glibc, and no limit on addresses (`ulimit -v`) that blocks for the forecast would use up."""
+    if not hasattr(ctypes.CDLL(None), "mallinfo2"):
+        return False
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+
+
 class Meter(TorchDispatchMode):
     """Counts the bytes of all tensors that operations make, from when each is made until it is freed.
 

@@ -19,7 +19,9 @@ from training.args import ModelArgs, UpdateArgs
 from training.batches import Encoded
 from training.checkpoint import saved_flag
 from training.compute_args import ComputeArgs
-from training.memory import MIB, Forecast, Work, forecast, loss_of, resident, worst_micro_batches
+from training.memory import forecast, resident, worst_micro_batches
+from training.rehearsal import MIB, Forecast
+from training.work import Work, loss_of
 
 SHARE = 0.9  # of the free memory that the forecast may ask for: it is right to within a tenth
 CGROUP = Path("/sys/fs/cgroup")  # limits of a container: version 2, then version 1
