@@ -72,7 +72,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     from training.losses import token_loss
     from training.memory import model_without_weights
     from training.methods import apply_compute, apply_method, build_language_model, load_own_state, parameter_counts
-    from training.metrics import mean_loss, perplexities
+    from training.metrics import Row, mean_loss, perplexities
     from training.micro_batch import base_memory, print_forecast, settle
     from training.optimizers import build_optimizer
     from training.plots import plot_curves, plot_forgetting
@@ -147,13 +147,15 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     def answers() -> list[dict]:
         return [a._asdict() for a in answer(model, prompts, accelerator, generation.new_tokens, sampling)]
 
-    def evaluate_whole(part: list) -> dict | None:
-        """Loss on what is trained on, perplexity of the response and of the whole text; None of nothing."""
+    def evaluate_whole(part: list) -> tuple[dict | None, list[Row]]:
+        """Loss on what is trained on, perplexity of the response and of the whole text, None of nothing; then each
+        response's loss."""
         rows = response_rows = score_targets(model, part, accelerator)
         if not (prompt.mask_prompt and prompt.response_header):  # else the response alone is what is trained on
             response_rows = score_targets(model, [with_response_labelled(e) for e in part], accelerator)
         whole_rows = score_targets(model, [with_all_tokens_labelled(e) for e in part], accelerator)
-        return perplexities(rows, response_rows, whole_rows) if part and main_process else None
+        known = perplexities(rows, response_rows, whole_rows) if part and main_process else None
+        return known, response_rows
 
     def task_metric() -> float:
         part = [with_response_labelled(e) for e in validation or test]
@@ -167,7 +169,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         accelerator, model, args.compute, base["sha256"], parts
     )
     if extra is None:
-        extra = {"metrics": evaluate_whole(test), "answers": answers()}
+        extra = {"metrics": evaluate_whole(test)[0], "answers": answers()}
         extra["general"] = general_losses(model, general, accelerator, strength=0)
     open_run(accelerator, folder, resuming, record.step)
 
@@ -206,7 +208,8 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     if record.best_step < 0 and main_process:
         save_best(folder, model, method, facts)
     load_own_state(model, from_main(accelerator, lambda: read_best(folder, model, method)))
-    metrics, val_metrics, after = evaluate_whole(test), evaluate_whole(validation), answers()
+    metrics, references = evaluate_whole(test)
+    val_metrics, after = evaluate_whole(validation)[0], answers()
     lost = forgetting(model, general, accelerator, extra["general"], task_metric)
     close_run(accelerator)
     if not main_process:
@@ -217,7 +220,8 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     generations = [
         {"id": e.id, "instruction": e.instruction, "input": e.input, "reference": e.response, "kind": e.kind}
         | {"before": before["text"], "response": now["text"], "stopped": now["stopped"]}
-        for e, before, now in zip(questions, extra["answers"], after, strict=bool(prompts))
+        | {"reference_loss": row.loss, "reference_tokens": row.targets}
+        for e, before, now, row in zip(questions, extra["answers"], after, references, strict=bool(prompts))
     ]
     write_lines(folder / "generations.jsonl", generations)
     plot_curves(folder / "curves.png", record.curve, folder.name)

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import re
 import shutil
 import signal
@@ -129,6 +130,8 @@ def test_generations_stand_beside_their_references(tutor, question_file):
     for g in generations:
         assert {"id", "instruction", "input", "reference", "before", "response", "stopped"} <= set(g)
         assert g["reference"] == asked[g["instruction"]]["response"]
+    losses, tokens = (sum(g[name] for g in generations) for name in ("reference_loss", "reference_tokens"))
+    assert math.exp(losses / tokens) == pytest.approx(results_of(folder)["test"]["response_perplexity"]["value"])
     assert (
         results_of(folder)["test"]["response_perplexity"]["value"]
         < results_of(folder)["before"]["response_perplexity"]["value"]
