@@ -2,9 +2,11 @@
 
 The gradient for the hidden states needs every logit. Rather than keep them, or compute them twice, each chunk is taken
 back to its hidden states at once, for an incoming gradient of one; the real one, once known, only scales the result.
-That works whenever it is the same for all tokens, as it is of a sum over them; otherwise logits are computed again.
+That always works for hidden states, of which each token has its own, and for a head that trains whenever the gradient
+is the same for all tokens, as it is of a sum over them; otherwise its logits are computed again.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +48,7 @@ class _LabelLogProbabilities(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, head: nn.Module, hidden: Tensor, labels: Tensor, *trained: Tensor) -> Tensor:
         ctx.head, ctx.trained = head, trained
+        ctx.random = _random_states(hidden.device) if trained and head.training else []
         kind = hidden.device.type
         ctx.autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
         found, *gradients = _forward_and_backward(head, hidden, labels, trained, None)
@@ -58,8 +61,10 @@ class _LabelLogProbabilities(torch.autograd.Function):
         hidden, labels, *gradients = ctx.saved_tensors
         if len(gradient) and gradient.stride(0) == 0:  # one number for all tokens: that of a sum
             gradients = [x * gradient[0].to(x.dtype) for x in gradients]
+        elif not ctx.trained:
+            gradients = [gradients[0] * gradient[:, None].to(hidden.dtype)]
         else:
-            with torch.autocast(*ctx.autocast):
+            with torch.autocast(*ctx.autocast), _replayed(hidden.device, ctx.random):
                 gradients = _forward_and_backward(ctx.head, hidden, labels, ctx.trained, gradient)[1:]
         return None, gradients[0], None, *gradients[1:]
 
@@ -86,6 +91,23 @@ def _forward_and_backward(
         for total, x in zip(for_trained, wanted[1:], strict=True):
             total -= x
     return [found, for_hidden, *for_trained]
+
+
+def _random_states(device: torch.device) -> list[Tensor]:
+    """Of the generators that dropout draws from: the CPU's, and the GPU's if `device` is one."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+@contextlib.contextmanager
+def _replayed(device: torch.device, states: list[Tensor]) -> Iterator[None]:
+    """What is drawn inside is what was drawn after `states` were taken, so that a head's dropout drops the same again;
+    what is drawn afterwards stays as it would have been. Of no states nothing is done."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=bool(states)):
+        if states:
+            torch.set_rng_state(states[0])
+        if len(states) > 1:
+            torch.cuda.set_rng_state(states[1], device)
+        yield
 
 
 def _parts(count: int) -> Iterator[slice]:

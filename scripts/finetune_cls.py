@@ -180,9 +180,11 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
             save_checkpoint(folder, training, record, flags, extra)
     line.close()
 
-    # Final evaluation, of the best weights.
-    if record.best_step < 0 and main_process:
-        save_best(folder, model, method, facts)
+    # Final evaluation, of the weights that are kept.
+    if record.best_step < 0 or args.run.keep == "last":
+        record.best_step = record.step
+        if main_process:
+            save_best(folder, model, method, facts)
     load_own_state(model, from_main(accelerator, lambda: read_best(folder, model, method)))
     rows, val_rows = (classify(model, part, accelerator, n) for part in (test, validation))
     lost = forgetting(model, general, accelerator, extra["general"], task_metric)

@@ -204,9 +204,11 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
             save_checkpoint(folder, training, record, flags, extra)
     line.close()
 
-    # Final evaluation, of the best weights.
-    if record.best_step < 0 and main_process:
-        save_best(folder, model, method, facts)
+    # Final evaluation, of the weights that are kept.
+    if record.best_step < 0 or args.run.keep == "last":
+        record.best_step = record.step
+        if main_process:
+            save_best(folder, model, method, facts)
     load_own_state(model, from_main(accelerator, lambda: read_best(folder, model, method)))
     metrics, references = evaluate_whole(test)
     val_metrics, after = evaluate_whole(validation)[0], answers()

@@ -7,10 +7,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
-from tasks._examples import RESPONSE_HEADER, Instruction, Labelled
+from tasks._examples import RESPONSE_HEADER, Instruction, Labelled, Preference
 from tasks._rows import read_rows
 from tasks._splits import Limits, Splits, split_examples
-from tasks._task import Classification, Columns, Instructions, Skipped, Task, join_lines
+from tasks._task import Classification, Columns, Instructions, Preferences, Skipped, Task, join_lines
 
 T = TypeVar("T", bound=Task)
 NAMES = tuple(sorted(f.stem for f in Path(__file__).parent.glob("[!_]*.py")))
@@ -36,6 +36,8 @@ __all__ = [
     "Instructions",
     "Labelled",
     "Limits",
+    "Preference",
+    "Preferences",
     "Skipped",
     "Splits",
     "Task",

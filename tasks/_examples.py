@@ -53,4 +53,35 @@ class Instruction:
         return self.kind
 
 
-Example = Labelled | Instruction
+@dataclass(frozen=True)
+class Preference:
+    """A prompt with two answers, of which one is preferred to the other."""
+
+    id: int
+    prompt: str
+    chosen: str
+    rejected: str
+
+    def records(self) -> tuple[Instruction, Instruction]:
+        """Each answer as the response to the prompt: chosen, rejected."""
+        chosen, rejected = (Instruction(self.id, self.prompt, response=text) for text in (self.chosen, self.rejected))
+        return chosen, rejected
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """The prompt and both answers in alphabetical order: which is the better one is the label."""
+        first, second = sorted((self.chosen, self.rejected), key=lambda answer: (answer.casefold(), answer))
+        return self.prompt, first, second
+
+    @property
+    def label(self) -> str | None:
+        if not (self.chosen and self.rejected):
+            return None
+        return "first" if self.chosen == self.identity[1] else "second"
+
+    @property
+    def stratum(self) -> None:
+        return None
+
+
+Example = Labelled | Instruction | Preference

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from tasks._examples import Instruction, Labelled
+from tasks._examples import Instruction, Labelled, Preference
 from tasks._task import Skipped
 
-E = TypeVar("E", Labelled, Instruction)
+E = TypeVar("E", Labelled, Instruction, Preference)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from tasks._examples import Example, Instruction, Labelled
+from tasks._examples import Example, Instruction, Labelled, Preference
 from tasks._rows import Row
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -42,6 +42,7 @@ class Task:
     hub: str | None = None
     required: Callable[[Iterable[str]], bool] = any  # which input cells a row needs: any of them, or all
     report_subset: Callable[[dict[str, list[Any]]], dict[str, list[Any]]] | None = None
+    column_flags: ClassVar[str] = "--text-column, --label-column, --prompt-column and --response-column"
 
     def columns_of(self, rows: list[Row], target_needed: bool = True) -> Columns:
         """The first known form that `rows` has. Raises ValueError naming what is missing and what is there."""
@@ -51,8 +52,8 @@ class Task:
                 return columns
         missing = min((c.missing_in(present, target_needed) for c in self.columns), key=len)
         raise ValueError(
-            f"column {', '.join(map(repr, missing))} is missing (--text-column, --label-column, --prompt-column and "
-            f"--response-column name them); the file has {', '.join(map(repr, present))}"
+            f"column {', '.join(map(repr, missing))} is missing ({self.column_flags} name them); "
+            f"the file has {', '.join(map(repr, present))}"
         )
 
     def example(self, id: int, row: Row, columns: Columns) -> Example:
@@ -129,6 +130,29 @@ class Instructions(Task):
 
     def _fixed(self, row: Row, which: int) -> str:
         return (row.get(self.fixed_columns[which]) or "") if self.fixed_columns else ""
+
+
+@dataclass(frozen=True)
+class Preferences(Task):
+    """Inputs are the prompt and the answer that was rejected, the target is the one that was chosen."""
+
+    required: Callable[[Iterable[str]], bool] = all
+    column_flags: ClassVar[str] = "--prompt-column, --chosen-column and --rejected-column"
+
+    def example(self, id: int, row: Row, columns: Columns) -> Preference:
+        names = (columns.inputs[0], columns.target, columns.inputs[1])
+        return Preference(id, *(text_cell(row, name, id).strip() for name in names))
+
+    def parts(self, rows: dict[str, list[Row]], skipped: Skipped) -> dict[str, list[Any]]:
+        """Raises ValueError for pairs of twice the same answer: slips that no training could make sense of."""
+        parts = super().parts(rows, skipped)
+        same = [str(e.id) for part in parts.values() for e in part if e.chosen == e.rejected]
+        if same:
+            raise ValueError(
+                f"chosen and rejected answer are the same in {len(same):,} rows ({', '.join(same[:8])}); such a pair "
+                "prefers nothing: correct these rows, or remove them"
+            )
+        return parts
 
 
 def writable(text: str) -> str:

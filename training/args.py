@@ -189,6 +189,9 @@ class RunArgs(FolderArgs):
     """optimizer steps between evaluations of the validation set; None: a tenth of the run"""
     eval_batches: int | None = None
     """evaluate on n batches of the validation set only while training (as the report's authors did); None: all of it"""
+    keep: Literal["best", "last"] = "best"
+    """weights that are saved and reported on: those of the lowest validation loss, or the last (as the report's authors
+    did)"""
     early_stop: int | None = None
     """stop after this many evaluations without a lower validation loss; None: never"""
     save_every: int | None = None

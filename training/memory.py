@@ -95,7 +95,7 @@ def forecast(work: Work, micro_batch_size: int) -> Forecast:
     twice = min(accumulated, 2)  # from the second micro-batch on there are gradients
 
     rehearsal = Rehearsal(work)
-    rehearsal.fill_prefix(evaluation_batches([*work.train, *work.held_out], 1)[0])
+    rehearsal.fill_prefix(evaluation_batches(work.texts, 1)[0])
     for step in range(2):
         for batch in evaluated:
             rehearsal.evaluate(batch)

@@ -21,7 +21,7 @@ from training.checkpoint import saved_flag
 from training.compute_args import ComputeArgs
 from training.memory import forecast, resident, worst_micro_batches
 from training.rehearsal import MIB, Forecast
-from training.work import Work, loss_of
+from training.work import Work
 
 SHARE = 0.9  # of the free memory that the forecast may ask for: it is right to within a tenth
 CGROUP = Path("/sys/fs/cgroup")  # limits of a container: version 2, then version 1
@@ -85,7 +85,7 @@ def attempt(work: Work, micro_batches: Sequence[Sequence[Encoded]], reserve: int
             kept = torch.empty(reserve, dtype=torch.uint8, device=device)
             model.to(device).train()
             for examples in micro_batches:
-                loss_of(work.accelerator, model, work.batch(examples, device)).backward()
+                work.loss(work.accelerator, model, work.batch(examples, device)).backward()
             del kept
         except MemoryError:
             return False

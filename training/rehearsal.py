@@ -15,7 +15,7 @@ from training.batches import Encoded, collate
 from training.forgetting import adapters_at, language_model_in
 from training.meter import ALIGNMENT, Heap, Meter, has_room_for_blocks
 from training.optimizers import build_optimizer
-from training.work import Work, loss_of, outputs_of
+from training.work import Work, outputs_of
 
 MIB = 2**20
 # What a peak consists of, in the order of the table.
@@ -107,7 +107,7 @@ class Rehearsal:
     def update(self, micro_batches: Sequence[Sequence[Encoded]]) -> None:
         with self.meter:
             for examples in micro_batches:
-                loss_of(self.work.accelerator, self.model, self.work.batch(examples, self.device)).backward()
+                self.work.loss(self.work.accelerator, self.model, self.work.batch(examples, self.device)).backward()
             nn.utils.clip_grad_norm_(self.trained, 1.0)
             with self.meter.counting("optimizer"):
                 self.optimizer.step()

@@ -163,6 +163,6 @@ def whole_model(folder: Path, facts: dict[str, Any]) -> Model:
 
 def rebuild(folder: Path, results: dict[str, Any], base: str | None = None) -> Model:
     """The fine-tuned model of a run; an adapter needs its base, found where it was or at `base`."""
-    if results["args"]["method"] != "full":
+    if not (folder / MODEL).is_dir():
         return adapted(folder / ADAPTER, base)
     return whole_model(folder / MODEL, {"args": results["args"], "labels": results["data"].get("labels")})

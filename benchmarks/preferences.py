@@ -1,0 +1,151 @@
+"""What is learnt of preferences: cross-validation over all pairs, reward accuracy and margin before and after.
+
+    DATA_DIR=data python benchmarks/preferences.py
+    python benchmarks/preferences.py --dataset preferences --folds 2 --flags='--max-steps 4'
+
+Each pair is tested once, by a model that has seen neither it nor another pair with its prompt. Every fold is a run of
+scripts/finetune_dpo.py in a process of its own; finished ones are not repeated, interrupted ones go on.
+"""
+
+import json
+import random
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compare_runs import forgetting, results_of
+from tasks import Preference, Preferences, find
+from training.args import DataArgs
+from training.cli import at_least, run
+from training.files import write_lines
+from training.preference_metrics import wins
+from training.run_folder import RESULTS, STATE
+from training.sources import locate_rows, split_rows
+from training.statistics import bootstrap_mean
+
+ROOT = Path(__file__).parent.parent
+COLUMNS = ["method", "pairs", "reward accuracy", "reward margin", "chosen", "rejected", "ranking accuracy before"]
+COLUMNS += ["after", "forgetting, nats"]
+
+
+@dataclass(frozen=True)
+class Args:
+    dataset: str = "dpo_pairs"
+    """pairs of tasks/, from $DATA_DIR or bundled"""
+    folds: int = 5
+    """parts that the pairs are dealt into; each is the test part once"""
+    methods: tuple[str, ...] = ("lora", "full")
+    """of finetune_dpo, a row each"""
+    seeds: tuple[int, ...] = (0,)
+    """of initialisation and order; the folds are the same for all"""
+    model: str = "gpt2-nano"
+    """base model"""
+    flags: str = "--max-length 1024"
+    """of every run; '--start-from runs/tutor' to begin with an instruction-tuned model"""
+    folder: Path = Path("runs/preferences")
+    """where folds and runs are kept"""
+
+    def problems(self) -> list[str]:
+        return at_least(self, 2, "folds") + ["--methods: name at least one"] * (not self.methods)
+
+
+def deal(examples: Sequence[Preference], folds: int) -> list[list[Preference]]:
+    """The pairs in `folds` parts of about equal size; those of one prompt stay together. Raises ValueError for too few
+    prompts."""
+    prompts = list(dict.fromkeys(e.prompt for e in examples))
+    if len(prompts) < folds:
+        raise ValueError(f"--folds {folds}: the data has {len(prompts)} prompts")
+    random.Random(0).shuffle(prompts)
+    fold_of = {prompt: i % folds for i, prompt in enumerate(prompts)}
+    return [[e for e in examples if fold_of[e.prompt] == fold] for fold in range(folds)]
+
+
+def write_folds(args: Args) -> list[Path]:
+    """A folder with train.jsonl and test.jsonl for each fold."""
+    task = find(args.dataset, Preferences)
+    rows, source = locate_rows(task, None)
+    splits = split_rows(task, rows, DataArgs(validation_share=0, test_share=0))
+    print(f"{source}: {len(splits.train):,} pairs, left out {splits.skipped}")
+    parts, folders = deal(splits.train, args.folds), []
+    for fold, tested in enumerate(parts):
+        trained = [e for part in parts if part is not tested for e in part]
+        folders.append(args.folder / f"{args.dataset}-fold{fold + 1}of{args.folds}")
+        for name, part in (("train", trained), ("test", tested)):
+            lines = [{"prompt": e.prompt, "chosen": e.chosen, "rejected": e.rejected} for e in part]
+            write_lines(folders[-1] / f"{name}.jsonl", lines)
+    return folders
+
+
+def place(args: Args, fold: Path, method: str, seed: int) -> Path:
+    return args.folder / f"{fold.name}-{Path(args.model).name}-{method}-seed{seed}"
+
+
+def train(args: Args, fold: Path, method: str, seed: int) -> None:
+    """One run, unless it is there already. Raises ValueError when it fails."""
+    folder = place(args, fold, method, seed)
+    if (folder / RESULTS).exists():
+        return
+    going_on = "--resume" if (folder / STATE).exists() else "--overwrite"
+    words = ["scripts/finetune_dpo.py", "--data", str(fold.resolve()), "--model", args.model]
+    words += [*shlex.split(args.flags), "--method", method, "--seed", str(seed)]
+    words += ["--output-dir", str(folder.resolve()), going_on]
+    print(f"{time.strftime('%H:%M:%S')} python {shlex.join(words)}", file=sys.stderr, flush=True)
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ValueError(f"python {shlex.join(words)} failed:\n{done.stderr[-2000:]}")
+
+
+def tested(runs: Sequence[Path]) -> list[dict[str, Any]]:
+    """The predictions of all runs, one behind the other."""
+    return [json.loads(line) for each in runs for line in (each / "predictions.jsonl").read_text().splitlines()]
+
+
+def scores(runs: Sequence[Path]) -> dict[str, np.ndarray]:
+    """What is averaged over the pairs that the runs were tested on: (n,) by name; a tie counts half."""
+    rows = tested(runs)
+    chosen, rejected, chosen_before, rejected_before = (
+        np.array([row[name] for row in rows])
+        for name in ("chosen_reward", "rejected_reward", "chosen_reference", "rejected_reference")
+    )
+    beta = results_of(runs[0])["args"]["beta"]
+    margins, before = chosen - rejected, chosen_before - rejected_before
+    found = {"accuracy": wins(margins), "margin": margins, "chosen": chosen, "rejected": rejected}
+    return found | {"ranking before": wins(before), "ranking after": wins(before + margins / beta)}
+
+
+def show(interval: Sequence[float]) -> str:
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*interval[:3])
+
+
+def table(args: Args, folds: Sequence[Path]) -> None:
+    """A row a method: each pair's scores are averaged over seeds, intervals are over pairs. What is before training has
+    an accuracy of 1/2 and a margin of 0 by definition."""
+    print(f"\n| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
+    for method in args.methods:
+        by_seed = [[place(args, fold, method, seed) for fold in folds] for seed in args.seeds]
+        each = [scores(runs) for runs in by_seed]
+        means = {name: bootstrap_mean(np.mean([found[name] for found in each], axis=0)) for name in each[0]}
+        lost = forgetting([one for runs in by_seed for one in runs])
+        cells = [method, f"{means['accuracy'].n:,}", *(show(interval) for interval in means.values())]
+        print(f"| {' | '.join([*cells, '' if lost is None else show(lost)])} |")
+
+
+def main(args: Args) -> None:
+    folds = write_folds(args)
+    for seed in args.seeds:
+        for method in args.methods:
+            for fold in folds:
+                train(args, fold, method, seed)
+    print(f"\n`--model {args.model} {args.flags}`, {args.folds} folds, seeds {' '.join(map(str, args.seeds))}")
+    table(args, folds)
+
+
+if __name__ == "__main__":
+    run(main, Args, __doc__)

@@ -1,0 +1,5 @@
+"""Pairs of answers that you have: prompt, chosen and rejected, the columns of most public sets of preferences."""
+
+from tasks._task import Columns, Preferences
+
+TASK = Preferences("dpo_pairs", columns=(Columns(("prompt", "rejected"), "chosen"),), file="dpo_pairs.json")

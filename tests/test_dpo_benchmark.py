@@ -1,0 +1,84 @@
+"""benchmarks/preferences.py: every pair is tested once by a model that has not seen it, and the table adds them up."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import write_rows
+
+import preferences
+from tasks import Preference
+from training.statistics import bootstrap_mean
+
+PAIRS = [Preference(i, f"Question {i // 2}", f"yes {i}", f"no {i}") for i in range(22)]
+
+
+def test_every_pair_is_tested_once_and_no_prompt_is_on_both_sides():
+    parts = preferences.deal(PAIRS, 5)
+    assert sorted(e.id for part in parts for e in part) == list(range(22))
+    prompts = [{e.prompt for e in part} for part in parts]
+    assert sum(map(len, prompts)) == 11 and {len(part) for part in parts} == {4, 6}
+
+
+def test_more_folds_than_prompts_are_refused():
+    with pytest.raises(ValueError, match="--folds 12: the data has 11 prompts"):
+        preferences.deal(PAIRS, 12)
+
+
+@pytest.fixture
+def args(tmp_path, monkeypatch):
+    rows = [{"prompt": e.prompt, "chosen": e.chosen, "rejected": e.rejected} for e in PAIRS]
+    write_rows(tmp_path / "dpo_pairs.json", [*rows, rows[0]])
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    return preferences.Args(folds=2, methods=("lora",), folder=tmp_path / "runs")
+
+
+def test_the_files_of_a_fold_hold_what_it_trains_and_tests_on(args, capsys):
+    folds = preferences.write_folds(args)
+    assert "22 pairs" in capsys.readouterr().out
+    read = [
+        [json.loads(line)["chosen"] for line in (fold / f"{name}.jsonl").read_text().splitlines()]
+        for fold in folds
+        for name in ("train", "test")
+    ]
+    assert all(sorted(train + test) == sorted(e.chosen for e in PAIRS) for train, test in (read[:2], read[2:]))
+    assert sorted(read[1] + read[3]) == sorted(e.chosen for e in PAIRS)
+
+
+def test_the_table_has_the_means_over_all_pairs_and_seeds(args, capsys):
+    args = replace(args, seeds=(0, 1))
+    margins = {0: [[1.0, -1.0], [3.0]], 1: [[2.0, 0.0], [-1.0]]}
+    folds = [args.folder / "a", args.folder / "b"]
+    for seed, by_fold in margins.items():
+        for fold, values in zip(folds, by_fold, strict=True):
+            run = preferences.place(args, fold, "lora", seed)
+            run.mkdir(parents=True)
+            known = {"rejected_reward": 0.5, "chosen_reference": -10.0, "rejected_reference": -5.0}
+            write_rows(run / "predictions.jsonl", [{"chosen_reward": v + 0.5} | known for v in values])
+            lost = {"difference": {"value": 0.25, "low": 0.0, "high": 0.5}}
+            write_rows(run / "results.json", [{"args": {"beta": 0.1}, "forgetting": lost}])
+    preferences.table(args, folds)
+    cells = capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")
+    row = dict(zip(preferences.COLUMNS, cells, strict=True))
+    expected = {
+        "reward accuracy": [1.0, 0.25, 0.5],
+        "reward margin": [1.5, -0.5, 1.0],
+        "chosen": [2.0, 0.0, 1.5],
+        "rejected": [0.5, 0.5, 0.5],
+        "ranking accuracy before": [0.0, 0.0, 0.0],
+        "after": [1.0, 0.0, 0.5],  # margins in log-probability: -5 + 10 and -5 + 20, and so on
+    }
+    for name, values in expected.items():
+        assert row[name] == preferences.show(bootstrap_mean(np.array(values))), name
+    assert row["pairs"] == "3" and row["forgetting, nats"] == "0.250 [0.000, 0.500]"
+
+
+def test_the_real_script_runs_for_each_fold_and_finished_runs_are_not_repeated(args, tiny_model, capsys):
+    args = replace(args, model=str(tiny_model), flags="--max-steps 2 --lr 1e-2 --forgetting-tokens 300")
+    preferences.main(args)
+    said = capsys.readouterr()
+    assert said.err.count("finetune_dpo.py") == 2 and "| lora | 22 |" in said.out
+    preferences.main(args)
+    again = capsys.readouterr()
+    assert "finetune_dpo.py" not in again.err and again.out == said.out
