@@ -20,6 +20,7 @@ OURS = (
     "adapter",
     "model",
     "checkpoint",
+    "judge",  # what scripts/judge_ift.py has paid for
 )
 
 
@@ -65,14 +66,14 @@ def prepare_folder(folder: Path, resuming: bool) -> None:
         raise ValueError(f"--output-dir {folder}: cannot be written ({error.strerror})") from error
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """results.json of a finished run. Raises ValueError when there is none."""
+def read_run(folder: Path, asked: str = "--run") -> dict[str, Any]:
+    """results.json of a finished run. Raises ValueError when there is none; `asked` is the flag that named it."""
     path = folder / RESULTS
     if not path.exists():
-        raise ValueError(f"--run {folder}: holds no finished run ({RESULTS} is missing)")
+        raise ValueError(f"{asked} {folder}: holds no finished run ({RESULTS} is missing)")
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         results["args"]["model"], results["data"]["sha256"], results["model"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"--run {folder}: {RESULTS} is damaged ({error})") from error
+        raise ValueError(f"{asked} {folder}: {RESULTS} is damaged ({error})") from error
     return results

@@ -1,0 +1,149 @@
+"""Asks all questions, several at a time, again where that may help; every reply is stored before anything else."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from judge.args import JudgeArgs, PaceArgs
+from judge.backends import Backend, Failure, failure_of, without_key
+from judge.pace import Pace
+from judge.questions import Question
+from judge.store import KEY, Key, Store
+from judge.verdicts import Read, Reply
+
+LONGEST_WAIT = 120.0  # seconds between two attempts
+GIVE_UP = 10  # questions in a row that failed for good
+TOKENS_OF_A_REPLY = 16  # {"score": 85} and what goes with it
+
+
+@dataclass
+class Tally:
+    """Of this process. `failed`: why a question has no reply, by its key."""
+
+    requests: int = 0
+    retries: int = 0
+    failed: dict[Key, str] = field(default_factory=dict)
+
+
+class Asking:
+    """`count` gives the tokens of a prompt, `settled` is called after each question. What stops it stops all of it:
+    requests that are on their way are waited for, since they are paid for."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        read: Read,
+        store: Store,
+        judge: JudgeArgs,
+        limits: PaceArgs,
+        count: Callable[[str], int],
+        settled: Callable[[Tally], None] = lambda _: None,
+    ) -> None:
+        self.backend, self.read, self.store = backend, read, store
+        self.model, self.settings = judge.judge_model or "", judge.settings
+        self.limits, self.count, self.settled = limits, count, settled
+        self.pace = Pace(limits.requests_per_minute, limits.tokens_per_minute, self._sleep)
+        self.tally = Tally()
+        self.stopping = asyncio.Event()
+        self.stopped_by: BaseException | None = None
+        self.answered = self.failed_in_a_row = 0
+
+    def ask(self, questions: Iterable[Question]) -> Tally:
+        """Raises ValueError when no question will work, OSError for a full disk, KeyboardInterrupt after Ctrl-C."""
+        asyncio.run(self._ask(iter(questions)))
+        if self.stopped_by is not None:
+            raise self.stopped_by
+        if self.tally.failed and not self.answered:
+            raise ValueError(f"no question was answered, the last failed with {[*self.tally.failed.values()][-1]}")
+        return self.tally
+
+    async def _ask(self, waiting: Iterator[Question]) -> None:
+        with contextlib.suppress(NotImplementedError, RuntimeError):  # only a main thread on Unix can
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)
+        try:
+            await self._work(one for one in [next(waiting, None)] if one is not None)  # what is wrong shows at once
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.limits.concurrency):
+                    group.create_task(self._work(waiting))
+        finally:
+            await self.backend.close()
+
+    async def _work(self, waiting: Iterator[Question]) -> None:
+        for question in waiting:
+            if self.stopping.is_set():
+                return
+            failure = await self._settle(question)
+            if failure is not None:
+                self._failed(question, failure)
+            self.settled(self.tally)
+
+    async def _settle(self, question: Question) -> Failure | None:
+        """Asks until there is a reply, or says why there is none; None also when everything stops."""
+        tokens = self.count(question.prompt) + TOKENS_OF_A_REPLY
+        expected: tuple[type[Exception], ...] = (*self.backend.errors, Failure, OSError, ValueError)
+        for attempt in range(1, self.limits.attempts + 1):
+            if not await self.pace.wait(tokens):
+                return None
+            self.tally.requests += 1
+            self.tally.retries += attempt > 1
+            try:
+                async with asyncio.timeout(self.limits.timeout):
+                    reply = await self.backend.ask(question.prompt)
+            except TimeoutError:
+                failure = Failure(f"no reply within {self.limits.timeout:g} seconds", "again")
+            except expected as error:
+                failure = failure_of(error)
+            else:
+                self._keep(question, reply, attempt)
+                return None
+            hopeless = failure.kind in ("item", "all") or (failure.kind == "unreachable" and not self.answered)
+            if hopeless or attempt == self.limits.attempts:
+                return failure
+            wait = min(max(self.limits.backoff * 2 ** (attempt - 1), failure.after), LONGEST_WAIT)
+            if failure.status == 429:
+                self.pace.close_for(wait)
+            elif await self._sleep(wait):
+                return None
+        raise AssertionError("at least one attempt is made")
+
+    def _keep(self, question: Question, reply: Reply, attempt: int) -> None:
+        verdict = self.read(reply)
+        line: dict[str, Any] = dict(zip(KEY, question.key(self.model), strict=True))
+        line |= {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        line |= {"text": without_key(reply.text), "finish": reply.finish, "value": verdict.value}
+        line |= {"missing": verdict.missing, "requests": attempt}
+        line |= {"prompt_tokens": reply.prompt_tokens, "reply_tokens": reply.reply_tokens}
+        line["settings"] = self.settings
+        self.answered, self.failed_in_a_row = self.answered + 1, 0
+        try:
+            self.store.add(line)
+        except OSError as error:
+            self._stop(error)
+
+    def _failed(self, question: Question, failure: Failure) -> None:
+        self.tally.failed[question.key(self.model)] = str(failure)
+        self.failed_in_a_row += 1
+        if failure.kind in ("all", "unreachable") and (failure.kind == "all" or not self.answered):
+            self._stop(ValueError(str(failure)))
+        elif self.failed_in_a_row >= GIVE_UP:
+            self._stop(ValueError(f"{GIVE_UP} questions in a row failed, the last with {failure}"))
+
+    def _interrupt(self) -> None:
+        """The first Ctrl-C lets what is on its way arrive, a second one does not."""
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+        self._stop(KeyboardInterrupt())
+
+    def _stop(self, reason: BaseException) -> None:
+        """The first reason counts."""
+        self.stopped_by = self.stopped_by or reason
+        self.stopping.set()
+
+    async def _sleep(self, seconds: float) -> bool:
+        """Whether it was woken because everything stops."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), seconds)
+        return self.stopping.is_set()

@@ -1,0 +1,207 @@
+"""The two ways to reach a judge: Gemini through google-genai, and any OpenAI-compatible server through openai.
+
+Neither SDK may try again by itself, so that every request is counted and paced here. A key is read from the
+environment, handed to the SDK and kept nowhere else; what a server says is told and stored without it.
+"""
+
+import os
+from typing import Any, Literal, Protocol
+
+from judge.args import JudgeArgs
+from judge.verdicts import Reply
+
+KEYS = {"gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"), "openai": ("OPENAI_API_KEY",)}
+LIBRARIES = {"gemini": "google-genai", "openai": "openai"}
+# Gemini's finish reasons that mean that it was not allowed to answer (google.genai.types.FinishReason).
+BLOCKED = {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR"}
+AGAIN = {408, 409, 425, 429}
+FOR_ALL = {401, 403, 404}
+LONGEST_MESSAGE, SHORTEST_KEY = 200, 8  # characters
+
+
+class Failure(Exception):
+    """A request without a reply.
+
+    `kind`: again (may work a second time), item (this question will never work), unreachable (no server there), all
+    (no question will work). `after`: seconds that the server asks to wait.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        kind: Literal["again", "item", "unreachable", "all"],
+        status: int | None = None,
+        after: float = 0,
+    ) -> None:
+        super().__init__(message)
+        self.kind, self.status, self.after = kind, status, after
+
+
+class Backend(Protocol):
+    """`ask` raises whatever its SDK raises, or Failure."""
+
+    errors: tuple[type[Exception], ...]
+
+    async def ask(self, prompt: str) -> Reply: ...
+
+    async def close(self) -> None: ...
+
+
+def kind_of(args: JudgeArgs) -> str:
+    return "gemini" if args.judge_url is None else "openai"
+
+
+def find_key(kind: str) -> str | None:
+    return next((key for name in KEYS[kind] if (key := os.environ.get(name, "").strip())), None)
+
+
+def key_problems(args: JudgeArgs) -> list[str]:
+    """Gemini does nothing without a key; a server of one's own may need none."""
+    if kind_of(args) == "gemini" and find_key("gemini") is None:
+        return [
+            "--judge-model: Gemini needs a key in GEMINI_API_KEY (or GOOGLE_API_KEY); set it, name a server "
+            "of your own with --judge-url, or take --offline, which asks no judge"
+        ]
+    return []
+
+
+def open_backend(args: JudgeArgs, schema: dict[str, Any], timeout: float) -> Backend:
+    """`timeout` in seconds. Raises ValueError when the SDK is not installed."""
+    kind = kind_of(args)
+    asked = schema if args.judge_output == "schema" else None
+    try:
+        return (Gemini if kind == "gemini" else OpenAIServer)(args, asked, timeout)
+    except ImportError as error:
+        raise ValueError(f"--judge-model: needs {LIBRARIES[kind]}; pip install {LIBRARIES[kind]}") from error
+
+
+class Gemini:
+    def __init__(self, args: JudgeArgs, schema: dict[str, Any] | None, timeout: float) -> None:
+        import httpx2
+        from google import genai
+        from google.genai import errors, types
+
+        self.errors: tuple[type[Exception], ...] = (errors.APIError, httpx2.HTTPError)
+        # With an httpx client of ours: where aiohttp is installed the SDK takes that, and then sends twice on its own.
+        self.http = httpx2.AsyncClient(timeout=timeout)
+        options = types.HttpOptions(
+            api_version="v1beta",  # has response schemas and thinking budgets; the SDK's default is v1
+            timeout=round(timeout * 1000),  # milliseconds
+            retry_options=types.HttpRetryOptions(attempts=1),
+            httpx_async_client=self.http,
+        )
+        self.client = genai.Client(api_key=find_key("gemini"), vertexai=False, http_options=options)
+        thinking = args.thinking_tokens
+        self.config = types.GenerateContentConfig(
+            temperature=0.0,
+            max_output_tokens=args.reply_tokens,
+            response_mime_type="application/json" if schema else None,
+            response_json_schema=schema,
+            thinking_config=None if thinking is None else types.ThinkingConfig(thinking_budget=thinking),
+        )
+        self.model = args.judge_model or ""
+
+    async def ask(self, prompt: str) -> Reply:
+        done = await self.client.aio.models.generate_content(model=self.model, contents=prompt, config=self.config)
+        usage, feedback = done.usage_metadata, done.prompt_feedback
+        written = _sum(usage.candidates_token_count, usage.thoughts_token_count) if usage else None
+        counts = (usage.prompt_token_count if usage else None, written)
+        if feedback is not None and feedback.block_reason is not None:
+            return Reply("", "blocked", feedback.block_reason.name, *counts)
+        if not done.candidates:
+            raise Failure("the reply holds no candidate", "again")
+        candidate = done.candidates[0]
+        finish = candidate.finish_reason.name if candidate.finish_reason else None
+        parts = (candidate.content and candidate.content.parts) or []
+        text = "".join(part.text for part in parts if part.text and not part.thought)
+        end: Literal["stop", "cut off", "blocked"] = "blocked" if finish in BLOCKED else "stop"
+        return Reply(text, "cut off" if finish == "MAX_TOKENS" else end, finish, *counts)
+
+    async def close(self) -> None:
+        await self.http.aclose()
+
+
+class OpenAIServer:
+    def __init__(self, args: JudgeArgs, schema: dict[str, Any] | None, timeout: float) -> None:
+        import httpx2
+        import openai
+
+        self.errors: tuple[type[Exception], ...] = (openai.OpenAIError, httpx2.HTTPError)
+        key = find_key("openai") or "none"  # the SDK refuses to start without one; a server of one's own ignores it
+        self.client = openai.AsyncOpenAI(api_key=key, base_url=args.judge_url, timeout=timeout, max_retries=0)
+        self.flags: dict[str, Any] = {"model": args.judge_model, "temperature": 0.0}
+        if args.reply_tokens is not None:
+            self.flags["max_tokens"] = args.reply_tokens
+        if schema:
+            named = {"name": "verdict", "strict": True, "schema": schema}
+            self.flags["response_format"] = {"type": "json_schema", "json_schema": named}
+
+    async def ask(self, prompt: str) -> Reply:
+        import openai
+
+        try:
+            done = await self.client.chat.completions.create(
+                messages=[{"role": "user", "content": prompt}], **self.flags
+            )
+        except openai.BadRequestError as error:
+            if error.code == "content_filter":  # how Azure says that a prompt was blocked
+                return Reply("", "blocked", error.code)
+            raise
+        choices, usage = getattr(done, "choices", None), getattr(done, "usage", None)
+        if not choices:
+            raise Failure("the reply holds no choice", "again")
+        counts = (usage.prompt_tokens, usage.completion_tokens) if usage else ()
+        finish, answer = choices[0].finish_reason, choices[0].message
+        if finish == "content_filter" or answer.refusal:
+            return Reply(answer.refusal or answer.content or "", "blocked", finish, *counts)
+        return Reply(answer.content or "", "cut off" if finish == "length" else "stop", finish, *counts)
+
+    async def close(self) -> None:
+        await self.client.close()
+
+
+def without_key(text: str) -> str:
+    """A server may repeat the key it was sent; nobody else gets to read it."""
+    for kind in KEYS:
+        for name in KEYS[kind]:
+            key = os.environ.get(name, "").strip()
+            if len(key) >= SHORTEST_KEY:  # a server of one's own may take "x" for a key
+                text = text.replace(key, f"[{name}]")
+    return text
+
+
+def failure_of(error: Exception) -> Failure:
+    """What an exception of an SDK, its HTTP client or the clock means for the question and for the rest."""
+    import httpx2
+
+    if isinstance(error, Failure):
+        return error
+    status = getattr(error, "status_code", None) or getattr(error, "code", None)
+    message = " ".join(without_key(str(error)).split())[:LONGEST_MESSAGE]
+    if not isinstance(status, int):
+        missing = isinstance(error, httpx2.ConnectError) or isinstance(error.__cause__, httpx2.ConnectError)
+        name = type(error.__cause__ or error).__name__
+        return Failure(f"{name} {message}".strip(), "unreachable" if missing else "again")
+    if status in FOR_ALL or "API_KEY_INVALID" in str(error):
+        return Failure(f"status {status}: {message}", "all", status)
+    kind: Literal["again", "item"] = "again" if status in AGAIN or status >= 500 else "item"
+    return Failure(f"status {status}: {message}", kind, status, _asked_to_wait(error))
+
+
+def _asked_to_wait(error: Exception) -> float:
+    """Seconds: the header Retry-After, or Google's RetryInfo in the body ("37s"); 0 where neither is there."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    body = getattr(error, "details", None)
+    details = body.get("error", {}).get("details", []) if isinstance(body, dict) else []
+    delays = [d["retryDelay"] for d in details if isinstance(d, dict) and "retryDelay" in d]
+    for text in (headers.get("retry-after"), *delays):
+        try:
+            return max(0.0, float(str(text).removesuffix("s")))
+        except ValueError:  # none, or a date
+            continue
+    return 0.0
+
+
+def _sum(*counts: int | None) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

@@ -1,0 +1,76 @@
+"""generations.jsonl of scripts/finetune_ift.py: what was asked, what was wanted, what was answered."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from tasks import Instruction
+
+FILE = "generations.jsonl"
+Text = Literal["response", "before"]
+
+
+class Generation(NamedTuple):
+    """`question.response` is the reference. What is known of the fine-tuned model alone is None for the base's text."""
+
+    question: Instruction
+    answer: str
+    stopped: bool | None  # whether the model ended it by itself
+    reference_loss: float | None  # nats, summed over the tokens of the reference
+    reference_tokens: int | None
+
+
+def read_generations(path: Path, text: Text, flag: str) -> list[Generation]:
+    """`path`: a run folder or the file. Raises ValueError, naming the flag and the line, for whatever is wrong."""
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"{flag} {path}: there is no {file.name}; give a run folder of finetune_ift or its {FILE}")
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{flag} {file}: not UTF-8 (byte {error.start})") from error
+    found: dict[Any, Generation] = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                generation = _generation(json.loads(line), text)
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{flag} {file}: line {number}: {error}") from error
+            if found.setdefault(generation.question.id, generation) is not generation:
+                raise ValueError(f"{flag} {file}: line {number}: id {generation.question.id!r} is there twice")
+    if not found:
+        raise ValueError(f"{flag} {file}: holds no answer (was the run made with --new-tokens 0?)")
+    return list(found.values())
+
+
+def _generation(row: Any, text: Text) -> Generation:
+    if not isinstance(row, dict):
+        raise ValueError("is no record")
+    for name in ("instruction", "reference", text):
+        if not isinstance(row.get(name), str):
+            raise ValueError(f"has no text in {name!r}")
+        row[name].encode()  # raises for half a character (a lone surrogate), which no server takes
+    if type(row.get("id")) not in (int, str):
+        raise ValueError("has no 'id'")
+    if not row["reference"].strip():
+        raise ValueError("its 'reference' is empty; a judge compares with it")
+    about, kind = row.get("input") or "", row.get("kind") or ""
+    question = Instruction(row["id"], row["instruction"], about, row["reference"], kind)
+    tuned = text == "response"
+    known = {name: row.get(name) if tuned else None for name in ("stopped", "reference_loss", "reference_tokens")}
+    return Generation(question, row[text], **known)
+
+
+def same_questions(ours: Sequence[Generation], others: Sequence[Generation], against: Path) -> list[Generation]:
+    """`others` in the order of `ours`. Raises ValueError unless both answer the same questions."""
+    by_id = {other.question.id: other for other in others}
+    asked = {one.question.id for one in ours}
+    different = asked ^ by_id.keys()
+    different |= {one.question.id for one in ours if one.question != by_id.get(one.question.id, one).question}
+    if different:
+        raise ValueError(
+            f"--against {against}: answers other questions ({len(different)} of {len(asked | by_id.keys())} differ, "
+            f"the first has id {min(different, key=str)}); both runs must be tested on the same records"
+        )
+    return [by_id[one.question.id] for one in ours]

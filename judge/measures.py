@@ -1,0 +1,101 @@
+"""What can be said of an answer without a judge, one number an answer.
+
+ROUGE-L: Lin (2004), F of the longest common subsequence of words (letters a-z and digits only), without stemming.
+chrF: Popovic (2015), character n-grams up to 6, here of each answer, 0 to 100. Repetition: Welleck et al. (2020), the
+share of 4-grams that were there before. Reference perplexity is the model's, of the answer that was wanted.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from judge.generations import Generation
+from training.statistics import bootstrap_mean, bootstrap_ratio
+
+HEADERS = ("### Instruction:", "### Input:", "### Response:")
+GRAM = 4  # words
+PERPLEXITY = "reference_perplexity"
+Metric = dict[str, float | int]
+
+
+def _exp(loss: float) -> float:
+    """e^loss; of a loss beyond 700 nats, which no float could hold, e^700."""
+    return math.exp(min(loss, 700.0))
+
+
+def exact_match(answer: str, reference: str) -> float:
+    """1 where the two differ in white space at most."""
+    return float(answer.split() == reference.split())
+
+
+def length_ratio(answer: str, reference: str) -> float:
+    """Words of the answer over words of the reference."""
+    return len(answer.split()) / len(reference.split())
+
+
+def repetition(answer: str) -> float:
+    """1 - distinct / all word 4-grams; 0 for an answer that has none."""
+    words = answer.split()
+    grams = [tuple(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def repeats_prompt(answer: str, instruction: str) -> float:
+    """1 where the whole instruction stands in the answer, whatever its case and spaces."""
+    said, asked = (" ".join(text.lower().split()) for text in (answer, instruction))
+    return float(asked in said)
+
+
+def contains_header(answer: str) -> float:
+    """1 where the answer goes on with a header of the prompt."""
+    return float(any(header in answer for header in HEADERS))
+
+
+def overlap_scorers() -> tuple[Callable[[str, str], float], Callable[[str, str], float]]:
+    """(ROUGE-L 0 to 1, chrF 0 to 100), each of (answer, reference)."""
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu.metrics import CHRF
+
+    rouge, chrf = RougeScorer(["rougeL"]), CHRF()
+    return (
+        lambda answer, reference: float(rouge.score(reference, answer)["rougeL"].fmeasure),
+        lambda answer, reference: float(chrf.sentence_score(answer, [reference]).score),
+    )
+
+
+def measure(generations: Sequence[Generation]) -> dict[str, np.ndarray]:
+    """Each measure as (n,), nan where an answer has none; a measure that no answer has is absent."""
+    rouge_l, chrf = overlap_scorers()
+    columns: dict[str, list[float]] = {}
+    for question, answer, stopped, loss, tokens in generations:
+        assert question.response is not None, "read_generations refuses a record without reference"
+        wanted = question.response
+        row = {"rouge_l": rouge_l(answer, wanted), "chrf": chrf(answer, wanted)}
+        row |= {"exact_match": exact_match(answer, wanted), "length_ratio": length_ratio(answer, wanted)}
+        row |= {"empty": float(not answer.strip()), "repeats_prompt": repeats_prompt(answer, question.instruction)}
+        row |= {"contains_header": contains_header(answer), "repetition": repetition(answer)}
+        row["ended"] = math.nan if stopped is None else float(stopped)
+        row[PERPLEXITY] = math.nan if loss is None or not tokens else _exp(loss / tokens)
+        for name, value in row.items():
+            columns.setdefault(name, []).append(value)
+    arrays = {name: np.array(values) for name, values in columns.items()}
+    return {name: values for name, values in arrays.items() if np.isfinite(values).any()}
+
+
+def perplexity(generations: Sequence[Generation]) -> Metric:
+    """Over all tokens of all references that were scored, {value, low, high, n}."""
+    known = [(g.reference_loss, g.reference_tokens) for g in generations if g.reference_loss is not None]
+    losses, tokens = np.array([pair for pair in known if pair[1]], dtype=np.float64).T
+    value, low, high, n = bootstrap_ratio(losses, tokens)
+    return {"value": _exp(value), "low": _exp(low), "high": _exp(high), "n": n}
+
+
+def summarise(generations: Sequence[Generation], measures: Mapping[str, np.ndarray]) -> dict[str, Metric]:
+    """{value, low, high, n} of each: a mean over answers, or the perplexity."""
+    return {
+        name: perplexity(generations)
+        if name == PERPLEXITY
+        else dict(bootstrap_mean(values[np.isfinite(values)])._asdict())
+        for name, values in measures.items()
+    }

@@ -1,0 +1,50 @@
+"""What a judge is asked about a run: one question an item, or two a pair, and as many times as wanted."""
+
+from collections.abc import Container, Sequence
+from typing import NamedTuple
+
+from judge.generations import Generation
+from judge.prompts import choice_prompt, prompt_hash, score_prompt
+from judge.store import Key
+
+ORDERS = ("ours", "theirs")  # whose answer is A
+
+
+class Question(NamedTuple):
+    """One request. `order`: whose answer is A in a pair, one of ORDERS; "" where one answer is scored."""
+
+    item: int | str
+    repeat: int
+    order: str
+    prompt: str
+
+    def key(self, model: str) -> Key:
+        """As judge.store.KEY has it."""
+        return self.item, self.repeat, self.order, prompt_hash(self.prompt), model
+
+
+def left_of(questions: Sequence[Question], model: str, replies: Container[Key]) -> list[Question]:
+    """Those without a reply."""
+    return [question for question in questions if question.key(model) not in replies]
+
+
+def score_questions(generations: Sequence[Generation], style: str, repeats: int) -> list[Question]:
+    """All items once, then all of them again: an interrupted run has whole items."""
+    prompts = [(g.question.id, score_prompt(g.question, g.answer, style)) for g in generations]
+    return [Question(id, repeat, "", prompt) for repeat in range(repeats) for id, prompt in prompts]
+
+
+def choice_questions(
+    ours: Sequence[Generation], theirs: Sequence[Generation], style: str, repeats: int
+) -> list[Question]:
+    """Each pair in both orders. The questions of `ours` and `theirs` are the same, in the same order."""
+    found = []
+    for repeat in range(repeats):
+        for one, other in zip(ours, theirs, strict=True):
+            first, second = one.answer, other.answer
+            for order in ORDERS:
+                found.append(
+                    Question(one.question.id, repeat, order, choice_prompt(one.question, first, second, style))
+                )
+                first, second = second, first
+    return found

@@ -1,0 +1,91 @@
+"""replies.jsonl: every reply that was paid for, a line each, on the disk before the next question is asked."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from training.cli import flag
+
+Key = tuple[Any, ...]
+REPLIES = "replies.jsonl"
+KEY = ("item", "repeat", "order", "prompt_sha256", "model")
+
+
+def read_replies(path: Path) -> tuple[dict[Key, dict[str, Any]], int]:
+    """(replies by question, bytes of the lines that are whole); a last line torn by a kill is left out.
+
+    Raises ValueError for another line that is no reply.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    whole = content.rfind(b"\n") + 1
+    found: dict[Key, dict[str, Any]] = {}
+    for number, line in enumerate(content[:whole].split(b"\n")[:-1], 1):
+        try:
+            reply = json.loads(line)
+            found[tuple(reply[name] for name in KEY)] = reply
+            reply["value"], reply["missing"], reply["settings"].get
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: line {number} is no reply; move the file away or mend it") from error
+    return found, whole
+
+
+def other_settings(replies: Iterable[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
+    """One problem for each flag that replies were asked with otherwise: a mean over both would be of two judges."""
+    differing = {
+        (name, str(reply["settings"].get(name)), str(value))
+        for reply in replies
+        for name, value in settings.items()
+        if reply["settings"].get(name) != value
+    }
+    return [
+        f"{flag(name)} {now}: stored replies to these questions were asked with {then}; choose another --output-dir"
+        for name, then, now in sorted(differing)
+    ]
+
+
+class Store:
+    """The replies in a file, by question. Only one process may have it open.
+
+    Raises ValueError for a line that is no reply or a file that another process works on, OSError for a full disk. A
+    last line that was torn by a kill is dropped: its reply never counted as stored.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = open(path, "a+b", buffering=0)  # noqa: SIM115 (open as long as the run)
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.file.close()
+            raise ValueError(f"{path}: another process is asking for these replies; wait for it or stop it") from error
+        try:
+            self.replies, whole = read_replies(path)
+        except ValueError:
+            self.file.close()
+            raise
+        if whole < self.file.seek(0, os.SEEK_END):
+            self.file.truncate(whole)
+
+    def add(self, reply: dict[str, Any]) -> None:
+        """Returns when the line is on the disk. Raises OSError, with the file as it was, when there is no room."""
+        line = json.dumps(reply, ensure_ascii=False).encode() + b"\n"
+        size = self.file.seek(0, os.SEEK_END)
+        try:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[self.file.write(rest) :]
+            os.fsync(self.file.fileno())
+        except OSError as error:
+            self.file.truncate(size)
+            raise OSError(
+                f"{self.path} could not be written ({error.strerror}); the replies before are in it. "
+                "Make room; the same command then goes on from there"
+            ) from error
+        self.replies[tuple(reply[name] for name in KEY)] = reply
+
+    def close(self) -> None:
+        self.file.close()

@@ -1,0 +1,216 @@
+"""Scores the answers of an instruction run, from 0 to 100 by a judge, and by measures that need none.
+
+    python scripts/judge_ift.py --generations runs/tutor --judge-model gemini-2.5-flash --dry-run
+    python scripts/judge_ift.py --generations runs/tutor --judge-model gemini-2.5-flash --repeats 2
+    python scripts/judge_ift.py --generations runs/tutor --judge-model qwen3 --judge-url http://127.0.0.1:8000/v1
+    python scripts/judge_ift.py --generations runs/lora --against runs/full --judge-model gemini-2.5-flash
+    python scripts/judge_ift.py --generations runs/tutor --offline
+
+Report sections 2 and 5.2. --against asks which of two answers is better, in both orders; --text before --against
+the same run holds it against its own base. Every reply is on the disk before the next question is asked: the same
+command goes on after an interruption, and asks nothing twice.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from judge.args import JudgeArgs, PaceArgs
+from judge.backends import key_problems
+from judge.generations import Generation, Text, read_generations, same_questions
+from judge.questions import Question, choice_questions, left_of, score_questions
+from judge.store import REPLIES, Key, other_settings, read_replies
+from training.cli import refuse, resolved, run, stop
+from training.run_folder import nearest
+
+if TYPE_CHECKING:
+    from judge.asking import Tally
+    from judge.store import Store
+
+
+@dataclass(frozen=True)
+class What:
+    """What is judged"""
+
+    generations: Path
+    """folder of a run of finetune_ift, or its generations.jsonl"""
+    text: Text = "response"
+    """the answers of the fine-tuned model, or those of its base before the training"""
+    against: Path | None = None
+    """another run on the same records: which answer is better?"""
+    offline: bool = False
+    """no judge, only the measures that need none"""
+    dry_run: bool = False
+    """say how many requests and tokens it will take, and stop"""
+    output_dir: Path | None = None
+    """for replies.jsonl and judge.json; None: judge/<model>-<prompt> beside the generations"""
+
+
+@dataclass(frozen=True)
+class Args:
+    what: What
+    judge: JudgeArgs
+    pace: PaceArgs
+
+    def problems(self) -> list[str]:
+        what, judge, found = self.what, self.judge, []
+        if judge.judge_model is None and not what.offline:
+            found.append("--judge-model: which model judges? (--offline measures without one)")
+        if what.offline and (judge.judge_model or judge.judge_url or what.against or what.dry_run):
+            found.append("--offline: asks no judge; leave out --judge-model, --judge-url, --against and --dry-run")
+        if (
+            what.against is not None
+            and what.text == "response"
+            and what.against.resolve() == what.generations.resolve()
+        ):
+            found.append(
+                f"--against {what.against}: are the same answers; --text before compares them with their base's"
+            )
+        return found
+
+
+def folder_of(what: What, judge: JudgeArgs) -> Path:
+    """Where the outcome goes."""
+    if what.output_dir is not None:
+        return what.output_dir
+    beside = what.generations if what.generations.is_dir() else what.generations.parent
+    words = ["offline"] if what.offline else [(judge.judge_model or "").replace("/", "_"), judge.judge_prompt]
+    words += ["before"] if what.text == "before" else []
+    if what.against is not None:
+        other = what.against.resolve()
+        words += ["against", other.name if other.is_dir() else other.parent.name]
+    return beside / "judge" / "-".join(words)
+
+
+def folder_problems(folder: Path) -> list[str]:
+    place = nearest(folder)
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        return [f"--output-dir {folder}: cannot be written ({place} is a file or belongs to someone else)"]
+    return []
+
+
+def questions_of(args: Args, ours: Sequence[Generation], theirs: Sequence[Generation] | None) -> list[Question]:
+    """All that a judge is asked; of --offline nothing is."""
+    style, repeats = args.judge.judge_prompt, args.judge.repeats
+    if args.what.offline:
+        return []
+    return score_questions(ours, style, repeats) if theirs is None else choice_questions(ours, theirs, style, repeats)
+
+
+def forecast(pace: PaceArgs, questions: Sequence[Question], left: Sequence[Question]) -> None:
+    """Prints what it will take to ask those that are left."""
+    from gpt2_scratch.tokenizer import encode
+    from judge.asking import TOKENS_OF_A_REPLY
+
+    tokens, replies = sum(len(encode(question.prompt)) for question in left), TOKENS_OF_A_REPLY * len(left)
+    print(f"items      {len({question.item for question in questions}):,}")
+    print(f"requests   {len(left):,}, and {len(questions) - len(left):,} more whose replies are stored")
+    print(f"tokens     {tokens:,} in prompts, as GPT-2 counts them; about {replies:,} in replies, thinking apart")
+    minutes = [len(left) / pace.requests_per_minute] if pace.requests_per_minute else []
+    minutes += [(tokens + replies) / pace.tokens_per_minute] if pace.tokens_per_minute else []
+    if minutes:
+        print(f"time       {max(minutes):.1f} minutes at this pace")
+
+
+def ask(args: Args, questions: Sequence[Question], path: Path) -> "tuple[Tally, dict[Key, dict[str, Any]]]":
+    """(what this process did, all stored replies). Asks those of the questions that have no reply in the file."""
+    from judge.asking import Tally
+    from judge.store import Store
+
+    judge, model = args.judge, args.judge.judge_model or ""
+    store = Store(path)
+    try:
+        left = left_of(questions, model, store.replies)
+        if not left:
+            return Tally(), store.replies
+        return send(args, left, len(questions), store), store.replies
+    except ValueError as error:
+        schema = judge.judge_output == "schema" and ("status 400" in str(error) or "status 422" in str(error))
+        remedy = " If the server knows no JSON schema, add --judge-output text." if schema else ""
+        raise ValueError(
+            f"--judge-model {model}: {error}.{remedy} {len(store.replies):,} replies are in {path}; "
+            "the same command goes on from there"
+        ) from error
+    except KeyboardInterrupt:
+        stop(f"interrupted; {len(store.replies):,} replies are in {path}, the same command goes on from there", 130)
+        raise
+    finally:
+        store.close()
+
+
+def send(args: Args, left: Sequence[Question], total: int, store: "Store") -> "Tally":
+    """Asks, with a line that moves."""
+    from tqdm import tqdm
+
+    from gpt2_scratch.tokenizer import encode
+    from judge.asking import Asking, Tally
+    from judge.backends import open_backend
+    from judge.prompts import CHOICE_SCHEMA, SCORE_SCHEMA
+    from judge.verdicts import read_choice, read_score
+
+    schema, read = (SCORE_SCHEMA, read_score) if args.what.against is None else (CHOICE_SCHEMA, read_choice)
+    backend = open_backend(args.judge, schema, args.pace.timeout)
+    with tqdm(total=total, initial=total - len(left), unit="reply", dynamic_ncols=True) as bar:
+
+        def settled(tally: Tally) -> None:
+            shown = f"requests {tally.requests} again {tally.retries} failed {len(tally.failed)}"
+            bar.set_postfix_str(shown, refresh=False)
+            bar.update(1)
+
+        count = lambda prompt: len(encode(prompt))  # noqa: E731
+        return Asking(backend, read, store, args.judge, args.pace, count, settled).ask(left)
+
+
+def judged(args: Args, questions: Sequence[Question], folder: Path, items: Sequence[Any]) -> tuple[dict[str, Any], Any]:
+    """(what the judge says, its score or preference of each item (n,))."""
+    from judge.outcome import compared, counts, scored, tokens_of
+
+    judge, pairs = args.judge, args.what.against is not None
+    model = judge.judge_model or ""
+    tally, replies = ask(args, questions, folder / REPLIES)
+    facts = {"model": model, "prompt": judge.judge_prompt, "output": judge.judge_output, "text": args.what.text}
+    facts |= {"against": str(args.what.against)} if pairs else {}
+    found: dict[str, Any] = {"judge": facts, "counts": counts(questions, model, replies)}
+    found |= {"requests": tally.requests, "retries": tally.retries, "tokens": tokens_of(questions, model, replies)}
+    found["failed"] = [
+        dict(zip(("item", "repeat", "order"), key, strict=False)) | {"why": why} for key, why in tally.failed.items()
+    ]
+    outcome, values = (compared if pairs else scored)(items, questions, model, replies)
+    return {name: value for name, value in found.items() if value is not None} | outcome, values
+
+
+def main(args: Args) -> None:
+    what, judge = args.what, args.judge
+    ours = read_generations(what.generations, what.text, "--generations")
+    theirs: list[Generation] | None = None
+    if what.against is not None:
+        theirs = same_questions(ours, read_generations(what.against, "response", "--against"), what.against)
+    folder, questions = folder_of(what, judge), questions_of(args, ours, theirs)
+    model, stored = judge.judge_model or "", read_replies(folder / REPLIES)[0]
+    left = left_of(questions, model, stored)
+    if what.dry_run:
+        forecast(args.pace, questions, left)
+        return
+    kept = [stored[key] for question in questions if (key := question.key(model)) in stored]
+    problems = other_settings(kept, judge.settings) + folder_problems(folder)
+    refuse(problems + (key_problems(judge) if left else []))
+
+    # Imported here because they take seconds: whatever can be refused without them has been.
+    from judge.agreement import agreement
+    from judge.report import JUDGE, environment, measured, show, write
+
+    measures, columns = measured(ours, theirs)
+    outcome: dict[str, Any] = {}
+    if not what.offline:
+        outcome, values = judged(args, questions, folder, [one.question.id for one in ours])
+        outcome["agreement"] = agreement(columns, values)
+    outcome["measures"] = measures
+    write(folder, what.generations, {"args": resolved(args), "environment": environment()}, outcome)
+    show(outcome)
+    print(f"\nresults    {folder / JUDGE}")
+
+
+if __name__ == "__main__":
+    run(main, Args, __doc__)

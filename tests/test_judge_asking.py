@@ -1,0 +1,400 @@
+"""Both SDKs, as they are installed, against a server on this machine that misbehaves, and the loop that asks."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+
+import pytest
+from conftest import free_port
+from judge_server import DRIP, DROPPED, HALF, HANG, HTML, OK, PROSE, SLOW, JudgeServer, mixed, score
+
+from judge import asking
+from judge.args import JudgeArgs, PaceArgs
+from judge.asking import Asking
+from judge.backends import Failure, failure_of, key_problems, open_backend, without_key
+from judge.prompts import CHOICE_SCHEMA, SCORE_SCHEMA
+from judge.questions import Question, left_of
+from judge.store import Store
+from judge.verdicts import read_score
+
+KEYS = {"gemini": "gemini-key-0123456789", "openai": "openai-key-0123456789"}
+BOTH = pytest.mark.parametrize("api", ["gemini", "openai"])
+
+
+@pytest.fixture(autouse=True)
+def _keys(monkeypatch):
+    monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
+    monkeypatch.setenv("GEMINI_API_KEY", KEYS["gemini"])
+    monkeypatch.setenv("OPENAI_API_KEY", KEYS["openai"])
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Starts a server that behaves so, and points Gemini's SDK at it."""
+    started = []
+
+    def start(*args, **flags):
+        server = JudgeServer(*args, **flags).__enter__()
+        started.append(server)
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", server.root)
+        return server
+
+    yield start
+    for server in started:
+        server.__exit__()
+
+
+def judge_args(api, server, **flags):
+    url = server.url if api == "openai" else None
+    return JudgeArgs(judge_model="judge-1", judge_url=url, **flags)
+
+
+def ask_once(api, server, prompt="p", timeout=5.0, schema=SCORE_SCHEMA, **flags):
+    """The reply, or the failure that the exception of the SDK means."""
+
+    async def go():
+        backend = open_backend(judge_args(api, server, **flags), schema, timeout)
+        try:
+            return await backend.ask(prompt)
+        except (*backend.errors, Failure, OSError, ValueError) as error:  # as judge.asking expects
+            return failure_of(error)
+        finally:
+            await backend.close()
+
+    return asyncio.run(go())
+
+
+# One request.
+
+
+@BOTH
+def test_a_request_has_model_prompt_key_schema_and_temperature_0(api, serve):
+    server = serve()
+    reply = ask_once(api, server, "how good?", reply_tokens=9)
+    (seen,) = server.seen
+    assert json.loads(reply.text) == score("how good?") and reply.end == "stop"
+    assert (reply.prompt_tokens, reply.reply_tokens) == (100, 7)
+    assert seen.key == KEYS[api] and seen.prompt == "how good?"
+    if api == "gemini":
+        config = seen.body["generationConfig"]
+        assert config["temperature"] == 0 and config["responseJsonSchema"] == SCORE_SCHEMA
+        assert config["responseMimeType"] == "application/json" and config["maxOutputTokens"] == 9
+        assert "thinkingConfig" not in config
+    else:
+        assert seen.body["model"] == "judge-1" and seen.body["temperature"] == 0 and seen.body["max_tokens"] == 9
+        assert seen.body["response_format"]["json_schema"]["schema"] == SCORE_SCHEMA
+
+
+@BOTH
+def test_a_server_that_knows_no_schema_is_asked_for_text(api, serve):
+    server = serve()
+    reply = ask_once(api, server, judge_output="text")
+    assert read_score(reply).value == score("p")["score"] and reply.text.isdecimal()
+    body = server.seen[0].body
+    assert "response_format" not in body and "responseJsonSchema" not in body.get("generationConfig", {})
+    assert "max_tokens" not in body and "maxOutputTokens" not in body.get("generationConfig", {})
+
+
+def test_what_gemini_may_think_is_a_flag(serve):
+    server = serve()
+    ask_once("gemini", server, thinking_tokens=0)
+    assert list(server.seen[0].body["generationConfig"]["thinkingConfig"].values()) == [0]
+
+
+@BOTH
+def test_a_choice_is_asked_for_with_its_own_schema(api, serve):
+    server = serve(answer=lambda prompt: {"winner": "B"})
+    assert json.loads(ask_once(api, server, schema=CHOICE_SCHEMA).text) == {"winner": "B"}
+    assert json.dumps(CHOICE_SCHEMA["properties"]) in json.dumps(server.seen[0].body)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("what", "end", "text"),
+    [("prose", "stop", PROSE), ("nothing", "stop", ""), ("blocked", "blocked", ""), ("cut off", "cut off", "10")],
+)
+def test_a_reply_without_a_score_is_a_reply(api, what, end, text, serve):
+    reply = ask_once(api, serve(lambda *_: what))
+    assert (reply.end, reply.text) == (end, text)
+    assert read_score(reply).value is None
+
+
+FAILURES = [
+    ("429", "again"),
+    ("500", "again"),
+    ("503", "again"),
+    ("408", "again"),
+    ("400", "item"),
+    ("422", "item"),
+    ("401", "all"),
+    ("403", "all"),
+    ("404", "all"),
+    (DROPPED, "again"),
+    (HALF, "again"),
+    (HTML, "again"),
+    (HANG, "again"),
+]
+
+
+@BOTH
+@pytest.mark.parametrize(("what", "kind"), FAILURES)
+def test_what_goes_wrong_is_sent_once_by_the_sdk_and_named_without_the_key(api, what, kind, serve):
+    server = serve(lambda *_: what)
+    failure = ask_once(api, server, timeout=0.3 if what == HANG else 5.0)
+    server.release.set()
+    assert failure.kind == kind, failure
+    assert server.attempts == {"p": 1}
+    assert str(failure) and KEYS[api] not in str(failure)
+    if what.isdecimal():
+        assert failure.status == int(what) and failure.after == (0 if kind == "all" else 0.05)
+
+
+@BOTH
+def test_a_server_that_is_not_there_is_told_from_one_that_fails(api, serve, monkeypatch):
+    server = serve()
+    server.root = f"http://127.0.0.1:{free_port()}"
+    server.url = f"{server.root}/v1"
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", server.root)
+    assert ask_once(api, server).kind == "unreachable"
+
+
+@BOTH
+def test_no_repr_of_what_holds_the_key_shows_it(api, serve):
+    backend = open_backend(judge_args(api, serve()), SCORE_SCHEMA, 1.0)
+    assert KEYS[api] not in repr(backend) + repr(vars(backend))
+    asyncio.run(backend.close())
+
+
+def test_a_key_is_needed_where_gemini_is_asked_and_looked_for_in_both_places(monkeypatch):
+    args, own = JudgeArgs(judge_model="m"), JudgeArgs(judge_model="m", judge_url="http://127.0.0.1:1/v1")
+    assert key_problems(args) == []
+    monkeypatch.setenv("GEMINI_API_KEY", " ")
+    assert "GEMINI_API_KEY" in key_problems(args)[0]
+    monkeypatch.setenv("GOOGLE_API_KEY", "google-key-012345")
+    assert key_problems(args) == []
+    monkeypatch.delenv("GOOGLE_API_KEY")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert key_problems(own) == []
+
+
+def test_a_key_is_taken_out_of_what_a_server_says(monkeypatch):
+    assert without_key(f"bad key {KEYS['gemini']}!") == "bad key [GEMINI_API_KEY]!"
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    assert without_key("6 x 7") == "6 x 7"
+
+
+def test_an_openai_server_of_ones_own_needs_no_key(serve, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert ask_once("openai", serve()).end == "stop"
+
+
+# Many requests.
+
+
+def questions(count):
+    return [Question(i, 0, "", f"prompt {i}") for i in range(count)]
+
+
+def ask_all(api, server, tmp_path, asked, before=lambda asking: None, **limits):
+    """(the asking, stored replies by item); raises what it raises."""
+    args = judge_args(api, server)
+    pace = PaceArgs(**({"backoff": 0.01, "timeout": 5.0} | limits))
+    store = Store(tmp_path / "replies.jsonl")
+    try:
+        backend = open_backend(args, SCORE_SCHEMA, pace.timeout)
+        loop = Asking(backend, read_score, store, args, pace, lambda prompt: len(prompt))
+        before(loop)
+        loop.ask(left_of(asked, "judge-1", store.replies))
+        return loop, {reply["item"]: reply for reply in store.replies.values()}
+    finally:
+        store.close()
+
+
+@BOTH
+def test_with_all_faults_at_once_no_item_is_lost_and_none_is_answered_twice(api, serve, tmp_path):
+    server = serve(mixed(seed=1), slow=0.05)
+    server.release.set()  # what would hang is dropped instead
+    asked = questions(150)
+    loop, replies = ask_all(api, server, tmp_path, asked)
+    assert set(replies) == set(range(150)) and not loop.tally.failed
+    assert server.answered() == Counter(question.prompt for question in asked)
+    assert loop.tally.requests == len(server.seen) > 150 + 10
+    assert loop.tally.retries == len(server.seen) - 150
+    assert {seen.what for seen in server.seen} >= {
+        OK,
+        SLOW,
+        "429",
+        "500",
+        DROPPED,
+        "prose",
+        "nothing",
+        "blocked",
+        "cut off",
+    }
+    last = {seen.prompt: seen.what for seen in server.seen}
+    for item, reply in replies.items():
+        expected = score(f"prompt {item}")["score"] if last[f"prompt {item}"] in (OK, SLOW) else None
+        assert reply["value"] == expected
+        assert (reply["missing"] is None) == (expected is not None)
+        assert reply["requests"] == server.attempts[f"prompt {item}"]
+    text = (tmp_path / "replies.jsonl").read_text()
+    assert not any(key in text for key in KEYS.values())
+
+
+@BOTH
+def test_what_is_stored_is_not_asked_for_again(api, serve, tmp_path):
+    server = serve()
+    ask_all(api, server, tmp_path, questions(7))
+    loop, replies = ask_all(api, server, tmp_path, questions(12))
+    assert len(replies) == 12 and loop.tally.requests == 5
+    assert set(server.attempts.values()) == {1}
+
+
+def test_as_many_requests_are_on_their_way_as_allowed(serve, tmp_path):
+    server = serve(lambda *_: SLOW, slow=0.1)
+    ask_all("openai", server, tmp_path, questions(16), concurrency=5)
+    assert server.most_at_once == 5
+
+
+def test_a_slow_reply_past_the_timeout_is_asked_for_again(serve, tmp_path):
+    server = serve(lambda prompt, attempt: HANG if attempt == 1 else OK)
+    loop, replies = ask_all("openai", server, tmp_path, questions(3), timeout=0.3)
+    assert len(replies) == 3 and loop.tally.retries == 3
+    assert set(server.answered().values()) == {1}
+
+
+@BOTH
+def test_a_reply_that_comes_byte_by_byte_is_given_up_in_time(api, serve, tmp_path):
+    """Each byte comes within the timeout of the HTTP client, the whole reply would take 20 seconds."""
+    server = serve(lambda prompt, attempt: DRIP if attempt == 1 else OK, slow=0.1)
+    loop, replies = ask_all(api, server, tmp_path, questions(1), timeout=0.5)
+    assert len(replies) == 1 and loop.tally.retries == 1
+
+
+def test_an_item_that_fails_for_good_is_named_and_the_others_go_on(serve, tmp_path):
+    server = serve(lambda prompt, _: {"prompt 2": "500", "prompt 4": "400"}.get(prompt, OK))
+    loop, replies = ask_all("openai", server, tmp_path, questions(6), attempts=3)
+    assert set(replies) == {0, 1, 3, 5}
+    failed = {key[0]: why for key, why in loop.tally.failed.items()}
+    assert set(failed) == {2, 4} and "status 500" in failed[2] and "status 400" in failed[4]
+    assert server.attempts["prompt 2"] == 3 and server.attempts["prompt 4"] == 1
+
+
+def test_a_server_that_went_down_stops_the_run_and_what_it_answered_is_kept(serve, tmp_path):
+    server = serve(lambda prompt, _: OK if int(prompt.split()[1]) < 5 else "503")
+    with pytest.raises(ValueError, match=f"{asking.GIVE_UP} questions in a row failed.*status 503"):
+        ask_all("openai", server, tmp_path, questions(100), attempts=2)
+    assert len(server.attempts) < 5 + asking.GIVE_UP + 4
+    assert len((tmp_path / "replies.jsonl").read_text().splitlines()) == 5
+
+
+@BOTH
+@pytest.mark.parametrize("what", ["401", "404"])
+def test_what_is_wrong_for_all_is_found_with_one_request(api, what, serve, tmp_path):
+    server = serve(lambda *_: what)
+    with pytest.raises(ValueError, match=f"status {what}"):
+        ask_all(api, server, tmp_path, questions(50))
+    assert len(server.seen) == 1
+
+
+def test_a_few_items_that_all_fail_are_no_outcome(serve, tmp_path):
+    with pytest.raises(ValueError, match="no question was answered.*status 500"):
+        ask_all("openai", serve(lambda *_: "500"), tmp_path, questions(2), attempts=2)
+
+
+def test_every_request_goes_through_the_pace_repeated_ones_too(serve, tmp_path):
+    server = serve(lambda prompt, attempt: "500" if attempt == 1 else OK)
+    sent, now = [], [0.0]
+
+    def count_time(loop):
+        async def sleep(seconds):
+            now[0] += seconds
+            return False
+
+        loop.pace.clock, loop.pace.sleep = lambda: now[0], sleep
+        wait = loop.pace.wait
+
+        async def noted(tokens):
+            allowed = await wait(tokens)
+            sent.append(now[0])
+            return allowed
+
+        loop.pace.wait = noted
+
+    ask_all("openai", server, tmp_path, questions(5), before=count_time, requests_per_minute=2)
+    assert len(sent) == len(server.seen) == 10
+    assert Counter(sent) == {window * 61.0: 2 for window in range(5)}
+
+
+def test_when_the_server_says_wait_to_one_request_no_other_is_sent(serve, tmp_path):
+    server, closed = serve(lambda prompt, attempt: "429" if attempt == 1 else OK), []
+
+    def note(loop):
+        close_for = loop.pace.close_for
+        loop.pace.close_for = lambda seconds: (closed.append(seconds), close_for(seconds))
+
+    ask_all("openai", server, tmp_path, questions(4), before=note, backoff=0.0)
+    assert closed == [0.05] * 4  # as the server asks
+
+
+def test_waiting_is_doubled_for_each_attempt(serve, tmp_path):
+    slept = []
+
+    def note(loop):
+        async def sleep(seconds):
+            slept.append(seconds)
+            return False
+
+        loop._sleep = sleep
+
+    server = serve(lambda prompt, attempt: DROPPED if attempt < 5 else OK)
+    ask_all("openai", server, tmp_path, questions(1), before=note, backoff=0.5)
+    assert slept == [0.5, 1.0, 2.0, 4.0]
+
+
+def test_a_full_disk_ends_the_run_with_what_fits(serve, tmp_path, monkeypatch):
+    server, add = serve(), Store.add
+
+    def small_disk(store, line):
+        if len(store.replies) == 6:
+            raise OSError(28, "no room")
+        add(store, line)
+
+    monkeypatch.setattr(Store, "add", small_disk)
+    with pytest.raises(OSError, match="no room"):
+        ask_all("openai", server, tmp_path, questions(60))
+    assert len(server.seen) <= 6 + 4 + 1
+    assert len((tmp_path / "replies.jsonl").read_text().splitlines()) == 6
+
+
+def test_each_reply_is_on_the_disk_before_its_worker_asks_on(serve, tmp_path):
+    """At any moment at most as many are answered and not stored as there are workers."""
+    path, missing = tmp_path / "replies.jsonl", []
+
+    def behave(prompt, attempt):
+        stored = len(path.read_text().splitlines())
+        missing.append(len(server.attempts) - stored)
+        return OK
+
+    server = serve(behave)
+    ask_all("openai", server, tmp_path, questions(40), concurrency=3)
+    assert max(missing) <= 3 and len(missing) == 40
+
+
+@BOTH
+def test_a_key_that_a_server_answers_with_is_not_stored(api, serve, tmp_path):
+    server = serve(answer=lambda prompt: {"score": f"your key is {KEYS[api]}"})
+    _, replies = ask_all(api, server, tmp_path, questions(2))
+    assert replies[0]["missing"] == "prose" and "your key is [" in replies[0]["text"]
+    assert KEYS[api] not in (tmp_path / "replies.jsonl").read_text()
+
+
+def test_a_stored_reply_says_when_by_whom_and_how_it_was_asked(serve, tmp_path):
+    before = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    _, replies = ask_all("openai", serve(), tmp_path, questions(1))
+    reply = replies[0]
+    assert reply["model"] == "judge-1" and len(reply["prompt_sha256"]) == 64
+    assert before <= reply["time"] <= time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    assert json.loads(reply["text"])["score"] == reply["value"] and reply["finish"] == "stop"
+    assert reply["settings"]["judge_output"] == "schema" and reply["settings"]["judge_url"].startswith("http")
