@@ -1,9 +1,10 @@
-"""Continues prompts with a key-value cache, many at once; a prompt's text does not depend on its neighbours.
+"""Continues prompts with a key-value cache, many at once or token by token; a text does not depend on its neighbours.
 
 Every prompt draws from its own generator, so a sampled text too is the same alone or in a batch of any order.
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -43,70 +44,6 @@ class Continuation:
     stopped: bool
 
 
-@torch.no_grad()
-def generate(
-    model: LanguageModel, prompts: list[list[int]], new_tokens: int, sampling: Sampling = Sampling(), rows: int = ROWS
-) -> list[Continuation]:
-    """At most `new_tokens` a prompt, `rows` prompts at a time, prompts of similar length together.
-
-    A prompt that leaves less than that in the context generates less; ValueError when one is empty or leaves nothing.
-    """
-    context = model.config.context
-    for i, prompt in enumerate(prompts):
-        if not 0 < len(prompt) < context:
-            raise ValueError(
-                f"prompt {i} has {len(prompt)} tokens; it must have 1 to {context - 1} (context {context})"
-            )
-    was_training = model.training
-    model.eval()
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    done: dict[int, Continuation] = {}
-    for start in range(0, len(order), rows):
-        chosen = order[start : start + rows]
-        done |= zip(chosen, _generate_rows(model, [prompts[i] for i in chosen], new_tokens, sampling), strict=True)
-    model.train(was_training)
-    return [done[i] for i in range(len(prompts))]
-
-
-def _generate_rows(
-    model: LanguageModel, prompts: list[list[int]], new_tokens: int, sampling: Sampling
-) -> list[Continuation]:
-    """One batch: the prompts packed in a first pass, then one token a row; rows that ended leave the batch."""
-    weight, config = model.transformer.wte.weight, model.config
-    device = weight.device
-    limits = [min(new_tokens, config.context - len(p)) for p in prompts]
-    capacity = max(len(p) + limit for p, limit in zip(prompts, limits, strict=True))
-    shape = (len(prompts), config.heads, capacity, config.width // config.heads)
-    cache = [BlockCache(weight.new_zeros(shape, dtype=of_products(weight))) for _ in range(config.blocks)]
-    generators = [_prompt_generator(sampling.seed, p) for p in prompts]
-    written: list[list[int]] = [[] for _ in prompts]
-    ended = [False] * len(prompts)
-
-    alive = list(range(len(prompts)))
-    lengths = torch.tensor([len(p) for p in prompts])
-    past: Tensor | None = None
-    tokens = torch.tensor([t for p in prompts for t in p], device=device)  # (N,)
-    while True:
-        logits = model.next_logits(tokens, sequences(lengths, device, past), cache)  # (B, V)
-        logits = logits[:, : END_OF_TEXT + 1]  # a vocabulary filled up to a round number has rows that are no tokens
-        chosen = pick(logits.float(), sampling, [generators[i] for i in alive])
-        keep = []
-        for row, (i, token) in enumerate(zip(alive, chosen.tolist(), strict=True)):
-            ended[i] = token == END_OF_TEXT
-            if not ended[i]:
-                written[i].append(token)
-                if len(written[i]) < limits[i]:
-                    keep.append(row)
-        if not keep:
-            return [Continuation(w, e) for w, e in zip(written, ended, strict=True)]
-        past = (lengths if past is None else past + lengths)[keep]
-        if len(keep) < len(alive):
-            for block in cache:
-                block.keep(torch.tensor(keep, device=device))
-        alive = [alive[row] for row in keep]
-        tokens, lengths = chosen[keep], torch.ones(len(keep), dtype=torch.long)
-
-
 def _prompt_generator(seed: int, prompt: list[int]) -> torch.Generator:
     digest = hashlib.sha256(repr((seed, prompt)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
@@ -131,3 +68,86 @@ def pick(logits: Tensor, sampling: Sampling, generators: list[torch.Generator]) 
         logits = logits.scatter(1, tokens, ranked.masked_fill(beyond, -torch.inf))
     noise = torch.stack([torch.empty(logits.shape[1]).exponential_(generator=g) for g in generators])  # (B, V)
     return (logits - noise.to(logits.device).log()).argmax(1)
+
+
+@torch.no_grad()
+def _steps(
+    model: LanguageModel, prompts: list[list[int]], new_tokens: int, sampling: Sampling
+) -> Iterator[dict[int, int]]:
+    """One batch: the prompts packed in a first pass, then one token a row; rows that ended leave the batch.
+
+    Gives {row: its next token}, END_OF_TEXT as the last of a row that the model ended by itself.
+    """
+    weight, config = model.transformer.wte.weight, model.config
+    device = weight.device
+    limits = [min(new_tokens, config.context - len(p)) for p in prompts]
+    capacity = max(len(p) + limit for p, limit in zip(prompts, limits, strict=True))
+    shape = (len(prompts), config.heads, capacity, config.width // config.heads)
+    cache = [BlockCache(weight.new_zeros(shape, dtype=of_products(weight))) for _ in range(config.blocks)]
+    generators = [_prompt_generator(sampling.seed, p) for p in prompts]
+    written = [0] * len(prompts)
+
+    alive = list(range(len(prompts)))
+    lengths = torch.tensor([len(p) for p in prompts])
+    past: Tensor | None = None
+    tokens = torch.tensor([t for p in prompts for t in p], device=device)  # (N,)
+    while True:
+        logits = model.next_logits(tokens, sequences(lengths, device, past), cache)  # (B, V)
+        logits = logits[:, : END_OF_TEXT + 1]  # a vocabulary filled up to a round number has rows that are no tokens
+        chosen = pick(logits.float(), sampling, [generators[i] for i in alive])
+        step = dict(zip(alive, chosen.tolist(), strict=True))
+        yield step
+        keep = []
+        for row, (i, token) in enumerate(step.items()):
+            written[i] += 1
+            if token != END_OF_TEXT and written[i] < limits[i]:
+                keep.append(row)
+        if not keep:
+            return
+        past = (lengths if past is None else past + lengths)[keep]
+        if len(keep) < len(alive):
+            for block in cache:
+                block.keep(torch.tensor(keep, device=device))
+        alive = [alive[row] for row in keep]
+        tokens, lengths = chosen[keep], torch.ones(len(keep), dtype=torch.long)
+
+
+def _check(prompts: list[list[int]], context: int) -> None:
+    for i, prompt in enumerate(prompts):
+        if not 0 < len(prompt) < context:
+            raise ValueError(
+                f"prompt {i} has {len(prompt)} tokens; it must have 1 to {context - 1} (context {context})"
+            )
+
+
+def stream(model: LanguageModel, prompt: list[int], new_tokens: int, sampling: Sampling = Sampling()) -> Iterator[int]:
+    """The tokens that `generate` gives for this prompt, one by one, END_OF_TEXT last if the model ends by itself.
+
+    `model` must be in evaluation mode. Streams of several prompts or models may be drawn from by turns. Raises
+    ValueError as `generate` does, before the first token is asked for.
+    """
+    assert not model.training, "a stream may never be finished, so it cannot put the model's mode back"
+    _check([prompt], model.config.context)
+    return (token for step in _steps(model, [prompt], new_tokens, sampling) for token in step.values())
+
+
+def generate(
+    model: LanguageModel, prompts: list[list[int]], new_tokens: int, sampling: Sampling = Sampling(), rows: int = ROWS
+) -> list[Continuation]:
+    """At most `new_tokens` a prompt, `rows` prompts at a time, prompts of similar length together.
+
+    A prompt that leaves less than that in the context generates less; ValueError when one is empty or leaves nothing.
+    """
+    _check(prompts, model.config.context)
+    was_training = model.training
+    model.eval()
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    written: list[list[int]] = [[] for _ in prompts]
+    for start in range(0, len(order), rows):
+        chosen = order[start : start + rows]
+        for step in _steps(model, [prompts[i] for i in chosen], new_tokens, sampling):
+            for row, token in step.items():
+                written[chosen[row]].append(token)
+    model.train(was_training)
+    ended = [tokens[-1:] == [END_OF_TEXT] for tokens in written]
+    return [Continuation(w[: len(w) - e], e) for w, e in zip(written, ended, strict=True)]

@@ -76,11 +76,11 @@ def answer(
             written = generate(model, [prompts[i] for i in mine], new_tokens, sampling)
     finally:
         unmerge(model)
-    found = [(i, Answer(_response(decode(w.tokens)), w.stopped)) for i, w in zip(mine, written, strict=True)]
+    found = [(i, Answer(response_in(decode(w.tokens)), w.stopped)) for i, w in zip(mine, written, strict=True)]
     return [answer for _, answer in sorted(_gather(found, accelerator))]
 
 
-def _response(text: str) -> str:
+def response_in(text: str) -> str:
     """What follows the header, when the model was left to write it (--no-response-header)."""
     return text.removeprefix(RESPONSE_HEADER).strip()
 

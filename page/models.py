@@ -1,0 +1,215 @@
+"""What the playground does, without its page: answers of several models side by side, and what a classifier sees."""
+
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from gpt2_scratch.generate import Sampling, stream
+from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.pretrained import weights_hash
+from gpt2_scratch.tokenizer import END_OF_TEXT, decode
+from lora import adapters, set_strength
+from tasks import RESPONSE_HEADER, Classification, Instruction, Labelled, join_lines
+from tasks._task import writable
+from training.args import ModelArgs
+from training.attribution import Attribution, Piece, attribute, pieces
+from training.batches import encode_labelled, encode_prompt
+from training.inference import response_in
+from training.methods import build_language_model
+from training.saved import rebuild
+from training.sources import base_model
+from training.task_args import TextArgs, group_of
+
+METHODS = {"lora": "LoRA", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA", "lora-fa": "LoRA-FA"}
+METHODS |= {"full": "Full fine-tuning", "bitfit": "Biases alone", "head": "Head alone"}
+Results = dict[str, Any]  # results.json of a run
+
+
+class Written(NamedTuple):
+    """An answer so far. `state`: not asked for, growing, ended by the model, by the limit (full), by a person."""
+
+    text: str = ""
+    tokens: int = 0
+    state: Literal["waiting", "writing", "ended", "full", "stopped"] = "waiting"
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """A model that answers. `lock`: held while it computes a token, for the strength of its adapters is its own."""
+
+    name: str
+    origin: str
+    model: LanguageModel
+    response_header: bool = True
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def adapts(self) -> bool:
+        return next(adapters(self.model), None) is not None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A classifier. `inputs`: names of the texts that it takes: one for a mail or review, two for a sentence pair."""
+
+    name: str
+    model: Classifier
+    labels: list[str]
+    task: Classification
+    text: TextArgs
+    max_length: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return ("text",) if self.task.compose is join_lines else self.task.columns[0].inputs
+
+
+class Reading(NamedTuple):
+    """`cut`: whether the text was longer than what the classifier reads."""
+
+    attribution: Attribution
+    pieces: list[Piece]
+    cut: bool
+
+
+def name_of_method(flags: dict[str, Any]) -> str:
+    rank = f", rank {flags['lora_rank']}" if flags["method"] not in ("full", "bitfit", "head") else ""
+    return METHODS.get(flags["method"], flags["method"]) + rank
+
+
+def share_frozen(model: LanguageModel, base: LanguageModel) -> None:
+    """Tensors of `model` that equal those of `base` become them: the frozen matrices are in memory once."""
+    known = dict(base.named_parameters())
+    for name, parameter in model.named_parameters():
+        twin = known.get(name.replace(".linear.", "."))
+        if twin is not None and twin.dtype == parameter.dtype and torch.equal(twin, parameter):
+            parameter.data = twin.data
+
+
+def open_answerers(runs: Sequence[tuple[Path, Results]], base: str | None, device: torch.device) -> list[Answerer]:
+    """The base first, then the runs. Raises ValueError when one of them was trained on another base.
+
+    `base`: where it is now, if not where the first run found it; without runs it is asked alone.
+    """
+    name = base or runs[0][1]["args"]["model"]
+    try:
+        source, config = base_model(name)
+    except OSError as error:
+        raise ValueError(f"--model {name}: not to be had from the hub; give --model FOLDER") from error
+    sha256 = weights_hash(source)
+    for folder, results in runs:
+        if results["model"]["sha256"] != sha256:
+            raise ValueError(
+                f"--instructions {folder}: was trained on other weights than {name}; give runs of one base"
+            )
+    asked = build_language_model(source, config, ModelArgs()).to(device).eval()
+    found = [Answerer("Base model", Path(name).name, asked)]
+    for folder, results in runs:
+        model = rebuild(folder, results, base).to(device).requires_grad_(False)
+        assert isinstance(model, LanguageModel)
+        share_frozen(model, asked)
+        flags = results["args"]
+        found.append(Answerer(name_of_method(flags), folder.name, model, flags.get("response_header", True)))
+    return found
+
+
+def open_readers(runs: Sequence[tuple[Path, Results]], base: str | None, device: torch.device) -> list[Reader]:
+    """Raises ValueError for an adapter whose base is not `base`, or no longer where it was."""
+    found = []
+    for folder, results in runs:
+        flags, model = results["args"], rebuild(folder, results, base).to(device).requires_grad_(False)
+        assert isinstance(model, Classifier)
+        text = group_of(TextArgs, flags)
+        task = text.task(flags["dataset"], Path(flags["data"]) if flags["data"] else None)
+        name = f"{folder.name} ({name_of_method(flags)})"
+        found.append(Reader(name, model, results["data"]["labels"], task, text, flags["max_length"]))
+    return found
+
+
+def prompt_of(answerer: Answerer, question: Instruction, new_tokens: int) -> list[int]:
+    """Raises ValueError, in a sentence for the page, when the prompt leaves no room for `new_tokens`."""
+    prompt = encode_prompt(question, sys.maxsize, answerer.response_header)
+    context = answerer.model.config.context
+    if len(prompt) + new_tokens > context:
+        raise ValueError(
+            f"The prompt has {len(prompt):,} tokens and {new_tokens:,} are to be written; the model has room for "
+            f"{context:,} together. Shorten the text or ask for fewer new tokens."
+        )
+    return prompt
+
+
+def shown(tokens: Sequence[int]) -> str:
+    """An answer as far as it is written: without half a character, or a header that is not yet whole."""
+    text = decode(list(tokens)).rstrip("\ufffd")
+    return "" if RESPONSE_HEADER.startswith(text) else response_in(text)
+
+
+def answer_one(
+    answerer: Answerer, prompt: list[int], strength: float, new_tokens: int, sampling: Sampling
+) -> Iterator[Written]:
+    """The answer after each token. The strength is set anew for each, so that people who ask at the same time, with
+    other strengths, take turns at one model and do not disturb each other."""
+    tokens: list[int] = []
+    following = stream(answerer.model, prompt, new_tokens, sampling)
+    while True:
+        with answerer.lock:
+            set_strength(answerer.model, strength)
+            token = next(following)
+        if token == END_OF_TEXT:
+            yield Written(shown(tokens), len(tokens), "ended")
+            return
+        tokens.append(token)
+        state: Literal["full", "writing"] = "full" if len(tokens) == new_tokens else "writing"
+        yield Written(shown(tokens), len(tokens), state)
+        if state == "full":
+            return
+
+
+def side_by_side(
+    answerers: Sequence[Answerer], instruction: str, about: str, strength: float, new_tokens: int, sampling: Sampling
+) -> Iterator[list[Written]]:
+    """All answers after each round of one token each; the same random numbers for everyone. Errors as of `prompt_of`,
+    at once; ValueError too for an empty instruction."""
+    if not instruction.strip():
+        raise ValueError("Write an instruction first.")
+    question = Instruction(0, writable(instruction).strip(), writable(about).strip())
+    prompts = [prompt_of(answerer, question, new_tokens) for answerer in answerers]
+    answers = [
+        answer_one(answerer, prompt, strength, new_tokens, sampling)
+        for answerer, prompt in zip(answerers, prompts, strict=True)
+    ]
+
+    def rounds() -> Iterator[list[Written]]:
+        latest = [Written(state="writing")] * len(answers)
+        while any(w.state == "writing" for w in latest):
+            latest = [next(a) if w.state == "writing" else w for a, w in zip(answers, latest, strict=True)]
+            yield latest
+
+    return rounds()
+
+
+def read(reader: Reader, *texts: str) -> Reading:
+    """What the classifier makes of a text, or of the texts that it takes. Raises ValueError for one that is empty."""
+    asked = tuple(writable(text) for text in texts[: len(reader.inputs)])
+    if not all(text.strip() for text in asked):
+        raise ValueError(f"Paste {' and '.join(f'a {name}' for name in reader.inputs)} first.")
+    text, form = Labelled(0, *reader.task.compose(asked)), reader.text
+    encoded = encode_labelled(text, 0, reader.max_length, form.pad_to, form.pad_id, form.truncate == "tail")
+    tokens = encoded.tokens.tolist()
+    attribution = attribute(reader.model, tokens, len(reader.labels))
+    return Reading(attribution, pieces(tokens, attribution.weights), encoded.cut)
+
+
+def heaviest(found: Sequence[Piece], most: int) -> tuple[list[tuple[str, int, float]], ...]:
+    """(text, occurrences, summed weight) of the `most` pieces that weigh most: those for the class, those against."""
+    sums: dict[str, tuple[int, float]] = {}
+    for piece in found:
+        count, weight = sums.get(piece.text, (0, 0.0))
+        sums[piece.text] = count + 1, weight + piece.weight
+    ranked = sorted(((text, *sum) for text, sum in sums.items()), key=lambda entry: -abs(entry[2]))
+    return [r for r in ranked if r[2] > 0][:most], [r for r in ranked if r[2] < 0][:most]

@@ -1,0 +1,122 @@
+"""A web page to try models on: base, full and LoRA answers side by side, and what a classifier looks at in a text.
+
+    python scripts/playground.py --model gpt2-nano
+    python scripts/playground.py --instructions runs/tutor-full runs/tutor-lora --classifiers runs/demo
+
+Needs the extra: pip install -e ".[playground]". The page is for this machine alone unless --host says otherwise, loads
+nothing from the internet and sends nothing anywhere.
+"""
+
+import contextlib
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from training.cli import refuse, run
+from training.run_folder import read_run
+
+
+@dataclass(frozen=True)
+class Args:
+    instructions: tuple[Path, ...] = ()
+    """folders of finished runs of finetune_ift or finetune_dpo, all of one base: a column each, beside the base's"""
+    classifiers: tuple[Path, ...] = ()
+    """folders of finished runs of finetune_cls"""
+    model: str | None = None
+    """the base of the runs, when it has moved; alone: a base model to ask (gpt2-nano is bundled)"""
+    host: str = "127.0.0.1"
+    """address to serve at; any but a loopback address lets others in, without a password"""
+    port: int = 7860
+    """of the page; 0: any that is free"""
+
+    def problems(self) -> list[str]:
+        found = []
+        if find_spec("gradio") is None:
+            found.append('the playground needs gradio; pip install -e ".[playground]"')
+        if not self.instructions and not self.classifiers and self.model is None:
+            found.append("--instructions, --classifiers or --model: give at least one (--model gpt2-nano is bundled)")
+        if not 0 <= self.port < 65536:
+            found.append(f"--port {self.port}: must be 0 to 65535")
+        for name in ("instructions", "classifiers"):
+            folders = [folder.resolve() for folder in getattr(self, name)]
+            found += [f"--{name} {f}: is given twice" for f in sorted(set(folders)) if folders.count(f) > 1]
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            found.append(f"--host {self.host}: must be an address of this machine, like 127.0.0.1, or 0.0.0.0 for all")
+        return found
+
+
+def open_run(flag: str, folder: Path) -> dict[str, Any]:
+    """results.json of a run that fits the flag. Raises ValueError for anything else."""
+    results = read_run(folder, flag)
+    if not results["args"].get("method"):
+        raise ValueError(f"{flag} {folder}: is not a run of fine-tuning; --model takes a base, as <run>/model")
+    if "labels" in results["data"] and flag == "--instructions":
+        raise ValueError(f"{flag} {folder}: is a classifier; give it to --classifiers")
+    if "labels" not in results["data"] and flag == "--classifiers":
+        raise ValueError(f"{flag} {folder}: classifies nothing; give it to --instructions")
+    return results
+
+
+def open_runs(args: Args) -> tuple[list[tuple[Path, dict[str, Any]]], list[tuple[Path, dict[str, Any]]]]:
+    """The runs of --instructions and of --classifiers; raises one ValueError with all that is wrong with them."""
+    problems: list[str] = []
+
+    def opened(flag: str, folders: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
+        found = []
+        for folder in folders:
+            try:
+                found.append((folder, open_run(flag, folder)))
+            except ValueError as error:
+                problems.append(str(error))
+        return found
+
+    runs = opened("--instructions", args.instructions), opened("--classifiers", args.classifiers)
+    refuse(problems)
+    return runs
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Raises ValueError when nobody can listen there. Called first: to load models only to find no port takes long."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ValueError(
+            f"--host {host} --port {port}: cannot be served at ({error.strerror}); give another --port, or 0 for any"
+        ) from error
+
+
+def main(args: Args) -> None:
+    asked, classifiers = open_runs(args)
+    with contextlib.closing(listen(args.host, args.port)) as listening:
+        play(args, asked, classifiers, listening)
+
+
+def play(args: Args, asked: list, classifiers: list, listening: socket.socket) -> None:
+    # Imported here because they take seconds: whatever can be refused without them has been.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from accelerate import Accelerator
+
+    from page.layout import build
+    from page.models import open_answerers, open_readers
+    from page.server import serve
+
+    device = Accelerator().device
+    answerers = open_answerers(asked, args.model, device) if asked or not classifiers else []
+    readers = open_readers(classifiers, args.model, device)
+    host, port = listening.getsockname()[:2]
+    page = build(answerers, readers)
+    if not ipaddress.ip_address(host).is_loopback:
+        print("open to everyone who reaches this machine, without a password")
+    print(f"http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C ends it)", flush=True)
+    serve(page, listening)
+
+
+if __name__ == "__main__":
+    run(main, Args, __doc__)
