@@ -12,7 +12,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,playground]'
 	touch $@
 
 demo: $(VENV)/installed
@@ -25,8 +25,8 @@ test: $(VENV)/installed-test
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy gpt2_scratch lora tasks training scripts benchmarks
-	$(BIN)/shellcheck .ci/run
+	$(BIN)/mypy gpt2_scratch lora tasks training judge page scripts benchmarks reproduce
+	$(BIN)/shellcheck -x .ci/run reproduce/*.sh reproduce/*.sbatch
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .

@@ -133,17 +133,21 @@ def with_pefts_factors(ours, theirs, draw):
 
 @pytest.mark.parametrize("name", WORK)
 def test_loss_and_gradients_of_lora_equal_pefts_with_the_same_factors(name, tiny, monkeypatch):
-    """The one A of PEFT gets the sum of what our three get, where all three start from it."""
+    """The one A of PEFT gets the sum of what our three get, where all three start from it. In fp64, but for
+    transformers' loss of a language model: how far sums in fp32 are apart depends on the processor."""
+    tolerance = 1e-9 if name == "cls" else 1e-6
     for module in (_steps, _peer):
         monkeypatch.setattr(module, "CLIP", 1e9)  # three A have another norm than their sum
     work, examples = WORK[name]
     method = MethodArgs(lora_rank=3, lora_targets=BLOCK_TARGETS if work.task == "cls" else LM_HEAD)
     training, peer = Training(work, method, ComputeArgs()), PeerTraining(work, method)
+    for model in (training.model, peer.model):
+        model.double()
     adapted = dict(with_pefts_factors(training.model, peer.model, torch.Generator().manual_seed(0)))
     assert len(adapted) == 4 * TINY.blocks + (work.task == "ift")
     loss, gradients, _ = update(training, examples)
     their_loss, theirs, _ = update(peer, examples)
-    assert loss == pytest.approx(their_loss, rel=1e-5)
+    assert loss == pytest.approx(their_loss, rel=tolerance)
     theirs = {n.removeprefix("base_model.model."): g for n, g in theirs.items()}
     in_peft = {}
     for path, adapter in adapted.items():
@@ -153,7 +157,7 @@ def test_loss_and_gradients_of_lora_equal_pefts_with_the_same_factors(name, tiny
     if work.task == "cls":
         in_peft["score.modules_to_save.default.weight"] = gradients.pop("score.weight")
     assert not gradients
-    assert_close(in_peft, theirs, 1e-6)
+    assert_close(in_peft, theirs, tolerance)
 
 
 @pytest.mark.parametrize("name", WORK)

@@ -13,8 +13,11 @@ LAYERS = {
     "lora": set(),
     "tasks": set(),
     "training": {"gpt2_scratch", "lora", "tasks"},
-    "scripts": {"gpt2_scratch", "lora", "tasks", "training"},
-    "benchmarks": {"gpt2_scratch", "lora", "tasks", "training"},
+    "judge": {"tasks", "training"},
+    "page": {"gpt2_scratch", "lora", "tasks", "training"},
+    "scripts": {"gpt2_scratch", "lora", "tasks", "training", "judge", "page"},
+    "benchmarks": {"gpt2_scratch", "lora", "tasks", "training", "judge"},
+    "reproduce": {"training"},
 }
 FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).glob("*.py"))]
 
@@ -44,7 +47,8 @@ def test_a_file_imports_its_own_layer_and_those_below_only(path):
 
 
 @pytest.mark.parametrize(
-    ("layer", "unknown"), [("tasks", ("torch", "tiktoken", "transformers")), ("lora", ("tiktoken",))]
+    ("layer", "unknown"),
+    [("tasks", ("torch", "tiktoken", "transformers")), ("lora", ("tiktoken",)), ("judge", ("torch", "gpt2_scratch"))],
 )
 def test_a_layer_does_not_know_what_is_not_its_business(layer, unknown):
     for path in (ROOT / layer).glob("*.py"):
@@ -69,7 +73,10 @@ def test_statistics_needs_numpy_and_scipy_only():
     assert known <= {"collections", "typing", "numpy", "scipy"}
 
 
-@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift", "predict", "generate", "merge_lora"])
+@pytest.mark.parametrize(
+    "script",
+    ["finetune_cls", "finetune_ift", "finetune_dpo", "predict", "generate", "merge_lora", "judge_ift", "playground"],
+)
 def test_a_script_loads_no_heavy_library_before_it_has_to(script):
     """Refusals and --help would otherwise take seconds, and a refusal without a network more than ten."""
     code = (

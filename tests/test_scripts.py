@@ -24,7 +24,9 @@ def lines_of(path: Path) -> list[dict]:
 
 
 def test_there_are_scripts():
-    assert {"finetune_cls", "finetune_ift", "predict", "generate"} <= set(SCRIPTS)
+    assert {"finetune_cls", "finetune_ift", "finetune_dpo", "predict", "generate", "judge_ift", "playground"} <= set(
+        SCRIPTS
+    )
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -136,6 +138,22 @@ def test_generations_stand_beside_their_references(tutor, question_file):
         results_of(folder)["test"]["response_perplexity"]["value"]
         < results_of(folder)["before"]["response_perplexity"]["value"]
     )
+
+
+def test_the_last_weights_are_kept_where_they_are_asked_for(tiny_model, mail_file, tmp_path):
+    flags = ["--data", mail_file, "--text-column", "text", "--label-column", "label", "--model", tiny_model]
+    flags += ["--max-steps", 6, "--lr", 1.0, "--warmup-ratio", 0]  # far too fast, so that the last are not the best
+    kept = {"best": (1, "best"), "last": (1, "last"), "end": (6, "best")}
+    for name, (every, keep) in kept.items():
+        done = run_script(
+            "finetune_cls", *flags, "--eval-every", every, "--keep", keep, "--output-dir", tmp_path / name
+        )
+        assert done.returncode == 0, done.stderr
+    steps = {name: results_of(tmp_path / name)["best_step"] for name in kept}
+    assert steps["best"] < steps["last"] == steps["end"] == 6
+    best, last, end = (weights_of(tmp_path / name) for name in kept)
+    assert all(torch.equal(last[name], end[name]) for name in end)
+    assert any(not torch.equal(best[name], end[name]) for name in end)
 
 
 def test_the_same_command_gives_the_same_numbers(classifier, tiny_model, mail_file, tmp_path):

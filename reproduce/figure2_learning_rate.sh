@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Figure 2: the learning rate over the training, warmup and cosine (report, section 3.1.1).
+#
+#     bash reproduce/figure2_learning_rate.sh
+#
+# The picture is `lr` in the `curve` of a run of Table 1 (1,200 of 6,000 steps warm up); the column is its peak.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+#    label                     column   report  record  --  script        what the cell alone has
+version published
+
+common "${published_ift[@]}" "${full[@]}" --model gpt2-large --batch-size 2 --epochs 1
+cell "large, schedule, clipping" peak-lr  5e-5    5e-5    --  finetune_ift  "${scheduled[@]}"
+
+version corrected
+
+common "${corrected_ift[@]}" "${full[@]}" --model gpt2-large
+cell "large, schedule, clipping" peak-lr  =       =       --  finetune_ift
+
+finish

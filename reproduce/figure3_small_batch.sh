@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Figure 3: a batch of 4 makes the loss volatile, full fine-tuning of GPT-2 small on reviews (report, section 3.2).
+#
+#     bash reproduce/figure3_small_batch.sh
+#
+# The run is Table 2's with 1,024 tokens, with a validation part for the curve. Each point of the authors' curve is the
+# loss of 20 reviews, which is volatile at any batch size; the corrected curves are of the whole validation part.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+#    label     column    report  record  --  script        what the cell alone has
+version published
+
+common "${published_sentiment[@]}" --validation-share 0.1 --test-share 0.1 --eval-every 5 --eval-batches 5 --save-every 500 --keep last "${constant[@]}" "${full[@]}" --model gpt2 --max-length 1024 --pad-to 1024 --epochs 1
+cell "batch 4"   val-loss  -       0.017   --  finetune_cls  --batch-size 4
+
+version corrected
+
+common "${corrected_sentiment[@]}" "${full[@]}" --model gpt2 --max-length 1024
+cell "batch 4"   val-loss  =       =       --  finetune_cls  --batch-size 4
+cell "batch 32"  val-loss  -       -       --  finetune_cls  --batch-size 32
+
+finish

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Figure 5: signs of overfitting, GPT-2 large on reviews (report, appendix 5.6.1).
+#
+#     bash reproduce/figure5_overfitting.sh
+#
+# The caption says full fine-tuning; the picture is that of the LoRA run (two epochs). Both are run here, with a
+# validation part for the curve. The corrected runs have four epochs, so that overfitting has the time to show.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+#    label                column    report  record  --  script        what the cell alone has
+version published
+
+common "${published_sentiment[@]}" --validation-share 0.1 --test-share 0.1 --eval-batches 5 --save-every 500 --keep last --model gpt2-large
+cell "full (the caption)" val-loss  -       0.122   --  finetune_cls  "${constant[@]}" "${full[@]}" --batch-size 16 --epochs 1 --eval-every 5
+cell "LoRA (the picture)" val-loss  -       0.165   --  finetune_cls  "${scheduled[@]}" "${paper_lora_sentiment[@]}" --lora-rank 16 --lora-alpha 16 --last-blocks 24 --batch-size 32 --epochs 2 --warmup-steps 1 --eval-every 25
+
+version corrected
+
+common "${corrected_sentiment[@]}" --model gpt2-large --epochs 4
+cell "full (the caption)" val-loss  =       =       --  finetune_cls  "${full[@]}"
+cell "LoRA (the picture)" val-loss  =       =       --  finetune_cls  "${lora[@]}" --lora-rank 16
+
+finish

@@ -1,0 +1,171 @@
+"""Runs -> cells: mean over seeds, interval, cost, and what differs from the column's reference row.
+
+Intervals and tests are those of training/statistics.py: 10,000 draws over examples of the score averaged over seeds;
+each row is compared with the first measured row of its column, Holm over the rows.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from report_list import NOTHING, Line
+from report_metrics import COSTS, JUDGE, OF_A_RUN, PERPLEXITY, Metric, arrays, common, in_unit, metric_of, same_examples
+from report_runs import Run
+from report_settings import DEFAULTS, settings_of
+from training.statistics import bootstrap_ratio, detectable_difference, holm, paired_bootstrap
+
+LEVEL = 0.05
+VERSIONS = ("published", "corrected")
+
+
+class Comparison(NamedTuple):
+    """A row minus its reference on the same `n` examples, in the metric's unit, or the ratio where that is logarithmic;
+    `p` after Holm among so many. `detectable`: the smallest difference (ratio) found in four of five tries."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+    detectable: float
+    among: int = 1
+
+    @property
+    def differs(self) -> bool:
+        return self.p < LEVEL
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row of a column in one version. What was not measured is None; `reason` says why there is no value."""
+
+    label: str
+    column: str
+    version: str
+    report: str
+    record: str
+    command: str
+    settings: Mapping[str, Any]
+    seeds: tuple[str, ...] = ()
+    runs: tuple[Run, ...] = ()
+    reason: str = ""
+    unfinished: str = ""  # seeds that have not been run, where others have
+    metric: Metric | None = None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    sd: float | None = None
+    cost: Mapping[str, float] = field(default_factory=dict)
+    comparison: Comparison | None = None
+    reference: str = ""  # label of the row that it was compared with
+    why_alone: str = ""  # why it was not compared
+
+
+def measured(cell: Cell, metric: Metric | None) -> Cell:
+    """The cell with value, interval and spread; `metric` is that of its column."""
+    if cell.column in OF_A_RUN or metric is None:
+        return _of_a_run(cell)
+    if not same_examples(cell.runs, ()):
+        return replace(cell, reason="its seeds were tested on different examples")
+    ids = common(cell.runs, metric)
+    if not ids:
+        return replace(cell, reason=f"no example has a {metric.name}")
+    sums, weights = arrays(cell.runs, metric, ids)
+    value, low, high = (in_unit(metric, x) for x in bootstrap_ratio(sums.mean(0), weights)[:3])
+    each = [in_unit(metric, float(one.sum() / weights.sum())) for one in sums]
+    sd = float(np.std(each, ddof=1)) if len(each) > 1 else None
+    return replace(cell, metric=metric, value=value, low=low, high=high, n=len(ids), sd=sd)
+
+
+def _of_a_run(cell: Cell) -> Cell:
+    """A number of the run as a whole; without examples and a column of its own, the run's accuracy or perplexity."""
+
+    def of_test(run: Run) -> float | None:
+        found = (run.number("test", name, "value") for name in ("accuracy", "response_perplexity", "loss"))
+        return next((value for value in found if value is not None), None)
+
+    number = OF_A_RUN[cell.column][1] if cell.column in OF_A_RUN else of_test
+    values = [value for run in cell.runs if (value := number(run)) is not None]
+    if not values:
+        return replace(cell, reason="finished, but this was not measured")
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return replace(cell, value=float(np.mean(values)), sd=sd)
+
+
+def compared(cell: Cell, reference: Cell, comparisons: int) -> Cell:
+    """The cell with its difference from `reference`, p not yet adjusted; paired over the examples that both have."""
+    metric = cell.metric
+    if metric is None or reference.metric is not metric:
+        return cell
+    if metric is not JUDGE and not same_examples(cell.runs, reference.runs):
+        return replace(cell, why_alone=f"not compared, tested on other examples than {reference.label}")
+    ids = common((*cell.runs, *reference.runs), metric)
+    if len(ids) < 2:
+        return replace(cell, why_alone=f"not compared, fewer than two examples in common with {reference.label}")
+    (ours, weights), (theirs, _) = (arrays(one.runs, metric, ids) for one in (cell, reference))
+    # Whether a draw's sum is above 0 does not depend on what it is divided by, so p holds for the ratio too.
+    p = paired_bootstrap(ours, theirs).p
+    difference = ours.mean(0) - theirs.mean(0)
+    value, low, high, _ = bootstrap_ratio(difference, weights)
+    # First order of a ratio of sums (Cochran 1977, section 2.11); the score itself where every weight is 1.
+    linear = (difference - value * weights) * len(ids) / weights.sum()
+    least = detectable_difference(linear, np.zeros(len(ids)), comparisons)
+    value, low, high, least = (in_unit(metric, x) for x in (value, low, high, least))
+    return replace(cell, comparison=Comparison(value, low, high, p, len(ids), least), reference=reference.label)
+
+
+def with_comparisons(cells: Sequence[Cell]) -> list[Cell]:
+    """Each measured cell of one column and version against the first of them."""
+    known = [cell for cell in cells if cell.metric is not None]
+    if len(known) < 2:
+        return list(cells)
+    done = {id(cell): compared(cell, known[0], len(known) - 1) for cell in known[1:]}
+    tested = [(key, cell.comparison) for key, cell in done.items() if cell.comparison is not None]
+    for (key, comparison), p in zip(tested, holm([one.p for _, one in tested]), strict=True):
+        done[key] = replace(done[key], comparison=comparison._replace(p=p, among=len(tested)))
+    return [done.get(id(cell), cell) for cell in cells]
+
+
+def cell_of(lines: Sequence[Line], find: Callable[[str], Run | None]) -> Cell:
+    """The lines of one label, column and version, a seed each, with the runs of those that have finished."""
+    first, asked = lines[0], [line for line in lines if line.status == "run"]
+    found = [(line.seed, run) for line in asked if (run := find(line.key)) is not None]
+    settings = written = settings_of(first.command)
+    runs = tuple(run for _, run in found)
+    if runs:
+        settings = DEFAULTS | runs[0].results["args"]
+        if written["lr"] is None:  # a default, or chosen by the run itself: not what the table sets
+            settings["lr"] = None
+        settings |= {"tested": len(runs[0].examples["id"])} if "id" in runs[0].examples else {}
+    cost: dict[str, float] = {}
+    for name, path in COSTS.items():
+        values = [value for run in runs if (value := run.number(*path)) is not None]
+        cost |= {name: float(np.mean(values))} if len(values) == len(runs) > 0 else {}
+    reason = "" if runs else "not run" if asked else first.status
+    report, record = (text if text not in NOTHING else "" for text in (first.report, first.record))
+    seeds = tuple(seed for seed, _ in found)
+    left = [line.seed for line in asked if line.seed not in seeds]
+    return Cell(
+        *(first.label, first.column, first.version, report, record, first.command),
+        settings=settings,
+        seeds=seeds,
+        runs=runs,
+        reason=reason,
+        unfinished=f"not yet run, seed {' '.join(left)}" if runs and left else "",
+        cost=cost,
+    )
+
+
+def cells_of(lines: Sequence[Line], find: Callable[[str], Run | None]) -> list[Cell]:
+    """The cells of one column and version, in order, measured and compared."""
+    by_label: dict[str, list[Line]] = {}
+    for line in lines:
+        by_label.setdefault(line.label, []).append(line)
+    cells = [cell_of(same, find) for same in by_label.values()]
+    kinds = [metric_of(run) for cell in cells for run in cell.runs]
+    # A column has one metric: the judge's score only where every run has one.
+    metric = PERPLEXITY if {JUDGE, PERPLEXITY} == set(kinds) else kinds[0] if len(set(kinds)) == 1 else None
+    return with_comparisons([measured(cell, metric) if cell.runs else cell for cell in cells])

@@ -1,0 +1,66 @@
+"""What a page is made of, before it is Markdown, HTML, LaTeX or CSV."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Shown(NamedTuple):
+    """A cell of a grid: its text, what it is sorted by (None goes last), and a remark for those who point at it."""
+
+    text: str
+    key: float | str | None = None
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    header: Sequence[str]
+    rows: Sequence[Sequence[Shown]]
+
+
+class Note(NamedTuple):
+    """A line under a grid; `kind`: note, warning (of a confound), small (n too small), disagreement."""
+
+    kind: str
+    text: str
+
+
+WARNINGS = {"warning": "Confounded", "small": "Too few examples", "disagreement": "The two disagree"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A column of a table in both versions, what is to be known about it, and what each cell took."""
+
+    title: str
+    grid: Grid
+    notes: Sequence[Note] = ()
+    details: Grid | None = None
+    commands: Sequence[tuple[str, str]] = ()  # what, command
+
+
+class Example(NamedTuple):
+    """What a model answered: (whose answer, text)."""
+
+    instruction: str
+    answers: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table, figure or result. `picture`: SVG, `caption` says what it shows."""
+
+    name: str
+    title: str
+    blocks: Sequence[Block]
+    picture: str = ""
+    caption: str = ""
+    examples: Sequence[Example] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    scale: str
+    facts: Sequence[tuple[str, str]]  # commit, command, device, seeds
+    sections: Sequence[Section]

@@ -1,0 +1,112 @@
+"""The page as one HTML file: styles, script and pictures are in it, and it loads nothing."""
+
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from report_document import WARNINGS, Block, Example, Grid, Note, Page, Section, Shown
+from report_markdown import HEAD, Written, paragraphs
+from report_words import MISSING
+
+HERE = Path(__file__).parent
+ONLY_FROM_HERE = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+TITLE = "LoRA or full fine-tuning: every table and figure"
+
+
+def cell(shown: Shown) -> str:
+    key = "" if shown.key is None else f' data-key="{escape(str(shown.key))}"'
+    remark = f' title="{escape(shown.remark)}"' if shown.remark else ""
+    missing = ' class="missing"' if shown.text == MISSING else ""
+    return f"<td{missing}{key}{remark}>{escape(shown.text)}</td>"
+
+
+def table(grid: Grid) -> str:
+    headers = "".join(
+        f'<th scope="col" aria-sort="none"><button type="button">{escape(word) or "row"}</button></th>'
+        for word in grid.header
+    )
+    rows = "\n".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in grid.rows)
+    return f'<div class="scroll"><table>\n<thead><tr>{headers}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>'
+
+
+def notes(found: Sequence[Note]) -> str:
+    items = []
+    for kind, text in found:
+        begins = f"<strong>{WARNINGS[kind]}.</strong> " if kind in WARNINGS else ""
+        items.append(f'<li class="{kind}">{begins}{escape(text)}</li>')
+    return f'<ul class="notes">{"".join(items)}</ul>' if items else ""
+
+
+def folded(title: str, content: str) -> str:
+    return f"<details><summary>{title}</summary>{content}</details>"
+
+
+def block(part: Block) -> str:
+    texts = [f"<h3>{escape(part.title)}</h3>", table(part.grid), notes(part.notes)]
+    if part.details is not None:
+        texts.append(folded("Seeds, spread, tests and cost", table(part.details)))
+    if part.commands:
+        lines = "\n".join(f"# {what}\n{command}" for what, command in part.commands)
+        texts.append(folded("Commands", f"<pre>{escape(lines)}</pre>"))
+    return "\n".join(texts)
+
+
+def example(shown: Example) -> str:
+    answers = "".join(
+        f'<dt class="who">{escape(who)}</dt><dd>{escape(text) or "<em>nothing</em>"}</dd>'
+        for who, text in shown.answers
+    )
+    return f'<div class="example"><blockquote>{escape(shown.instruction)}</blockquote><dl>{answers}</dl></div>'
+
+
+def section(part: Section, written: Written) -> str:
+    texts = [paragraphs(written.before), f'<section id="{escape(part.name)}">', f"<h2>{escape(part.title)}</h2>"]
+    texts.append(paragraphs(written.under))
+    if part.picture:
+        picture = part.picture.replace("<svg", f'<svg role="img" aria-label="{escape(part.caption)}"', 1)
+        texts.append(f"<figure>{picture}<figcaption>{escape(part.caption)}</figcaption></figure>")
+    texts += [block(one) for one in part.blocks] + [example(one) for one in part.examples]
+    return "\n".join([*texts, "</section>"])
+
+
+def brief(title: str) -> str:
+    """Without where in the report it is."""
+    return re.sub(r" \([^()]*\)$", "", title)
+
+
+def page(found: Page, written: Mapping[str, Written]) -> str:
+    """`written`: a person's Markdown above each section, by its name; that of "" comes last."""
+    contents = "".join(f'<li><a href="#{escape(s.name)}">{escape(brief(s.title))}</a></li>' for s in found.sections)
+    facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in found.facts)
+    above, last = (written.get(name, Written()) for name in (HEAD, ""))
+    sections = "\n".join(section(part, written.get(part.name, Written())) for part in found.sections)
+    style, script = ((HERE / f"report_page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{ONLY_FROM_HERE}">
+<link rel="icon" href="data:,">
+<title>{escape(TITLE)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<div class="frame">
+<nav aria-label="Tables and figures"><ol>{contents}</ol></nav>
+<main>
+<h1>{escape(TITLE)}</h1>
+<dl class="facts">{facts}</dl>
+{paragraphs(above.before)}
+{paragraphs(above.under)}
+{sections}
+{paragraphs(last.before)}
+</main>
+</div>
+<script>
+{script}</script>
+</body>
+</html>
+"""

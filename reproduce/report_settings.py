@@ -1,0 +1,226 @@
+"""What a row was run with, and whether two rows differ in more than the table says.
+
+A flag that a table sweeps is confounded when rows at two of its values differ in something else as well, whichever two
+such rows are taken. The scripts' flags are read off results.json, or off the command while there are no results.
+"""
+
+import itertools
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+Settings = Mapping[str, Any]
+WITHOUT_ADAPTERS = ("full", "bitfit", "head")
+# Of the scripts, for commands without results; a test compares them with the flags' own.
+DEFAULTS: dict[str, Any] = {
+    "method": "lora", "lora_rank": 16, "lora_alpha": 16.0, "lora_scaling": "standard", "lora_init": "standard",
+    "lora_targets": ["q", "k", "v", "attn-out", "mlp-in", "mlp-out"], "last_blocks": None, "model": "gpt2",
+    "dataset": None, "data": None, "max_length": 512, "train_examples": None, "val_examples": None,
+    "test_examples": None, "test_share": 0.1, "subset": "all", "batch_size": 8, "eval_batches": None, "epochs": None,
+    "max_steps": None, "schedule": "cosine", "warmup_ratio": 0.05, "warmup_steps": None, "lr": None, "lr_init": 0.0,
+    "lr_min": 0.0, "max_grad_norm": 1.0, "clip_after_warmup": False, "optimizer": "adamw", "momentum": 0.9,
+    "weight_decay": 0.01, "decay_all": False, "head": "linear", "head_bias": False, "head_training": "train",
+    "pad_to": None, "pad_id": 50256, "mask_prompt": True, "response_header": True, "dropout": 0.0,
+}  # fmt: skip
+
+
+def settings_of(command: str) -> dict[str, Any]:
+    """Flags of a command as results.json spells them, defaults filled in."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for word in shlex.split(command):
+        if word.startswith("--"):
+            name, _, value = word[2:].partition("=")
+            found[name] = [value] if value else []
+        elif name:
+            found[name].append(word)
+    given: dict[str, Any] = {}
+    for name, values in found.items():
+        if values:
+            several = isinstance(DEFAULTS.get(name.replace("-", "_")), list) or len(values) > 1
+            given[name.replace("-", "_")] = [_value(v) for v in values] if several else _value(values[0])
+        else:
+            given[name.removeprefix("no-").replace("-", "_")] = not name.startswith("no-")
+    return DEFAULTS | given
+
+
+def _value(word: str) -> Any:
+    if word == "None":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return {"True": True, "False": False}.get(word, word)
+
+
+def adapts(s: Settings) -> bool:
+    return s["method"] not in WITHOUT_ADAPTERS
+
+
+def effective_scale(s: Settings) -> float:
+    """What the adapters' product B A is multiplied by: alpha/r, alpha/sqrt(r) (Kalajdzievski 2023) or alpha."""
+    rank, alpha = float(s["lora_rank"]), float(s["lora_alpha"])
+    return {"standard": alpha / rank, "rslora": alpha / math.sqrt(rank), "paper": alpha}[s["lora_scaling"]]
+
+
+def first_step(s: Settings) -> float:
+    """How far the first update of Adam moves what an adapter adds, in units of lr |x| that are the same for all ranks.
+
+    y = W x + s B A x with B = 0: every entry of B moves by lr, so the output by s lr sum_k |A_k x|, r terms that grow
+    with the bound of A's entries: a constant with the standard start, 1/sqrt(r) with the report's. With alpha/r it does
+    not depend on the rank (Hu et al. 2021, section 4.1).
+    """
+    rank = float(s["lora_rank"])
+    return effective_scale(s) * (math.sqrt(rank) if s["lora_init"] == "paper" else rank)
+
+
+class Aspect(NamedTuple):
+    """A side of a row's settings. `value` is None where it does not apply, and then differs from nothing."""
+
+    name: str
+    value: Callable[[Settings], Any]
+    within: tuple[str, ...] = ()  # compared only between rows that are equal in these flags
+
+
+def _evaluated(s: Settings) -> str:
+    batches = s["eval_batches"]
+    return "all" if batches is None else f"{batches * s['batch_size']} while training"
+
+
+def _schedule(s: Settings) -> str:
+    steps, ratio = s["warmup_steps"], s["warmup_ratio"]
+    warmup = f"{ratio:.0%} of the steps" if steps is None else f"{steps} step" + "s" * (steps != 1)
+    end = float(s["lr_min"]) / float(s["lr"]) if s["lr"] else 0.0
+    after = "constant" if s["schedule"] == "constant" else f"cosine to {end:.0%}"
+    return after + (f" after a warmup of {warmup}" if (ratio if steps is None else steps) else "")
+
+
+def _clipping(s: Settings) -> str:
+    return (
+        "none" if s["max_grad_norm"] is None else f"{s['max_grad_norm']:g}" + ", after warmup" * s["clip_after_warmup"]
+    )
+
+
+def _padding(s: Settings) -> str:
+    if s["pad_to"] is None:
+        return "none"
+    return f"to {'the token count' if s['pad_to'] == s['max_length'] else s['pad_to']} with token {s['pad_id']}"
+
+
+def _epochs(s: Settings) -> str | None:
+    """None for the method's default, which a command does not say."""
+    if s["max_steps"] is not None:
+        return f"{s['max_steps']} steps"
+    return None if s["epochs"] is None else f"{s['epochs']:g}"
+
+
+def _head(s: Settings) -> str:
+    return f"{s['head']}, {s['head_training']}" + ", bias" * bool(s["head_bias"])
+
+
+def _prompt(s: Settings) -> str:
+    return ("masked" if s["mask_prompt"] else "trained on") + ", header" * bool(s["response_header"])
+
+
+def _step(s: Settings) -> tuple[str, float] | None:
+    return (s["lora_init"], round(first_step(s), 6)) if adapts(s) else None
+
+
+# What a table is about; where one of these varies, it is what the table sweeps.
+SUBJECTS = (
+    Aspect("task", lambda s: s["dataset"] or s["data"]),
+    Aspect("model", lambda s: s["model"]),
+    Aspect("method", lambda s: s["method"]),
+    Aspect("rank", lambda s: s["lora_rank"] if adapts(s) else None),
+    Aspect("adapted matrices", lambda s: " ".join(s["lora_targets"]) if adapts(s) else None),
+    Aspect("trained blocks", lambda s: s["last_blocks"] or "all"),
+    Aspect("token count", lambda s: s["max_length"]),
+    Aspect("training examples", lambda s: s["train_examples"] or "all"),
+)
+# A learning rate is chosen for each method and size, so that only rows with the same ones are to share it.
+OTHERS = (
+    Aspect("adapters' step size", _step),
+    Aspect("batch size", lambda s: s["batch_size"]),
+    Aspect("validation examples", _evaluated),
+    Aspect("test examples", lambda s: s.get("tested")),
+    Aspect("epochs", _epochs),
+    Aspect("schedule", _schedule),
+    Aspect("clipping", _clipping),
+    Aspect("optimizer", lambda s: s["optimizer"] + (f" {s['momentum']}" if s["optimizer"] == "sgd-momentum" else "")),
+    Aspect("learning rate", lambda s: s["lr"] and float(f"{s['lr']:.4g}"), ("method", "model", "optimizer")),
+    Aspect("weight decay", lambda s: f"{s['weight_decay']:g}" + ", all parameters" * bool(s["decay_all"])),
+    Aspect("head", _head),
+    Aspect("padding", _padding),
+    Aspect("subset", lambda s: s["subset"]),
+    Aspect("prompt", _prompt),
+    Aspect("dropout", lambda s: s["dropout"]),
+)  # fmt: skip
+ASPECTS = SUBJECTS + OTHERS
+
+
+def differ(aspect: Aspect, a: Settings, b: Settings) -> bool:
+    if any(a[flag] != b[flag] for flag in aspect.within):
+        return False
+    one, other = aspect.value(a), aspect.value(b)
+    return None not in (one, other) and one != other
+
+
+def moves_with(swept: Aspect, rows: Sequence[Settings]) -> list[Aspect]:
+    """Aspects that cannot be told apart from `swept`: for each two of its values, those that differ between the most
+    alike two rows that have them."""
+    found: list[Aspect] = []
+    values = dict.fromkeys(map(swept.value, rows))
+    for one, other in itertools.combinations([value for value in values if value is not None], 2):
+        pairs = [
+            [aspect for aspect in ASPECTS if aspect is not swept and differ(aspect, a, b)]
+            for a in rows
+            for b in rows
+            if (swept.value(a), swept.value(b)) == (one, other) and differ(swept, a, b)
+        ]
+        found += [aspect for aspect in min(pairs, key=len, default=[]) if aspect not in found]
+    return found
+
+
+class Confound(NamedTuple):
+    swept: Aspect
+    moving: tuple[Aspect, ...]
+    rows: Sequence[Settings]
+
+    @property
+    def names(self) -> set[tuple[str, str]]:
+        return {(self.swept.name, other.name) for other in self.moving}
+
+    @property
+    def text(self) -> str:
+        parts = "; ".join(f"{other.name} ({_told(other, self.rows)})" for other in self.moving)
+        return f"{self.swept.name} ({_told(self.swept, self.rows)}) does not change alone; with it: {parts}"
+
+
+def confounds(rows: Sequence[Settings]) -> list[Confound]:
+    """What moves with each swept aspect of a column; none for a column that sweeps cleanly."""
+    varying = [a for a in ASPECTS if any(differ(a, s, t) for s, t in itertools.combinations(rows, 2))]
+    swept = [a for a in varying if a in SUBJECTS] or varying
+    found: list[Confound] = []
+    told: set[str] = set()
+    for aspect in swept:
+        moving = tuple(other for other in moves_with(aspect, rows) if {aspect.name, other.name} - told)
+        if moving:
+            told |= {aspect.name, *(other.name for other in moving)}
+            found.append(Confound(aspect, moving, rows))
+    return found
+
+
+def _told(aspect: Aspect, rows: Sequence[Settings]) -> str:
+    """The values in the rows' order; of the step size, how far it grows and the scale behind it."""
+    if aspect.name != "adapters' step size":
+        values = dict.fromkeys(map(aspect.value, rows))
+        return " / ".join(str(value) for value in values if value is not None)
+    adapted = [s for s in rows if adapts(s)]
+    steps = [first_step(s) for s in adapted]
+    scales = " / ".join(f"{v:.3g}" for v in dict.fromkeys(map(effective_scale, adapted)))
+    scalings = " and ".join(dict.fromkeys(str(s["lora_scaling"]) for s in adapted))
+    fold = max(steps) / min(steps)
+    return f"effective scale {scales} under --lora-scaling {scalings}; the first step differs {fold:.3g}-fold"
