@@ -68,11 +68,11 @@ class PretrainArgs:
     """tokens per optimizer step, over all processes"""
     micro_batch_tokens: int = 8192
     """tokens one device holds at a time; the accumulation steps follow from it"""
-    lr: float = 0.02
+    lr: float = 0.01
     """Muon's peak learning rate, for the matrices of the blocks; starts from 0"""
-    embedding_lr_ratio: float = 0.15
+    embedding_lr_ratio: float = 0.6
     """AdamW's learning rate for embeddings, over --lr"""
-    other_lr_ratio: float = 0.05
+    other_lr_ratio: float = 0.1
     """AdamW's learning rate for biases and norms, over --lr"""
     warmup_share: float = 0.02
     """share of the budget in which the learning rate rises"""
