@@ -16,7 +16,7 @@ def test_a_killed_and_resumed_run_ends_bit_for_bit_like_an_unbroken_one(
     processes, flags, tiny_model, pair_file, tmp_path
 ):
     flags = ["--data", pair_file, "--model", tiny_model, "--cache-dir", tmp_path / "cache", *flags]
-    flags += ["--max-steps", 40, "--batch-size", 5, "--micro-batch-size", 2, "--lr", 1e-3, "--save-every", 3]
+    flags += ["--max-steps", 24, "--batch-size", 5, "--micro-batch-size", 2, "--lr", 1e-3, "--save-every", 3]
     unbroken = run_script("finetune_dpo", *flags, "--output-dir", tmp_path / "a", processes=processes)
     assert unbroken.returncode == 0, unbroken.stderr
     broken = [*flags, "--output-dir", tmp_path / "b"]

@@ -225,7 +225,7 @@ def test_the_peak_of_a_process_is_forecast_to_a_tenth_libraries_and_data_left_ou
         pytest.skip("the peak of a process can be measured anew on Linux alone")
     words = [sys.executable, "-c", PEAK, *flags.split(), "--model", "gpt2-nano", "--steps", "3"]
     found = []
-    for _ in range(3):  # where blocks come to lie in the heap is chance: both sides vary by 3%
+    for _ in range(2):  # where blocks come to lie in the heap is chance: both sides vary by 3%
         done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
         assert done.returncode == 0, done.stderr
         found.append(json.loads(done.stdout.splitlines()[-1]))
