@@ -20,7 +20,8 @@ def load_script(name):
     return module
 
 
-PLACES = [ROOT / "README.md", ROOT / "Makefile", *sorted((ROOT / "scripts").glob("*.py"))]
+NANO = ROOT / "gpt2_scratch" / "assets" / "gpt2-nano" / "README.md"
+PLACES = [ROOT / "README.md", NANO, ROOT / "Makefile", *sorted((ROOT / "scripts").glob("*.py"))]
 
 
 def written_commands():
