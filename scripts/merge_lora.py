@@ -139,7 +139,7 @@ def merge(args: Args, folders: tuple[Path, ...], weights: tuple[float, ...]) -> 
 def main(args: Args) -> None:
     folders = args.adapter
     if args.run is not None:
-        if read_run(args.run) and (args.run / "model").is_dir():
+        if read_run(args.run)["args"]["method"] == "full" or (args.run / "model").is_dir():
             raise ValueError(f"--run {args.run}: has no adapter; {args.run / 'model'} is the whole model already")
         folders = (args.run / "adapter",)
     merge(args, folders, args.weights or tuple(1.0 for _ in folders))
