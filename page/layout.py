@@ -1,4 +1,4 @@
-"""The page of the playground: what stands where, and what a click does. What is said in it: playground_html.py."""
+"""The page of the playground: what stands where, and what a click does. What is said in it: html.py."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ HINT = '<p class="hint">What it is, and which tokens decided it, will stand here
 TEXTS = [
     "You have been selected!\n\nDear friend, congratulations. Click here now to claim your free prize money. This "
     "offer is 100% guaranteed and ends tonight, so order today!",
-    "Re: build fails on the release branch\n\nHi Anna, I think the patch you sent on Tuesday breaks the test of the "
-    "parser. Could you have a look before we tag the release? Thanks, Tom",
+    "Re: build fails on the release branch\n\nI think the patch you sent on Tuesday breaks the test of the "
+    "parser. Could you have a look before we tag the release? Thanks",
     "The first half hour is slow and the jokes fall flat, but then the two leads meet, and from there on this is one "
     "of the warmest and funniest films I have seen in years.",
 ]

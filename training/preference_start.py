@@ -70,18 +70,18 @@ def find_start(folder: Path | None, pairs: PairArgs, model: ModelArgs, inputs: I
     if folder is None:
         return Start(inputs.model_folder, inputs.config)
     asked, whole, place = f"--start-from {folder}:", False, folder
-    try:
-        if (folder / RESULTS).exists():
-            results = read_run(folder)
-            facts = {"args": results["args"], "base": results["model"], "labels": results["data"].get("labels")}
-            whole = (folder / MODEL).is_dir()
-            place = folder / (MODEL if whole else ADAPTER)
-        elif (folder / CONFIG).exists() or (folder / WEIGHTS).exists():
+    if (folder / RESULTS).exists():
+        results = read_run(folder, "--start-from")
+        facts = {"args": results["args"], "base": results["model"], "labels": results["data"].get("labels")}
+        whole = (folder / MODEL).is_dir()
+        place = folder / (MODEL if whole else ADAPTER)
+    elif (folder / CONFIG).exists() or (folder / WEIGHTS).exists():
+        try:
             facts = read_facts(folder)
-        else:
-            raise ValueError("holds neither a finished run nor an adapter; a whole model is given as --model")
-    except ValueError as error:
-        raise ValueError(f"{asked} {str(error).removeprefix(f'--run {folder}: ')}") from error
+        except ValueError as error:
+            raise ValueError(f"{asked} {error}") from error
+    else:
+        raise ValueError(f"{asked} holds neither a finished run nor an adapter; a whole model is given as --model")
     if facts.get("labels"):
         raise ValueError(f"{asked} is a classifier's; it writes nothing")
     _check_fit(asked, facts, pairs, model, inputs.model_folder)
