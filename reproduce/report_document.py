@@ -39,6 +39,10 @@ class Block:
     details: Grid | None = None
     commands: Sequence[tuple[str, str]] = ()  # what, command
 
+    def script(self) -> str:
+        """The commands as lines of a shell, each below what it is for."""
+        return "\n".join(f"# {what}\n{command}" for what, command in self.commands)
+
 
 class Example(NamedTuple):
     """What a model answered: (whose answer, text)."""

@@ -47,8 +47,7 @@ def block(part: Block) -> str:
     if part.details is not None:
         texts.append(folded("Seeds, spread, tests and cost", table(part.details)))
     if part.commands:
-        lines = "\n".join(f"# {what}\n{command}" for what, command in part.commands)
-        texts.append(folded("Commands", f"<pre>{escape(lines)}</pre>"))
+        texts.append(folded("Commands", f"<pre>{escape(part.script())}</pre>"))
     return "\n".join(texts)
 
 

@@ -35,8 +35,7 @@ def block(part: Block) -> str:
     if part.details is not None:
         texts.append(folded("Seeds, spread, tests and cost", table(part.details)))
     if part.commands:
-        lines = "\n".join(f"# {what}\n{command}" for what, command in part.commands)
-        texts.append(folded("Commands", f"```bash\n{lines}\n```"))
+        texts.append(folded("Commands", f"```bash\n{part.script()}\n```"))
     return "\n\n".join(texts)
 
 

@@ -80,6 +80,23 @@ def run_script(
     return subprocess.run(words, capture_output=True, text=True, env=settings, timeout=timeout, cwd=ROOT, check=False)
 
 
+@pytest.fixture
+def run_here(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    """Runs a loaded script in this process: exit status, what it printed, its message."""
+
+    def run(script, *flags: object):
+        monkeypatch.setattr(sys, "argv", [Path(script.__file__).name, *map(str, flags)])
+        status = 0
+        try:
+            script.run(script.main, script.Args, script.__doc__)
+        except SystemExit as stopped:
+            status = stopped.code
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
 def free_port() -> str:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

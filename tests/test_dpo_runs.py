@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from typing import get_args, get_type_hints
 
 import pytest
@@ -32,21 +31,11 @@ def pair_file(tmp_path_factory):
 
 
 @pytest.fixture
-def call(capsys, monkeypatch):
-    """Runs the script in this process: exit status, what it printed, its message."""
-
+def call(run_here):
     def run(*flags):
-        words = ["finetune_dpo.py", *map(str, flags)]
-        words += [] if any("--forgetting" in word for word in words) else ["--forgetting-data", "none"]
-        monkeypatch.setattr(sys, "argv", words)
+        unasked = not any("--forgetting" in str(flag) for flag in flags)
         AcceleratorState._reset_state(reset_partial_state=True)
-        status = 0
-        try:
-            SCRIPT.run(SCRIPT.main, SCRIPT.Args, SCRIPT.__doc__)
-        except SystemExit as stopped:
-            status = stopped.code
-        said = capsys.readouterr()
-        return status, said.out, said.err
+        return run_here(SCRIPT, *flags, *(("--forgetting-data", "none") if unasked else ()))
 
     yield run
     AcceleratorState._reset_state(reset_partial_state=True)

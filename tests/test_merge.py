@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 from dataclasses import asdict
 
 import pytest
@@ -58,21 +57,8 @@ SCRIPT = load_script("merge_lora")
 
 
 @pytest.fixture
-def call(capsys, monkeypatch):
-    """Runs the script in this process: exit status, what it printed, its message."""
-
-    def run(output, *flags):
-        words = ["merge_lora.py", "--output", str(output), *map(str, flags)]
-        monkeypatch.setattr(sys, "argv", words)
-        status = 0
-        try:
-            SCRIPT.run(SCRIPT.main, SCRIPT.Args, SCRIPT.__doc__)
-        except SystemExit as stopped:
-            status = stopped.code
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return run
+def call(run_here):
+    return lambda output, *flags: run_here(SCRIPT, "--output", output, *flags)
 
 
 @pytest.fixture
