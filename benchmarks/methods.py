@@ -21,6 +21,10 @@ from training.statistics import bootstrap_mean
 ROOT = Path(__file__).parent.parent
 METHODS = ("lora", "dora", "pissa", "full", "bitfit", "head")
 TITLES = {"spamassassin": "mail", "imdb": "reviews"}
+FLAGS = {
+    "spamassassin": "--max-length 256 --epochs 1 --eval-every 162",
+    "imdb": "--max-length 256 --epochs 1 --eval-every 84 --train-examples 2000 --val-examples 500 --test-examples 1000",
+}
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class Args:
     """of initialisation and order; the split is the same for all"""
     model: str = "gpt2-nano"
     """base model"""
-    flags: str = "--max-length 128 --train-examples 2000 --test-examples 1000 --epochs 2 --eval-every 100"
-    """of every run"""
+    flags: str | None = None
+    """of every run; None: those chosen for mail and reviews, the script's defaults for another dataset"""
     folder: Path = Path("runs/methods")
     """where the runs are kept"""
     picture: Path | None = None
@@ -47,11 +51,14 @@ def main(args: Args) -> None:
             for method in args.methods:
                 train(args, dataset, method, seed)
     for dataset in args.datasets:
-        print(
-            f"\n{dataset}: `--dataset {dataset} --model {args.model} {args.flags} --method lora --seed 0`, and so on\n"
-        )
+        flags = f"--dataset {dataset} --model {args.model} {flags_of(args, dataset)}"
+        print(f"\n{dataset}: `{flags} --method lora --seed 0`, and so on\n")
         compare([place(args, dataset, method, seed) for method in args.methods for seed in args.seeds])
     draw(args, args.picture or args.folder / "methods.png")
+
+
+def flags_of(args: Args, dataset: str) -> str:
+    return FLAGS.get(dataset, "") if args.flags is None else args.flags
 
 
 def place(args: Args, dataset: str, method: str, seed: int) -> Path:
@@ -64,8 +71,8 @@ def train(args: Args, dataset: str, method: str, seed: int) -> None:
     if (folder / RESULTS).exists():
         return
     going_on = "--resume" if (folder / STATE).exists() else "--overwrite"
-    words = ["scripts/finetune_cls.py", "--dataset", dataset, "--model", args.model, *shlex.split(args.flags)]
-    words += ["--method", method, "--seed", str(seed), "--output-dir", str(folder), going_on]
+    words = ["scripts/finetune_cls.py", "--dataset", dataset, "--model", args.model, "--method", method]
+    words += [*shlex.split(flags_of(args, dataset)), "--seed", str(seed), "--output-dir", str(folder), going_on]
     print(f"{time.strftime('%H:%M:%S')} python {shlex.join(words)}", file=sys.stderr, flush=True)
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:

@@ -1,8 +1,9 @@
 """TF-IDF and logistic regression on the same split as scripts/finetune_cls.py: what a language model has to beat.
 
-    python benchmarks/tfidf.py --dataset spamassassin
+    python benchmarks/tfidf.py --dataset spamassassin --max-length 256
 
-Words and pairs of words, strength of the regularisation chosen on validation. Writes predictions.jsonl as a run does.
+Words and pairs of words of the same tokens, strength of the regularisation chosen on validation. Writes
+predictions.jsonl as a run does.
 """
 
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ def main(args: Args) -> None:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
+    from gpt2_scratch.tokenizer import decode
+    from training.batches import encode_labelled
     from training.files import write_lines
     from training.statistics import bootstrap_mean
 
@@ -37,7 +40,7 @@ def main(args: Args) -> None:
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     vectors = {}
     for name, part in splits.named().items():
-        texts = [f"{e.text}\n{e.kept}" for e in part]
+        texts = [decode(encode_labelled(e, 0, args.data.max_length).tokens.tolist()) for e in part]
         vectors[name] = vectorizer.fit_transform(texts) if name == "train" else vectorizer.transform(texts)
     labels = {name: np.array([e.label for e in part]) for name, part in splits.named().items()}
     models = [LogisticRegression(C=c, max_iter=2000).fit(vectors["train"], labels["train"]) for c in STRENGTHS]

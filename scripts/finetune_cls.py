@@ -22,7 +22,7 @@ from training.task_args import HeadArgs, TextArgs
 
 OFFLINE = "accelerate launch scripts/finetune_cls.py --dataset spamassassin --model gpt2-nano"
 # Peak learning rate at width 192 and epochs of each method, chosen on validation mail: README, "Defaults".
-DEFAULTS = {"lora": (2e-3, 2.0), "full": (5e-4, 2.0), "bitfit": (5e-3, 2.0), "head": (1e-2, 2.0)}
+DEFAULTS = {"lora": (1e-3, 2.0), "full": (5e-4, 2.0), "bitfit": (5e-3, 2.0), "head": (1e-2, 2.0)}
 DEFAULTS |= dict.fromkeys(("dora", "pissa", "olora", "lora-fa"), DEFAULTS["lora"])
 
 

@@ -20,6 +20,7 @@ os.environ["ACCELERATE_USE_CPU"] = "true"
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch  # noqa: E402
+from forked import run_forked  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from gpt2_scratch.config import GPT2Config  # noqa: E402
@@ -74,8 +75,10 @@ def command(script: str, *flags: object, processes: int = 1) -> list[str]:
 def run_script(
     script: str, *flags: object, env: dict[str, str] | None = None, timeout: float = 300, processes: int = 1
 ):
-    """Runs the script; returns the finished process with its text."""
+    """Runs the script; returns the finished process with its text. With an `env`, libraries are imported in it."""
     words = command(script, *flags, processes=processes)
+    if processes == 1 and env is None:
+        return run_forked(words[1:], timeout)
     settings = os.environ | (env or {})
     return subprocess.run(words, capture_output=True, text=True, env=settings, timeout=timeout, cwd=ROOT, check=False)
 

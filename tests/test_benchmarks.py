@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +10,8 @@ import pytest
 import torch
 import tyro
 from accelerate.state import AcceleratorState
-from conftest import ROOT, real_data
+from conftest import real_data
+from forked import run_forked
 from test_model import TRANSPOSED
 from test_prefix import instructions
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -328,9 +326,7 @@ def test_sides_with_another_first_loss_are_told_apart(theirs, precision, same):
 
 
 def benchmark(script, *flags, **env):
-    settings = os.environ | {"PYTHONWARNINGS": "ignore"} | env
-    command = [sys.executable, f"benchmarks/{script}.py", *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, env=settings, timeout=300, cwd=ROOT, check=False)
+    return run_forked([f"benchmarks/{script}.py", *flags], **env)
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,14 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict
 
 import peft
 import pytest
 import torch
 import transformers
-from conftest import ROOT, results_of, run_script
+from conftest import results_of, run_script
+from forked import run_forked
 from safetensors.torch import load_file, save_file
 
 import lora
@@ -461,8 +460,7 @@ def test_the_adapter_of_a_run_writes_its_answers_in_peft(tiny_model, question_fi
 
 
 def test_the_table_of_exchange_finds_no_difference(tiny_model):
-    command = [sys.executable, "benchmarks/peft_exchange.py", "--model", tiny_model, "--steps", "3", "--texts", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = run_forked(["benchmarks/peft_exchange.py", "--model", tiny_model, "--steps", 3, "--texts", 2])
     assert done.returncode == 0, done.stderr
     rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if "to " in line and line.startswith("|")]
     assert len(rows) > 25 and {row[0].strip() for row in rows} == {"ours, to PEFT", "PEFT, to ours"}

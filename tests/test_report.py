@@ -8,8 +8,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import tyro
 from conftest import ROOT, results_of, run_script
+from forked import run_forked
 from test_commands import load_script
 
 import compare_runs
@@ -335,8 +334,7 @@ def test_a_damaged_collected_run_is_named_too(tmp_path):
 
 
 def run_report(*flags):
-    words = [sys.executable, str(REPRODUCE / "report.py"), *map(str, flags)]
-    return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    return run_forked([REPRODUCE / "report.py", *flags])
 
 
 def test_the_program_refuses_with_one_message_and_status_2(small, tmp_path):
