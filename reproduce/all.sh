@@ -1,6 +1,14 @@
 #!/usr/bin/env bash
-# Every table, figure and example of the report, and what goes beyond it. The variables are those of one table.
+# Every table, figure and example of the report, and what goes beyond it. The variables are those of one table. A table
+# that fails stops there; the others go on.
 #
 #     SCALE=nano bash reproduce/all.sh
 set -euo pipefail
-for table in "${BASH_SOURCE%/*}"/{table,figure,inline,appendix,beyond}*.sh; do bash "$table"; done
+failed=()
+for table in "${BASH_SOURCE%/*}"/{table,figure,inline,appendix,beyond}*.sh; do
+  bash "$table" || failed+=("$table")
+done
+if ((${#failed[@]})); then
+  echo "failed: ${failed[*]}" >&2
+  exit 1
+fi

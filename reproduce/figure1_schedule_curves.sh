@@ -18,6 +18,7 @@ version corrected
 
 common "${corrected_ift[@]}" "${full[@]}" --model gpt2-large
 cell "large, constant rate"      val-loss  =       =       --  finetune_ift  --schedule constant --warmup-ratio 0 --max-grad-norm None
+cell "large, schedule"           val-loss  -       -       --  finetune_ift  --max-grad-norm None
 cell "large, schedule, clipping" val-loss  =       =       --  finetune_ift
 
 finish

@@ -3,7 +3,8 @@
 #
 #     bash reproduce/inline_optimizer.sh
 #
-# As published, SGD ran at Adam's learning rate of 5e-5, which hardly moves it. Corrected, each has a rate of its own.
+# As published, SGD ran at Adam's learning rate of 5e-5, which hardly moves it. Corrected, each has a rate of its own;
+# that a rate falls with 1 / width is an argument about Adam, yet the nano scale maps SGD's in the same way.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 #    label             column  report  record  --  script        what the cell alone has

@@ -8,7 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 version corrected
 
-for rate in 1e-4 2e-4 4e-4 8e-4 1.6e-3; do
+for rate in 1e-4 2e-4 4e-4 8e-4 1.6e-3 3.2e-3; do
   common "${lora[@]}" --lora-rank 16 --model gpt2-medium "${corrected_spam[@]}"
   cell $rate "spam lora" - -         --  finetune_cls  --lr $rate
   common "${lora[@]}" --lora-rank 16 --model gpt2-medium "${corrected_sentiment[@]}"
@@ -30,9 +30,12 @@ for rate in 2.5e-5 5e-5 1e-4 2e-4 4e-4; do
   cell $rate "ift full" - -          --  finetune_ift  --lr $rate
 done
 
-for rate in 1e-3 4e-3 1.6e-2 6.4e-2; do
-  common "${lora[@]}" --lora-rank 16 --model gpt2-medium "${corrected_ift[@]}"
+# The norm of a step of SGD is at most its rate, that of Adam's about the rate times the root of the parameters.
+common "${lora[@]}" --lora-rank 16 --model gpt2-medium "${corrected_ift[@]}"
+for rate in 1.6e-2 6.4e-2 2.56e-1 1.024; do
   cell $rate "ift sgd" - -           --  finetune_ift  --lr $rate --optimizer sgd
+done
+for rate in 4e-3 1.6e-2 6.4e-2 2.56e-1; do
   cell $rate "ift sgd-momentum" - -  --  finetune_ift  --lr $rate --optimizer sgd-momentum --momentum 0.9
 done
 

@@ -5,7 +5,8 @@
 #
 # As published, rank was not the only thing that moved: alpha followed it except on reviews, and the update was scaled by
 # alpha itself, 16 times as much at rank 32 as at rank 2. Rank 8 on entailment had one epoch; of ranks 4 and 32 there is
-# no record, they have the two of the others.
+# no record, they have the two of the others. Notes of the instruction runs speak of a weight decay of 0.2 for all ranks
+# but 16; here all have the 0.1 of the code.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 #    label     column      report  record  --  script        what the cell alone has
