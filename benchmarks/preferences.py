@@ -59,12 +59,12 @@ class Args:
 def deal(examples: Sequence[Preference], folds: int) -> list[list[Preference]]:
     """The pairs in `folds` parts of about equal size; those of one prompt stay together. Raises ValueError for too few
     prompts."""
-    prompts = list(dict.fromkeys(e.prompt for e in examples))
+    prompts = list(dict.fromkeys(e.group for e in examples))
     if len(prompts) < folds:
         raise ValueError(f"--folds {folds}: the data has {len(prompts)} prompts")
     random.Random(0).shuffle(prompts)
     fold_of = {prompt: i % folds for i, prompt in enumerate(prompts)}
-    return [[e for e in examples if fold_of[e.prompt] == fold] for fold in range(folds)]
+    return [[e for e in examples if fold_of[e.group] == fold] for fold in range(folds)]
 
 
 def write_folds(args: Args) -> list[Path]:

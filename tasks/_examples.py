@@ -7,6 +7,11 @@ PREAMBLE = "Below is an instruction that describes a task. Write a response that
 RESPONSE_HEADER = "\n\n### Response:\n"
 
 
+def normalised(text: str) -> str:
+    """What is the same for texts that differ in case and white space alone."""
+    return " ".join(text.casefold().split())
+
+
 @dataclass(frozen=True)
 class Labelled:
     """A text with a class. Only `text` may be cut when it is too long; `kept` follows it whole."""
@@ -19,6 +24,11 @@ class Labelled:
     @property
     def identity(self) -> tuple[str, str]:
         return self.text, self.kept
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """What no split parts: one of two examples with the same may not be trained on to test the other."""
+        return self.identity
 
     @property
     def stratum(self) -> str | None:
@@ -42,6 +52,10 @@ class Instruction:
     @property
     def identity(self) -> tuple[str, str]:
         return self.instruction, self.input
+
+    @property
+    def group(self) -> tuple[str, str]:
+        return self.identity
 
     @property
     def label(self) -> str | None:
@@ -72,6 +86,11 @@ class Preference:
         """The prompt and both answers in alphabetical order: which is the better one is the label."""
         first, second = sorted((self.chosen, self.rejected), key=lambda answer: (answer.casefold(), answer))
         return self.prompt, first, second
+
+    @property
+    def group(self) -> str:
+        """Pairs of one prompt often share an answer too."""
+        return normalised(self.prompt)
 
     @property
     def label(self) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from tasks._examples import Instruction, Labelled, Preference
+from tasks._examples import Instruction, Labelled, Preference, normalised
 from tasks._task import Skipped
 
 E = TypeVar("E", Labelled, Instruction, Preference)
@@ -57,9 +57,10 @@ def split_examples(
 ) -> Splits[E]:
     """`given` by split name ("all" or what the source calls train, validation, test) -> Splits.
 
-    A test or validation part of the source stays one, duplicates aside; what is missing is drawn from the rest. An
-    example that occurs in several parts stays in the first of test, validation, train. `subset` is a dataset's rule
-    from the report.
+    A test or validation part of the source stays one, duplicates aside; what is missing is drawn from the rest, groups
+    whole. An example that occurs in several parts stays in the first of test, validation, train. `subset` is a
+    dataset's rule from the report. Raises ValueError when nothing is left to train on, or no group is small enough for
+    a part that is to be drawn.
     """
     parts = {name: given.get(name, []) for name in ("test", "validation")}
     parts["all"] = given.get("train", []) + given.get("all", [])
@@ -70,7 +71,12 @@ def split_examples(
     total = len(rest)
     for name, share in (("test", limits.test_share), ("validation", limits.validation_share)):
         if not parts[name] and share > 0:
-            parts[name], rest = _draw(rest, share * total, f"{seed}/{name}")
+            parts[name], rest = _draw(rest, share * total, f"{seed}/{name}", whole_groups=True)
+            if not parts[name] and round(share * total) > 0:
+                raise ValueError(
+                    f"--{name}-share {share}: would be {round(share * total):,} of {total:,} examples, but pairs of "
+                    f"one prompt stay together and no prompt has so few; give a larger share, or 0"
+                )
     parts["train"] = parts.get("train", []) + rest
     for name, most in (("train", limits.train), ("validation", limits.validation), ("test", limits.test)):
         if most is not None and most < len(parts[name]):
@@ -104,26 +110,43 @@ def _deduplicated(parts: dict[str, list[E]], skipped: Skipped) -> dict[str, list
 
 
 def _normalised(example: E) -> tuple[str, ...]:
-    return tuple(" ".join(part.casefold().split()) for part in example.identity)
+    return tuple(normalised(part) for part in example.identity)
 
 
-def _draw(examples: list[E], size: float, seed: str) -> tuple[list[E], list[E]]:
+def _draw(examples: list[E], size: float, seed: str, whole_groups: bool = False) -> tuple[list[E], list[E]]:
     """About `size` examples with the strata in their proportions, and the rest, both in the order given.
 
-    Largest remainders decide who gets the examples that proportions leave over, so the sizes add up exactly.
+    Largest remainders decide who gets the examples that proportions leave over, so the sizes add up exactly, or with
+    `whole_groups` as nearly as these allow.
     """
-    groups: dict[Any, list[int]] = defaultdict(list)
+    strata: dict[Any, dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
     for i, example in enumerate(examples):
-        groups[example.stratum].append(i)
-    wanted = round(size)
-    shares = {key: wanted * len(group) / len(examples) for key, group in groups.items()}
+        strata[example.stratum][example.group if whole_groups else i].append(i)
+    wanted, sizes = round(size), Counter(example.stratum for example in examples)
+    shares = {key: wanted * sizes[key] / len(examples) for key in strata}
     counts = {key: int(share) for key, share in shares.items()}
     for key in sorted(shares, key=lambda key: (counts[key] - shares[key], str(key)))[: wanted - sum(counts.values())]:
         counts[key] += 1
     drawn = {
-        i for key in sorted(groups, key=str) for i in random.Random(f"{seed}/{key}").sample(groups[key], counts[key])
+        i for key in sorted(strata, key=str) for i in _take(list(strata[key].values()), counts[key], f"{seed}/{key}")
     }
     return [e for i, e in enumerate(examples) if i in drawn], [e for i, e in enumerate(examples) if i not in drawn]
+
+
+def _take(groups: list[list[int]], count: int, seed: str) -> list[int]:
+    """The members of groups drawn at random, `count` together or as near to it as whole groups come.
+
+    Example: of groups of 4, and `count` 10, three are taken.
+    """
+    drawn = random.Random(seed).sample(range(len(groups)), min(count, len(groups)))
+    taken, larger = list[int](), list[list[int]]()
+    for i in dict.fromkeys([*drawn, *range(len(groups))]):  # groups not drawn fill what is left
+        if len(taken) + len(groups[i]) <= count:
+            taken += groups[i]
+        else:
+            larger.append(groups[i])
+    smallest = min(larger, key=len, default=[])
+    return taken + smallest if len(smallest) <= 2 * (count - len(taken)) else taken
 
 
 def balanced(

@@ -21,6 +21,13 @@ def test_every_pair_is_tested_once_and_no_prompt_is_on_both_sides():
     assert sum(map(len, prompts)) == 11 and {len(part) for part in parts} == {4, 6}
 
 
+def test_prompts_that_differ_in_case_and_white_space_are_one():
+    pairs = [replace(e, prompt=e.prompt.upper() + " ") if e.id % 2 else e for e in PAIRS]
+    assert [[e.id for e in part] for part in preferences.deal(pairs, 5)] == [
+        [e.id for e in part] for part in preferences.deal(PAIRS, 5)
+    ]
+
+
 def test_more_folds_than_prompts_are_refused():
     with pytest.raises(ValueError, match="--folds 12: the data has 11 prompts"):
         preferences.deal(PAIRS, 12)

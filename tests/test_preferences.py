@@ -1,5 +1,6 @@
 """Pairs of a chosen and a rejected answer: from rows to examples and splits, and what is wrong with a file."""
 
+import random
 import re
 from pathlib import Path
 
@@ -72,6 +73,57 @@ def test_duplicates_apart_from_case_and_white_space_are_dropped_and_counted():
 
 def test_one_prompt_may_have_several_pairs():
     assert len(split([*GOOD, GOOD[3] | {"rejected": "five"}]).train) == len(GOOD) + 1
+
+
+def several(sizes):
+    """So many pairs of each prompt, in a random order; the first letter of every other one is a capital."""
+    rows = [
+        {"prompt": f"{'aA'[pair % 2]}sk  {i}", "chosen": f"yes {i}", "rejected": f"no {pair}"}
+        for i, size in enumerate(sizes)
+        for pair in range(size)
+    ]
+    random.Random(0).shuffle(rows)
+    return examples_of(rows)
+
+
+def prompts_of(part):
+    return {e.prompt.lower() for e in part}
+
+
+def drawn(pairs, seed=0, **limits):
+    return split_examples({"all": pairs}, Limits(**limits), seed, Skipped())
+
+
+def test_pairs_of_one_prompt_are_never_on_two_sides_and_the_seed_decides_on_which():
+    pairs = several([4] * 50)
+    found, again, other = (drawn(pairs, seed).named() for seed in (0, 0, 1))
+    train, validation, test = (prompts_of(part) for part in found.values())
+    assert [len(part) for part in found.values()] == [160, 20, 20]
+    assert (len(train), len(validation), len(test)) == (40, 5, 5) and len(train | validation | test) == 50
+    assert found == again and prompts_of(other["test"]) != test
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("most", "off"), [(1, 0), (2, 1), (4, 2), (9, 4)])
+def test_shares_are_met_as_nearly_as_the_pairs_of_a_prompt_allow(most, off, seed):
+    """Where there are single pairs they fill a part up; else it is off by half of what a prompt has, at most."""
+    sizes = [most] * 40
+    for given, allowed in ((sizes, off), ([*sizes, *[1] * 40], 0)):
+        found = drawn(several(given), seed, validation_share=0.15, test_share=0.22)
+        for name, share in (("test", 0.22), ("validation", 0.15)):
+            assert abs(len(found.named()[name]) - round(share * sum(given))) <= allowed
+        assert not prompts_of(found.train) & prompts_of(found.test + found.validation)
+
+
+def test_a_limit_is_exact_whatever_the_prompts():
+    found = drawn(several([4] * 50), train=31, test=7)
+    assert (len(found.train), len(found.test), found.skipped.over_limit) == (31, 7, 160 - 31 + 20 - 7)
+
+
+def test_a_share_that_no_prompt_is_small_enough_for_is_refused():
+    with pytest.raises(ValueError, match="--test-share 0.1: would be 4 of 40 examples, .* no prompt has so few"):
+        drawn(several([10] * 4))
+    assert len(drawn(several([10] * 4), test_share=0.2, validation_share=0).test) == 10
 
 
 def test_a_pair_and_the_same_pair_the_other_way_round_contradict_each_other_and_both_are_dropped():

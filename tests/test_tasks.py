@@ -4,9 +4,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import real_data
 
 import tasks
-from tasks import Classification, Columns, Instruction, Instructions, Labelled, Limits, Skipped, Task, find
+from tasks import Classification, Columns, Instruction, Instructions, Labelled, Limits, Preferences, Skipped, Task, find
 from tasks._splits import balanced, split_examples
 from training.args import DataArgs
 from training.sources import locate_rows, split_rows
@@ -346,6 +347,24 @@ def test_parts_of_the_source_are_kept_and_only_what_is_missing_is_drawn():
     assert [e.id for e in splits.test] == list(range(1000, 1010))
     assert labels_of(splits.validation) == {"x": 5, "y": 5}
     assert sorted(e.id for e in splits.train + splits.validation) == list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "plain", "otherwise"),
+    [
+        ("spamassassin", Classification, "84cc028f26d3dca7", "cc1a71ee5a14bea0"),
+        ("instructions", Instructions, "ca6c53f56cf02d4e", "350e4efac00ec351"),
+        ("preferences", Preferences, "b87d038038aaa2a0", "6c3c4bb85969c84c"),
+        ("sick", Classification, "37c377faa73218ff", "cbec70b498aed504"),
+    ],
+)
+def test_the_splits_are_those_of_all_earlier_runs(name, kind, plain, otherwise):
+    """Golden: results of another day are of the same test examples."""
+    task = find(name, kind)
+    rows, _ = locate_rows(task, None if task.bundled else real_data("sick_nli.csv"))
+    other = DataArgs(dataset=name, split_seed=3, validation_share=0.2, test_share=0.15, train_examples=50)
+    for data, expected in ((DataArgs(dataset=name), plain), (other, otherwise)):
+        assert split_rows(task, rows, data).fingerprint().startswith(expected)
 
 
 def test_drawn_parts_are_stratified_when_classes_are_rare_and_sizes_odd():
