@@ -207,7 +207,7 @@ def b_factors(model: nn.Module) -> list[nn.Parameter]:
 
 
 def set_strength(model: nn.Module, strength: float) -> None:
-    """How much of every adapter in `model` counts: 0 is the base model exactly, 1 the adapter as it was trained."""
+    """How much of every adapter in `model` counts: 0 is the frozen layers exactly, 1 the adapter as it was trained."""
     for _, adapter in adapters(model):
         assert not adapter.merged, "unmerge first: what is merged keeps the strength it was merged with"
         adapter.strength = strength

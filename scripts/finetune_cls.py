@@ -145,7 +145,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     if extra is None:
         rows = classify(model, test, accelerator, n)
         extra = {"metrics": classification_metrics(rows, n) if rows and main_process else None}
-        extra["general"] = general_losses(model, general, accelerator, strength=0)
+        extra["general"] = general_losses(model, general, accelerator)
     open_run(accelerator, folder, resuming, record.step)
 
     # Loop.

@@ -145,7 +145,8 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     texts, prefix = attach_prefix(accelerator, model, args.compute, identity["base"], [texts_of(p) for p in parts])
     parts = [paired(part, of_part) for part, of_part in zip(parts, texts, strict=True)]
     if cached:  # before a checkpoint changes weights that the reference needs
-        parts = with_cached_reference(accelerator, model, args.compute, identity["base"], parts)
+        strength = 0 if args.method.starts_at_frozen else 1
+        parts = with_cached_reference(accelerator, model, args.compute, identity["base"], parts, strength)
     else:  # for training it is computed along the way
         parts[1:] = [with_reference(model, part, accelerator) for part in parts[1:]]
     pairs, validation, test = parts
@@ -161,7 +162,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
         record, extra = load_checkpoint(folder, training, flags)
     if extra is None:
         extra = {"metrics": evaluate_whole(test, references(test))}  # which is what training starts from
-        extra["general"] = general_losses(model, general, accelerator, strength=0)
+        extra["general"] = general_losses(model, general, accelerator)
     open_run(accelerator, folder, resuming, record.step)
 
     # Loop.

@@ -170,7 +170,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     )
     if extra is None:
         extra = {"metrics": evaluate_whole(test)[0], "answers": answers()}
-        extra["general"] = general_losses(model, general, accelerator, strength=0)
+        extra["general"] = general_losses(model, general, accelerator)
     open_run(accelerator, folder, resuming, record.step)
 
     # Loop.

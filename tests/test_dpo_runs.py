@@ -110,6 +110,20 @@ def test_a_cached_reference_gives_the_numbers_of_adapter_off_and_is_found_again(
     assert_same_numbers(again, cached, exactly=True)
 
 
+def test_with_loftq_the_reference_is_the_untrained_model_with_its_adapters(train, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    untrained = ["--max-steps", 1, "--lr", 1e-12, "--base-bits", 4, "--lora-init", "loftq"]
+    for rank in (4, 2):  # another start has numbers of its own
+        results, out = train(f"rank{rank}", *untrained, "--lora-rank", rank, "--forgetting-tokens", 300)
+        assert results["reference"]["cached"] is True and ", found" not in out
+        assert results["before"]["reward_margin"] == {"value": 0, "low": 0, "high": 0, "n": 4}
+        for name in ("reward_margin", "chosen_reward", "rejected_reward"):
+            assert results["test"][name]["value"] == pytest.approx(0, abs=1e-5), name
+        assert results["forgetting"]["difference"]["value"] == pytest.approx(0, abs=1e-6)
+    _, out = train("again", *untrained, "--lora-rank", 4, "--seed", 1)
+    assert ", found" in out and len(list((tmp_path / "cache").glob("reference-*"))) == 2
+
+
 @pytest.mark.parametrize(
     "how", [["--micro-batch-size", 3], ["--micro-batch-size", "auto"], ["--cache-prefix", "memory"]]
 )
@@ -206,6 +220,10 @@ def files(tmp_path_factory):
         (["good", "--dpo-loss", "ipo", "--label-smoothing", "0.1"], "--dpo-loss ipo has none"),
         (["good", "--dpo-loss", "hinge"], "hinge"),
         (["good", "--method", "full", "--reference", "adapter-off"], "--method full has no adapters to switch off"),
+        (
+            ["good", "--base-bits", "4", "--lora-init", "loftq", "--reference", "adapter-off"],
+            "--reference adapter-off: training starts with the adapters of --lora-init loftq",
+        ),
         (["good", "--method", "head"], "--untie-head"),
         (["good", "--start-from", "{files}/nowhere"], "--start-from .*nowhere: no such folder"),
         (["good", "--start-from", "{files}"], "--start-from .* holds neither a finished run nor an adapter"),

@@ -126,6 +126,17 @@ def test_the_intervals_are_those_of_redrawn_pieces(tiny_model):
     assert widths["difference"] < widths["after"], "pieces are paired"
 
 
+@pytest.mark.parametrize("method", VARIANTS)
+def test_with_adapters_that_are_not_trained_before_is_the_base_and_nothing_is_forgotten(method, tiny_model):
+    plain, general = built(LanguageModel, tiny_model)
+    model, _ = built(LanguageModel, tiny_model)
+    apply_method(model, MethodArgs(method), 0)
+    before = losses_of(model, general)
+    assert before == pytest.approx(losses_of(plain, general), rel=1e-6)
+    difference = forgetting(model, general, Accelerator(cpu=True), before, no_metric)["difference"]
+    assert (difference["value"], difference["low"], difference["high"]) == (0, 0, 0)
+
+
 def test_what_has_not_changed_has_forgotten_exactly_nothing(base):
     model, general = built(Classifier, base)
     apply_method(model, MethodArgs("head"), 0)
@@ -218,6 +229,23 @@ def test_a_run_reports_forgetting_and_the_curve(script, method, tiny_model, mail
     assert script == "finetune_cls" or len(set(metric.values())) == len(STRENGTHS)  # all 6 texts may stay right
     assert "forgetting.png" in results["files"]
     assert (tmp_path / "run" / "forgetting.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift"])
+def test_before_is_where_loftq_starts_and_strength_0_is_the_rounded_base(
+    script, tiny_model, mail_file, question_file, tmp_path
+):
+    pytest.importorskip("bitsandbytes")
+    flags = flags_of(script, tiny_model, mail_file, question_file, tmp_path / "run")
+    flags[flags.index("--lr") + 1] = 1e-12  # as good as not trained
+    flags += ["--base-bits", 4, "--lora-init", "loftq", "--lora-rank", 4, "--max-steps", 1]
+    done = run_script(script, *flags, "--forgetting-tokens", 500, "--forgetting-curve")
+    assert done.returncode == 0, done.stderr
+    found = results_of(tmp_path / "run")["forgetting"]
+    losses = {point["strength"]: point["general_loss"] for point in found["curve"]}
+    assert found["difference"]["value"] == pytest.approx(0, abs=1e-6)
+    assert losses[1] == pytest.approx(found["before"]["value"], rel=1e-6)
+    assert abs(losses[0] - found["before"]["value"]) > 1e-4
 
 
 def test_a_resumed_run_and_one_of_two_processes_report_what_an_unbroken_one_does(

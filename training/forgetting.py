@@ -1,8 +1,9 @@
 """Forgetting: what a model has lost of the language it knew, as its loss on a fixed general text before and after.
 
-`before` is the base model's own loss (adapters at strength 0), so that nothing trained is exactly nothing lost. Every
-interval is over pieces of the text, that of the difference over the same pieces. What LoRA and full fine-tuning forget:
-Biderman et al. 2024, "LoRA Learns Less and Forgets Less".
+`before` is the loss of the model that training starts from, so that nothing trained is exactly nothing lost: the base
+as it is held (--base-bits), with its adapters, which change nothing yet except with --lora-init loftq. Every interval
+is over pieces of the text, that of the difference over the same pieces. What LoRA and full fine-tuning forget: Biderman
+et al. 2024, "LoRA Learns Less and Forgets Less".
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -102,7 +103,7 @@ def forgetting(
 ) -> dict[str, Any] | None:
     """The entry of results.json; None when nothing is measured.
 
-    `before`: losses of the pieces at strength 0; `task_metric`: evaluates `model` as it is when called, for the curve.
+    `before`: losses of the pieces before training; `task_metric`: evaluates `model` as it is when called, for a curve.
     """
     if not general.pieces:
         return None

@@ -13,7 +13,7 @@ GENERAL = "general.txt"
 
 @dataclass(frozen=True)
 class ForgettingArgs:
-    """Forgetting: the loss on general text before and after"""
+    """Forgetting: the loss on general text of the model that training starts from, and after"""
 
     forgetting_data: str = "bundled"
     """a text file; bundled: public speeches; none: do not measure"""
@@ -22,7 +22,8 @@ class ForgettingArgs:
     for logits; None: all (80,068 of the bundled text)"""
     forgetting_curve: bool = False
     """also the task metric (accuracy or response loss, of the validation examples, else the test examples) and the
-    general loss with the adapters at 0, 0.25, ... 1.5 of their strength, and a picture: seven more evaluations"""
+    general loss with the adapters at 0, 0.25, ... 1.5 of their strength, and a picture: seven more evaluations; 0 is
+    the frozen weights alone, from which --lora-init loftq does not start"""
 
     def source(self) -> str | None:
         """The text's name in results.json; None when nothing is measured."""

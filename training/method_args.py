@@ -54,6 +54,11 @@ class MethodArgs:
         """Whether the method is a variant of lora/."""
         return self.method not in WITHOUT_ADAPTERS
 
+    @property
+    def starts_at_frozen(self) -> bool:
+        """Whether adapters that are not trained yet change nothing; those of loftq make up for what was rounded off."""
+        return self.lora_init != "loftq"
+
     def places(self, blocks: int) -> list[str]:
         """What the patterns are matched with: every adapted matrix of a model of `blocks` blocks, as h.5.mlp-in."""
         first = 0 if self.last_blocks is None else max(blocks - self.last_blocks, 0)

@@ -56,7 +56,7 @@ def plot_forgetting(path: Path, forgetting: dict[str, Any] | None, title: str, m
     _line(scores, curve, "metric", metric, BLUE, x="strength", marker="o")
     _line(losses, curve, "general_loss", "general loss", ORANGE, x="strength", marker="s", linestyle="--")
     scores.axvline(1.0, color=GREY, linewidth=1, linestyle=":", label="as trained")
-    scores.set_xlabel("strength of the adapters (0: the base model, 1: as trained)")
+    scores.set_xlabel("strength of the adapters (0: the frozen weights alone, 1: as trained)")
     scores.set_ylabel(metric, color=BLUE)
     losses.set_ylabel("loss on general text (nats a token)", color=ORANGE)
     scores.set_title(title, fontsize=10)

@@ -62,7 +62,8 @@ class PreferenceArgs:
     """probability that a preference is the wrong way round, 0 to below 0.5; sigmoid only"""
     reference: Literal["adapter-off", "cached"] | None = None
     """adapter-off: a pass without adapters before each update; cached: log-probabilities computed once and kept in
-    --cache-dir, a file for each set of texts and base; None: adapter-off with adapters, else cached"""
+    --cache-dir, a file for each set of texts and base; None: adapter-off with adapters that start at nothing, else
+    cached (--lora-init loftq: with the adapters as they start)"""
 
     def problems(self) -> list[str]:
         found = []
@@ -87,6 +88,11 @@ class PreferenceArgs:
                 f"--reference adapter-off: --method {method.method} has no adapters to switch off; use "
                 "--reference cached, or leave it out"
             )
+        if self.reference == "adapter-off" and not method.starts_at_frozen:
+            found.append(
+                f"--reference adapter-off: training starts with the adapters of --lora-init {method.lora_init}, not "
+                "without; use --reference cached, or leave it out"
+            )
         if self.start_from is not None and model.base_bits is not None:
             found.append(
                 f"--start-from {self.start_from}: is merged into the weights, which --base-bits {model.base_bits} does "
@@ -96,4 +102,6 @@ class PreferenceArgs:
 
     def caches(self, method: MethodArgs) -> bool:
         """Whether the reference's log-probabilities are computed once, instead of before each update."""
-        return not method.adapts if self.reference is None else self.reference == "cached"
+        if self.reference is None:
+            return not (method.adapts and method.starts_at_frozen)
+        return self.reference == "cached"

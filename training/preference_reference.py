@@ -1,6 +1,7 @@
 """Log-probabilities of answers: under the model as it is, and under the reference that it must not leave too far.
 
-The reference is the model without its adapters, or numbers that were computed before anything was trained.
+The reference is the model that training starts from: the one without its adapters where these start at nothing, or
+numbers that were computed before anything was trained.
 """
 
 import fcntl
@@ -23,6 +24,7 @@ from training.files import load_tensors, replace_file, save_tensors
 from training.forgetting import adapters_at
 from training.inference import score_targets
 from training.launch import from_main
+from training.methods import own_state
 from training.preference import Pair, PairBatch, per_answer, texts_of
 from training.work import outputs_of
 
@@ -31,12 +33,13 @@ NAME = "log_probabilities"
 
 
 @contextmanager
-def reference(model: LanguageModel) -> Iterator[None]:
-    """Inside, `model` is what it was before training: no adapters, no dropout, no gradients."""
+def reference(model: LanguageModel, strength: float = 0.0) -> Iterator[None]:
+    """Inside, `model` is what it was before training: no adapters, no dropout, no gradients. `strength` 1: with its
+    adapters, which must not have been trained."""
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), adapters_at(model, 0):
+        with torch.no_grad(), adapters_at(model, strength):
             yield
     finally:
         model.train(was_training)
@@ -73,31 +76,44 @@ def _digest(text: Encoded) -> bytes:
     return hashlib.sha256(text.tokens.tobytes() + text.labels.tobytes()).digest()
 
 
+def _adapters_digest(model: LanguageModel) -> str:
+    found = hashlib.sha256()
+    for tensor in own_state(model).values():
+        found.update(tensor.cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
 def reference_file(compute: ComputeArgs, texts: dict[bytes, Encoded], base: str, precision: str) -> Path:
-    """Named by all that the numbers depend on: how texts were split and which method trains do not count."""
+    """Named by all that the numbers depend on: how texts were split and how the model is trained do not count."""
     facts = VERSION, base, precision
     name = hashlib.sha256(repr(facts).encode() + b"".join(texts)).hexdigest()[:32]
     return compute.cache_dir / f"reference-{name}.safetensors"
 
 
 def with_cached_reference(
-    accelerator: Accelerator, model: LanguageModel, compute: ComputeArgs, base: str, parts: Sequence[Sequence[Pair]]
+    accelerator: Accelerator,
+    model: LanguageModel,
+    compute: ComputeArgs,
+    base: str,
+    parts: Sequence[Sequence[Pair]],
+    strength: float = 0.0,
 ) -> list[list[Pair]]:
     """The same pairs with the reference's numbers, from the file where there is one, else computed and written.
 
-    `model`: before anything is trained or loaded into it; `base`: hash of its frozen weights. Raises OSError when the
-    file cannot be written.
+    `model`: before anything is trained or loaded into it; `base`: hash of its frozen weights; `strength`: 1 where its
+    adapters are part of the reference, on which the file then depends too. Raises OSError when the file cannot be
+    written.
     """
     distinct = {_digest(text): text for part in parts for text in texts_of(part)}
     texts = {digest: distinct[digest] for digest in sorted(distinct)}
     bits = {m.bits for m in model.modules() if isinstance(m, QuantisedLinear)}
     precision = f"{accelerator.mixed_precision}{'+tf32' if compute.tf32 else ''}, base bits {bits or 32}"
-    path = reference_file(compute, texts, base, precision)
+    path = reference_file(compute, texts, base + _adapters_digest(model) * (strength > 0), precision)
     found = from_main(accelerator, lambda: _read(path, len(texts)))
     if accelerator.is_main_process:
         print(f"reference  {len(texts):,} texts, {path}{'' if found is None else ', found'}", flush=True)
     if found is None:
-        with reference(model):
+        with reference(model, strength):
             found = score_texts(model, list(texts.values()), accelerator).tolist()
         if accelerator.is_main_process:
             _write(path, found)
