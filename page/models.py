@@ -1,6 +1,5 @@
 """What the playground does, without its page: answers of several models side by side, and what a classifier sees."""
 
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -133,7 +132,7 @@ def open_readers(runs: Sequence[tuple[Path, Results]], base: str | None, device:
 
 def prompt_of(answerer: Answerer, question: Instruction, new_tokens: int) -> list[int]:
     """Raises ValueError, in a sentence for the page, when the prompt leaves no room for `new_tokens`."""
-    prompt = encode_prompt(question, sys.maxsize, answerer.response_header)
+    prompt = encode_prompt(question, response_header=answerer.response_header)
     context = answerer.model.config.context
     if len(prompt) + new_tokens > context:
         raise ValueError(

@@ -4,7 +4,7 @@
     python scripts/generate.py --run runs/tutor --prompt "What is the plural of 'mouse'?" --compare
     python scripts/generate.py --model gpt2 --adapter trained-by-peft --prompt "Name a bird." --compare
 
-An answer that the model did not end by itself is followed by [...].
+An answer that the model did not end by itself is followed by [...]. A prompt is read whole or refused.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import Any
 
 from tasks import Instruction
 from training.args import ModelArgs
-from training.cli import run
+from training.cli import refuse, run
 from training.run_folder import read_run
 from training.sources import base_model
 from training.task_args import GenerationArgs
@@ -78,13 +78,29 @@ def main(args: Args) -> None:
     answer_all(args, results, folder, config)
 
 
+def encoded(questions: list[Instruction], raw: bool, header: bool, context: int) -> list[list[int]]:
+    """Raises ValueError when a prompt leaves no room for an answer."""
+    from gpt2_scratch.tokenizer import encode
+    from training.batches import encode_prompt
+
+    prompts = [encode(q.instruction) if raw else encode_prompt(q, response_header=header) for q in questions]
+    form = "" if raw else " in its form"
+    refuse(
+        [
+            f"--prompt {question.instruction[:40]!r}: has {len(tokens):,} tokens{form}; the model's context is "
+            f"{context:,}, answer included; shorten it" + " or --input" * bool(question.input)
+            for question, tokens in zip(questions, prompts, strict=True)
+            if len(tokens) >= context
+        ]
+    )
+    return prompts
+
+
 def answer_all(args: Args, results: dict[str, Any] | None, folder: Path, config: Any) -> None:
     # Imported here because they take seconds: whatever can be refused without them has been.
     from accelerate import Accelerator
 
     from gpt2_scratch.generate import Sampling
-    from gpt2_scratch.tokenizer import encode
-    from training.batches import encode_prompt
     from training.inference import answer
     from training.methods import build_language_model
     from training.saved import adapted, read_facts, rebuild
@@ -95,8 +111,7 @@ def answer_all(args: Args, results: dict[str, Any] | None, folder: Path, config:
         raise ValueError(f"--adapter {what.adapter}: is a classifier's; it writes nothing")
     header = (results or facts).get("args", {}).get("response_header", True)
     questions = [Instruction(i, text, what.input) for i, text in enumerate(what.prompt)]
-    longest = config.context - 1
-    prompts = [encode(q.instruction)[:longest] if what.raw else encode_prompt(q, longest, header) for q in questions]
+    prompts = encoded(questions, what.raw, header, config.context)
     sampling = Sampling(generation.temperature, generation.top_k, generation.top_p, what.seed)
     models: dict[str, Any] = {}
     if (what.run is None and what.adapter is None) or what.compare:

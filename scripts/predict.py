@@ -3,7 +3,8 @@
     python scripts/predict.py --run runs/demo --data mails.csv
     python scripts/predict.py --run runs/demo --data mails.csv --text-column title text --output labelled.jsonl
 
-One JSON line a row of the file, in order, none dropped.
+One JSON line a row of the file, in order, none dropped. A prompt too long for the model loses the end of its input; its
+line has "cut": true. A text to classify stands in its line as far as it was read (--max-length of the run).
 """
 
 from dataclasses import dataclass, replace
@@ -82,7 +83,8 @@ def predict(args: Args, results: dict[str, Any], examples: list[Any], output: Pa
     lines, metrics = act(args, results, examples, model, accelerator)
     if accelerator.is_main_process:
         write_lines(output, lines)
-        print(f"{len(lines):,} rows in {output}")
+        cut = sum("cut" in line for line in lines)
+        print(f"{len(lines):,} rows in {output}" + f", {cut:,} with a prompt that was cut" * bool(cut))
     if metrics and accelerator.is_main_process:
         write_json(output.with_suffix(".metrics.json"), metrics)
         for name, m in metrics.items():
@@ -122,17 +124,18 @@ def respond(
     from training.inference import answer, score_targets
     from training.metrics import perplexities
 
-    flags = results["args"]
-    prompts = [encode_prompt(e, model.config.context - 1, flags["response_header"]) for e in examples]
+    flags, longest = results["args"], model.config.context - 1
+    whole, prompts = ([encode_prompt(e, n, flags["response_header"]) for e in examples] for n in (None, longest))
     answers = answer(model, prompts, accelerator, args.new_tokens, Sampling(seed=flags["seed"]))
     lines = [
         {"row": e.id, "prompt": decode(prompt), "response": a.text, "stopped": a.stopped}
-        for e, prompt, a in zip(examples, prompts, answers, strict=True)
+        | ({"cut": True} if len(prompt) < len(given) else {})
+        for e, given, prompt, a in zip(examples, whole, prompts, answers, strict=True)
     ]
     encoded = [x for e in examples if e.response and (x := encode_instruction(e, flags["max_length"])).room]
-    whole = [with_all_tokens_labelled(x) for x in encoded]
-    rows, whole_rows = (score_targets(model, part, accelerator) for part in (encoded, whole))
-    return lines, perplexities(rows, rows, whole_rows) if encoded and accelerator.is_main_process else {}
+    texts = [with_all_tokens_labelled(x) for x in encoded]
+    rows, text_rows = (score_targets(model, part, accelerator) for part in (encoded, texts))
+    return lines, perplexities(rows, rows, text_rows) if encoded and accelerator.is_main_process else {}
 
 
 if __name__ == "__main__":

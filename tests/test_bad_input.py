@@ -255,4 +255,19 @@ def test_predict_refuses_a_run_whose_base_has_changed(finished_run, files):
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
 def test_generate_refuses_wrong_input(flags, message, finished_run):
-    assert message in refused("generate", *(flag.format(run=finished_run) for flag in flags))
+    text = refused("generate", *(flag.format(run=finished_run) for flag in flags))
+    assert message in text
+
+
+@pytest.mark.parametrize("form", ["raw", "instruction"])
+def test_a_prompt_longer_than_the_context_is_refused_whole_and_one_that_fits_is_not(form):
+    if form == "raw":
+        flags = ["--raw", "--prompt", "x", "end " * 1023]
+        message = "--prompt 'end end end end end end end end end end ': has 1,024 tokens; the model's context is 1,024"
+    else:
+        flags = ["--prompt", "Sum up.", "--input", "many words " * 600]
+        message = "--prompt 'Sum up.': has 1,240 tokens in its form; the model's context is 1,024"
+    text = refused("generate", "--model", "gpt2-nano", *flags)
+    assert f"{message}, answer included; shorten it" in text and ("or --input" in text) == (form == "instruction")
+    done = run_script("generate", "--model", "gpt2-nano", "--raw", "--prompt", "end " * 1022)
+    assert done.returncode == 0, done.stderr

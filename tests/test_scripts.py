@@ -300,7 +300,9 @@ def test_predict_answers_instructions_row_by_row(tutor, tmp_path):
     done = run_script("predict", "--run", folder, "--data", data, "--new-tokens", 4, *out)
     assert done.returncode == 0, done.stderr
     lines = lines_of(tmp_path / "out.jsonl")
-    assert [set(line) for line in lines] == [{"row", "prompt", "response", "stopped"}] * 7
+    names = {"row", "prompt", "response", "stopped"}
+    assert [set(line) for line in lines] == [names] * 6 + [names | {"cut"}] and lines[6]["cut"] is True
+    assert "7 rows in" in done.stdout and ", 1 with a prompt that was cut" in done.stdout
     assert all(line["prompt"].endswith("\n\n### Response:\n") for line in lines)
     assert json.loads((tmp_path / "out.metrics.json").read_text())["response_perplexity"]["n"] == 5
 

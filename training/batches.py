@@ -95,10 +95,11 @@ def encode_instruction(
     return Encoded(example.id, np.array(whole[:-1][:max_length], np.int32), targets, cut, len(header) - 1)
 
 
-def encode_prompt(example: Instruction, longest: int, response_header: bool = True) -> list[int]:
-    """The prompt in at most `longest` tokens; one that is too long loses the end of its input, not the header."""
+def encode_prompt(example: Instruction, longest: int | None = None, response_header: bool = True) -> list[int]:
+    """The prompt in at most `longest` tokens (None: whole); one that is too long loses the end of its input, not the
+    header."""
     header = encode(RESPONSE_HEADER) if response_header else []
-    return encode(example.prompt(response_header=False))[: longest - len(header)] + header
+    return encode(example.prompt(response_header=False))[: longest and longest - len(header)] + header
 
 
 def with_all_tokens_labelled(example: Encoded) -> Encoded:
