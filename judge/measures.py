@@ -11,17 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from judge.generations import Generation
-from training.statistics import bootstrap_mean, bootstrap_ratio
+from training.statistics import bootstrap_mean, bootstrap_ratio, perplexity
 
 HEADERS = ("### Instruction:", "### Input:", "### Response:")
 GRAM = 4  # words
 PERPLEXITY = "reference_perplexity"
 Metric = dict[str, float | int]
-
-
-def _exp(loss: float) -> float:
-    """e^loss; of a loss beyond 700 nats, which no float could hold, e^700."""
-    return math.exp(min(loss, 700.0))
 
 
 def exact_match(answer: str, reference: str) -> float:
@@ -76,25 +71,25 @@ def measure(generations: Sequence[Generation]) -> dict[str, np.ndarray]:
         row |= {"empty": float(not answer.strip()), "repeats_prompt": repeats_prompt(answer, question.instruction)}
         row |= {"contains_header": contains_header(answer), "repetition": repetition(answer)}
         row["ended"] = math.nan if stopped is None else float(stopped)
-        row[PERPLEXITY] = math.nan if loss is None or not tokens else _exp(loss / tokens)
+        row[PERPLEXITY] = math.nan if loss is None or not tokens else perplexity(loss / tokens)
         for name, value in row.items():
             columns.setdefault(name, []).append(value)
     arrays = {name: np.array(values) for name, values in columns.items()}
     return {name: values for name, values in arrays.items() if np.isfinite(values).any()}
 
 
-def perplexity(generations: Sequence[Generation]) -> Metric:
+def reference_perplexity(generations: Sequence[Generation]) -> Metric:
     """Over all tokens of all references that were scored, {value, low, high, n}."""
     known = [(g.reference_loss, g.reference_tokens) for g in generations if g.reference_loss is not None]
     losses, tokens = np.array([pair for pair in known if pair[1]], dtype=np.float64).T
     value, low, high, n = bootstrap_ratio(losses, tokens)
-    return {"value": _exp(value), "low": _exp(low), "high": _exp(high), "n": n}
+    return {"value": perplexity(value), "low": perplexity(low), "high": perplexity(high), "n": n}
 
 
 def summarise(generations: Sequence[Generation], measures: Mapping[str, np.ndarray]) -> dict[str, Metric]:
     """{value, low, high, n} of each: a mean over answers, or the perplexity."""
     return {
-        name: perplexity(generations)
+        name: reference_perplexity(generations)
         if name == PERPLEXITY
         else dict(bootstrap_mean(values[np.isfinite(values)])._asdict())
         for name, values in measures.items()

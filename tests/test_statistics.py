@@ -19,6 +19,7 @@ from training.statistics import (
     holm,
     mcnemar,
     paired_bootstrap,
+    perplexity,
 )
 
 
@@ -256,9 +257,11 @@ def test_perplexity_is_the_exponential_of_the_loss_per_token():
     assert found["response_perplexity"]["high"] == pytest.approx(math.exp(found["loss"]["high"]))
 
 
-def test_the_perplexity_of_a_model_that_diverged_is_infinite():
+def test_the_perplexity_of_a_model_that_diverged_is_a_number_that_results_json_can_hold():
     diverged = [Row(0, -1, 2000.0, 2), Row(1, -1, 900.0, 1)]
-    assert perplexities(diverged, diverged, diverged)["response_perplexity"]["value"] == math.inf
+    assert perplexities(diverged, diverged, diverged)["response_perplexity"]["value"] == perplexity(900)
+    assert perplexity(900) == perplexity(700) == pytest.approx(math.e**700)
+    assert perplexity(2.5) == pytest.approx(math.exp(2.5)) and math.isnan(perplexity(math.nan))
 
 
 # Paired tests.

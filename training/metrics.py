@@ -4,14 +4,13 @@ The point values come from `evaluate.Metric` modules that are defined here; `eva
 evaluate costs seconds, so it happens when the first metric is computed.
 """
 
-import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from training.statistics import Interval, bootstrap_cells, bootstrap_mean, bootstrap_ratio
+from training.statistics import Interval, bootstrap_cells, bootstrap_mean, bootstrap_ratio, perplexity
 
 
 class Row(NamedTuple):
@@ -64,15 +63,14 @@ def perplexities(rows: Sequence[Row], response_rows: Sequence[Row], whole_text_r
     def by_token(chosen: Sequence[Row]) -> Interval:
         return bootstrap_ratio(np.array([r.loss for r in chosen]), np.array([r.targets for r in chosen]))
 
-    def perplexity(interval: Interval) -> dict[str, float]:
+    def entry(interval: Interval) -> dict[str, float]:
         value, low, high, n = interval
-        value, low, high = (math.exp(x) if x < 700 else math.inf for x in (value, low, high))
-        return _entry(Interval(value, low, high, n))
+        return _entry(Interval(perplexity(value), perplexity(low), perplexity(high), n))
 
     return {
         "loss": _entry(by_token(rows)),
-        "response_perplexity": perplexity(by_token(response_rows)),
-        "text_perplexity": perplexity(by_token(whole_text_rows)),
+        "response_perplexity": entry(by_token(response_rows)),
+        "text_perplexity": entry(by_token(whole_text_rows)),
     }
 
 

@@ -51,6 +51,11 @@ def bootstrap_ratio(numerators: np.ndarray, denominators: np.ndarray, seed: int 
     return bootstrap(np.stack([numerators, denominators], 1), lambda sums: sums[..., 0] / sums[..., 1], seed)
 
 
+def perplexity(loss: float) -> float:
+    """e^loss, from nats a token; beyond 700 it is e^700, near the largest float, for results.json holds no infinity."""
+    return float(np.exp(min(loss, 700.0)))
+
+
 def bootstrap_cells(
     confusion: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0, draws: int = DRAWS
 ) -> Interval:
