@@ -1,6 +1,10 @@
 """Rank and alpha by pattern, and which combinations of the adapters' flags are refused."""
 
+import ast
+import inspect
+import re
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -32,6 +36,26 @@ def problems(method, **model):
     return method.problems() or fit_problems(
         method, replace(ModelArgs("small"), **model), SMALL, DataArgs(max_length=9)
     )
+
+
+def help_of(field):
+    """The text under a flag of MethodArgs, on one line."""
+    (described,) = ast.parse(inspect.getsource(MethodArgs)).body
+    for flag, text in zip(described.body, described.body[1:], strict=False):
+        if isinstance(flag, ast.AnnAssign) and flag.target.id == field:
+            return " ".join(text.value.value.split())
+    raise AssertionError(field)
+
+
+COST = re.compile("time|trained numbers|gradient|products|backward pass|no cost|at the start .* SVD")
+
+
+def test_help_says_of_every_method_what_it_costs_beside_lora():
+    clauses = dict(clause.strip().split(": ", 1) for clause in help_of("method").split(";"))
+    assert set(clauses) == set(get_args(get_type_hints(MethodArgs)["method"]))
+    costs = {name: text for name, text in clauses.items() if name != "lora"}
+    costs |= {"loftq": help_of("lora_init").partition("loftq:")[2], "lora+": help_of("lora_plus_ratio")}
+    assert not {name for name, text in costs.items() if not COST.search(text)}
 
 
 def test_places_are_the_adapted_matrices_of_the_blocks_that_train():

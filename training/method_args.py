@@ -25,7 +25,9 @@ class MethodArgs:
     pissa: starts at the largest singular values, 7% more time, and before it a minute for gpt2-medium;
     olora: starts at a QR decomposition, 7% more time;
     lora-fa: A fixed, half the trained numbers, 8% less time, no less memory with this GPT-2;
-    full: all weights; bitfit: biases; head: the head alone (numbers: against lora, gpt2-nano, rank 16, a CPU)"""
+    full: all weights, each with a gradient and AdamW's two moments, no adapters' products;
+    bitfit: biases, no adapters' products, the same backward pass through the blocks;
+    head: the head alone, no backward pass through the blocks (numbers: against lora, gpt2-nano, rank 16, a CPU)"""
     lora_rank: int = 16
     """rank of every adapter; 1 to the smaller side of an adapted matrix"""
     lora_alpha: float = 16.0
@@ -39,11 +41,12 @@ class MethodArgs:
     """standard: alpha/r; rslora: alpha/sqrt(r); paper: alpha"""
     lora_init: Literal["standard", "paper", "loftq"] = "standard"
     """A uniform within 1/sqrt(inputs), or as the report's authors had it within 1/sqrt(r); loftq: A and B make up for
-    what --base-bits rounded off, as far as their rank goes"""
+    what --base-bits rounded off, as far as their rank goes: at the start each matrix is read and dequantised once more
+    and its error decomposed (SVD), after that no cost"""
     lora_dropout: float = 0.0
     """probability, on what A multiplies; a third more time, 20% more kept for the backward pass"""
     lora_plus_ratio: float | None = None
-    """learning rate of the adapters' B over that of all else, at least 1 (LoRA+ suggests 16); None: the same"""
+    """learning rate of the adapters' B over that of all else, at least 1 (LoRA+: 16), at no cost; None: the same"""
     lora_targets: tuple[Target, ...] = BLOCK_TARGETS
     """matrices that get an adapter"""
     last_blocks: int | None = None
