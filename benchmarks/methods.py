@@ -92,7 +92,7 @@ def draw(args: Args, path: Path) -> None:
             runs = [place(args, dataset, method, seed) for seed in args.seeds]
             accuracy, lost = bootstrap_mean(accuracies(runs).mean(0)), forgetting(runs)
             assert lost is not None, "every run measures forgetting"
-            x, y = (((value - low,), (high - value,)) for value, low, high in (lost, accuracy[:3]))
+            x, y = (((value - low,), (high - value,)) for value, low, high in (lost[:3], accuracy[:3]))
             marker = "osD^vP"[i % 6]
             axes.errorbar(lost[0], accuracy.value, xerr=x, yerr=y, fmt=marker, capsize=2, label=method)
         axes.set_title(TITLES.get(dataset, dataset), fontsize=10)

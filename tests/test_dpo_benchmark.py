@@ -56,7 +56,7 @@ def test_the_table_has_the_means_over_all_pairs_and_seeds(args, capsys):
             run.mkdir(parents=True)
             known = {"rejected_reward": 0.5, "chosen_reference": -10.0, "rejected_reference": -5.0}
             write_rows(run / "predictions.jsonl", [{"chosen_reward": v + 0.5} | known for v in values])
-            lost = {"difference": {"value": 0.25, "low": 0.0, "high": 0.5}}
+            lost = {"pieces": {"tokens": [100, 100], "before": [300, 300], "after": [300, 350]}}
             write_rows(run / "results.json", [{"args": {"beta": 0.1}, "forgetting": lost}])
     preferences.table(args, folds)
     cells = capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")

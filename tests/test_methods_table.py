@@ -20,7 +20,8 @@ def finished_run(folder, method, right, seconds=60.0, forgotten=0.1):
         "peak_memory_mib": 700.4,
     }
     if forgotten is not None:
-        results["forgetting"] = {"difference": {"value": forgotten, "low": forgotten - 0.02, "high": forgotten + 0.02}}
+        after = [300 + 100 * forgotten - 2, 300 + 100 * forgotten + 2]
+        results["forgetting"] = {"pieces": {"tokens": [100, 100], "before": [300, 300], "after": after}}
     (folder / "results.json").write_text(json.dumps(results))
     return folder
 
@@ -52,6 +53,20 @@ def test_runs_on_other_examples_are_not_compared(tmp_path):
     (other / "predictions.jsonl").write_text("\n".join(lines))
     with pytest.raises(ValueError, match="same examples"):
         compare_runs.compare([one, other])
+
+
+def test_forgetting_is_of_the_mean_over_runs_and_its_interval_over_pieces(tmp_path):
+    """Pieces that move against each other from run to run leave a narrower interval than either run has."""
+    for name, after in (("a", [310.0, 300.0]), ("b", [300.0, 310.0])):
+        pieces = {"tokens": [100, 100], "before": [300.0, 300.0], "after": after}
+        finished_run(tmp_path / name, "lora", 90)
+        (tmp_path / name / "results.json").write_text(json.dumps({"forgetting": {"pieces": pieces}}))
+    one, both = (compare_runs.forgetting([tmp_path / name for name in names]) for names in ("a", "ab"))
+    assert one == pytest.approx((0.05, 0.0, 0.1, 2)) and both == pytest.approx((0.05, 0.05, 0.05, 2))
+    pieces["tokens"] = [100, 90]
+    (tmp_path / "b" / "results.json").write_text(json.dumps({"forgetting": {"pieces": pieces}}))
+    with pytest.raises(ValueError, match="different texts"):
+        compare_runs.forgetting([tmp_path / "a", tmp_path / "b"])
 
 
 def test_finished_runs_are_not_repeated_and_make_tables_and_a_picture(tmp_path, capsys, monkeypatch):
