@@ -200,8 +200,6 @@ def pretrained(tmp_path_factory, corpus, weights):
         ("generate", "--run", ["--prompt", "x"]),
         ("merge_lora", "--run", ["--output", "{tmp}/merged"]),
         ("predict", "--run", ["--data", "{tmp}/mails.csv"]),
-        ("playground", "--instructions", []),
-        ("playground", "--classifiers", []),
     ],
 )
 def test_a_pretrained_model_where_a_fine_tuned_one_is_asked_for_is_called_what_it_is(
