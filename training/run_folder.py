@@ -10,6 +10,8 @@ from training.args import FolderArgs
 
 RESULTS = "results.json"
 STATE = Path("checkpoint") / "state.pt"
+# Flags that may differ between two runs that are the same, or the run that stopped and the one that goes on.
+FREE_FLAGS = ("output_dir", "overwrite", "resume", "save_every", "cache_dir")
 OURS = (
     RESULTS,
     "predictions.jsonl",
