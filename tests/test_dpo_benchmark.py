@@ -82,3 +82,6 @@ def test_the_real_script_runs_for_each_fold_and_finished_runs_are_not_repeated(a
     preferences.main(args)
     again = capsys.readouterr()
     assert "finetune_dpo.py" not in again.err and again.out == said.out
+    with pytest.raises(ValueError, match="another run .--max-steps 2, now 3; --lr 0.01, now .*delete"):
+        preferences.main(replace(args, flags="--max-steps 3 --forgetting-tokens 300"))
+    assert "finetune_dpo.py" not in capsys.readouterr().err
