@@ -3,7 +3,7 @@
     python benchmarks/compare_runs.py runs/mail/lora-* runs/mail/full-*
 
 Runs of one method make up a row. Each row is compared with the first by the paired bootstrap, Holm adjusted. Forgetting
-is the loss on general text after training minus before, with its interval over pieces of text, averaged over seeds.
+is the loss on general text after training minus before, averaged over seeds, its interval over pieces of the text.
 """
 
 import json
@@ -17,7 +17,14 @@ import numpy as np
 
 from training.method_args import WITHOUT_ADAPTERS
 from training.run_folder import RESULTS
-from training.statistics import bootstrap_mean, detectable_difference, holm, paired_bootstrap
+from training.statistics import (
+    Interval,
+    bootstrap_mean,
+    bootstrap_ratio,
+    detectable_difference,
+    holm,
+    paired_bootstrap,
+)
 
 COLUMNS = ["method", "accuracy, 95% interval", "sd", "seeds", "p, against the first", "forgetting, nats", "trained"]
 COLUMNS += ["train s", "peak MiB"]
@@ -48,13 +55,16 @@ def accuracies(runs: Sequence[Path]) -> np.ndarray:
     return np.array([[right[i] for i in ids] for right in found])
 
 
-def forgetting(runs: Sequence[Path]) -> tuple[float, float, float] | None:
-    """Difference of the loss on general text, low and high, averaged over seeds; None where it was not measured."""
-    found = [results_of(run).get("forgetting", {}).get("difference") for run in runs]
+def forgetting(runs: Sequence[Path]) -> Interval | None:
+    """Difference of the loss on general text, averaged over runs, its interval over pieces of the text; None where it
+    was not measured. Raises ValueError when the texts are not the same."""
+    found = [results_of(run).get("forgetting") for run in runs]
     if None in found:
         return None
-    value, low, high = (float(np.mean([f[name] for f in found])) for name in ("value", "low", "high"))
-    return value, low, high
+    if any(one["pieces"]["tokens"] != found[0]["pieces"]["tokens"] for one in found):
+        raise ValueError("the runs measured forgetting on different texts")
+    each = [np.subtract(one["pieces"]["after"], one["pieces"]["before"]) for one in found]
+    return bootstrap_ratio(np.mean(each, axis=0), np.array(found[0]["pieces"]["tokens"]))
 
 
 def mean_of(runs: Sequence[Path], *path: str) -> str:

@@ -149,7 +149,9 @@ def forgetting(before: Sequence[Row], after: Sequence[Row]) -> dict[str, Any]:
     """The entry of results.json: losses of the same upright images, the interval of the difference over images."""
     was, now = (torch.tensor([row.loss for row in rows], dtype=torch.float64).numpy() for rows in (before, after))
     losses = {"before": was, "after": now, "difference": now - was}
-    return {"source": "upright digits"} | {name: bootstrap_mean(x)._asdict() for name, x in losses.items()}
+    found = {"source": "upright digits"} | {name: bootstrap_mean(x)._asdict() for name, x in losses.items()}
+    pieces = {"tokens": [1] * len(was), "before": was.round(4).tolist(), "after": now.round(4).tolist()}
+    return found | {"pieces": pieces}
 
 
 def write_predictions(folder: Path, rows: Sequence[Row]) -> None:

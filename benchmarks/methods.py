@@ -2,23 +2,20 @@
 
     DATA_DIR=data python benchmarks/methods.py
 
-Every run is one of scripts/finetune_cls.py in a process of its own; finished ones are not repeated, interrupted ones go
-on. `--datasets spamassassin` and `--datasets imdb` can run beside each other. The reviews are not bundled.
+Every run is one of scripts/finetune_cls.py in a process of its own; finished ones are not repeated (and refused if they
+had other flags), interrupted ones go on. `--datasets spamassassin` and `--datasets imdb` can run beside each other. The
+reviews are not bundled.
 """
 
 import shlex
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from _runs import finish_runs
 from compare_runs import accuracies, compare, forgetting
 from training.cli import run
-from training.run_folder import RESULTS, STATE
 from training.statistics import bootstrap_mean
 
-ROOT = Path(__file__).parent.parent
 METHODS = ("lora", "dora", "pissa", "full", "bitfit", "head")
 TITLES = {"spamassassin": "mail", "imdb": "reviews"}
 FLAGS = {
@@ -46,10 +43,8 @@ class Args:
 
 
 def main(args: Args) -> None:
-    for dataset in args.datasets:
-        for seed in args.seeds:
-            for method in args.methods:
-                train(args, dataset, method, seed)
+    runs = [(dataset, method, seed) for dataset in args.datasets for seed in args.seeds for method in args.methods]
+    finish_runs({place(args, *run): command(args, *run) for run in runs})
     for dataset in args.datasets:
         flags = f"--dataset {dataset} --model {args.model} {flags_of(args, dataset)}"
         print(f"\n{dataset}: `{flags} --method lora --seed 0`, and so on\n")
@@ -65,18 +60,9 @@ def place(args: Args, dataset: str, method: str, seed: int) -> Path:
     return args.folder / f"{dataset}-{method}-seed{seed}"
 
 
-def train(args: Args, dataset: str, method: str, seed: int) -> None:
-    """One run, unless it is there already. Raises ValueError when it fails."""
-    folder = place(args, dataset, method, seed).resolve()
-    if (folder / RESULTS).exists():
-        return
-    going_on = "--resume" if (folder / STATE).exists() else "--overwrite"
+def command(args: Args, dataset: str, method: str, seed: int) -> list[str]:
     words = ["scripts/finetune_cls.py", "--dataset", dataset, "--model", args.model, "--method", method]
-    words += [*shlex.split(flags_of(args, dataset)), "--seed", str(seed), "--output-dir", str(folder), going_on]
-    print(f"{time.strftime('%H:%M:%S')} python {shlex.join(words)}", file=sys.stderr, flush=True)
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise ValueError(f"python {shlex.join(words)} failed:\n{done.stderr[-2000:]}")
+    return [*words, *shlex.split(flags_of(args, dataset)), "--seed", str(seed)]
 
 
 def draw(args: Args, path: Path) -> None:
@@ -92,7 +78,7 @@ def draw(args: Args, path: Path) -> None:
             runs = [place(args, dataset, method, seed) for seed in args.seeds]
             accuracy, lost = bootstrap_mean(accuracies(runs).mean(0)), forgetting(runs)
             assert lost is not None, "every run measures forgetting"
-            x, y = (((value - low,), (high - value,)) for value, low, high in (lost, accuracy[:3]))
+            x, y = (((value - low,), (high - value,)) for value, low, high in (lost[:3], accuracy[:3]))
             marker = "osD^vP"[i % 6]
             axes.errorbar(lost[0], accuracy.value, xerr=x, yerr=y, fmt=marker, capsize=2, label=method)
         axes.set_title(TITLES.get(dataset, dataset), fontsize=10)

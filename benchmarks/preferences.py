@@ -4,15 +4,13 @@
     python benchmarks/preferences.py --dataset preferences --folds 2 --flags='--max-steps 4'
 
 Each pair is tested once, by a model that has seen neither it nor another pair with its prompt. Every fold is a run of
-scripts/finetune_dpo.py in a process of its own; finished ones are not repeated, interrupted ones go on.
+scripts/finetune_dpo.py in a process of its own; finished ones are not repeated (and refused if they had other
+flags), interrupted ones go on.
 """
 
 import json
 import random
 import shlex
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +18,16 @@ from typing import Any
 
 import numpy as np
 
+from _runs import finish_runs
 from compare_runs import forgetting, results_of
 from tasks import Preference, Preferences, find
 from training.args import DataArgs
 from training.cli import at_least, run
 from training.files import write_lines
 from training.preference_metrics import wins
-from training.run_folder import RESULTS, STATE
 from training.sources import locate_rows, split_rows
 from training.statistics import bootstrap_mean
 
-ROOT = Path(__file__).parent.parent
 COLUMNS = ["method", "pairs", "reward accuracy", "reward margin", "chosen", "rejected", "ranking accuracy before"]
 COLUMNS += ["after", "forgetting, nats"]
 
@@ -87,19 +84,9 @@ def place(args: Args, fold: Path, method: str, seed: int) -> Path:
     return args.folder / f"{fold.name}-{Path(args.model).name}-{method}-seed{seed}"
 
 
-def train(args: Args, fold: Path, method: str, seed: int) -> None:
-    """One run, unless it is there already. Raises ValueError when it fails."""
-    folder = place(args, fold, method, seed)
-    if (folder / RESULTS).exists():
-        return
-    going_on = "--resume" if (folder / STATE).exists() else "--overwrite"
+def command(args: Args, fold: Path, method: str, seed: int) -> list[str]:
     words = ["scripts/finetune_dpo.py", "--data", str(fold.resolve()), "--model", args.model]
-    words += [*shlex.split(args.flags), "--method", method, "--seed", str(seed)]
-    words += ["--output-dir", str(folder.resolve()), going_on]
-    print(f"{time.strftime('%H:%M:%S')} python {shlex.join(words)}", file=sys.stderr, flush=True)
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise ValueError(f"python {shlex.join(words)} failed:\n{done.stderr[-2000:]}")
+    return [*words, *shlex.split(args.flags), "--method", method, "--seed", str(seed)]
 
 
 def tested(runs: Sequence[Path]) -> list[dict[str, Any]]:
@@ -139,10 +126,8 @@ def table(args: Args, folds: Sequence[Path]) -> None:
 
 def main(args: Args) -> None:
     folds = write_folds(args)
-    for seed in args.seeds:
-        for method in args.methods:
-            for fold in folds:
-                train(args, fold, method, seed)
+    runs = [(fold, method, seed) for seed in args.seeds for method in args.methods for fold in folds]
+    finish_runs({place(args, *run): command(args, *run) for run in runs})
     print(f"\n`--model {args.model} {args.flags}`, {args.folds} folds, seeds {' '.join(map(str, args.seeds))}")
     table(args, folds)
 

@@ -11,10 +11,10 @@ HUB = {name: f"openai-community/{name}" for name in SIZES if name not in BUNDLED
 FILES = ("config.json", "model.safetensors")
 
 
-def resolve(source: str) -> Path:
+def resolve(source: str, asked: str = "--model") -> Path:
     """Name of a size, folder or hub repository -> folder that holds config.json and model.safetensors.
 
-    Raises ValueError when it is none of these, OSError when the hub does not give it.
+    Raises ValueError when it is none of these, OSError when the hub does not give it. `asked`: the flag that named it.
     """
     if source in BUNDLED:
         return BUNDLED[source]
@@ -22,22 +22,22 @@ def resolve(source: str) -> Path:
     if folder.is_dir():
         missing = [name for name in FILES if not (folder / name).is_file()]
         if missing:
-            raise ValueError(f"--model {source}: the folder lacks {' and '.join(missing)}")
+            raise ValueError(f"{asked} {source}: the folder lacks {' and '.join(missing)}")
         return folder
     if source not in HUB and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
         raise ValueError(
-            f"--model {source}: not a folder; give a folder, a hub repository (owner/name) or one of {', '.join(SIZES)}"
+            f"{asked} {source}: not a folder; give a folder, a hub repository (owner/name) or one of {', '.join(SIZES)}"
         )
     from huggingface_hub import hf_hub_download
 
     return [Path(hf_hub_download(HUB.get(source, source), name)) for name in FILES][0].parent
 
 
-def load_config(folder: Path) -> GPT2Config:
-    """Raises ValueError when config.json is no GPT-2's."""
+def load_config(folder: Path, asked: str = "--model") -> GPT2Config:
+    """Raises ValueError when config.json is no GPT-2's; `asked` is the flag that named the model."""
     try:
         return from_hf(json.loads((folder / "config.json").read_text()))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"--model {folder}: config.json is not JSON ({error})") from error
+        raise ValueError(f"{asked} {folder}: config.json is not JSON ({error})") from error
     except (AttributeError, TypeError, ZeroDivisionError) as error:
-        raise ValueError(f"--model {folder}: config.json is not that of a GPT-2 ({error})") from error
+        raise ValueError(f"{asked} {folder}: config.json is not that of a GPT-2 ({error})") from error

@@ -6,9 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 from judge.prompts import TIE
 
-# Why a reply gives no verdict. Blocked ones are counted apart, the others are unparsed.
-BLOCKED, CUT_OFF, EMPTY, PROSE, OUT_OF_RANGE = "blocked", "cut off", "empty", "prose", "out of range"
-UNPARSED = (CUT_OFF, EMPTY, PROSE, OUT_OF_RANGE)
+# Why a reply gives no verdict, beside one that is cut off. Blocked ones are counted apart, the others are unparsed.
+BLOCKED, EMPTY, PROSE, OUT_OF_RANGE = "blocked", "empty", "prose", "out of range"
 
 
 class Reply(NamedTuple):

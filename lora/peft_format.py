@@ -20,21 +20,12 @@ from torch import Tensor, nn
 
 from lora import Adapter, QuantisedLinear, Spec, adapters, variant
 from lora._frozen import dense, shape
+from lora._peft_config import HEADS, config_problems, rank_and_alpha
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 LAYERS = (nn.Linear, QuantisedLinear)
-HEADS = ("score", "classifier")  # what PEFT saves whole with task_type SEQ_CLS
 A, B, MAGNITUDE, BASE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector", "base_layer.weight"
-# Initialisations that leave the base as it is. The others (pissa, olora, corda, loftq, lora_ga) change its weights, so
-# that their factors alone say nothing about the base that others have.
-PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva", "mica")
-# Settings that are read here, and those that change no number once trained. Any other must be unset.
-READ = {"peft_type", "bias", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora"}
-READ |= {"init_lora_weights", "lora_dropout", "modules_to_save"}
-FREE = {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out", "task_type"}
-FREE |= {"base_model_name_or_path", "revision", "peft_version", "auto_mapping", "inference_mode", "runtime_config"}
-FREE |= {"eva_config", "loftq_config", "megatron_core", "qalora_group_size"}
 
 
 def exported(
@@ -112,37 +103,9 @@ def _split(key: str) -> tuple[str, str]:
     return key, ""
 
 
-def _setting(pattern: dict[str, Any], path: str, default: Any) -> Any:
-    """Of the first key that matches the end of `path`, as PEFT looks it up."""
-    return next((value for key, value in pattern.items() if re.fullmatch(rf"(.*\.)?({key})", path)), default)
-
-
-def _rank_and_alpha(config: dict[str, Any], path: str) -> tuple[int, float]:
-    rank = _setting(config.get("rank_pattern") or {}, path, config.get("r", 8))
-    return rank, _setting(config.get("alpha_pattern") or {}, path, config.get("lora_alpha", 8))
-
-
-def _config_problems(config: dict[str, Any]) -> list[str]:
-    """What is in adapter_config.json that cannot be done here."""
-    if config.get("peft_type") != "LORA":
-        return [f"peft_type {config.get('peft_type')}: only LORA is supported"]
-    found = [f"{name}={config[name]!r} is not supported" for name in config if name not in READ | FREE and config[name]]
-    if config.get("bias", "none") != "none":
-        found.append(f"bias={config['bias']!r}: trained biases of the base; only 'none' is supported")
-    if config.get("init_lora_weights", True) not in PLAIN_INITS:
-        found.append(
-            f"init_lora_weights={config['init_lora_weights']!r} has changed its base; save it as a plain "
-            "adapter with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
-        )
-    whole = sorted(set(config.get("modules_to_save") or ()) - set(HEADS))
-    if whole:
-        found.append(f"modules_to_save {', '.join(whole)}: only a class head ({', '.join(HEADS)}) may be saved whole")
-    return found
-
-
 def _fit_problems(path: str, part: dict[str, Tensor], layer: nn.Module, config: dict[str, Any]) -> Iterator[str]:
     """What keeps the tensors saved for one layer from being put there."""
-    rank, _ = _rank_and_alpha(config, path)
+    rank, _ = rank_and_alpha(config, path)
     outputs, inputs = shape(layer)
     shapes = {A: (rank, inputs), B: (outputs, rank), MAGNITUDE: (outputs,)}
     shapes |= {"weight": (outputs, inputs), BASE: (outputs, inputs)}
@@ -194,7 +157,7 @@ def classes_in(folder: Path) -> int | None:
 
 
 def _adapter(linear: Any, part: dict[str, Tensor], config: dict[str, Any], path: str) -> Adapter:
-    rank, alpha = _rank_and_alpha(config, path)
+    rank, alpha = rank_and_alpha(config, path)
     spec = Spec(
         rank, alpha, "rslora" if config.get("use_rslora") else "standard", dropout=config.get("lora_dropout", 0.0)
     )
@@ -207,6 +170,12 @@ def _adapter(linear: Any, part: dict[str, Tensor], config: dict[str, Any], path:
     return adapter
 
 
+def _refuse(folder: Path, problems: list[str]) -> None:
+    if problems:
+        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
+        raise ValueError(f"adapter {folder}: {shown}")
+
+
 def attach(model: nn.Module, folder: Path) -> None:
     """Puts the adapters saved in `folder`, by `exported` or by PEFT, into the base model; nothing else trains then.
 
@@ -214,7 +183,8 @@ def attach(model: nn.Module, folder: Path) -> None:
     missing or damaged file, settings that are not supported, and an adapter made for another model.
     """
     config, tensors = _read(folder)
-    problems = _config_problems(config)
+    _refuse(folder, config_problems(config))
+    problems: list[str] = []
     layers = {path: layer for path, layer in model.named_modules() if isinstance(layer, LAYERS)}
     found: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in tensors.items():
@@ -225,9 +195,9 @@ def attach(model: nn.Module, folder: Path) -> None:
             found[path][name] = tensor
     for path, part in found.items():
         problems += _fit_problems(path, part, layers[path], config)
-    if problems or not any(A in part for part in found.values()):
-        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
-        raise ValueError(f"adapter {folder}: {shown or 'holds no adapter of a linear layer'}")
+    if not problems and not any(A in part for part in found.values()):
+        problems.append("holds no adapter of a linear layer")
+    _refuse(folder, problems)
     model.requires_grad_(False)
     for path, part in found.items():
         if A in part:

@@ -27,8 +27,7 @@ from report_notes import Column
 from report_pictures import curves, data_sizes, dots, shows_report
 from report_runs import Run, Store
 from report_sections import block_of, by_size, examples_of
-from report_settings import Settings, settings_of
-from report_words import size_in
+from report_words import size_in, sized
 
 HERE = Path(__file__).parent
 PICTURES, LIST = "pictures", "list.tsv"
@@ -74,13 +73,13 @@ def picture(table: Table, columns: Mapping[str, Column]) -> tuple[str, str]:
     return dots(columns), f"{caption[0].upper()}{caption[1:]}" + "; hollow: the report's values" * shows_report(columns)
 
 
-def design_of(table: Table, family: str) -> dict[str, list[Settings]]:
-    """Settings of the rows as they are written, by version; a row once."""
-    found: dict[str, dict[tuple[str, str], Settings]] = {}
+def design_of(table: Table, family: str) -> dict[str, dict[str, str]]:
+    """Commands of the rows as they are written, by version and label; a row once."""
+    found: dict[str, dict[str, str]] = {}
     for line in table.design:
         if size_in(line.column)[0] == family and line.status == "run":
-            found.setdefault(line.version, {})[line.column, line.label] = settings_of(line.command)
-    return {version: list(rows.values()) for version, rows in found.items()}
+            found.setdefault(line.version, {})[sized(line.label, line.column)] = line.command
+    return found
 
 
 def section_of(table: Table, columns: Mapping[str, Column]) -> Section:

@@ -1,17 +1,28 @@
 """Runs -> cells: mean over seeds, interval, cost, and what differs from the column's reference row.
 
 Intervals and tests are those of training/statistics.py: 10,000 draws over examples of the score averaged over seeds;
-each row is compared with the first measured row of its column, Holm over the rows.
+each row is compared with the first measured row of its column, Holm over the rows; rows of the same runs are one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from report_list import NOTHING, Line
-from report_metrics import COSTS, JUDGE, OF_A_RUN, PERPLEXITY, Metric, arrays, common, in_unit, metric_of, same_examples
+from report_metrics import (
+    JUDGE,
+    OF_A_RUN,
+    PERPLEXITY,
+    Metric,
+    arrays,
+    common,
+    costs,
+    in_unit,
+    metric_of,
+    same_examples,
+)
 from report_runs import Run
 from report_settings import DEFAULTS, settings_of
 from training.statistics import bootstrap_ratio, detectable_difference, holm, paired_bootstrap
@@ -50,6 +61,7 @@ class Cell:
     settings: Mapping[str, Any]
     seeds: tuple[str, ...] = ()
     runs: tuple[Run, ...] = ()
+    keys: tuple[str, ...] = ()  # the runs' places: rows with the same ones show the same runs
     reason: str = ""
     unfinished: str = ""  # seeds that have not been run, where others have
     metric: Metric | None = None
@@ -117,22 +129,34 @@ def compared(cell: Cell, reference: Cell, comparisons: int) -> Cell:
     return replace(cell, comparison=Comparison(value, low, high, p, len(ids), least), reference=reference.label)
 
 
+def distinct_runs(cells: Iterable[Cell]) -> list[Cell]:
+    """The measured cells, of those that show the same runs the first."""
+    found: dict[tuple[str, ...], Cell] = {}
+    for cell in cells:
+        if cell.metric is not None:
+            found.setdefault(cell.keys, cell)
+    return list(found.values())
+
+
 def with_comparisons(cells: Sequence[Cell]) -> list[Cell]:
-    """Each measured cell of one column and version against the first of them."""
-    known = [cell for cell in cells if cell.metric is not None]
-    if len(known) < 2:
-        return list(cells)
-    done = {id(cell): compared(cell, known[0], len(known) - 1) for cell in known[1:]}
-    tested = [(key, cell.comparison) for key, cell in done.items() if cell.comparison is not None]
-    for (key, comparison), p in zip(tested, holm([one.p for _, one in tested]), strict=True):
-        done[key] = replace(done[key], comparison=comparison._replace(p=p, among=len(tested)))
-    return [done.get(id(cell), cell) for cell in cells]
+    """Each measured cell of one column and version against the first of them.
+
+    Runs that stand in several rows are compared once: their rows share the comparison, and those of the first row's
+    runs have none. Rows a, b, c, d of runs x, x, y, y are one comparison, y against x, in c and in d.
+    """
+    known = distinct_runs(cells)
+    done = {cell.keys: compared(cell, known[0], len(known) - 1) for cell in known[1:]}
+    tested = [(keys, cell.comparison) for keys, cell in done.items() if cell.comparison is not None]
+    for (keys, comparison), p in zip(tested, holm([one.p for _, one in tested]), strict=True):
+        done[keys] = replace(done[keys], comparison=comparison._replace(p=p, among=len(tested)))
+    shown = [(cell, done.get(cell.keys, cell)) for cell in cells]
+    return [replace(c, comparison=d.comparison, reference=d.reference, why_alone=d.why_alone) for c, d in shown]
 
 
 def cell_of(lines: Sequence[Line], find: Callable[[str], Run | None]) -> Cell:
     """The lines of one label, column and version, a seed each, with the runs of those that have finished."""
     first, asked = lines[0], [line for line in lines if line.status == "run"]
-    found = [(line.seed, run) for line in asked if (run := find(line.key)) is not None]
+    found = [(line, run) for line in asked if (run := find(line.key)) is not None]
     settings = written = settings_of(first.command)
     runs = tuple(run for _, run in found)
     if runs:
@@ -140,22 +164,19 @@ def cell_of(lines: Sequence[Line], find: Callable[[str], Run | None]) -> Cell:
         if written["lr"] is None:  # a default, or chosen by the run itself: not what the table sets
             settings["lr"] = None
         settings |= {"tested": len(runs[0].examples["id"])} if "id" in runs[0].examples else {}
-    cost: dict[str, float] = {}
-    for name, path in COSTS.items():
-        values = [value for run in runs if (value := run.number(*path)) is not None]
-        cost |= {name: float(np.mean(values))} if len(values) == len(runs) > 0 else {}
     reason = "" if runs else "not run" if asked else first.status
     report, record = (text if text not in NOTHING else "" for text in (first.report, first.record))
-    seeds = tuple(seed for seed, _ in found)
+    seeds = tuple(line.seed for line, _ in found)
     left = [line.seed for line in asked if line.seed not in seeds]
     return Cell(
         *(first.label, first.column, first.version, report, record, first.command),
         settings=settings,
         seeds=seeds,
         runs=runs,
+        keys=tuple(line.key for line, _ in found),
         reason=reason,
         unfinished=f"not yet run, seed {' '.join(left)}" if runs and left else "",
-        cost=cost,
+        cost=costs(runs),
     )
 
 

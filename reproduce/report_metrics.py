@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from report_runs import Run
+from training.statistics import bootstrap_ratio
 
 
 class Metric(NamedTuple):
@@ -49,16 +50,36 @@ OF_A_RUN: dict[str, tuple[str, Callable[[Run], float | None]]] = {
 }  # fmt: skip
 
 
-COSTS: dict[str, tuple[str, ...]] = {
+OF_RESULTS: dict[str, tuple[str, ...]] = {
     "trained": ("parameters", "trainable"),
     "share": ("parameters", "share"),
     "peak_mib": ("peak_memory_mib",),
     "seconds": ("seconds", "train"),
     "tokens_per_second": ("tokens_per_second",),
-    "forgetting": ("forgetting", "difference", "value"),
-    "forgetting_low": ("forgetting", "difference", "low"),
-    "forgetting_high": ("forgetting", "difference", "high"),
 }
+FORGETTING = ("forgetting", "forgetting_low", "forgetting_high")
+COSTS = (*OF_RESULTS, *FORGETTING)
+
+
+def forgetting(runs: Sequence[Run]) -> dict[str, float]:
+    """Loss on the general text after minus before, nats a token, averaged over runs; its interval is over pieces of the
+    text. Empty where a run has not measured it, or on another text."""
+    if not runs or any(run.general.get("tokens") != runs[0].general.get("tokens") for run in runs):
+        return {}
+    if not runs[0].general:
+        return {}
+    each = [np.subtract(run.general["after"], run.general["before"]) for run in runs]
+    found = bootstrap_ratio(np.mean(each, axis=0), np.array(runs[0].general["tokens"]))
+    return dict(zip(FORGETTING, found[:3], strict=True))
+
+
+def costs(runs: Sequence[Run]) -> dict[str, float]:
+    """Means over runs, of those of COSTS that every run has."""
+    found = {}
+    for name, path in OF_RESULTS.items():
+        values = [value for run in runs if (value := run.number(*path)) is not None]
+        found |= {name: float(np.mean(values))} if len(values) == len(runs) > 0 else {}
+    return found | forgetting(runs)
 
 
 def metric_of(run: Run) -> Metric | None:

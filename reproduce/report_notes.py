@@ -1,8 +1,9 @@
 """What stands under a column: what its marks mean, what could have been found, what is missing, what to beware of."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from report_cells import VERSIONS, Cell
+from report_cells import VERSIONS, Cell, distinct_runs
 from report_document import Note
 from report_metrics import ACCURACY, JUDGE, PERPLEXITY
 from report_settings import Settings, confounds
@@ -34,6 +35,23 @@ def tested_notes(column: Column, unit: Unit) -> list[Note]:
         text += f"n = {n:,} test examples; four of five tries would have found a difference of {listing(sizes)}."
         notes.append(Note("note", text))
     return notes
+
+
+def commonest_notes(column: Column) -> list[Note]:
+    """What an answer that is always the same would score, on the reference row's test examples."""
+    found: dict[str, list[str]] = {}
+    for version, cells in column.items():
+        first = reference(cells)
+        if first is not None and first.metric is ACCURACY:
+            labels = first.runs[0].examples["label"]
+            ((_, count),) = Counter(labels).most_common(1)
+            share = f"{count / len(labels):.1%} of n = {len(labels):,}"
+            found.setdefault(share, []).append(SPELLED[version])
+    if not found:
+        return []
+    shares = [f"{share} ({' and '.join(versions)})" for share, versions in found.items()]
+    told = listing(shares) if len(found) > 1 else next(iter(found))
+    return [Note("note", f"Always answering the commonest class would be right in {told}.")]
 
 
 def missing_notes(column: Column) -> list[Note]:
@@ -86,7 +104,7 @@ def small_notes(version: str, cells: Sequence[Cell], unit: Unit) -> list[Note]:
     small = []
     for cell in cells:
         value, found = number(cell.report), cell.comparison
-        if found is None or value is None or value == base:
+        if found is None or value is None or value == base:  # no n shows that the reference's own runs differ
             continue
         claimed = value - base
         if abs(claimed) < found.detectable * unit.factor:
@@ -109,6 +127,8 @@ def disagreements(column: Column) -> list[Note]:
     if firsts[0].label == firsts[1].label:
         changed: dict[tuple[int, int], list[str]] = {}
         for label in both:
+            if published[label].keys == firsts[0].keys or corrected[label].keys == firsts[1].keys:
+                continue  # the reference's own runs are not compared with themselves
             changed.setdefault((verdict(published[label]), verdict(corrected[label])), []).append(label)
         parts = [
             f"{listing(labels)} {'are' if len(labels) > 1 else 'is'} {VERDICTS[one]} as published, {VERDICTS[other]} "
@@ -117,7 +137,9 @@ def disagreements(column: Column) -> list[Note]:
             if one != other
         ]
         texts += [f"Against {firsts[0].label}: {'; '.join(parts)}."] if parts else []
-    orders = [_best_first([cells[label] for label in both]) for cells in (published, corrected)]
+    once = [{cell.label for cell in distinct_runs(cells.values())} for cells in (published, corrected)]
+    ranked = [label for label in both if label in once[0] & once[1]]  # the same runs have no order
+    orders = [_best_first([cells[label] for label in ranked]) for cells in (published, corrected)]
     if orders[0] != orders[1] and any(verdict(cells[label]) for cells in (published, corrected) for label in both):
         texts.append(f"Best first, as published: {', '.join(orders[0])}; corrected: {', '.join(orders[1])}.")
     return [Note("disagreement", " ".join(texts))] if texts else []

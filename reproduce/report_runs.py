@@ -35,7 +35,7 @@ ANSWERS, LONGEST = 4, 600  # answers kept in full, and characters of each
 @dataclass(frozen=True)
 class Run:
     """`examples`: columns of equal length, id and either label, prediction (and loss) or loss, tokens of the response.
-    `scores`: a judge's, by id.
+    `scores`: a judge's, by id. `general`: tokens of each piece of the general text, and its loss before and after.
     """
 
     results: dict[str, Any]
@@ -43,6 +43,7 @@ class Run:
     scores: dict[str, float]
     curve: list[dict[str, float]]
     answers: list[dict[str, str]]
+    general: dict[str, list[float]]
     asked: str = ""  # answers to the report's own questions, as they were printed
 
     def number(self, *path: str) -> float | None:
@@ -73,7 +74,8 @@ def read_run(folder: Path) -> Run:
         curve = [{k: _short(point[k]) for k in OF_CURVE if k in point} for point in results.get("curve", [])]
         place = folder.with_name(f"{folder.name}.answers.txt")
         asked = place.read_text(encoding="utf-8") if place.exists() else ""
-        return Run(_compact(results), columns, scores, curve, answers, asked)
+        general = results.get("forgetting", {}).get("pieces", {})
+        return Run(_compact(results), columns, scores, curve, answers, general, asked)
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError) as error:
         what = f"{type(error).__name__}: {error}"
         raise ValueError(f"{place}: damaged ({what}); delete {folder} and run its table again") from error
@@ -87,6 +89,7 @@ def write_run(folder: Path, run: Run) -> None:
         "scores": run.scores,
         "curve": run.curve,
         "answers": run.answers,
+        "general": run.general,
     }
     columns |= {"asked": run.asked} if run.asked else {}
     text = json.dumps(columns, separators=(",", ":"), ensure_ascii=False)
@@ -133,6 +136,8 @@ def _compact(results: dict[str, Any]) -> dict[str, Any]:
             kept["data"]["source"] = Path(str(kept["data"]["source"])).name
     for part in ("before", "val", "test"):
         kept |= {part: {k: v for k, v in kept[part].items() if isinstance(v, dict)}} if part in kept else {}
+    if "forgetting" in kept:
+        kept["forgetting"] = {name: value for name, value in kept["forgetting"].items() if name != "pieces"}
     if "judge" in kept:
         kept["judge"] = {
             name: {k: v for k, v in one.items() if k in ("judge", "counts", "score")}

@@ -1,6 +1,6 @@
 """Cells -> the blocks of the page: a column in both versions beside what the report says, and what each cell took."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from report_cells import Cell
@@ -9,6 +9,7 @@ from report_list import NOTHING
 from report_metrics import OF_A_RUN
 from report_notes import (
     Column,
+    commonest_notes,
     confound_notes,
     disagreements,
     metric_notes,
@@ -16,7 +17,8 @@ from report_notes import (
     small_notes,
     tested_notes,
 )
-from report_settings import Settings
+from report_scale import Design, identical_notes, rate_notes, size_notes
+from report_settings import settings_of
 from report_words import (
     MISSING,
     NONE,
@@ -28,6 +30,7 @@ from report_words import (
     number,
     p_text,
     size_in,
+    sized,
     unit_of,
 )
 
@@ -110,16 +113,18 @@ def _forgetting(cost: Mapping[str, float]) -> Shown:
     return Shown(f"{value:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−"), value)
 
 
-def block_of(name: str, column: Column, design: Mapping[str, Sequence[Settings]]) -> Block:
-    """One column of a table. `design`: its rows' settings as they are written, by version."""
+def block_of(name: str, column: Column, design: Design) -> Block:
+    """One column of a table. `design`: its rows' commands as they are written."""
     everything = [cell for cells in column.values() for cell in cells]
     metric = next((cell.metric for cell in everything if cell.metric is not None), None)
     unit = unit_of(name, metric, [text for cell in everything for text in (cell.report, cell.record)])
-    notes = metric_notes(everything) + tested_notes(column, unit) + missing_notes(column)
+    notes = metric_notes(everything) + tested_notes(column, unit) + commonest_notes(column) + missing_notes(column)
+    notes += identical_notes(column) + rate_notes(column, design)
     if name not in NO_SCORE:
         for version, cells in column.items():
-            notes += confound_notes(version, cells, design.get(version, ()))
-            notes += small_notes(version, cells, unit)
+            written = {label: settings_of(command) for label, command in design.get(version, {}).items()}
+            notes += confound_notes(version, cells, list(written.values()))
+            notes += size_notes(version, cells, written) + small_notes(version, cells, unit)
     commands = [(f"{c.label}, {SPELLED[c.version]}", c.command) for c in everything if c.command not in NOTHING]
     title = column_title(name)
     title += f": {unit.name}" if unit.name and name not in OF_A_RUN else ""
@@ -135,11 +140,12 @@ def by_size(columns: Mapping[str, Column]) -> dict[str, Column]:
     """
     found: dict[str, dict[str, list[Cell]]] = {}
     for name, column in columns.items():
-        family, size = size_in(name)
+        family = size_in(name)[0]
         for version, cells in column.items():
             for cell in cells:
                 against = f"{cell.reference} of the same size" if cell.reference else ""
-                shown = cell if size is None else replace(cell, label=f"{size}, {cell.label}", reference=against)
+                label = sized(cell.label, name)
+                shown = cell if label == cell.label else replace(cell, label=label, reference=against)
                 found.setdefault(family, {}).setdefault(version, []).append(shown)
     return {family: dict(by_version) for family, by_version in found.items()}
 

@@ -184,6 +184,24 @@ def moves_with(swept: Aspect, rows: Sequence[Settings]) -> list[Aspect]:
     return found
 
 
+def values_of(aspect: Aspect, rows: Sequence[Settings]) -> str:
+    """The values in the rows' order; of the step size, how far it grows and the scale behind it."""
+    if aspect.name != "adapters' step size":
+        values = dict.fromkeys(map(aspect.value, rows))
+        return " / ".join(str(value) for value in values if value is not None)
+    adapted = [s for s in rows if adapts(s)]
+    steps = [first_step(s) for s in adapted]
+    scales = " / ".join(f"{v:.3g}" for v in dict.fromkeys(map(effective_scale, adapted)))
+    scalings = " and ".join(dict.fromkeys(str(s["lora_scaling"]) for s in adapted))
+    fold = max(steps) / min(steps)
+    return f"effective scale {scales} under --lora-scaling {scalings}; the first step differs {fold:.3g}-fold"
+
+
+def between(a: Settings, b: Settings) -> list[str]:
+    """Every aspect that two rows differ in, with both values."""
+    return [f"{aspect.name} ({values_of(aspect, (a, b))})" for aspect in ASPECTS if differ(aspect, a, b)]
+
+
 class Confound(NamedTuple):
     swept: Aspect
     moving: tuple[Aspect, ...]
@@ -195,8 +213,8 @@ class Confound(NamedTuple):
 
     @property
     def text(self) -> str:
-        parts = "; ".join(f"{other.name} ({_told(other, self.rows)})" for other in self.moving)
-        return f"{self.swept.name} ({_told(self.swept, self.rows)}) does not change alone; with it: {parts}"
+        parts = "; ".join(f"{other.name} ({values_of(other, self.rows)})" for other in self.moving)
+        return f"{self.swept.name} ({values_of(self.swept, self.rows)}) does not change alone; with it: {parts}"
 
 
 def confounds(rows: Sequence[Settings]) -> list[Confound]:
@@ -211,16 +229,3 @@ def confounds(rows: Sequence[Settings]) -> list[Confound]:
             told |= {aspect.name, *(other.name for other in moving)}
             found.append(Confound(aspect, moving, rows))
     return found
-
-
-def _told(aspect: Aspect, rows: Sequence[Settings]) -> str:
-    """The values in the rows' order; of the step size, how far it grows and the scale behind it."""
-    if aspect.name != "adapters' step size":
-        values = dict.fromkeys(map(aspect.value, rows))
-        return " / ".join(str(value) for value in values if value is not None)
-    adapted = [s for s in rows if adapts(s)]
-    steps = [first_step(s) for s in adapted]
-    scales = " / ".join(f"{v:.3g}" for v in dict.fromkeys(map(effective_scale, adapted)))
-    scalings = " and ".join(dict.fromkeys(str(s["lora_scaling"]) for s in adapted))
-    fold = max(steps) / min(steps)
-    return f"effective scale {scales} under --lora-scaling {scalings}; the first step differs {fold:.3g}-fold"

@@ -71,6 +71,12 @@ def size_in(column: str) -> tuple[str, str | None]:
     return found[1], "all" if int(found[2]) >= 1_000_000 else f"{int(found[2]):,}"
 
 
+def sized(label: str, column: str) -> str:
+    """A row's label where columns of several sizes stand as one: "125, full" in "spam 125"."""
+    size = size_in(column)[1]
+    return label if size is None else f"{size}, {label}"
+
+
 def interval(unit: Unit, cell: Cell) -> str:
     """Mean with its interval, where there is one."""
     assert cell.value is not None, "a missing cell has no interval"

@@ -54,12 +54,16 @@ class Args:
             found.append("--adapter, --run or --untied-base: give exactly one of them")
         if self.untied_base and self.model is None:
             found.append("--untied-base: of which base? add --model")
-        if self.weights and len(self.weights) != max(len(self.adapter), 1):
+        if self.untied_base and self.weights:
+            found.append("--weights: --untied-base writes the base alone, without adapters; leave one of them out")
+        elif self.weights and len(self.weights) != max(len(self.adapter), 1):
             found.append(f"--weights: {len(self.weights)} for {max(len(self.adapter), 1)} adapters; give one each")
         if not all(math.isfinite(weight) for weight in self.weights):
             found.append("--weights: must be finite")
         if self.data is not None and not self.text_column:
             found.append("--data: which column is the text? add --text-column")
+        if self.text_column and self.data is None:
+            found.append("--text-column: needs --data (the bundled texts have their own columns)")
         return found + output_problems(self.output, self.overwrite)
 
 

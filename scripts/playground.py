@@ -54,8 +54,6 @@ class Args:
 def open_run(flag: str, folder: Path) -> dict[str, Any]:
     """results.json of a run that fits the flag. Raises ValueError for anything else."""
     results = read_run(folder, flag)
-    if not results["args"].get("method"):
-        raise ValueError(f"{flag} {folder}: is not a run of fine-tuning; --model takes a base, as <run>/model")
     if "labels" in results["data"] and flag == "--instructions":
         raise ValueError(f"{flag} {folder}: is a classifier; give it to --classifiers")
     if "labels" not in results["data"] and flag == "--classifiers":

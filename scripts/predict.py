@@ -38,6 +38,8 @@ class Args:
 
 def main(args: Args) -> None:
     results = read_run(args.run)
+    if "dpo_loss" in results["args"]:
+        raise ValueError(f"--run {args.run}: is a run of finetune_dpo; scripts/generate.py asks it")
     output = args.output or args.run / f"predict-{args.data.stem}.jsonl"
     if output.resolve() == args.data.resolve():
         raise ValueError(f"--output {output}: is the data itself; choose another file")

@@ -142,9 +142,10 @@ def main(args: Args) -> None:
 
     start_from, output = args.training.init_from, args.output
     try:
-        folder, config = base_model(start_from) if start_from else (None, SIZES[args.training.size])
+        given = base_model(start_from, "--init-from") if start_from else None
     except OSError as error:
         raise ValueError(f"--init-from {start_from}: not to be had from the hub; give a folder") from error
+    folder, config = given or (None, SIZES[args.training.size])
     if args.text.max_length > config.context:
         raise ValueError(f"--max-length {args.text.max_length}: the context of the model is {config.context} tokens")
     name = f"{Path(start_from or args.training.size).name}-seed{args.training.seed}"

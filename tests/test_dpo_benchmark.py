@@ -63,7 +63,7 @@ def test_the_table_has_the_means_over_all_pairs_and_seeds(args, capsys):
             run.mkdir(parents=True)
             known = {"rejected_reward": 0.5, "chosen_reference": -10.0, "rejected_reference": -5.0}
             write_rows(run / "predictions.jsonl", [{"chosen_reward": v + 0.5} | known for v in values])
-            lost = {"difference": {"value": 0.25, "low": 0.0, "high": 0.5}}
+            lost = {"pieces": {"tokens": [100, 100], "before": [300, 300], "after": [300, 350]}}
             write_rows(run / "results.json", [{"args": {"beta": 0.1}, "forgetting": lost}])
     preferences.table(args, folds)
     cells = capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")
@@ -89,3 +89,6 @@ def test_the_real_script_runs_for_each_fold_and_finished_runs_are_not_repeated(a
     preferences.main(args)
     again = capsys.readouterr()
     assert "finetune_dpo.py" not in again.err and again.out == said.out
+    with pytest.raises(ValueError, match="another run .--max-steps 2, now 3; --lr 0.01, now .*delete"):
+        preferences.main(replace(args, flags="--max-steps 3 --forgetting-tokens 300"))
+    assert "finetune_dpo.py" not in capsys.readouterr().err

@@ -184,6 +184,17 @@ def test_an_instruction_tuned_run_is_gone_on_from_and_its_answer_is_what_generat
 # Wrong input: one message, status 2, nothing written.
 
 
+def test_predict_says_that_generate_asks_such_a_run(call, tiny_model, mail_file, run_here, tmp_path):
+    few = ["--train-examples", 4, "--val-examples", 2, "--test-examples", 2, "--max-steps", 1]
+    known = ["--dataset", "preferences", "--model", tiny_model, "--output-dir", tmp_path / "run"]
+    status, _, err = call(*known, *few)
+    assert status == 0, err
+    before = sorted((tmp_path / "run").iterdir())
+    status, _, err = run_here(load_script("predict"), "--run", tmp_path / "run", "--data", mail_file)
+    assert status == 2 and f"--run {tmp_path / 'run'}: is a run of finetune_dpo; scripts/generate.py asks it" in err
+    assert sorted((tmp_path / "run").iterdir()) == before
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wrong")
@@ -230,16 +241,22 @@ def files(tmp_path_factory):
         (["good", "--method", "full", "--cache-dir", "{files}/good.jsonl/x"], "--cache-dir .* is a file, or in one"),
         (["good", "--cache-prefix", "memory"], "all 3 blocks train"),
         (["good", "--early-stop", "1", "--validation-share", "0"], "--early-stop 1: there are no validation examples"),
-        (["good", "--lr", "1e30", "--max-steps", "9", "--max-grad-norm", "None"], "training diverged"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
-def test_wrong_input_is_refused(flags, message, call, files, tiny_model, tmp_path):
+def test_wrong_input_is_refused_before_anything_is_written(flags, message, call, files, tiny_model, tmp_path):
     name, *rest = (flag.format(files=files) for flag in flags)
     known = ["--data", files / f"{name}.jsonl", "--model", tiny_model, "--output-dir", tmp_path / "run"]
     status, _, err = call(*known, *rest)
     assert status == 2 and "Traceback" not in err and err.count("error:") <= 1
     assert re.search(message, " ".join(err.split())), err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_diverges_ends_with_a_message_and_without_results(call, files, tiny_model, tmp_path):
+    known = ["--data", files / "good.jsonl", "--model", tiny_model, "--output-dir", tmp_path / "run"]
+    status, _, err = call(*known, "--lr", 1e30, "--max-steps", 9, "--max-grad-norm", None)
+    assert status == 2 and "Traceback" not in err and "training diverged" in err
     assert not (tmp_path / "run" / "results.json").exists()
 
 

@@ -205,7 +205,9 @@ def wrong(base, tmp_path):
     (moved / "adapter.json").write_text(json.dumps(facts))
     shutil.copytree(tmp_path / "headless" / "adapter", tmp_path / "damaged")
     (tmp_path / "damaged" / "adapter.json").write_text("{")
-    write_rows(tmp_path / "empty" / "results.json", [{"args": {}}])
+    write_rows(tmp_path / "empty" / "results.json", [{"args": {"method": "lora"}}])
+    (tmp_path / "pretrained").mkdir()
+    write_rows(tmp_path / "pretrained" / "results.json", [{"args": {"init_from": None}}])
     return tmp_path
 
 
@@ -214,6 +216,7 @@ def wrong(base, tmp_path):
     [
         ("", "holds neither a finished run nor an adapter; a whole model is given as --model"),
         ("empty", "results.json is damaged"),
+        ("pretrained", "is not a run of fine-tuning; .*pretrained/model, for --model"),
         ("damaged", "adapter.json is damaged"),
         ("classifier/adapter", "is a classifier's"),
         ("bits/adapter", "trained beside weights in 4 bits.*merge_lora.py"),

@@ -261,6 +261,9 @@ def test_a_resumed_run_and_one_of_two_processes_report_what_an_unbroken_one_does
     assert run_script("finetune_cls", *flags("two"), processes=2).returncode == 0
     unbroken, broken, two = (results_of(tmp_path / name)["forgetting"] for name in ("unbroken", "broken", "two"))
     assert unbroken["before"] != unbroken["after"]
+    pieces = unbroken["pieces"]
+    lost = sum(pieces["after"]) - sum(pieces["before"])
+    assert lost / sum(pieces["tokens"]) == pytest.approx(unbroken["difference"]["value"], abs=1e-5)
     assert unbroken == broken
     assert unbroken["before"] == pytest.approx(two["before"], rel=1e-6) and unbroken["sha256"] == two["sha256"]
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, write_rows
 from scipy import stats
 
-from judge import measures, verdicts
+from judge import measures
 from judge.agreement import agreement, rank_correlation, variance_components
 from judge.generations import read_generations, same_questions
 from judge.outcome import compared, counts, preference, scored, tokens_of
@@ -577,10 +577,6 @@ def test_pure_noise_leaves_nothing_to_the_items_and_one_score_an_item_says_nothi
     assert variance_components([[0, 10], [10, 0], [5, 5]])["items"] == 0
     assert variance_components([[1], [2], [3]]) is None
     assert variance_components([[1, 2], []]) is None
-
-
-def test_why_a_reply_is_unparsed_is_one_of_the_known_reasons():
-    assert {missing for _, missing in SCORES if isinstance(missing, str)} <= set(verdicts.UNPARSED)
 
 
 def test_a_file_that_is_not_there_has_no_replies(tmp_path):

@@ -73,10 +73,7 @@ def test_statistics_needs_numpy_and_scipy_only():
     assert known <= {"collections", "typing", "numpy", "scipy"}
 
 
-@pytest.mark.parametrize(
-    "script",
-    ["finetune_cls", "finetune_ift", "finetune_dpo", "predict", "generate", "merge_lora", "judge_ift", "playground"],
-)
+@pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "scripts").glob("*.py")))
 def test_a_script_loads_no_heavy_library_before_it_has_to(script):
     """Refusals and --help would otherwise take seconds, and a refusal without a network more than ten."""
     code = (

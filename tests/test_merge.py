@@ -152,6 +152,17 @@ def test_several_adapters_add_their_updates_times_their_weights(method, base, tm
     assert float(re.search(r"differ .* by (\S+) at most", said)[1]) < 1e-3
 
 
+def test_adapters_that_had_the_same_base_in_two_places_are_merged_on_the_first_ones(base, tmp_path, merge):
+    copy = shutil.copytree(base, tmp_path / "copy")
+    a, b = adapter(base, tmp_path / "a"), adapter(copy, tmp_path / "b", seed=6)
+    shutil.rmtree(copy)
+    merge(tmp_path / "merged", "--adapter", a, b)
+    b = adapter(base, tmp_path / "b", seed=6)
+    merge(tmp_path / "expected", "--adapter", a, b)
+    merged, expected = (tmp_path / name / "model.safetensors" for name in ("merged", "expected"))
+    assert merged.read_bytes() == expected.read_bytes()
+
+
 def test_the_unmerged_combination_is_what_the_strengths_say(base, tmp_path):
     folder = adapter(base, tmp_path)
     one = adapted(folder)
@@ -241,6 +252,7 @@ def folders(base, tmp_path_factory):
     """Adapters and outputs that are wrong in one way each, and some that are right."""
     root = tmp_path_factory.mktemp("folders")
     places = {"good": adapter(base, root / "good"), "base": base, "root": root}
+    places["theirs"] = shutil.copytree(places["good"], root / "theirs", ignore=shutil.ignore_patterns("adapter.json"))
     places["classes"] = adapter(base, root / "classes", labels=LABELS)
     places["renamed"] = adapter(base, root / "renamed", labels=["ham", "other", "spam"])
     places["bias"] = adapter(base, root / "bias", MethodArgs("bitfit"), labels=LABELS, head_bias=True)
@@ -254,6 +266,7 @@ def folders(base, tmp_path_factory):
     initialise(other, torch.Generator().manual_seed(1))
     save_pretrained(other, root / "other")
     places["other"] = root / "other"
+    places["stranger"] = adapter(places["other"], root / "stranger")
     (root / "taken").mkdir()
     (root / "taken" / "thesis.tex").write_text("years of work")
     places["taken"] = root / "taken"
@@ -266,9 +279,11 @@ def folders(base, tmp_path_factory):
         ("", "--adapter, --run or --untied-base: give exactly one"),
         ("--adapter {good} --untied-base --model {base}", "give exactly one"),
         ("--untied-base", "of which base? add --model"),
+        ("--untied-base --model {base} --weights 0.3", "--weights: --untied-base writes the base alone"),
         ("--adapter {good} {good} --weights 1", "--weights: 1 for 2 adapters"),
         ("--adapter {good} --weights nan", "--weights: must be finite"),
         ("--adapter {good} --data {file}", "which column is the text"),
+        ("--adapter {good} --text-column text", "--text-column: needs --data"),
         ("--adapter {good} --data {file} --text-column body", "'body' is missing"),
         ("--adapter {root}/absent", "absent: no such folder"),
         ("--adapter {taken}", "missing or damaged"),
@@ -278,6 +293,9 @@ def folders(base, tmp_path_factory):
         ("--adapter {good} --model gpt2-nano", "was trained on other weights"),
         ("--adapter {good} {classes}", "classes differ"),
         ("--adapter {classes} {renamed}", "classes differ"),
+        ("--adapter {good} {stranger}", "stranger/adapter: were trained on different weights ({base}; {other})"),
+        ("--adapter {good} {stranger} --model {base}", "were trained on different weights"),
+        ("--adapter {good} {theirs}", "does not say what it was trained on; add --model"),
         ("--adapter {bias}", "transformers has no such head"),
         ("--run {root}", "no finished run"),
     ],
@@ -286,7 +304,7 @@ def test_wrong_input_gets_one_message_and_leaves_nothing(flags, message, folders
     words = [word.format(**folders) for word in flags.split()]
     status, _, err = call(tmp_path / "merged", *words)
     assert status == 2
-    assert err.count("error:") == 1 and message in " ".join(err.split())
+    assert err.count("error:") == 1 and message.format(**folders) in " ".join(err.split())
     assert not (tmp_path / "merged").exists()
 
 

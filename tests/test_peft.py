@@ -1,6 +1,7 @@
 """Adapters to PEFT and back; the oracle is PEFT on transformers' GPT-2: the same logits, before and after merging."""
 
 import json
+import math
 import shutil
 from dataclasses import asdict
 
@@ -347,6 +348,19 @@ def altered(good, folder, config=None, tensors=None):
         ({"init_lora_weights": "loftq"}, "'loftq' has changed its base"),
         ({"init_lora_weights": "olora"}, "'olora' has changed its base"),
         ({"modules_to_save": ["wte"]}, "modules_to_save wte: only a class head"),
+        ({"modules_to_save": "score"}, "^adapter .*: modules_to_save='score': must be a list of names$"),
+        ({"rank_pattern": {"*.c_attn": 4}}, r"rank_pattern '\*.c_attn': is no regular expression"),
+        ({"alpha_pattern": {"c{99999999999}": 4}}, "is no regular expression"),
+        ({"rank_pattern": ["c_attn"]}, r"rank_pattern=\['c_attn'\]: must be an object"),
+        ({"rank_pattern": {"c_attn": "4"}}, "rank_pattern 'c_attn': '4' must be a whole number from 1"),
+        ({"alpha_pattern": {"c_attn": None}}, "alpha_pattern 'c_attn': None must be a number"),
+        ({"lora_alpha": "16"}, "lora_alpha='16': must be a number"),
+        ({"lora_alpha": math.nan}, "lora_alpha=nan: must be a number"),
+        ({"r": 0}, "r=0: must be a whole number from 1"),
+        ({"r": True}, "r=True: must be a whole number from 1"),
+        ({"lora_dropout": 2}, "lora_dropout=2: must be a number from 0 to 1"),
+        ({"use_dora": "no"}, "use_dora='no': must be true or false"),
+        ({"r": "4", "bias": "all"}, "bias='all': .*; r='4': must be a whole number from 1$"),
         ({"r": 5}, r"shape \(4, 16\), for this base and rank 5 it would be \(5, 16\)"),
         ({"use_dora": True}, "missing base_model.model.transformer.h.0.attn.c_attn.lora_magnitude_vector"),
     ],

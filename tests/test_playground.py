@@ -277,7 +277,10 @@ def test_nothing_to_show_a_strange_host_and_port_are_refused():
 
 def test_folders_that_are_no_fitting_run_are_refused_together(tmp_path, runs):
     full, lora, mail = runs
-    message = refusal("--instructions", mail, tmp_path, "--classifiers", lora)
+    (tmp_path / "pretrained").mkdir()
+    (tmp_path / "pretrained" / "results.json").write_text('{"args": {"init_from": null}}')
+    message = refusal("--instructions", mail, tmp_path, tmp_path / "pretrained", "--classifiers", lora)
+    assert f"--instructions {tmp_path}/pretrained: is not a run of fine-tuning" in message
     assert f"--instructions {mail}: is a classifier; give it to --classifiers" in message
     assert f"--instructions {tmp_path}: holds no finished run" in message
     assert f"--classifiers {lora}: classifies nothing; give it to --instructions" in message

@@ -11,6 +11,7 @@ import torch
 import transformers
 from conftest import ROOT, command, results_of, run_script, write_rows
 from safetensors.torch import load_file
+from test_commands import load_script
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import LanguageModel, initialise
@@ -193,6 +194,24 @@ def pretrained(tmp_path_factory, corpus, weights):
     return folder
 
 
+@pytest.mark.parametrize(
+    ("script", "asked", "more"),
+    [
+        ("generate", "--run", ["--prompt", "x"]),
+        ("merge_lora", "--run", ["--output", "{tmp}/merged"]),
+        ("predict", "--run", ["--data", "{tmp}/mails.csv"]),
+    ],
+)
+def test_a_pretrained_model_where_a_fine_tuned_one_is_asked_for_is_called_what_it_is(
+    script, asked, more, pretrained, run_here, tmp_path
+):
+    (tmp_path / "mails.csv").write_text("text\nhello\n")
+    status, _, err = run_here(load_script(script), asked, pretrained, *(word.format(tmp=tmp_path) for word in more))
+    assert status == 2 and err.count("error:") == 1
+    assert f"{asked} {pretrained}: is not a run of fine-tuning" in err and f"is a base: {pretrained}/model" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["mails.csv"]
+
+
 def test_it_learns_and_says_so(pretrained):
     results = results_of(pretrained)
     curve = results["curve"]
@@ -266,12 +285,19 @@ def test_a_model_from_nothing_within_a_budget_of_time_in_half_precision(corpus, 
         (("--tokens", 10, "--lr", 0), "--lr 0"),
         (("--tokens", 10, "--hold-share", 1), "--hold-share"),
         (("--tokens", 10, "--text-column", "body"), "--text-column body"),
-        (("--tokens", 10, "--init-from", "nowhere"), "nowhere"),
+        (("--tokens", 10, "--init-from", "nowhere"), "--init-from nowhere: not a folder"),
+        (("--tokens", 10, "--init-from", "{tmp}"), "--init-from {tmp}: the folder lacks config.json"),
+        (("--tokens", 10, "--init-from", "{tmp}/bert"), "--init-from {tmp}/bert: config.json is not that of a GPT-2"),
+        (("--tokens", 10, "--init-from", "{tmp}/small"), "--init-from {tmp}/small: has 300 tokens"),
     ],
 )
-def test_wrong_flags_are_refused_with_one_message(corpus, tmp_path, more, message):
-    done = run_script("pretrain", "--data", corpus, *more, "--output-dir", tmp_path / "run")
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_wrong_flags_are_refused_with_one_message(corpus, tmp_path, more, message, run_here):
+    for name, content in (("bert", "[]"), ("small", '{"vocab_size": 300}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(content)
+        (tmp_path / name / "model.safetensors").touch()
+    words = (str(word).format(tmp=tmp_path) for word in more)
+    status, _, err = run_here(load_script("pretrain"), "--data", corpus, *words, "--output-dir", tmp_path / "run")
+    assert status == 2 and err.count("error:") == 1
+    assert message.format(tmp=tmp_path) in err
     assert not (tmp_path / "run").exists()

@@ -26,11 +26,12 @@ from report_exports import COLUMNS, latex
 from report_list import Line, all_tables, natural, parse_list, title_of
 from report_markdown import filled, parts
 from report_metrics import ACCURACY, JUDGE, PERPLEXITY
-from report_notes import disagreements, small_notes
+from report_notes import commonest_notes, disagreements, small_notes
 from report_runs import Store, read_run, write_run
+from report_scale import identical_notes, rate_notes, size_notes
 from report_sections import block_of, by_size
 from report_settings import DEFAULTS, confounds, effective_scale, first_step, settings_of
-from report_words import Unit, listing, number, unit_of
+from report_words import Unit, listing, mark, number, unit_of
 from training.cli import resolved
 from training.statistics import bootstrap_mean, bootstrap_ratio, detectable_difference, paired_bootstrap
 
@@ -50,11 +51,13 @@ def write_results(folder, **entries):
     return folder
 
 
-def classifier(folder, right, n=40, **entries):
-    """A run that is right on the examples `right`."""
+def classifier(folder, right, n=40, ham=0, **entries):
+    """A run that is right on the examples `right`; the first `ham` are ham."""
+    other = {"spam": "ham", "ham": "spam"}
+    labels = ["ham" if i < ham else "spam" for i in range(n)]
     lines = [
-        {"id": i, "label": "spam", "prediction": "spam" if i in right else "ham", "loss": 0.25, "probabilities": {}}
-        for i in range(n)
+        {"id": i, "label": label, "prediction": label if i in right else other[label], "loss": 0.25}
+        for i, label in enumerate(labels)
     ]
     write_results(folder, **entries)
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -81,6 +84,12 @@ def tutor(folder, losses, tokens, replies=None, **entries):
     write_results(folder, **entries)
     (folder / "generations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
+
+
+def general(difference, spread):
+    """Forgetting on two pieces, of which one loses more than the other by twice the spread."""
+    after = [300 + 100 * (difference - spread), 300 + 100 * (difference + spread)]
+    return {"pieces": {"tokens": [100, 100], "before": [300.0, 300.0], "after": after}}
 
 
 def line(label, key, version="corrected", column="spam", seed=0, given=("-", "-"), status="run", flags="--lora-rank 8"):
@@ -117,7 +126,7 @@ def small(tmp_path_factory):
                     curve = [
                         {"step": s, "epoch": s / 4, "train_loss": 2 - s / 4, "val_loss": 2.1 - s / 4} for s in range(5)
                     ]
-                    lost = {"difference": {"value": 0.1 * seed, "low": 0.0, "high": 0.3}}
+                    lost = general(0.1 * seed, 0.02)
                     classifier(runs / one.key, right, 300, curve=curve, forgetting=lost)
     unavailable = "not available at this scale: <size> & more"
     lines.insert(3, line("<xl>", "-", "published", given=("1", "2"), status=unavailable))
@@ -146,7 +155,7 @@ def test_the_numbers_are_those_of_compare_runs(tmp_path, capsys):
         for seed in range(3):
             one = line(label, f"x-{method}", seed=seed)
             right = set(np.flatnonzero(rng.random(120) < chance).tolist())
-            lost = {"difference": {"value": rng.normal(), "low": -1.0, "high": 2.0}}
+            lost = general(rng.normal(), rng.normal())
             classifier(tmp_path / one.key, right, 120, args={"method": method, "lora_rank": 8}, forgetting=lost)
             lines.append(one)
     compare_runs.compare([tmp_path / one.key for one in lines])
@@ -495,7 +504,7 @@ def test_tables_2_to_6_are_confounded_as_published_and_clean_when_corrected(path
     found = {}
     for name in names:
         for version, rows in report.design_of(table, name).items():
-            found.setdefault(version, []).extend(confounds(rows))
+            found.setdefault(version, []).extend(confounds([settings_of(command) for command in rows.values()]))
     assert found["published"] and found["corrected"] == []
 
 
@@ -561,6 +570,138 @@ def test_a_claim_smaller_than_what_n_can_show_is_told(tmp_path):
     assert small_notes("corrected", large["corrected"], unit) == []
     same = verdicts(tmp_path / "s", (150, 140), (150, 140), given=("60.0", "60.0"))
     assert small_notes("corrected", same["corrected"], unit) == []
+
+
+def of_runs(tmp_path, rights, keys, version="corrected", claims=None):
+    """Rows a, b, ... that show the runs `keys`, each right on so many of 200 examples."""
+    for key, right in rights.items():
+        for seed in range(2):
+            classifier(tmp_path / f"nano/{key}/seed{seed}", range(right + seed), 200)
+    rows = zip("abcdef", keys, claims or "-" * len(keys), strict=False)
+    lines = [line(label, key, version, seed=s, given=(claim, "-")) for label, key, claim in rows for s in range(2)]
+    return cells_of(lines, found_in(tmp_path))
+
+
+def test_runs_that_stand_in_several_rows_are_compared_once(tmp_path):
+    rights = {"x": 150, "y": 141, "z": 144, "w": 141}  # w: other runs with the results of y
+    a, b, c, d, e = of_runs(tmp_path, rights, "xxyyz")
+    once = of_runs(tmp_path, rights, "xyz")
+    assert c.comparison == d.comparison == once[1].comparison and e.comparison == once[2].comparison
+    assert c.comparison.among == 2 and (c.reference, d.reference, mark(d)) == ("a", "a", "↓ ")
+    assert a.comparison is None and b.comparison is None and (b.value, b.why_alone, mark(b)) == (a.value, "", "")
+    _, c, d, e = of_runs(tmp_path, rights, "xywz")
+    assert c.comparison == d.comparison and e.comparison.among == 3 and identical_notes({"corrected": [c, d, e]}) == []
+
+
+def test_rows_that_show_the_same_runs_are_told_alike_versions_together(tmp_path):
+    rights = {"x": 150, "y": 141, "z": 144}
+    for keys, told in (("xxyy", ", as published and corrected: a and b; c and d."), ("xyzz", ", corrected: c and d.")):
+        column = {version: of_runs(tmp_path, rights, keys, version) for version in ("published", "corrected")}
+        if keys == "xyzz":
+            column["published"] = of_runs(tmp_path, rights, "xyz", "published")
+        notes = [note.text for note in block_of("spam", column, {}).notes if "the same runs" in note.text]
+        assert notes == [f"At this scale the same runs stand in several rows{told}"]
+    assert identical_notes({"corrected": of_runs(tmp_path, {}, "mn")}) == []  # not run
+
+
+def test_runs_that_stand_in_several_rows_lead_to_no_conclusion_about_themselves(tmp_path):
+    rights = {"x": 150, "y": 110, "z": 190}
+    claims = ("60.0", "60.5", "60.5", "61.0")
+    column = {
+        version: of_runs(tmp_path, rights, keys, version, claims)
+        for version, keys in (("published", "xyyz"), ("corrected", "xxyz"))
+    }
+    assert disagreements(column) == []  # b is worse than a as published, and a itself when corrected
+    (note,) = small_notes("corrected", column["corrected"], Unit("accuracy, %", 100.0, 1))
+    assert "claims: c +0.5 (" in note.text and "b +" not in note.text
+    rights |= {"z": 112}
+    column = {
+        version: of_runs(tmp_path, rights, keys, version) for version, keys in zip(column, ("xyz", "xyy"), strict=True)
+    }
+    assert disagreements(column) == []  # c before b as published, and b itself when corrected
+
+
+def test_what_always_the_same_answer_would_score_is_told(tmp_path):
+    column = {}
+    for version, ham in (("published", 86), ("corrected", 86), ("another", 120)):
+        lines = [line(label, f"{version}{label}", version) for label in "ab"]
+        for one in lines:
+            classifier(tmp_path / one.key, range(100), 200, ham=ham)
+        column[version] = cells_of(lines, found_in(tmp_path))
+    texts = [note.text for note in block_of("spam", {v: column[v] for v in ("published", "corrected")}, {}).notes]
+    assert texts.count("Always answering the commonest class would be right in 57.0% of n = 200.") == 1
+    (note,) = commonest_notes({"published": column["published"], "corrected": column["another"]})
+    assert note.text.endswith("in 57.0% of n = 200 (as published) and 60.0% of n = 200 (corrected).")
+    one = line("a", "ift")
+    tutor(tmp_path / one.key, [3.0, 4.0], [2, 2])
+    assert commonest_notes({"corrected": cells_of([one], found_in(tmp_path)), "published": []}) == []
+
+
+def sizes(tmp_path, written, ran):
+    """Rows by the flags of the design and of what ran; (cells, design by label)."""
+    lines = [line(label, label, flags=flags) for label, flags in zip("abcd", ran, strict=False)]
+    for one in lines:
+        args = {name: value for name, value in settings_of(one.command).items() if name != "seed"}
+        classifier(tmp_path / one.key, range(150), 200, args=args)
+    design = {label: settings_of(f"python x.py {flags}") for label, flags in zip("abcd", written, strict=False)}
+    return cells_of(lines, found_in(tmp_path)), design
+
+
+def test_rows_of_sizes_that_are_one_model_here_are_told_with_what_is_between_them(tmp_path):
+    written = ["--model gpt2 --batch-size 32", "--model gpt2 --batch-size 4", "--model gpt2-medium --batch-size 8"]
+    written.append(written[-1])
+    ran = [flags.replace("gpt2-medium", "gpt2").replace("gpt2", "gpt2-nano") + " --lr 2e-4" for flags in written]
+    ran[2:] = [flags.replace("2e-4", "3e-4") for flags in ran[2:]]
+    (note,) = size_notes("published", *sizes(tmp_path / "one", written, ran))
+    assert note.kind == "warning" and note.text == (
+        "As published: at this scale all sizes are one model, and no difference is one of size; c and d differ from a "
+        "in batch size (32 / 8) and learning rate (0.0002 / 0.0003)."
+    )
+    assert size_notes("published", *sizes(tmp_path / "as-written", written, written)) == []
+    assert size_notes("published", *sizes(tmp_path / "same", written[:2], ran[:2])) == []
+    assert size_notes("published", [], {}) == []
+
+
+def test_rates_in_labels_are_told_apart_from_those_that_ran(tmp_path):
+    column, design = {}, {"corrected": {}}
+    labels = {"full, 2.5e-5": ("2.5e-5", 1.333e-4), "full, 1e-4": ("1e-4", 5.333e-4), "rank 5": ("5e-5", 1.0)}
+    lines = [line(label, f"r{i}", flags="--lr 1") for i, label in enumerate(labels)]
+    for one, (rate, ran) in zip(lines, labels.values(), strict=True):
+        design["corrected"][one.label] = f"python x.py --lr {rate} --lr-min 0"
+        classifier(tmp_path / one.key, range(9), args={"method": "full", "lr": ran})
+    column["corrected"] = cells_of(lines, found_in(tmp_path))
+    told = "Learning rates in the labels are for the width as written; what ran is 5.33 times that."
+    assert [n.text for n in block_of("lr", column, design).notes if "Learning rates" in n.text] == [told]
+    assert rate_notes({"corrected": column["corrected"][2:]}, design) == []  # a label without its rate
+    design["corrected"]["full, 1e-4"] = "python x.py --lr 1e-4"
+    classifier(tmp_path / lines[0].key, range(9), args={"method": "full", "lr": 1e-4})
+    column["corrected"] = cells_of(lines, found_in(tmp_path))
+    (note,) = rate_notes(column, design)
+    assert note.text.endswith("what ran is 4 to 5.33 times that.")
+    for one, (rate, _) in zip(lines, labels.values(), strict=True):
+        classifier(tmp_path / one.key, range(9), args={"method": "full", "lr": float(rate)})
+    assert rate_notes({"corrected": cells_of(lines, found_in(tmp_path))}, design) == []
+
+
+def test_the_notes_on_scale_come_from_the_table_files(tmp_path):
+    """Sizes that become one and rates that move with the width at the nano scale, and neither at the report's."""
+    flags = ("--lr $((2 * N))e-4 --model gpt2$SMALL", "--lr $((4 * N))e-4 --model gpt2$LARGE")
+    lines = [line(f"{rate}e-4", f"k{rate}", column="spam 125", flags=f) for rate, f in zip((2, 4), flags, strict=True)]
+    lines = [one._replace(folder=one.folder.replace("/nano/", "/$SCALE/")) for one in lines]
+    table_file(tmp_path / "tables", "table2_x", lines)
+    path = tmp_path / "tables/table2_x.sh"
+    scales = "[[ $SCALE == nano ]] && N=2 SMALL=-nano LARGE=-nano || N=1 SMALL='' LARGE=-medium\ncat <<END"
+    path.write_text(path.read_text().replace("cat <<'END'", scales))
+    for scale, times in (("nano", 2), ("report", 1)):
+        for rate, model in ((2, "gpt2"), (4, "gpt2-medium")):
+            args = {"method": "lora", "model": "gpt2-nano" if times == 2 else model, "lr": times * rate * 1e-4}
+            classifier(tmp_path / f"runs/{scale}/k{rate}/seed0", range(30), args=args)
+        output = tmp_path / scale
+        report.main(report.Args(tmp_path / "runs", tmp_path / "no", scale, output, tmp_path / "tables"))
+        text = (output / "RESULTS.md").read_text()
+        assert text.count("what ran is 2 times that") == text.count("all sizes are one model") == (scale == "nano")
+        told = "125, 4e-4 differs from 125, 2e-4 in learning rate (0.0004 / 0.0008)."
+        assert text.count(told) == (scale == "nano")
 
 
 def test_columns_of_several_sizes_become_one_and_keep_their_comparisons(tmp_path):

@@ -14,10 +14,7 @@ from training.files import replace_file
 from training.launch import from_main
 from training.methods import load_own_state, own_state
 from training.record import Record
-from training.run_folder import STATE
-
-# Flags that may differ between the run that stopped and the one that goes on: they change no number.
-FREE_FLAGS = ("output_dir", "overwrite", "resume", "save_every", "cache_dir")
+from training.run_folder import FREE_FLAGS, STATE
 
 
 class Training(NamedTuple):

@@ -17,7 +17,7 @@ from gpt2_scratch.model import Classifier, LanguageModel
 from lora import Adapter, adapters, dense, dequantise, set_strength
 from lora._frozen import with_matrix
 from training.methods import own_state
-from training.saved import Model, adapted, build, find_base, read_facts
+from training.saved import FACTS, Model, adapted, build, find_base, read_facts
 from training.task_args import HeadArgs, group_of
 
 Chosen = Sequence[tuple[Path, float]]  # folders of adapters, and what each counts
@@ -46,10 +46,19 @@ class Sum(nn.Module):
 def common_facts(folders: Sequence[Path]) -> dict[str, Any]:
     """What the adapters say of themselves (adapter.json), where it has to be the same for them to be one model.
 
-    Raises ValueError when it is not, and for a class head that transformers does not have.
+    Raises ValueError when it is not, for adapters of different bases as far as they say which, and for a class head
+    that transformers does not have.
     """
     found = [(folder, read_facts(folder)) for folder in folders]
     (first, facts), *others = found
+    bases = [(folder, one["base"]) for folder, one in found if "base" in one]
+    for folder, base in bases[1:]:
+        known, other = bases[0]
+        if base["sha256"] != other["sha256"]:
+            raise ValueError(
+                f"--adapter {known} {folder}: were trained on different weights ({other['name']}; {base['name']}); "
+                "merge adapters of one base"
+            )
     for folder, other in others:
         for name, what in (("labels", "classes"), ("base_bits", "--base-bits")):
             ours, theirs = (f.get(name, f.get("args", {}).get(name)) for f in (facts, other))
@@ -64,12 +73,13 @@ def common_facts(folders: Sequence[Path]) -> dict[str, Any]:
 def combined(chosen: Chosen, base: str | None) -> Model:
     """The base with all adapters in it, each counted with its weight; class heads are added with the same weights."""
     facts = common_facts([folder for folder, _ in chosen])
+    place = base or facts.get("base", {}).get("name")  # the weights are the same wherever the others had them
     model = build(*find_base(chosen[0][0], facts, base), facts)
     if isinstance(model, Classifier):
         nn.init.zeros_(model.score.weight)  # noise until here
     changes: dict[str, Any] = defaultdict(float)
     for folder, weight in chosen:
-        one = adapted(folder, base)
+        one = adapted(folder, place if (folder / FACTS).exists() else base)
         set_strength(one, weight)
         found = list(adapters(one))
         for path, adapter in found:

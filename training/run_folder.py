@@ -10,6 +10,8 @@ from training.args import FolderArgs
 
 RESULTS = "results.json"
 STATE = Path("checkpoint") / "state.pt"
+# Flags that may differ between two runs that are the same, or the run that stopped and the one that goes on.
+FREE_FLAGS = ("output_dir", "overwrite", "resume", "save_every", "cache_dir")
 OURS = (
     RESULTS,
     "predictions.jsonl",
@@ -67,13 +69,21 @@ def prepare_folder(folder: Path, resuming: bool) -> None:
 
 
 def read_run(folder: Path, asked: str = "--run") -> dict[str, Any]:
-    """results.json of a finished run. Raises ValueError when there is none; `asked` is the flag that named it."""
+    """results.json of a finished run of fine-tuning. Raises ValueError when there is none; `asked` is the flag that
+    named the folder."""
     path = folder / RESULTS
     if not path.exists():
         raise ValueError(f"{asked} {folder}: holds no finished run ({RESULTS} is missing)")
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-        results["args"]["model"], results["data"]["sha256"], results["model"]["sha256"]
+        tuned = "method" in results["args"]
+        if tuned:
+            results["args"]["model"], results["data"]["sha256"], results["model"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{asked} {folder}: {RESULTS} is damaged ({error})") from error
+    if not tuned:
+        raise ValueError(
+            f"{asked} {folder}: is not a run of fine-tuning; the model of a run of pretrain.py is a base: "
+            f"{folder / 'model'}, for --model of fine-tuning, generate.py or playground.py"
+        )
     return results

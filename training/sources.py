@@ -71,14 +71,15 @@ def find_inputs(data: DataArgs, model: str, find_task: Callable[[], K], offline:
     return Inputs(*found["examples"], *found["model"])
 
 
-def base_model(source: str) -> tuple[Path, GPT2Config]:
-    """Folder and shape of a base model, downloaded if need be."""
+def base_model(source: str, asked: str = "--model") -> tuple[Path, GPT2Config]:
+    """Folder and shape of a base model, downloaded if need be. Raises ValueError when it is none of ours, OSError when
+    the hub does not give it; `asked` is the flag that named it."""
     if source not in BUNDLED_MODELS and not Path(source).is_dir():
         prefer_cache_when_offline()
-    folder = resolve(source)
-    config = load_config(folder)
+    folder = resolve(source, asked)
+    config = load_config(folder, asked)
     if config.vocabulary <= END_OF_TEXT:
-        raise ValueError(f"--model {source}: has {config.vocabulary} tokens, GPT-2's tokenizer {END_OF_TEXT + 1}")
+        raise ValueError(f"{asked} {source}: has {config.vocabulary} tokens, GPT-2's tokenizer {END_OF_TEXT + 1}")
     return folder, config
 
 

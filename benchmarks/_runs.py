@@ -1,0 +1,88 @@
+"""Runs of a fine-tuning script, each in a process of its own: one that is there is not repeated, if it is the same."""
+
+import importlib.util
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from training.cli import flag, refuse, resolved
+from training.run_folder import FREE_FLAGS, RESULTS, STATE, read_run
+from training.sources import base_model
+
+ROOT = Path(__file__).parent.parent
+
+
+def finish_runs(commands: Mapping[Path, Sequence[str]]) -> None:
+    """Leaves a finished run of its command in every folder; interrupted ones go on.
+
+    A command is a script and its flags, without those of the folder. Raises ValueError when a run fails, and before
+    anything is started when a folder holds a finished run with other flags, be they given or defaults.
+    """
+    finished = [folder for folder in commands if (folder / RESULTS).exists()]
+    others = {folder: found for folder in finished if (found := differences(folder, commands[folder]))}
+    refuse(
+        [
+            f"--folder {folder.parent}: {folder.name} is another run ({'; '.join(found)}); "
+            f"choose another --folder, or delete {folder}"
+            for folder, found in others.items()
+        ]
+    )
+    for folder, words in commands.items():
+        if not (folder / RESULTS).exists():
+            _run([*words, "--output-dir", str(folder.resolve())], folder)
+
+
+def differences(folder: Path, words: Sequence[str]) -> list[str]:
+    """Which flags of the finished run in `folder` are others than those of the command `words`, with both values."""
+    before, (asked, default) = read_run(folder, "--folder")["args"], flags_of(words)
+    found = [(name, before.get(name, default[name]), value) for name, value in asked.items() if name not in FREE_FLAGS]
+    return [f"{flag(name)} {_shown(old)}, now {_shown(new)}" for name, old, new in found if new not in (old, "auto")]
+
+
+def flags_of(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All flags of a command as results.json has them, and those of the same script without any given. No learning rate
+    where it follows from the width of a base that is not to be had."""
+    script, prefix = _load(ROOT / words[0]), (tyro.conf.OmitArgPrefixes,)
+    args, plain = (tyro.cli(script.Args, args=given, prog=words[0], config=prefix) for given in (words[1:], ()))
+    width = _width(args.model.model)
+    update = args.update.with_defaults(*script.DEFAULTS[args.method.method], width or 1)
+    asked = resolved(replace(args, update=update))
+    if args.update.lr is None and width is None:
+        del asked["lr"]
+    return asked, resolved(plain)
+
+
+def _width(model: str) -> int | None:
+    try:
+        return base_model(model)[1].width
+    except (OSError, ValueError):  # the hub is out of reach, or the folder has gone since
+        return None
+
+
+def _load(script: Path) -> Any:
+    name = f"script_{script.stem}"
+    if name not in sys.modules:
+        found = importlib.util.spec_from_file_location(name, script)
+        assert found is not None and found.loader is not None, "a Python file"
+        sys.modules[name] = importlib.util.module_from_spec(found)  # where tyro looks for the types of the fields
+        found.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _run(words: Sequence[str], folder: Path) -> None:
+    words = [*words, "--resume" if (folder / STATE).exists() else "--overwrite"]
+    print(f"{time.strftime('%H:%M:%S')} python {shlex.join(words)}", file=sys.stderr, flush=True)
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ValueError(f"python {shlex.join(words)} failed:\n{done.stderr[-2000:]}")
