@@ -1,13 +1,12 @@
 """What a table shows of a run: one score an example, what the run says of itself as a whole, and what it cost."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from report_runs import Run
-from training.statistics import bootstrap_ratio
+from training.statistics import bootstrap_ratio, perplexity
 
 
 class Metric(NamedTuple):
@@ -123,4 +122,4 @@ def same_examples(a: Sequence[Run], b: Sequence[Run]) -> bool:
 
 
 def in_unit(metric: Metric, value: float) -> float:
-    return math.exp(min(value, 700.0)) if metric.logarithmic else value
+    return perplexity(value) if metric.logarithmic else value
