@@ -46,7 +46,7 @@ def test_a_row_is_the_mean_over_seeds(tmp_path, capsys):
     assert lora["method"] == "lora rank 8"
     assert lora["accuracy, 95% interval"].startswith("0.9100 [")
     assert (lora["sd"], lora["seeds"], lora["p, against the first"]) == ("0.0100", "3", "")
-    assert (lora["trained"], lora["train s"], lora["peak MiB"]) == ("1,234", "60", "700")
+    assert (lora["trained"], lora["train s, fastest"], lora["peak MiB"]) == ("1,234", "50", "700")
     assert lora["forgetting, nats"] == "+0.100 [+0.080, +0.120]"
     assert (full["method"], full["seeds"], full["forgetting, nats"]) == ("full", "1", "")
     assert float(full["p, against the first"]) < 0.001
