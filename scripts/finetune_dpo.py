@@ -23,8 +23,8 @@ from training.run_folder import check_folder, default_folder
 from training.sources import Inputs, find_inputs
 
 OFFLINE = "accelerate launch scripts/finetune_dpo.py --dataset preferences --model gpt2-nano"
-# Peak learning rate at width 192 and epochs of each method: a tenth of finetune_ift's rates, not tuned.
-DEFAULTS = {"lora": (5e-4, 3.0), "full": (5e-5, 3.0), "bitfit": (5e-4, 3.0), "head": (5e-5, 3.0)}
+# Peak learning rate at width 192 and epochs of each method, chosen on validation pairs: README, "Defaults".
+DEFAULTS = {"lora": (2e-3, 3.0), "full": (2e-4, 3.0), "bitfit": (2e-3, 3.0), "head": (2e-4, 3.0)}
 DEFAULTS |= dict.fromkeys(("dora", "pissa", "olora", "lora-fa"), DEFAULTS["lora"])
 
 

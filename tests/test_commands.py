@@ -47,6 +47,11 @@ def test_a_written_command_is_understood(place, script, flags):
     tyro.cli(arguments, args=words, config=(tyro.conf.OmitArgPrefixes,))
 
 
+def test_every_picture_of_the_readme_is_there():
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert pictures and all((ROOT / picture).is_file() for picture in pictures)
+
+
 CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 
 

@@ -463,7 +463,7 @@ new MutationObserver(() => {
 
 
 def test_a_person_asks_sees_three_answers_stream_and_turns_the_adapter_off(page):
-    page.type("#instruction textarea", "What is the plural of 'mouse'?")
+    page.type("#instruction textarea", "What is the opposite of 'early'?")
     page.browser.execute_script(WATCH)
     page.click("#answer")
     base, full, lora = page.until(page.finished)
