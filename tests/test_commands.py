@@ -47,6 +47,19 @@ def test_a_written_command_is_understood(place, script, flags):
     tyro.cli(arguments, args=words, config=(tyro.conf.OmitArgPrefixes,))
 
 
+def test_the_readmes_defaults_are_those_of_the_scripts():
+    table = (ROOT / "README.md").read_text().split("### Defaults")[1].split("\n## ")[0]
+    found, script = {}, ""
+    for row in re.findall(r"^\| (finetune_\w+)? ?\| ([a-z, ]+) \| (.*?), (\d+) epochs \|", table, re.M):
+        script = row[0] or script
+        for method, rate in zip(row[1].split(", "), row[2].split(" and "), strict=True):
+            found.setdefault(script, {})[method] = (float(rate), float(row[3]))
+    assert set(found) == {"finetune_cls", "finetune_ift", "finetune_dpo"}
+    for script, rates in found.items():
+        defaults = load_script(script).DEFAULTS
+        assert rates == {method: defaults[method] for method in ("lora", "full", "bitfit", "head")}, script
+
+
 def test_every_picture_of_the_readme_is_there():
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text())
     assert pictures and all((ROOT / picture).is_file() for picture in pictures)
