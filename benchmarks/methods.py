@@ -82,7 +82,7 @@ def draw(args: Args, path: Path) -> None:
             marker = "osD^vP"[i % 6]
             axes.errorbar(lost[0], accuracy.value, xerr=x, yerr=y, fmt=marker, capsize=2, label=method)
         axes.set_title(TITLES.get(dataset, dataset), fontsize=10)
-        axes.set_xlabel("forgetting: loss on general text, after minus before (nats)")
+        axes.set_xlabel("forgetting: rise of the loss on general text (nats)")
         axes.set_ylabel("test accuracy")
         axes.grid(alpha=0.25)
     panels[0][-1].legend(fontsize=9)
