@@ -20,7 +20,7 @@ os.environ["ACCELERATE_USE_CPU"] = "true"
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch  # noqa: E402
-from forked import free_port, run_forked  # noqa: E402
+from forked import run_forked  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from gpt2_scratch.config import GPT2Config  # noqa: E402
@@ -76,12 +76,11 @@ def run_script(
     script: str, *flags: object, env: dict[str, str] | None = None, timeout: float = 300, processes: int = 1
 ):
     """Runs the script; returns the finished process with its text. With an `env`, libraries are imported in it."""
-    if env is None:
-        return run_forked(command(script, *flags)[1:], timeout, processes)
     words = command(script, *flags, processes=processes)
-    return subprocess.run(
-        words, capture_output=True, text=True, env=os.environ | env, timeout=timeout, cwd=ROOT, check=False
-    )
+    if processes == 1 and env is None:
+        return run_forked(words[1:], timeout)
+    settings = os.environ | (env or {})
+    return subprocess.run(words, capture_output=True, text=True, env=settings, timeout=timeout, cwd=ROOT, check=False)
 
 
 @pytest.fixture
@@ -99,6 +98,12 @@ def run_here(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
         return status, said.out, said.err
 
     return run
+
+
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
 
 
 TEXTS = ["cheap pills, buy now", "meeting moved to noon", "you have won a prize", "see the attached report"]

@@ -7,13 +7,10 @@ import atexit
 import multiprocessing
 import os
 import runpy
-import socket
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Mapping, Sequence
-from multiprocessing.connection import wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
@@ -24,12 +21,6 @@ LIBRARIES += ["tiktoken", "safetensors.torch", "torch.utils.tensorboard", "torch
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(LIBRARIES)
-
-
-def free_port() -> str:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
 
 
 def become(words: Sequence[str], env: Mapping[str, str], output: Path) -> NoReturn:
@@ -56,36 +47,17 @@ def become(words: Sequence[str], env: Mapping[str, str], output: Path) -> NoRetu
     os._exit(status)
 
 
-def places(processes: int) -> list[dict[str, str]]:
-    """What torchrun would tell each of so many processes on this machine."""
-    if processes == 1:
-        return [{}]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(processes)}
-    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-
-
-def run_forked(
-    words: Sequence[object], timeout: float = 300, processes: int = 1, **changed: str
-) -> subprocess.CompletedProcess[str]:
+def run_forked(words: Sequence[object], timeout: float = 300, **changed: str) -> subprocess.CompletedProcess[str]:
     """Like subprocess.run([sys.executable, *words]) in the root folder and a changed environment, with what it said as
-    text, or like torchrun. What a library reads of the environment while it is imported is as it was at the first call.
-    """
-    words, deadline = [*map(str, words)], time.monotonic() + timeout
+    text. What a library reads of the environment while it is imported is as it was at the first call."""
+    words = [*map(str, words)]
     with TemporaryDirectory() as output:
-        environments = [os.environ | changed | place for place in places(processes)]
-        ranks = [_forks.Process(target=become, args=(words, env, Path(output))) for env in environments]
-        for rank in ranks:
-            rank.start()
-        running = {rank.sentinel: rank for rank in ranks}
-        while running and (ended := wait([*running], deadline - time.monotonic())):
-            for sentinel in ended:
-                if running.pop(sentinel).exitcode != 0:
-                    deadline = 0  # the others would wait for it
-        for rank in running.values():
-            rank.kill()
-            rank.join()
-        if deadline and running:
+        process = _forks.Process(target=become, args=(words, os.environ | changed, Path(output)))
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
             raise subprocess.TimeoutExpired(words, timeout)
-        status = next((rank.exitcode for rank in ranks if rank.exitcode), 0)
         said = [(Path(output) / name).read_text() for name in ("out", "err")]
-        return subprocess.CompletedProcess(words, status, *said)
+        return subprocess.CompletedProcess(words, process.exitcode, *said)

@@ -154,7 +154,7 @@ def test_a_folder_with_other_files_is_not_written_into(files, tiny_model, tmp_pa
 
 def test_only_the_main_process_complains(files, tiny_model):
     done = run_script("finetune_cls", "--data", files / "single.jsonl", "--model", tiny_model, processes=2)
-    assert done.returncode == 2
+    assert done.returncode == 1  # torchrun's own status for any failure
     assert done.stderr.count("error: only one class") == 1
 
 

@@ -354,7 +354,7 @@ def test_parts_of_the_source_are_kept_and_only_what_is_missing_is_drawn():
     [
         ("spamassassin", Classification, "84cc028f26d3dca7", "cc1a71ee5a14bea0"),
         ("instructions", Instructions, "ca6c53f56cf02d4e", "350e4efac00ec351"),
-        ("preferences", Preferences, "b87d038038aaa2a0", "6c3c4bb85969c84c"),
+        ("preferences", Preferences, "0091f9855367f34d", "802dc1c6d11cfb45"),
         ("sick", Classification, "37c377faa73218ff", "cbec70b498aed504"),
     ],
 )
