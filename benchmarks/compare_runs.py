@@ -58,13 +58,13 @@ def accuracies(runs: Sequence[Path]) -> np.ndarray:
 def forgetting(runs: Sequence[Path]) -> Interval | None:
     """Difference of the loss on general text, averaged over runs, its interval over pieces of the text; None where it
     was not measured. Raises ValueError when the texts are not the same."""
-    found = [results_of(run).get("forgetting") for run in runs]
-    if None in found:
+    pieces = [results_of(run)["forgetting"]["pieces"] for run in runs if "forgetting" in results_of(run)]
+    if len(pieces) < len(runs):
         return None
-    if any(one["pieces"]["tokens"] != found[0]["pieces"]["tokens"] for one in found):
+    if any(one["tokens"] != pieces[0]["tokens"] for one in pieces):
         raise ValueError("the runs measured forgetting on different texts")
-    each = [np.subtract(one["pieces"]["after"], one["pieces"]["before"]) for one in found]
-    return bootstrap_ratio(np.mean(each, axis=0), np.array(found[0]["pieces"]["tokens"]))
+    each = [np.subtract(one["after"], one["before"]) for one in pieces]
+    return bootstrap_ratio(np.mean(each, axis=0), np.array(pieces[0]["tokens"]))
 
 
 def number_of(runs: Sequence[Path], of: Callable[[list[float]], Any], *path: str) -> str:

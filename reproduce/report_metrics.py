@@ -74,7 +74,7 @@ def forgetting(runs: Sequence[Run]) -> dict[str, float]:
 
 def costs(runs: Sequence[Run]) -> dict[str, float]:
     """Means over runs, of those of COSTS that every run has."""
-    found = {}
+    found: dict[str, float] = {}
     for name, path in OF_RESULTS.items():
         values = [value for run in runs if (value := run.number(*path)) is not None]
         found |= {name: float(np.mean(values))} if len(values) == len(runs) > 0 else {}
