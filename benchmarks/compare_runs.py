@@ -58,7 +58,7 @@ def accuracies(runs: Sequence[Path]) -> np.ndarray:
 def forgetting(runs: Sequence[Path]) -> Interval | None:
     """Difference of the loss on general text, averaged over runs, its interval over pieces of the text; None where it
     was not measured. Raises ValueError when the texts are not the same."""
-    pieces = [results_of(run)["forgetting"]["pieces"] for run in runs if "forgetting" in results_of(run)]
+    pieces = [found["forgetting"]["pieces"] for run in runs if "forgetting" in (found := results_of(run))]
     if len(pieces) < len(runs):
         return None
     if any(one["tokens"] != pieces[0]["tokens"] for one in pieces):
