@@ -20,9 +20,9 @@ from training.run_folder import RESULTS
 from training.statistics import (
     Interval,
     bootstrap_mean,
-    bootstrap_ratio,
     detectable_difference,
     holm,
+    mean_forgetting,
     paired_bootstrap,
 )
 
@@ -56,15 +56,8 @@ def accuracies(runs: Sequence[Path]) -> np.ndarray:
 
 
 def forgetting(runs: Sequence[Path]) -> Interval | None:
-    """Difference of the loss on general text, averaged over runs, its interval over pieces of the text; None where it
-    was not measured. Raises ValueError when the texts are not the same."""
-    pieces = [found["forgetting"]["pieces"] for run in runs if "forgetting" in (found := results_of(run))]
-    if len(pieces) < len(runs):
-        return None
-    if any(one["tokens"] != pieces[0]["tokens"] for one in pieces):
-        raise ValueError("the runs measured forgetting on different texts")
-    each = [np.subtract(one["after"], one["before"]) for one in pieces]
-    return bootstrap_ratio(np.mean(each, axis=0), np.array(pieces[0]["tokens"]))
+    """Averaged over runs; None where it was not measured. Raises ValueError when the texts are not the same."""
+    return mean_forgetting([results_of(run).get("forgetting", {}).get("pieces", {}) for run in runs])
 
 
 def number_of(runs: Sequence[Path], of: Callable[[list[float]], Any], *path: str) -> str:

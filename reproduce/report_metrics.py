@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from report_runs import Run
-from training.statistics import bootstrap_ratio, perplexity
+from training.statistics import mean_forgetting, perplexity
 
 
 class Metric(NamedTuple):
@@ -61,15 +61,12 @@ COSTS = (*OF_RESULTS, *FORGETTING)
 
 
 def forgetting(runs: Sequence[Run]) -> dict[str, float]:
-    """Loss on the general text after minus before, nats a token, averaged over runs; its interval is over pieces of the
-    text. Empty where a run has not measured it, or on another text."""
-    if not runs or any(run.general.get("tokens") != runs[0].general.get("tokens") for run in runs):
+    """Averaged over runs, by the names of FORGETTING; empty where a run has not measured it, or on another text."""
+    try:
+        found = mean_forgetting([run.general for run in runs])
+    except ValueError:
         return {}
-    if not runs[0].general:
-        return {}
-    each = [np.subtract(run.general["after"], run.general["before"]) for run in runs]
-    found = bootstrap_ratio(np.mean(each, axis=0), np.array(runs[0].general["tokens"]))
-    return dict(zip(FORGETTING, found[:3], strict=True))
+    return {} if found is None else dict(zip(FORGETTING, found[:3], strict=True))
 
 
 def costs(runs: Sequence[Run]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 The unit is the example: draws are over examples of the score averaged over seeds (DESIGN of the evidence: README).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +49,20 @@ def bootstrap_mean(scores: Sequence[float] | np.ndarray, seed: int = 0) -> Inter
 def bootstrap_ratio(numerators: np.ndarray, denominators: np.ndarray, seed: int = 0) -> Interval:
     """Sum of numerators over sum of denominators: a mean over tokens when examples are drawn."""
     return bootstrap(np.stack([numerators, denominators], 1), lambda sums: sums[..., 0] / sums[..., 1], seed)
+
+
+def mean_forgetting(runs: Sequence[Mapping[str, Sequence[float]]]) -> Interval | None:
+    """Loss on general text after minus before, nats a token, averaged over runs; its interval is over pieces of text.
+
+    Of each run what results.json calls `pieces`: `tokens` of every piece and its summed loss `before` and `after`. None
+    where a run has not measured it. Raises ValueError when the texts are not the same.
+    """
+    if not runs or not all(runs):
+        return None
+    if any(run["tokens"] != runs[0]["tokens"] for run in runs):
+        raise ValueError("the runs measured forgetting on different texts")
+    each = [np.subtract(run["after"], run["before"]) for run in runs]
+    return bootstrap_ratio(np.mean(each, axis=0), np.array(runs[0]["tokens"]))
 
 
 def perplexity(loss: float) -> float:
