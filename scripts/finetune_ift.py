@@ -61,13 +61,12 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         collate,
         encode_instruction,
         encode_prompt,
-        with_all_tokens_labelled,
         with_response_labelled,
     )
     from training.checkpoint import Training, load_checkpoint, save_checkpoint
     from training.files import write_lines
     from training.forgetting import forgetting, general_losses, general_text
-    from training.inference import answer, score_targets
+    from training.inference import answer, score_targets, score_texts
     from training.launch import check_same, close_run, from_main, open_run, start
     from training.losses import token_loss
     from training.memory import model_without_weights
@@ -150,12 +149,8 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     def evaluate_whole(part: list) -> tuple[dict | None, list[Row]]:
         """Loss on what is trained on, perplexity of the response and of the whole text, None of nothing; then each
         response's loss."""
-        rows = response_rows = score_targets(model, part, accelerator)
-        if not (prompt.mask_prompt and prompt.response_header):  # else the response alone is what is trained on
-            response_rows = score_targets(model, [with_response_labelled(e) for e in part], accelerator)
-        whole_rows = score_targets(model, [with_all_tokens_labelled(e) for e in part], accelerator)
-        known = perplexities(rows, response_rows, whole_rows) if part and main_process else None
-        return known, response_rows
+        rows = score_texts(model, part, accelerator)
+        return perplexities(*rows) if part and main_process else None, rows[1]
 
     def task_metric() -> float:
         part = [with_response_labelled(e) for e in validation or test]

@@ -122,8 +122,8 @@ def respond(
     """Lines with responses, and perplexities over the rows that have a reference with room for it."""
     from gpt2_scratch.generate import Sampling
     from gpt2_scratch.tokenizer import decode
-    from training.batches import encode_instruction, encode_prompt, with_all_tokens_labelled
-    from training.inference import answer, score_targets
+    from training.batches import encode_instruction, encode_prompt
+    from training.inference import answer, score_texts
     from training.metrics import perplexities
 
     flags, longest = results["args"], model.config.context - 1
@@ -135,9 +135,10 @@ def respond(
         for e, given, prompt, a in zip(examples, whole, prompts, answers, strict=True)
     ]
     encoded = [x for e in examples if e.response and (x := encode_instruction(e, flags["max_length"])).room]
-    texts = [with_all_tokens_labelled(x) for x in encoded]
-    rows, text_rows = (score_targets(model, part, accelerator) for part in (encoded, texts))
-    return lines, perplexities(rows, rows, text_rows) if encoded and accelerator.is_main_process else {}
+    if not encoded:
+        return lines, {}
+    rows = score_texts(model, encoded, accelerator)
+    return lines, perplexities(*rows) if accelerator.is_main_process else {}
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from training.batches import (
     with_response_labelled,
 )
 from training.compute_args import ComputeArgs
-from training.inference import classify, score_targets
+from training.inference import classify, score_targets, score_texts
 from training.losses import class_loss, token_loss
 from training.methods import apply_method
 from training.prefix import attach_prefix, cache_key, contents, frozen_blocks
@@ -184,6 +184,20 @@ def test_losses_of_every_kind_are_the_same(method, targets):
     rows, same = (score_targets(model, [targets(e) for e in part], accelerator) for part in (examples, cached))
     assert [r.targets for r in rows] == [r.targets for r in same]
     assert [r.loss for r in same] == pytest.approx([r.loss for r in rows], rel=1e-5)
+
+
+@pytest.mark.parametrize("mask_prompt", [True, False])
+def test_one_pass_over_cached_texts_gives_the_losses_of_three(mask_prompt):
+    model, examples = build(LanguageModel, MethodArgs("lora", last_blocks=2)), instructions(8, mask_prompt=mask_prompt)
+    accelerator, kinds = Accelerator(cpu=True), (lambda e: e, with_response_labelled, with_all_tokens_labelled)
+    expected = [score_targets(model, [targets(e) for e in examples], accelerator) for targets in kinds]
+    cached, _ = attached(model, examples)
+    for part in (examples, cached[::-1]):
+        for rows, same in zip(expected, score_texts(model, part, accelerator), strict=True):
+            same = sorted(same, key=lambda row: row.id)
+            assert [(r.id, r.targets) for r in same] == [(r.id, r.targets) for r in rows]
+            assert [r.loss for r in same] == pytest.approx([r.loss for r in rows], rel=1e-5)
+    assert sum(r.targets for r in expected[1]) < sum(r.targets for r in expected[2])
 
 
 def test_evaluation_uses_what_is_cached():

@@ -14,7 +14,7 @@ from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.tokenizer import decode
 from lora import merge, unmerge
 from tasks import RESPONSE_HEADER
-from training.batches import IGNORED, Batch, Encoded, collate, inference_plan
+from training.batches import IGNORED, Batch, Encoded, collate, inference_plan, with_all_tokens_labelled
 from training.metrics import Row
 
 TOKENS_PER_BATCH = 8192
@@ -55,6 +55,26 @@ def score_targets(model: LanguageModel, examples: Sequence[Encoded], accelerator
         return [Row(id, -1, loss, count) for id, loss, count in zip(batch.example_ids, sums, counts, strict=True)]
 
     return _evaluate(model, examples, accelerator, rows)
+
+
+@torch.no_grad()
+def score_texts(
+    model: LanguageModel, examples: Sequence[Encoded], accelerator: Accelerator
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """Loss summed over each example's targets, over its response, and over its whole text, from one pass."""
+    known = {e.id: e for e in examples}
+
+    def rows(batch: Batch) -> list[Row]:
+        log_probabilities = model(batch.tokens, batch.lengths, batch.labels, batch.hidden).double().cpu()  # (N,)
+        found = []
+        for id, part in zip(batch.example_ids, log_probabilities.split(batch.lengths.tolist()), strict=True):
+            targets = torch.from_numpy(known[id].labels != IGNORED)
+            for chosen in (part[targets], part[known[id].response_from :], part):
+                found.append(Row(id, -1, -float(chosen.sum()), len(chosen)))
+        return found
+
+    found = _evaluate(model, [with_all_tokens_labelled(e) for e in examples], accelerator, rows)
+    return found[::3], found[1::3], found[2::3]
 
 
 def _targets_per_sequence(batch: Batch) -> list[int]:
