@@ -89,7 +89,7 @@ to_data_at_hand() { # the datasets of the nano scale: $DATA_DIR's, else a bundle
 }
 
 to_nano() { # report scale -> two CPU cores: six blocks of width 192, a quarter of the tokens, at most 128
-  local flag size=${flags[--model]} own=" $* " examples=1000 validation=200 test=500
+  local flag size=${flags[--model]} own=" $* " examples=500 validation=100 test=500
   local all=${blocks[$size]}
   set_learning_rates "$size" 192
   flags[--model]=$MODEL
@@ -103,8 +103,8 @@ to_nano() { # report scale -> two CPU cores: six blocks of width 192, a quarter 
       at_most "$flag" 128
     fi
   done
-  if [[ $script == finetune_ift ]]; then # half: an LM head of 50,257 classes takes most of the time
-    examples=500 validation=100 test=250
+  if [[ $script == finetune_ift ]]; then # an LM head of 50,257 classes takes most of the time
+    validation=50 test=150
     at_most --new-tokens 32
   fi
   if [[ $own == *" --train-examples "* ]]; then # what the table sweeps

@@ -169,7 +169,7 @@ def test_nano_scales_blocks_tokens_examples_and_learning_rates(data_dir):
     assert published["--model"] == ["gpt2-nano"] and published["--pad-to"] == published["--max-length"] == ["128"]
     assert row("table2_tokens", "small, 256 tokens", "sentiment", "published")["--pad-to"] == ["64"]
     assert float(published["--lr"][0]) == pytest.approx(5e-5 * 768 / 192)
-    assert (published["--train-examples"], published["--test-examples"]) == (["1000"], ["500"])
+    assert (published["--train-examples"], published["--test-examples"]) == (["500"], ["500"])
     assert row("table4_rank", "rank 2", "ift", "published")["--test-examples"] == ["50"]
     assert row("table4_rank", "rank 2", "ift", "published")["--train-examples"] == ["500"]
     assert row("beyond_data_size", "full", "spam 125", "corrected")["--train-examples"] == ["125"]
