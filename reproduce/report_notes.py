@@ -18,18 +18,24 @@ def reference(cells: Sequence[Cell]) -> Cell | None:
     return next((cell for cell in cells if cell.metric is not None), None)
 
 
-def tested_notes(column: Column, unit: Unit) -> list[Note]:
+def comparison_notes(column: Column, unit: Unit) -> list[Note]:
     """What the arrows mean, n, and the smallest difference that would have been found; alike versions together."""
     found: dict[tuple[str, int, int], list[str]] = {}
+    notes, none = [], 1.0 if unit.ratio else 0.0
     for version, cells in column.items():
         tested = [(cell.reference, cell.comparison) for cell in cells if cell.comparison is not None]
-        if tested:
-            references, comparisons = zip(*tested, strict=True)
-            against = listing(list(dict.fromkeys(references)))
-            least = unit.size(max(one.detectable for one in comparisons))
-            key = against, comparisons[0].among, comparisons[0].n
-            found.setdefault(key, []).append(f"{least} ({SPELLED[version]})")
-    notes = []
+        if not tested:
+            continue
+        references, comparisons = zip(*tested, strict=True)
+        against = listing(list(dict.fromkeys(references)))
+        if all(one.low == none == one.high for one in comparisons):
+            text = f"{SPELLED[version].capitalize()}: on each of the n = {comparisons[0].n:,} test examples every row "
+            text += f"scores the same as {against}, which does not tell how small a difference could be found."
+            notes.append(Note("note", text))
+            continue
+        least = unit.size(max(one.detectable for one in comparisons))
+        key = against, comparisons[0].among, comparisons[0].n
+        found.setdefault(key, []).append(f"{least} ({SPELLED[version]})")
     for (against, count, n), sizes in found.items():
         text = f"↑ higher, ↓ lower than {against} (paired bootstrap over examples, Holm over {count}, 5%). "
         text += f"n = {n:,} test examples; four of five tries would have found a difference of {listing(sizes)}."

@@ -10,12 +10,12 @@ from report_metrics import OF_A_RUN
 from report_notes import (
     Column,
     commonest_notes,
+    comparison_notes,
     confound_notes,
     disagreements,
     metric_notes,
     missing_notes,
     small_notes,
-    tested_notes,
 )
 from report_scale import Design, identical_notes, rate_notes, size_notes
 from report_settings import settings_of
@@ -118,7 +118,7 @@ def block_of(name: str, column: Column, design: Design) -> Block:
     everything = [cell for cells in column.values() for cell in cells]
     metric = next((cell.metric for cell in everything if cell.metric is not None), None)
     unit = unit_of(name, metric, [text for cell in everything for text in (cell.report, cell.record)])
-    notes = metric_notes(everything) + tested_notes(column, unit) + commonest_notes(column) + missing_notes(column)
+    notes = metric_notes(everything) + comparison_notes(column, unit) + commonest_notes(column) + missing_notes(column)
     notes += identical_notes(column) + rate_notes(column, design)
     if name not in NO_SCORE:
         for version, cells in column.items():

@@ -26,7 +26,7 @@ from report_exports import COLUMNS, latex
 from report_list import Line, all_tables, natural, parse_list, title_of
 from report_markdown import filled, parts
 from report_metrics import ACCURACY, JUDGE, PERPLEXITY
-from report_notes import commonest_notes, disagreements, small_notes
+from report_notes import commonest_notes, comparison_notes, disagreements, small_notes
 from report_runs import Store, read_run, write_run
 from report_scale import identical_notes, rate_notes, size_notes
 from report_sections import block_of, by_size
@@ -570,6 +570,12 @@ def test_a_claim_smaller_than_what_n_can_show_is_told(tmp_path):
     assert small_notes("corrected", large["corrected"], unit) == []
     same = verdicts(tmp_path / "s", (150, 140), (150, 140), given=("60.0", "60.0"))
     assert small_notes("corrected", same["corrected"], unit) == []
+
+
+def test_rows_that_never_differ_do_not_tell_what_could_be_found(tmp_path):
+    cells = of_runs(tmp_path, {"x": 150, "y": 150}, "xy")
+    (note,) = comparison_notes({"corrected": cells}, Unit("accuracy, %", 100.0, 1))
+    assert note.text.startswith("Corrected: on each of the n = 200 test examples every row scores the same as a,")
 
 
 def of_runs(tmp_path, rights, keys, version="corrected", claims=None):

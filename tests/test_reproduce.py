@@ -174,7 +174,8 @@ def test_nano_scales_blocks_tokens_examples_and_learning_rates(data_dir):
     assert row("table4_rank", "rank 2", "ift", "published")["--train-examples"] == ["500"]
     assert row("beyond_data_size", "full", "spam 125", "corrected")["--train-examples"] == ["125"]
     assert row("beyond_data_size", "full", "ift 1000", "corrected")["--train-examples"] == ["1000"]
-    assert float(row("table8_small", "LoRA", "sentiment", "corrected")["--lr"][0]) == pytest.approx(2e-4 * 1024 / 192, rel=1e-3)
+    rate = row("table8_small", "LoRA", "sentiment", "corrected")["--lr"][0]
+    assert float(rate) == pytest.approx(2e-4 * 1024 / 192, rel=1e-3)
     assert row("table4_rank", "rank 2", "nle", "corrected")["--dataset"] == ["sick"]
 
 
