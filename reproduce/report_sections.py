@@ -1,5 +1,6 @@
 """Cells -> the blocks of the page: a column in both versions beside what the report says, and what each cell took."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -34,6 +35,9 @@ from report_words import (
     unit_of,
 )
 
+COMPARED = re.compile(
+    r"^> (.*?)\nbase: (.*?)\nfine-tuned: (.*?)(?=\n\n> |\s*\Z)", re.MULTILINE | re.DOTALL
+)  # generate.py
 NO_SCORE = ("parameters", "memory", "minutes", "peak-lr", "answers")  # columns that compare no rows
 DETAILS = ["", "version", "n", "seeds", "sd", "difference", "p", "trained", "share", "peak MiB", "train s", "tokens/s"]
 DETAILS += ["forgetting, nats"]
@@ -151,17 +155,21 @@ def by_size(columns: Mapping[str, Column]) -> dict[str, Column]:
 
 
 def examples_of(column: Column) -> list[Example]:
-    """Answers of every cell's first seed: those to the report's own questions, then to test prompts."""
+    """Answers of every cell's first seed to the report's own questions, then to test prompts."""
     measured = [(f"{c.label}, {SPELLED[c.version]}", c.runs[0]) for cells in column.values() for c in cells if c.runs]
-    own = [
-        Example(f"The report's questions, answered by {who}", [("", run.asked)]) for who, run in measured if run.asked
-    ]
     asked: dict[str, list[tuple[str, str]]] = {}
+
+    def show(who: str, question: str, before: str, response: str, wanted: str | None = None) -> None:
+        shown = asked.setdefault(question, [("wanted", wanted)] if wanted is not None else [])
+        if before not in [text for name, text in shown if name != "wanted"]:  # one base has one answer
+            shown.append((f"before ({who})", before))
+        shown.append((who, response))
+
+    for who, run in measured:
+        for question, before, response in COMPARED.findall(run.asked):
+            show(who, question, before, response)
     for who, run in measured:
         for answer in run.answers:
             question = "\n".join(part for part in (answer["instruction"], answer["input"]) if part)
-            shown = asked.setdefault(question, [("wanted", answer["reference"])])
-            if answer["before"] not in [text for _, text in shown[1:]]:  # one base has one answer
-                shown.append((f"before ({who})", answer["before"]))
-            shown.append((who, answer["response"]))
-    return own + [Example(question, answers) for question, answers in asked.items()]
+            show(who, question, answer["before"], answer["response"], answer["reference"])
+    return [Example(question, answers) for question, answers in asked.items()]

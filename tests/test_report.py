@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
@@ -132,7 +133,9 @@ def small(tmp_path_factory):
     lines.insert(3, line("<xl>", "-", "published", given=("1", "2"), status=unavailable))
     answered = line("LoRA", "ift-a", column="answers")
     tutor(runs / answered.key, [2.0, 3.0, 1.0], [2, 3, 4])
-    (runs / "nano/ift-a/seed0.answers.txt").write_text("What is <b>2 + 2</b>?\n4\n")
+    printed = "> What is <b>2 + 2</b>?\nbase: 2 and\n\n2 [...]\nfine-tuned: 4\n\n"
+    printed += "> Name a bird.\nbase: A\nfine-tuned: Wren\n\n"
+    (runs / "nano/ift-a/seed0.answers.txt").write_text(printed)
     tables = table_file(folder / "tables", "table4_rank", lines, "Table 4: 100% of <ranks> & more (report, section 3).")
     table_file(tables, "appendix_answers", [answered], "Appendix: answers.")
     figure = [one._replace(column="val-loss", report="1.5") for one in lines if one.status == "run"]
@@ -889,6 +892,16 @@ def test_text_from_files_is_escaped_in_the_page(made):
     assert "<ranks>" not in page and "Table 4: 100% of &lt;ranks&gt; &amp; more" in page
     assert "not available at this scale: &lt;size&gt; &amp; more" in page
     assert "Ask &lt;0&gt;" in page and "What is &lt;b&gt;2 + 2&lt;/b&gt;?" in page and "<b>2" not in page
+
+
+def test_questions_of_the_report_are_shown_with_the_answers_before_and_after(made):
+    text = (made / "RESULTS.md").read_text()
+    _, first, second = re.split("^> ", text, flags=re.MULTILINE)[:3]
+    assert first.split("\n\n")[1].splitlines() == [
+        r"- **before (LoRA, corrected)**: 2 and 2 \[...\]",
+        "- **LoRA, corrected**: 4",
+    ]
+    assert second.startswith("Name a bird.") and "**LoRA, corrected**: Wren" in second
 
 
 def test_the_page_holds_its_pictures_and_names_no_other_file(made):
