@@ -89,7 +89,7 @@ to_data_at_hand() { # the datasets of the nano scale: $DATA_DIR's, else a bundle
   esac
   if [[ ${flags[--dataset]} == nli_med ]]; then flags[--dataset]=sick; fi
   if [[ -e $DATA_DIR/$file ]]; then return; fi
-  if [[ -z $bundled ]]; then why="$file is not in DATA_DIR"; return; fi
+  if [[ -z $bundled ]]; then why=${why:-$file is not in DATA_DIR}; return; fi
   flags[--dataset]=$bundled
   if [[ -v flags[--text-column] ]]; then flags[--text-column]=$column; fi
 }

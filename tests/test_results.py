@@ -1,0 +1,88 @@
+"""The results that are kept: the page is made again from them alone, and README says what they say."""
+
+import csv
+import re
+
+import pytest
+from conftest import ROOT
+from forked import run_forked
+
+REPRODUCE = ROOT / "reproduce"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ("RESULTS.md", "report.html", "tables.csv", "tables.tex")
+HEADLINE = {"spam": "Enron mail", "sentiment": "IMDB", "nle": "SICK", "ift": "Alpaca"}
+EVIDENCE = r" \(gpt2-nano, (\[[\w ]+\])(?:, (\[[\w ]+\]))*\)\.$"  # what every advice ends with
+
+
+@pytest.fixture(scope="module")
+def remade(tmp_path_factory):
+    """The page of the seeds that it names, in a checkout with neither runs nor data."""
+    text = (REPRODUCE / "RESULTS.md").read_text(encoding="utf-8")
+    (seeds,) = re.findall(r"^- seeds: (.*)$", text, flags=re.MULTILINE)
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "RESULTS.md").write_text(text, encoding="utf-8")
+    command = [REPRODUCE / "report.py", "--runs", folder / "none", "--output", folder]
+    done = run_forked(command, DATA_DIR=str(folder / "none"), SEEDS=seeds.replace(",", ""))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_page_is_made_again_from_a_clean_checkout(remade):
+    for name in PAGES:
+        text = (remade / name).read_text(encoding="utf-8").replace(f"{remade / 'none'}/", "runs/reproduce/")
+        assert text == (REPRODUCE / name).read_text(encoding="utf-8"), name
+    made, kept = ({path.name for path in (place / "pictures").glob("*.svg")} for place in (remade, REPRODUCE))
+    assert made == kept
+
+
+def cells():
+    with (REPRODUCE / "tables.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def headline_row(task):
+    """What README must say of Table 3's corrected runs, from the exported numbers."""
+    rows = {
+        row["label"]: row
+        for row in cells()
+        if (row["table"], row["column"], row["version"]) == ("table3_methods", task, "corrected")
+    }
+    lora, full = rows["LoRA, large"], rows["full, large"]
+    digits, sign = (1, "×") if task == "ift" else (3, "")
+
+    def spelled(row, name, low, high, pattern):
+        value, *ends = (format(float(row[key]), pattern).replace("-", "−") for key in (name, low, high))
+        return f"{value} [{', '.join(ends)}]"
+
+    scores = [spelled(row, "value", "low", "high", f".{digits}f") for row in (lora, full)]
+    pattern = ".2f" if sign else "+.3f"
+    difference = sign + spelled(lora, "difference", "difference_low", "difference_high", pattern)
+    p = float(lora["p_holm"])
+    lost = [spelled(row, "forgetting", "forgetting_low", "forgetting_high", "+.2f") for row in (lora, full)]
+    return [*scores, f"{difference}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}", *lost]
+
+
+@pytest.mark.parametrize("task", HEADLINE)
+def test_the_first_table_of_readme_is_what_was_measured(task):
+    (line,) = [line for line in README.splitlines() if line.startswith(f"| {HEADLINE[task]} (")]
+    assert [word.strip() for word in line.strip("|").split("|")][1:] == headline_row(task)
+
+
+def test_links_to_results_lead_to_a_heading():
+    text = (REPRODUCE / "RESULTS.md").read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    links = re.findall(r"reproduce/RESULTS\.md#([\w-]+)", README)
+    assert len(links) >= 5 and set(links) <= anchors
+
+
+def test_every_advice_names_its_model_and_its_table():
+    (text,) = re.findall(r"^## What to choose$(.*?)^## ", README, flags=re.MULTILINE | re.DOTALL)
+    links = set(re.findall(r"^(\[[\w ]+\]): reproduce/RESULTS\.md#", text, flags=re.MULTILINE))
+    advice = re.findall(r"^- (.*)$", text, flags=re.MULTILINE)
+    assert len(advice) >= 10
+    used = set()
+    for sentence in advice:
+        assert re.search(EVIDENCE, sentence), sentence
+        used |= set(re.findall(r"\[[\w ]+\]", sentence))
+    assert used == links
