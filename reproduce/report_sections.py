@@ -35,9 +35,8 @@ from report_words import (
     unit_of,
 )
 
-COMPARED = re.compile(
-    r"^> (.*?)\nbase: (.*?)\nfine-tuned: (.*?)(?=\n\n> |\s*\Z)", re.MULTILINE | re.DOTALL
-)  # generate.py
+# A question and its answers, as generate.py prints them.
+COMPARED = re.compile(r"^> (.*?)\nbase: (.*?)\nfine-tuned: (.*?)(?=\n\n> |\s*\Z)", re.MULTILINE | re.DOTALL)
 NO_SCORE = ("parameters", "memory", "minutes", "peak-lr", "answers")  # columns that compare no rows
 DETAILS = ["", "version", "n", "seeds", "sd", "difference", "p", "trained", "share", "peak MiB", "train s", "tokens/s"]
 DETAILS += ["forgetting, nats"]
