@@ -194,6 +194,7 @@ def test_one_pass_over_cached_texts_gives_the_losses_of_three(mask_prompt):
     cached, _ = attached(model, examples)
     for part in (examples, cached[::-1]):
         for rows, same in zip(expected, score_texts(model, part, accelerator), strict=True):
+            assert [r.id for r in same] == [e.id for e in part]
             same = sorted(same, key=lambda row: row.id)
             assert [(r.id, r.targets) for r in same] == [(r.id, r.targets) for r in rows]
             assert [r.loss for r in same] == pytest.approx([r.loss for r in rows], rel=1e-5)

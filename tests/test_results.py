@@ -7,8 +7,11 @@ import pytest
 from conftest import ROOT
 from forked import run_forked
 
+from report_words import p_text
+
 REPRODUCE = ROOT / "reproduce"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = (REPRODUCE / "RESULTS.md").read_text(encoding="utf-8")
 PAGES = ("RESULTS.md", "report.html", "tables.csv", "tables.tex")
 HEADLINE = {"spam": "Enron mail", "sentiment": "IMDB", "nle": "SICK", "ift": "Alpaca"}
 EVIDENCE = r" \(gpt2-nano, (\[[\w ]+\])(?:, (\[[\w ]+\]))*\)\.$"  # what every advice ends with
@@ -17,10 +20,9 @@ EVIDENCE = r" \(gpt2-nano, (\[[\w ]+\])(?:, (\[[\w ]+\]))*\)\.$"  # what every a
 @pytest.fixture(scope="module")
 def remade(tmp_path_factory):
     """The page of the seeds that it names, in a checkout with neither runs nor data."""
-    text = (REPRODUCE / "RESULTS.md").read_text(encoding="utf-8")
-    (seeds,) = re.findall(r"^- seeds: (.*)$", text, flags=re.MULTILINE)
+    (seeds,) = re.findall(r"^- seeds: (.*)$", RESULTS, flags=re.MULTILINE)
     folder = tmp_path_factory.mktemp("page")
-    (folder / "RESULTS.md").write_text(text, encoding="utf-8")
+    (folder / "RESULTS.md").write_text(RESULTS, encoding="utf-8")
     command = [REPRODUCE / "report.py", "--runs", folder / "none", "--output", folder]
     done = run_forked(command, DATA_DIR=str(folder / "none"), SEEDS=seeds.replace(",", ""))
     assert done.returncode == 0, done.stderr
@@ -35,18 +37,12 @@ def test_the_page_is_made_again_from_a_clean_checkout(remade):
     assert made == kept
 
 
-def cells():
-    with (REPRODUCE / "tables.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def headline_row(task):
     """What README must say of Table 3's corrected runs, from the exported numbers."""
-    rows = {
-        row["label"]: row
-        for row in cells()
-        if (row["table"], row["column"], row["version"]) == ("table3_methods", task, "corrected")
-    }
+    with (REPRODUCE / "tables.csv").open(encoding="utf-8", newline="") as file:
+        cells = [*csv.DictReader(file)]
+    wanted = ("table3_methods", task, "corrected")
+    rows = {cell["label"]: cell for cell in cells if (cell["table"], cell["column"], cell["version"]) == wanted}
     lora, full = rows["LoRA, large"], rows["full, large"]
     digits, sign = (1, "×") if task == "ift" else (3, "")
 
@@ -57,9 +53,9 @@ def headline_row(task):
     scores = [spelled(row, "value", "low", "high", f".{digits}f") for row in (lora, full)]
     pattern = ".2f" if sign else "+.3f"
     difference = sign + spelled(lora, "difference", "difference_low", "difference_high", pattern)
-    p = float(lora["p_holm"])
+    p = p_text(float(lora["p_holm"]))
     lost = [spelled(row, "forgetting", "forgetting_low", "forgetting_high", "+.2f") for row in (lora, full)]
-    return [*scores, f"{difference}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}", *lost]
+    return [*scores, f"{difference}, p {p if p.startswith('<') else f'= {p}'}", *lost]
 
 
 @pytest.mark.parametrize("task", HEADLINE)
@@ -69,8 +65,7 @@ def test_the_first_table_of_readme_is_what_was_measured(task):
 
 
 def test_links_to_results_lead_to_a_heading():
-    text = (REPRODUCE / "RESULTS.md").read_text(encoding="utf-8")
-    titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", RESULTS, flags=re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
     links = re.findall(r"reproduce/RESULTS\.md#([\w-]+)", README)
     assert len(links) >= 5 and set(links) <= anchors
