@@ -80,10 +80,10 @@ class JudgeServer:
         self, behave: Behave = lambda *_: OK, answer: Answer = score, slow: float = 0.2, log: str = ""
     ) -> None:
         self.behave, self.answer, self.slow, self.log = behave, answer, slow, log
-        self.seen: list[Seen] = []
+        self.noted: list[Seen] = []
         self.attempts: Counter[str] = Counter()
         self.most_at_once = self.at_once = 0
-        self.lock, self.release = threading.Lock(), threading.Event()
+        self.lock, self.release = threading.Condition(), threading.Event()
         self.http = Quiet(("127.0.0.1", 0), handler(self))
         self.root = f"http://127.0.0.1:{self.http.server_port}"
         self.url = f"{self.root}/v1"
@@ -107,12 +107,20 @@ class JudgeServer:
     def note(self, seen: Seen) -> None:
         with self.lock:
             self.at_once -= 1
-            self.seen.append(seen)
+            self.noted.append(seen)
+            self.lock.notify_all()
             if self.log:
                 sha = hashlib.sha256(seen.prompt.encode()).hexdigest()
                 line = {"prompt_sha256": sha, "what": seen.what, "answered": seen.answered, "at": seen.at}
                 with open(self.log, "a") as file:
                     file.write(json.dumps(line) + "\n")
+
+    @property
+    def seen(self) -> list[Seen]:
+        """The requests dealt with; waits a little for those whose replies have been read and that are noted next."""
+        with self.lock:
+            self.lock.wait_for(lambda: self.at_once == 0, timeout=1.0)
+        return self.noted
 
     def answered(self) -> Counter[str]:
         """How many whole replies each prompt got."""
