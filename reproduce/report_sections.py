@@ -29,6 +29,7 @@ from report_words import (
     interval,
     mark,
     number,
+    p_remark,
     p_text,
     size_in,
     sized,
@@ -56,7 +57,7 @@ def ours(unit: Unit, cell: Cell | None) -> Shown:
     if cell.value is None:
         return Shown(MISSING, remark=cell.reason)
     found = cell.comparison
-    remark = f"p = {p_text(found.p)}" if found else ""
+    remark = p_remark(found.p) if found else ""
     return Shown(mark(cell) + interval(unit, cell), cell.value, remark)
 
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 from forked import run_forked
 
-from report_words import p_text
+from report_words import p_remark
 
 REPRODUCE = ROOT / "reproduce"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,9 +53,8 @@ def headline_row(task):
     scores = [spelled(row, "value", "low", "high", f".{digits}f") for row in (lora, full)]
     pattern = ".2f" if sign else "+.3f"
     difference = sign + spelled(lora, "difference", "difference_low", "difference_high", pattern)
-    p = p_text(float(lora["p_holm"]))
     lost = [spelled(row, "forgetting", "forgetting_low", "forgetting_high", "+.2f") for row in (lora, full)]
-    return [*scores, f"{difference}, p {p if p.startswith('<') else f'= {p}'}", *lost]
+    return [*scores, f"{difference}, {p_remark(float(lora['p_holm']))}", *lost]
 
 
 @pytest.mark.parametrize("task", HEADLINE)
