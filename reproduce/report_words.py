@@ -107,7 +107,7 @@ def p_text(p: float) -> str:
 
 
 def p_remark(p: float) -> str:
-    """The same by itself: p = 0.123."""
+    """With its name: p = 0.123, p < 0.001."""
     return f"p {p_text(p)}" if p < 0.001 else f"p = {p_text(p)}"
 
 
