@@ -1,4 +1,4 @@
-"""The cells as CSV, with every digit, and the grids as LaTeX (booktabs)."""
+"""The cells as CSV, with ten digits, and the grids as LaTeX (booktabs)."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ from typing import Any
 from report_cells import Cell
 from report_document import Grid, Page
 from report_metrics import COSTS
-from report_words import number
+from report_words import number, on_any_machine
 
 COLUMNS = ["table", "label", "column", "version", "scale", "metric", "report", "record", "value", "low", "high", "n"]
 COLUMNS += ["seeds", "sd", "difference", "difference_low", "difference_high", "p_holm", "detectable", *COSTS]
@@ -45,7 +45,8 @@ def as_csv(cells: Iterable[tuple[str, Cell]], scale: str) -> str:
         row += [cell.value, cell.low, cell.high, cell.n, " ".join(cell.seeds), cell.sd]
         row += list(cell.comparison or [""] * 6)[:4] + [cell.comparison.detectable if cell.comparison else ""]
         row += [cell.cost.get(cost) for cost in COSTS]
-        writer.writerow([*row, commits(cell), cell.reason, cell.command])
+        row += [commits(cell), cell.reason, cell.command]
+        writer.writerow("" if value is None else on_any_machine(value) for value in row)
     return text.getvalue()
 
 

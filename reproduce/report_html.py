@@ -7,7 +7,7 @@ from pathlib import Path
 
 from report_document import WARNINGS, Block, Example, Grid, Note, Page, Section, Shown
 from report_markdown import HEAD, Written, paragraphs
-from report_words import MISSING
+from report_words import MISSING, on_any_machine
 
 HERE = Path(__file__).parent
 ONLY_FROM_HERE = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -15,7 +15,7 @@ TITLE = "LoRA or full fine-tuning: every table and figure"
 
 
 def cell(shown: Shown) -> str:
-    key = "" if shown.key is None else f' data-key="{escape(str(shown.key))}"'
+    key = "" if shown.key is None else f' data-key="{escape(on_any_machine(shown.key))}"'
     remark = f' title="{escape(shown.remark)}"' if shown.remark else ""
     missing = ' class="missing"' if shown.text == MISSING else ""
     return f"<td{missing}{key}{remark}>{escape(shown.text)}</td>"

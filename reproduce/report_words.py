@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from report_cells import Cell
 from report_metrics import ACCURACY, JUDGE, OF_A_RUN, Metric
@@ -42,6 +42,11 @@ def number(text: str) -> float | None:
     """A value of the report, like 92.4, 92.4% or 7,898,384; the first of several (36.35/38.10)."""
     found = re.match(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?", text)
     return float(found[0].replace(",", "")) if found else None
+
+
+def on_any_machine(value: Any) -> str:
+    """A number with the digits that do not depend on the processor (its exp and log differ in the last of 16)."""
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def unit_of(column: str, metric: Metric | None, given: Sequence[str]) -> Unit:
