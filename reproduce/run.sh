@@ -6,6 +6,12 @@ list_rows() {
   if ((${#rows[@]})); then printf '%s\n' "${rows[@]}"; fi
 }
 
+tell_left_out() { # cells that have no run here, by reason, seeds together
+  list_rows | LC_ALL=C awk -F '\t' '
+    $9 != "run" && !seen[$2, $3, $4]++ { count[$9]++ }
+    END { for (why in count) printf "    %d cells %s\n", count[why], why }' | LC_ALL=C sort
+}
+
 most_minutes() { # COMMAND: of training, at the rates of README's "Measured" (tokens a second on one core)
   local rate=3600
   if [[ $1 == *"--method full"* ]]; then rate=2500; fi
@@ -88,6 +94,7 @@ make_runs() {
   local left
   mapfile -t left < <(unfinished)
   echo "$table: ${#folders[@]} runs, ${#left[@]} to make ($SCALE scale, seeds $SEEDS, share $ONLY)"
+  tell_left_out
   if ((${#left[@]})); then
     if [[ $SCALE == nano ]]; then warm_runs "${left[@]}"; else launch_runs "${left[@]}"; fi
   fi
@@ -100,6 +107,7 @@ finish() {
     list_rows
   elif [[ -n $DRY_RUN ]]; then
     forecast_runs
+    tell_left_out
   else
     make_runs
   fi

@@ -197,6 +197,15 @@ def test_nano_shows_what_it_cannot_tell_apart_or_does_not_have(data_dir):
     assert not [r for path in FILES for r in listed(path, SEEDS="0") if r.status != "run"]  # at the report's scale
 
 
+@pytest.mark.parametrize("dry_run", ["", "1"])
+def test_a_table_without_its_data_says_why_it_has_no_runs(dry_run, tmp_path):
+    settings = {"SCALE": "nano", "SEEDS": "0 1", "DATA_DIR": "nowhere", "RUNS": str(tmp_path)}
+    done = shell(ROOT / "reproduce/table8_small.sh", DRY_RUN=dry_run, **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    last = done.stdout.splitlines()[-1]
+    assert last == "    5 cells not available at this scale: imdb_train.parquet is not in DATA_DIR"
+
+
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
