@@ -93,10 +93,10 @@ def shuffled_examples(task: Literal["cls", "ift"]) -> list[Any]:
     """Training examples in random order. Raises ValueError when the data is nowhere."""
     found: Task = find("enron", Classification) if task == "cls" else find("alpaca", Instructions)
     try:
-        rows, _ = locate_rows(found, None)
+        source = locate_rows(found, None)
     except OSError as error:
         raise ValueError(f"{found.file} is neither in $DATA_DIR nor to be had from the hub; set DATA_DIR") from error
-    train = split_rows(found, rows, DataArgs()).train
+    train = split_rows(found, source, DataArgs()).train
     random.Random(0).shuffle(train)
     return train
 

@@ -56,7 +56,7 @@ def write_generations(path: Path, items: int) -> None:
     """Bundled instructions, over and over, each answered by the first half of its reference."""
     task = find("instructions", Instructions)
     assert task.bundled is not None
-    rows = read_rows(ROOT / "tasks" / "bundled" / task.bundled)["all"]
+    rows = read_rows(ROOT / "tasks" / "bundled" / task.bundled).rows
     with open(path, "w") as file:
         for i in range(items):
             row, again = rows[i % len(rows)], i // len(rows)

@@ -167,7 +167,7 @@ def main(args: Args) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.manual_seed(0)
-    rows = read_rows(BUNDLED / "instructions.jsonl")["all"]
+    rows = read_rows(BUNDLED / "instructions.jsonl").rows
     texts = [encode(f"{row['instruction']} {row['response']}")[:64] for row in rows[: args.texts]]
     exchange = Exchange(args, *base_model(args.model), texts)
     print(f"{args.model}, fp32, {sum(map(len, texts))} tokens in {len(texts)} texts, {args.steps} steps\n")

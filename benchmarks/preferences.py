@@ -67,9 +67,9 @@ def deal(examples: Sequence[Preference], folds: int) -> list[list[Preference]]:
 def write_folds(args: Args) -> list[Path]:
     """A folder with train.jsonl and test.jsonl for each fold."""
     task = find(args.dataset, Preferences)
-    rows, source = locate_rows(task, None)
-    splits = split_rows(task, rows, DataArgs(validation_share=0, test_share=0))
-    print(f"{source}: {len(splits.train):,} pairs, left out {splits.skipped}")
+    source = locate_rows(task, None)
+    splits = split_rows(task, source, DataArgs(validation_share=0, test_share=0))
+    print(f"{source.origin}: {len(splits.train):,} pairs, left out {splits.skipped}")
     parts, folders = deal(splits.train, args.folds), []
     for fold, tested in enumerate(parts):
         trained = [e for part in parts if part is not tested for e in part]

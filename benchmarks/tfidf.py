@@ -36,7 +36,7 @@ def main(args: Args) -> None:
     from training.statistics import bootstrap_mean
 
     task = args.text.task(args.data.dataset, args.data.data)
-    splits = split_rows(task, locate_rows(task, args.data.data)[0], args.data)
+    splits = split_rows(task, locate_rows(task, args.data.data), args.data)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     vectors = {}
     for name, part in splits.named().items():

@@ -83,11 +83,10 @@ def texts_of(args: Args, classifies: bool) -> tuple[list[str], str]:
     task: Task = find("spamassassin" if classifies else "instructions", Task)
     if args.text_column:
         task = replace(task, columns=(Columns(args.text_column, ""),))
-    parts, source = locate_rows(task, args.data)
-    rows = [row for part in parts.values() for row in part]
-    inputs = task.columns_of(rows, target_needed=False).inputs
-    texts = (join_lines(tuple(str(row[name] or "") for name in inputs))[0] for row in rows)
-    return [text for text in texts if text][:TEXTS], source
+    source = locate_rows(task, args.data)
+    inputs = task.columns_of(source.rows, target_needed=False).inputs
+    texts = (join_lines(tuple(str(row[name] or "") for name in inputs))[0] for row in source.rows)
+    return [text for text in texts if text][:TEXTS], source.origin
 
 
 def write(args: Args, facts: dict[str, Any], chosen: Chosen, base: tuple[Path, Any]) -> None:

@@ -47,7 +47,7 @@ def main(args: Args) -> None:
     flags = results["args"]
     source = flags["dataset"], Path(flags["data"]) if flags["data"] else None
     task: Task = group_of(TextArgs, flags).task(*source) if classifies else group_of(PromptArgs, flags).task(*source)
-    rows = [row for part in read_rows(args.data).values() for row in part]
+    rows = read_rows(args.data).rows
     columns = choose_columns(task, rows, args)
     examples: list[Any] = [task.example(i, row, columns) for i, row in enumerate(rows)]
     if classifies:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tasks._examples import RESPONSE_HEADER, Instruction, Labelled, Preference
-from tasks._rows import read_rows
+from tasks._rows import Source, read_rows
 from tasks._splits import Limits, Splits, split_examples
 from tasks._task import Classification, Columns, Instructions, Preferences, Skipped, Task, join_lines
 
@@ -39,6 +39,7 @@ __all__ = [
     "Preference",
     "Preferences",
     "Skipped",
+    "Source",
     "Splits",
     "Task",
     "find",

@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,27 @@ SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "va
 SPLIT_NAMES |= {"dev": "validation", "test": "test"}
 
 
-def read_rows(path: Path) -> dict[str, list[Row]]:
+@dataclass(frozen=True)
+class Source:
+    """The rows of a file, a folder or a hub dataset, as they stand there.
+
+    `parts`: rows by "train", "validation", "test", or "all" where the source has no parts. `origin`: what results.json
+    calls the source. `files`: the file names of each part, for messages. `notes`: what the user should know of how it
+    was read (an encoding that was not UTF-8, files that were passed over), one sentence each; printed before training.
+    """
+
+    parts: dict[str, list[Row]]
+    origin: str
+    files: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows in the order of the parts."""
+        return [row for part in self.parts.values() for row in part]
+
+
+def read_rows(path: Path) -> Source:
     """A csv, tsv, json, jsonl or parquet file, or a folder of them -> rows by split.
 
     Files in a folder that are named train, validation (val, valid, dev) or test, alone or with something behind it that
@@ -27,30 +48,34 @@ def read_rows(path: Path) -> dict[str, list[Row]]:
     if not path.exists():
         raise ValueError(f"--data {path}: no such file or folder")
     if not path.is_dir():
-        return {"all": _read_file(path)}
+        return Source({"all": _read_file(path)}, str(path), {"all": [path.name]})
     files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in READERS)
     if not files:
         raise ValueError(f"--data {path}: the folder holds no {', '.join(READERS)} file")
     rows: dict[str, list[Row]] = {}
+    names: dict[str, list[str]] = {}
     for file in files:
         word = re.match("[a-z]*", file.stem.lower())
-        part = rows.setdefault(SPLIT_NAMES.get(word[0] if word else "", "all"), [])
+        name = SPLIT_NAMES.get(word[0] if word else "", "all")
+        part = rows.setdefault(name, [])
         part += _read_file(file)
+        names.setdefault(name, []).append(file.name)
         if part[-1].keys() != part[0].keys():
             raise ValueError(
                 f"--data {file}: its columns ({', '.join(part[-1])}) differ from those of the files before it"
             )
-    return rows
+    return Source(rows, str(path), names)
 
 
-def read_hub(repository: str) -> dict[str, list[Row]]:
+def read_hub(repository: str) -> Source:
     """A hub dataset -> rows by split. Raises OSError when the hub cannot be reached and nothing is cached."""
     import datasets
 
     datasets.disable_progress_bars()
     datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
     loaded = datasets.load_dataset(repository)
-    return {name: split.to_list() for name, split in loaded.items() if name in ("train", "validation", "test")}
+    parts = {name: split.to_list() for name, split in loaded.items() if name in ("train", "validation", "test")}
+    return Source(parts, f"hub {repository}")
 
 
 def _read_file(file: Path) -> list[Row]:

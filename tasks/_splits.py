@@ -31,6 +31,7 @@ class Splits(Generic[E]):
     validation: list[E]
     test: list[E]
     skipped: Skipped = field(default_factory=Skipped)
+    notes: list[str] = field(default_factory=list)  # what the user should know of the data, one sentence each
 
     def named(self) -> dict[str, list[E]]:
         return {"train": self.train, "validation": self.validation, "test": self.test}

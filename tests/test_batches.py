@@ -59,7 +59,7 @@ def classes(count, length=4):
 @pytest.fixture(scope="module")
 def bundled_instructions():
     task = find("instructions", Instructions)
-    parts = task.parts(read_rows(BUNDLED / "instructions.jsonl"), Skipped())
+    parts = task.parts(read_rows(BUNDLED / "instructions.jsonl").parts, Skipped())
     return [e for part in parts.values() for e in part]
 
 

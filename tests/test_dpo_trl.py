@@ -56,7 +56,7 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pairs():
     """Answers of one token and of many, with line breaks inside."""
-    rows = read_rows(ROOT / "tasks" / "bundled" / "preferences.jsonl")["all"]
+    rows = read_rows(ROOT / "tasks" / "bundled" / "preferences.jsonl").rows
     known = [Preference(i, row["prompt"], row["chosen"], row["rejected"]) for i, row in enumerate(rows[:4])]
     more = [("Count to nine.\n\nSlowly.", "1 2 3\n4", "9"), ("Why?", "No", "Why not?")]
     return [*known, *(Preference(4 + i, *texts) for i, texts in enumerate(more))]

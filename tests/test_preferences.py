@@ -18,8 +18,7 @@ GOOD = [{"prompt": f"Count to {i}.", "chosen": f"{i}", "rejected": f"{i + 1}"} f
 @pytest.fixture(scope="module")
 def bundled():
     task = find("preferences", Preferences)
-    rows, _ = locate_rows(task, None)
-    return split_rows(task, rows, DataArgs())
+    return split_rows(task, locate_rows(task, None), DataArgs())
 
 
 def examples_of(rows, skipped=None):
@@ -172,11 +171,11 @@ def test_a_column_named_twice_is_refused():
 def test_the_usual_file_of_pairs_is_found_in_the_data_folder(tmp_path, monkeypatch):
     write_rows(tmp_path / "dpo_pairs.json", GOOD)
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    rows, source = locate_rows(find("dpo_pairs", Preferences), None)
-    assert source == "$DATA_DIR/dpo_pairs.json" and len(rows["all"]) == len(GOOD)
+    source = locate_rows(find("dpo_pairs", Preferences), None)
+    assert source.origin == "$DATA_DIR/dpo_pairs.json" and len(source.rows) == len(GOOD)
 
 
 def test_the_real_pairs_are_all_read_and_lose_duplicates_alone():
     task = find("dpo_pairs", Preferences)
-    found = split_rows(task, locate_rows(task, real_data("dpo_pairs.json"))[0], DataArgs())
+    found = split_rows(task, locate_rows(task, real_data("dpo_pairs.json")), DataArgs())
     assert sum(map(len, found.named().values())) == 112 and found.skipped == Skipped(duplicate=2)

@@ -21,11 +21,11 @@ KNOWN = [
 def test_a_real_data_set_is_read_whole_and_split_without_overlap(name, kind, file, rows):
     path = real_data(file)
     task = find(name, kind)
-    found, source = locate_rows(task, path)
-    splits = split_rows(task, found, DataArgs(dataset=name))
+    source = locate_rows(task, path)
+    splits = split_rows(task, source, DataArgs(dataset=name))
     parts = splits.named()
     skipped = splits.skipped
-    assert source == str(path)
+    assert source.origin == str(path)
     assert sum(map(len, parts.values())) + skipped.empty + skipped.duplicate + skipped.contradictory == rows
     texts = [" ".join(" ".join(e.identity).casefold().split()) for part in parts.values() for e in part]
     assert len(set(texts)) == len(texts)
@@ -37,14 +37,14 @@ def test_a_real_data_set_is_read_whole_and_split_without_overlap(name, kind, fil
 @pytest.mark.parametrize(("name", "size"), [("enron", 2_000), ("imdb", 15_000)])
 def test_the_reports_subset_can_be_drawn_from_the_real_file(name, size):
     task = find(name, Classification)
-    rows, _ = locate_rows(task, real_data(task.file))
-    splits = split_rows(task, rows, DataArgs(dataset=name, subset="report"))
+    source = locate_rows(task, real_data(task.file))
+    splits = split_rows(task, source, DataArgs(dataset=name, subset="report"))
     assert sum(map(len, splits.named().values())) == size
 
 
 def test_empty_and_duplicate_messages_of_the_enron_mails_are_found():
     task = TextArgs(text_column=("Message",)).task("enron", None)
-    rows, _ = locate_rows(task, real_data("enron_spam_data.parquet"))
-    skipped = split_rows(task, rows, DataArgs(dataset="enron")).skipped
+    source = locate_rows(task, real_data("enron_spam_data.parquet"))
+    skipped = split_rows(task, source, DataArgs(dataset="enron")).skipped
     assert skipped.duplicate > 1_000
     assert skipped.empty == 314

@@ -54,7 +54,7 @@ def examples(rows, task=CLASSES):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_format_gives_the_same_rows(kind, tmp_path):
-    assert read_rows(save(tmp_path / f"mine.{kind}", ROWS)) == {"all": ROWS}
+    assert read_rows(save(tmp_path / f"mine.{kind}", ROWS)).parts == {"all": ROWS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -62,23 +62,23 @@ def test_a_folder_gives_the_splits_that_its_files_are_named_after(kind, tmp_path
     for name, rows in (("train-0", ROWS[:1]), ("train-1", ROWS[1:2]), ("valid", ROWS[2:3]), ("Test", ROWS[3:])):
         save(tmp_path / f"{name}.{kind}", rows)
     (tmp_path / "README.md").write_text("not data")
-    assert read_rows(tmp_path) == {"train": ROWS[:2], "validation": ROWS[2:3], "test": ROWS[3:]}
+    assert read_rows(tmp_path).parts == {"train": ROWS[:2], "validation": ROWS[2:3], "test": ROWS[3:]}
 
 
 def test_a_file_given_by_itself_is_not_taken_for_a_split(tmp_path):
-    assert list(read_rows(save(tmp_path / "train.jsonl", ROWS))) == ["all"]
+    assert list(read_rows(save(tmp_path / "train.jsonl", ROWS)).parts) == ["all"]
 
 
 def test_other_files_of_a_folder_are_to_be_split(tmp_path):
     save(tmp_path / "spring.jsonl", ROWS[:1])
     save(tmp_path / "summer.parquet", ROWS[1:2])
     save(tmp_path / "dev.json", ROWS[2:])
-    assert read_rows(tmp_path) == {"all": ROWS[:2], "validation": ROWS[2:]}
+    assert read_rows(tmp_path).parts == {"all": ROWS[:2], "validation": ROWS[2:]}
 
 
 def test_words_and_numbers_in_a_csv_stay_text(tmp_path):
     content = "text,label\nnull,NA\n007,1.0\nNaN,\n1e5,TRUE\n"
-    assert read_rows(written(tmp_path / "mine.csv", content))["all"] == [
+    assert read_rows(written(tmp_path / "mine.csv", content)).parts["all"] == [
         {"text": "null", "label": "NA"},
         {"text": "007", "label": "1.0"},
         {"text": "NaN", "label": ""},
@@ -88,7 +88,7 @@ def test_words_and_numbers_in_a_csv_stay_text(tmp_path):
 
 def test_windows_line_ends_and_a_byte_order_mark_do_not_get_into_the_cells(tmp_path):
     content = b"\xef\xbb\xbftext,label\r\na,b\r\n"
-    assert read_rows(written(tmp_path / "mine.csv", content)) == {"all": [{"text": "a", "label": "b"}]}
+    assert read_rows(written(tmp_path / "mine.csv", content)).parts == {"all": [{"text": "a", "label": "b"}]}
 
 
 @pytest.mark.parametrize("place", ["first", "second"])
@@ -100,16 +100,16 @@ def test_a_csv_row_with_more_cells_than_the_header_is_refused(place, tmp_path):
 
 def test_a_file_changed_in_place_is_read_anew(tmp_path):
     path = save(tmp_path / "mine.jsonl", ROWS[:1])
-    assert read_rows(path)["all"] == ROWS[:1]
+    assert read_rows(path).parts["all"] == ROWS[:1]
     save(path, ROWS)
-    assert read_rows(path)["all"] == ROWS
+    assert read_rows(path).parts["all"] == ROWS
 
 
 def test_a_file_replaced_by_one_of_the_same_age_is_read_anew(tmp_path):
     path = tmp_path / "mine.jsonl"
     for rows in (ROWS[:1], ROWS):
         os.utime(save(path, rows), (1e9, 1e9))  # as unpacking an archive does
-        last = read_rows(path)
+        last = read_rows(path).parts
     assert last == {"all": ROWS}
 
 
@@ -206,7 +206,7 @@ def test_a_file_that_ends_within_a_character_is_not_utf8(tmp_path):
 
 def test_characters_across_two_blocks_are_no_error(tmp_path):
     rows = [{"text": "☕" * 400_000, "label": "a"}]  # 3 bytes each, so that the border of a block falls inside one
-    assert read_rows(save(tmp_path / "mine.jsonl", rows)) == {"all": rows}
+    assert read_rows(save(tmp_path / "mine.jsonl", rows)).parts == {"all": rows}
 
 
 def test_a_missing_column_is_answered_with_those_there_are():
@@ -253,20 +253,22 @@ def test_classes_found_in_a_file_are_in_the_order_of_numbers_and_then_of_names()
 
 @pytest.mark.parametrize("other", [3, 2.5, ["b"], {"b": "c"}, True])
 def test_mixed_types_in_a_json_text_column_are_refused_with_row_and_value(other, tmp_path):
-    rows = read_rows(save(tmp_path / "mine.jsonl", [{"text": "a", "label": "ham"}, {"text": other, "label": "spam"}]))
+    rows = read_rows(
+        save(tmp_path / "mine.jsonl", [{"text": "a", "label": "ham"}, {"text": other, "label": "spam"}])
+    ).parts
     with pytest.raises(ValueError, match="column 'text' mixes types: row 1 holds"):
         CLASSES.parts(rows, Skipped())
 
 
 @pytest.mark.parametrize("kind", ["json", "jsonl", "parquet"])
 def test_a_numeric_label_that_is_not_whole_is_refused_with_row_and_value(kind, tmp_path):
-    rows = read_rows(save(tmp_path / f"mine.{kind}", [{"text": "a", "label": 1.0}, {"text": "b", "label": 0.5}]))
+    rows = read_rows(save(tmp_path / f"mine.{kind}", [{"text": "a", "label": 1.0}, {"text": "b", "label": 0.5}])).parts
     with pytest.raises(ValueError, match="column 'label': row 1 holds float 0.5"):
         CLASSES.parts(rows, Skipped())
 
 
 def test_whole_numbers_are_labels(tmp_path):
-    rows = read_rows(save(tmp_path / "mine.jsonl", [{"text": "a", "label": 0}, {"text": "b", "label": 1}]))
+    rows = read_rows(save(tmp_path / "mine.jsonl", [{"text": "a", "label": 0}, {"text": "b", "label": 1}])).parts
     assert [e.label for e in CLASSES.parts(rows, Skipped())["all"]] == ["0", "1"]
 
 
@@ -279,11 +281,11 @@ def test_a_nested_response_is_refused():
 
 def test_dates_in_json_stay_text(tmp_path):
     rows = [{"text": "2020-01-01", "label": "ham"}, {"text": "2021-02-03", "label": "spam"}]
-    assert read_rows(save(tmp_path / "mine.jsonl", rows)) == {"all": rows}
+    assert read_rows(save(tmp_path / "mine.jsonl", rows)).parts == {"all": rows}
 
 
 def test_an_ending_in_capitals_is_known(tmp_path):
-    assert read_rows(save(tmp_path / "mine.jsonl", ROWS).rename(tmp_path / "MINE.JSONL")) == {"all": ROWS}
+    assert read_rows(save(tmp_path / "mine.jsonl", ROWS).rename(tmp_path / "MINE.JSONL")).parts == {"all": ROWS}
 
 
 def test_files_of_one_folder_with_other_columns_are_refused_by_name(tmp_path):
@@ -293,6 +295,6 @@ def test_files_of_one_folder_with_other_columns_are_refused_by_name(tmp_path):
 
 
 def test_half_a_character_in_json_becomes_a_question_mark(tmp_path):
-    rows = read_rows(written(tmp_path / "mine.jsonl", '{"text": "smile \\ud83d", "label": "ham"}\n'))
+    rows = read_rows(written(tmp_path / "mine.jsonl", '{"text": "smile \\ud83d", "label": "ham"}\n')).parts
     (example,) = CLASSES.parts(rows, Skipped())["all"]
     assert example.text == "smile ?"

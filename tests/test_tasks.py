@@ -7,7 +7,19 @@ import pytest
 from conftest import real_data
 
 import tasks
-from tasks import Classification, Columns, Instruction, Instructions, Labelled, Limits, Preferences, Skipped, Task, find
+from tasks import (
+    Classification,
+    Columns,
+    Instruction,
+    Instructions,
+    Labelled,
+    Limits,
+    Preferences,
+    Skipped,
+    Source,
+    Task,
+    find,
+)
 from tasks._splits import balanced, split_examples
 from training.args import DataArgs
 from training.sources import locate_rows, split_rows
@@ -76,9 +88,9 @@ def no_data_folder(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def mails():
-    """The bundled mails as the scripts get them: (task, rows)."""
+    """The bundled mails as the scripts get them: (task, source)."""
     task = find("spamassassin", Classification)
-    return task, locate_rows(task, None)[0]
+    return task, locate_rows(task, None)
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +100,9 @@ def mail_splits(mails):
 
 @pytest.fixture(scope="module")
 def records():
-    """The bundled instructions: (task, rows)."""
+    """The bundled instructions: (task, source)."""
     task = find("instructions", Instructions)
-    return task, locate_rows(task, None)[0]
+    return task, locate_rows(task, None)
 
 
 # The registry.
@@ -134,15 +146,15 @@ def test_what_is_no_classification_task_is_not_found_as_one(name):
 def test_the_file_in_the_data_folder_comes_before_the_hub(tmp_path, monkeypatch):
     (tmp_path / "alpaca_data.json").write_text('[{"instruction": "a", "input": "", "output": "b"}]')
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    rows, source = locate_rows(find("alpaca", Instructions), None)
-    assert rows == {"all": [{"instruction": "a", "input": "", "output": "b"}]}
-    assert source == "$DATA_DIR/alpaca_data.json"
+    source = locate_rows(find("alpaca", Instructions), None)
+    assert source.parts == {"all": [{"instruction": "a", "input": "", "output": "b"}]}
+    assert source.origin == "$DATA_DIR/alpaca_data.json"
 
 
 def test_the_file_that_the_user_names_comes_before_all(tmp_path, no_data_folder):
     (tmp_path / "mine.jsonl").write_text('{"subject": "a", "body": "b", "label": "ham"}\n')
-    rows, source = locate_rows(find("spamassassin", Classification), tmp_path / "mine.jsonl")
-    assert len(rows["all"]) == 1 and source.endswith("mine.jsonl")
+    source = locate_rows(find("spamassassin", Classification), tmp_path / "mine.jsonl")
+    assert len(source.rows) == 1 and source.origin.endswith("mine.jsonl")
 
 
 def test_a_dataset_that_is_nowhere_says_which_file_to_get(no_data_folder):
@@ -154,7 +166,7 @@ def test_a_dataset_that_is_nowhere_says_which_file_to_get(no_data_folder):
 
 
 def test_the_bundled_mails_are_the_documented_ones(mails):
-    _, rows = mails
+    rows = mails[1].parts
     assert list(rows) == ["all"]
     assert Counter(row["label"] for row in rows["all"]) == {"ham": 3459, "spam": 1386}
 
@@ -163,7 +175,7 @@ def test_the_mail_splits_are_disjoint_and_lose_duplicates_alone(mails, mail_spli
     assert_disjoint(mail_splits)
     kept = sum(len(part) for part in mail_splits.named().values())
     skipped = mail_splits.skipped
-    assert kept + skipped.duplicate + skipped.contradictory + skipped.empty == len(mails[1]["all"])
+    assert kept + skipped.duplicate + skipped.contradictory + skipped.empty == len(mails[1].rows)
     assert kept > 4800 and skipped.empty == skipped.over_limit == 0
 
 
@@ -174,7 +186,7 @@ def test_the_mail_splits_are_stratified(mail_splits):
 
 
 def test_an_example_is_numbered_by_its_row(mails, mail_splits):
-    rows = mails[1]["all"]
+    rows = mails[1].rows
     for example in mail_splits.test[:50]:
         row = rows[example.id]
         assert example.label == row["label"] and row["body"] in example.text and row["subject"] in example.text
@@ -197,7 +209,7 @@ def test_another_seed_gives_other_mail_splits(mails, mail_splits):
 
 def test_the_bundled_instructions_are_enough_and_all_are_used(records):
     splits = split_rows(*records, DataArgs(dataset="instructions"))
-    assert sum(len(part) for part in splits.named().values()) == len(records[1]["all"]) >= 600
+    assert sum(len(part) for part in splits.named().values()) == len(records[1].rows) >= 600
     assert splits.skipped == Skipped()
 
 
@@ -209,10 +221,10 @@ def test_the_test_instructions_are_half_simple_and_half_open_ended(records):
 
 
 def test_the_test_instructions_are_those_that_the_file_marks(records):
-    task, rows = records
-    marked = [i for i, row in enumerate(rows["all"]) if row["split"] == "test"]
+    task, source = records
+    marked = [i for i, row in enumerate(source.rows) if row["split"] == "test"]
     for seed in (0, 1):
-        splits = split_rows(task, rows, DataArgs(dataset="instructions", split_seed=seed, test_share=0.3))
+        splits = split_rows(task, source, DataArgs(dataset="instructions", split_seed=seed, test_share=0.3))
         assert [e.id for e in splits.test] == marked
 
 
@@ -234,7 +246,7 @@ def test_the_seed_decides_on_the_validation_instructions(records):
 
 
 def test_no_bundled_record_lacks_an_instruction_or_a_response(records):
-    for row in records[1]["all"]:
+    for row in records[1].rows:
         assert row["instruction"].strip() == row["instruction"] != ""
         assert row["response"].strip() == row["response"] != ""
 
@@ -361,10 +373,10 @@ def test_parts_of_the_source_are_kept_and_only_what_is_missing_is_drawn():
 def test_the_splits_are_those_of_all_earlier_runs(name, kind, plain, otherwise):
     """Golden: results of another day are of the same test examples."""
     task = find(name, kind)
-    rows, _ = locate_rows(task, None if task.bundled else real_data("sick_nli.csv"))
+    source = locate_rows(task, None if task.bundled else real_data("sick_nli.csv"))
     other = DataArgs(dataset=name, split_seed=3, validation_share=0.2, test_share=0.15, train_examples=50)
     for data, expected in ((DataArgs(dataset=name), plain), (other, otherwise)):
-        assert split_rows(task, rows, data).fingerprint().startswith(expected)
+        assert split_rows(task, source, data).fingerprint().startswith(expected)
 
 
 def test_drawn_parts_are_stratified_when_classes_are_rare_and_sizes_odd():
@@ -533,7 +545,7 @@ def test_too_few_short_records_for_the_report_subset_are_refused_with_the_number
 @pytest.mark.parametrize("name", ["spamassassin", "instructions", "sick"])
 def test_a_dataset_that_the_report_did_not_use_has_no_report_subset(name):
     with pytest.raises(ValueError, match=f"--subset report: the report has no rule for {name}"):
-        split_rows(find(name, Task), {"all": []}, DataArgs(dataset=name, subset="report"))
+        split_rows(find(name, Task), Source({"all": []}, "none"), DataArgs(dataset=name, subset="report"))
 
 
 def test_a_balanced_draw_returns_the_rest_too_and_keeps_the_order():

@@ -44,7 +44,7 @@ def _texts(path: Path, column: str) -> Iterator[str]:
         except UnicodeDecodeError as error:
             raise ValueError(f"--data {path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
     else:
-        rows = [row for part in read_rows(path).values() for row in part]
+        rows = read_rows(path).rows
         if not all(isinstance(row.get(column), str) for row in rows):
             raise ValueError(
                 f"--text-column {column}: {path} has no text there in some rows; its columns: {', '.join(rows[0])}"

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -16,7 +16,7 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.sources import BUNDLED as BUNDLED_MODELS
 from gpt2_scratch.sources import load_config, resolve
 from gpt2_scratch.tokenizer import END_OF_TEXT
-from tasks import Limits, Skipped, Splits, Task, read_rows, split_examples
+from tasks import Limits, Skipped, Source, Splits, Task, read_rows, split_examples
 from tasks._rows import read_hub
 from tasks._task import BUNDLED
 from training.args import DataArgs
@@ -55,8 +55,8 @@ def find_inputs(data: DataArgs, model: str, find_task: Callable[[], K], offline:
 
     def examples() -> tuple[K, Splits[Any], str]:
         task = find_task()
-        rows, source = locate_rows(task, data.data)
-        return task, split_rows(task, rows, data), source
+        source = locate_rows(task, data.data)
+        return task, split_rows(task, source, data), source.origin
 
     data_folder = os.environ.get("DATA_DIR", "data")
     attempt(
@@ -83,28 +83,29 @@ def base_model(source: str, asked: str = "--model") -> tuple[Path, GPT2Config]:
     return folder, config
 
 
-def locate_rows(task: Task, data: Path | None) -> tuple[dict[str, list[dict[str, Any]]], str]:
-    """(rows by split, where they came from)."""
+def locate_rows(task: Task, data: Path | None) -> Source:
+    """The rows of `data`, else of the dataset's usual place."""
     usual = Path(os.environ.get("DATA_DIR", "data")) / task.file if task.file else None
     if data is not None:
-        return read_rows(data), str(data)
+        return read_rows(data)
     if usual is not None and usual.exists():
-        return read_rows(usual), f"$DATA_DIR/{task.file}"
+        return replace(read_rows(usual), origin=f"$DATA_DIR/{task.file}")
     if task.bundled is not None:
-        return read_rows(BUNDLED / task.bundled), f"bundled {task.bundled}"
+        return replace(read_rows(BUNDLED / task.bundled), origin=f"bundled {task.bundled}")
     if task.hub is not None:
         prefer_cache_when_offline()
-        return read_hub(task.hub), f"hub {task.hub}"
+        return read_hub(task.hub)
     raise ValueError(f"--dataset {task.name}: not on the hub; give --data, or put {task.file} into $DATA_DIR")
 
 
-def split_rows(task: Task, rows: dict[str, list[dict[str, Any]]], data: DataArgs) -> Splits[Any]:
+def split_rows(task: Task, source: Source, data: DataArgs) -> Splits[Any]:
     if data.subset == "report" and task.report_subset is None:
         raise ValueError(f"--subset report: the report has no rule for {task.name}")
     skipped = Skipped()
     limits = Limits(data.validation_share, data.test_share, data.train_examples, data.val_examples, data.test_examples)
     subset = task.report_subset if data.subset == "report" else None
-    return split_examples(task.parts(rows, skipped), limits, data.split_seed, skipped, subset)
+    splits = split_examples(task.parts(source.parts, skipped), limits, data.split_seed, skipped, subset)
+    return replace(splits, notes=[*source.notes, *splits.notes])
 
 
 def prefer_cache_when_offline() -> None:

@@ -20,6 +20,7 @@ def data_facts(splits: Splits[Any], encoded: Mapping[str, Sequence[Encoded]], so
         "skipped": asdict(splits.skipped),
         "balance": splits.balance(),
         "lengths": {name: _lengths(part) for name, part in encoded.items() if part},
+        "notes": splits.notes,
     }
 
 
@@ -56,6 +57,8 @@ def print_facts(data: Mapping[str, Any], parameters: Mapping[str, Any], plan: Ma
     """The table above the progress line."""
     skipped = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in data["skipped"].items() if count)
     print(f"data       {data['source']}, sha256 {data['sha256'][:12]}; left out: {skipped or 'nothing'}")
+    for note in data["notes"]:
+        print(f"note       {note}")
     for name, count in data["rows"].items():
         balance = ", ".join(f"{label or 'all'} {n:,}" for label, n in data["balance"][name].items())
         lengths = data["lengths"].get(name)
