@@ -4,6 +4,7 @@
 (MIT) ships them.
 """
 
+import codecs
 import hashlib
 import os
 from functools import cache
@@ -53,3 +54,15 @@ def encode(text: str) -> list[int]:
 def decode(tokens: list[int]) -> str:
     """Text of `tokens`; bytes that are no UTF-8 (a character cut in half) become U+FFFD."""
     return encoding().decode(tokens)
+
+
+def whole_characters(tokens: list[int]) -> list[int]:
+    """`tokens` without those at the end that hold only a part of a character: tokens are bytes, and a cut can fall
+    between the bytes of one. Their text is then a beginning of the text that was cut, and encoded again it has these
+    tokens, or fewer where it ends in white space (which joins at an end)."""
+    for end in range(len(tokens), 0, -1):
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder.decode(encoding().decode_bytes(tokens[:end]))
+        if not decoder.getstate()[0]:  # the bytes that wait for the rest of their character
+            return tokens[:end]
+    return []

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gpt2_scratch.tokenizer import END_OF_TEXT, decode, encode
-from tasks import Instruction, Instructions, Labelled, Skipped, find, read_rows
+from tasks import RESPONSE_HEADER, Instruction, Instructions, Labelled, Skipped, find, read_rows
 from tasks._task import BUNDLED
 from training.args import UpdateArgs
 from training.batches import (
@@ -18,6 +18,7 @@ from training.batches import (
     collate,
     encode_instruction,
     encode_labelled,
+    encode_prompt,
     epoch_plan,
     inference_plan,
     with_all_tokens_labelled,
@@ -227,6 +228,27 @@ def test_no_example_is_longer_than_allowed_and_cut_says_whether_it_lost_tokens(m
     encoded = encode_labelled(Labelled(0, PREMISE, HYPOTHESIS), 0, max_length, cut_tail=cut_tail)
     assert len(encoded.tokens) == min(max_length, len(whole))
     assert encoded.cut == (len(whole) > max_length)
+
+
+@pytest.mark.parametrize("cut_tail", [False, True])
+def test_a_cut_text_ends_on_a_whole_character(cut_tail):
+    text, kept = "東京都は雨です。" * 3, "" if cut_tail else " end"
+    halves = 0
+    for length in range(3, len(encode(text))):
+        x = encode_labelled(Labelled(0, text, kept), 0, length, cut_tail=cut_tail)
+        shown = decode(x.tokens.tolist())
+        halves += len(x.tokens) < length
+        assert x.cut and len(x.tokens) <= length and text.startswith(shown.removesuffix(kept))
+    assert halves  # a length at which the last character would have been cut in two
+
+
+def test_a_cut_prompt_ends_on_a_whole_character_before_its_header():
+    asked = Instruction(0, "Translate.", "東京都は雨です。" * 20)
+    header = encode(RESPONSE_HEADER)
+    for longest in range(60, 80):
+        prompt = encode_prompt(asked, longest)
+        assert longest - 4 < len(prompt) <= longest and prompt[-len(header) :] == header
+        assert asked.prompt(response_header=False).startswith(decode(prompt[: -len(header)]))
 
 
 def test_padding_appends_real_tokens_up_to_the_length():

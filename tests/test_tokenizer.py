@@ -8,7 +8,7 @@ import pytest
 import transformers
 
 from gpt2_scratch.sources import ASSETS
-from gpt2_scratch.tokenizer import END_OF_TEXT, decode, encode, encoding
+from gpt2_scratch.tokenizer import END_OF_TEXT, decode, encode, encoding, whole_characters
 
 TEXTS = [
     "",
@@ -66,3 +66,18 @@ def test_loading_leaves_the_environment_as_it_was(monkeypatch):
     encoding.cache_clear()
     encode("a")
     assert os.environ["TIKTOKEN_CACHE_DIR"] == "kept"
+
+
+def test_a_text_cut_anywhere_ends_on_a_whole_character_and_has_no_more_tokens_when_encoded_again():
+    texts = ["Straße 東京都は雨です。", "👩‍👩‍👧 🙂🙂", "नमस्ते दुनिया", "a  \n\n  b\t c", "x�� y", *random_texts(60)]
+    dropped = 0
+    for text in texts:
+        tokens = encode(text)
+        for length in range(len(tokens) + 1):
+            kept = whole_characters(tokens[:length])
+            dropped += length - len(kept)
+            assert text.startswith(decode(kept)) and kept == tokens[: len(kept)]
+            again = encode(decode(kept))
+            assert again == kept or (decode(kept)[-1:].isspace() and len(again) < len(kept))
+            assert length - len(kept) < 4  # a character has four bytes at most
+    assert dropped > 50

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gpt2_scratch.model import Hidden
-from gpt2_scratch.tokenizer import END_OF_TEXT, encode
+from gpt2_scratch.tokenizer import END_OF_TEXT, encode, whole_characters
 from tasks import RESPONSE_HEADER, Instruction, Labelled
 from training.args import UpdateArgs
 
@@ -67,15 +67,18 @@ def encode_labelled(
     pad_id: int = END_OF_TEXT,
     cut_tail: bool = False,
 ) -> Encoded:
-    """The text in at most `max_length` tokens; an empty one is a single end-of-text token.
+    """The text in at most `max_length` tokens, cut behind a whole character; an empty one is one end-of-text token.
 
     `pad_to` appends real tokens `pad_id`, behind which the class is read: a defect of the published runs, on demand.
     """
     text, kept = encode(example.text), encode(example.kept)
-    room = max_length if cut_tail else max(max_length - len(kept), 0)
-    tokens = ((text + kept) if cut_tail else text[:room] + kept)[:max_length] or [END_OF_TEXT]
+    cut = len(text) + len(kept) > max_length
+    if cut and not cut_tail:
+        text = whole_characters(text[: max(max_length - len(kept), 0)])
+    tokens = text + kept
+    tokens = (whole_characters(tokens[:max_length]) if len(tokens) > max_length else tokens) or [END_OF_TEXT]
     padded = tokens + [pad_id] * ((pad_to or 0) - len(tokens))
-    return Encoded(example.id, np.array(padded, np.int32), label, cut=len(text) + len(kept) > max_length)
+    return Encoded(example.id, np.array(padded, np.int32), label, cut)
 
 
 def encode_instruction(
@@ -96,10 +99,12 @@ def encode_instruction(
 
 
 def encode_prompt(example: Instruction, longest: int | None = None, response_header: bool = True) -> list[int]:
-    """The prompt in at most `longest` tokens (None: whole); one that is too long loses the end of its input, not the
-    header."""
-    header = encode(RESPONSE_HEADER) if response_header else []
-    return encode(example.prompt(response_header=False))[: longest and longest - len(header)] + header
+    """The prompt in at most `longest` tokens (None: whole); one that is too long loses the end of its input, behind a
+    whole character, not the header."""
+    header, prompt = encode(RESPONSE_HEADER) if response_header else [], encode(example.prompt(response_header=False))
+    if longest is not None and len(prompt) + len(header) > longest:
+        prompt = whole_characters(prompt[: max(longest - len(header), 0)])
+    return prompt + header
 
 
 def with_all_tokens_labelled(example: Encoded) -> Encoded:
