@@ -41,18 +41,19 @@ def finish_runs(commands: Mapping[Path, Sequence[str]]) -> None:
 
 def differences(folder: Path, words: Sequence[str]) -> list[str]:
     """Which flags of the finished run in `folder` are others than those of the command `words`, with both values."""
-    before, (asked, default) = read_run(folder, "--folder")["args"], flags_of(words)
+    results = read_run(folder, "--folder")
+    before, (asked, default) = results["args"], flags_of(words, results["data"]["rows"]["train"])
     found = [(name, before.get(name, default[name]), value) for name, value in asked.items() if name not in FREE_FLAGS]
     return [f"{flag(name)} {_shown(old)}, now {_shown(new)}" for name, old, new in found if new not in (old, "auto")]
 
 
-def flags_of(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All flags of a command as results.json has them, and those of the same script without any given. No learning rate
-    where it follows from the width of a base that is not to be had."""
+def flags_of(words: Sequence[str], examples: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All flags of a command that trains on so many `examples`, as results.json has them, and those of the same script
+    without any given. No learning rate where it follows from the width of a base that is not to be had."""
     script, prefix = _load(ROOT / words[0]), (tyro.conf.OmitArgPrefixes,)
     args, plain = (tyro.cli(script.Args, args=given, prog=words[0], config=prefix) for given in (words[1:], ()))
     width = _width(args.model.model)
-    update = args.update.with_defaults(*script.DEFAULTS[args.method.method], width or 1)
+    update = args.update.with_defaults(*script.DEFAULTS[args.method.method], width or 1, examples)
     asked = resolved(replace(args, update=update))
     if args.update.lr is None and width is None:
         del asked["lr"]

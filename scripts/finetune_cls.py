@@ -24,6 +24,7 @@ OFFLINE = "accelerate launch scripts/finetune_cls.py --dataset spamassassin --mo
 # Peak learning rate at width 192 and epochs of each method, chosen on validation mail: README, "Defaults".
 DEFAULTS = {"lora": (1e-3, 2.0), "full": (5e-4, 2.0), "bitfit": (5e-3, 2.0), "head": (1e-2, 2.0)}
 DEFAULTS |= dict.fromkeys(("dora", "pissa", "olora", "lora-fa"), DEFAULTS["lora"])
+UNTRAINED = "  (of a class head with random weights)"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.metrics import accuracy, classification_metrics, mean_loss
     from training.micro_batch import base_memory, print_forecast, settle
     from training.optimizers import build_optimizer
+    from training.outcome import outcome_notes, print_outcome
     from training.plots import plot_curves, plot_forgetting
     from training.prefix import attach_prefix
     from training.progress import ProgressLine
@@ -75,7 +77,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.results import environment, measured, write_results
     from training.saved import read_best, save_adapter, save_best
     from training.schedule import build_schedule
-    from training.summary import data_facts, name_of, print_facts, print_outcome
+    from training.summary import data_facts, name_of, print_facts
     from training.update import accumulate, apply_update
     from training.work import Work
 
@@ -83,7 +85,6 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     accelerator, resuming = start(args.compute, folder, resuming)
     main_process, rank = accelerator.is_main_process, accelerator.process_index
     method, head, n = args.method.method, args.head, len(classes)
-    update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width)
 
     # Examples and batches.
     text, cut_tail = args.text, args.text.truncate == "tail"
@@ -95,12 +96,14 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
         for name, part in inputs.splits.named().items()
     }
     examples, validation, test = encoded.values()
-    held_out = args.run.evaluated(validation, update.batch_size)
+    held_out = args.run.evaluated(validation, args.update.batch_size)
+    update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width, len(examples))
     steps = update.steps(len(examples))
     refuse(args.forgetting.curve_problems([*validation, *test]))
     general = general_text(args.forgetting, inputs.model_folder, inputs.config)
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)
     data = data_facts(inputs.splits, encoded, inputs.source) | {"labels": list(classes)}
+    data["notes"] += args.update.notes(steps)
 
     # Model, adapters and freezing.
     libraries = base_memory(args.compute, update, args.model)
@@ -113,6 +116,10 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     apply_compute(model, method, args.compute, accelerator.mixed_precision)
     work = Work(model, update, accelerator, examples, [*validation, *test], libraries, args.compute)
     work = replace(work, from_file=True, whole_model=method == "full", general=general)
+    parameters = parameter_counts(model)
+    if main_process:
+        length = {"updates": f"{steps:,}", "epochs": f"{steps / update.steps_per_epoch(len(examples)):.3g}"}
+        print_facts(data, parameters, length | {"lr": f"{update.lr:.3g}", "output": folder})
     if args.compute.dry_run:
         print_forecast(work)
         return
@@ -120,9 +127,6 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     plan, flags = Plan(examples, update, accelerator.num_processes), resolved(args) | resolved(update)
     base = {"name": args.model.model, "sha256": weights_hash(inputs.model_folder)}
     facts = {"args": flags, "base": base, "labels": list(classes)}
-    parameters = parameter_counts(model)
-    if main_process:
-        print_facts(data, parameters, {"steps": steps, "lr": f"{update.lr:.3g}", "output": folder})
 
     # Optimizer, prepare, resume.
     optimizer = build_optimizer(model, update, accelerator.scaler is not None, args.method.lora_plus_ratio or 1.0)
@@ -208,8 +212,9 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     outcome = described | {"parameters": parameters, "prefix": prefix, "micro_batch": micro_batch}
     outcome |= measured(accelerator, record)
     outcome |= {"before": extra["metrics"], "forgetting": lost} | metrics
+    outcome["notes"] = outcome_notes(outcome)
     write_results(folder, outcome)
-    print_outcome(folder, outcome, ("accuracy", "macro_f1", "mcc"))
+    print_outcome(folder, outcome, ("accuracy", "macro_f1", "mcc"), UNTRAINED if head.head == "linear" else "")
     if not head.exportable:
         print("note    this head exists here alone: the model cannot be exported to transformers or PEFT")
 

@@ -66,6 +66,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     from training.methods import apply_compute, apply_method, load_own_state, parameter_counts
     from training.micro_batch import base_memory, print_forecast, settle
     from training.optimizers import build_optimizer
+    from training.outcome import outcome_notes, print_outcome
     from training.plots import plot_curves, plot_forgetting
     from training.preference import collate_pairs, encode_pair, pair_loss, paired, texts_of
     from training.preference_metrics import losses, pair_metrics, predictions, references
@@ -77,7 +78,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     from training.results import environment, measured, write_results
     from training.saved import read_best, save_best
     from training.schedule import build_schedule
-    from training.summary import data_facts, print_facts, print_outcome
+    from training.summary import data_facts, print_facts
     from training.update import accumulate, apply_update
     from training.work import Work, outputs_of
 
@@ -85,7 +86,6 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     accelerator, resuming = start(args.compute, folder, resuming)
     main_process, rank = accelerator.is_main_process, accelerator.process_index
     method, preference = args.method.method, args.preference
-    update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width)
     origin, cached = find_start(preference.start_from, args.pairs, args.model, inputs), preference.caches(args.method)
 
     # Examples and batches: an example is a pair, of which both texts lie in one batch.
@@ -102,8 +102,10 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
         raise ValueError(
             f"--max-length {args.data.max_length}: no training pair has room for what sets its answers apart"
         )
-    held_out = args.run.evaluated(range(len(parts[1])), update.batch_size)
+    held_out = args.run.evaluated(range(len(parts[1])), args.update.batch_size)
+    update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width, len(parts[0]))
     steps = update.steps(len(parts[0]))
+    data["notes"] += args.update.notes(steps)
     refuse(args.forgetting.curve_problems([*parts[1], *parts[2]]))
     general = general_text(args.forgetting, inputs.model_folder, inputs.config)
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)
@@ -124,6 +126,10 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     work = Work(model, update, accelerator, parts[0], texts_of(parts[1] + parts[2]), libraries, args.compute)
     work = replace(work, loss=unprepared_loss)
     work = replace(work, from_file=True, whole_model=method == "full", general=general)
+    parameters = parameter_counts(model)
+    if main_process:
+        length = {"updates": f"{steps:,}", "epochs": f"{steps / update.steps_per_epoch(len(parts[0])):.3g}"}
+        print_facts(data, parameters, length | {"lr": f"{update.lr:.3g}", "output": folder})
     if args.compute.dry_run:
         print_forecast(work)
         return
@@ -131,9 +137,6 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     plan, flags = Plan(parts[0], update, accelerator.num_processes), resolved(args) | resolved(update)
     base = {"name": args.model.model, "sha256": weights_hash(inputs.model_folder)}
     facts = {"args": flags, "base": base}
-    parameters = parameter_counts(model)
-    if main_process:
-        print_facts(data, parameters, {"steps": steps, "lr": f"{update.lr:.3g}", "output": folder})
 
     # Optimizer, prepare, reference, resume.
     optimizer = build_optimizer(model, update, accelerator.scaler is not None, args.method.lora_plus_ratio or 1.0)
@@ -222,6 +225,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     outcome |= {"reference": {"sha256": identity["base"], "cached": cached}}
     outcome |= measured(accelerator, record)
     outcome |= {"before": extra["metrics"], "forgetting": lost, "val": val_metrics, "test": metrics}
+    outcome["notes"] = outcome_notes(outcome)
     write_results(folder, outcome)
     print_outcome(folder, outcome, ("reward_accuracy", "reward_margin"))
 

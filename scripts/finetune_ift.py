@@ -74,6 +74,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     from training.metrics import Row, mean_loss, perplexities
     from training.micro_batch import base_memory, print_forecast, settle
     from training.optimizers import build_optimizer
+    from training.outcome import outcome_notes, print_outcome
     from training.plots import plot_curves, plot_forgetting
     from training.prefix import attach_prefix
     from training.progress import ProgressLine
@@ -81,7 +82,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     from training.results import environment, measured, write_results
     from training.saved import read_best, save_adapter, save_best
     from training.schedule import build_schedule
-    from training.summary import data_facts, print_facts, print_outcome
+    from training.summary import data_facts, print_facts
     from training.update import accumulate, apply_update
     from training.work import Work
 
@@ -89,7 +90,6 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     accelerator, resuming = start(args.compute, folder, resuming)
     main_process, rank = accelerator.is_main_process, accelerator.process_index
     method, prompt = args.method.method, args.prompt
-    update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width)
 
     # Examples and batches.
     encoded = {
@@ -101,8 +101,10 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     data["skipped"]["no_room_for_response"] = sum(not e.room for part in encoded.values() for e in part)
     if not examples:
         raise ValueError(f"--max-length {args.data.max_length}: no training example has room for its response")
-    held_out = args.run.evaluated(validation, update.batch_size)
+    held_out = args.run.evaluated(validation, args.update.batch_size)
+    update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width, len(examples))
     steps = update.steps(len(examples))
+    data["notes"] += args.update.notes(steps)
     refuse(args.forgetting.curve_problems([*validation, *test]))
     general = general_text(args.forgetting, inputs.model_folder, inputs.config)
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)
@@ -122,6 +124,10 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     work = Work(model, update, accelerator, examples, [*validation, *test], libraries, args.compute)
     work = replace(work, prompts=prompts, new_tokens=args.generation.new_tokens)
     work = replace(work, from_file=True, whole_model=method == "full", general=general)
+    parameters = parameter_counts(model)
+    if main_process:
+        length = {"updates": f"{steps:,}", "epochs": f"{steps / update.steps_per_epoch(len(examples)):.3g}"}
+        print_facts(data, parameters, length | {"lr": f"{update.lr:.3g}", "output": folder})
     if args.compute.dry_run:
         print_forecast(work)
         return
@@ -129,9 +135,6 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     plan, flags = Plan(examples, update, accelerator.num_processes), resolved(args) | resolved(update)
     base = {"name": args.model.model, "sha256": weights_hash(inputs.model_folder)}
     facts = {"args": flags, "base": base}
-    parameters = parameter_counts(model)
-    if main_process:
-        print_facts(data, parameters, {"steps": steps, "lr": f"{update.lr:.3g}", "output": folder})
 
     # Optimizer, prepare, resume.
     optimizer = build_optimizer(model, update, accelerator.scaler is not None, args.method.lora_plus_ratio or 1.0)
@@ -228,6 +231,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     outcome = described | {"parameters": parameters, "prefix": prefix, "micro_batch": micro_batch}
     outcome |= measured(accelerator, record)
     outcome |= {"before": extra["metrics"], "forgetting": lost, "val": val_metrics, "test": metrics}
+    outcome["notes"] = outcome_notes(outcome)
     write_results(folder, outcome)
     print_outcome(folder, outcome, ("response_perplexity", "text_perplexity"))
 

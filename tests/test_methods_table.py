@@ -19,7 +19,7 @@ def finished_run(folder, method, right, seconds=60.0, forgotten=0.1, **flags):
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     results = {
         "args": flags | {"method": method, "lora_rank": flags.get("lora_rank", 8)},
-        "data": {"sha256": ""},
+        "data": {"sha256": "", "rows": {"train": 1000}},
         "model": {"sha256": ""},
         "parameters": {"trainable": 1234},
         "seconds": {"train": seconds},
@@ -79,7 +79,7 @@ def finish(args, **changed):
     """Finished runs of everything that `args` asks for, but for the `changed` flags; those that are None were unknown
     when they were made."""
     for dataset, method, seed in itertools.product(args.datasets, args.methods, args.seeds):
-        flags = _runs.flags_of(methods.command(args, dataset, method, seed))[0] | changed
+        flags = _runs.flags_of(methods.command(args, dataset, method, seed), 1000)[0] | changed
         known = {name: value for name, value in flags.items() if name not in changed or value is not None}
         finished_run(methods.place(args, dataset, method, seed), right=90 + seed, **known)
 

@@ -6,6 +6,7 @@ import pytest
 
 from training.args import UpdateArgs
 from training.schedule import Schedule, build_schedule
+from training.update_args import FEWEST_UPDATES
 
 PEAK, INIT, MINIMUM = 5e-5, 1e-5, 2e-6
 SHAPES = ("cosine", "constant")
@@ -180,14 +181,32 @@ def test_a_drop_last_that_leaves_nothing_is_refused_with_the_numbers():
 
 
 def test_open_flags_are_filled_in_and_given_ones_kept():
-    filled = UpdateArgs().with_defaults(2e-3, 3.0, 768)
+    filled = UpdateArgs().with_defaults(2e-3, 3.0, 768, 1000)
     assert (filled.lr, filled.epochs) == (pytest.approx(2e-3 * 192 / 768), 3.0)
-    assert UpdateArgs(lr=1e-4, epochs=0.5).with_defaults(2e-3, 3.0, 768) == UpdateArgs(lr=1e-4, epochs=0.5)
+    assert UpdateArgs(lr=1e-4, epochs=0.5).with_defaults(2e-3, 3.0, 768, 8) == UpdateArgs(lr=1e-4, epochs=0.5)
 
 
 def test_max_steps_alone_is_not_cut_by_the_default_epochs():
-    filled = UpdateArgs(max_steps=500, batch_size=16).with_defaults(2e-3, 3.0, 768)
+    filled = UpdateArgs(max_steps=500, batch_size=16).with_defaults(2e-3, 3.0, 768, 160)
     assert filled.steps(160) == 500
+
+
+@pytest.mark.parametrize(("examples", "epochs"), [(319, 5), (320, 5), (10, 100), (1, 200), (800, 2), (100_000, 2)])
+def test_default_epochs_are_as_many_as_200_updates_take_where_that_is_more(examples, epochs):
+    filled = UpdateArgs().with_defaults(1e-3, 2.0, 192, examples)
+    assert filled.epochs == epochs
+    assert filled.steps(examples) >= FEWEST_UPDATES
+    assert UpdateArgs().notes(filled.steps(examples)) == []
+
+
+def test_given_epochs_and_steps_stay_and_too_few_epochs_are_said_to_be():
+    few = UpdateArgs(epochs=2).with_defaults(1e-3, 2.0, 192, 319)
+    assert few.epochs == 2 and few.steps(319) == 80
+    (note,) = UpdateArgs(epochs=2).notes(80)
+    assert note.startswith("--epochs 2 gives 80 updates") and "200" in note
+    assert UpdateArgs(epochs=5).notes(200) == []
+    assert UpdateArgs(max_steps=3).with_defaults(1e-3, 2.0, 192, 319).steps(319) == 3
+    assert UpdateArgs(max_steps=3).notes(3) == []
 
 
 # Clipping.

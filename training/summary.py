@@ -1,14 +1,15 @@
-"""What a run says of its data and model before it starts, and keeps in results.json."""
+"""What a run says of its data, model and length before it starts, and keeps in results.json."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tasks import Splits
 from training.batches import Encoded
+
+MOST_CLASSES = 12  # named on one line
 
 
 def data_facts(splits: Splits[Any], encoded: Mapping[str, Sequence[Encoded]], source: str) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def data_facts(splits: Splits[Any], encoded: Mapping[str, Sequence[Encoded]], so
         "skipped": asdict(splits.skipped),
         "balance": splits.balance(),
         "lengths": {name: _lengths(part) for name, part in encoded.items() if part},
-        "notes": splits.notes,
+        "notes": [*splits.notes],
     }
 
 
@@ -35,39 +36,38 @@ def name_of(prediction: int, classes: Sequence[str]) -> str:
     return classes[prediction] if prediction < len(classes) else f"token {prediction}"
 
 
-def print_outcome(folder: Path, outcome: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Test metrics with intervals, and where everything is."""
-    for part in ("before", "test"):
-        metrics = outcome.get(part) or {}
-        shown = ("{} {value:.4f} [{low:.4f}, {high:.4f}]".format(n, **metrics[n]) for n in names if n in metrics)
-        print(f"{part:<8}{', '.join(shown) or 'no test examples'}")
-    if outcome.get("test"):
-        print(f"        95% intervals over n = {outcome['test'][names[0]]['n']:,} test examples")
-    if lost := outcome.get("forgetting"):
-        print(
-            "general text  loss {:.3f} -> {:.3f}, ".format(*(lost[name]["value"] for name in ("before", "after"))),
-            end="",
-        )
-        print("{value:+.3f} [{low:.3f}, {high:.3f}]".format(**lost["difference"]), f"over {lost['tokens']:,} tokens")
-    print(f"curves  {folder}/curves.png; tensorboard --logdir {folder}/tensorboard")
-    print(f"results {folder}/results.json")
+def commonest(balance: Mapping[str, int]) -> str:
+    """The class that most examples have; of equals the first."""
+    return max(balance, key=lambda label: balance[label])
+
+
+def _counts(balance: Mapping[str, int]) -> str:
+    """Example: "ham 40, spam 20"; of very many classes the commonest, and what the others have."""
+    ranked = sorted(balance.items(), key=lambda pair: -pair[1])
+    shown, others = ([*balance.items()], []) if len(ranked) <= MOST_CLASSES else (ranked[:8], ranked[8:])
+    text = ", ".join(f"{label or 'all'} {n:,}" for label, n in shown)
+    return text + (f", {len(others):,} others with {others[-1][1]:,} to {others[0][1]:,}" if others else "")
 
 
 def print_facts(data: Mapping[str, Any], parameters: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
-    """The table above the progress line."""
+    """The table above the progress line, and above a dry run's forecast."""
     skipped = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in data["skipped"].items() if count)
     print(f"data       {data['source']}, sha256 {data['sha256'][:12]}; left out: {skipped or 'nothing'}")
     for note in data["notes"]:
         print(f"note       {note}")
     for name, count in data["rows"].items():
-        balance = ", ".join(f"{label or 'all'} {n:,}" for label, n in data["balance"][name].items())
         lengths = data["lengths"].get(name)
         tokens = (
             ""
             if lengths is None
             else "; tokens: median {median}, 95% {p95}, longest {longest}, cut {cut}".format(**lengths)
         )
-        print(f"  {name:<11}{count:>7,}  {balance}{tokens}")
+        print(f"  {name:<11}{count:>7,}  {_counts(data['balance'][name])}{tokens}")
+    if "labels" in data:
+        most = commonest(data["balance"]["train"])
+        parts = [(name, data["balance"][name].get(most, 0) / count) for name, count in data["rows"].items() if count]
+        shares = ", ".join(f"{share:.1%} of {name}" for name, share in parts)
+        print(f"classes    {len(data['labels']):,}; the commonest, {most}, is {shares}")
     trained, share = parameters["trainable"], parameters["share"]
     print(f"model      {parameters['total']:,} parameters, {trained:,} trained ({share:.2%})")
     print("plan       " + ", ".join(f"{name} {value}" for name, value in plan.items()), flush=True)
