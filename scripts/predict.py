@@ -23,6 +23,8 @@ class Args:
     """folder of a finished run of finetune_cls or finetune_ift"""
     data: Path
     """csv, tsv, json, jsonl or parquet file, or a folder of them"""
+    encoding: str | None = None
+    """encoding of a text file, like cp1252; None: UTF-8, or what a byte order mark says"""
     output: Path | None = None
     """JSON lines; None: <run>/predict-<name of the data>.jsonl"""
     text_column: tuple[str, ...] = ()
@@ -47,7 +49,7 @@ def main(args: Args) -> None:
     flags = results["args"]
     source = flags["dataset"], Path(flags["data"]) if flags["data"] else None
     task: Task = group_of(TextArgs, flags).task(*source) if classifies else group_of(PromptArgs, flags).task(*source)
-    rows = read_rows(args.data).rows
+    rows = read_rows(args.data, args.encoding).rows
     columns = choose_columns(task, rows, args)
     examples: list[Any] = [task.example(i, row, columns) for i, row in enumerate(rows)]
     if classifies:
