@@ -55,7 +55,7 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None) 
 
     What a user can cause (ValueError, OSError) becomes one message and exit status 2; Ctrl-C 130.
     """
-    with contextlib.nullcontext() if _speaks() else contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.nullcontext() if speaks() else contextlib.redirect_stderr(io.StringIO()):
         args = tyro.cli(arguments, description=description, config=(tyro.conf.OmitArgPrefixes,))
     try:
         groups = [getattr(args, field.name) for field in fields(args)]  # type: ignore[arg-type]
@@ -67,14 +67,14 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None) 
         stop(str(error), 2)
 
 
-def _speaks() -> bool:
+def speaks() -> bool:
     """One process of each host: what is wrong can be wrong on one host alone."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def stop(message: str, status: int) -> None:
     sys.stdout.flush()
-    if _speaks():
+    if speaks():
         print(f"\nerror: {message}", file=sys.stderr, flush=True)
     else:  # a launcher ends all processes as soon as one has failed: the one with the message goes first
         time.sleep(SILENCE)

@@ -16,6 +16,7 @@ OURS = (
     RESULTS,
     "predictions.jsonl",
     "generations.jsonl",
+    "trained_on.json",
     "curves.png",
     "forgetting.png",
     "tensorboard",
