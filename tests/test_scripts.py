@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, command, mails, questions, results_of, run_script, weights_of, write_rows
+from conftest import ROOT, command, results_of, run_script, weights_of, write_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
