@@ -28,6 +28,8 @@ class What:
 
     data: Path
     """csv, tsv, json, jsonl or parquet file, or a folder of them"""
+    encoding: str | None = None
+    """encoding of text files, like cp1252; None: UTF-8, or what a byte order mark says"""
     run: Path | None = None
     """folder of a finished run of finetune_cls or finetune_ift"""
     model: str | None = None
@@ -115,7 +117,7 @@ def prepare(args: Args) -> Job:
         applied = replace(applied, labels=args.text.labels)
     flags = ("--text-column", "--label-column") if classifies else ("--prompt-column", "--response-column")
     named = args.text.label_column or (None if classifies else args.prompt.response_column)
-    questions = ask(task, read_rows(what.data), flags, named)
+    questions = ask(task, read_rows(what.data, what.encoding), flags, named)
     counts = tally(questions, applied)
     check(questions, counts, applied, flags, named)
     kept = kept_names(out.keep_columns, questions.present, columns_of(questions, applied))

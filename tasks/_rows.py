@@ -25,12 +25,14 @@ class Source:
     `parts`: rows by "train", "validation", "test", or "all" where the source has no parts. `origin`: what results.json
     calls the source. `files`: the file names of each part, for messages. `notes`: what the user should know of how it
     was read (an encoding that was not UTF-8, files that were passed over), one sentence each; printed before training.
+    `sizes`: the number of rows of each of `files`, where a part has several.
     """
 
     parts: dict[str, list[Row]]
     origin: str
     files: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    sizes: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[Row]:
@@ -73,6 +75,7 @@ def _read_folder(folder: Path, encoding: str | None) -> Source:
     listing = list_folder(folder, READERS)
     parts: dict[str, list[Row]] = {}
     notes: list[str] = []
+    sizes: dict[str, list[int]] = {}
     for part, files in listing.files.items():
         rows = parts.setdefault(part, [])
         for file in files:
@@ -85,11 +88,12 @@ def _read_folder(folder: Path, encoding: str | None) -> Source:
                     f"({files[0].name} has {some(map(repr, rows[0]))})"
                 )
             rows += table.parts["all"]
+            sizes.setdefault(part, []).append(len(table.parts["all"]))
             notes += [f"{file.relative_to(folder)}: {note}" for note in table.notes]
     if listing.passed_over:
         notes.append(f"{folder.name}: passed over as no data: {some(f.name for f in listing.passed_over)}")
     names = {part: [str(file.relative_to(folder)) for file in files] for part, files in listing.files.items()}
-    return Source(parts, str(folder), names, [*notes, *_drawn(names)])
+    return Source(parts, str(folder), names, [*notes, *_drawn(names)], sizes)
 
 
 def _drawn(names: dict[str, list[str]]) -> list[str]:

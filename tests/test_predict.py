@@ -94,8 +94,8 @@ def test_every_row_has_one_line_in_order_whatever_is_in_it(classifier, predict, 
     assert status == 0, err
     lines = lines_of(tmp_path / "out.jsonl")
     assert [line["row"] for line in lines] == list(range(len(ODD)))
-    assert [i for i, line in enumerate(lines) if line.get("empty")] == [1, 2, 3, 11]
-    assert [i for i, line in enumerate(lines) if line.get("unreadable")] == [4, 5, 6]
+    assert [i for i, line in enumerate(lines) if line.get("empty")] == [1, 2, 3, 6, 11]
+    assert [i for i, line in enumerate(lines) if line.get("unreadable")] == [4, 5]
     assert [i for i, line in enumerate(lines) if line.get("cut")] == [8]
     for line in lines:
         answered = not (line.get("empty") or line.get("unreadable"))
@@ -103,7 +103,7 @@ def test_every_row_has_one_line_in_order_whatever_is_in_it(classifier, predict, 
     assert lines[7]["text"] == "half a character ?"
     assert lines[0]["probabilities"] == pytest.approx(lines[12]["probabilities"])
     assert metrics_of(tmp_path / "out.jsonl")["accuracy"]["n"] == 3  # rows 0, 8 and 12
-    for said in ("4 rows have no text", "3 rows have something else than text", "2 rows have a label that the model"):
+    for said in ("5 rows have no text", "2 rows have something else than text", "2 rows have a label that the model"):
         assert said in out
     assert "'Spam' is like 'spam'" in out
 
@@ -141,6 +141,26 @@ def test_rows_of_a_folder_say_which_part_they_are_from(tutor, predict, tmp_path)
     table = pandas.read_csv(tmp_path / "out.csv")
     assert table.groupby("file").size().to_dict() == {"train.jsonl": 40, "validation.jsonl": 10, "test.jsonl": 20}
     assert (table["file"] == table["part"] + ".jsonl").all() and list(table["row"]) == list(range(70))
+
+
+def test_rows_of_a_folder_say_which_file_they_are_from(classifier, predict, tmp_path):
+    (tmp_path / "days").mkdir()
+    for name, size in (("monday", 3), ("tuesday", 1), ("wednesday", 4)):
+        as_csv(tmp_path / "days" / f"{name}.csv", mails(size))
+    flags = ["--run", classifier, "--data", tmp_path / "days", "--output", tmp_path / "out.jsonl"]
+    assert predict(*flags)[0] == 0
+    lines = lines_of(tmp_path / "out.jsonl")
+    expected = ["monday.csv"] * 3 + ["tuesday.csv"] + ["wednesday.csv"] * 4
+    assert [line["file"] for line in lines] == expected and [line["row"] for line in lines] == list(range(8))
+
+
+def test_a_file_in_another_encoding_is_read_with_a_flag(classifier, predict, tmp_path):
+    (tmp_path / "mine.csv").write_bytes("text,id\ncafé,1\n".encode("cp1252"))
+    flags = ["--run", classifier, "--data", tmp_path / "mine.csv", "--output", tmp_path / "out.jsonl"]
+    status, _, err = predict(*flags)
+    assert status == 2 and "--encoding" in err
+    assert predict(*flags, "--encoding", "cp1252")[0] == 0
+    assert lines_of(tmp_path / "out.jsonl")[0]["text"] == "café"
 
 
 def test_answers_do_not_depend_on_how_many_rows_are_held_at_a_time(

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, Literal
 
 from tasks import Columns, Source, Task
@@ -67,20 +67,26 @@ class Questions:
     def __iter__(self) -> Iterator[Question]:
         row = 0
         for part, rows in self.source.parts.items():
-            for cells in rows:
-                yield self._question(row, part, cells)
+            for cells, file in zip(rows, self._files(part), strict=True):
+                place = {"part": part, "file": file} if self.places else {}
+                yield self._question(row, place, cells, self.columns[part])
                 row += 1
 
-    def _question(self, row: int, part: str, cells: Row) -> Question:
-        columns = self.columns[part]
+    def _files(self, part: str) -> Iterator[str]:
+        """The file of each row of a part."""
+        files, rows = self.source.files.get(part, [""]), len(self.source.parts[part])
+        for file, size in zip(files, self.source.sizes.get(part, [rows]), strict=True):
+            yield from repeat(file, size)
+
+    def _question(self, row: int, place: dict[str, str], cells: Row, columns: Columns) -> Question:
         try:
             filled = [text_cell(cells, name, row).strip() for name in columns.inputs]
             example, label = self._example(row, cells, columns)
         except ValueError:
-            return Question(row, self._place(part), cells, None, "unreadable", None)
+            return Question(row, place, cells, None, "unreadable", None)
         if not self.task.required(filled):
-            return Question(row, self._place(part), cells, None, "empty", label)
-        return Question(row, self._place(part), cells, example, "", label)
+            return Question(row, place, cells, None, "empty", label)
+        return Question(row, place, cells, example, "", label)
 
     def _example(self, row: int, cells: Row, columns: Columns) -> tuple[Any, str | None]:
         """The example, and its label or response even where that is nothing which a model could answer."""
@@ -89,10 +95,6 @@ class Questions:
             return example, example.label
         except ValueError:
             return self.task.example(row, {**cells, columns.target: None}, columns), str(cells[columns.target])
-
-    def _place(self, part: str) -> dict[str, str]:
-        files = self.source.files.get(part, [])
-        return {"part": part, "file": files[0] if len(files) == 1 else ""} if self.places else {}
 
 
 def columns_in(task: Task, present: Sequence[str], flags: tuple[str, str], named: str | None) -> Columns:
