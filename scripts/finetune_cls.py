@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tasks import Classification
 from training.args import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fit_problems
-from training.cli import refuse, resolved, run
+from training.cli import changed_flags, refuse, resolved, run
 from training.compute_args import ComputeArgs
 from training.forgetting_args import ForgettingArgs
-from training.run_folder import check_folder, default_folder
+from training.run_folder import check_folder, default_folder, run_name
 from training.sources import Inputs, find_inputs
 from training.task_args import HeadArgs, TextArgs
 
@@ -48,9 +48,9 @@ def main(args: Args) -> None:
     refuse(problems + args.compute.prefix_problems(args.method, args.model, inputs.config))
     classes = inputs.task.classes([e for part in inputs.splits.named().values() for e in part])
     inputs.task.classes(inputs.splits.train)  # one class alone cannot be learnt, whatever the held-out parts have
-    name = default_folder("finetune_cls", inputs.task.name, model, args.method.method, args.update.seed)
-    folder = args.run.output_dir or name
-    train(args, inputs, classes, folder, check_folder(folder, args.run))
+    name, spelled = run_name(inputs.task.name, model, args.method.method, args.update.seed)
+    folder = args.run.output_dir or default_folder("finetune_cls", name, changed_flags(args), spelled)
+    train(args, inputs, classes, folder, not args.compute.dry_run and check_folder(folder, args.run))
 
 
 def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], folder: Path, resuming: bool) -> None:
@@ -78,7 +78,6 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.saved import read_best, save_adapter, save_best
     from training.schedule import build_schedule
     from training.summary import data_facts, name_of, print_facts
-    from training.trained_on import write_trained_on
     from training.update import accumulate, apply_update
     from training.work import Work
 
@@ -151,7 +150,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
         rows = classify(model, test, accelerator, n)
         extra = {"metrics": classification_metrics(rows, n) if rows and main_process else None}
         extra["general"] = general_losses(model, general, accelerator)
-    open_run(accelerator, folder, resuming, record.step)
+    open_run(accelerator, folder, resuming, record.step, flags)
 
     # Loop.
     def loss(batch: Batch):  # type: ignore[no-untyped-def]
@@ -206,7 +205,6 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
         for r in rows
     ]
     write_lines(folder / "predictions.jsonl", predictions)
-    write_trained_on(folder, inputs.splits)
     plot_curves(folder / "curves.png", record.curve, folder.name, "val_accuracy")
     plot_forgetting(folder / "forgetting.png", lost, folder.name, "accuracy")
     described = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}

@@ -15,11 +15,11 @@ from typing import Any
 
 from tasks import Preferences
 from training.args import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fit_problems
-from training.cli import refuse, resolved, run
+from training.cli import changed_flags, refuse, resolved, run
 from training.compute_args import ComputeArgs
 from training.forgetting_args import ForgettingArgs
 from training.preference_args import PairArgs, PreferenceArgs
-from training.run_folder import check_folder, default_folder
+from training.run_folder import check_folder, default_folder, run_name
 from training.sources import Inputs, find_inputs
 
 OFFLINE = "accelerate launch scripts/finetune_dpo.py --dataset preferences --model gpt2-nano"
@@ -48,9 +48,9 @@ def main(args: Args) -> None:
     inputs = find_inputs(data, model, lambda: args.pairs.task(data.dataset, data.data), OFFLINE)
     problems = fit_problems(args.method, args.model, inputs.config, data)
     refuse(problems + args.compute.prefix_problems(args.method, args.model, inputs.config))
-    name = default_folder("finetune_dpo", inputs.task.name, model, args.method.method, args.update.seed)
-    folder = args.run.output_dir or name
-    train(args, inputs, folder, check_folder(folder, args.run))
+    name, spelled = run_name(inputs.task.name, model, args.method.method, args.update.seed)
+    folder = args.run.output_dir or default_folder("finetune_dpo", name, changed_flags(args), spelled)
+    train(args, inputs, folder, not args.compute.dry_run and check_folder(folder, args.run))
 
 
 def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool) -> None:
@@ -166,7 +166,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     if extra is None:
         extra = {"metrics": evaluate_whole(test, references(test))}  # which is what training starts from
         extra["general"] = general_losses(model, general, accelerator)
-    open_run(accelerator, folder, resuming, record.step)
+    open_run(accelerator, folder, resuming, record.step, flags)
 
     # Loop.
     def loss(batch):  # type: ignore[no-untyped-def]

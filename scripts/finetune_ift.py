@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tasks import Instructions
 from training.args import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fit_problems
-from training.cli import refuse, resolved, run
+from training.cli import changed_flags, refuse, resolved, run
 from training.compute_args import ComputeArgs
 from training.forgetting_args import ForgettingArgs
-from training.run_folder import check_folder, default_folder
+from training.run_folder import check_folder, default_folder, run_name
 from training.sources import Inputs, find_inputs
 from training.task_args import GenerationArgs, PromptArgs
 
@@ -45,9 +45,9 @@ def main(args: Args) -> None:
     inputs = find_inputs(data, model, lambda: args.prompt.task(data.dataset, data.data), OFFLINE)
     problems = fit_problems(args.method, args.model, inputs.config, data)
     refuse(problems + args.compute.prefix_problems(args.method, args.model, inputs.config))
-    name = default_folder("finetune_ift", inputs.task.name, model, args.method.method, args.update.seed)
-    folder = args.run.output_dir or name
-    train(args, inputs, folder, check_folder(folder, args.run))
+    name, spelled = run_name(inputs.task.name, model, args.method.method, args.update.seed)
+    folder = args.run.output_dir or default_folder("finetune_ift", name, changed_flags(args), spelled)
+    train(args, inputs, folder, not args.compute.dry_run and check_folder(folder, args.run))
 
 
 def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool) -> None:
@@ -83,7 +83,6 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     from training.saved import read_best, save_adapter, save_best
     from training.schedule import build_schedule
     from training.summary import data_facts, print_facts
-    from training.trained_on import write_trained_on
     from training.update import accumulate, apply_update
     from training.work import Work
 
@@ -170,7 +169,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     if extra is None:
         extra = {"metrics": evaluate_whole(test)[0], "answers": answers()}
         extra["general"] = general_losses(model, general, accelerator)
-    open_run(accelerator, folder, resuming, record.step)
+    open_run(accelerator, folder, resuming, record.step, flags)
 
     # Loop.
     def loss(batch: Batch):  # type: ignore[no-untyped-def]
@@ -225,7 +224,6 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         for e, before, now, row in zip(questions, extra["answers"], after, references, strict=bool(prompts))
     ]
     write_lines(folder / "generations.jsonl", generations)
-    write_trained_on(folder, inputs.splits)
     plot_curves(folder / "curves.png", record.curve, folder.name)
     plot_forgetting(folder / "forgetting.png", lost, folder.name, "response loss (nats a token)")
     described = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2_scratch.config import SIZES, GPT2Config
 from training.args import FolderArgs
-from training.cli import at_least, flag, resolved, run
+from training.cli import at_least, changed_flags, flag, resolved, run
 from training.compute_args import SpeedArgs
-from training.run_folder import check_folder
+from training.run_folder import check_folder, default_folder
 from training.sources import base_model
 
 if TYPE_CHECKING:
@@ -148,8 +148,9 @@ def main(args: Args) -> None:
     folder, config = given or (None, SIZES[args.training.size])
     if args.text.max_length > config.context:
         raise ValueError(f"--max-length {args.text.max_length}: the context of the model is {config.context} tokens")
+    spelled = {"init_from" if start_from else "size": start_from or args.training.size, "seed": args.training.seed}
     name = f"{Path(start_from or args.training.size).name}-seed{args.training.seed}"
-    run_folder = output.output_dir or Path("runs") / "pretrain" / name
+    run_folder = output.output_dir or default_folder("pretrain", name, changed_flags(args), spelled)
     resuming = check_folder(run_folder, output)
     train(args, read_documents(args.text.data, args.text.text_column), folder, config, run_folder, resuming)
 
@@ -222,7 +223,7 @@ def train(
     check_same(accelerator, identity)
     training, flags = Training(accelerator, model, optimizer, identity), resolved(args)
     record = load_checkpoint(folder, training, flags)[0] if resuming else Record()
-    open_run(accelerator, folder, resuming, record.step)
+    open_run(accelerator, folder, resuming, record.step, flags)
     schedule = Schedule(TICKS, int(options.warmup_share * TICKS), options.lr, hold=int(options.hold_share * TICKS))
 
     # Loop.

@@ -188,7 +188,7 @@ def test_a_full_disk_while_saving_leaves_the_previous_checkpoint_readable(files,
     assert "Traceback" not in done.stderr
     assert state.read_bytes() == before
     assert torch.load(state, weights_only=True)["record"]["step"] >= 2
-    assert [path.name for path in state.parent.iterdir()] == ["state.pt"]
+    assert {path.name for path in state.parent.iterdir()} == {"started.json", "state.pt"}
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,14 @@ def test_a_full_disk_while_saving_leaves_the_previous_checkpoint_readable(files,
     [
         (["--run", "{tmp}", "--data", "{files}/good.jsonl"], "holds no finished run"),
         (["--run", "{run}", "--data", "{files}/absent.csv"], "no such file"),
-        (["--run", "{run}", "--data", "{files}/column.jsonl"], "no column 'text'"),
+        (["--run", "{run}", "--data", "{files}/column.jsonl"], "'text' is missing"),
+        (
+            ["--run", "{run}", "--data", "{files}/labels.jsonl", "--label-column", "label"],
+            "labels 'maybe' are unknown to the run",
+        ),
+        (["--run", "{run}", "--data", "{files}/types.jsonl"], "mixes types"),
+        (["--run", "{run}", "--data", "{files}/good.jsonl", "--label-column", "topic"], "'topic' is missing"),
+        (["--run", "{run}", "--data", "{files}/good.jsonl", "--output", "{files}/good.jsonl"], "is the data itself"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )

@@ -8,7 +8,7 @@ import torch
 
 from training.args import RunArgs
 from training.files import load_tensors, replace_file, replace_folder, save_tensors, write_json, write_lines
-from training.run_folder import STATE, check_folder, default_folder, prepare_folder
+from training.run_folder import STATE, check_folder, default_folder, prepare_folder, run_name
 
 NEW, RESUME, OVERWRITE = RunArgs(), RunArgs(resume=True), RunArgs(overwrite=True)
 
@@ -295,9 +295,23 @@ def test_a_folder_that_cannot_be_made_is_refused_with_its_flag(tmp_path):
         prepare_folder(tmp_path / "file" / "run", resuming=False)
 
 
+def usual_folder(**changed):
+    given = {"dataset": "enron", "model": "gpt2", "method": "lora", "seed": 3} | changed
+    name, spelled = run_name(given.get("dataset") or "mine", given["model"], given["method"], given["seed"])
+    return default_folder("finetune_cls", name, given, spelled)
+
+
 def test_the_usual_folder_names_what_was_run():
-    assert default_folder("finetune_cls", "enron", "gpt2", "lora", 3) == Path("runs/finetune_cls/enron-gpt2-lora-seed3")
-    assert default_folder("finetune_cls", "mine", "/models/own", "full", 0).name == "mine-own-full-seed0"
+    assert usual_folder() == Path("runs/finetune_cls/enron-gpt2-lora-seed3")
+    assert usual_folder(method="full", seed=0, overwrite=True, save_every=5).name == "enron-gpt2-full-seed0"
+
+
+def test_the_usual_folders_of_runs_that_differ_in_any_flag_differ():
+    flags = [{}, {"lora_rank": 8}, {"lora_rank": 4}, {"lr": 1e-3}, {"epochs": 3.0}, {"max_length": 128}]
+    flags += [{"dataset": None, "data": Path(name)} for name in ("mine.csv", "mine.jsonl", "other/mine.csv")]
+    flags += [{"model": "own"}, {"model": "/models/own"}, {"lora_targets": ("q", "v")}, {"lora_targets": ("q",)}]
+    assert len({usual_folder(**changed) for changed in flags}) == len(flags)
+    assert usual_folder(data=Path("mine.csv")) == usual_folder(data=Path("mine.csv").absolute())
 
 
 def test_a_measurement_that_is_no_number_is_left_out_of_json(tmp_path):

@@ -94,10 +94,15 @@ def test_of_very_many_classes_the_commonest_are_counted_before_training(capsys):
 
 
 @pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift"])
-def test_a_dry_run_counts_classes_and_updates(script, tiny_model, mail_file, question_file, tmp_path):
+def test_a_dry_run_counts_classes_and_updates_and_needs_no_free_folder(
+    script, tiny_model, mail_file, question_file, tmp_path
+):
     data = mail_file if script == "finetune_cls" else question_file
-    done = run_script(script, "--data", data, "--model", tiny_model, "--epochs", 2, "--dry-run")
+    (tmp_path / "thesis.tex").write_text("years of work")
+    flags = ["--data", data, "--model", tiny_model, "--epochs", 2, "--output-dir", tmp_path]
+    done = run_script(script, *flags, "--dry-run")
     assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     assert "plan       updates 12, epochs 2, lr" in done.stdout
     assert "note       --epochs 2 gives 12 updates" in done.stdout
     if script == "finetune_cls":

@@ -1,6 +1,7 @@
 """A run that is killed and resumed ends like one that never was, and a full disk costs nothing."""
 
 import contextlib
+import json
 import random
 import subprocess
 import time
@@ -98,6 +99,42 @@ def test_a_checkpoint_is_not_resumed_into_another_run(stopped, tmp_path):
     refused([*flags, "--resume", "--lr", 1e-4], "--lr", "--overwrite")
     refused([*flags, "--resume", "--train-examples", 20], "--train-examples")
     assert (folder / "checkpoint" / "state.pt").read_bytes() == before
+
+
+def test_the_folder_alone_is_enough_to_go_on(stopped):
+    flags, folder = stopped
+    started = json.loads((folder / "checkpoint" / "started.json").read_text())
+    assert started["script"] == "finetune_cls" and started["args"]["max_steps"] == 400
+    alone = ["--resume", "--output-dir", folder]
+    refused([*alone, "--lr", 1e-4], "--lr None (now 0.0001)", "--overwrite")
+    refused([*alone, "--batch_size=4"], "--batch-size 8 (now 4)")
+    wrong_script = run_script("finetune_ift", *alone)
+    assert wrong_script.returncode == 2 and "holds a run of finetune_cls.py" in wrong_script.stderr
+    done = run_script("finetune_cls", *alone, "--save-every", 100)
+    assert done.returncode == 0, done.stderr
+    results = results_of(folder)
+    assert results["args"]["eval_every"] == 50 and results["curve"][-1]["step"] == 400
+    refused(alone, "finished run, nothing is left to --resume")
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again_with_its_flags(stopped):
+    flags, folder = stopped
+    (folder / "checkpoint" / "state.pt").unlink()
+    words = json.loads((folder / "checkpoint" / "started.json").read_text())
+    words["command"] = [*words["command"], "--max-steps", "3", "--overwrite"]
+    (folder / "checkpoint" / "started.json").write_text(json.dumps(words))
+    done = run_script("finetune_cls", "--output-dir", folder, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert results_of(folder)["curve"][-1]["step"] == 3
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_folder_without_a_run_that_was_stopped_gets_one_message(content, tmp_path):
+    if content is not None:
+        (tmp_path / "checkpoint").mkdir()
+        (tmp_path / "checkpoint" / "started.json").write_text(content)
+    wanted = "holds no run that was stopped" if content is None else "started.json is damaged"
+    refused(["--resume", "--output-dir", tmp_path], wanted)
 
 
 def test_a_damaged_checkpoint_is_refused(stopped):

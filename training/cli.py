@@ -1,16 +1,16 @@
-"""Parsing of the command line, and the one way in which a script refuses. Imports nothing heavy."""
+"""How a script starts, and the one way in which it refuses. Imports nothing heavy."""
 
-import contextlib
-import io
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, is_dataclass
-from pathlib import Path
+from dataclasses import fields
 from typing import Any, TypeVar
 
-import tyro
+from training.command_line import changed_flags as changed_flags
+from training.command_line import parse
+from training.command_line import resolved as resolved
+from training.resuming import completed
 
 T = TypeVar("T")
 SILENCE = 10.0  # seconds
@@ -29,21 +29,6 @@ def at_least(args: Any, least: int, *names: str) -> list[str]:
     ]
 
 
-def resolved(args: Any) -> dict[str, Any]:
-    """All flags, flat, as plain values for results.json."""
-    flat: dict[str, Any] = {}
-    for field in fields(args):
-        value = getattr(args, field.name)
-        flat |= asdict(value) if is_dataclass(value) else {field.name: value}  # type: ignore[arg-type]
-    return {name: _plain(value) for name, value in flat.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
-
-
 def refuse(problems: Sequence[str]) -> None:
     """Raises ValueError with all problems together, if there are any."""
     if problems:
@@ -55,9 +40,9 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None) 
 
     What a user can cause (ValueError, OSError) becomes one message and exit status 2; Ctrl-C 130.
     """
-    with contextlib.nullcontext() if speaks() else contextlib.redirect_stderr(io.StringIO()):
-        args = tyro.cli(arguments, description=description, config=(tyro.conf.OmitArgPrefixes,))
     try:
+        sys.argv[1:] = completed(arguments, sys.argv[1:])
+        args = parse(arguments, sys.argv[1:], description)
         groups = [getattr(args, field.name) for field in fields(args)]  # type: ignore[arg-type]
         refuse([p for group in [*groups, args] if hasattr(group, "problems") for p in group.problems()])
         main(args)
@@ -67,14 +52,14 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None) 
         stop(str(error), 2)
 
 
-def speaks() -> bool:
+def _speaks() -> bool:
     """One process of each host: what is wrong can be wrong on one host alone."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def stop(message: str, status: int) -> None:
     sys.stdout.flush()
-    if speaks():
+    if _speaks():
         print(f"\nerror: {message}", file=sys.stderr, flush=True)
     else:  # a launcher ends all processes as soon as one has failed: the one with the message goes first
         time.sleep(SILENCE)

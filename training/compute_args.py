@@ -1,5 +1,6 @@
 """Flags of speed and memory: they change how an update is computed, not what it is."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -7,6 +8,31 @@ from typing import Literal
 from gpt2_scratch.config import GPT2Config
 from training.args import MethodArgs, ModelArgs
 from training.run_folder import nearest
+
+# What Accelerate would read of the environment, where a shell, `accelerate launch` or its default configuration put it:
+# the values that change nothing, and what to do instead of others.
+ENVIRONMENT = {
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (("", "1"), "it divides every gradient; use --micro-batch-size"),
+    "ACCELERATE_GRADIENT_CLIPPING": (("",), "use --max-grad-norm"),
+    "ACCELERATE_DYNAMO_BACKEND": (("", "no"), "use --compile"),
+    "ACCELERATE_USE_DEEPSPEED": (("", "false", "0", "no"), "these scripts know data parallelism alone"),
+    "ACCELERATE_USE_FSDP": (("", "false", "0", "no"), "these scripts know data parallelism alone"),
+    "ACCELERATE_USE_MEGATRON_LM": (("", "false", "0", "no"), "these scripts know data parallelism alone"),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": (("", "false", "0", "no"), "these scripts know data parallelism alone"),
+}
+
+
+def environment_problems() -> list[str]:
+    """What the environment would change about an update without a word."""
+    found = [
+        f"{name}={os.environ[name]} in the environment: {remedy}; unset it, or change Accelerate's configuration"
+        for name, (harmless, remedy) in ENVIRONMENT.items()
+        if os.environ.get(name, "").lower() not in harmless
+    ]
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision.lower() not in ("", "no", "bf16", "fp16"):
+        found.append(f"ACCELERATE_MIXED_PRECISION={precision} in the environment: must be no, bf16 or fp16")
+    return found
 
 
 @dataclass(frozen=True)
@@ -21,6 +47,9 @@ class SpeedArgs:
     """torch.compile for dynamic shapes, or with every batch filled up to a multiple of 256 tokens; None: do not"""
     checkpoint_activations: bool = False
     """compute each trained block twice instead of keeping what is inside it: less memory, a third more time"""
+
+    def problems(self) -> list[str]:
+        return environment_problems()
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,18 @@
 
 import ctypes
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
 from training.compute_args import SpeedArgs
-from training.run_folder import prepare_folder
+from training.files import write_json
+from training.run_folder import STARTED, prepare_folder
 
 T = TypeVar("T")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -31,15 +33,6 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def check_launched(accelerator: Accelerator) -> None:
-    """Raises ValueError for processes that do not know of each other: all of them would write the same files."""
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched != accelerator.num_processes:
-        raise ValueError(
-            f"{launched} processes were launched but do not see each other; without GPUs set ACCELERATE_USE_CPU=true"
-        )
-
-
 def start(compute: SpeedArgs, folder: Path, resuming: bool) -> tuple[Accelerator, bool]:
     """The accelerator, and whether to resume, as the main process sees its disk.
 
@@ -50,7 +43,11 @@ def start(compute: SpeedArgs, folder: Path, resuming: bool) -> tuple[Accelerator
     torch.backends.cuda.matmul.allow_tf32 = compute.tf32  # after Accelerator, which may have a will of its own
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("--mixed-precision fp16: needs a GPU (a CPU would silently compute in fp32); use no or bf16")
-    check_launched(accelerator)
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != accelerator.num_processes:
+        raise ValueError(
+            f"{launched} processes were launched but do not see each other; without GPUs set ACCELERATE_USE_CPU=true"
+        )
     return accelerator, from_main(accelerator, lambda: resuming)
 
 
@@ -71,13 +68,16 @@ def check_same(accelerator: Accelerator, identity: dict[str, str]) -> None:
             raise ValueError(f"the processes do not have the same {', '.join(sorted(differing))}; copy the files again")
 
 
-def open_run(accelerator: Accelerator, folder: Path, resuming: bool, done_steps: int) -> None:
+def open_run(accelerator: Accelerator, folder: Path, resuming: bool, done_steps: int, flags: Mapping[str, Any]) -> None:
     """Makes or clears the run folder, once nothing is left to refuse, and starts TensorBoard in it.
 
     What a stopped run logged after `done_steps` is dropped.
     """
     if accelerator.is_main_process:
         prepare_folder(folder, resuming)
+        if not (folder / STARTED).exists():
+            command = {"script": Path(sys.argv[0]).stem, "command": sys.argv[1:]}
+            write_json(folder / STARTED, command | {"args": dict(flags)})
     accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": done_steps + 1}})
 
 

@@ -1,22 +1,25 @@
 """The folder of a run: what may be written into it. Imports nothing heavy, so that a refusal comes at once."""
 
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from training.args import FolderArgs
+if TYPE_CHECKING:
+    from training.args import FolderArgs
 
 RESULTS = "results.json"
 STATE = Path("checkpoint") / "state.pt"
+STARTED = Path("checkpoint") / "started.json"  # the script, its command line, and all flags as they were resolved
 # Flags that may differ between two runs that are the same, or the run that stopped and the one that goes on.
-FREE_FLAGS = ("output_dir", "overwrite", "resume", "save_every", "cache_dir")
+FREE_FLAGS = ("output_dir", "overwrite", "resume", "save_every", "cache_dir", "dry_run")
 OURS = (
     RESULTS,
     "predictions.jsonl",
     "generations.jsonl",
-    "trained_on.json",
     "curves.png",
     "forgetting.png",
     "tensorboard",
@@ -32,11 +35,34 @@ def nearest(path: Path) -> Path:
     return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
-def default_folder(script: str, dataset: str, model: str, method: str, seed: int) -> Path:
-    return Path("runs") / script / f"{dataset}-{Path(model).name}-{method}-seed{seed}"
+def default_folder(script: str, name: str, changed: Mapping[str, Any], spelled: Mapping[str, Any]) -> Path:
+    """runs/SCRIPT/NAME, and where flags that change the result are not at their defaults, a hash of these.
+
+    `changed`: the flags that were given; `spelled`: those that the name spells out, with the value that it has.
+    """
+    others = {
+        flag: os.path.relpath(value) if isinstance(value, Path) else value
+        for flag, value in changed.items()
+        if flag not in FREE_FLAGS and not (flag in spelled and spelled[flag] == value)
+    }
+    told = json.dumps(others, sort_keys=True, default=str)
+    ending = f"-{hashlib.sha256(told.encode()).hexdigest()[:8]}" if others else ""
+    return Path("runs") / script / f"{name}{ending}"
 
 
-def check_folder(folder: Path, run: FolderArgs) -> bool:
+def run_name(task: str, model: str, method: str, seed: int) -> tuple[str, dict[str, Any]]:
+    """Name of a fine-tuning run for `default_folder`, and the flags that it spells out."""
+    spelled = {"dataset": task, "model": Path(model).name, "method": method, "seed": seed}
+    return f"{task}-{spelled['model']}-{method}-seed{seed}", spelled
+
+
+def finished(folder: Path, resuming: bool) -> str:
+    """What to say of a folder with a finished run."""
+    nothing_left = ", nothing is left to --resume" if resuming else ""
+    return f"--output-dir {folder}: holds a finished run{nothing_left}; add --overwrite or choose another folder"
+
+
+def check_folder(folder: Path, run: "FolderArgs") -> bool:
     """True when there is a checkpoint to go on from. Changes nothing.
 
     Raises ValueError for a finished run without --overwrite, an unfinished one without --resume or --overwrite, and a
@@ -52,7 +78,7 @@ def check_folder(folder: Path, run: FolderArgs) -> bool:
     if present - set(OURS):
         raise ValueError(f"{at} holds other files ({', '.join(sorted(present - set(OURS))[:3])}); choose a new folder")
     if (folder / RESULTS).exists() and not run.overwrite:
-        raise ValueError(f"{at} holds a finished run; add --overwrite or choose another folder")
+        raise ValueError(finished(folder, run.resume))
     unfinished = (folder / STATE).exists()
     if present and not (run.overwrite or run.resume):
         raise ValueError(f"{at} holds an unfinished run; add --resume to go on, or --overwrite to start again")

@@ -1,0 +1,179 @@
+"""What a flag or a value that does not exist was meant to be: names of other tools, and slips of the keyboard."""
+
+import re
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
+# Our flag, or what to do, and below it the names that TRL, transformers' examples, LLaMA-Factory, axolotl, litgpt and
+# others have for it.
+ELSEWHERE = """
+--lr
+    learning-rate learn-rate eta peak-lr max-lr
+--lr-min
+    min-lr eta-min
+--epochs
+    num-train-epochs num-epochs n-epochs epoch train-epochs max-epochs number-of-epochs
+--max-steps
+    max-train-steps num-steps train-steps steps max-iters iterations num-iterations iters updates
+--batch-size
+    train-batch-size global-batch-size batch bs bsz total-batch-size train-bs
+--micro-batch-size (of one device) and --batch-size (of all together)
+    per-device-train-batch-size per-gpu-train-batch-size device-batch-size per-device-batch-size
+    device-train-microbatch-size
+--batch-size (of an update) over --micro-batch-size (of one device)
+    gradient-accumulation-steps accumulation-steps grad-accum grad-accum-steps grad-acc gradient-accumulation
+    accumulate-grad-batches
+--mixed-precision bf16
+    bf16 bfloat16 bf16-training
+--mixed-precision fp16
+    fp16 half float16 amp use-amp
+--mixed-precision no
+    fp32 float32 full-precision
+--mixed-precision
+    precision dtype torch-dtype
+--base-bits 4
+    load-in-4bit 4bit qlora use-4bit load-4bit use-qlora quantize-4bit bnb-4bit
+--base-bits 8
+    load-in-8bit 8bit use-8bit load-8bit
+--base-bits
+    quantization-bit quantization quantize bits nbits
+--method lora
+    use-lora lora peft use-peft lora-enable
+--method full
+    full full-finetune full-finetuning full-ft
+--method dora
+    use-dora dora
+--method
+    finetuning-type tuning-type peft-type adapter peft-method train-type tuner-type
+--lora-scaling rslora
+    use-rslora rslora
+--lora-rank
+    lora-r r rank lora-dim lora-attn-dim adapter-rank
+--lora-alpha
+    alpha lora-scale lora-scaling-alpha
+--lora-targets
+    lora-target-modules target-modules lora-target lora-modules
+--lora-plus-ratio
+    loraplus-lr-ratio lora-plus
+--last-blocks
+    last-layers num-layers lora-layers unfreeze-layers trainable-layers freeze-trainable-layers
+--model
+    model-name-or-path model-name model-path base-model base pretrained-model pretrained-model-name-or-path
+    model-id model-name-or-id checkpoint-dir
+--output-dir
+    output out out-dir output-path output-folder save-dir save-path run-name run-dir results-dir exp-name
+--overwrite
+    overwrite-output-dir force overwrite-output
+--resume
+    resume-from-checkpoint resume-from continue auto-resume
+--max-length
+    max-seq-length max-seq-len max-len maxlen block-size cutoff-len seq-length sequence-len seq-len
+    max-source-length model-max-length max-tokens max-sequence-length context-length
+--warmup-steps or --warmup-ratio
+    warmup lr-warmup-steps warmup-epochs num-warmup-steps
+--weight-decay
+    wd decay l2
+--schedule
+    lr-scheduler-type lr-scheduler scheduler lr-schedule scheduler-type
+--optimizer
+    optim opt optimizer-type optimiser
+--max-grad-norm
+    grad-clip gradient-clip gradient-clipping clip clip-grad-norm max-norm clip-grad gradient-clip-val
+--data
+    train-file training-file data-path data-dir dataset-path file input-file train-data data-file data-files
+    train-path train-data-path csv input dataset-dir
+--dataset
+    dataset-name data-name task-name task dataset-id
+--data FOLDER, with files named train, validation and test
+    validation-file val-file test-file eval-file eval-data val-data test-data dev-file valid-file eval-dataset
+--text-column
+    text-column-name text-columns text-col text-field dataset-text-field input-col text-key
+--label-column
+    label-column-name label-col label-field target-column target label-key target-col
+--prompt-column
+    instruction-column question-column prompt-col prompt-key
+--response-column
+    output-column answer-column completion-column response-key response-col
+--train-examples
+    max-train-samples max-samples train-size num-train-samples num-samples limit max-train-examples
+    train-samples
+--val-examples
+    max-eval-samples max-val-samples max-validation-samples eval-samples
+--test-examples
+    max-test-samples max-predict-samples test-samples
+--validation-share
+    val-split validation-split valid-size val-size validation-size val-set-size val-ratio
+    validation-split-percentage eval-split
+--test-share
+    test-size test-split test-ratio
+--eval-every
+    eval-steps evaluation-steps eval-interval eval-freq eval-frequency val-check-interval
+--save-every
+    save-steps save-interval checkpointing-steps checkpoint-every save-freq
+--log-every
+    logging-steps log-interval log-steps logging-interval print-freq
+--keep best
+    load-best-model-at-end save-best
+--early-stop
+    early-stopping-patience patience early-stopping
+--checkpoint-activations
+    gradient-checkpointing activation-checkpointing grad-checkpointing use-gradient-checkpointing
+--compile dynamic
+    torch-compile use-compile
+--new-tokens
+    max-new-tokens max-generate-tokens gen-length max-gen-length generation-max-length
+--labels
+    num-labels num-classes n-classes class-names classes label-names label-list
+--seed
+    random-seed random-state manual-seed data-seed
+--beta
+    dpo-beta pref-beta
+--dpo-loss
+    loss-type pref-loss
+--prompt
+    text prompt-text query
+--run
+    run-folder model-dir adapter-path model-folder
+examples are never padded, and evaluation takes as many as fit; leave it out
+    per-device-eval-batch-size eval-batch-size per-gpu-eval-batch-size val-batch-size packing group-by-length
+    pad-to-max-length
+training, evaluation and the test always happen; leave it out
+    do-train do-eval do-predict do-test evaluation-strategy eval-strategy save-strategy logging-strategy
+    predict-with-generate
+curves always go to TensorBoard; leave it out
+    report-to logging-dir log-with with-tracking tensorboard wandb wandb-project use-wandb
+it is used where the hardware has it; leave it out
+    flash-attention use-flash-attn flash-attn attn-implementation flash-attention-2 use-flash-attention-2
+accelerate launch has --cpu and --num_processes for this
+    device no-cuda use-cpu cpu gpu gpus num-gpus n-gpu devices num-processes nproc-per-node
+CUDA_VISIBLE_DEVICES=0 before the command chooses the device
+    gpu-id gpu-ids device-id
+"""
+OURS = {
+    name: remedy for remedy, names in re.findall(r"^(\S.*)\n((?: .*\n)+)", ELSEWHERE, re.M) for name in names.split()
+}
+
+
+def plain(word: str) -> str:
+    """A flag without dashes in front and value behind: --output_dir=x becomes output-dir."""
+    return word.lstrip("-").split("=", 1)[0].replace("_", "-").lower()
+
+
+def nearest(word: str, known: Collection[str]) -> str | None:
+    """The one of `known` that `word` was probably meant to be."""
+    by_spelling = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), by_spelling, n=1)
+    return by_spelling[close[0]] if close else None
+
+
+def meant(word: str, known: Iterable[str]) -> str | None:
+    """What to write in place of the unknown flag `word` in a script whose flags are `known`, as --lora-rank."""
+    name, flags = plain(word), list(known)
+    there = {flag.lstrip("-") for flag in flags}
+    ours = OURS.get(name)
+    if ours is not None and (not ours.startswith("--") or plain(ours.split()[0]) in there):
+        return ours
+    if name in there:
+        return f"--{name}"
+    close = nearest(name, there)
+    return f"--{close}" if close else None
