@@ -78,6 +78,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.saved import read_best, save_adapter, save_best
     from training.schedule import build_schedule
     from training.summary import data_facts, name_of, print_facts
+    from training.trained_on import write_trained_on
     from training.update import accumulate, apply_update
     from training.work import Work
 
@@ -205,6 +206,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
         for r in rows
     ]
     write_lines(folder / "predictions.jsonl", predictions)
+    write_trained_on(folder, inputs.splits)
     plot_curves(folder / "curves.png", record.curve, folder.name, "val_accuracy")
     plot_forgetting(folder / "forgetting.png", lost, folder.name, "accuracy")
     described = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}

@@ -83,6 +83,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     from training.saved import read_best, save_adapter, save_best
     from training.schedule import build_schedule
     from training.summary import data_facts, print_facts
+    from training.trained_on import write_trained_on
     from training.update import accumulate, apply_update
     from training.work import Work
 
@@ -224,6 +225,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         for e, before, now, row in zip(questions, extra["answers"], after, references, strict=bool(prompts))
     ]
     write_lines(folder / "generations.jsonl", generations)
+    write_trained_on(folder, inputs.splits)
     plot_curves(folder / "curves.png", record.curve, folder.name)
     plot_forgetting(folder / "forgetting.png", lost, folder.name, "response loss (nats a token)")
     described = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}

@@ -43,6 +43,8 @@ class Args:
     """write the base alone, its LM head a matrix of its own"""
     data: Path | None = None
     """texts to compare merged and unmerged on; None: bundled ones"""
+    encoding: str | None = None
+    """encoding of --data, like cp1252; None: UTF-8, or what a byte order mark says"""
     text_column: tuple[str, ...] = ()
     """column or columns of the text in --data"""
     overwrite: bool = False
@@ -83,7 +85,7 @@ def texts_of(args: Args, classifies: bool) -> tuple[list[str], str]:
     task: Task = find("spamassassin" if classifies else "instructions", Task)
     if args.text_column:
         task = replace(task, columns=(Columns(args.text_column, ""),))
-    source = locate_rows(task, args.data)
+    source = locate_rows(task, args.data, args.encoding)
     inputs = task.columns_of(source.rows, target_needed=False).inputs
     texts = (join_lines(tuple(str(row[name] or "") for name in inputs))[0] for row in source.rows)
     return [text for text in texts if text][:TEXTS], source.origin

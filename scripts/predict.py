@@ -1,144 +1,191 @@
-"""Applies a fine-tuned model to your own rows: labels with probabilities, or responses; metrics where there are labels.
+"""Applies a trained model to your own rows: labels with probabilities, or responses; metrics where there are labels.
 
     python scripts/predict.py --run runs/demo --data mails.csv
-    python scripts/predict.py --run runs/demo --data mails.csv --text-column title text --output labelled.jsonl
+    python scripts/predict.py --run runs/demo --data mails.csv --text-column title text --output labelled.csv
+    python scripts/predict.py --model merged --data mails.csv --text-column body --keep-columns id
 
-One JSON line a row of the file, in order, none dropped. A prompt too long for the model loses the end of its input; its
-line has "cut": true. A text to classify stands in its line as far as it was read (--max-length of the run).
+One line a row of the file, in order, none dropped, as JSON lines, csv or tsv by the ending of --output. A row without
+text is marked `empty`, one whose text is no text `unreadable`; neither gets a prediction. What is too long for the
+model is marked `cut` and shown as far as it was read. --model takes any folder that finetune_cls, finetune_ift,
+merge_lora, PEFT or transformers wrote a GPT-2 into.
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tasks import Columns, Task, read_rows
-from training.cli import at_least, run
-from training.run_folder import read_run
-from training.task_args import PromptArgs, TextArgs, group_of
+from tasks import Task, read_rows
+from training.applied import Applied, find_applied
+from training.cli import at_least, refuse, run, speaks
+from training.prediction_output import kept_names, metrics_file, output_problems, write_predictions
+from training.questions import Questions, Tally, ask, check, columns_of, notes, tally
+from training.task_args import PromptArgs, TextArgs, given, group_of
 
 
 @dataclass(frozen=True)
-class Args:
-    run: Path
-    """folder of a finished run of finetune_cls or finetune_ift"""
+class What:
+    """What is applied to what"""
+
     data: Path
     """csv, tsv, json, jsonl or parquet file, or a folder of them"""
-    output: Path | None = None
-    """JSON lines; None: <run>/predict-<name of the data>.jsonl"""
-    text_column: tuple[str, ...] = ()
-    """column or columns of the text, or of the instruction and its input; none given: those of the run"""
-    label_column: str | None = None
-    """column of the class or response to compare with; None: that of the run, where the file has it"""
+    encoding: str | None = None
+    """encoding of text files, like cp1252; None: UTF-8, or what a byte order mark says"""
+    run: Path | None = None
+    """folder of a finished run of finetune_cls or finetune_ift"""
+    model: str | None = None
+    """any model without its run: what merge_lora or transformers wrote, a run's adapter or model folder, a hub
+    repository; with --run or --adapter their base, where it has moved"""
+    adapter: Path | None = None
+    """folder of an adapter, ours or PEFT's, in place of --run; --model is its base"""
+    max_length: int | None = None
+    """tokens read of a text; None: as in training, 512 where that is not known"""
     new_tokens: int = 128
     """most tokens of a response"""
 
     def problems(self) -> list[str]:
-        return at_least(self, 1, "new_tokens")
+        found = at_least(self, 1, "new_tokens", "max_length")
+        if self.run is None and self.adapter is None and self.model is None:
+            found.append("--run, --model or --adapter: which model is to be applied? give one of them")
+        if self.run is not None and self.adapter is not None:
+            found.append("--run and --adapter: choose one; a run has its own adapter")
+        return found
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is written"""
+
+    output: Path | None = None
+    """.jsonl, .csv or .tsv file; None: predict-<name of the data>.jsonl in the folder of the run, else in this"""
+    keep_columns: tuple[str, ...] = ()
+    """columns of the data that the output has too, `all` for all; a name that predictions have too becomes input_..."""
+    overwrite: bool = False
+    """replace an earlier output"""
+
+
+@dataclass(frozen=True)
+class Args:
+    what: What
+    output: Output
+    text: TextArgs
+    prompt: PromptArgs
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done, with nothing left that could be refused but what the weights themselves say."""
+
+    applied: Applied
+    text: TextArgs
+    prompt: PromptArgs
+    questions: Questions
+    counts: Tally
+    kept: dict[str, str]
+    output: Path
+
+
+def settings_of(args: Args, applied: Applied) -> tuple[Task, TextArgs, PromptArgs]:
+    """The task of the training with what the flags change of it, or that of a file with the columns of the flags.
+
+    Of a language model --text-column and --label-column name the columns of prompt, input and response too.
+    """
+    text, prompt = args.text, args.prompt
+    dataset, data = applied.flags.get("dataset"), Path(applied.flags.get("data") or args.what.data)
+    if applied.labels is not None:
+        if text.labels and len(text.labels) != len(applied.labels):
+            raise ValueError(f"--labels: names {len(text.labels)} classes, the model has {len(applied.labels)}")
+        text = group_of(TextArgs, applied.flags | given(text))
+        return text.task(dataset, data), text, prompt
+    if len(text.text_column) > 2:
+        raise ValueError("--text-column: of a language model, name the column of the prompt and that of its input")
+    columns = dict(zip(("prompt_column", "input_column"), text.text_column, strict=False))
+    columns |= {"response_column": text.label_column} if text.label_column else {}
+    prompt = group_of(PromptArgs, applied.flags | columns | given(prompt))
+    return prompt.task(dataset, data), text, prompt
+
+
+def prepare(args: Args) -> Job:
+    """All that can be refused without a heavy library is refused here."""
+    what, out = args.what, args.output
+    applied = find_applied(what.run, what.adapter, what.model)
+    home = applied.folder if applied.kind == "run" else Path()
+    output = out.output or home / f"predict-{what.data.stem}.jsonl"
+    refuse(output_problems(output, out.overwrite, what.data, applied.folder))
+    task, text, prompt = settings_of(args, applied)
+    classifies = applied.labels is not None
+    if classifies and args.text.labels:
+        applied = replace(applied, labels=args.text.labels)
+    flags = ("--text-column", "--label-column") if classifies else ("--prompt-column", "--response-column")
+    named = args.text.label_column or (None if classifies else args.prompt.response_column)
+    questions = ask(task, read_rows(what.data, what.encoding), flags, named)
+    counts = tally(questions, applied)
+    check(questions, counts, applied, flags, named)
+    kept = kept_names(out.keep_columns, questions.present, columns_of(questions, applied))
+    return Job(applied, text, prompt, questions, counts, kept, output)
 
 
 def main(args: Args) -> None:
-    results = read_run(args.run)
-    if "dpo_loss" in results["args"]:
-        raise ValueError(f"--run {args.run}: is a run of finetune_dpo; scripts/generate.py asks it")
-    output = args.output or args.run / f"predict-{args.data.stem}.jsonl"
-    if output.resolve() == args.data.resolve():
-        raise ValueError(f"--output {output}: is the data itself; choose another file")
-    classifies = "labels" in results["data"]
-    flags = results["args"]
-    source = flags["dataset"], Path(flags["data"]) if flags["data"] else None
-    task: Task = group_of(TextArgs, flags).task(*source) if classifies else group_of(PromptArgs, flags).task(*source)
-    rows = read_rows(args.data).rows
-    columns = choose_columns(task, rows, args)
-    examples: list[Any] = [task.example(i, row, columns) for i, row in enumerate(rows)]
-    if classifies:
-        unknown = sorted({e.label for e in examples if e.label is not None} - set(results["data"]["labels"]))
-        if unknown and args.label_column is not None:
-            raise ValueError(
-                f"--label-column {columns.target}: labels {', '.join(map(repr, unknown[:8]))} are unknown to the run, "
-                f"which has {', '.join(results['data']['labels'])}"
-            )
-        if unknown:
-            print(f"column {columns.target!r} has labels that the run does not know; they count as no label")
-            examples = [replace(e, label=None) if e.label in unknown else e for e in examples]
-    predict(args, results, examples, output)
+    job = prepare(args)
+    target = "response" if job.applied.labels is None else "label"
+    if speaks():
+        print(f"model   {job.applied.said}")
+        print(
+            f"data    {job.questions.source.origin}: {job.counts.rows:,} rows, {job.counts.labelled:,} with a {target}"
+        )
+        for note in notes(job.questions, job.counts, job.applied, target):
+            print(f"note    {note}", flush=True)
+    predict(args, job)
 
 
-def choose_columns(task: Task, rows: list[dict[str, Any]], args: Args) -> Columns:
-    """Columns named by flags, else the run's; the target may be absent."""
-    if args.text_column:
-        task = replace(task, columns=tuple(Columns(args.text_column, c.target) for c in task.columns))
-    if args.label_column is not None:
-        task = replace(task, columns=tuple(Columns(c.inputs, args.label_column) for c in task.columns))
-    return task.columns_of(rows, target_needed=args.label_column is not None)
-
-
-def predict(args: Args, results: dict[str, Any], examples: list[Any], output: Path) -> None:
+def predict(args: Args, job: Job) -> None:
     # Imported here because they take seconds: whatever can be refused without them has been.
     from accelerate import Accelerator
 
-    from training.files import write_json, write_lines
-    from training.saved import rebuild
+    from training.launch import check_launched
+    from training.prediction import lines, predictor
 
     accelerator = Accelerator()
-    model = rebuild(args.run, results).to(accelerator.device)
-    act = label if "labels" in results["data"] else respond
-    lines, metrics = act(args, results, examples, model, accelerator)
+    check_launched(accelerator)
+    by = predictor(job.applied, accelerator, job.text, job.prompt, args.what.max_length, args.what.new_tokens)
+    rows = lines(by, job.questions, job.applied, job.kept)
     if accelerator.is_main_process:
-        write_lines(output, lines)
-        cut = sum("cut" in line for line in lines)
-        print(f"{len(lines):,} rows in {output}" + f", {cut:,} with a prompt that was cut" * bool(cut))
-    if metrics and accelerator.is_main_process:
-        write_json(output.with_suffix(".metrics.json"), metrics)
-        for name, m in metrics.items():
-            if name != "confusion_matrix":
-                print("{:<20} {value:.4f} [{low:.4f}, {high:.4f}] n {n:,}".format(name, **m))
+        columns = columns_of(job.questions, job.applied, job.kept.values())
+        write_predictions(job.output, rows, columns, metrics_file(job.output))
+        report(by, job)
+    else:
+        for _ in rows:
+            pass
+    accelerator.wait_for_everyone()  # gloo's threads let go of the last collective while the interpreter is alive
+    accelerator.end_training()
 
 
-def label(args: Args, results: dict[str, Any], examples: list[Any], model: Any, accelerator: Any) -> tuple[list, dict]:
-    """Lines with class probabilities, and metrics over the rows that have a label."""
-    from gpt2_scratch.tokenizer import decode
-    from training.batches import encode_labelled
-    from training.inference import classify
-    from training.metrics import classification_metrics
-    from training.summary import name_of
+def report(by: Any, job: Job) -> None:
+    """What was written, and the metrics over rows with a label or response, in a file of their own too.
 
-    labels, flags = results["data"]["labels"], results["args"]
-    settings = flags["max_length"], flags["pad_to"], flags["pad_id"], flags["truncate"] == "tail"
-    encoded = [encode_labelled(e, labels.index(e.label) if e.label else 0, *settings) for e in examples]
-    rows = classify(model, encoded, accelerator, len(labels))
-    lines = [
-        {"row": e.id, "text": decode(x.tokens.tolist()), "prediction": name_of(r.prediction, labels)}
-        | {"probabilities": dict(zip(labels, r.probabilities, strict=True))}
-        | ({"label": e.label} if e.label else {})
-        for e, x, r in zip(examples, encoded, rows, strict=True)
-    ]
-    known = [r for e, r in zip(examples, rows, strict=True) if e.label]
-    return lines, classification_metrics(known, len(labels)) if known and accelerator.is_main_process else {}
+    Where some of these rows were trained on, those over the others stand beside them.
+    """
+    from training.files import write_json
+
+    cut = f", {by.cut:,} cut to the {by.longest:,} tokens that are read" * bool(by.cut)
+    print(f"{job.counts.rows:,} rows in {job.output}{cut}")
+    metrics = by.metrics()
+    if not metrics:
+        return
+    content = metrics | {"rows": job.counts.facts() | {"cut": by.cut}}
+    show("", metrics)
+    if by.some_seen:
+        new = by.metrics(new_only=True)
+        content |= {"new_rows": new} if new else {}
+        print("rows that are new to the model" + ("" if new else ": none has a label or response"))
+        show("  ", new)
+    write_json(metrics_file(job.output), content)
+    print(f"metrics {metrics_file(job.output)}")
 
 
-def respond(
-    args: Args, results: dict[str, Any], examples: list[Any], model: Any, accelerator: Any
-) -> tuple[list, dict]:
-    """Lines with responses, and perplexities over the rows that have a reference with room for it."""
-    from gpt2_scratch.generate import Sampling
-    from gpt2_scratch.tokenizer import decode
-    from training.batches import encode_instruction, encode_prompt
-    from training.inference import answer, score_texts
-    from training.metrics import perplexities
-
-    flags, longest = results["args"], model.config.context - 1
-    whole, prompts = ([encode_prompt(e, n, flags["response_header"]) for e in examples] for n in (None, longest))
-    answers = answer(model, prompts, accelerator, args.new_tokens, Sampling(seed=flags["seed"]))
-    lines = [
-        {"row": e.id, "prompt": decode(prompt), "response": a.text, "stopped": a.stopped}
-        | ({"cut": True} if len(prompt) < len(given) else {})
-        for e, given, prompt, a in zip(examples, whole, prompts, answers, strict=True)
-    ]
-    encoded = [x for e in examples if e.response and (x := encode_instruction(e, flags["max_length"])).room]
-    if not encoded:
-        return lines, {}
-    rows = score_texts(model, encoded, accelerator)
-    return lines, perplexities(*rows) if accelerator.is_main_process else {}
+def show(indent: str, metrics: dict[str, Any]) -> None:
+    for name, m in metrics.items():
+        if isinstance(m, dict) and "low" in m:
+            print("{:<20} {value:.4f} [{low:.4f}, {high:.4f}] n {n:,}".format(indent + name, **m))
 
 
 if __name__ == "__main__":

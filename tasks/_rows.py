@@ -1,22 +1,21 @@
-"""Files and hub datasets -> plain rows, with one clear ValueError for whatever is wrong with a file.
+"""Files and folders -> plain rows, with one clear ValueError for whatever is wrong with a file.
 
-Text formats are read by the standard library: every csv cell stays the text it is ("007", "null", "NA"), a wrong line
-is named, and no cache can give back what a file once held. The hub is left to the library `datasets`.
+Each kind of file has its reader: _delimited.py (csv, tsv), _json.py, _tables.py (parquet, arrow); _folders.py knows
+which file is which part. No cache can give back what a file once held.
 """
 
-import csv
-import io
-import json
-import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-Row = dict[str, Any]
-SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation"}
-SPLIT_NAMES |= {"dev": "validation", "test": "test"}
+from tasks._delimited import read_delimited
+from tasks._files import Row, Table, check_encoding, encoding_of, kind_of, undecodable
+from tasks._folders import list_folder, some
+from tasks._json import read_json
+from tasks._names import has_word, part_of
+from tasks._tables import is_saved, read_arrow, read_parquet, read_saved
+
+LONGEST = 250  # characters of what a message says of a file, its name aside
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,14 @@ class Source:
     `parts`: rows by "train", "validation", "test", or "all" where the source has no parts. `origin`: what results.json
     calls the source. `files`: the file names of each part, for messages. `notes`: what the user should know of how it
     was read (an encoding that was not UTF-8, files that were passed over), one sentence each; printed before training.
+    `sizes`: the number of rows of each of `files`, where a part has several.
     """
 
     parts: dict[str, list[Row]]
     origin: str
     files: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    sizes: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[Row]:
@@ -39,32 +40,106 @@ class Source:
         return [row for part in self.parts.values() for row in part]
 
 
-def read_rows(path: Path) -> Source:
-    """A csv, tsv, json, jsonl or parquet file, or a folder of them -> rows by split.
+READERS: dict[str, Callable[[Path, str | None], Table]] = {
+    ".csv": read_delimited,
+    ".tsv": read_delimited,
+    ".json": read_json,
+    ".jsonl": read_json,
+    ".parquet": read_parquet,
+    ".arrow": read_arrow,
+}
 
-    Files in a folder that are named train, validation (val, valid, dev) or test, alone or with something behind it that
-    is no letter (train-00000.parquet), become that split; everything else is "all".
+
+def _read_file(file: Path, encoding: str | None) -> Table:
+    """Raises ValueError, which names the file, for whatever is wrong with it."""
+    kind = kind_of(file)
+    reader = READERS.get(kind)
+    if reader is None:
+        raise ValueError(f"--data {file}: unknown kind of file; known are {', '.join(READERS)}, and these with .gz")
+    try:
+        table = reader(file, encoding)
+    except UnicodeDecodeError as error:
+        reason = undecodable(file, encoding or encoding_of(file)[0])
+        raise ValueError(f"--data {file}: {reason}") from error
+    except (ValueError, OSError, EOFError) as error:
+        reason = " ".join(str(error).split())[:LONGEST]
+        if reason.startswith(("--encoding", "the file")):
+            raise ValueError(f"--data {file}: {reason}") from error
+        raise ValueError(f"--data {file}: not a readable {kind} file ({reason})") from error
+    if not any(table.parts.values()):
+        raise ValueError(f"--data {file}: the file has no rows")
+    return table
+
+
+def _read_folder(folder: Path, encoding: str | None) -> Source:
+    listing = list_folder(folder, READERS)
+    parts: dict[str, list[Row]] = {}
+    notes: list[str] = []
+    sizes: dict[str, list[int]] = {}
+    for part, files in listing.files.items():
+        rows = parts.setdefault(part, [])
+        for file in files:
+            table = _read_file(file, encoding)
+            if list(table.parts) != ["all"]:
+                raise ValueError(f"{file.name}: holds several parts itself; give this file alone")
+            if rows and (others := table.parts["all"][0].keys() ^ rows[0].keys()):
+                raise ValueError(
+                    f"{file.relative_to(folder)}: column {some(map(repr, others))} is not in all files of this part "
+                    f"({files[0].name} has {some(map(repr, rows[0]))})"
+                )
+            rows += table.parts["all"]
+            sizes.setdefault(part, []).append(len(table.parts["all"]))
+            notes += [f"{file.relative_to(folder)}: {note}" for note in table.notes]
+    if listing.passed_over:
+        notes.append(f"{folder.name}: passed over as no data: {some(f.name for f in listing.passed_over)}")
+    names = {part: [str(file.relative_to(folder)) for file in files] for part, files in listing.files.items()}
+    return Source(parts, str(folder), names, [*notes, *_drawn(names)], sizes)
+
+
+def _drawn(names: dict[str, list[str]]) -> list[str]:
+    """A held-out part alone is the one to choose on; what is reported on then comes from train's rows."""
+    if "validation" in names and "train" in names and "test" not in names:
+        return [f"{some(names['validation'])} is the validation part; a test part is drawn from the training rows"]
+    return []
+
+
+def _read_saved(folder: Path) -> Source:
+    found = read_saved(folder)
+    if list(found) == [""]:
+        return Source({"all": found[""]}, str(folder), {"all": [folder.name]})
+    kept = {name: rows for name, rows in found.items() if not has_word(name, "unsupervised")}
+    names = {name: part_of(name) for name in kept}
+    if len(kept) > 1 and (None in names.values() or len(set(names.values())) < len(names)):
+        raise ValueError(f"its parts are {some(kept)}; it takes one train, one validation and one test at most")
+    notes = [f"passed over, since it has no labels: {name}" for name in found if name not in kept]
+    files = {part or "all": [name] for name, part in names.items()}
+    parts = {part or "all": kept[name] for name, part in names.items()}
+    return Source(parts, str(folder), files, [*notes, *_drawn(files)])
+
+
+def read_rows(path: Path, encoding: str | None = None) -> Source:
+    """A csv, tsv, json, jsonl, parquet or arrow file, or a folder of them -> rows by part.
+
+    Files in a folder whose name, or whose sub-folder's name, says train, validation (val, dev, eval ...) or test are
+    that part; where no name says so, all are "all". A file given by itself is "all", whatever its name. `encoding` is
+    that of text files; None: UTF-8, or what a byte order mark says. Raises ValueError.
     """
+    if encoding is not None:
+        check_encoding(encoding)
     if not path.exists():
         raise ValueError(f"--data {path}: no such file or folder")
-    if not path.is_dir():
-        return Source({"all": _read_file(path)}, str(path), {"all": [path.name]})
-    files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in READERS)
-    if not files:
-        raise ValueError(f"--data {path}: the folder holds no {', '.join(READERS)} file")
-    rows: dict[str, list[Row]] = {}
-    names: dict[str, list[str]] = {}
-    for file in files:
-        word = re.match("[a-z]*", file.stem.lower())
-        name = SPLIT_NAMES.get(word[0] if word else "", "all")
-        part = rows.setdefault(name, [])
-        part += _read_file(file)
-        names.setdefault(name, []).append(file.name)
-        if part[-1].keys() != part[0].keys():
-            raise ValueError(
-                f"--data {file}: its columns ({', '.join(part[-1])}) differ from those of the files before it"
-            )
-    return Source(rows, str(path), names)
+    try:
+        if path.is_dir():
+            return _read_saved(path) if is_saved(path) else _read_folder(path, encoding)
+    except ValueError as error:
+        raise error if str(error).startswith("--data") else ValueError(f"--data {path}: {error}") from error
+    table = _read_file(path, encoding)
+    return Source(
+        table.parts,
+        str(path),
+        {part: [path.name] for part in table.parts},
+        [f"{path.name}: {note}" for note in table.notes],
+    )
 
 
 def read_hub(repository: str) -> Source:
@@ -76,88 +151,3 @@ def read_hub(repository: str) -> Source:
     loaded = datasets.load_dataset(repository)
     parts = {name: split.to_list() for name, split in loaded.items() if name in ("train", "validation", "test")}
     return Source(parts, f"hub {repository}")
-
-
-def _read_file(file: Path) -> list[Row]:
-    reader = READERS.get(file.suffix.lower())
-    if reader is None:
-        raise ValueError(f"--data {file}: unknown kind of file; known are {', '.join(READERS)}")
-    try:
-        empty = not file.read_bytes().strip()
-        rows = [] if empty else reader(file)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"--data {file}: not UTF-8 (byte {error.start}); save it as UTF-8 and try again") from error
-    except (ValueError, csv.Error, OSError) as error:
-        raise ValueError(f"--data {file}: not a readable {file.suffix} file ({error})") from error
-    if empty:
-        raise ValueError(f"--data {file}: the file is empty")
-    if not rows:
-        raise ValueError(f"--data {file}: the file has no rows")
-    return rows
-
-
-def _text(file: Path) -> str:
-    """The whole file, without a byte order mark. Decoded at once, so that an error knows its byte."""
-    return file.read_bytes().decode("utf-8").removeprefix("\ufeff")
-
-
-def _read_csv(file: Path) -> list[Row]:
-    csv.field_size_limit(sys.maxsize)  # a mail can be longer than the 131,072 characters allowed by default
-    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
-    reader = csv.DictReader(io.StringIO(_text(file), newline=""), delimiter=delimiter, restval="", strict=True)
-    rows = []
-    for row in reader:
-        if None in row:
-            raise ValueError(f"line {reader.line_num} has more cells than the header")
-        rows.append(row)
-    return rows
-
-
-def _read_json(file: Path) -> list[Row]:
-    """A list of records, an object with one list of records in it, or one record a line."""
-    text = _text(file)
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError:
-        return _read_json_lines(file)
-    if isinstance(content, dict):
-        lists = [value for value in content.values() if isinstance(value, list)]
-        content = lists[0] if len(lists) == 1 else [content]
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        raise ValueError("it holds no list of records")
-    return _same_columns(content)
-
-
-def _read_json_lines(file: Path) -> list[Row]:
-    rows = []
-    for number, line in enumerate(_text(file).split("\n"), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number}: {error}") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number} holds no record")
-            rows.append(row)
-    return _same_columns(rows)
-
-
-def _same_columns(rows: list[Row]) -> list[Row]:
-    """Every record with the columns of all, None where it had none."""
-    columns = dict.fromkeys(name for row in rows for name in row)
-    return [{name: row.get(name) for name in columns} for row in rows]
-
-
-def _read_parquet(file: Path) -> list[Row]:
-    from pyarrow import parquet
-
-    return parquet.read_table(file).to_pylist()
-
-
-READERS: dict[str, Callable[[Path], list[Row]]] = {
-    ".csv": _read_csv,
-    ".tsv": _read_csv,
-    ".json": _read_json,
-    ".jsonl": _read_json_lines,
-    ".parquet": _read_parquet,
-}

@@ -196,14 +196,7 @@ def test_a_full_disk_while_saving_leaves_the_previous_checkpoint_readable(files,
     [
         (["--run", "{tmp}", "--data", "{files}/good.jsonl"], "holds no finished run"),
         (["--run", "{run}", "--data", "{files}/absent.csv"], "no such file"),
-        (["--run", "{run}", "--data", "{files}/column.jsonl"], "'text' is missing"),
-        (
-            ["--run", "{run}", "--data", "{files}/labels.jsonl", "--label-column", "label"],
-            "labels 'maybe' are unknown to the run",
-        ),
-        (["--run", "{run}", "--data", "{files}/types.jsonl"], "mixes types"),
-        (["--run", "{run}", "--data", "{files}/good.jsonl", "--label-column", "topic"], "'topic' is missing"),
-        (["--run", "{run}", "--data", "{files}/good.jsonl", "--output", "{files}/good.jsonl"], "is the data itself"),
+        (["--run", "{run}", "--data", "{files}/column.jsonl"], "no column 'text'"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )

@@ -72,8 +72,7 @@ def test_a_file_given_by_itself_is_not_taken_for_a_split(tmp_path):
 def test_other_files_of_a_folder_are_to_be_split(tmp_path):
     save(tmp_path / "spring.jsonl", ROWS[:1])
     save(tmp_path / "summer.parquet", ROWS[1:2])
-    save(tmp_path / "dev.json", ROWS[2:])
-    assert read_rows(tmp_path).parts == {"all": ROWS[:2], "validation": ROWS[2:]}
+    assert read_rows(tmp_path).parts == {"all": ROWS[:2]}
 
 
 def test_words_and_numbers_in_a_csv_stay_text(tmp_path):

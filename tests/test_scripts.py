@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, command, mails, questions, results_of, run_script, weights_of, write_rows
+from conftest import ROOT, command, results_of, run_script, weights_of, write_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
@@ -66,7 +66,8 @@ def tutor(tiny_model, question_file, tmp_path_factory):
 def test_a_run_folder_holds_what_the_design_says(run, request):
     folder, done = request.getfixturevalue(run)
     rows = "predictions.jsonl" if run == "classifier" else "generations.jsonl"
-    assert {path.name for path in folder.iterdir()} == {"results.json", rows, "curves.png", "tensorboard", "adapter"}
+    names = {"results.json", rows, "trained_on.json", "curves.png", "tensorboard", "adapter"}
+    assert {path.name for path in folder.iterdir()} == names
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert str(folder / "curves.png") in done.stdout
     assert "Traceback" not in done.stderr
@@ -224,22 +225,6 @@ def test_early_stop_ends_a_run_that_no_longer_improves(tiny_model, mail_file, tm
 # predict and generate.
 
 
-def test_predict_drops_no_row_and_keeps_the_order(classifier, tmp_path):
-    folder, _ = classifier
-    rows = [{"text": "cheap pills"}, {"text": ""}, {"text": "word " * 2000}, {"text": None}, {"text": "cheap pills"}]
-    data = write_rows(tmp_path / "mine.jsonl", rows)
-    done = run_script("predict", "--run", folder, "--data", data)
-    assert done.returncode == 0, done.stderr
-    lines = lines_of(folder / "predict-mine.jsonl")
-    (folder / "predict-mine.jsonl").unlink()
-    assert [line["row"] for line in lines] == [0, 1, 2, 3, 4]
-    assert lines[0]["text"] == "cheap pills"
-    assert lines[1]["text"] == lines[3]["text"] == "<|endoftext|>"
-    assert rows[2]["text"].startswith(lines[2]["text"]) and len(lines[2]["text"]) < 5000
-    assert lines[0]["probabilities"] == pytest.approx(lines[4]["probabilities"])
-    assert all(list(line["probabilities"]) == ["ham", "spam"] and "label" not in line for line in lines)
-
-
 def test_a_run_can_be_done_again_after_predictions_were_put_into_its_folder(tiny_model, mail_file, tmp_path):
     flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 2, "--output-dir", tmp_path / "run"]
     assert run_script("finetune_cls", *flags).returncode == 0
@@ -276,35 +261,6 @@ def test_a_run_on_the_bundled_instructions_answers_a_file_with_other_columns(tin
     done = run_script("predict", "--run", tmp_path / "run", "--data", asked, "--new-tokens", 2)
     assert done.returncode == 0, done.stderr
     assert len(lines_of(tmp_path / "run" / "predict-asked.jsonl")) == 2
-
-
-def test_predict_measures_where_the_file_has_labels(classifier, tmp_path):
-    folder, _ = classifier
-    rows = [{"body": r["text"], "topic": r["label"]} for r in mails(30)] + [{"body": "no label", "topic": None}]
-    data = write_rows(tmp_path / "mine.jsonl", rows)
-    columns = ["--text-column", "body", "--label-column", "topic"]
-    done = run_script("predict", "--run", folder, "--data", data, *columns, "--output", tmp_path / "out.jsonl")
-    assert done.returncode == 0, done.stderr
-    lines, metrics = lines_of(tmp_path / "out.jsonl"), json.loads((tmp_path / "out.metrics.json").read_text())
-    assert len(lines) == 31 and "label" not in lines[30]
-    right = [line["label"] == line["prediction"] for line in lines[:30]]
-    assert metrics["accuracy"]["n"] == 30
-    assert metrics["accuracy"]["value"] == pytest.approx(sum(right) / 30)
-
-
-def test_predict_answers_instructions_row_by_row(tutor, tmp_path):
-    folder, _ = tutor
-    rows = [*questions(5), {"instruction": "", "response": ""}, {"instruction": "long " * 2000, "response": "x"}]
-    data = write_rows(tmp_path / "asked.jsonl", rows)
-    out = ["--output", tmp_path / "out.jsonl"]
-    done = run_script("predict", "--run", folder, "--data", data, "--new-tokens", 4, *out)
-    assert done.returncode == 0, done.stderr
-    lines = lines_of(tmp_path / "out.jsonl")
-    names = {"row", "prompt", "response", "stopped"}
-    assert [set(line) for line in lines] == [names] * 6 + [names | {"cut"}] and lines[6]["cut"] is True
-    assert "7 rows in" in done.stdout and ", 1 with a prompt that was cut" in done.stdout
-    assert all(line["prompt"].endswith("\n\n### Response:\n") for line in lines)
-    assert json.loads((tmp_path / "out.metrics.json").read_text())["response_perplexity"]["n"] == 5
 
 
 def test_generate_shows_base_and_fine_tuned_side_by_side(tutor):

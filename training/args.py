@@ -27,6 +27,8 @@ class DataArgs:
     """a file in tasks/; without it, --data and its columns describe your own"""
     data: Path | None = None
     """csv, tsv, json, jsonl or parquet file, or a folder of them; else $DATA_DIR, the bundled file, the hub"""
+    encoding: str | None = None
+    """encoding of text files, like cp1252; None: UTF-8, or what a byte order mark says"""
     subset: Literal["all", "report"] = "all"
     """'report': the subset rule that the report used for this dataset"""
     validation_share: float = 0.1

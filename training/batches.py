@@ -30,6 +30,7 @@ class Encoded:
     labels: int | np.ndarray
     cut: bool = False
     response_from: int = 0  # first position whose target belongs to the response
+    pads: int = 0  # tokens at the end that only fill the text up
     hidden: Hidden | None = None  # what the frozen blocks make of the tokens, where that is cached (prefix.py)
 
     @property
@@ -77,8 +78,8 @@ def encode_labelled(
         text = whole_characters(text[: max(max_length - len(kept), 0)])
     tokens = text + kept
     tokens = (whole_characters(tokens[:max_length]) if len(tokens) > max_length else tokens) or [END_OF_TEXT]
-    padded = tokens + [pad_id] * ((pad_to or 0) - len(tokens))
-    return Encoded(example.id, np.array(padded, np.int32), label, cut)
+    pads = max((pad_to or 0) - len(tokens), 0)
+    return Encoded(example.id, np.array(tokens + [pad_id] * pads, np.int32), label, cut, pads=pads)
 
 
 def encode_instruction(

@@ -52,14 +52,14 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None) 
         stop(str(error), 2)
 
 
-def _speaks() -> bool:
+def speaks() -> bool:
     """One process of each host: what is wrong can be wrong on one host alone."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def stop(message: str, status: int) -> None:
     sys.stdout.flush()
-    if _speaks():
+    if speaks():
         print(f"\nerror: {message}", file=sys.stderr, flush=True)
     else:  # a launcher ends all processes as soon as one has failed: the one with the message goes first
         time.sleep(SILENCE)

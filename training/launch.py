@@ -33,6 +33,15 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, -1)
 
 
+def check_launched(accelerator: Accelerator) -> None:
+    """Raises ValueError for processes that do not know of each other: all of them would write the same files."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != accelerator.num_processes:
+        raise ValueError(
+            f"{launched} processes were launched but do not see each other; without GPUs set ACCELERATE_USE_CPU=true"
+        )
+
+
 def start(compute: SpeedArgs, folder: Path, resuming: bool) -> tuple[Accelerator, bool]:
     """The accelerator, and whether to resume, as the main process sees its disk.
 
@@ -43,11 +52,7 @@ def start(compute: SpeedArgs, folder: Path, resuming: bool) -> tuple[Accelerator
     torch.backends.cuda.matmul.allow_tf32 = compute.tf32  # after Accelerator, which may have a will of its own
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("--mixed-precision fp16: needs a GPU (a CPU would silently compute in fp32); use no or bf16")
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched != accelerator.num_processes:
-        raise ValueError(
-            f"{launched} processes were launched but do not see each other; without GPUs set ACCELERATE_USE_CPU=true"
-        )
+    check_launched(accelerator)
     return accelerator, from_main(accelerator, lambda: resuming)
 
 

@@ -20,6 +20,7 @@ OURS = (
     RESULTS,
     "predictions.jsonl",
     "generations.jsonl",
+    "trained_on.json",
     "curves.png",
     "forgetting.png",
     "tensorboard",

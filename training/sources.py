@@ -55,7 +55,7 @@ def find_inputs(data: DataArgs, model: str, find_task: Callable[[], K], offline:
 
     def examples() -> tuple[K, Splits[Any], str]:
         task = find_task()
-        source = locate_rows(task, data.data)
+        source = locate_rows(task, data.data, data.encoding)
         return task, split_rows(task, source, data), source.origin
 
     data_folder = os.environ.get("DATA_DIR", "data")
@@ -83,13 +83,13 @@ def base_model(source: str, asked: str = "--model") -> tuple[Path, GPT2Config]:
     return folder, config
 
 
-def locate_rows(task: Task, data: Path | None) -> Source:
+def locate_rows(task: Task, data: Path | None, encoding: str | None = None) -> Source:
     """The rows of `data`, else of the dataset's usual place."""
     usual = Path(os.environ.get("DATA_DIR", "data")) / task.file if task.file else None
     if data is not None:
-        return read_rows(data)
+        return read_rows(data, encoding)
     if usual is not None and usual.exists():
-        return replace(read_rows(usual), origin=f"$DATA_DIR/{task.file}")
+        return replace(read_rows(usual, encoding), origin=f"$DATA_DIR/{task.file}")
     if task.bundled is not None:
         return replace(read_rows(BUNDLED / task.bundled), origin=f"bundled {task.bundled}")
     if task.hub is not None:

@@ -1,0 +1,142 @@
+"""csv and tsv -> rows, under the first dialect (separator, quotation marks) that gives a table.
+
+What is unusual is said in a note. Where a dialect is in doubt, because a quoted cell goes over lines that look like
+rows of their own, the rows decide or the file is refused. docs/readers.md compares what libraries make of such files.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from tasks._files import Table, encoding_of, kind_of, lines_of
+from tasks._records import SEPARATORS, Found, Record, doubled, read, read_ordinary, with_backslashes
+
+ORDINARY = (
+    "its quotation marks are ordinary characters: with them every line is a row, as pairs around cells they are not"
+)
+BACKSLASH = "its quotation marks inside cells stand behind backslashes"
+Lines = Callable[[], Iterator[str]]
+
+
+def _count(line: str) -> int:
+    return max(line.count(mark) for mark in SEPARATORS)
+
+
+def _opening(lines: Iterator[str]) -> tuple[int, str | None, str]:
+    """What precedes the header: its number of lines, the separator that Excel's "sep=;" names, and the header's line.
+
+    A line that begins with # and has fewer separators than the first line that does not is a comment.
+    """
+    separator = None
+    head = list(islice(lines, 100))
+    table = next((line for line in head if line.strip() and not line.startswith("#")), "")
+    for i, line in enumerate(head):
+        if named := re.fullmatch(r'"?sep=(.)"?', line.rstrip("\r\n"), re.IGNORECASE):
+            separator = named[1]
+        elif line.strip() and not (line.startswith("#") and _count(line) < _count(table)):
+            return i, separator, line
+    raise ValueError("the file has no rows")
+
+
+def _splits(header: str, separator: str) -> bool:
+    """Whether the separator stands in the header outside quotation marks."""
+    return separator in re.sub(r'"[^"]*"', "", header)
+
+
+def _swallowed(found: Found, separator: str) -> Record | None:
+    """The first quoted cell whose lines are rows: each of them has, in one column, a value that other rows have there.
+
+    Example: with the columns label and text, a text that goes over lines which begin with "ham" or "spam" and a tab.
+    """
+    values = [{row[name] for row in found.rows} - {""} for name in found.names]
+    for record in found.doubtful:
+        cells = [line.rstrip("\r\n").split(separator) for line in record.lines]
+        quoted = next(i for i, cell in enumerate(record.cells) if "\n" in cell or "\r" in cell)
+        others = (i for i in range(len(found.names)) if i != quoted)
+        if any(all(line[i] in values[i] for line in cells) for i in others):
+            return record
+    return None
+
+
+def _settle_doubts(found: Found, separator: str, ordinary: Callable[[], Found]) -> tuple[Found, str]:
+    """What to believe where lines inside quoted cells look like rows of their own, and what to say of it.
+
+    Raises ValueError where rows are lost in a cell and quotation marks are no ordinary characters either.
+    """
+    if not found.doubtful or not found.plain_header:
+        return found, ""
+    swallowed = _swallowed(found, separator)
+    if swallowed or (separator == "\t" and any(len(record.lines) > 2 for record in found.doubtful)):
+        try:
+            return ordinary(), ORDINARY
+        except ValueError:
+            pass  # the marks do stand around cells elsewhere
+    first = swallowed or found.doubtful[0]
+    where = f"line {first.number}: a quoted cell goes on to line {first.number + len(first.lines) - 1}"
+    if swallowed:
+        raise ValueError(
+            f"{where}, over lines that look like rows; where a quotation mark belongs to a text, put the whole cell in "
+            "marks and double those inside, or save the table as jsonl"
+        )
+    return found, f"{where}; if these lines are rows of their own, double the quotation marks that belong to the text"
+
+
+def _read_with(body: Lines, start: int, separator: str) -> tuple[Found, str]:
+    """The table with this separator, and a note on its quotation marks ("" where they are as usual).
+
+    Raises ValueError with what is wrong with it as the usual csv.
+    """
+
+    def ordinary() -> Found:
+        return read_ordinary(body(), start, separator)
+
+    try:
+        return _settle_doubts(read(body(), start, separator, doubled), separator, ordinary)
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:
+        problem = error
+    try:
+        found, note = _settle_doubts(read(body(), start, separator, with_backslashes), separator, ordinary)
+        return found, note or BACKSLASH
+    except ValueError:
+        pass
+    try:
+        return ordinary(), ORDINARY
+    except ValueError:
+        raise problem from None
+
+
+def _is_data(found: Found) -> bool:
+    """Whether the header is a row like the others: its cells come again below, and do not read like names."""
+    again = {name for name in found.names if sum(row[name] == name for row in islice(found.rows, 1000)) > 1}
+    rest = set(found.names) - again
+    return len(again) > 1 or (bool(again) and any(len(name.split()) > 4 or name.isdecimal() for name in rest))
+
+
+def read_delimited(file: Path, encoding: str | None = None) -> Table:
+    """A csv or tsv file, whatever its separator -> rows whose cells are all text.
+
+    Raises ValueError naming the line, and UnicodeDecodeError.
+    """
+    known, notes = encoding_of(file, encoding)
+    start, named, header = _opening(lines_of(file, known))
+    usual = named or ("\t" if kind_of(file) == ".tsv" else ",")
+    separators = [mark for mark in dict.fromkeys([usual, *SEPARATORS]) if _splits(header, mark)] or [usual]
+    problem: ValueError | None = None
+    for separator in [usual] if named else separators:
+        try:
+            found, note = _read_with(lambda: islice(lines_of(file, known), start, None), start + 1, separator)
+        except UnicodeDecodeError:
+            raise
+        except ValueError as error:
+            problem = problem or error
+            continue
+        if _is_data(found):
+            raise ValueError(f"line {start + 1} looks like data; the first line has to name the columns")
+        if separator != usual:
+            notes.append(f"its cells are separated by the {SEPARATORS[separator]}")
+        return Table({"all": found.rows}, [*notes, *([note] if note else [])])
+    assert problem is not None, "there is a separator to try"
+    raise problem

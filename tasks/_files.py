@@ -1,0 +1,103 @@
+"""A data file as text: compression, encodings, and the place where a file is not what its name says."""
+
+import codecs
+import gzip
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+Row = dict[str, Any]
+MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+OTHER_KINDS = (
+    (b"PK\x03\x04", "an Excel or zip file; save its table as csv"),
+    (b"PAR1", "a parquet file; name it .parquet"),
+    (b"\x1f\x8b", "compressed; name it .gz"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the data itself; run: git lfs pull"),
+)
+
+
+class Table(NamedTuple):
+    """What one file gives: rows by part ("all" for most), and notes on how it was read."""
+
+    parts: dict[str, list[Row]]
+    notes: list[str]
+
+
+def kind_of(file: Path) -> str:
+    """The ending that says how a file is read, .gz aside: ".csv" for mails.csv and for Mails.CSV.gz."""
+    name = file.name.lower().removesuffix(".gz")
+    return Path(name).suffix
+
+
+def open_file(file: Path) -> IO[bytes]:
+    return gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb")  # type: ignore[return-value]
+
+
+def check_encoding(encoding: str) -> None:
+    """Raises ValueError for a name that is no encoding of text."""
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding)
+    except (LookupError, ValueError) as error:
+        raise ValueError(
+            f"--encoding {encoding[:40]}: unknown; usual are utf-8, cp1252 (Windows), latin-1, utf-16"
+        ) from error
+
+
+def encoding_of(file: Path, encoding: str | None = None) -> tuple[str, list[str]]:
+    """The encoding of a text file, and a note where it was found out: the one given, else that of the byte order mark,
+    else UTF-16 where every other byte is zero, else UTF-8. Raises ValueError for an empty file or one of another kind.
+    """
+    with open_file(file) as stream:
+        head = stream.read(1 << 16)
+        if not head.strip() and not stream.read().strip():
+            raise ValueError("the file is empty")
+    if kind := next((kind for start, kind in OTHER_KINDS if head.startswith(start)), None):
+        raise ValueError(f"the file is {kind}")
+    if encoding is not None:
+        check_encoding(encoding)
+        return encoding, []
+    found = next((name for mark, name in MARKS if head.startswith(mark)), None)
+    for offset, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if found is None and head[offset::2].count(0) > 0.4 * len(head) / 2 > 1:
+            found = name
+    return (found, [f"it was read as {found.upper()}"]) if found else ("utf-8", [])
+
+
+def text_of(file: Path, encoding: str) -> str:
+    """The whole file, without a byte order mark. Raises UnicodeDecodeError with the place in the whole file."""
+    with open_file(file) as stream:
+        return stream.read().decode(encoding).removeprefix("\ufeff")
+
+
+def lines_of(file: Path, encoding: str) -> Iterator[str]:
+    """The lines with their ends (LF, CRLF or CR), decoded as they are asked for: a file is never held twice.
+
+    Raises ValueError for a NUL, which no text has.
+    """
+    with open_file(file) as stream, io.TextIOWrapper(stream, encoding, newline="") as text:
+        for number, line in enumerate(text, 1):
+            if "\0" in line:
+                raise ValueError(f"line {number} holds a NUL byte, which no text has; the file is damaged or binary")
+            yield line.removeprefix("\ufeff") if number == 1 else line
+
+
+def undecodable(file: Path, encoding: str) -> str:
+    """What to say of a file that is not in its encoding: line, byte and a way out."""
+    try:
+        text_of(file, encoding)
+    except UnicodeDecodeError as error:
+        with open_file(file) as stream:
+            before = stream.read(error.start)
+        line = len(before.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"))
+        name = encoding.upper()
+        advice = (
+            "--encoding says which it is instead (for files from Windows or Excel often cp1252), or save it as UTF-8"
+        )
+        return f"line {line} is not {name} (byte {error.start}); {advice}"
+    raise AssertionError(f"{file} can be decoded after all")

@@ -1,0 +1,102 @@
+"""A folder of data files -> which file belongs to which part; what belongs to none is said, or the folder refused."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from tasks._files import kind_of
+from tasks._names import has_word, part_of
+
+METADATA = {  # what data sets carry along: of the hub, of Croissant, of Kaggle, of Frictionless Data
+    "dataset_infos.json",
+    "dataset_info.json",
+    "dataset_dict.json",
+    "state.json",
+    "metadata.json",
+    "croissant.json",
+    "dataset-metadata.json",
+    "datapackage.json",
+    "schema.json",
+    "config.json",
+}
+NO_PART = ("unsupervised", "submission")  # texts without labels (imdb); the form of a competition's answers
+
+
+class Listing(NamedTuple):
+    """The data files of a folder by part ("all" where none is named after one), and those passed over."""
+
+    files: dict[str, list[Path]]
+    passed_over: list[Path]
+
+
+def some(names: Iterable[object]) -> str:
+    """The first of many names, for a message: "a, b, c and 4 more"."""
+    listed = [str(name)[:60] for name in names]
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
+
+
+def kind_free(name: str) -> str:
+    """A file's name without its ending: "test.set" for test.set.csv.gz."""
+    return name[: -len(kind_of(Path(name)))] if not name.lower().endswith(".gz") else kind_free(name[:-3])
+
+
+def _part(file: Path, folder: Path) -> str | None:
+    """The part that the names of the file and of the folders above it say. Raises ValueError where they differ."""
+    inside = file.relative_to(folder)
+    try:
+        found = [part_of(name) for name in (kind_free(inside.name), *reversed(inside.parts[:-1]))]
+    except ValueError as error:
+        raise ValueError(f"{inside}: {error}") from error
+    said = list(dict.fromkeys(part for part in found if part))
+    if len(said) > 1:
+        raise ValueError(f"{inside}: file and folder are named after different parts ({' and '.join(said)})")
+    return said[0] if said else None
+
+
+def _check_part(part: str, files: list[Path]) -> None:
+    """Raises ValueError where the files of a part are likely the same rows twice, or of several data sets."""
+    kinds = sorted({"".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix for file in files})
+    if len(kinds) > 1 and part != "all":
+        raise ValueError(
+            f"{some(file.name for file in files)} are {part} files of different kinds, likely the same rows twice; "
+            "keep one kind"
+        )
+    stems = [file.with_name(kind_free(file.name)) for file in files]
+    if twice := next((file for file in stems if stems.count(file) > 1), None):
+        raise ValueError(f"{twice.name} is there in different kinds, likely the same rows twice; keep one")
+    folders = sorted({file.parent for file in files})
+    if len(folders) > 1 and part != "all":
+        raise ValueError(
+            f"{part} files are in several folders ({some(folder.name for folder in folders)}), which may be several "
+            "data sets; give one of them, or put their files together"
+        )
+
+
+def list_folder(folder: Path, kinds: Iterable[str]) -> Listing:
+    """The data files in `folder` and below by part. Raises ValueError, naming files, where that is not clear."""
+    known = tuple(kinds)
+    visible = [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+        and kind_of(file) in known
+        and not any(name.startswith(".") or name == "__MACOSX" for name in file.relative_to(folder).parts)
+    ]
+    passed = [f for f in visible if f.name.lower() in METADATA or has_word(kind_free(f.name), *NO_PART)]
+    files = [file for file in visible if file not in passed]
+    if not files:
+        raise ValueError(f"the folder holds no {', '.join(known)} file")
+    parts = {file: _part(file, folder) for file in files}
+    named = [file for file in files if parts[file]]
+    others = [file for file in files if not parts[file]]
+    if named and others:
+        raise ValueError(
+            f"{some(f.relative_to(folder) for f in others)}: of no known part, beside {named[0].name}; "
+            "rename after train, validation or test, or move away"
+        )
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        found.setdefault(parts[file] or "all", []).append(file)
+    for part, members in found.items():
+        _check_part(part, members)
+    return Listing(found, passed)

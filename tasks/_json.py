@@ -1,0 +1,197 @@
+"""json and jsonl -> rows. What is no list of records is refused by what it holds, a slip by its line."""
+
+import json
+import re
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tasks._files import Row, Table, encoding_of, kind_of, lines_of, text_of
+from tasks._names import part_of
+
+CHAT = {"messages", "conversations", "chosen"}  # columns of one record that are lists of objects themselves
+BETWEEN = re.compile(r"[\s,]*")
+SECOND = "a second value begins; put all records into one list, or one on each line"
+REMEDY = "write one record a row (pandas: orient='records')"
+
+
+class _Decoder(json.JSONDecoder):
+    """Refuses an object with one key twice, of which the usual decoder keeps the last; NaN, which pandas and Python
+    write for nothing, becomes None and is counted."""
+
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=self._object, parse_constant=self._constant)
+        self.nothing = 0
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise ValueError(f"an object has the key {twice[:60]!r} twice")
+        return found
+
+    def _constant(self, name: str) -> None:
+        if name != "NaN":
+            raise ValueError(f"{name} is no JSON")
+        self.nothing += 1
+
+    @property
+    def notes(self) -> list[str]:
+        return [f"NaN, read as nothing, stands in {self.nothing:,} places"] if self.nothing else []
+
+
+def _line(text: str, position: int) -> int:
+    return len(re.findall(r"\r\n|\r|\n", text[:position])) + 1
+
+
+def _slip(text: str, error: json.JSONDecodeError) -> ValueError:
+    """The parser's complaint at the line of the slip: what is missing at the end of a line shows on the next one."""
+    position = error.pos
+    before = text[:position].rstrip()
+    if before.endswith(",") and text[position : position + 1] in ("}", "]", ""):
+        return ValueError(f"line {_line(text, len(before))}: a comma too many, or something missing behind it")
+    if re.search(r"[\r\n]", text[len(before) : position]) and text[position : position + 1] in (*'{[}]"', ""):
+        position = len(before)
+    if not text[error.pos :].strip():
+        return ValueError(f"line {_line(text, position)}: the file ends before its last bracket is closed")
+    what = SECOND if error.msg == "Extra data" else error.msg
+    return ValueError(f"line {_line(text, position)}: {what}")
+
+
+def _same_columns(rows: list[Row]) -> list[Row]:
+    """Every record with the columns of all, None where it had none."""
+    columns = dict.fromkeys(name for row in rows for name in row)
+    if all(len(row) == len(columns) for row in rows):
+        return rows
+    return [{name: row.get(name) for name in columns} for row in rows]
+
+
+def _called(value: Any) -> str:
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
+def _records(items: list[Any]) -> list[Row]:
+    if items and all(isinstance(item, list) for item in items):
+        raise ValueError(f"it holds rows without column names (pandas: orient='values'), not records; {REMEDY}")
+    for i, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise ValueError(f"item {i} of its list is {_called(item)}, no record; {REMEDY}")
+    return _same_columns(items)
+
+
+def _parts(content: Any) -> Table:
+    """Rows by part of what a whole file holds: a list of records, or an object with one in it or one for each part."""
+    if isinstance(content, list):
+        return Table({"all": _records(content)}, [])
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds {_called(content)}, no records; {REMEDY}")
+    if CHAT & content.keys():
+        return Table({"all": [content]}, [])
+    lists = {key: value for key, value in content.items() if _is_records(value)}
+    names = {key: part_of(key) for key in lists}
+    lengths = {len(value) if isinstance(value, list) else None for value in content.values()}
+    if not lists or (len(lists) < len(content) > 1 and len(lengths) == 1 and None not in lengths):
+        return Table({"all": [_single(content)]}, [])
+    if len(lists) == 1:
+        parts = {"all": _records(*lists.values())}
+    elif all(names.values()) and len(set(names.values())) == len(lists):
+        parts = {str(names[key]): _records(value) for key, value in lists.items()}
+    else:
+        raise ValueError(
+            f"it holds several lists of records ({_some(lists)}); keep one, or call them train, validation and test"
+        )
+    others = [key for key in content if key not in lists]
+    return Table(parts, [f"passed over beside its records: {_some(others)}"] if others else [])
+
+
+def _is_records(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _some(keys: Iterable[str]) -> str:
+    return ", ".join(repr(key[:30]) for key in list(keys)[:4])
+
+
+def _single(content: dict[str, Any]) -> Row:
+    """An object that is itself the one record. Raises ValueError for one that holds many in another form."""
+    values = list(content.values())
+    if {"columns", "data"} <= content.keys():
+        raise ValueError(f"it holds a table in pieces (pandas: orient='split'), not records; {REMEDY}")
+    if values and all(isinstance(value, dict) for value in values):
+        if all(key.isdecimal() for key in content):
+            raise ValueError(f"it holds records by number (pandas: orient='index'), not a list of them; {REMEDY}")
+        raise ValueError(f"it holds columns, not records (pandas: orient='columns'); {REMEDY}")
+    if values and all(isinstance(value, list) for value in values):
+        raise ValueError(f"it holds columns ({_some(content)}), not records; {REMEDY}")
+    if all(isinstance(value, (dict, list)) for value in values):
+        raise ValueError(f"it holds one object ({_some(content)}) without a list of records; {REMEDY}")
+    return content
+
+
+def _twice(text: str, error: ValueError) -> ValueError:
+    """The line of the record with what the decoder refused, found by going through the list again."""
+    position, decoder = text.find("[") + 1, _Decoder()
+    while True:
+        position = BETWEEN.match(text, position).end()  # type: ignore[union-attr]  # it matches anywhere
+        try:
+            _, position = decoder.raw_decode(text, position)
+        except json.JSONDecodeError:
+            return error
+        except ValueError:
+            return ValueError(f"line {_line(text, position)}: {error}")
+
+
+def _read_lines(file: Path, encoding: str) -> Table:
+    """One record a line. Raises ValueError with the line."""
+    rows, decoder = [], _Decoder()
+    for number, line in enumerate(lines_of(file, encoding), 1):
+        if line.strip():
+            try:
+                row = decoder.decode(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number}: {error.msg} (character {error.pos + 1} of the line)") from error
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"line {number}: {str(error)[:200]}") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} holds {_called(row)}, no record")
+            rows.append(row)
+    return Table({"all": _same_columns(rows)}, decoder.notes)
+
+
+def _read_whole(file: Path, encoding: str) -> Table:
+    text, decoder = text_of(file, encoding), _Decoder()
+    try:
+        content = decoder.decode(text)
+    except json.JSONDecodeError as error:
+        raise _slip(text, error) from error
+    except RecursionError as error:
+        raise ValueError("its objects are nested too deeply") from error
+    except ValueError as error:
+        raise _twice(text, error) from error
+    table = _parts(content)
+    return Table(table.parts, [*decoder.notes, *table.notes])
+
+
+def _goes_by_lines(file: Path, encoding: str) -> bool:
+    """Whether the first line is an object by itself, and more lines follow, or the one object is a record for sure."""
+    lines = list(islice((line for line in lines_of(file, encoding) if line.strip()), 2))
+    try:
+        first = json.loads(lines[0])
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(first, dict) or len(lines) > 1:
+        return isinstance(first, dict)
+    return kind_of(file) != ".json" and not all(isinstance(value, (dict, list)) for value in first.values())
+
+
+def read_json(file: Path, encoding: str | None = None) -> Table:
+    """A .json or .jsonl file, either of which may hold what the other should: the first line tells.
+
+    Raises ValueError naming the line or what the file holds, and UnicodeDecodeError.
+    """
+    known, notes = encoding_of(file, encoding)
+    table = (_read_lines if _goes_by_lines(file, known) else _read_whole)(file, known)
+    return Table(table.parts, [*notes, *table.notes])

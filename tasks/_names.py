@@ -1,0 +1,35 @@
+"""Names of the parts of a data set, as people give them to files, folders and lists."""
+
+import re
+from collections.abc import Iterable
+
+WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "validate", "valid", "val", "evaluation", "eval", "development", "devel", "dev"),
+    "test": ("test", "testing", "tests", "heldout", "holdout"),
+}
+PARTS = {word: part for part, words in WORDS.items() for word in words}
+ENDS = ("set", "data", "split", "part", "file")  # testset, traindata
+
+
+def _words(name: str) -> Iterable[str]:
+    """The words of a name: runs of letters, parted where a small letter is followed by a capital one."""
+    name = re.sub(r"(?i)(held|hold)[^a-z0-9]?out", "heldout", name)
+    for run in re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name)):
+        word = run.lower()
+        yield next((word.removesuffix(end) for end in ENDS if word.removesuffix(end) in PARTS), word)
+
+
+def part_of(name: str) -> str | None:
+    """ "train", "validation" or "test" where a word of the name says so; None where none does ("latest", "contest").
+
+    Raises ValueError for a name that says two of them.
+    """
+    found = list(dict.fromkeys(PARTS[word] for word in _words(name) if word in PARTS))
+    if len(found) > 1:
+        raise ValueError(f"its name says {' and '.join(found)}; rename it after one part, or after none")
+    return found[0] if found else None
+
+
+def has_word(name: str, *words: str) -> bool:
+    return any(word in words for word in _words(name))

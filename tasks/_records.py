@@ -1,0 +1,163 @@
+"""The lines of a csv or tsv file -> a table, under one reading of its quotation marks; what is no table is refused.
+
+Every cell is the text that stands there ("007", "null", "NA", " x "). The parser is the standard library's in its
+strict form, fed line by line, so that every complaint knows its line.
+"""
+
+import csv
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tasks._files import Row
+
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+ESCAPED = "\ue000"  # stands for a quotation mark behind a backslash while the parser is at work
+LONGEST_NAME = 200  # characters; a longer column name is text, in a file without a header
+
+
+class Record(NamedTuple):
+    """One row of the file: the number of its first line (from 1), its lines, its cells."""
+
+    number: int
+    lines: list[str]
+    cells: list[str]
+
+
+Reading = Callable[[Iterable[str], int, str], Iterator[Record]]
+
+
+@dataclass
+class Found:
+    """A table: names of its columns, whether they stand without quotation marks, and its rows.
+
+    `doubtful` are the rows of several lines each of which has as many separators as a row.
+    """
+
+    names: list[str]
+    plain_header: bool
+    rows: list[Row] = field(default_factory=list)
+    doubtful: list[Record] = field(default_factory=list)
+
+
+def doubled(lines: Iterable[str], start: int, separator: str) -> Iterator[Record]:
+    """Cells may stand in quotation marks, and a mark inside them is doubled (RFC 4180)."""
+    taken: list[str] = []
+
+    def watched() -> Iterator[str]:
+        for line in lines:
+            taken.append(line)
+            yield line
+
+    csv.field_size_limit(sys.maxsize)  # a mail can be longer than the 131,072 characters allowed by default
+    reader = csv.reader(watched(), delimiter=separator, strict=True)
+    number = start
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "end of data" in str(error):
+                raise ValueError(f"line {number}: a quotation mark opens a cell and none closes it") from error
+            opened = f" that opened on line {number}" if len(taken) > 1 else ""
+            raise ValueError(
+                f"line {number + len(taken) - 1}: a quotation mark inside a quoted cell{opened} is not doubled"
+            ) from error
+        yield Record(number, taken.copy(), cells)
+        number += len(taken)
+        taken.clear()
+
+
+def with_backslashes(lines: Iterable[str], start: int, separator: str) -> Iterator[Record]:
+    r"""As `doubled`, but a mark inside a quoted cell may stand behind a backslash: "say \"yes\"".
+
+    A backslash counts only before a mark, where two stand for one.
+    """
+
+    def hide(found: re.Match[str]) -> str:
+        count = len(found[1])
+        return "\\" * (count // 2) + (ESCAPED if count % 2 else '"')
+
+    for record in doubled((re.sub(r'(\\+)"', hide, line) for line in lines), start, separator):
+        yield record._replace(cells=[cell.replace(ESCAPED, '"') for cell in record.cells])
+
+
+def ordinary(lines: Iterable[str], start: int, separator: str) -> Iterator[Record]:
+    """Quotation marks are characters like all others, and a line is a row."""
+    for number, line in enumerate(lines, start):
+        yield Record(number, [line], line.rstrip("\r\n").split(separator))
+
+
+def _names(header: Record) -> list[str]:
+    """Column names without white space around them; one that is empty is called as pandas calls it.
+
+    Empty ones at the end are left out: they come from separators at the ends of lines.
+    """
+    names = [cell.strip() for cell in header.cells]
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise ValueError(f"line {header.number}: the header names no columns")
+    names = [name or f"Unnamed: {i}" for i, name in enumerate(names)]
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"line {header.number}: the header has the column {name[:60]!r} twice; rename one of them")
+    if any(len(name) > LONGEST_NAME or "\n" in name for name in names):
+        raise ValueError(f"line {header.number} looks like data; the first line has to name the columns")
+    return names
+
+
+def _check_cells(record: Record, names: list[str], separator: str) -> None:
+    """Raises ValueError for a row with fewer cells than the header, or with more that are not empty."""
+    count = len(record.cells)
+    if count < len(names):
+        raise ValueError(
+            f"line {record.number} has fewer cells than the header: {count}, not {len(names)} (a cell with a line "
+            "break in it has to stand in quotation marks)"
+        )
+    if any(record.cells[len(names) :]):
+        raise ValueError(
+            f"line {record.number} has more cells than the header: {count}, not {len(names)} (a cell with a "
+            f"{SEPARATORS.get(separator, separator)} in it has to stand in quotation marks)"
+        )
+    if len(names) > 1 and record.cells[: len(names)] == names:
+        raise ValueError(f"line {record.number} repeats the header; remove the line")
+
+
+def read(lines: Iterable[str], start: int, separator: str, reading: Reading) -> Found:
+    """The table in `lines`, the first of which is line `start` of the file. Raises ValueError, with the line, where it
+    is none under this reading. Blank lines are no rows."""
+    records = (r for r in reading(lines, start, separator) if any(line.strip(" \r\n") for line in r.lines))
+    header = next(records)
+    names = _names(header)
+    found = Found(names, '"' not in header.lines[0])
+    longer: list[int] = []  # lines with empty cells beyond the header's own
+    for record in records:
+        _check_cells(record, names, separator)
+        if len(record.cells) > len(header.cells):
+            longer.append(record.number)
+        if len(record.lines) > 1 and all(line.count(separator) == len(names) - 1 > 0 for line in record.lines):
+            found.doubtful.append(record)
+        found.rows.append(dict(zip(names, record.cells, strict=False)))
+    if 0 < len(longer) < len(found.rows):
+        raise ValueError(f"line {longer[0]} has more cells than the header; a separator too many?")
+    return found
+
+
+def read_ordinary(lines: Iterable[str], start: int, separator: str) -> Found:
+    """The table with quotation marks as ordinary characters. Raises ValueError where that is not likely.
+
+    It is where few of them stand around cells, and, since commas are in texts too, some column has values that recur.
+    """
+    found = read(lines, start, separator, ordinary)
+    opened = [cell for row in found.rows for cell in row.values() if cell.startswith('"')]
+    wrapped = sum(len(cell) > 1 and cell.endswith('"') for cell in opened)
+    if not found.plain_header or len(found.names) < 2 or 2 * wrapped > len(opened):
+        raise ValueError("quotation marks stand around cells")
+    if separator != "\t" and all(2 * len({r[name] for r in found.rows}) > len(found.rows) for name in found.names):
+        raise ValueError("nothing shows that each line is a row")
+    return found

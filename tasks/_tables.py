@@ -1,0 +1,105 @@
+"""parquet and arrow files, and folders written by save_to_disk of the library `datasets`, -> rows.
+
+Classes that such a file knows by number and name (ClassLabel) are read by name.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tasks._files import Row, Table, open_file
+
+DAMAGED = (OverflowError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError)  # what Python makes of it
+INDEX = "__index_level_"  # pandas' own column for an index without a name
+
+
+def _class_names(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
+    """Names of the classes by column, from what `datasets` writes into the schema."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: f["names"] for name, f in features.items() if f.get("_type") == "ClassLabel" and "names" in f}
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return {}
+
+
+def named_classes(rows: list[Row], names: dict[str, list[str]]) -> list[Row]:
+    """Rows with the names of classes in place of their numbers; -1 stands for no class in `datasets`."""
+    for row in rows:
+        for column, classes in names.items():
+            number = row.get(column)
+            if isinstance(number, int):
+                if number >= len(classes):
+                    raise ValueError(f"column {column!r} holds class {number}, but only {len(classes)} have a name")
+                row[column] = classes[number] if number >= 0 else None
+    return rows
+
+
+def _rows_of(table: Any) -> list[Row]:
+    columns = [name for name in table.column_names if not name.startswith(INDEX)]
+    name, count = Counter(columns).most_common(1)[0] if columns else ("", 0)
+    if count > 1:
+        raise ValueError(f"it has the column {name[:60]!r} twice; rename one of them")
+    return named_classes(table.select(columns).to_pylist(), _class_names(table.schema.metadata))
+
+
+def _guarded(act: Any) -> Any:
+    """What `act` gives. Raises ValueError, in few words, for whatever the library says of a damaged file."""
+    import pyarrow as pa
+
+    try:
+        return act()
+    except (pa.ArrowException, OSError, MemoryError, *DAMAGED) as error:
+        raise ValueError(f"damaged, or of another kind: {str(error)[:100]}") from error
+
+
+def read_parquet(file: Path, encoding: str | None = None) -> Table:
+    """`encoding` says nothing here: a parquet file knows its own."""
+    from pyarrow import parquet
+
+    if file.stat().st_size == 0:
+        raise ValueError("the file is empty")
+    with open_file(file) as stream:
+        if stream.read(23) == b"version https://git-lfs":
+            raise ValueError("the file is a Git LFS pointer, not the data itself; run: git lfs pull")
+        stream.seek(0)
+        return Table({"all": _guarded(lambda: _rows_of(parquet.ParquetFile(stream).read()))}, [])
+
+
+def read_arrow(file: Path, encoding: str | None = None) -> Table:
+    """A file of arrow's stream or file format."""
+    import pyarrow as pa
+
+    def table() -> Any:
+        with open_file(file) as stream:
+            is_file = stream.read(6) == b"ARROW1"
+            stream.seek(0)
+            opened = pa.ipc.open_file(stream) if is_file else pa.ipc.open_stream(stream)
+            return _rows_of(opened.read_all())
+
+    return Table({"all": _guarded(table)}, [])
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether save_to_disk wrote the folder."""
+    return (folder / "dataset_dict.json").is_file() or (
+        (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
+    )
+
+
+def read_saved(folder: Path) -> dict[str, list[Row]]:
+    """The rows by name of a DatasetDict, or under "" those of a Dataset, from the folder that save_to_disk wrote.
+
+    By the library, since the folder may hold other arrow files (its cache) that are no data.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    saved = _guarded(lambda: datasets.load_from_disk(str(folder)))
+    parts = saved if isinstance(saved, datasets.DatasetDict) else {"": saved}
+    return {str(name): _guarded(lambda part=part: _dataset_rows(part)) for name, part in parts.items()}
+
+
+def _dataset_rows(part: Any) -> list[Row]:
+    names = {name: f.names for name, f in part.features.items() if type(f).__name__ == "ClassLabel"}
+    return named_classes(part.to_list(), names)

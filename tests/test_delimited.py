@@ -1,0 +1,238 @@
+"""csv and tsv: no row is lost in a quoted cell, every cell stays text, and every complaint names its line."""
+
+import csv
+import io
+
+import pandas
+import pytest
+from test_rows import refusal, written
+
+from tasks import read_rows
+
+PLAIN = [{"label": "ham", "text": f"message {i} about a parcel"} for i in range(40)]
+
+
+def rows_of(path, **flags):
+    return read_rows(path, **flags).parts["all"]
+
+
+def as_csv(rows, separator=",", end="\n", **settings):
+    """`rows` as the standard library writes them."""
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, list(rows[0]), delimiter=separator, lineterminator=end, **settings)
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def chat(separator, first="label", quoted=(10, 25)):
+    """A chat export, in which quotation marks are ordinary: some texts begin with one, later ones end with one."""
+    rows = []
+    for i in range(60):
+        text = '"' * (i % 30 == quoted[0]) + f"river stone {i}" + '"' * (i % 30 == quoted[1])
+        rows.append({"label": "spam" if i % 2 else "ham", "text": text})
+    names = ["label", "text"] if first == "label" else ["text", "label"]
+    lines = [separator.join(names), *(separator.join(row[name] for name in names) for row in rows)]
+    return rows, "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", ";", "|"])
+@pytest.mark.parametrize("first", ["label", "text"])
+@pytest.mark.parametrize("quoted", [(10, 25), (10, 11)])
+def test_quotation_marks_that_are_ordinary_characters_take_no_row_along(separator, first, quoted, tmp_path):
+    rows, content = chat(separator, first, quoted)
+    source = read_rows(written(tmp_path / ("chat.tsv" if separator == "\t" else "chat.csv"), content))
+    assert source.parts["all"] == rows
+    assert any("ordinary characters" in note for note in source.notes)
+
+
+@pytest.mark.parametrize("separator", ["\t", ","])
+def test_rows_lost_in_a_quoted_cell_are_refused_by_line_where_other_cells_are_quoted(separator, tmp_path):
+    _, content = chat(separator)
+    content += f'ham{separator}"one{separator}cell"\n'
+    message = refusal(written(tmp_path / "chat.csv", content))
+    assert "line 12: a quoted cell goes on to line 27" in message
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_cell_of_several_lines_stays_one_cell(ending, end, tmp_path):
+    rows = [*PLAIN, {"label": "ham", "text": "Dear all,\nplease come, soon\n\nYours, A"}, *PLAIN[:3]]
+    rows += [{"label": "spam", "text": "a, b\nc, d"}]
+    content = as_csv(rows, "\t" if ending == "tsv" else ",", end)
+    assert rows_of(written(tmp_path / f"mine.{ending}", content)) == rows
+
+
+def test_a_quoted_cell_whose_lines_have_as_many_commas_as_a_row_stays_one_cell_and_is_named(tmp_path):
+    rows = [*PLAIN, {"label": "ham", "text": "a,b\nc"}]
+    source = read_rows(written(tmp_path / "mine.csv", as_csv([{"text": r["text"], "label": r["label"]} for r in rows])))
+    assert source.parts["all"] == [{"text": r["text"], "label": r["label"]} for r in rows]
+    assert source.notes == [] or "line 42" in source.notes[0]
+
+
+def test_a_table_inside_a_quoted_cell_is_no_row(tmp_path):
+    rows = [{"prompt": f"sum up row {i}, please", "answer": "done"} for i in range(5)]
+    rows.append({"prompt": "city,people\nRome,3\nOslo,1", "answer": "4"})
+    assert rows_of(written(tmp_path / "mine.csv", as_csv(rows))) == rows
+
+
+@pytest.mark.parametrize("text", ['5" pipe and 3" nail', 'he said "yes"', '"', 'a"'])
+def test_a_quotation_mark_inside_a_cell_is_text(text, tmp_path):
+    rows = [*PLAIN, {"label": "ham", "text": text}, *PLAIN]
+    content = "label,text\n" + "".join(f"{row['label']},{row['text']}\n" for row in rows)
+    assert rows_of(written(tmp_path / "mine.csv", content)) == rows
+
+
+def test_a_quotation_mark_that_is_never_closed_is_refused_at_its_line_where_others_are(tmp_path):
+    content = 'text,label\n"a, b",x\n"c,y\nd,x\n'
+    assert "line 3: a quotation mark opens a cell and none closes it" in refusal(written(tmp_path / "a.csv", content))
+
+
+def test_a_mark_inside_a_quoted_cell_that_is_not_doubled_is_refused_at_its_line(tmp_path):
+    content = 'text,label\n"a, b",x\n"say "yes", now",y\n'
+    assert "line 3: a quotation mark inside a quoted cell is not doubled" in refusal(
+        written(tmp_path / "a.csv", content)
+    )
+
+
+def test_marks_behind_backslashes_are_read_as_pandas_reads_them(tmp_path):
+    content = 'text,label\n"say \\"yes\\", now",a\n"path C:\\new",b\n"ends in \\"this\\"",c\n"\\"so\\" and so",d\n'
+    source = read_rows(written(tmp_path / "a.csv", content))
+    texts = ['say "yes", now', "path C:\\new", 'ends in "this"', '"so" and so']
+    assert [row["text"] for row in source.parts["all"]] == texts
+    assert "backslash" in source.notes[0]
+    frame = pandas.read_csv(tmp_path / "a.csv", dtype=str, keep_default_na=False, escapechar="\\")
+    assert [text.replace("C:new", "C:\\new") for text in frame["text"]] == texts
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_another_separator_is_found_and_said(separator, ending, tmp_path):
+    rows = [{"text": "Hello, you: 1,5", "label": "x"}, {"text": f"a{separator}b\nc", "label": "y"}]
+    source = read_rows(written(tmp_path / f"mine.{ending}", as_csv(rows, separator)))
+    assert source.parts["all"] == rows
+    if separator != "\t" or ending != "tsv":
+        assert any("separated by" in note for note in source.notes)
+
+
+def test_a_separator_that_the_first_line_names_is_taken(tmp_path):
+    content = "sep=;\r\ntext;label\r\na,b;x\r\nc,d;y\r\n"
+    assert rows_of(written(tmp_path / "a.csv", content)) == [
+        {"text": "a,b", "label": "x"},
+        {"text": "c,d", "label": "y"},
+    ]
+
+
+def test_one_column_needs_no_separator(tmp_path):
+    content = "text\nhello\nsemi; colon\n"
+    assert rows_of(written(tmp_path / "a.csv", content)) == [{"text": "hello"}, {"text": "semi; colon"}]
+
+
+def test_a_text_with_the_separator_in_a_file_of_one_column_is_refused_by_line(tmp_path):
+    assert "line 3 has more cells" in refusal(written(tmp_path / "a.csv", "text\nhello\nhello, world\n"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("text,label\na,x\nb\nc,x\n", "line 3 has fewer cells than the header: 1, not 2"),
+        ("text,label\na,x\nb,c,y\n", "line 3 has more cells than the header: 3, not 2"),
+        ("text,label\na,x\nb,y,\n", "line 3 has more cells"),
+        ("text,label,text\na,x,b\n", "line 1: the header has the column 'text' twice"),
+        (",,\na,b,c\n", "line 1: the header names no columns"),
+        ("text,label\na,x\ntext,label\nb,y\n", "line 3 repeats the header"),
+        ("text,label\na,x\nb\0c,y\n", "line 3 holds a NUL byte"),
+        ("ham,well see you there at noon then\nham,b\nspam,c\nham,d\n", "line 1 looks like data"),
+        ("x" * 300 + ",ham\na,b\n", "line 1 looks like data"),
+        ("text,label\n\n\na,x\n\nb\n", "line 6 has fewer"),
+        ('text,label\n"a\nb",x\nb\n', "line 4 has fewer"),
+        ("# from 2024\ntext,label\na,x\nb\n", "line 4 has fewer"),
+    ],
+)
+def test_what_is_no_table_is_refused_by_line(content, message, tmp_path):
+    said = refusal(written(tmp_path / "a.csv", content))
+    assert message in said
+    assert len(said.replace(str(tmp_path), "")) <= 300
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "text,label\na,x\n\n  \nb,y\n\n",
+        "text,label,,\na,x,,\nb,y,,\n",
+        "text,label\na,x,\nb,y,\n",
+        "text,label\ra,x\rb,y\r",
+        "\ufefftext,label\na,x\nb,y",
+        " text , label\na,x\nb,y\n",
+        "# exported in 2024\n# by hand\ntext,label\na,x\nb,y\n",
+        '"text","label"\n"a","x"\n"b","y"\n',
+        "sep=,\ntext,label\na,x\nb,y\n",
+    ],
+)
+def test_what_is_around_the_cells_does_not_change_the_rows(content, tmp_path):
+    assert rows_of(written(tmp_path / "a.csv", content)) == [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+
+
+def test_a_row_of_empty_cells_is_a_row(tmp_path):
+    assert rows_of(written(tmp_path / "a.tsv", "text\tlabel\na\tx\n\t\nb\ty\n"))[1] == {"text": "", "label": ""}
+
+
+def test_the_index_column_that_pandas_writes_has_the_name_that_pandas_gives_it(tmp_path):
+    pandas.DataFrame(PLAIN).to_csv(tmp_path / "a.csv")
+    frame = pandas.read_csv(tmp_path / "a.csv", dtype=str, keep_default_na=False)
+    assert rows_of(tmp_path / "a.csv") == frame.to_dict("records")
+
+
+def test_a_column_called_like_one_of_its_values_is_no_sign_of_a_missing_header(tmp_path):
+    content = "comment,toxic\na,toxic\nb,toxic\nc,fine\n"
+    assert len(rows_of(written(tmp_path / "a.csv", content))) == 3
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp1251", "mac_roman", "shift_jis"])
+def test_another_encoding_is_read_where_it_is_named(encoding, tmp_path):
+    text = {"cp1251": "привет", "shift_jis": "東京"}.get(encoding, "café")
+    path = written(tmp_path / "a.csv", f"text,label\n{text},x\n".encode(encoding))
+    assert rows_of(path, encoding=encoding) == [{"text": text, "label": "x"}]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_unicode_in_other_encodings_is_recognised(encoding, ending, tmp_path):
+    content = "text,label\ncafé,x\n" if ending == "csv" else '{"text": "café", "label": "x"}\n'
+    source = read_rows(written(tmp_path / f"a.{ending}", content.encode(encoding)))
+    assert source.parts["all"] == [{"text": "café", "label": "x"}]
+    assert bool(source.notes) == ("8" not in encoding)
+    assert read_rows(tmp_path / f"a.{ending}", encoding).parts == source.parts
+
+
+def test_a_line_that_is_not_utf8_is_named_with_the_flag_that_helps(tmp_path):
+    path = written(tmp_path / "a.csv", b"text,label\r\nplain,x\r\ncaf\xe9,y\r\n")
+    assert "line 3 is not UTF-8 (byte 24)" in refusal(path) and "--encoding" in refusal(path)
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "hex", "", "\0"])
+def test_an_encoding_that_there_is_not_is_refused(encoding, tmp_path):
+    path = written(tmp_path / "a.csv", "text,label\na,x\n")
+    with pytest.raises(ValueError, match="--encoding .*unknown"):
+        read_rows(path, encoding)
+
+
+def test_bytes_that_the_named_encoding_does_not_have_are_refused_by_line(tmp_path):
+    path = written(tmp_path / "a.csv", b"text,label\na,x\nb\x81,y\n")
+    with pytest.raises(ValueError, match=r"line 3 is not CP1252 \(byte 16\)"):
+        read_rows(path, "cp1252")
+
+
+def test_a_compressed_file_is_read_like_the_file_in_it(tmp_path):
+    import gzip
+
+    path = written(tmp_path / "a.csv.gz", gzip.compress(b"text,label\na,x\n"))
+    assert rows_of(path) == [{"text": "a", "label": "x"}]
+    assert "not a readable .csv" in refusal(written(tmp_path / "b.csv.gz", path.read_bytes()[:-9]))
+
+
+@pytest.mark.parametrize(
+    ("start", "said"), [(b"PK\x03\x04", "Excel"), (b"PAR1", "parquet"), (b"version https://git-lfs.github.com", "LFS")]
+)
+def test_a_file_of_another_kind_is_called_by_it(start, said, tmp_path):
+    assert said in refusal(written(tmp_path / "a.csv", start + b"\x00\x01,\n" * 9))

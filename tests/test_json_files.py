@@ -1,0 +1,163 @@
+"""json and jsonl: every form of it is read rightly or refused by what it holds, and a slip is named by its line."""
+
+import json
+
+import pandas
+import pytest
+from test_rows import refusal, written
+
+from tasks import read_rows
+
+ROWS = [{"text": f"message {i} " + "about the delivery of a parcel " * 20, "label": i % 2} for i in range(300)]
+LINES = [json.dumps(row) for row in ROWS]
+
+
+def refused(path):
+    """The message, which is short and holds no data."""
+    said = refusal(path).replace(str(path), "")
+    assert len(said) <= 300 and "parcel" not in said
+    return said
+
+
+@pytest.mark.parametrize("lines", [False, True])
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_records_as_pandas_writes_them_are_read(lines, ending, tmp_path):
+    pandas.DataFrame(ROWS).to_json(tmp_path / f"a.{ending}", orient="records", lines=lines)
+    assert read_rows(tmp_path / f"a.{ending}").parts == {"all": ROWS}
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_a_table_with_its_schema_is_read(ending, tmp_path):
+    pandas.DataFrame(ROWS).to_json(tmp_path / f"a.{ending}", orient="table", index=False)
+    source = read_rows(tmp_path / f"a.{ending}")
+    assert source.parts == {"all": ROWS} and "'schema'" in source.notes[0]
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+@pytest.mark.parametrize(
+    ("orient", "said"),
+    [
+        ("columns", "holds columns, not records (pandas: orient='columns')"),
+        ("index", "orient='index'"),
+        ("split", "orient='split'"),
+        ("values", "orient='values'"),
+    ],
+)
+def test_what_pandas_writes_otherwise_is_refused_by_its_name(orient, said, ending, tmp_path):
+    pandas.DataFrame(ROWS).to_json(tmp_path / f"a.{ending}", orient=orient)
+    message = refused(tmp_path / f"a.{ending}")
+    assert said in message and "orient='records'" in message
+
+
+def test_columns_as_lists_are_refused(tmp_path):
+    content = {name: [row[name] for row in ROWS] for name in ROWS[0]}
+    assert "holds columns ('text', 'label')" in refused(written(tmp_path / "a.json", json.dumps(content)))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('"text"', "a text"),
+        ("7", "a number"),
+        ("null", "null"),
+        ('["a", "b"]', "item 0 of its list is a text"),
+        ('[{"text": "a"}, 7]', "item 1 of its list is a number"),
+        ('{"rows": [{"a": 1}], "cols": [{"b": 2}]}', "several lists of records ('rows', 'cols')"),
+        ('{"train": [{"a": 1}], "training": [{"a": 2}]}', "several lists"),
+        ('{"a": {"b": 1}, "c": [1]}', "without a list of records"),
+        ("[" * 100_000, ""),
+    ],
+)
+def test_other_content_is_refused_by_what_it_is(content, said, tmp_path):
+    assert said in refused(written(tmp_path / "a.json", content))
+
+
+def test_a_list_for_each_part_gives_the_parts(tmp_path):
+    content = {"version": "1", "train": ROWS[:200], "dev": ROWS[200:250], "test_set": ROWS[250:]}
+    source = read_rows(written(tmp_path / "a.json", json.dumps(content)))
+    assert source.parts == {"train": ROWS[:200], "validation": ROWS[200:250], "test": ROWS[250:]}
+    assert "'version'" in source.notes[0]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [{"text": "a", "tags": ["b"]}, {"messages": [{"role": "user"}]}, {"chosen": [{"a": 1}], "rejected": [{"a": 2}]}],
+)
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_one_object_that_is_a_record_is_one_row(row, ending, tmp_path):
+    assert read_rows(written(tmp_path / f"a.{ending}", json.dumps(row))).rows == [row]
+
+
+def test_a_list_inside_the_only_record_of_a_jsonl_file_is_a_cell(tmp_path):
+    row = {"text": "a", "entities": [{"start": 1}]}
+    assert read_rows(written(tmp_path / "a.jsonl", json.dumps(row))).rows == [row]
+
+
+SLIPS = {
+    "trailing comma in an object": lambda line: line[:-1] + ",}",
+    "single quotes": lambda line: line.replace('"', "'"),
+    "an open text": lambda line: line.replace('", "label"', ', "label"'),
+    "a missing bracket": lambda line: line[:-1],
+    "a missing quotation mark": lambda line: line.replace('"label"', 'label"'),
+    "a missing colon": lambda line: line.replace(": ", " ", 1),
+    "two objects": lambda line: line + line,
+    "infinity": lambda line: line.replace('"label": ', '"label": -Infinity, "n": '),
+    "a key twice": lambda line: line[:-1] + ', "label": 1}',
+    "a text behind": lambda line: line + " # checked",
+}
+
+
+@pytest.mark.parametrize("form", ["jsonl", "json by lines", "list", "list in an object"])
+@pytest.mark.parametrize("slip", SLIPS)
+@pytest.mark.parametrize("row", [0, 150, 299])
+def test_a_slip_is_named_by_its_line(form, slip, row, tmp_path):
+    lines = [*LINES[:row], SLIPS[slip](LINES[row]), *LINES[row + 1 :]]
+    if form.startswith("list"):
+        start, end = ("[\n", "\n]\n") if form == "list" else ('{"data": [\n', "\n]}\n")
+        content, line = start + ",\n".join(lines) + end, row + 2
+    else:
+        content, line = "\n".join(lines) + "\n", row + 1
+    path = written(tmp_path / ("a.jsonl" if form == "jsonl" else "a.json"), content)
+    assert f"line {line}:" in refused(path)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(("cut", "said"), [(1, "ends before"), (2, ""), (900, "")])
+def test_a_file_cut_short_is_refused(indent, cut, said, tmp_path):
+    content = json.dumps(ROWS, indent=indent)
+    assert said in refused(written(tmp_path / "a.json", content[:-cut]))
+
+
+def test_a_comma_behind_the_last_record_is_named_by_its_line(tmp_path):
+    content = "[\n" + ",\n".join(LINES) + ",\n]\n"
+    assert "line 301: a comma too many" in refused(written(tmp_path / "a.json", content))
+
+
+def test_a_missing_comma_between_records_is_named_by_the_line_that_lacks_it(tmp_path):
+    content = json.dumps(ROWS, indent=2).split("\n")
+    assert content[8] == "  },"
+    content[8] = "  }"
+    assert "line 9:" in refused(written(tmp_path / "a.json", "\n".join(content)))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_any_line_end_parts_records(end, ending, tmp_path):
+    path = written(tmp_path / f"a.{ending}", end.join(LINES[:5]) + end + end)
+    assert read_rows(path).parts == {"all": ROWS[:5]}
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_a_list_may_stand_in_a_file_of_either_ending(ending, tmp_path):
+    assert read_rows(written(tmp_path / f"a.{ending}", json.dumps(ROWS, indent=1))).parts == {"all": ROWS}
+
+
+def test_a_separator_of_lines_inside_a_text_parts_no_record(tmp_path):
+    rows = [{"text": "a\u2028b\u0085c\x0b", "label": "x"}]
+    assert read_rows(written(tmp_path / "a.jsonl", json.dumps(rows[0], ensure_ascii=False))).parts == {"all": rows}
+
+
+def test_nan_is_nothing_and_is_said(tmp_path):
+    source = read_rows(written(tmp_path / "a.jsonl", '{"text": "a", "score": NaN}\n{"text": "b", "score": 1.5}\n'))
+    assert source.rows == [{"text": "a", "score": None}, {"text": "b", "score": 1.5}]
+    assert "NaN, read as nothing, stands in 1 place" in source.notes[0]

@@ -1,0 +1,225 @@
+"""Rows as questions to a trained model: one a row, in order, whatever is in it. Knows no torch."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, repeat
+from typing import Any, Literal
+
+from tasks import Columns, Source, Task
+from tasks._rows import Row
+from tasks._task import text_cell
+from training.applied import Applied
+from training.prediction_output import few, near
+from training.trained_on import digest
+
+Mark = Literal["", "empty", "unreadable"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One row: `place` names part and file where there are several; `example` is None where there is nothing to read.
+
+    `mark`: "empty" has no text, "unreadable" holds something else than text where text should be. `label`: the class
+    or response of the file, None without; such a class may be none of the model's.
+    """
+
+    row: int
+    place: dict[str, str]
+    cells: Row
+    example: Any  # Labelled or Instruction
+    mark: Mark
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The rows of `source` by a task's rules; `columns` by part."""
+
+    source: Source
+    task: Task
+    columns: Mapping[str, Columns]
+
+    def __len__(self) -> int:
+        return sum(len(rows) for rows in self.source.parts.values())
+
+    @property
+    def places(self) -> bool:
+        """Whether a row needs to say which part and file it is from."""
+        return len(self.source.parts) > 1 or any(len(files) > 1 for files in self.source.files.values())
+
+    @property
+    def has_target(self) -> bool:
+        """Whether any part has the column of the label or response."""
+        return any(self.columns[part].target in rows[0] for part, rows in self.source.parts.items())
+
+    @property
+    def present(self) -> list[str]:
+        """Columns of the input, in order."""
+        return list(dict.fromkeys(name for rows in self.source.parts.values() for name in rows[0]))
+
+    def chunks(self, size: int) -> Iterator[list[Question]]:
+        """All questions, `size` at a time, so that no more than that is held beside the rows."""
+        rest = iter(self)
+        while chunk := list(islice(rest, size)):
+            yield chunk
+
+    def __iter__(self) -> Iterator[Question]:
+        row = 0
+        for part, rows in self.source.parts.items():
+            for cells, file in zip(rows, self._files(part), strict=True):
+                place = {"part": part, "file": file} if self.places else {}
+                yield self._question(row, place, cells, self.columns[part])
+                row += 1
+
+    def _files(self, part: str) -> Iterator[str]:
+        """The file of each row of a part."""
+        files, rows = self.source.files.get(part, [""]), len(self.source.parts[part])
+        for file, size in zip(files, self.source.sizes.get(part, [rows]), strict=True):
+            yield from repeat(file, size)
+
+    def _question(self, row: int, place: dict[str, str], cells: Row, columns: Columns) -> Question:
+        try:
+            filled = [text_cell(cells, name, row).strip() for name in columns.inputs]
+            example, label = self._example(row, cells, columns)
+        except ValueError:
+            return Question(row, place, cells, None, "unreadable", None)
+        if not self.task.required(filled):
+            return Question(row, place, cells, None, "empty", label)
+        return Question(row, place, cells, example, "", label)
+
+    def _example(self, row: int, cells: Row, columns: Columns) -> tuple[Any, str | None]:
+        """The example, and its label or response even where that is nothing which a model could answer."""
+        try:
+            example: Any = self.task.example(row, cells, columns)
+            return example, example.label
+        except ValueError:
+            return self.task.example(row, {**cells, columns.target: None}, columns), str(cells[columns.target])
+
+
+def columns_in(task: Task, present: Sequence[str], flags: tuple[str, str], named: str | None) -> Columns:
+    """The first form of the task whose inputs are there, one with its target before one without.
+
+    `flags` name the input and the target for a message; `named`: a target that must be there. Raises ValueError, with
+    what is missing and what is like it.
+    """
+    if named is not None and named not in present:
+        raise ValueError(
+            f"{flags[1]} {named[:40]}: the data has no such column{near(named, present)}; it has {few(present)}"
+        )
+    for target_needed in (True, False):
+        for columns in task.columns:
+            if not columns.missing_in(present, target_needed):
+                return columns
+    missing = min((c.missing_in(present, target_needed=False) for c in task.columns), key=len)
+    raise ValueError(
+        f"the data has no column {few(missing, 3)}{near(missing[0], present)}; name the column to read with "
+        f"{flags[0]}; it has {few(present)}"
+    )
+
+
+def ask(task: Task, source: Source, flags: tuple[str, str], named: str | None) -> Questions:
+    """Errors as of `columns_in`, with the name of the part where there are several."""
+    columns = {}
+    for part, rows in source.parts.items():
+        try:
+            columns[part] = columns_in(task, list(rows[0]), flags, named)
+        except ValueError as error:
+            raise ValueError(f"{error} (in {part})" if len(source.parts) > 1 else str(error)) from error
+    return Questions(source, task, columns)
+
+
+@dataclass
+class Tally:
+    """What the rows are, counted before the model is loaded. `seen`: rows by the part of the training they were in."""
+
+    rows: int = 0
+    labelled: int = 0
+    marks: Counter[str] = field(default_factory=Counter)
+    seen: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)  # labels that the model does not have
+
+    def facts(self) -> dict[str, int]:
+        """For the file of metrics."""
+        counts = {"rows": self.rows, "labelled": self.labelled, "unknown_label": self.unknown.total()}
+        return counts | dict(self.marks) | {f"seen_in_{part}": count for part, count in self.seen.items()}
+
+
+def tally(questions: Questions, applied: Applied) -> Tally:
+    counts, classes = Tally(), applied.labels
+    for question in questions:
+        counts.rows += 1
+        counts.labelled += question.label is not None
+        if question.mark:
+            counts.marks[question.mark] += 1
+        if classes is not None and question.label is not None and question.label not in classes:
+            counts.unknown[question.label] += 1
+        if part := seen_in(question, applied):
+            counts.seen[part] += 1
+    return counts
+
+
+def seen_in(question: Question, applied: Applied) -> str | None:
+    """The part of the training, "train" or "validation", that had the text of this row; None: none, or not known."""
+    if question.example is None or applied.trained_on is None:
+        return None
+    return applied.trained_on.get(digest(question.example))
+
+
+def check(questions: Questions, counts: Tally, applied: Applied, flags: tuple[str, str], named: str | None) -> None:
+    """Raises ValueError where the wrong column was named: no row holds text, or no label is one that the model has."""
+    columns = next(iter(questions.columns.values()))
+    if counts.marks["unreadable"] == counts.rows:
+        raise ValueError(
+            f"column {few(columns.inputs, 3)} holds no text in any row; name the column to read with {flags[0]}"
+        )
+    if named is not None and applied.labels and 0 < counts.labelled == counts.unknown.total():
+        order = " or the names of the classes, in the model's order, with --labels"
+        raise ValueError(
+            f"{flags[1]} {named[:40]}: its labels ({few(counts.unknown, 3)}) are none of the classes of the model, "
+            f"{few(applied.labels, 3)}; name another column{order if applied.kind != 'run' else ''}"
+        )
+
+
+def columns_of(questions: Questions, applied: Applied, kept: Iterable[str] = ()) -> dict[str, Any]:
+    """The columns of the output, each with what stands there in a line without it; those `kept` of the input too."""
+    names: dict[str, Any] = {"row": None} | ({"part": None, "file": None} if questions.places else {})
+    names |= dict.fromkeys(kept)
+    if applied.labels is not None:
+        names |= {"text": None, "prediction": None} | {f"probability_{label}": None for label in applied.labels}
+        names |= {"label": None} if questions.has_target else {}
+    else:
+        names |= {"prompt": None, "response": None, "stopped": None}
+    names |= {"empty": False, "unreadable": False, "cut": False}
+    return names | ({} if applied.trained_on is None else {"seen": None})
+
+
+def notes(questions: Questions, counts: Tally, applied: Applied, target: str) -> list[str]:
+    """What the user should know of the rows before they are answered, a sentence each."""
+    found = [*questions.source.notes]
+    labelled = counts.labelled - counts.unknown.total()
+    if not questions.has_target:
+        found.append(f"the data has no column {few({c.target for c in questions.columns.values()})}; no metrics")
+    if missing := counts.rows - counts.labelled if questions.has_target else 0:
+        found.append(f"{missing:,} of {counts.rows:,} rows have no {target}")
+    if counts.unknown:
+        alike = {name.casefold(): name for name in applied.labels or ()}
+        like = (f"; {name!r} is like {alike[name.casefold()]!r}" for name in counts.unknown if name.casefold() in alike)
+        found.append(
+            f"{counts.unknown.total():,} rows have a {target} that the model does not have ({few(counts.unknown, 4)}"
+            + next(like, "")
+            + f"): they are answered, and left out of the metrics, which are of the other {labelled:,}"
+        )
+    words = {"empty": "no text", "unreadable": "something else than text where the text should be"}
+    for mark, count in counts.marks.items():
+        found.append(f"{count:,} rows have {words[mark]}: marked {mark!r}, without a prediction")
+    if counts.seen["train"]:
+        found.append(
+            f"the model was trained on {counts.seen['train']:,} of the {counts.rows:,} rows (marked 'seen'): what it "
+            "scores on these says nothing of new texts"
+        )
+    if counts.seen["validation"]:
+        found.append(f"{counts.seen['validation']:,} rows were the validation part, on which its weights were chosen")
+    if applied.trained_on is None and labelled:
+        found.append("the model does not say what it was trained on: whether these rows were part of it is not known")
+    return found
