@@ -5,6 +5,7 @@ rows of their own, the rows decide or the file is refused. docs/readers.md compa
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,10 +13,8 @@ from pathlib import Path
 from tasks._files import Table, encoding_of, kind_of, lines_of
 from tasks._records import SEPARATORS, Found, Record, doubled, read, read_ordinary, with_backslashes
 
-ORDINARY = (
-    "its quotation marks are ordinary characters: with them every line is a row, as pairs around cells they are not"
-)
-BACKSLASH = "its quotation marks inside cells stand behind backslashes"
+ORDINARY = "quotation marks were read as ordinary characters, since then each line has the cells of the header"
+BACKSLASH = "quotation marks inside its cells stand behind backslashes, which were taken out"
 Lines = Callable[[], Iterator[str]]
 
 
@@ -45,11 +44,12 @@ def _splits(header: str, separator: str) -> bool:
 
 
 def _swallowed(found: Found, separator: str) -> Record | None:
-    """The first quoted cell whose lines are rows: each of them has, in one column, a value that other rows have there.
+    """The first quoted cell whose lines are rows: each has, in one column, a value that several other rows have there.
 
     Example: with the columns label and text, a text that goes over lines which begin with "ham" or "spam" and a tab.
     """
-    values = [{row[name] for row in found.rows} - {""} for name in found.names]
+    counts = [Counter(row[name] for row in found.rows) for name in found.names]
+    values = [{value for value, count in column.items() if value and count > 1} for column in counts]
     for record in found.doubtful:
         cells = [line.rstrip("\r\n").split(separator) for line in record.lines]
         quoted = next(i for i, cell in enumerate(record.cells) if "\n" in cell or "\r" in cell)
@@ -79,6 +79,8 @@ def _settle_doubts(found: Found, separator: str, ordinary: Callable[[], Found]) 
             f"{where}, over lines that look like rows; where a quotation mark belongs to a text, put the whole cell in "
             "marks and double those inside, or save the table as jsonl"
         )
+    if 2 * len(found.doubtful) <= found.long:
+        return found, ""  # in a file of prose some lines have as many commas as a row by chance
     return found, f"{where}; if these lines are rows of their own, double the quotation marks that belong to the text"
 
 

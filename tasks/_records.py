@@ -34,13 +34,14 @@ Reading = Callable[[Iterable[str], int, str], Iterator[Record]]
 class Found:
     """A table: names of its columns, whether they stand without quotation marks, and its rows.
 
-    `doubtful` are the rows of several lines each of which has as many separators as a row.
+    `doubtful` are those of the `long` rows, which take several lines, each of whose lines has a row's separators.
     """
 
     names: list[str]
     plain_header: bool
     rows: list[Row] = field(default_factory=list)
     doubtful: list[Record] = field(default_factory=list)
+    long: int = 0
 
 
 def doubled(lines: Iterable[str], start: int, separator: str) -> Iterator[Record]:
@@ -140,8 +141,10 @@ def read(lines: Iterable[str], start: int, separator: str, reading: Reading) -> 
         _check_cells(record, names, separator)
         if len(record.cells) > len(header.cells):
             longer.append(record.number)
-        if len(record.lines) > 1 and all(line.count(separator) == len(names) - 1 > 0 for line in record.lines):
-            found.doubtful.append(record)
+        if len(record.lines) > 1:
+            found.long += 1
+            if all(line.count(separator) == len(names) - 1 > 0 for line in record.lines):
+                found.doubtful.append(record)
         found.rows.append(dict(zip(names, record.cells, strict=False)))
     if 0 < len(longer) < len(found.rows):
         raise ValueError(f"line {longer[0]} has more cells than the header; a separator too many?")

@@ -5,12 +5,14 @@ Classes that such a file knows by number and name (ClassLabel) are read by name.
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tasks._files import Row, Table, open_file
 
 DAMAGED = (OverflowError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError)  # what Python makes of it
+BATCH = 4096  # rows
 INDEX = "__index_level_"  # pandas' own column for an index without a name
 
 
@@ -35,12 +37,14 @@ def named_classes(rows: list[Row], names: dict[str, list[str]]) -> list[Row]:
     return rows
 
 
-def _rows_of(table: Any) -> list[Row]:
-    columns = [name for name in table.column_names if not name.startswith(INDEX)]
+def _rows_of(schema: Any, batches: Iterable[Any]) -> list[Row]:
+    """Rows batch by batch, so that a large file is not there twice."""
+    columns = [name for name in schema.names if not name.startswith(INDEX)]
     name, count = Counter(columns).most_common(1)[0] if columns else ("", 0)
     if count > 1:
         raise ValueError(f"it has the column {name[:60]!r} twice; rename one of them")
-    return named_classes(table.select(columns).to_pylist(), _class_names(table.schema.metadata))
+    rows = [row for batch in batches for row in batch.select(columns).to_pylist()]
+    return named_classes(rows, _class_names(schema.metadata))
 
 
 def _guarded(act: Any) -> Any:
@@ -57,13 +61,16 @@ def read_parquet(file: Path, encoding: str | None = None) -> Table:
     """`encoding` says nothing here: a parquet file knows its own."""
     from pyarrow import parquet
 
+    def rows(opened: Any) -> list[Row]:
+        return _rows_of(opened.schema_arrow, opened.iter_batches(BATCH))
+
     if file.stat().st_size == 0:
         raise ValueError("the file is empty")
     with open_file(file) as stream:
         if stream.read(23) == b"version https://git-lfs":
             raise ValueError("the file is a Git LFS pointer, not the data itself; run: git lfs pull")
         stream.seek(0)
-        return Table({"all": _guarded(lambda: _rows_of(parquet.ParquetFile(stream).read()))}, [])
+        return Table({"all": _guarded(lambda: rows(parquet.ParquetFile(stream)))}, [])
 
 
 def read_arrow(file: Path, encoding: str | None = None) -> Table:
@@ -75,7 +82,8 @@ def read_arrow(file: Path, encoding: str | None = None) -> Table:
             is_file = stream.read(6) == b"ARROW1"
             stream.seek(0)
             opened = pa.ipc.open_file(stream) if is_file else pa.ipc.open_stream(stream)
-            return _rows_of(opened.read_all())
+            batches = (opened.get_batch(i) for i in range(opened.num_record_batches)) if is_file else opened
+            return _rows_of(opened.schema, batches)
 
     return Table({"all": _guarded(table)}, [])
 
