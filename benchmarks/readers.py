@@ -1,7 +1,7 @@
 """What libraries make of csv and tsv files as people have them: the numbers of docs/readers.md.
 
-    python tests/mutations.py --files 2000 --seed 1 --write /tmp/mutated
-    python benchmarks/readers.py --folder /tmp/mutated
+    python tests/mutations.py --files 2000 --seed 1 --write mutated
+    python benchmarks/readers.py --folder mutated
 
 polars, duckdb and clevercsv are asked where they are installed. Each is told what a user knows, that cells are text and
 that a .tsv has tabs, and finds the rest out as far as it can.
