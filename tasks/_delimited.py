@@ -23,7 +23,8 @@ def _count(line: str) -> int:
 
 
 def _opening(lines: Iterator[str]) -> tuple[int, str | None, str]:
-    """What precedes the header: its number of lines, the separator that Excel's "sep=;" names, and the header's line.
+    """What precedes the header: its number of lines, the separator that Excel's "sep=;" names, and the header, which
+    may have line breaks in quotation marks.
 
     A line that begins with # and has fewer separators than the first line that does not is a comment.
     """
@@ -34,7 +35,8 @@ def _opening(lines: Iterator[str]) -> tuple[int, str | None, str]:
         if named := re.fullmatch(r'"?sep=(.)"?', line.rstrip("\r\n"), re.IGNORECASE):
             separator = named[1]
         elif line.strip() and not (line.startswith("#") and _count(line) < _count(table)):
-            return i, separator, line
+            end = next((j for j in range(i + 1, len(head)) if "".join(head[i:j]).count('"') % 2 == 0), i + 1)
+            return i, separator, "".join(head[i:end])
     raise ValueError("the file has no rows")
 
 

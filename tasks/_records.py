@@ -94,11 +94,11 @@ def ordinary(lines: Iterable[str], start: int, separator: str) -> Iterator[Recor
 
 
 def _names(header: Record) -> list[str]:
-    """Column names without white space around them; one that is empty is called as pandas calls it.
+    """Column names, line breaks and white space in them folded; one that is empty is called as pandas calls it.
 
     Empty ones at the end are left out: they come from separators at the ends of lines.
     """
-    names = [cell.strip() for cell in header.cells]
+    names = [" ".join(cell.split()) for cell in header.cells]
     while names and not names[-1]:
         names.pop()
     if not names:
@@ -107,7 +107,7 @@ def _names(header: Record) -> list[str]:
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         raise ValueError(f"line {header.number}: the header has the column {name[:60]!r} twice; rename one of them")
-    if any(len(name) > LONGEST_NAME or "\n" in name for name in names):
+    if any(len(name) > LONGEST_NAME for name in names):
         raise ValueError(f"line {header.number} looks like data; the first line has to name the columns")
     return names
 
@@ -135,7 +135,7 @@ def read(lines: Iterable[str], start: int, separator: str, reading: Reading) -> 
     records = (r for r in reading(lines, start, separator) if any(line.strip(" \r\n") for line in r.lines))
     header = next(records)
     names = _names(header)
-    found = Found(names, '"' not in header.lines[0])
+    found = Found(names, '"' not in "".join(header.lines))
     longer: list[int] = []  # lines with empty cells beyond the header's own
     for record in records:
         _check_cells(record, names, separator)

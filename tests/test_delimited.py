@@ -164,6 +164,7 @@ def test_what_is_no_table_is_refused_by_line(content, message, tmp_path):
         "text,label\ra,x\rb,y\r",
         "\ufefftext,label\na,x\nb,y",
         " text , label\na,x\nb,y\n",
+        '"text",label\na,x\nb,y\n',
         "# exported in 2024\n# by hand\ntext,label\na,x\nb,y\n",
         '"text","label"\n"a","x"\n"b","y"\n',
         "sep=,\ntext,label\na,x\nb,y\n",
@@ -181,6 +182,11 @@ def test_the_index_column_that_pandas_writes_has_the_name_that_pandas_gives_it(t
     pandas.DataFrame(PLAIN).to_csv(tmp_path / "a.csv")
     frame = pandas.read_csv(tmp_path / "a.csv", dtype=str, keep_default_na=False)
     assert rows_of(tmp_path / "a.csv") == frame.to_dict("records")
+
+
+def test_a_column_name_with_a_line_break_has_a_space_there(tmp_path):
+    content = '"Customer\nfeedback\n(all)";label\na;x\n'
+    assert rows_of(written(tmp_path / "a.csv", content)) == [{"Customer feedback (all)": "a", "label": "x"}]
 
 
 def test_a_column_called_like_one_of_its_values_is_no_sign_of_a_missing_header(tmp_path):
