@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from training.command_line import changed_flags as changed_flags
 from training.command_line import parse
 from training.command_line import resolved as resolved
+from training.last_word import repeat_after_launcher
 from training.resuming import completed
 
 T = TypeVar("T")
@@ -61,6 +62,7 @@ def stop(message: str, status: int) -> None:
     sys.stdout.flush()
     if speaks():
         print(f"\nerror: {message}", file=sys.stderr, flush=True)
+        repeat_after_launcher(f"\nerror: {message}\n")
     else:  # a launcher ends all processes as soon as one has failed: the one with the message goes first
         time.sleep(SILENCE)
     sys.exit(status)
