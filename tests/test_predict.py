@@ -186,7 +186,7 @@ AWKWARD = [
     {"id": 2, "text": "a lone \r return; and\ta tab", "row": "", "made": None},
     {"id": 3, "text": "", "row": "NA", "made": 1.5},
     {"id": 4, "text": "007", "row": "'", "made": True},
-    {"id": 5, "text": "=1+1", "row": '"', "made": "é"},
+    {"id": 5, "text": "=1+1 \0", "row": '"', "made": "é"},
 ]
 
 
@@ -210,9 +210,10 @@ def test_pandas_reads_the_rows_of_a_table_as_they_are_in_json_lines(ending, sepa
         "probability_spam",
     ]
     assert list(table)[:9] == names and len(table) == len(lines) == 5
-    for name in ("row", "id", "input_text", "input_row", "text"):
+    for name in ("row", "id", "input_row"):
         assert list(table[name]) == [line[name] for line in lines], name
-    assert list(table["input_text"]) == [row["text"] for row in AWKWARD]
+    assert list(table["input_text"]) == list(table["text"]) == [r["text"].replace("\0", "\ufffd") for r in AWKWARD]
+    assert [line["text"] for line in lines] == [line["input_text"] for line in lines] == [r["text"] for r in AWKWARD]
     assert [json.loads(cell) for cell in table["made"][[0, 2]]] == [{"a": [1, None]}, 1.5]
     assert list(table["prediction"]) == [line["prediction"] or "" for line in lines]
     assert [float(p) for p in table["probability_ham"][[0, 4]]] == [lines[i]["probabilities"]["ham"] for i in (0, 4)]
@@ -380,8 +381,12 @@ def test_a_run_that_does_not_say_what_it_was_trained_on_is_said_to(classifier, p
     shutil.copytree(classifier, tmp_path / "run")
     (tmp_path / "run" / "trained_on.json").unlink()
     status, said, _ = predict("--run", tmp_path / "run", "--data", mail_file)
-    assert status == 0 and "does not say what it was trained on" in said
+    assert status == 0
     assert "seen" not in lines_of(tmp_path / "run" / "predict-mails.jsonl")[0]
+    assert "the data is what the model was trained on" in said
+    copy = shutil.copy(mail_file, tmp_path / "copy.jsonl")
+    status, said, _ = predict("--run", tmp_path / "run", "--data", copy)
+    assert status == 0 and "does not say what it was trained on" in said
     (tmp_path / "run" / "trained_on.json").write_text("{")
     status, _, err = predict("--run", tmp_path / "run", "--data", mail_file, "--overwrite")
     assert status == 2 and "trained_on.json: is damaged" in err

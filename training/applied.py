@@ -26,7 +26,6 @@ class Applied:
     """`labels` None: a language model. `flags`: those it was trained with, as far as it says. `trained_on`: hash of a
     text -> the part it was in, None where that is not known."""
 
-    name: str
     folder: Path
     kind: str  # run, adapter or model
     labels: tuple[str, ...] | None
@@ -41,11 +40,16 @@ class Applied:
         return self.results.get("data", {}).get("balance", {}).get("train", {}) if self.labels else {}
 
     @property
+    def source(self) -> str | None:
+        """Where the run had its data from, as `Source.origin` says it."""
+        return self.results.get("data", {}).get("source")
+
+    @property
     def said(self) -> str:
         """One line for people."""
         if self.labels is None:
-            return f"{self.name}, a language model"
-        return f"{self.name}, a classifier of {len(self.labels)}: {few(self.labels)}"
+            return f"{self.folder}, a language model"
+        return f"{self.folder}, a classifier of {len(self.labels)} classes: {few(self.labels)}"
 
     def load(self) -> "Model":
         """The model on the CPU, ready to be applied. Raises ValueError for what is damaged or does not fit."""
@@ -87,7 +91,7 @@ def _of_run(folder: Path, asked: str, base: str | None) -> Applied:
     labels = results["data"].get("labels")
     known = read_trained_on(folder)
     classes = None if labels is None else tuple(labels)
-    return Applied(f"{asked} {folder}", folder, "run", classes, results["args"], results, known, base)
+    return Applied(folder, "run", classes, results["args"], results, known, base)
 
 
 def _of_adapter(folder: Path, asked: str, base: str | None) -> Applied:
@@ -101,7 +105,7 @@ def _of_adapter(folder: Path, asked: str, base: str | None) -> Applied:
     labels = facts.get("labels")
     classes = None if labels is None else tuple(labels)
     known = read_trained_on(folder) or read_trained_on(folder.parent)
-    return Applied(f"{asked} {folder}", folder, "adapter", classes, facts.get("args", {}), {}, known, base)
+    return Applied(folder, "adapter", classes, facts.get("args", {}), {}, known, base)
 
 
 def _of_model(model: str) -> Applied:
@@ -109,7 +113,7 @@ def _of_model(model: str) -> Applied:
         folder, _ = base_model(model)
     except OSError as error:
         raise ValueError(f"--model {model}: not to be had from the hub; give --model FOLDER") from error
-    return Applied(f"--model {model}", folder, "model", class_names(folder), trained_on=read_trained_on(folder))
+    return Applied(folder, "model", class_names(folder), trained_on=read_trained_on(folder))
 
 
 def class_names(folder: Path) -> tuple[str, ...] | None:

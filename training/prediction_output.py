@@ -93,8 +93,10 @@ def _plain(value: Any) -> Any:
 
 
 def _cell(value: Any) -> Any:
+    """A value as one cell; a NUL, on which readers of tables stop, becomes U+FFFD."""
     plain = _plain(value)
-    return json.dumps(plain, ensure_ascii=False) if isinstance(plain, dict | list) else plain
+    text = json.dumps(plain, ensure_ascii=False) if isinstance(plain, dict | list) else plain
+    return text.replace("\0", "\ufffd") if isinstance(text, str) else text
 
 
 def _flat(line: Line) -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, repeat
 from typing import Any, Literal
 
@@ -120,6 +120,7 @@ def columns_in(task: Task, present: Sequence[str], flags: tuple[str, str], named
 
 def ask(task: Task, source: Source, flags: tuple[str, str], named: str | None) -> Questions:
     """Errors as of `columns_in`, with the name of the part where there are several."""
+    source = replace(source, parts={part: rows for part, rows in source.parts.items() if rows})
     columns = {}
     for part, rows in source.parts.items():
         try:
@@ -196,7 +197,8 @@ def columns_of(questions: Questions, applied: Applied, kept: Iterable[str] = ())
 
 def notes(questions: Questions, counts: Tally, applied: Applied, target: str) -> list[str]:
     """What the user should know of the rows before they are answered, a sentence each."""
-    found = [*questions.source.notes]
+    source = questions.source
+    found = [*source.notes]
     labelled = counts.labelled - counts.unknown.total()
     if not questions.has_target:
         found.append(f"the data has no column {few({c.target for c in questions.columns.values()})}; no metrics")
@@ -220,6 +222,8 @@ def notes(questions: Questions, counts: Tally, applied: Applied, target: str) ->
         )
     if counts.seen["validation"]:
         found.append(f"{counts.seen['validation']:,} rows were the validation part, on which its weights were chosen")
-    if applied.trained_on is None and labelled:
+    if applied.trained_on is None and source.origin == applied.source:
+        found.append("the data is what the model was trained on: what it scores here says nothing of new texts")
+    elif applied.trained_on is None and labelled:
         found.append("the model does not say what it was trained on: whether these rows were part of it is not known")
     return found
