@@ -16,10 +16,10 @@ from typing import Any
 
 from tasks import Task, read_rows
 from training.applied import Applied, find_applied
-from training.cli import at_least, refuse, run, speaks
+from training.cli import at_least, changed_flags, refuse, run, speaks
 from training.prediction_output import kept_names, metrics_file, output_problems, write_predictions
 from training.questions import Questions, Tally, ask, check, columns_of, notes, tally
-from training.task_args import PromptArgs, TextArgs, given, group_of
+from training.task_args import PromptArgs, TextArgs, group_of
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,13 @@ def settings_of(args: Args, applied: Applied) -> tuple[Task, TextArgs, PromptArg
     if applied.labels is not None:
         if text.labels and len(text.labels) != len(applied.labels):
             raise ValueError(f"--labels: names {len(text.labels)} classes, the model has {len(applied.labels)}")
-        text = group_of(TextArgs, applied.flags | given(text))
+        text = group_of(TextArgs, applied.flags | changed_flags(text))
         return text.task(dataset, data), text, prompt
     if len(text.text_column) > 2:
         raise ValueError("--text-column: of a language model, name the column of the prompt and that of its input")
     columns = dict(zip(("prompt_column", "input_column"), text.text_column, strict=False))
     columns |= {"response_column": text.label_column} if text.label_column else {}
-    prompt = group_of(PromptArgs, applied.flags | columns | given(prompt))
+    prompt = group_of(PromptArgs, applied.flags | columns | changed_flags(prompt))
     return prompt.task(dataset, data), text, prompt
 
 

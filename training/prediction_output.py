@@ -1,7 +1,6 @@
 """Predictions as a table: JSON lines, csv or tsv by the ending of the file, whole or not at all. Knows no torch."""
 
 import csv
-import difflib
 import json
 import math
 import os
@@ -11,6 +10,7 @@ from typing import IO, Any
 
 from tasks._task import writable
 from training.files import replace_file
+from training.near_misses import nearest as nearest_name
 from training.run_folder import OURS, nearest
 
 ENDINGS = (".jsonl", ".csv", ".tsv")
@@ -53,9 +53,8 @@ def few(names: Iterable[str], most: int = 6) -> str:
 
 def near(name: str, known: Iterable[str]) -> str:
     """A question that ends a message about a name that is none of the known ones; empty when none is like it."""
-    by_lower = {one.lower(): one for one in known}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return f" (did you mean {by_lower[found[0]]}?)" if found else ""
+    found = nearest_name(name, list(known))
+    return f" (did you mean {found}?)" if found else ""
 
 
 def kept_names(wanted: Sequence[str], present: Sequence[str], taken: Iterable[str]) -> dict[str, str]:

@@ -146,11 +146,6 @@ def group_of(kind: type[G], flags: dict[str, Any]) -> G:
     return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()})
 
 
-def given(group: Any) -> dict[str, Any]:
-    """The flags of a group that have another value than their default."""
-    return {f.name: getattr(group, f.name) for f in fields(group) if getattr(group, f.name) != f.default}
-
-
 def _stem(data: Path | None) -> str:
     assert data is not None, "DataArgs.problems refuses a run without --dataset and --data"
     return data.stem
