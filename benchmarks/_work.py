@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2_scratch.config import SIZES, GPT2Config
+from gpt2_scratch.tokenizer import GPT2
 from tasks import Classification, Instructions, Task, find
 from training.args import DataArgs, MethodArgs, ModelArgs, UpdateArgs, fit_problems
 from training.cli import at_least
@@ -107,5 +108,5 @@ def _encoded(work: Work, count: int) -> "list[Encoded]":
 
     examples = shuffled_examples(work.task)[:count]
     if work.task == "cls":
-        return [encode_labelled(e, CLASSES.index(e.label), work.max_length) for e in examples]
-    return [e for e in (encode_instruction(e, work.max_length, work.mask_prompt) for e in examples) if e.room]
+        return [encode_labelled(GPT2, e, CLASSES.index(e.label), work.max_length) for e in examples]
+    return [e for e in (encode_instruction(GPT2, e, work.max_length, work.mask_prompt) for e in examples) if e.room]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from _work import Work, shuffled_examples
 from gpt2_scratch.config import SIZES
 from gpt2_scratch.sources import BUNDLED
+from gpt2_scratch.tokenizer import GPT2
 from training.cli import at_least, run
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def main(args: Args) -> None:
     work = Work(task="ift", model=args.model, device=args.device)
     use_device(work)
     accelerator, longest = Accelerator(), work.config.context - args.new_tokens
-    prompts = [encode_prompt(e, longest) for e in shuffled_examples("ift")[: args.prompts]]
+    prompts = [encode_prompt(GPT2, e, longest) for e in shuffled_examples("ift")[: args.prompts]]
     model = random_model(work).eval().to(accelerator.device)
     assert isinstance(model, LanguageModel)
     if args.model in BUNDLED:
@@ -78,7 +79,9 @@ def main(args: Args) -> None:
 def ours(model: "LanguageModel", new_tokens: int) -> Continue:
     from gpt2_scratch.generate import generate
 
-    return lambda prompts: [done.tokens for done in generate(model, prompts, new_tokens, rows=len(prompts))]
+    return lambda prompts: [
+        done.tokens for done in generate(model, prompts, GPT2.vocabulary, new_tokens, rows=len(prompts))
+    ]
 
 
 def theirs(model: "LanguageModel", new_tokens: int) -> Continue:

@@ -24,7 +24,7 @@ from transformers.utils import logging
 import lora
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.pretrained import save_pretrained, weights_hash
-from gpt2_scratch.tokenizer import END_OF_TEXT, encode
+from gpt2_scratch.tokenizer import END_OF_TEXT, GPT2
 from tasks import read_rows
 from tasks._task import BUNDLED
 from training.cli import run
@@ -123,7 +123,7 @@ class Exchange:
             source = folder / "untied"
             untied = self.plain(classifies)
             untied.untie()
-            save_pretrained(untied, source)
+            save_pretrained(untied, source, GPT2)
         theirs = PeftModel.from_pretrained(self.of_transformers(classifies), folder / "adapter").eval()
         found = self.all_logits(theirs, peft_logits)
         again = PeftModel.from_pretrained(self.of_transformers(classifies, source), folder / "adapter")
@@ -168,7 +168,7 @@ def main(args: Args) -> None:
     logging.disable_progress_bar()
     torch.manual_seed(0)
     rows = read_rows(BUNDLED / "instructions.jsonl").rows
-    texts = [encode(f"{row['instruction']} {row['response']}")[:64] for row in rows[: args.texts]]
+    texts = [GPT2.encode(f"{row['instruction']} {row['response']}")[:64] for row in rows[: args.texts]]
     exchange = Exchange(args, *base_model(args.model), texts)
     print(f"{args.model}, fp32, {sum(map(len, texts))} tokens in {len(texts)} texts, {args.steps} steps\n")
     print("| adapter of | trained as | model | moves | differs by | merged |\n|---|---|---|---|---|---|")

@@ -30,7 +30,7 @@ def main(args: Args) -> None:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    from gpt2_scratch.tokenizer import decode
+    from gpt2_scratch.tokenizer import GPT2
     from training.batches import encode_labelled
     from training.files import write_lines
     from training.statistics import bootstrap_mean
@@ -40,7 +40,7 @@ def main(args: Args) -> None:
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     vectors = {}
     for name, part in splits.named().items():
-        texts = [decode(encode_labelled(e, 0, args.data.max_length).tokens.tolist()) for e in part]
+        texts = [GPT2.decode(encode_labelled(GPT2, e, 0, args.data.max_length).tokens.tolist()) for e in part]
         vectors[name] = vectorizer.fit_transform(texts) if name == "train" else vectorizer.transform(texts)
     labels = {name: np.array([e.label for e in part]) for name, part in splits.named().items()}
     models = [LogisticRegression(C=c, max_iter=2000).fit(vectors["train"], labels["train"]) for c in STRENGTHS]

@@ -13,7 +13,7 @@ from torch import Tensor
 from gpt2_scratch.attention import BlockCache, sequences
 from gpt2_scratch.model import LanguageModel
 from gpt2_scratch.precision import of_products
-from gpt2_scratch.tokenizer import END_OF_TEXT
+from gpt2_scratch.tokenizer import Vocabulary
 
 ROWS = 32  # prompts at a time, unless told otherwise
 
@@ -72,11 +72,11 @@ def pick(logits: Tensor, sampling: Sampling, generators: list[torch.Generator]) 
 
 @torch.no_grad()
 def _steps(
-    model: LanguageModel, prompts: list[list[int]], new_tokens: int, sampling: Sampling
+    model: LanguageModel, prompts: list[list[int]], vocabulary: Vocabulary, new_tokens: int, sampling: Sampling
 ) -> Iterator[dict[int, int]]:
     """One batch: the prompts packed in a first pass, then one token a row; rows that ended leave the batch.
 
-    Gives {row: its next token}, END_OF_TEXT as the last of a row that the model ended by itself.
+    Gives {row: its next token}, the end of text as the last of a row that the model ended by itself.
     """
     weight, config = model.transformer.wte.weight, model.config
     device = weight.device
@@ -93,14 +93,14 @@ def _steps(
     tokens = torch.tensor([t for p in prompts for t in p], device=device)  # (N,)
     while True:
         logits = model.next_logits(tokens, sequences(lengths, device, past), cache)  # (B, V)
-        logits = logits[:, : END_OF_TEXT + 1]  # a vocabulary filled up to a round number has rows that are no tokens
+        logits = logits[:, : vocabulary.size]  # embeddings filled up to a round number have rows that are no tokens
         chosen = pick(logits.float(), sampling, [generators[i] for i in alive])
         step = dict(zip(alive, chosen.tolist(), strict=True))
         yield step
         keep = []
         for row, (i, token) in enumerate(step.items()):
             written[i] += 1
-            if token != END_OF_TEXT and written[i] < limits[i]:
+            if token != vocabulary.end and written[i] < limits[i]:
                 keep.append(row)
         if not keep:
             return
@@ -120,19 +120,26 @@ def _check(prompts: list[list[int]], context: int) -> None:
             )
 
 
-def stream(model: LanguageModel, prompt: list[int], new_tokens: int, sampling: Sampling = Sampling()) -> Iterator[int]:
-    """The tokens that `generate` gives for this prompt, one by one, END_OF_TEXT last if the model ends by itself.
+def stream(
+    model: LanguageModel, prompt: list[int], vocabulary: Vocabulary, new_tokens: int, sampling: Sampling = Sampling()
+) -> Iterator[int]:
+    """The tokens that `generate` gives for this prompt, one by one, the end of text last if the model ends by itself.
 
     `model` must be in evaluation mode. Streams of several prompts or models may be drawn from by turns. Raises
     ValueError as `generate` does, before the first token is asked for.
     """
     assert not model.training, "a stream may never be finished, so it cannot put the model's mode back"
     _check([prompt], model.config.context)
-    return (token for step in _steps(model, [prompt], new_tokens, sampling) for token in step.values())
+    return (token for step in _steps(model, [prompt], vocabulary, new_tokens, sampling) for token in step.values())
 
 
 def generate(
-    model: LanguageModel, prompts: list[list[int]], new_tokens: int, sampling: Sampling = Sampling(), rows: int = ROWS
+    model: LanguageModel,
+    prompts: list[list[int]],
+    vocabulary: Vocabulary,
+    new_tokens: int,
+    sampling: Sampling = Sampling(),
+    rows: int = ROWS,
 ) -> list[Continuation]:
     """At most `new_tokens` a prompt, `rows` prompts at a time, prompts of similar length together.
 
@@ -145,9 +152,9 @@ def generate(
     written: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), rows):
         chosen = order[start : start + rows]
-        for step in _steps(model, [prompts[i] for i in chosen], new_tokens, sampling):
+        for step in _steps(model, [prompts[i] for i in chosen], vocabulary, new_tokens, sampling):
             for row, token in step.items():
                 written[chosen[row]].append(token)
     model.train(was_training)
-    ended = [tokens[-1:] == [END_OF_TEXT] for tokens in written]
+    ended = [tokens[-1:] == [vocabulary.end] for tokens in written]
     return [Continuation(w[: len(w) - e], e) for w, e in zip(written, ended, strict=True)]

@@ -5,7 +5,6 @@ Every key of a file must find its tensor and every tensor its key, with equal sh
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from gpt2_scratch.config import to_hf
 from gpt2_scratch.model import Classifier, LanguageModel
-from gpt2_scratch.sources import ASSETS
+from gpt2_scratch.tokenizer import Tokenizer
 
 # Conv1D of the original stores (in, out), nn.Linear (out, in).
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
@@ -125,9 +124,13 @@ def hf_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_pretrained(
-    model: LanguageModel | Classifier, folder: Path, dtype: torch.dtype = torch.float32, **more: Any
+    model: LanguageModel | Classifier,
+    folder: Path,
+    tokenizer: Tokenizer,
+    dtype: torch.dtype = torch.float32,
+    **more: Any,
 ) -> None:
-    """Writes config.json, model.safetensors and the tokenizer's two files; transformers loads the folder as it is.
+    """Writes config.json, model.safetensors and the tokenizer's files; transformers loads the folder as it is.
 
     `dtype` of the saved tensors; `more` goes into config.json (for example `id2label`). Raises OSError when there is no
     room.
@@ -139,7 +142,8 @@ def save_pretrained(
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     except SafetensorError as error:
         raise OSError(str(error)) from error
-    settings = to_hf(model.config, architecture, pad_token_id=50256, dtype=str(dtype).removeprefix("torch."), **more)
+    end, pad = tokenizer.vocabulary.end, tokenizer.pad
+    ids = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
+    settings = to_hf(model.config, architecture, dtype=str(dtype).removeprefix("torch."), **ids, **more)
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    shutil.copyfile(ASSETS / "encoder.json", folder / "vocab.json")
-    shutil.copyfile(ASSETS / "vocab.bpe", folder / "merges.txt")
+    tokenizer.save(folder, model.config.context)

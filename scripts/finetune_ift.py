@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gpt2_scratch.own_tokenizer import needed_end
 from tasks import Instructions
 from training.args import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fit_problems
 from training.cli import changed_flags, refuse, resolved, run
@@ -43,6 +44,7 @@ def main(args: Args) -> None:
     refuse(args.prompt.problems_with(args.method, args.model) + args.forgetting.problems_with(args.method))
     data, model = args.data, args.model.model
     inputs = find_inputs(data, model, lambda: args.prompt.task(data.dataset, data.data), OFFLINE)
+    needed_end(inputs.tokenizer, model)
     problems = fit_problems(args.method, args.model, inputs.config, data)
     refuse(problems + args.compute.prefix_problems(args.method, args.model, inputs.config))
     name, spelled = run_name(inputs.task.name, model, args.method.method, args.update.seed)
@@ -54,12 +56,11 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     # Imported here because they take seconds: whatever can be refused without them has been.
     from gpt2_scratch.generate import Sampling
     from gpt2_scratch.model import LanguageModel
-    from gpt2_scratch.pretrained import weights_hash
     from training.batches import (
         Batch,
         Plan,
         collate,
-        encode_instruction,
+        encode_all_instructions,
         encode_prompt,
         with_response_labelled,
     )
@@ -80,7 +81,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     from training.progress import ProgressLine
     from training.record import Record, intervals
     from training.results import environment, measured, write_results
-    from training.saved import read_best, save_adapter, save_best
+    from training.saved import base_facts, read_best, save_adapter, save_best
     from training.schedule import build_schedule
     from training.summary import data_facts, print_facts
     from training.trained_on import write_trained_on
@@ -90,13 +91,11 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     # Accelerator and seed.
     accelerator, resuming = start(args.compute, folder, resuming)
     main_process, rank = accelerator.is_main_process, accelerator.process_index
-    method, prompt = args.method.method, args.prompt
+    method, prompt, tokenizer = args.method.method, args.prompt, inputs.tokenizer
 
     # Examples and batches.
-    encoded = {
-        name: [encode_instruction(e, args.data.max_length, prompt.mask_prompt, prompt.response_header) for e in part]
-        for name, part in inputs.splits.named().items()
-    }
+    form = (args.data.max_length, prompt.mask_prompt, prompt.response_header)
+    encoded = {name: encode_all_instructions(tokenizer, part, *form) for name, part in inputs.splits.named().items()}
     data = data_facts(inputs.splits, encoded, inputs.source)
     examples, validation, test = ([e for e in part if e.room] for part in encoded.values())
     data["skipped"]["no_room_for_response"] = sum(not e.room for part in encoded.values() for e in part)
@@ -107,12 +106,12 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     steps = update.steps(len(examples))
     data["notes"] += args.update.notes(steps)
     refuse(args.forgetting.curve_problems([*validation, *test]))
-    general = general_text(args.forgetting, inputs.model_folder, inputs.config)
+    general = general_text(args.forgetting, inputs.model_folder, inputs.config, inputs.tokenizer)
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)
     asked = {e.id for e in test}
     questions = [e for e in inputs.splits.test if e.id in asked]
     longest = inputs.config.context - 1 if args.generation.new_tokens else 0
-    prompts = [encode_prompt(e, longest, prompt.response_header) for e in questions if longest]
+    prompts = [encode_prompt(tokenizer, e, longest, prompt.response_header) for e in questions if longest]
 
     # Model, adapters and freezing.
     libraries = base_memory(args.compute, update, args.model)
@@ -134,7 +133,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         return
     update = settle(work, folder if resuming else None)
     plan, flags = Plan(examples, update, accelerator.num_processes), resolved(args) | resolved(update)
-    base = {"name": args.model.model, "sha256": weights_hash(inputs.model_folder)}
+    base = base_facts(args.model.model, inputs.model_folder, tokenizer)
     facts = {"args": flags, "base": base}
 
     # Optimizer, prepare, resume.
@@ -142,13 +141,14 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     prepared, optimizer = accelerator.prepare(model, optimizer)
     identity = {"data": data["sha256"], "base": base["sha256"], "processes": str(accelerator.num_processes)}
     identity |= {"precision": accelerator.mixed_precision, "general text": general.sha256}
+    identity |= {"tokenizer": tokenizer.sha256} if tokenizer.sha256 else {}
     check_same(accelerator, identity)
     training = Training(accelerator, model, optimizer, identity)
     generation = args.generation
     sampling = Sampling(generation.temperature, generation.top_k, generation.top_p, update.seed)
 
     def answers() -> list[dict]:
-        return [a._asdict() for a in answer(model, prompts, accelerator, generation.new_tokens, sampling)]
+        return [a._asdict() for a in answer(model, tokenizer, prompts, accelerator, generation.new_tokens, sampling)]
 
     def evaluate_whole(part: list) -> tuple[dict | None, list[Row]]:
         """Loss on what is trained on, perplexity of the response and of the whole text, None of nothing; then each
@@ -195,7 +195,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         if due.due(due.evaluate, record.step) and held_out:
             point["val_loss"] = mean_loss(score_targets(model, held_out, accelerator))
             if record.improved(point["val_loss"]) and main_process:
-                save_best(folder, model, method, facts)
+                save_best(folder, model, method, facts, tokenizer)
         if due.due(due.log, record.step) or "val_loss" in point:
             accelerator.log(record.add_point(plan.per_epoch, **point), step=record.step)
         record.eval_seconds += time.perf_counter() - started
@@ -207,7 +207,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     if record.best_step < 0 or args.run.keep == "last":
         record.best_step = record.step
         if main_process:
-            save_best(folder, model, method, facts)
+            save_best(folder, model, method, facts, tokenizer)
     load_own_state(model, from_main(accelerator, lambda: read_best(folder, model, method)))
     metrics, references = evaluate_whole(test)
     val_metrics, after = evaluate_whole(validation)[0], answers()

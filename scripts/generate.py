@@ -9,8 +9,11 @@ An answer that the model did not end by itself is followed by [...]. A prompt is
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.own_tokenizer import find_tokenizer
+from gpt2_scratch.tokenizer import Tokenizer
 from tasks import Instruction
 from training.args import ModelArgs
 from training.cli import refuse, run
@@ -39,6 +42,8 @@ class What:
     """folder of an adapter, ours or PEFT's, in place of --run; --model is its base"""
     compare: bool = False
     """with --run or --adapter: the base model too"""
+    special_tokens: Literal["text", "tokens"] | None = None
+    """what spells <|endoftext|> or another special token: ordinary text, or that token; None: as the run was trained"""
     seed: int = 0
     """of sampling"""
 
@@ -75,15 +80,19 @@ def main(args: Args) -> None:
         raise ValueError(
             f"--model {name}: not to be had from the hub; this works without a network:\n         {OFFLINE}"
         ) from error
-    answer_all(args, results, folder, config)
+    answer_all(args, results, folder, config, find_tokenizer(folder, config))
 
 
-def encoded(questions: list[Instruction], raw: bool, header: bool, context: int) -> list[list[int]]:
+def encoded(
+    questions: list[Instruction], tokenizer: Tokenizer, raw: bool, header: bool, context: int
+) -> list[list[int]]:
     """Raises ValueError when a prompt leaves no room for an answer."""
-    from gpt2_scratch.tokenizer import encode
     from training.batches import encode_prompt
 
-    prompts = [encode(q.instruction) if raw else encode_prompt(q, response_header=header) for q in questions]
+    prompts = [
+        tokenizer.encode(q.instruction) if raw else encode_prompt(tokenizer, q, response_header=header)
+        for q in questions
+    ]
     form = "" if raw else " in its form"
     refuse(
         [
@@ -96,7 +105,9 @@ def encoded(questions: list[Instruction], raw: bool, header: bool, context: int)
     return prompts
 
 
-def answer_all(args: Args, results: dict[str, Any] | None, folder: Path, config: Any) -> None:
+def answer_all(
+    args: Args, results: dict[str, Any] | None, folder: Path, config: GPT2Config, tokenizer: Tokenizer
+) -> None:
     # Imported here because they take seconds: whatever can be refused without them has been.
     from accelerate import Accelerator
 
@@ -109,9 +120,11 @@ def answer_all(args: Args, results: dict[str, Any] | None, folder: Path, config:
     facts = read_facts(what.adapter) if what.adapter is not None else {}
     if "labels" in facts:
         raise ValueError(f"--adapter {what.adapter}: is a classifier's; it writes nothing")
-    header = (results or facts).get("args", {}).get("response_header", True)
+    flags = (results or facts).get("args", {})
+    tokenizer = tokenizer.reading(what.special_tokens or flags.get("special_tokens", "text"))
+    header = flags.get("response_header", True)
     questions = [Instruction(i, text, what.input) for i, text in enumerate(what.prompt)]
-    prompts = encoded(questions, what.raw, header, config.context)
+    prompts = encoded(questions, tokenizer, what.raw, header, config.context)
     sampling = Sampling(generation.temperature, generation.top_k, generation.top_p, what.seed)
     models: dict[str, Any] = {}
     if (what.run is None and what.adapter is None) or what.compare:
@@ -121,7 +134,9 @@ def answer_all(args: Args, results: dict[str, Any] | None, folder: Path, config:
     if what.adapter is not None:
         models["fine-tuned"] = adapted(what.adapter, what.model)
     texts = {
-        name: answer(model.to(accelerator.device).eval(), prompts, accelerator, generation.new_tokens, sampling)
+        name: answer(
+            model.to(accelerator.device).eval(), tokenizer, prompts, accelerator, generation.new_tokens, sampling
+        )
         for name, model in models.items()
     }
     for i, question in enumerate(questions):

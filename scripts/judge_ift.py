@@ -101,10 +101,10 @@ def questions_of(args: Args, ours: Sequence[Generation], theirs: Sequence[Genera
 
 def forecast(pace: PaceArgs, questions: Sequence[Question], left: Sequence[Question]) -> None:
     """Prints what it will take to ask those that are left."""
-    from gpt2_scratch.tokenizer import encode
+    from gpt2_scratch.tokenizer import GPT2
     from judge.asking import TOKENS_OF_A_REPLY
 
-    tokens, replies = sum(len(encode(question.prompt)) for question in left), TOKENS_OF_A_REPLY * len(left)
+    tokens, replies = sum(len(GPT2.encode(question.prompt)) for question in left), TOKENS_OF_A_REPLY * len(left)
     print(f"items      {len({question.item for question in questions}):,}")
     print(f"requests   {len(left):,}, and {len(questions) - len(left):,} more whose replies are stored")
     print(f"tokens     {tokens:,} in prompts, as GPT-2 counts them; about {replies:,} in replies, thinking apart")
@@ -144,7 +144,7 @@ def send(args: Args, left: Sequence[Question], total: int, store: "Store") -> "T
     """Asks, with a line that moves."""
     from tqdm import tqdm
 
-    from gpt2_scratch.tokenizer import encode
+    from gpt2_scratch.tokenizer import GPT2
     from judge.asking import Asking, Tally
     from judge.backends import open_backend
     from judge.prompts import CHOICE_SCHEMA, SCORE_SCHEMA
@@ -159,7 +159,7 @@ def send(args: Args, left: Sequence[Question], total: int, store: "Store") -> "T
             bar.set_postfix_str(shown, refresh=False)
             bar.update(1)
 
-        count = lambda prompt: len(encode(prompt))  # noqa: E731
+        count = lambda prompt: len(GPT2.encode(prompt))  # noqa: E731
         return Asking(backend, read, store, args.judge, args.pace, count, settled).ask(left)
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from gpt2_scratch.own_tokenizer import FILES, find_tokenizer
+from gpt2_scratch.sources import load_config
 from tasks import Columns, Task, find, join_lines
 from training.cli import run
 from training.run_folder import nearest, read_run
@@ -22,7 +24,7 @@ from training.sources import base_model, locate_rows
 
 Chosen = list[tuple[Path, float]]  # folders of adapters, and what each counts
 TEXTS, LENGTH = 32, 128  # compared at most, tokens of each
-WRITTEN = {"config.json", "model.safetensors", "vocab.json", "merges.txt"}
+WRITTEN = {"config.json", "model.safetensors", *FILES}
 
 
 @dataclass(frozen=True)
@@ -107,17 +109,18 @@ def write(args: Args, facts: dict[str, Any], chosen: Chosen, base: tuple[Path, A
     else:
         model = build_language_model(*base, ModelArgs(untie_head=args.untied_base))
     names = label_names(facts.get("labels") or []) if chosen else {}
-    replace_folder(args.output, lambda new: save_pretrained(model, new, DTYPES[args.dtype], **names))
+    tokenizer = find_tokenizer(*base)
+    replace_folder(args.output, lambda new: save_pretrained(model, new, tokenizer, DTYPES[args.dtype], **names))
     print(f"model   {args.output}, {args.dtype}" + ("" if chosen else ": the base alone"), flush=True)
 
 
 def report(args: Args, facts: dict[str, Any], chosen: Chosen, texts: list[str], source: str) -> None:
     """How far the model in the folder, computed in fp32, is from base and adapters."""
-    from gpt2_scratch.tokenizer import encode
     from training.merging import combined, compare
     from training.saved import whole_model
 
-    tokens = [encode(text)[:LENGTH] for text in texts]
+    tokenizer = find_tokenizer(args.output, load_config(args.output))
+    tokens = [found for text in texts if (found := tokenizer.encode(text)[:LENGTH])]
     found = compare(combined(chosen, args.model), whole_model(args.output, {"labels": facts.get("labels")}), tokens)
     print(f"texts   {len(tokens)} of {source}, {sum(map(len, tokens)):,} tokens")
     print(f"logits  differ from the unmerged model's by {found.logit:.2g} at most; the largest is {found.largest:.3g}")

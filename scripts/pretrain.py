@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2_scratch.config import SIZES, GPT2Config
+from gpt2_scratch.own_tokenizer import find_tokenizer
+from gpt2_scratch.tokenizer import GPT2, Tokenizer
 from training.args import FolderArgs
 from training.cli import at_least, changed_flags, flag, resolved, run
 from training.compute_args import SpeedArgs
@@ -44,6 +46,9 @@ class TextArgs:
     """share of the tokens, in whole documents, that is held out"""
     max_length: int = 1024
     """tokens that see each other; longer documents are cut"""
+    special_tokens: Literal["text", "tokens"] = "text"
+    """what spells <|endoftext|>, another model's end marker (</s>, <|im_end|>) or a special token of the base: ordinary
+    text, or that token; an end then parts two documents"""
 
     def problems(self) -> list[str]:
         found = [f"--data {path}: no such file or folder" for path in self.data if not path.exists()]
@@ -152,11 +157,19 @@ def main(args: Args) -> None:
     name = f"{Path(start_from or args.training.size).name}-seed{args.training.seed}"
     run_folder = output.output_dir or default_folder("pretrain", name, changed_flags(args), spelled)
     resuming = check_folder(run_folder, output)
-    train(args, read_documents(args.text.data, args.text.text_column), folder, config, run_folder, resuming)
+    documents = read_documents(args.text.data, args.text.text_column)
+    tokenizer = GPT2 if folder is None else find_tokenizer(folder, config, "--init-from")
+    train(args, documents, folder, config, tokenizer.reading(args.text.special_tokens), run_folder, resuming)
 
 
 def train(
-    args: Args, documents: list[str], weights: Path | None, config: GPT2Config, folder: Path, resuming: bool
+    args: Args,
+    documents: list[str],
+    weights: Path | None,
+    config: GPT2Config,
+    tokenizer: Tokenizer,
+    folder: Path,
+    resuming: bool,
 ) -> None:
     # Imported here because they take seconds: whatever can be refused without them has been.
     import torch
@@ -181,6 +194,7 @@ def train(
     from training.schedule import Schedule
     from training.seeds import generator
     from training.short_softmax import ShortSoftmax
+    from training.special_tokens import special_tokens_note
     from training.update import accumulate, apply_update
 
     # Accelerator and seed.
@@ -189,13 +203,17 @@ def train(
     options, seed = args.training, args.training.seed
 
     # Documents and batches.
-    tokens = tokenised(documents)
+    notes = [*tokenizer.notes, *special_tokens_note(tokenizer, documents, "documents")]
+    if main_process:
+        print("".join(f"note       {note}\n" for note in notes), end="")
+    tokens = tokenised(documents, tokenizer)
     examples, held_out = hold_out(tokens, args.text.validation_share, seed)
     plan = Packing(examples, args.text.max_length, options.batch_tokens, options.micro_batch_tokens, seed)
     validation = pieces(held_out, args.text.max_length)
     watched = upto(validation, args.output.eval_tokens)
     held_tokens = sum(e.count for e in validation)
     data: dict[str, Any] = {"source": [str(path) for path in args.text.data], "sha256": fingerprint(tokens)}
+    data |= {"notes": notes}
     data |= {"documents": {"train": len(examples), "validation": len(held_out)}}
     data |= {"tokens": {"train": plan.tokens, "validation": held_tokens}}
 
@@ -209,7 +227,7 @@ def train(
     objective = ShortSoftmax(model, examples, options.softmax_tokens)
     parameters = parameter_counts(model)
     if main_process:
-        print(f"data       {len(documents):,} documents, sha256 {data['sha256'][:12]}")
+        print(f"data       {len(tokens):,} documents, sha256 {data['sha256'][:12]}")
         print(f"  train      {plan.tokens:>12,} tokens in {len(examples):,} documents")
         print(f"  validation {held_tokens:>12,} tokens in {len(held_out):,} documents")
         print(f"model      {parameters['total']:,} parameters", flush=True)
@@ -220,6 +238,7 @@ def train(
     base = {"name": options.init_from or options.size, "sha256": weights_hash(weights) if weights else None}
     identity = {"data": data["sha256"], "base": str(base["sha256"]), "processes": str(processes)}
     identity["precision"] = accelerator.mixed_precision
+    identity |= {"tokenizer": tokenizer.sha256} if tokenizer.sha256 else {}
     check_same(accelerator, identity)
     training, flags = Training(accelerator, model, optimizer, identity), resolved(args)
     record = load_checkpoint(folder, training, flags)[0] if resuming else Record()
@@ -274,7 +293,7 @@ def train(
         return
 
     # Results.
-    replace_folder(folder / "model", lambda new: save_pretrained(model, new, dtype))
+    replace_folder(folder / "model", lambda new: save_pretrained(model, new, tokenizer, dtype))
     plot_curves(folder / "curves.png", record.curve, folder.name)
     outcome = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
     outcome |= {"parameters": parameters} | measured(accelerator, record) | {"val": text_loss(rows)}

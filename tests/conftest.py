@@ -26,6 +26,7 @@ from safetensors.torch import load_file  # noqa: E402
 from gpt2_scratch.config import GPT2Config  # noqa: E402
 from gpt2_scratch.model import LanguageModel, initialise  # noqa: E402
 from gpt2_scratch.pretrained import save_pretrained  # noqa: E402
+from gpt2_scratch.tokenizer import GPT2  # noqa: E402
 
 torch.set_num_threads(1)  # two test processes on two cores
 
@@ -136,7 +137,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     model = LanguageModel(GPT2Config(width=16, blocks=3, heads=2, context=512))
     initialise(model, torch.Generator().manual_seed(0), std=0.1)
-    save_pretrained(model, folder)
+    save_pretrained(model, folder, GPT2)
     return folder
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, Hidden
-from gpt2_scratch.tokenizer import decode, encode
+from gpt2_scratch.tokenizer import GPT2
 from lora import adapters
 from training.attribution import attribute, log_odds, pieces
 from training.method_args import MethodArgs
@@ -113,14 +113,14 @@ def test_log_odds_are_those_of_the_probability_and_do_not_know_a_shift_of_all_lo
 
 
 def test_pieces_are_whole_characters_with_the_weights_of_all_their_tokens():
-    tokens = encode("naïve 🦙 mail")
+    tokens = GPT2.encode("naïve 🦙 mail")
     weights = [float(i + 1) for i in range(len(tokens))]
-    found = pieces(tokens, weights)
+    found = pieces(tokens, weights, GPT2)
     assert "".join(piece.text for piece in found) == "naïve 🦙 mail"
     assert sum(piece.weight for piece in found) == sum(weights)
     assert any("🦙" in piece.text for piece in found) and len(found) < len(tokens)
 
 
 def test_half_a_character_at_the_end_of_a_cut_text_is_shown_as_such():
-    tokens = encode("🦙")[:-1]
-    assert "".join(piece.text for piece in pieces(tokens, [1.0] * len(tokens))) == decode(tokens)
+    tokens = GPT2.encode("🦙")[:-1]
+    assert "".join(piece.text for piece in pieces(tokens, [1.0] * len(tokens), GPT2)) == GPT2.decode(tokens)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpt2_scratch.tokenizer import END_OF_TEXT, decode, encode
+from gpt2_scratch.tokenizer import END_OF_TEXT, GPT2
 from tasks import RESPONSE_HEADER, Instruction, Instructions, Labelled, Skipped, find, read_rows
 from tasks._task import BUNDLED
 from training.args import UpdateArgs
@@ -201,22 +201,22 @@ PREMISE, HYPOTHESIS = "one two three four five six seven eight", "\n\n### hypoth
 
 
 def test_a_text_that_fits_is_whole():
-    encoded = encode_labelled(Labelled(7, PREMISE, HYPOTHESIS, "x"), 2, max_length=100)
-    assert encoded.tokens.tolist() == encode(PREMISE) + encode(HYPOTHESIS)
+    encoded = encode_labelled(GPT2, Labelled(7, PREMISE, HYPOTHESIS, "x"), 2, max_length=100)
+    assert encoded.tokens.tolist() == GPT2.encode(PREMISE) + GPT2.encode(HYPOTHESIS)
     assert (encoded.id, encoded.labels, encoded.cut, encoded.count) == (7, 2, False, 1)
 
 
 @pytest.mark.parametrize("spare", [0, 1, 5])
 def test_truncation_takes_the_end_of_the_premise_and_keeps_the_hypothesis(spare):
-    kept = encode(HYPOTHESIS)
-    encoded = encode_labelled(Labelled(0, PREMISE, HYPOTHESIS), 0, max_length=len(kept) + spare)
-    assert encoded.tokens.tolist() == encode(PREMISE)[:spare] + kept
+    kept = GPT2.encode(HYPOTHESIS)
+    encoded = encode_labelled(GPT2, Labelled(0, PREMISE, HYPOTHESIS), 0, max_length=len(kept) + spare)
+    assert encoded.tokens.tolist() == GPT2.encode(PREMISE)[:spare] + kept
     assert encoded.cut
 
 
 def test_cutting_the_tail_takes_the_end_of_the_hypothesis():
-    whole = encode(PREMISE) + encode(HYPOTHESIS)
-    encoded = encode_labelled(Labelled(0, PREMISE, HYPOTHESIS), 0, max_length=len(whole) - 3, cut_tail=True)
+    whole = GPT2.encode(PREMISE) + GPT2.encode(HYPOTHESIS)
+    encoded = encode_labelled(GPT2, Labelled(0, PREMISE, HYPOTHESIS), 0, max_length=len(whole) - 3, cut_tail=True)
     assert encoded.tokens.tolist() == whole[:-3]
     assert encoded.cut
 
@@ -224,8 +224,8 @@ def test_cutting_the_tail_takes_the_end_of_the_hypothesis():
 @pytest.mark.parametrize("cut_tail", [False, True])
 @pytest.mark.parametrize("max_length", range(1, 25))
 def test_no_example_is_longer_than_allowed_and_cut_says_whether_it_lost_tokens(max_length, cut_tail):
-    whole = encode(PREMISE) + encode(HYPOTHESIS)
-    encoded = encode_labelled(Labelled(0, PREMISE, HYPOTHESIS), 0, max_length, cut_tail=cut_tail)
+    whole = GPT2.encode(PREMISE) + GPT2.encode(HYPOTHESIS)
+    encoded = encode_labelled(GPT2, Labelled(0, PREMISE, HYPOTHESIS), 0, max_length, cut_tail=cut_tail)
     assert len(encoded.tokens) == min(max_length, len(whole))
     assert encoded.cut == (len(whole) > max_length)
 
@@ -234,9 +234,9 @@ def test_no_example_is_longer_than_allowed_and_cut_says_whether_it_lost_tokens(m
 def test_a_cut_text_ends_on_a_whole_character(cut_tail):
     text, kept = "東京都は雨です。" * 3, "" if cut_tail else " end"
     halves = 0
-    for length in range(3, len(encode(text))):
-        x = encode_labelled(Labelled(0, text, kept), 0, length, cut_tail=cut_tail)
-        shown = decode(x.tokens.tolist())
+    for length in range(3, len(GPT2.encode(text))):
+        x = encode_labelled(GPT2, Labelled(0, text, kept), 0, length, cut_tail=cut_tail)
+        shown = GPT2.decode(x.tokens.tolist())
         halves += len(x.tokens) < length
         assert x.cut and len(x.tokens) <= length and text.startswith(shown.removesuffix(kept))
     assert halves  # a length at which the last character would have been cut in two
@@ -244,35 +244,35 @@ def test_a_cut_text_ends_on_a_whole_character(cut_tail):
 
 def test_a_cut_prompt_ends_on_a_whole_character_before_its_header():
     asked = Instruction(0, "Translate.", "東京都は雨です。" * 20)
-    header = encode(RESPONSE_HEADER)
+    header = GPT2.encode(RESPONSE_HEADER)
     for longest in range(60, 80):
-        prompt = encode_prompt(asked, longest)
+        prompt = encode_prompt(GPT2, asked, longest)
         assert longest - 4 < len(prompt) <= longest and prompt[-len(header) :] == header
-        assert asked.prompt(response_header=False).startswith(decode(prompt[: -len(header)]))
+        assert asked.prompt(response_header=False).startswith(GPT2.decode(prompt[: -len(header)]))
 
 
 def test_padding_appends_real_tokens_up_to_the_length():
-    text = encode(PREMISE)
-    encoded = encode_labelled(Labelled(0, PREMISE), 0, max_length=100, pad_to=len(text) + 3, pad_id=0)
+    text = GPT2.encode(PREMISE)
+    encoded = encode_labelled(GPT2, Labelled(0, PREMISE), 0, max_length=100, pad_to=len(text) + 3, pad_id=0)
     assert encoded.tokens.tolist() == text + [0, 0, 0]
     assert not encoded.cut
 
 
 @pytest.mark.parametrize("pad_to", [None, 1, 8])
 def test_padding_leaves_a_text_alone_that_is_long_enough(pad_to):
-    encoded = encode_labelled(Labelled(0, PREMISE), 0, max_length=8, pad_to=pad_to)
-    assert encoded.tokens.tolist() == encode(PREMISE)[:8]
+    encoded = encode_labelled(GPT2, Labelled(0, PREMISE), 0, max_length=8, pad_to=pad_to)
+    assert encoded.tokens.tolist() == GPT2.encode(PREMISE)[:8]
 
 
 @pytest.mark.parametrize("cut_tail", [False, True])
 def test_an_empty_text_is_one_end_of_text_token(cut_tail):
-    encoded = encode_labelled(Labelled(0, ""), 0, max_length=10, cut_tail=cut_tail)
+    encoded = encode_labelled(GPT2, Labelled(0, ""), 0, max_length=10, cut_tail=cut_tail)
     assert encoded.tokens.tolist() == [50256] == [END_OF_TEXT]
     assert not encoded.cut
 
 
 def test_an_end_of_text_written_in_a_text_is_ordinary_text():
-    assert END_OF_TEXT not in encode_labelled(Labelled(0, "a <|endoftext|> b"), 0, max_length=50).tokens
+    assert END_OF_TEXT not in encode_labelled(GPT2, Labelled(0, "a <|endoftext|> b"), 0, max_length=50).tokens
 
 
 # Instructions.
@@ -281,42 +281,42 @@ FISH = Instruction(4, "Name a fish.", "In a river", "Trout, or perch.")
 
 
 def test_the_target_at_a_position_is_the_token_after_it():
-    encoded = encode_instruction(FISH, 200, mask_prompt=False)
+    encoded = encode_instruction(GPT2, FISH, 200, mask_prompt=False)
     assert encoded.labels[:-1].tolist() == encoded.tokens[1:].tolist()
     assert len(encoded.labels) == len(encoded.tokens) == encoded.count
 
 
 def test_the_last_target_is_the_end_of_text_and_no_input_is():
-    encoded = encode_instruction(FISH, 200)
+    encoded = encode_instruction(GPT2, FISH, 200)
     assert encoded.labels[-1] == 50256
     assert 50256 not in encoded.tokens
 
 
 def test_the_tokens_are_prompt_and_response():
-    encoded = encode_instruction(FISH, 200)
-    assert decode(encoded.tokens.tolist()) == FISH.prompt() + FISH.response
+    encoded = encode_instruction(GPT2, FISH, 200)
+    assert GPT2.decode(encoded.tokens.tolist()) == FISH.prompt() + FISH.response
     assert (encoded.id, encoded.cut, encoded.room) == (4, False, True)
 
 
 def test_only_the_response_and_its_end_are_targets_when_the_prompt_is_masked():
-    encoded = encode_instruction(FISH, 200)
+    encoded = encode_instruction(GPT2, FISH, 200)
     targets = encoded.labels[encoded.labels != IGNORED].tolist()
-    assert targets == [*encode(FISH.response), END_OF_TEXT]
+    assert targets == [*GPT2.encode(FISH.response), END_OF_TEXT]
     assert (encoded.labels[-len(targets) :] != IGNORED).all()
-    assert encoded.response_from == len(encode(FISH.prompt())) - 1
+    assert encoded.response_from == len(GPT2.encode(FISH.prompt())) - 1
     assert encoded.count == len(targets)
 
 
 def test_without_a_response_header_the_header_is_a_target_too():
-    encoded = encode_instruction(FISH, 200, response_header=False)
+    encoded = encode_instruction(GPT2, FISH, 200, response_header=False)
     targets = encoded.labels[encoded.labels != IGNORED].tolist()
-    assert decode(targets[:-1]) == "\n\n### Response:\n" + FISH.response and targets[-1] == END_OF_TEXT
-    assert encoded.tokens.tolist() == encode_instruction(FISH, 200).tokens.tolist()
+    assert GPT2.decode(targets[:-1]) == "\n\n### Response:\n" + FISH.response and targets[-1] == END_OF_TEXT
+    assert encoded.tokens.tolist() == encode_instruction(GPT2, FISH, 200).tokens.tolist()
 
 
 def test_a_response_cut_short_has_no_end():
-    whole = encode_instruction(FISH, 200)
-    encoded = encode_instruction(FISH, len(whole.tokens) - 2)
+    whole = encode_instruction(GPT2, FISH, 200)
+    encoded = encode_instruction(GPT2, FISH, len(whole.tokens) - 2)
     assert encoded.cut and encoded.room
     assert encoded.tokens.tolist() == whole.tokens[:-2].tolist()
     assert encoded.labels.tolist() == whole.labels[:-2].tolist()
@@ -324,17 +324,17 @@ def test_a_response_cut_short_has_no_end():
 
 
 def test_a_record_of_exactly_the_length_allowed_is_not_cut():
-    whole = encode_instruction(FISH, 200)
-    encoded = encode_instruction(FISH, len(whole.tokens))
+    whole = encode_instruction(GPT2, FISH, 200)
+    encoded = encode_instruction(GPT2, FISH, len(whole.tokens))
     assert not encoded.cut and encoded.labels[-1] == END_OF_TEXT
 
 
 def test_a_prompt_that_fills_the_length_leaves_no_room_for_the_response():
-    prompt = len(encode(FISH.prompt()))
+    prompt = len(GPT2.encode(FISH.prompt()))
     # The last token of the prompt predicts the first of the response, so with the whole prompt there is room for one.
-    assert encode_instruction(FISH, prompt).count == 1 and encode_instruction(FISH, prompt).room
+    assert encode_instruction(GPT2, FISH, prompt).count == 1 and encode_instruction(GPT2, FISH, prompt).room
     for length in (prompt - 1, 5):
-        encoded = encode_instruction(FISH, length)
+        encoded = encode_instruction(GPT2, FISH, length)
         assert not encoded.room and encoded.count == 0 and encoded.cut
         assert len(encoded.tokens) == len(encoded.labels) == length
 
@@ -342,19 +342,19 @@ def test_a_prompt_that_fills_the_length_leaves_no_room_for_the_response():
 def test_prompt_and_response_encoded_apart_are_the_joined_text_encoded(bundled_instructions):
     assert len(bundled_instructions) >= 600
     for record in bundled_instructions:
-        joined = encode(record.prompt() + record.response)
-        assert encode_instruction(record, 1024).tokens.tolist() == joined, record.instruction
+        joined = GPT2.encode(record.prompt() + record.response)
+        assert encode_instruction(GPT2, record, 1024).tokens.tolist() == joined, record.instruction
 
 
 def test_a_prompt_with_header_starts_with_the_tokens_of_one_without(bundled_instructions):
     for record in bundled_instructions:
-        without = encode(record.prompt(response_header=False))
-        assert encode(record.prompt())[: len(without)] == without, record.instruction
+        without = GPT2.encode(record.prompt(response_header=False))
+        assert GPT2.encode(record.prompt())[: len(without)] == without, record.instruction
 
 
 def test_the_whole_text_has_every_next_token_as_a_target():
-    for length in (200, len(encode(FISH.prompt())) + 2):
-        masked, unmasked = (encode_instruction(FISH, length, mask_prompt=mask) for mask in (True, False))
+    for length in (200, len(GPT2.encode(FISH.prompt())) + 2):
+        masked, unmasked = (encode_instruction(GPT2, FISH, length, mask_prompt=mask) for mask in (True, False))
         whole = with_all_tokens_labelled(masked)
         assert whole.labels.tolist() == unmasked.labels.tolist()
         assert whole.labels.dtype == unmasked.labels.dtype
@@ -368,16 +368,16 @@ def test_the_whole_text_has_every_next_token_as_a_target():
 
 def test_a_batch_of_classes_is_packed_back_to_back():
     texts = [("a b", 1), ("", 0), ("c d e f", 2)]
-    examples = [encode_labelled(Labelled(10 + i, text), label, 50) for i, (text, label) in enumerate(texts)]
+    examples = [encode_labelled(GPT2, Labelled(10 + i, text), label, 50) for i, (text, label) in enumerate(texts)]
     batch = collate(examples)
-    assert batch.tokens.tolist() == encode("a b") + [END_OF_TEXT] + encode("c d e f")
+    assert batch.tokens.tolist() == GPT2.encode("a b") + [END_OF_TEXT] + GPT2.encode("c d e f")
     assert batch.lengths.tolist() == [2, 1, 4] and batch.labels.tolist() == [1, 0, 2]
     assert batch.example_ids == [10, 11, 12] and batch.weight == 1.0
     assert {batch.tokens.dtype, batch.lengths.dtype, batch.labels.dtype} == {torch.int64}
 
 
 def test_a_batch_of_instructions_has_a_target_for_every_token():
-    records = [encode_instruction(Instruction(i, f"Say {i}.", response=f"{i} it is."), 100) for i in range(3)]
+    records = [encode_instruction(GPT2, Instruction(i, f"Say {i}.", response=f"{i} it is."), 100) for i in range(3)]
     batch = collate(records)
     assert batch.tokens.shape == batch.labels.shape == (sum(len(r.tokens) for r in records),)
     parts = zip(batch.tokens.split(batch.lengths.tolist()), batch.labels.split(batch.lengths.tolist()), strict=True)
@@ -388,7 +388,7 @@ def test_a_batch_of_instructions_has_a_target_for_every_token():
 
 def test_a_batch_of_nothing_stands_in_with_one_token_and_no_weight():
     batch = collate([])
-    assert batch.tokens.tolist() == [END_OF_TEXT] and batch.lengths.tolist() == [1]
+    assert batch.tokens.tolist() == [0] and batch.lengths.tolist() == [1]
     assert batch.labels.shape == (1,) and batch.labels[0] != IGNORED
     assert batch.example_ids == [] and batch.weight == 0.0
 
@@ -406,7 +406,7 @@ def test_moving_a_batch_keeps_all_but_its_device():
 )
 def test_the_response_is_measured_the_same_whatever_was_trained_on(mask_prompt, response_header):
     example = Instruction(0, "Name a bird.", "", "A wren.")
-    plain = encode_instruction(example, 64)
-    other = with_response_labelled(encode_instruction(example, 64, mask_prompt, response_header))
+    plain = encode_instruction(GPT2, example, 64)
+    other = with_response_labelled(encode_instruction(GPT2, example, 64, mask_prompt, response_header))
     assert other.labels.tolist() == plain.labels.tolist()
-    assert (plain.labels != -100).sum() == len(encode("A wren.")) + 1
+    assert (plain.labels != -100).sum() == len(GPT2.encode("A wren.")) + 1

@@ -28,6 +28,7 @@ from _work import Work, in_random_order
 from gpt2_scratch.attention import sequences
 from gpt2_scratch.config import SIZES, GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
+from gpt2_scratch.tokenizer import GPT2
 from tasks import Labelled
 from training.args import BLOCK_TARGETS, MethodArgs
 from training.batches import encode_labelled
@@ -54,7 +55,7 @@ def tiny(monkeypatch):
 
 def labelled(count):
     texts = ("a", "few words", "rather more words than that", "x" * 40)
-    return [encode_labelled(Labelled(i, f"{i} " + texts[i % 4] * (i % 3 + 1)), i % 2, 64) for i in range(count)]
+    return [encode_labelled(GPT2, Labelled(i, f"{i} " + texts[i % 4] * (i % 3 + 1)), i % 2, 64) for i in range(count)]
 
 
 # (work, examples)

@@ -26,6 +26,7 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.generate import Sampling
 from gpt2_scratch.lm_head import label_log_probabilities
 from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.tokenizer import GPT2
 from lora import Spec, adapters
 from lora._low_rank_linear import LowRankLinear, low_rank_linear
 from training.args import BLOCK_TARGETS, MethodArgs
@@ -570,7 +571,7 @@ def test_a_model_with_frozen_matrices_in_half_precision_still_writes(method):
     model, accelerator = model_of(LanguageModel, method, torch.float32), Accelerator(cpu=True, mixed_precision="bf16")
     apply_compute(model, "lora", ComputeArgs(), "bf16")
     prepared = accelerator.prepare(model)
-    assert len(answer(prepared, [[1, 2, 3], [4]], accelerator, 3, Sampling())) == 2
+    assert len(answer(prepared, GPT2, [[1, 2, 3], [4]], accelerator, 3, Sampling())) == 2
 
 
 def test_two_methods_share_a_prefix_only_where_they_compute_the_same():

@@ -15,6 +15,7 @@ from test_memory import _own_precision as _own_precision
 import gpt2_scratch.lm_head
 from gpt2_scratch.lm_head import label_log_probabilities
 from gpt2_scratch.model import LanguageModel, initialise
+from gpt2_scratch.tokenizer import GPT2
 from lora import Spec, adapters, variant
 from tasks import Preference
 from training.args import MethodArgs, UpdateArgs
@@ -48,7 +49,7 @@ def examples(count=6):
 
 
 def pairs_of(count=6, max_length=128):
-    return [encode_pair(e, max_length) for e in examples(count)]
+    return [encode_pair(GPT2, e, max_length) for e in examples(count)]
 
 
 def model_of(method=LORA, moved=True, dropout=0.0):
@@ -157,10 +158,10 @@ def test_an_update_does_not_depend_on_micro_batches_and_processes(micro_batch_si
 
 def test_a_prompt_that_leaves_no_room_and_answers_that_are_alike_once_cut_are_known():
     pair = Preference(0, "Count.", "one two three", "one two four")
-    prompt = len(encode_pair(pair, 128).chosen.tokens) - encode_pair(pair, 128).chosen.count
+    prompt = len(encode_pair(GPT2, pair, 128).chosen.tokens) - encode_pair(GPT2, pair, 128).chosen.count
     cases = [(prompt, False, True), (prompt + 1, True, True), (prompt + 3, True, False), (128, True, False)]
     for length, room, alike in cases:
-        found = encode_pair(pair, length)
+        found = encode_pair(GPT2, pair, length)
         assert (found.room, found.alike) == (room, alike), length
 
 

@@ -14,6 +14,7 @@ from test_merge import base as base
 
 from gpt2_scratch.pretrained import save_pretrained, weights_hash
 from gpt2_scratch.sources import load_config
+from gpt2_scratch.tokenizer import GPT2
 from lora import set_strength
 from training.args import MethodArgs, ModelArgs
 from training.merging import logits
@@ -33,7 +34,7 @@ def facts_of(base, method, **flags):
 
 
 def inputs_of(base):
-    return Inputs(None, None, "", base, load_config(base))
+    return Inputs(None, None, "", base, load_config(base), GPT2)
 
 
 def find(base, folder, pairs=None, **model):
@@ -55,7 +56,7 @@ def learnt(base, folder, start, method, **model):
     trained, before = start_model(start, args)
     apply_method(trained, method, 0)
     move(trained)
-    save_learnt(folder, trained, start, before, facts_of(base, method, **model), method, args)
+    save_learnt(folder, trained, start, before, facts_of(base, method, **model), method, args, GPT2)
     return trained
 
 
@@ -70,7 +71,7 @@ def full_run(base, folder):
     """A finished run of full fine-tuning."""
     model = build_language_model(base, load_config(base), ModelArgs())
     apply_method(model, MethodArgs("full"), 0)
-    save_pretrained(move(model, 3), folder / "model")
+    save_pretrained(move(model, 3), folder / "model", GPT2)
     results = {"args": facts_of(base, MethodArgs("full"))["args"], "data": {"sha256": ""}}
     (folder / "results.json").write_text(json.dumps(results | {"model": facts_of(base, LORA)["base"]}))
     return folder
@@ -165,7 +166,7 @@ def test_frozen_weights_in_half_precision_do_not_round_the_whole_model_that_is_s
             parameter.data = exact.get_parameter(name).data
         elif ".linear.weight" in name:
             parameter.data = parameter.data.bfloat16()
-    save_learnt(tmp_path / "half", trained, start, before, facts_of(base, method), method, args)
+    save_learnt(tmp_path / "half", trained, start, before, facts_of(base, method), method, args, GPT2)
     exactly, half = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("exact", "half"))
     assert all(torch.equal(tensor, half[name]) for name, tensor in exactly.items())
 

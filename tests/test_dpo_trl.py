@@ -12,6 +12,7 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import LanguageModel, initialise
 from gpt2_scratch.pretrained import TRANSPOSED, save_pretrained
 from gpt2_scratch.sources import load_config
+from gpt2_scratch.tokenizer import GPT2
 from lora import adapters
 from lora.peft_format import attach
 from tasks import Preference, read_rows
@@ -47,9 +48,9 @@ def folders(tmp_path_factory):
     base, policy = (tmp_path_factory.mktemp(name) for name in ("base", "policy"))
     model = LanguageModel(GPT2Config(width=16, blocks=2, heads=2, context=512))
     initialise(model, torch.Generator().manual_seed(0), std=0.1)
-    save_pretrained(model, base)
+    save_pretrained(model, base, GPT2)
     move(model.parameters(), 1)
-    save_pretrained(model, policy)
+    save_pretrained(model, policy, GPT2)
     return base, policy
 
 
@@ -144,7 +145,7 @@ def assert_close(ours, theirs, tolerance):
 
 def test_a_pair_has_the_tokens_and_the_targets_that_trl_gives_it(trainer, pairs):
     for row, example in zip(trainer.train_dataset, pairs, strict=True):
-        pair = encode_pair(example, 512)
+        pair = encode_pair(GPT2, example, 512)
         for text, answer in zip(pair.texts, (row["chosen_ids"], row["rejected_ids"]), strict=True):
             assert [*text.tokens, text.labels[-1]] == row["prompt_ids"] + answer
             assert list(text.labels[text.labels != -100]) == answer
@@ -168,7 +169,10 @@ def test_loss_and_gradient_for_the_log_probabilities_are_those_of_trl_to_double_
         for_answers = torch.stack([row[kept == 1][0] for row, kept in zip(given.grad, mask, strict=True)])
 
         answers = by_token.sum(1).view(2, -1).t().clone().requires_grad_()  # (B, 2)
-        batch, args = collate_pairs([encode_pair(e, 512) for e in pairs[i * size : (i + 1) * size]]), args_of(kind)
+        batch, args = (
+            collate_pairs([encode_pair(GPT2, e, 512) for e in pairs[i * size : (i + 1) * size]]),
+            args_of(kind),
+        )
         losses = pair_losses(answers - reference, batch.targets, args.dpo_loss, args.beta, args.label_smoothing)
         losses.mean().backward()
         assert float(losses.detach().mean()) == pytest.approx(float(expected.detach()), rel=1e-12)
@@ -178,7 +182,7 @@ def test_loss_and_gradient_for_the_log_probabilities_are_those_of_trl_to_double_
 @pytest.mark.parametrize("kind", KINDS)
 def test_full_fine_tuning_has_the_loss_and_the_gradient_of_every_parameter_that_trl_has(kind, trainer, pairs, folders):
     base, policy = (build_language_model(folder, load_config(folder), ModelArgs()).eval() for folder in folders)
-    encoded = with_reference(base, [encode_pair(e, 512) for e in pairs], Accelerator(cpu=True))
+    encoded = with_reference(base, [encode_pair(GPT2, e, 512) for e in pairs], Accelerator(cpu=True))
     expected, theirs = gradients_of_trl(trainer, kind)
     assert our_loss(policy, encoded, kind, cached=True) == pytest.approx(expected, rel=1e-6)
     ours = {n: p.grad.t() if n.endswith(TRANSPOSED) else p.grad for n, p in policy.named_parameters()}
@@ -201,7 +205,7 @@ def test_lora_with_the_adapter_off_as_reference_has_the_loss_and_the_gradients_o
 
     model = build_language_model(base, load_config(base), ModelArgs())
     attach(model, tmp_path)
-    found = our_loss(model.double().eval(), [encode_pair(e, 512) for e in pairs], kind, cached=False)
+    found = our_loss(model.double().eval(), [encode_pair(GPT2, e, 512) for e in pairs], kind, cached=False)
     assert found == pytest.approx(expected, rel=1e-12)
     prefix, ours = "base_model.model.", {}
     for path, adapter in adapters(model):

@@ -20,7 +20,7 @@ from gpt2_scratch.lm_head import LOGIT_ROWS
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.pretrained import save_pretrained
 from gpt2_scratch.sources import load_config
-from gpt2_scratch.tokenizer import encode
+from gpt2_scratch.tokenizer import GPT2
 from lora import VARIANTS, adapters
 from training.args import MethodArgs, ModelArgs
 from training.forgetting import LONGEST, STRENGTHS, General, adapters_at, forgetting, general_losses, general_text
@@ -44,7 +44,7 @@ def base(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
     model = LanguageModel(GPT2Config(width=64, blocks=2, heads=2, context=128, tied_head=request.param))
     initialise(model, torch.Generator().manual_seed(0), std=0.3)
-    save_pretrained(model, folder)
+    save_pretrained(model, folder, GPT2)
     return folder
 
 
@@ -64,7 +64,7 @@ def built(kind, folder, method=None, head_training="train"):
         for _, adapter in adapters(model):
             for parameter in adapter.low_rank.parameters():
                 parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
-    return model, general_text(SHORT, folder, config)
+    return model, general_text(SHORT, folder, config, GPT2)
 
 
 def losses_of(model, general, **more):
@@ -74,10 +74,10 @@ def losses_of(model, general, **more):
 def test_every_token_but_the_first_is_a_target_once_in_pieces_that_fit_the_context(base):
     text = SHORT.text()
     for config, longest in ((load_config(base), 128), (GPT2Config(), LONGEST)):
-        general = general_text(ForgettingArgs(forgetting_tokens=1200), base, config)
+        general = general_text(ForgettingArgs(forgetting_tokens=1200), base, config, GPT2)
         assert max(len(piece.tokens) for piece in general.pieces) == longest
-        assert np.concatenate([p.tokens for p in general.pieces]).tolist() == encode(text[:20_000])[:1200]
-        assert np.concatenate([p.labels for p in general.pieces]).tolist() == encode(text[:20_000])[1:1201]
+        assert np.concatenate([p.tokens for p in general.pieces]).tolist() == GPT2.encode(text[:20_000])[:1200]
+        assert np.concatenate([p.labels for p in general.pieces]).tolist() == GPT2.encode(text[:20_000])[1:1201]
         assert general.counts.sum() == 1200
 
 
@@ -110,7 +110,7 @@ def test_at_strength_0_the_loss_is_exactly_that_of_the_base(method, tiny_model):
 
 def test_the_intervals_are_those_of_redrawn_pieces(tiny_model):
     model, _ = built(LanguageModel, tiny_model, "lora")
-    general = general_text(ForgettingArgs(forgetting_tokens=2500), tiny_model, GPT2Config(context=100))
+    general = general_text(ForgettingArgs(forgetting_tokens=2500), tiny_model, GPT2Config(context=100), GPT2)
     before, after = np.array(losses_of(model, general, strength=0)), np.array(losses_of(model, general))
     found = forgetting(model, general, Accelerator(cpu=True), before.tolist(), no_metric)
     drawn = np.random.default_rng(9).integers(0, 25, (20_000, 25))
@@ -191,7 +191,7 @@ def test_the_forecast_has_the_logits_of_general_text_and_a_head_of_its_own(tied,
     config = GPT2Config(width=32, blocks=2, heads=2, context=512, tied_head=tied)
     model = model_without_weights(Classifier, config, ModelArgs(), 3)
     work = work_of(model, labelled(8))
-    general = general_text(ForgettingArgs(forgetting_tokens=2000), tmp_path, config)
+    general = general_text(ForgettingArgs(forgetting_tokens=2000), tmp_path, config, GPT2)
     without, parts = forecast(work, 4).parts, forecast(replace(work, general=general), 4).parts
     assert without["logits"] == 0 and parts["logits"] >= LOGIT_ROWS * 50257 * 4
     assert parts["frozen weights"] - without["frozen weights"] == more
@@ -273,7 +273,7 @@ def test_none_measures_and_reports_nothing(tiny_model, mail_file, question_file,
     done = run_script("finetune_cls", *flags, "--max-steps", 2, "--forgetting-data", "none")
     assert done.returncode == 0, done.stderr
     assert "forgetting" not in results_of(tmp_path / "run") and "general text" not in done.stdout
-    assert general_text(ForgettingArgs("none"), tiny_model, GPT2Config()) == General()
+    assert general_text(ForgettingArgs("none"), tiny_model, GPT2Config(), GPT2) == General()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from gpt2_scratch.generate import Sampling, generate, pick
 from gpt2_scratch.model import LanguageModel
 from gpt2_scratch.pretrained import load_weights, without_storage
 from gpt2_scratch.sources import load_config, resolve
-from gpt2_scratch.tokenizer import END_OF_TEXT, encode
+from gpt2_scratch.tokenizer import END_OF_TEXT, GPT2
 
 TEXTS = ["The movie was", "I", "My fellow citizens, we have come to this place to", "Call me", "It was the worst film"]
 SAMPLINGS = [Sampling(), Sampling(1.0), Sampling(0.8, top_k=40), Sampling(1.2, top_p=0.9), Sampling(0.7, 50, 0.8, 3)]
@@ -26,23 +26,23 @@ def nano():
 
 def test_greedy_text_equals_hugging_faces_token_for_token(nano):
     hf = transformers.GPT2LMHeadModel.from_pretrained(resolve("gpt2-nano"), dtype=torch.float32).eval()
-    prompts = [encode(text) for text in TEXTS]
-    for prompt, ours in zip(prompts, generate(nano, prompts, 30), strict=True):
+    prompts = [GPT2.encode(text) for text in TEXTS]
+    for prompt, ours in zip(prompts, generate(nano, prompts, GPT2.vocabulary, 30), strict=True):
         theirs = hf.generate(torch.tensor([prompt]), max_new_tokens=30, do_sample=False, pad_token_id=END_OF_TEXT)
         assert ours.tokens == theirs[0, len(prompt) :].tolist()
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 def test_a_batch_of_prompts_equals_one_at_a_time_in_any_order(nano, sampling):
-    prompts = [encode(text) for text in TEXTS]
-    together = generate(nano, prompts, 12, sampling)
-    assert together == [generate(nano, [prompt], 12, sampling)[0] for prompt in prompts]
-    assert together == generate(nano, prompts[::-1], 12, sampling, rows=2)[::-1]
+    prompts = [GPT2.encode(text) for text in TEXTS]
+    together = generate(nano, prompts, GPT2.vocabulary, 12, sampling)
+    assert together == [generate(nano, [prompt], GPT2.vocabulary, 12, sampling)[0] for prompt in prompts]
+    assert together == generate(nano, prompts[::-1], GPT2.vocabulary, 12, sampling, rows=2)[::-1]
 
 
 def test_the_seed_decides_a_sampled_text(nano):
-    prompts = [encode(text) for text in TEXTS]
-    first, same, other = (generate(nano, prompts, 20, Sampling(1.0, seed=seed)) for seed in (1, 1, 2))
+    prompts = [GPT2.encode(text) for text in TEXTS]
+    first, same, other = (generate(nano, prompts, GPT2.vocabulary, 20, Sampling(1.0, seed=seed)) for seed in (1, 1, 2))
     assert first == same
     assert first != other
 
@@ -61,7 +61,7 @@ class Scripted(torch.nn.Module):
 
 
 def test_a_text_stops_at_its_own_end_while_others_go_on(nano):
-    shortest, longer, cut = generate(Scripted(nano), [[7, 0], [3], [9]], 5)
+    shortest, longer, cut = generate(Scripted(nano), [[7, 0], [3], [9]], GPT2.vocabulary, 5)
     assert (shortest.tokens, shortest.stopped) == ([], True)
     assert (longer.tokens, longer.stopped) == ([2, 1, 0], True)
     assert (cut.tokens, cut.stopped) == ([8, 7, 6, 5, 4], False)
@@ -69,13 +69,13 @@ def test_a_text_stops_at_its_own_end_while_others_go_on(nano):
 
 def test_generation_stops_at_the_end_of_the_context(nano):
     prompt = [1000] * (nano.config.context - 3)
-    assert len(generate(nano, [prompt, [5]], 6)[0].tokens) <= 3
+    assert len(generate(nano, [prompt, [5]], GPT2.vocabulary, 6)[0].tokens) <= 3
 
 
 @pytest.mark.parametrize("length", [0, 1024])
 def test_a_prompt_that_leaves_no_room_is_refused(nano, length):
     with pytest.raises(ValueError, match="prompt 0"):
-        generate(nano, [[1] * length], 1)
+        generate(nano, [[1] * length], GPT2.vocabulary, 1)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,6 @@ def test_sampling_out_of_range_is_refused(wrong):
 
 def test_generation_leaves_the_model_in_the_mode_it_was_in(nano):
     nano.train()
-    generate(nano, [[5]], 1)
+    generate(nano, [[5]], GPT2.vocabulary, 1)
     assert nano.training
     nano.eval()

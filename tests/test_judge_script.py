@@ -16,7 +16,7 @@ from judge_server import HANG, OK, JudgeServer, digest, mixed, score
 from test_commands import load_script
 from test_judge import generation
 
-from gpt2_scratch.tokenizer import encode
+from gpt2_scratch.tokenizer import GPT2
 
 KEY = "a-key-nobody-may-see-42"
 METRIC = {"value", "low", "high", "n"}
@@ -221,7 +221,7 @@ def test_a_dry_run_needs_no_key_counts_requests_and_tokens_and_writes_nothing(ru
     assert sorted(run.rglob("*")) == before
     assert re.search(r"requests +80, and 0 more", done.stdout) and "8.0 minutes" in done.stdout
     tokens = int(re.search(r"tokens +([\d,]+) in prompts", done.stdout)[1].replace(",", ""))
-    assert tokens == 2 * sum(len(encode(question.prompt)) for question in asked_of(run))
+    assert tokens == 2 * sum(len(GPT2.encode(question.prompt)) for question in asked_of(run))
 
 
 def test_without_a_judge_there_are_measures_and_no_sdk_and_no_torch(run):

@@ -9,6 +9,7 @@ import lora
 from gpt2_scratch.config import SIZES, GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.pretrained import save_pretrained, without_storage
+from gpt2_scratch.tokenizer import GPT2
 from training.method_args import BLOCK_TARGETS, MethodArgs
 from training.methods import apply_method, load_own_state, own_state, parameter_counts
 
@@ -47,7 +48,7 @@ def test_logits_and_gradients_equal_pefts_with_the_same_factors(name, tmp_path):
     method = MethodArgs(name, lora_rank=4, lora_alpha=8.0, lora_targets=BLOCK_TARGETS)
     base = LanguageModel(SMALL)
     initialise(base, torch.Generator().manual_seed(0), std=0.2)
-    save_pretrained(base, tmp_path)
+    save_pretrained(base, tmp_path, GPT2)
     model = adapted(method=method)
     hf = transformers.GPT2LMHeadModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
     config = peft.LoraConfig(

@@ -16,6 +16,7 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import LanguageModel, initialise
 from gpt2_scratch.pretrained import save_pretrained, weights_hash
 from gpt2_scratch.sources import load_config
+from gpt2_scratch.tokenizer import GPT2
 from lora import set_strength
 from training.args import MethodArgs
 from training.merging import combined, compare, logits
@@ -34,7 +35,7 @@ def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
     model = LanguageModel(GPT2Config(width=16, blocks=2, heads=2, context=512))
     initialise(model, torch.Generator().manual_seed(0), std=0.2)
-    save_pretrained(model, folder)
+    save_pretrained(model, folder, GPT2)
     return folder
 
 
@@ -264,7 +265,7 @@ def folders(base, tmp_path_factory):
     places["file"] = write_rows(root / "questions.jsonl", questions(3))
     other = LanguageModel(load_config(base))
     initialise(other, torch.Generator().manual_seed(1))
-    save_pretrained(other, root / "other")
+    save_pretrained(other, root / "other", GPT2)
     places["other"] = root / "other"
     places["stranger"] = adapter(places["other"], root / "stranger")
     (root / "taken").mkdir()

@@ -13,6 +13,7 @@ import lora
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.pretrained import save_pretrained, without_storage
+from gpt2_scratch.tokenizer import GPT2
 from training.args import DataArgs, ModelArgs, fit_problems
 from training.method_args import BLOCK_TARGETS, MethodArgs
 from training.methods import apply_method, build_language_model, quantised_matrices
@@ -151,7 +152,7 @@ def test_loftq_brings_a_quantised_model_nearer_to_the_original(tmp_path):
     pytest.importorskip("bitsandbytes")
     base = LanguageModel(SMALL)
     initialise(base, torch.Generator().manual_seed(0))
-    save_pretrained(base, tmp_path)
+    save_pretrained(base, tmp_path, GPT2)
     errors = []
     for init, source in (("standard", tmp_path), ("loftq", tmp_path), ("loftq", None)):
         model = build_language_model(tmp_path, SMALL, ModelArgs(base_bits=4))
@@ -167,7 +168,7 @@ def test_loftq_brings_a_quantised_model_nearer_to_the_original(tmp_path):
 def test_a_model_without_storage_can_be_prepared_for_loftq(tmp_path):
     """As a dry run does."""
     pytest.importorskip("bitsandbytes")
-    save_pretrained(LanguageModel(SMALL), tmp_path)
+    save_pretrained(LanguageModel(SMALL), tmp_path, GPT2)
     model = without_storage(LanguageModel, SMALL)
     for name, put in quantised_matrices(model, 4).items():
         with torch.device("meta"):

@@ -14,6 +14,7 @@ from gpt2_scratch.lm_head import LOGIT_ROWS, label_log_probabilities
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.pretrained import load_weights, save_pretrained, without_storage
 from gpt2_scratch.sources import load_config, resolve
+from gpt2_scratch.tokenizer import GPT2
 
 # Every size with its own heads and a sixth of its depth, narrow enough for a test: head width 8.
 SCALED = {
@@ -36,7 +37,7 @@ def random_model(kind, config, *args, std=0.05):
 
 
 def hugging_face_twin(model, folder, kind, **more):
-    save_pretrained(model, folder, **more)
+    save_pretrained(model, folder, GPT2, **more)
     return kind.from_pretrained(folder, dtype=torch.float32).eval()
 
 
@@ -184,7 +185,7 @@ def test_dropout_acts_in_training_only():
 
 def test_keys_with_and_without_prefix_masks_and_tied_heads_load_the_same(tmp_path):
     model = random_model(LanguageModel, SMALL)
-    save_pretrained(model, tmp_path / "a")
+    save_pretrained(model, tmp_path / "a", GPT2)
     state = load_file(tmp_path / "a" / "model.safetensors")
     bare = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
     bare |= {"h.0.attn.bias": torch.ones(1, 1, 64, 64), "h.1.attn.masked_bias": torch.tensor(-1e4)}
@@ -209,7 +210,7 @@ def test_keys_with_and_without_prefix_masks_and_tied_heads_load_the_same(tmp_pat
 )
 def test_weights_that_do_not_fit_are_refused_by_name(change, message, tmp_path):
     model = random_model(LanguageModel, SMALL)
-    save_pretrained(model, tmp_path)
+    save_pretrained(model, tmp_path, GPT2)
     state = load_file(tmp_path / "model.safetensors")
     change(state)
     save_file(state, tmp_path / "model.safetensors")
@@ -218,7 +219,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(change, message, tmp_path):
 
 
 def test_a_damaged_weight_file_is_refused(tmp_path):
-    save_pretrained(random_model(LanguageModel, SMALL), tmp_path)
+    save_pretrained(random_model(LanguageModel, SMALL), tmp_path, GPT2)
     content = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match="damaged"):
@@ -279,7 +280,7 @@ def test_a_vocabulary_head_of_an_untied_base_is_that_of_the_file(tmp_path):
     base.untie()
     with torch.no_grad():
         base.lm_head.weight.add_(1.0)
-    save_pretrained(base, tmp_path)
+    save_pretrained(base, tmp_path, GPT2)
     model = without_storage(Classifier, load_config(tmp_path), 2, tied_score=True)
     load_weights(model, tmp_path)
     assert torch.equal(model.score.weight, base.lm_head.weight)

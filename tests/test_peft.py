@@ -17,7 +17,7 @@ import lora
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.pretrained import load_weights, save_pretrained, weights_hash
-from gpt2_scratch.tokenizer import decode, encode
+from gpt2_scratch.tokenizer import GPT2
 from lora.peft_format import attach, block_diagonal
 from tasks import Instruction
 from training.args import MethodArgs
@@ -40,7 +40,7 @@ def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
     model = LanguageModel(SMALL)
     initialise(model, torch.Generator().manual_seed(0), std=0.2)
-    save_pretrained(model, folder)
+    save_pretrained(model, folder, GPT2)
     return folder
 
 
@@ -173,7 +173,7 @@ def test_pefts_merge_of_an_lm_head_changes_the_embedding_of_a_tied_base_and_of_a
 
     untied = plain(base)
     untied.untie()
-    save_pretrained(untied, tmp_path / "untied")
+    save_pretrained(untied, tmp_path / "untied", GPT2)
     theirs = peft.PeftModel.from_pretrained(of_transformers(tmp_path / "untied"), folder).eval()
     assert_same_logits(model, theirs)
     merged = theirs.merge_and_unload()
@@ -429,7 +429,7 @@ def test_an_adapter_of_ours_is_refused_on_another_base_of_the_same_shape(base, t
     other = plain(base)
     with torch.no_grad():
         other.transformer.wpe.weight.add_(1)
-    save_pretrained(other, tmp_path / "other")
+    save_pretrained(other, tmp_path / "other", GPT2)
     with pytest.raises(ValueError, match="was trained on other weights"):
         adapted(folder, str(tmp_path / "other"))
 
@@ -448,7 +448,7 @@ def test_the_adapter_of_a_run_gives_its_predictions_in_peft(tiny_model, mail_fil
     assert lines and {line["prediction"] for line in lines} == {"ham", "spam"}
     for line in lines:
         with torch.no_grad():
-            found = model(torch.tensor([encode(texts[line["id"]])])).logits[0].softmax(0).tolist()
+            found = model(torch.tensor([GPT2.encode(texts[line["id"]])])).logits[0].softmax(0).tolist()
         assert found == pytest.approx(list(line["probabilities"].values()), rel=1e-4)
 
 
@@ -462,7 +462,7 @@ def test_the_adapter_of_a_run_writes_its_answers_in_peft(tiny_model, question_fi
     lines = [json.loads(line) for line in (folder / "generations.jsonl").read_text().splitlines()]
     assert lines and results_of(folder)["best_step"] > 0
     for line in lines:
-        tokens = encode_prompt(Instruction(0, line["instruction"], line["input"]), 500)
+        tokens = encode_prompt(GPT2, Instruction(0, line["instruction"], line["input"]), 500)
         start = len(tokens)
         with torch.no_grad():
             for _ in range(6):
@@ -470,7 +470,7 @@ def test_the_adapter_of_a_run_writes_its_answers_in_peft(tiny_model, question_fi
                 if following == 50256:
                     break
                 tokens.append(following)
-        assert decode(tokens[start:]).strip() == line["response"]
+        assert GPT2.decode(tokens[start:]).strip() == line["response"]
 
 
 def test_the_table_of_exchange_finds_no_difference(tiny_model):

@@ -20,7 +20,7 @@ from conftest import command, run_script
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.generate import Sampling, generate
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
-from gpt2_scratch.tokenizer import decode, encode
+from gpt2_scratch.tokenizer import GPT2
 from lora import adapters, set_strength
 from page.html import card, coloured, listed
 from page.models import Answerer, Reader, Written, heaviest, read, share_frozen, shown, side_by_side
@@ -53,7 +53,8 @@ def trio():
         full.transformer.wpe.weight.add_(0.5)
         for _, adapter in adapters(adapted):
             adapter.low_rank.B.normal_(0, 0.2, generator=torch.Generator().manual_seed(1))
-    return [Answerer("Base model", "b", base), Answerer("Full", "f", full), Answerer("LoRA", "l", adapted.eval())]
+    names = {"Base model": base, "Full": full, "LoRA": adapted.eval()}
+    return [Answerer(name, name[0].lower(), model, GPT2) for name, model in names.items()]
 
 
 def last(rounds):
@@ -65,11 +66,11 @@ def ask(trio, strength=1.0, new_tokens=12, sampling=SAMPLED, instruction="Name a
 
 
 def test_every_answer_is_what_its_model_generates(trio):
-    prompt = encode_prompt(Instruction(0, "Name a bird.", "of prey"), CONFIG.context)
+    prompt = encode_prompt(GPT2, Instruction(0, "Name a bird.", "of prey"), CONFIG.context)
     for answerer, written in zip(trio, last(ask(trio, about=" of prey ")), strict=True):
         set_strength(answerer.model, 1.0)
-        (expected,) = generate(answerer.model, [prompt], 12, SAMPLED)
-        assert written.text == decode(expected.tokens).strip()
+        (expected,) = generate(answerer.model, [prompt], GPT2.vocabulary, 12, SAMPLED)
+        assert written.text == GPT2.decode(expected.tokens).strip()
         assert (written.tokens, written.state == "ended") == (len(expected.tokens), expected.stopped)
 
 
@@ -136,8 +137,8 @@ def test_half_a_surrogate_in_what_is_typed_does_no_harm(trio):
 
 
 def test_a_header_that_the_model_writes_itself_is_not_shown_not_even_in_part():
-    tokens = encode("\n\n### Response:\nA wren. 🦙")
-    texts = [shown(tokens[:n]) for n in range(len(tokens) + 1)]
+    tokens = GPT2.encode("\n\n### Response:\nA wren. 🦙")
+    texts = [shown(GPT2, tokens[:n]) for n in range(len(tokens) + 1)]
     assert texts[-1] == "A wren. 🦙"
     assert not any("#" in text or "\ufffd" in text for text in texts)
 
@@ -146,7 +147,7 @@ def reader(task=None, max_length=64, labels=("ham", "spam"), **text):
     torch.manual_seed(0)
     model = Classifier(CONFIG, len(labels)).eval()
     task = task or Classification("mine", ())
-    return Reader("r", model, list(labels), task, TextArgs(**text), max_length)
+    return Reader("r", model, list(labels), task, TextArgs(**text), max_length, GPT2)
 
 
 def test_what_a_classifier_reads_is_the_whole_text_or_says_that_it_is_cut():

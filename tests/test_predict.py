@@ -20,7 +20,7 @@ from accelerate.state import AcceleratorState
 from conftest import ROOT, command, free_port, mails, questions, results_of, run_script, write_rows
 from test_commands import load_script
 
-from gpt2_scratch.tokenizer import decode, encode
+from gpt2_scratch.tokenizer import GPT2
 from training.prediction import Labeller
 
 SCRIPT = load_script("predict")
@@ -117,7 +117,7 @@ def test_an_odd_prompt_gets_a_line_too(tutor, predict, tmp_path):
     assert [line["row"] for line in lines] == [0, 1, 2, 3, 4]
     assert lines[2] == {"row": 2, "prompt": None, "response": None, "stopped": None, "empty": True}
     assert lines[3] == {"row": 3, "prompt": None, "response": None, "stopped": None, "unreadable": True}
-    assert lines[4]["cut"] and len(encode(lines[4]["prompt"])) == 511 and "1 cut to the 511 tokens" in out
+    assert lines[4]["cut"] and len(GPT2.encode(lines[4]["prompt"])) == 511 and "1 cut to the 511 tokens" in out
 
 
 @pytest.mark.parametrize("text", ["東京都は雨です。" * 60, "👩‍👩‍👧🙂" * 60, "straße " * 60, "word " * 300])
@@ -126,7 +126,7 @@ def test_a_cut_text_is_a_beginning_of_the_text_and_fits_when_it_is_read_again(te
     flags = ["--run", classifier, "--output", tmp_path / "out.jsonl"]
     assert predict(*flags, "--data", data)[0] == 0
     first = lines_of(tmp_path / "out.jsonl")
-    assert all(line["cut"] and 60 < len(encode(line["text"])) <= 64 for line in first)
+    assert all(line["cut"] and 60 < len(GPT2.encode(line["text"])) <= 64 for line in first)
     assert all(("x" * i + text).startswith(line["text"]) for i, line in enumerate(first))
     data = write_rows(tmp_path / "again.jsonl", [{"text": line["text"]} for line in first])
     assert predict(*flags, "--data", data, "--overwrite")[0] == 0
@@ -661,4 +661,4 @@ def test_decoding_a_whole_text_is_not_asked_of_the_tokenizer(classifier, predict
     text = "  two  blanks\u00a0and a tab\t"
     data = write_rows(tmp_path / "mine.jsonl", [{"text": text}])
     assert predict("--run", classifier, "--data", data, "--output", tmp_path / "out.jsonl")[0] == 0
-    assert lines_of(tmp_path / "out.jsonl")[0]["text"] == text == decode(encode(text))
+    assert lines_of(tmp_path / "out.jsonl")[0]["text"] == text == GPT2.decode(GPT2.encode(text))

@@ -20,6 +20,7 @@ from test_resume import kill_at_a_random_moment
 import training.prefix
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
+from gpt2_scratch.tokenizer import GPT2
 from lora import Adapter
 from tasks import Instruction, Labelled
 from training.args import BLOCK_TARGETS, MethodArgs
@@ -65,12 +66,15 @@ def build(kind, method, seed=0, config=CONFIG, head_training="train"):
 
 
 def labelled(count, max_length=64):
-    return [encode_labelled(Labelled(i, f"{i} " + WORDS[i % 4] * (i % 3 + 1)), i % 3, max_length) for i in range(count)]
+    return [
+        encode_labelled(GPT2, Labelled(i, f"{i} " + WORDS[i % 4] * (i % 3 + 1)), i % 3, max_length)
+        for i in range(count)
+    ]
 
 
 def instructions(count, mask_prompt=True):
     texts = [Instruction(i, WORDS[i % 4], "", f"{i} " + WORDS[-i % 4] * (i % 3 + 1)) for i in range(count)]
-    return [encode_instruction(text, 64, mask_prompt) for text in texts]
+    return [encode_instruction(GPT2, text, 64, mask_prompt) for text in texts]
 
 
 def update_of(model, examples, micro_batch_size):

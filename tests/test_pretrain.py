@@ -15,6 +15,7 @@ from test_commands import load_script
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import LanguageModel, initialise
+from gpt2_scratch.tokenizer import GPT2
 from training.corpus import Packing, hold_out, pieces, read_documents, stream, tokenised
 from training.losses import token_loss
 from training.short_softmax import ShortSoftmax
@@ -56,7 +57,7 @@ def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
 
 
 def test_a_document_is_its_tokens_and_one_end_of_text():
-    (document,) = tokenised(["Hello <|endoftext|> there"])
+    (document,) = tokenised(["Hello <|endoftext|> there"], GPT2)
     assert document[-1] == 50256
     assert list(document).count(50256) == 1
 
@@ -226,7 +227,7 @@ def test_it_learns_and_says_so(pretrained):
 def test_transformers_reads_the_model_and_finds_the_same_loss(pretrained, corpus):
     results = results_of(pretrained)
     theirs = transformers.GPT2LMHeadModel.from_pretrained(pretrained / "model", dtype=torch.float32).eval()
-    _, held = hold_out(tokenised(read_documents([corpus], "text")), 0.02, results["args"]["seed"])
+    _, held = hold_out(tokenised(read_documents([corpus], "text"), GPT2), 0.02, results["args"]["seed"])
     total = count = 0
     for piece in pieces(held, 64):
         logits = theirs(torch.from_numpy(piece.tokens.astype(np.int64))[None]).logits[0]
@@ -288,7 +289,7 @@ def test_a_model_from_nothing_within_a_budget_of_time_in_half_precision(corpus, 
         (("--tokens", 10, "--init-from", "nowhere"), "--init-from nowhere: not a folder"),
         (("--tokens", 10, "--init-from", "{tmp}"), "--init-from {tmp}: the folder lacks config.json"),
         (("--tokens", 10, "--init-from", "{tmp}/bert"), "--init-from {tmp}/bert: config.json is not that of a GPT-2"),
-        (("--tokens", 10, "--init-from", "{tmp}/small"), "--init-from {tmp}/small: has 300 tokens"),
+        (("--tokens", 10, "--init-from", "{tmp}/small"), "--init-from {tmp}/small: the model has 300 tokens"),
     ],
 )
 def test_wrong_flags_are_refused_with_one_message(corpus, tmp_path, more, message, run_here):

@@ -13,6 +13,7 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.generate import Sampling
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.pretrained import save_pretrained, weights_hash
+from gpt2_scratch.tokenizer import GPT2
 from lora import QuantisedLinear, adapters, dense, dequantise, load_bitsandbytes, merge, unmerge
 from lora._quantised import PIECE
 from training.args import MethodArgs, ModelArgs, UpdateArgs
@@ -32,7 +33,7 @@ def base(tmp_path_factory):
     model = LanguageModel(CONFIG)
     initialise(model, torch.Generator().manual_seed(0), std=0.1)
     folder = tmp_path_factory.mktemp("base")
-    save_pretrained(model, folder)
+    save_pretrained(model, folder, GPT2)
     return folder
 
 
@@ -150,7 +151,7 @@ def test_the_model_never_exists_in_full_precision_while_it_is_read(tmp_path):
     config = GPT2Config(width=256, blocks=6, heads=2, vocabulary=300, context=32)
     model = LanguageModel(config)
     initialise(model, torch.Generator().manual_seed(0))
-    save_pretrained(model, tmp_path)
+    save_pretrained(model, tmp_path, GPT2)
     full, largest = sum(4 * p.numel() for p in model.parameters()), 4 * 4 * config.width**2
     for bits in (None, 8, 4):
         with Counted([]) as counted:
@@ -187,10 +188,10 @@ def test_generation_leaves_a_quantised_base_as_it_is_and_writes_what_a_merged_on
     quantised, plain = build(base), build(base)
     dequantise(plain)
     with Counted([]) as counted:
-        texts = answer(quantised, prompts, accelerator, 6, Sampling())
-    assert texts == answer(plain, prompts, accelerator, 6, Sampling())
+        texts = answer(quantised, GPT2, prompts, accelerator, 6, Sampling())
+    assert texts == answer(plain, GPT2, prompts, accelerator, 6, Sampling())
     with Counted([]) as merged:
-        answer(plain, prompts, accelerator, 6, Sampling())
+        answer(plain, GPT2, prompts, accelerator, 6, Sampling())
     assert counted.peak < merged.peak
 
 

@@ -17,7 +17,7 @@ from test_resume import kill_at_a_random_moment
 from transformers import GPT2ForSequenceClassification
 
 from gpt2_scratch.model import Classifier
-from gpt2_scratch.tokenizer import encode
+from gpt2_scratch.tokenizer import GPT2
 from lora import Adapter, QuantisedLinear, adapters
 from training.args import MethodArgs, ModelArgs
 from training.compute_args import ComputeArgs
@@ -141,7 +141,7 @@ def test_a_run_on_a_quantised_base_is_applied_and_merged(base, mail_file, tmp_pa
     merged = GPT2ForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
     with torch.no_grad():
         for row in rows[:8]:
-            theirs = merged(torch.tensor([encode(row["text"])])).logits[0].softmax(0)
+            theirs = merged(torch.tensor([GPT2.encode(row["text"])])).logits[0].softmax(0)
             assert list(row["probabilities"].values()) == pytest.approx(theirs.tolist(), abs=1e-5)
 
 

@@ -8,7 +8,7 @@ import pytest
 import transformers
 
 from gpt2_scratch.sources import ASSETS
-from gpt2_scratch.tokenizer import END_OF_TEXT, decode, encode, encoding, whole_characters
+from gpt2_scratch.tokenizer import END_OF_TEXT, GPT2, encoding
 
 TEXTS = [
     "",
@@ -39,17 +39,17 @@ def random_texts(count):
 def test_tokens_equal_hugging_faces(hugging_face):
     for text in [*TEXTS, *random_texts(300)]:
         if "<|endoftext|>" not in text:
-            assert encode(text) == hugging_face.encode(text)
+            assert GPT2.encode(text) == hugging_face.encode(text)
 
 
 def test_decoding_gives_the_text_back():
     for text in [*TEXTS, *random_texts(300)]:
-        assert decode(encode(text)) == text
+        assert GPT2.decode(GPT2.encode(text)) == text
 
 
 def test_the_end_of_text_marker_in_a_text_is_ordinary_text():
-    assert END_OF_TEXT not in encode("before <|endoftext|> after")
-    assert decode([END_OF_TEXT]) == "<|endoftext|>"
+    assert END_OF_TEXT not in GPT2.encode("before <|endoftext|> after")
+    assert GPT2.decode([END_OF_TEXT]) == "<|endoftext|>"
 
 
 @pytest.mark.parametrize("name", ["vocab.bpe", "encoder.json"])
@@ -64,7 +64,7 @@ def test_a_changed_file_is_refused(name, tmp_path):
 def test_loading_leaves_the_environment_as_it_was(monkeypatch):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "kept")
     encoding.cache_clear()
-    encode("a")
+    GPT2.encode("a")
     assert os.environ["TIKTOKEN_CACHE_DIR"] == "kept"
 
 
@@ -72,12 +72,12 @@ def test_a_text_cut_anywhere_ends_on_a_whole_character_and_has_no_more_tokens_wh
     texts = ["Straße 東京都は雨です。", "👩‍👩‍👧 🙂🙂", "नमस्ते दुनिया", "a  \n\n  b\t c", "x�� y", *random_texts(60)]
     dropped = 0
     for text in texts:
-        tokens = encode(text)
+        tokens = GPT2.encode(text)
         for length in range(len(tokens) + 1):
-            kept = whole_characters(tokens[:length])
+            kept = GPT2.whole_characters(tokens[:length])
             dropped += length - len(kept)
-            assert text.startswith(decode(kept)) and kept == tokens[: len(kept)]
-            again = encode(decode(kept))
-            assert again == kept or (decode(kept)[-1:].isspace() and len(again) < len(kept))
+            assert text.startswith(GPT2.decode(kept)) and kept == tokens[: len(kept)]
+            again = GPT2.encode(GPT2.decode(kept))
+            assert again == kept or (GPT2.decode(kept)[-1:].isspace() and len(again) < len(kept))
             assert length - len(kept) < 4  # a character has four bytes at most
     assert dropped > 50

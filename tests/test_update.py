@@ -10,6 +10,7 @@ from conftest import results_of, run_script, weights_of
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
+from gpt2_scratch.tokenizer import GPT2
 from tasks import Instruction, Labelled
 from training.args import MethodArgs, UpdateArgs
 from training.batches import collate, encode_instruction, encode_labelled, epoch_plan
@@ -45,11 +46,14 @@ def gradients(kind, examples, micro_batch_size, processes=1):
 
 
 def labelled(count):
-    return [encode_labelled(Labelled(i, WORDS[i % 4] * (i % 3 + 1)), i % 2, 64) for i in range(count)]
+    return [encode_labelled(GPT2, Labelled(i, WORDS[i % 4] * (i % 3 + 1)), i % 2, 64) for i in range(count)]
 
 
 def instructions(count):
-    return [encode_instruction(Instruction(i, WORDS[i % 4], "", WORDS[-i % 4] * (i % 3 + 1)), 64) for i in range(count)]
+    return [
+        encode_instruction(GPT2, Instruction(i, WORDS[i % 4], "", WORDS[-i % 4] * (i % 3 + 1)), 64)
+        for i in range(count)
+    ]
 
 
 @pytest.mark.parametrize(("kind", "examples"), [(Classifier, labelled(8)), (LanguageModel, instructions(8))])

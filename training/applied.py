@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpt2_scratch.own_tokenizer import find_tokenizer
+from gpt2_scratch.sources import load_config
 from training.prediction_output import few
 from training.run_folder import RESULTS, read_run
 from training.sources import base_model
 from training.trained_on import read_trained_on
 
 if TYPE_CHECKING:
+    from gpt2_scratch.tokenizer import Tokenizer
     from training.saved import Model
 
 CONFIG, ADAPTER_FILES = "config.json", ("adapter.json", "adapter_config.json")
@@ -60,6 +63,16 @@ class Applied:
         if self.kind == "adapter":
             return adapted(self.folder, self.base)
         return whole_model(self.folder, {"labels": None if self.labels is None else list(self.labels)})
+
+    def tokenizer(self) -> "Tokenizer":
+        """Errors as of `load`."""
+        from training.saved import adapter_tokenizer, tokenizer_of
+
+        if self.kind == "run":
+            return tokenizer_of(self.folder, self.results, self.base)
+        if self.kind == "adapter":
+            return adapter_tokenizer(self.folder, self.base)
+        return find_tokenizer(self.folder, load_config(self.folder))
 
 
 def find_applied(run: Path | None, adapter: Path | None, model: str | None) -> Applied:

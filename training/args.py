@@ -45,6 +45,9 @@ class DataArgs:
     """seed of the split alone, so that runs with different --seed are tested on the same examples"""
     max_length: int = 512
     """tokens kept of an example; longer ones are cut and counted"""
+    special_tokens: Literal["text", "tokens"] = "text"
+    """what spells <|endoftext|> or another special token of the base: ordinary text, or that token; then an end marker
+    of other models (</s>, <|im_end|>) is the end of text too, and a response that has one gets no second"""
 
     def problems(self) -> list[str]:
         found = []

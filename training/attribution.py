@@ -13,7 +13,7 @@ from torch import Tensor
 from gpt2_scratch.attention import sequences
 from gpt2_scratch.model import Classifier, Hidden
 from gpt2_scratch.precision import at_least_fp32
-from gpt2_scratch.tokenizer import encoding
+from gpt2_scratch.tokenizer import Tokenizer
 
 
 class Attribution(NamedTuple):
@@ -61,14 +61,10 @@ def attribute(model: Classifier, tokens: list[int], classes: int) -> Attribution
     return Attribution(logits.softmax(0)[:classes].tolist(), explained, weights.tolist())
 
 
-def pieces(tokens: list[int], weights: list[float]) -> list[Piece]:
+def pieces(tokens: list[int], weights: list[float], tokenizer: Tokenizer) -> list[Piece]:
     """Tokens as text; those that only together make a character are joined. The texts joined are the whole text."""
-    found, held, weight = list[Piece](), b"", 0.0
-    for token, share in zip(tokens, weights, strict=True):
-        held, weight = held + encoding().decode_single_token_bytes(token), weight + share
-        try:
-            found.append(Piece(held.decode(), weight))
-        except UnicodeDecodeError:
-            continue
-        held, weight = b"", 0.0
-    return found + ([Piece(held.decode(errors="replace"), weight)] if held else [])
+    found, start = list[Piece](), 0
+    for text, count in tokenizer.pieces(tokens):
+        found.append(Piece(text, sum(weights[start : start + count])))
+        start += count
+    return found

@@ -5,7 +5,7 @@ a position in it. Which examples make up a step depends neither on the number of
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gpt2_scratch.model import Hidden
-from gpt2_scratch.tokenizer import END_OF_TEXT, encode, whole_characters
+from gpt2_scratch.tokenizer import END_OF_TEXT, Tokenizer
 from tasks import RESPONSE_HEADER, Instruction, Labelled
 from training.args import UpdateArgs
 
@@ -61,6 +61,7 @@ class Batch:
 
 
 def encode_labelled(
+    tokenizer: Tokenizer,
     example: Labelled,
     label: int,
     max_length: int,
@@ -72,39 +73,82 @@ def encode_labelled(
 
     `pad_to` appends real tokens `pad_id`, behind which the class is read: a defect of the published runs, on demand.
     """
-    text, kept = encode(example.text), encode(example.kept)
-    cut = len(text) + len(kept) > max_length
-    if cut and not cut_tail:
-        text = whole_characters(text[: max(max_length - len(kept), 0)])
-    tokens = text + kept
-    tokens = (whole_characters(tokens[:max_length]) if len(tokens) > max_length else tokens) or [END_OF_TEXT]
-    pads = max((pad_to or 0) - len(tokens), 0)
-    return Encoded(example.id, np.array(tokens + [pad_id] * pads, np.int32), label, cut, pads=pads)
+    return encode_all_labelled(tokenizer, [example], [label], max_length, pad_to, pad_id, cut_tail)[0]
+
+
+def encode_all_labelled(
+    tokenizer: Tokenizer,
+    examples: Sequence[Labelled],
+    labels: Iterable[int],
+    max_length: int,
+    pad_to: int | None = None,
+    pad_id: int = END_OF_TEXT,
+    cut_tail: bool = False,
+) -> list[Encoded]:
+    """`encode_labelled` of each, with its class."""
+
+    def shortened(text: list[int], kept: list[int]) -> list[int]:
+        if len(text) + len(kept) <= max_length:
+            return text + kept
+        if not cut_tail:
+            text = tokenizer.whole_characters(text[: max(max_length - len(kept), 0)])
+        tokens = text + kept
+        return tokens if len(tokens) <= max_length else tokenizer.whole_characters(tokens[:max_length])
+
+    found, texts = [], tokenizer.encode_all(part for e in examples for part in (e.text, e.kept))
+    for example, label, text, kept in zip(examples, labels, texts, texts, strict=True):
+        tokens = shortened(text, kept) or [tokenizer.empty]
+        cut, pads = len(text) + len(kept) > max_length, max((pad_to or 0) - len(tokens), 0)
+        found.append(Encoded(example.id, np.array(tokens + [pad_id] * pads, np.int32), label, cut, pads=pads))
+    return found
 
 
 def encode_instruction(
-    example: Instruction, max_length: int, mask_prompt: bool = True, response_header: bool = True
+    tokenizer: Tokenizer,
+    example: Instruction,
+    max_length: int,
+    mask_prompt: bool = True,
+    response_header: bool = True,
 ) -> Encoded:
     """Prompt, response and one end-of-text token, which is trained on; with `mask_prompt` the prompt is not.
 
     Without a response header in the prompt the header is part of the response. Example: prompt 3 4, response 5: tokens
     3 4 5, targets -100 5 50256: the target at a position is the token after it.
     """
-    prompt, header = encode(example.prompt(response_header)), encode(example.prompt())
-    whole = header + encode(example.response or "") + [END_OF_TEXT]
-    targets = np.array(whole[1 : max_length + 1], np.int64)
-    if mask_prompt:
-        targets[: len(prompt) - 1] = IGNORED
-    cut = len(whole) > max_length + 1
-    return Encoded(example.id, np.array(whole[:-1][:max_length], np.int32), targets, cut, len(header) - 1)
+    return encode_all_instructions(tokenizer, [example], max_length, mask_prompt, response_header)[0]
 
 
-def encode_prompt(example: Instruction, longest: int | None = None, response_header: bool = True) -> list[int]:
+def encode_all_instructions(
+    tokenizer: Tokenizer,
+    examples: Sequence[Instruction],
+    max_length: int,
+    mask_prompt: bool = True,
+    response_header: bool = True,
+) -> list[Encoded]:
+    """`encode_instruction` of each. A response that spells the end of text itself (meaning tokens) gets no second."""
+    end = [] if tokenizer.vocabulary.end is None else [tokenizer.vocabulary.end]
+    header, found = tokenizer.encode(RESPONSE_HEADER), []
+    parts = ((e.prompt(response_header=False), e.response or "") for e in examples)
+    texts = tokenizer.encode_all(part for pair in parts for part in pair)
+    for example, asked, response in zip(examples, texts, texts, strict=True):
+        whole = asked + header + response + (end if response[-1:] != end else [])
+        targets = np.array(whole[1 : max_length + 1], np.int64)
+        if mask_prompt:
+            targets[: len(asked) + len(header) * response_header - 1] = IGNORED
+        cut, start = len(whole) > max_length + 1, len(asked) + len(header) - 1
+        found.append(Encoded(example.id, np.array(whole[:-1][:max_length], np.int32), targets, cut, start))
+    return found
+
+
+def encode_prompt(
+    tokenizer: Tokenizer, example: Instruction, longest: int | None = None, response_header: bool = True
+) -> list[int]:
     """The prompt in at most `longest` tokens (None: whole); one that is too long loses the end of its input, behind a
     whole character, not the header."""
-    header, prompt = encode(RESPONSE_HEADER) if response_header else [], encode(example.prompt(response_header=False))
+    header = tokenizer.encode(RESPONSE_HEADER) if response_header else []
+    prompt = tokenizer.encode(example.prompt(response_header=False))
     if longest is not None and len(prompt) + len(header) > longest:
-        prompt = whole_characters(prompt[: max(longest - len(header), 0)])
+        prompt = tokenizer.whole_characters(prompt[: max(longest - len(header), 0)])
     return prompt + header
 
 
@@ -130,7 +174,7 @@ def _joined(parts: Sequence[Hidden | None]) -> Hidden | None:
 def collate(examples: Sequence[Encoded]) -> Batch:
     """One packed batch; of nothing, a stand-in of one token and weight 0."""
     if not examples:
-        one = torch.tensor([END_OF_TEXT])
+        one = torch.zeros(1, dtype=torch.long)  # any token
         return Batch(one, torch.ones(1, dtype=torch.long), torch.zeros(1, dtype=torch.long), [], weight=0.0)
     tokens = torch.from_numpy(np.concatenate([e.tokens for e in examples]).astype(np.int64))
     if isinstance(examples[0].labels, int):

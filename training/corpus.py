@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from gpt2_scratch.tokenizer import END_OF_TEXT, encoding
+from gpt2_scratch.tokenizer import Tokenizer
 from tasks import read_rows
 from training.batches import Batch, Encoded, collate
 
@@ -52,10 +52,21 @@ def _texts(path: Path, column: str) -> Iterator[str]:
         yield from (row[column] for row in rows)
 
 
-def tokenised(documents: Sequence[str]) -> list[np.ndarray]:
-    """Tokens of each document and the end of text that follows it, int32."""
-    encoded = encoding().encode_ordinary_batch(list(documents), num_threads=1)
-    return [np.array([*tokens, END_OF_TEXT], np.int32) for tokens in encoded]
+def tokenised(documents: Sequence[str], tokenizer: Tokenizer) -> list[np.ndarray]:
+    """Tokens of each document and the end of text that follows it (if the base has one), int32.
+
+    An end of text inside, which a text spells only where special tokens are read as tokens, parts two documents.
+    """
+    end = tokenizer.vocabulary.end
+    found = []
+    for tokens in tokenizer.encode_all(documents):
+        document = np.array(tokens if end is None else [*tokens, end], np.int32)
+        if end is None or tokenizer.meaning == "text":
+            found.append(document)
+        else:
+            parts = np.split(document, np.flatnonzero(document == end) + 1)
+            found += [part for part in parts if len(part) > 1]
+    return found
 
 
 def fingerprint(documents: Sequence[np.ndarray]) -> str:
@@ -71,7 +82,10 @@ def hold_out(documents: list[np.ndarray], share: float, seed: int) -> tuple[list
     Raises ValueError when there are not two documents.
     """
     if len(documents) < 2:
-        raise ValueError(f"--data: {len(documents)} document; validation needs one more (a text file is one document)")
+        raise ValueError(
+            f"--data: {len(documents)} document; validation needs one more (a text file is one document; "
+            "--special-tokens tokens parts it where <|endoftext|> stands)"
+        )
     order = np.random.default_rng(seed).permutation(len(documents))
     sizes = np.cumsum([len(documents[i]) for i in order])
     count = int(np.clip(np.searchsorted(sizes, share * sizes[-1]) + 1, 1, len(documents) - 1))

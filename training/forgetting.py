@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.pretrained import read_weight, without_storage
+from gpt2_scratch.tokenizer import Tokenizer
 from lora import set_strength
 from training.batches import Encoded
 from training.corpus import fingerprint, pieces, tokenised
@@ -45,12 +46,18 @@ class General:
         return np.array([piece.count for piece in self.pieces])
 
 
-def general_text(args: ForgettingArgs, folder: Path, config: GPT2Config) -> General:
-    """The first tokens of the text, each but the first one a target. `folder`, `config`: of the base model."""
+def general_text(args: ForgettingArgs, folder: Path, config: GPT2Config, tokenizer: Tokenizer) -> General:
+    """The first tokens of the text, each but the first one a target. All but `args`: of the base model.
+
+    Raises ValueError when the text has fewer than two tokens.
+    """
     source = args.source()
     if source is None:
         return General()
-    (document,) = tokenised([args.text()])
+    text = args.text()
+    if len(tokenizer.encode(text[:256])) < 2:
+        raise ValueError(f"--forgetting-data {source}: holds fewer than two tokens of text; give another file, or none")
+    (document,) = tokenised([text], tokenizer)
     if args.forgetting_tokens is not None:
         document = document[: args.forgetting_tokens + 1]
     cut = pieces([document], min(LONGEST, config.context))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from gpt2_scratch.generate import Sampling, generate
 from gpt2_scratch.model import Classifier, LanguageModel
-from gpt2_scratch.tokenizer import decode
+from gpt2_scratch.tokenizer import Tokenizer
 from lora import merge, unmerge
 from tasks import RESPONSE_HEADER
 from training.batches import IGNORED, Batch, Encoded, collate, inference_plan, with_all_tokens_labelled
@@ -83,7 +83,12 @@ def _targets_per_sequence(batch: Batch) -> list[int]:
 
 
 def answer(
-    model: LanguageModel, prompts: Sequence[list[int]], accelerator: Accelerator, new_tokens: int, sampling: Sampling
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[list[int]],
+    accelerator: Accelerator,
+    new_tokens: int,
+    sampling: Sampling,
 ) -> list[Answer]:
     """What the model writes after each prompt, in order, merged adapters doing the work; prompts are shared out.
 
@@ -93,10 +98,11 @@ def answer(
     merge(model, dequantise=False)
     try:
         with accelerator.autocast():  # which frozen weights in half precision rely on
-            written = generate(model, [prompts[i] for i in mine], new_tokens, sampling)
+            written = generate(model, [prompts[i] for i in mine], tokenizer.vocabulary, new_tokens, sampling)
     finally:
         unmerge(model)
-    found = [(i, Answer(response_in(decode(w.tokens)), w.stopped)) for i, w in zip(mine, written, strict=True)]
+    texts = [response_in(tokenizer.decode(w.tokens)) for w in written]
+    found = [(i, Answer(text, w.stopped)) for i, text, w in zip(mine, texts, written, strict=True)]
     return [answer for _, answer in sorted(_gather(found, accelerator))]
 
 

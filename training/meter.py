@@ -20,11 +20,11 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gpt2_scratch.tokenizer import END_OF_TEXT
 from lora import QuantisedLinear
 from training.launch import LARGEST_KEPT
 
 PAGE = 4096
+END = 0  # the token that ends a text, for what is generated on fake tensors
 CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 ALIGNMENT = {"cpu": 64, "cuda": 512}  # bytes, of torch's allocators
 # Operations of bitsandbytes that on a CPU are written in those of torch, each of which makes a tensor.
@@ -115,7 +115,7 @@ class Meter(TorchDispatchMode):
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         if any(isinstance(x, FakeTensor) for x in given):
             if func is torch.ops.aten._local_scalar_dense.default:  # a number is asked for: all generated texts end
-                return 0.0 if given[0].is_floating_point() else END_OF_TEXT
+                return 0.0 if given[0].is_floating_point() else END
             if given[0].device.type == "cpu" and func.name().startswith(IN_PARTS):
                 with self:
                     return func.redispatch(CPU, *args, **kwargs)

@@ -9,9 +9,9 @@ from tqdm import tqdm
 
 from gpt2_scratch.generate import Sampling
 from gpt2_scratch.model import Classifier, LanguageModel
-from gpt2_scratch.tokenizer import decode
+from gpt2_scratch.tokenizer import Tokenizer
 from training.applied import Applied
-from training.batches import encode_instruction, encode_labelled, encode_prompt
+from training.batches import encode_all_labelled, encode_instruction, encode_prompt
 from training.inference import answer, classify, score_texts
 from training.metrics import Row, classification_metrics, perplexities
 from training.prediction_output import Line
@@ -25,6 +25,7 @@ class Labeller:
     """A classifier. `scored`: the rows with a label that it knows, each with the part of the training it was in."""
 
     model: Classifier
+    tokenizer: Tokenizer
     accelerator: Accelerator
     labels: tuple[str, ...]
     text: TextArgs
@@ -37,14 +38,13 @@ class Labeller:
         """By row."""
         text, cut_tail = self.text, self.text.truncate == "tail"
         index = {label: i for i, label in enumerate(self.labels)}
-        encoded = [
-            encode_labelled(q.example, index.get(q.label or "", 0), self.longest, text.pad_to, text.pad_id, cut_tail)
-            for q in asked
-        ]
+        form, targets = (text.pad_to, text.pad_id, cut_tail), [index.get(q.label or "", 0) for q in asked]
+        encoded = encode_all_labelled(self.tokenizer, [q.example for q in asked], targets, self.longest, *form)
         found = classify(self.model, encoded, self.accelerator, len(self.labels))
         lines = {}
         for q, x, row in zip(asked, encoded, found, strict=True):
-            shown = decode(x.tokens[: len(x.tokens) - x.pads].tolist()) if x.cut else q.example.text + q.example.kept
+            read = x.tokens[: len(x.tokens) - x.pads].tolist()
+            shown = self.tokenizer.decode(read) if x.cut else q.example.text + q.example.kept
             lines[q.row] = {"text": shown, "prediction": name_of(row.prediction, self.labels)}
             lines[q.row]["probabilities"] = dict(zip(self.labels, row.probabilities, strict=True))
             lines[q.row] |= {"cut": True} if x.cut else {}
@@ -73,6 +73,7 @@ class Responder:
     """A language model. `scored`: of the rows with a response to compare with, what perplexities are made of."""
 
     model: LanguageModel
+    tokenizer: Tokenizer
     accelerator: Accelerator
     prompt: PromptArgs
     max_length: int  # of prompt and response where they are scored
@@ -85,16 +86,20 @@ class Responder:
     def answers(self, asked: list[Question], seen: Mapping[int, str | None]) -> dict[int, Line]:
         """By row."""
         header = self.prompt.response_header
-        whole, prompts = ([encode_prompt(q.example, n, header) for q in asked] for n in (None, self.longest))
-        found = answer(self.model, prompts, self.accelerator, self.new_tokens, Sampling(seed=self.seed))
+        whole, prompts = (
+            [encode_prompt(self.tokenizer, q.example, n, header) for q in asked] for n in (None, self.longest)
+        )
+        found = answer(self.model, self.tokenizer, prompts, self.accelerator, self.new_tokens, Sampling(seed=self.seed))
         lines = {
-            q.row: {"prompt": decode(prompt), "response": a.text, "stopped": a.stopped}
+            q.row: {"prompt": self.tokenizer.decode(prompt), "response": a.text, "stopped": a.stopped}
             | ({"cut": True} if len(prompt) < len(given) else {})
             for q, given, prompt, a in zip(asked, whole, prompts, found, strict=True)
         }
         self.cut += sum("cut" in line for line in lines.values())
         flags = self.max_length, self.prompt.mask_prompt, header  # as in training, or its loss would be another
-        encoded = [x for q in asked if q.example.response and (x := encode_instruction(q.example, *flags)).room]
+        encoded = [
+            x for q in asked if q.example.response and (x := encode_instruction(self.tokenizer, q.example, *flags)).room
+        ]
         rows = zip(*score_texts(self.model, encoded, self.accelerator), strict=True)
         self.scored += [(seen[three[0].id], three) for three in rows]
         return lines
@@ -130,7 +135,7 @@ def predictor(
 
     Raises ValueError where a length is beyond the model's context.
     """
-    model = applied.load().to(accelerator.device)
+    model, tokenizer = applied.load().to(accelerator.device), applied.tokenizer()
     context = model.config.context
     longest = max_length or applied.flags.get("max_length") or min(512, context)
     for name, length in (("max-length", longest), ("pad-to", text.pad_to or 0)):
@@ -138,8 +143,8 @@ def predictor(
             raise ValueError(f"--{name} {length}: the context of the model is {context} tokens")
     if isinstance(model, Classifier):
         assert applied.labels is not None, "a classifier has classes"
-        return Labeller(model, accelerator, applied.labels, text, longest)
-    return Responder(model, accelerator, prompt, longest, new_tokens, applied.flags.get("seed", 0))
+        return Labeller(model, tokenizer, accelerator, applied.labels, text, longest)
+    return Responder(model, tokenizer, accelerator, prompt, longest, new_tokens, applied.flags.get("seed", 0))
 
 
 def lines(by: Labeller | Responder, questions: Questions, applied: Applied, kept: Mapping[str, str]) -> Iterator[Line]:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpt2_scratch.tokenizer import Tokenizer
 from tasks import Preference
-from training.batches import Batch, Encoded, collate, encode_instruction
+from training.batches import Batch, Encoded, collate, encode_all_instructions
 from training.losses import pair_losses, token_loss
 from training.preference_args import PreferenceArgs
 
@@ -48,12 +49,22 @@ class Pair:
         return ends[0] == ends[1]
 
 
-def encode_pair(example: Preference, max_length: int, response_header: bool = True) -> Pair:
+def encode_pairs(
+    tokenizer: Tokenizer, examples: Sequence[Preference], max_length: int, response_header: bool = True
+) -> list[Pair]:
     """Prompt and answers in the form of finetune_ift, the answers alone as targets. The two texts of a pair have ids of
     their own: 2 i and 2 i + 1."""
-    texts = [encode_instruction(e, max_length, response_header=response_header) for e in example.records()]
-    chosen, rejected = (replace(e, id=2 * example.id + i) for i, e in enumerate(texts))
-    return Pair(example.id, chosen, rejected)
+    records = [record for example in examples for record in example.records()]
+    texts = encode_all_instructions(tokenizer, records, max_length, response_header=response_header)
+    return [
+        Pair(e.id, replace(chosen, id=2 * e.id), replace(rejected, id=2 * e.id + 1))
+        for e, chosen, rejected in zip(examples, texts[::2], texts[1::2], strict=True)
+    ]
+
+
+def encode_pair(tokenizer: Tokenizer, example: Preference, max_length: int, response_header: bool = True) -> Pair:
+    """`encode_pairs` of one."""
+    return encode_pairs(tokenizer, [example], max_length, response_header)[0]
 
 
 def texts_of(examples: Sequence[Encoded | Pair]) -> list[Encoded]:

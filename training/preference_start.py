@@ -19,6 +19,7 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import LanguageModel
 from gpt2_scratch.pretrained import save_pretrained, weights_hash, without_storage
 from gpt2_scratch.sources import load_config
+from gpt2_scratch.tokenizer import Tokenizer
 from lora import Spec, adapters, variant
 from lora.peft_format import CONFIG, TENSORS, block_diagonal
 from training.args import MethodArgs, ModelArgs
@@ -176,6 +177,7 @@ def save_learnt(
     facts: dict[str, Any],
     method: MethodArgs,
     model: ModelArgs,
+    tokenizer: Tokenizer,
 ) -> None:
     """What `trained`, with its best weights, adds to the base, as an adapter, or else a whole model.
 
@@ -189,4 +191,4 @@ def save_learnt(
         save_adapter(folder, summed(start.config, before, ours), method.method, facts)
     else:
         whole = _rebuilt(trained, start, method, model, facts["args"]["seed"])
-        replace_folder(folder / MODEL, lambda new: save_pretrained(whole, new))
+        replace_folder(folder / MODEL, lambda new: save_pretrained(whole, new, tokenizer))

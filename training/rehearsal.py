@@ -10,10 +10,11 @@ from gpt2_scratch.attention import sequences
 from gpt2_scratch.generate import Sampling, generate
 from gpt2_scratch.model import Classifier
 from gpt2_scratch.pretrained import hf_state
+from gpt2_scratch.tokenizer import Vocabulary
 from lora import QuantisedLinear, merge, unmerge
 from training.batches import Encoded, collate
 from training.forgetting import adapters_at, language_model_in
-from training.meter import ALIGNMENT, Heap, Meter, has_room_for_blocks
+from training.meter import ALIGNMENT, END, Heap, Meter, has_room_for_blocks
 from training.optimizers import build_optimizer
 from training.work import Work, outputs_of
 
@@ -101,7 +102,9 @@ class Rehearsal:
     def answer(self, prompts: list[list[int]]) -> None:
         with self.meter, self.work.accelerator.autocast():
             merge(self.model, dequantise=False)
-            generate(self.model, prompts, self.work.new_tokens, Sampling())
+            generate(
+                self.model, prompts, Vocabulary(self.model.config.vocabulary, END), self.work.new_tokens, Sampling()
+            )
             unmerge(self.model)
 
     def update(self, micro_batches: Sequence[Sequence[Encoded]]) -> None:

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.pretrained import load_weights, read_weight, save_pretrained, weights_hash
 from gpt2_scratch.sources import load_config
+from gpt2_scratch.tokenizer import Tokenizer
 from lora import Adapter, adapters
 from lora.peft_format import CONFIG, TENSORS, attach, classes_in, exported
 from training.args import MethodArgs, ModelArgs
@@ -30,11 +32,17 @@ WEIGHTS, FACTS = "adapter.safetensors", "adapter.json"
 BEST = STATE.with_name("best.safetensors")
 
 
-def save_best(folder: Path, model: Model, method: str, facts: dict[str, Any]) -> None:
-    """The weights as they are in training, to the last bit. `facts` as for `save_adapter`."""
+def base_facts(name: str, folder: Path, tokenizer: Tokenizer) -> dict[str, str]:
+    """What identifies a base: its weights, and its tokenizer where that is not GPT-2's own."""
+    own = {"tokenizer": tokenizer.sha256} if tokenizer.sha256 else {}
+    return {"name": name, "sha256": weights_hash(folder)} | own
+
+
+def save_best(folder: Path, model: Model, method: str, facts: dict[str, Any], tokenizer: Tokenizer) -> None:
+    """The weights as they are in training, to the last bit. `facts` as for `save_adapter`; `tokenizer` of the base."""
 
     def write_model(new: Path) -> None:
-        save_pretrained(model, new, **label_names(facts.get("labels") or []))
+        save_pretrained(model, new, tokenizer, **label_names(facts.get("labels") or []))
 
     if method == "full":
         replace_folder(folder / MODEL, write_model)
@@ -166,3 +174,24 @@ def rebuild(folder: Path, results: dict[str, Any], base: str | None = None) -> M
     if not (folder / MODEL).is_dir():
         return adapted(folder / ADAPTER, base)
     return whole_model(folder / MODEL, {"args": results["args"], "labels": results["data"].get("labels")})
+
+
+def adapter_tokenizer(adapter: Path, base: str | None = None) -> Tokenizer:
+    """The tokenizer of the base of an adapter, reading special tokens as in training.
+
+    Raises ValueError as `find_base`, and when the base has another tokenizer now.
+    """
+    facts = read_facts(adapter)
+    place, config = find_base(adapter, facts, base)
+    found = find_tokenizer(place, config)
+    if "base" in facts and found.sha256 != facts["base"].get("tokenizer"):
+        raise ValueError(f"adapter {adapter}: was trained with another tokenizer than {place} has; give its base")
+    return found.reading(facts.get("args", {}).get("special_tokens", "text"))
+
+
+def tokenizer_of(folder: Path, results: dict[str, Any], base: str | None = None) -> Tokenizer:
+    """The tokenizer of the run in `folder`: that of its base, or of its whole model. Errors as of `rebuild`."""
+    place = folder / MODEL
+    if not place.is_dir():
+        return adapter_tokenizer(folder / ADAPTER, base)
+    return find_tokenizer(place, load_config(place)).reading(results["args"].get("special_tokens", "text"))

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.sources import BUNDLED as BUNDLED_MODELS
 from gpt2_scratch.sources import load_config, resolve
-from gpt2_scratch.tokenizer import END_OF_TEXT
+from gpt2_scratch.tokenizer import Tokenizer
 from tasks import Limits, Skipped, Source, Splits, Task, read_rows, split_examples
 from tasks._rows import read_hub
 from tasks._task import BUNDLED
 from training.args import DataArgs
 from training.cli import refuse
+from training.special_tokens import notes_on
 
 HUB_TIMEOUT = 3.0  # seconds; the hub library itself would retry for 23
 K = TypeVar("K", bound=Task)
@@ -28,13 +30,14 @@ K = TypeVar("K", bound=Task)
 
 @dataclass(frozen=True)
 class Inputs(Generic[K]):
-    """All that a run reads: the task, its examples, where they came from, the folder and shape of the base model."""
+    """All that a run reads: the task, its examples, where they came from; folder, shape and tokenizer of the base."""
 
     task: K
     splits: Splits[Any]
     source: str
     model_folder: Path
     config: GPT2Config
+    tokenizer: Tokenizer
 
 
 def find_inputs(data: DataArgs, model: str, find_task: Callable[[], K], offline: str) -> Inputs[K]:
@@ -53,6 +56,10 @@ def find_inputs(data: DataArgs, model: str, find_task: Callable[[], K], offline:
         except OSError:
             problems.append(unreachable)
 
+    def base() -> tuple[Path, GPT2Config, Tokenizer]:
+        folder, config = base_model(model)
+        return folder, config, find_tokenizer(folder, config).reading(data.special_tokens)
+
     def examples() -> tuple[K, Splits[Any], str]:
         task = find_task()
         source = locate_rows(task, data.data, data.encoding)
@@ -64,11 +71,14 @@ def find_inputs(data: DataArgs, model: str, find_task: Callable[[], K], offline:
         examples,
         f"--dataset {data.dataset}: neither in {data_folder}/ nor to be had from the hub; give --data, or set DATA_DIR",
     )
-    attempt("model", lambda: base_model(model), f"--model {model}: not to be had from the hub; give --model FOLDER")
+    attempt("model", base, f"--model {model}: not to be had from the hub; give --model FOLDER")
     if any("from the hub" in problem for problem in problems):
         problems.append(f"this works without a network, with bundled data and weights:\n         {offline}")
     refuse(problems)
-    return Inputs(*found["examples"], *found["model"])
+    task, splits, source = found["examples"]
+    *base_found, tokenizer = found["model"]
+    splits = replace(splits, notes=[*splits.notes, *notes_on(tokenizer, splits)])
+    return Inputs(task, splits, source, *base_found, tokenizer)
 
 
 def base_model(source: str, asked: str = "--model") -> tuple[Path, GPT2Config]:
@@ -77,10 +87,7 @@ def base_model(source: str, asked: str = "--model") -> tuple[Path, GPT2Config]:
     if source not in BUNDLED_MODELS and not Path(source).is_dir():
         prefer_cache_when_offline()
     folder = resolve(source, asked)
-    config = load_config(folder, asked)
-    if config.vocabulary <= END_OF_TEXT:
-        raise ValueError(f"{asked} {source}: has {config.vocabulary} tokens, GPT-2's tokenizer {END_OF_TEXT + 1}")
-    return folder, config
+    return folder, load_config(folder, asked)
 
 
 def locate_rows(task: Task, data: Path | None, encoding: str | None = None) -> Source:

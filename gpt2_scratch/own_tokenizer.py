@@ -1,0 +1,271 @@
+"""The tokenizer in a base's folder, read by transformers wherever it is not GPT-2's own.
+
+Token ids are those of `AutoTokenizer.from_pretrained(folder)`, without the special tokens that it puts around a text.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.sources import ASSETS, BUNDLED
+from gpt2_scratch.tokenizer import END_OF_TEXT, MARKER, GPT2Tokenizer, Meaning, Tokenizer, Vocabulary
+
+# What a vocabulary is kept in, and what is said of it beside.
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+BESIDE = ("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+FILES = VOCABULARIES + BESIDE
+ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+LISTS = ("additional_special_tokens", "extra_special_tokens")
+# Classes that read GPT-2's files as GPT-2's tokenizer does.
+PLAIN = (None, "GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
+LONGEST_CHARACTER = 4  # bytes
+FREE = ("chat_template", "model_max_length", "name_or_path", "padding_side", "truncation_side")
+FEWEST = 8  # tokens that any vocabulary has; transformers makes an empty one out of files that it does not know
+
+
+def _json(path: Path) -> Any:
+    """The content of a file, {} of none. Raises ValueError when it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); copy or download it again") from error
+
+
+def _spelling(token: Any) -> str:
+    """Of a token as the files have it: a string, or an object around one."""
+    return token.get("content", "") if isinstance(token, dict) else str(token)
+
+
+def _merges(entries: Sequence[Any]) -> list[str]:
+    return [entry if isinstance(entry, str) else " ".join(entry) for entry in entries]
+
+
+def _gpt2s_bpe(vocabulary: Any, merges: Sequence[str]) -> bool:
+    lines = (ASSETS / "vocab.bpe").read_text(encoding="utf-8").splitlines()[1:]
+    return vocabulary == _json(ASSETS / "encoder.json") and list(merges) == lines
+
+
+def _same_files(folder: Path) -> bool:
+    """Whether vocab.json and merges.txt are there and GPT-2's."""
+    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
+    if not (vocabulary.is_file() and merges.is_file()):
+        return False
+    if all(
+        a.read_bytes() == (ASSETS / b).read_bytes() for a, b in ((vocabulary, "encoder.json"), (merges, "vocab.bpe"))
+    ):
+        return True
+    lines = merges.read_text(encoding="utf-8").splitlines()
+    return _gpt2s_bpe(_json(vocabulary), [line for line in lines if line and not line.startswith("#version")])
+
+
+def _same_pipeline(content: dict[str, Any]) -> bool:
+    """Whether a tokenizer.json is GPT-2's."""
+    model, first = content.get("model") or {}, content.get("pre_tokenizer") or {}
+    added = {(token["content"], token["id"]) for token in content.get("added_tokens") or ()}
+    return (
+        model.get("type", "BPE") == "BPE"
+        and not (model.get("byte_fallback") or model.get("dropout") or model.get("ignore_merges"))
+        and content.get("normalizer") is None
+        and (first.get("type"), first.get("add_prefix_space"), first.get("use_regex", True))
+        == ("ByteLevel", False, True)
+        and added <= {(MARKER, END_OF_TEXT)}
+        and _gpt2s_bpe(model.get("vocab"), _merges(model.get("merges") or ()))
+    )
+
+
+def _tokens_named(settings: dict[str, Any]) -> set[str]:
+    """All special tokens that tokenizer_config.json or special_tokens_map.json names."""
+    found = [settings[role] for role in ROLES if settings.get(role)]
+    for name in LISTS:
+        found += list(settings.get(name) or ())
+    return {_spelling(token) for token in found}
+
+
+def is_gpt2s_own(folder: Path) -> bool:
+    """Whether all that the folder says of its tokenizer is GPT-2's own. Raises ValueError for a damaged file."""
+    if any((folder / name).exists() for name in VOCABULARIES if not name.endswith(".json")):
+        return False
+    settings, names = _json(folder / "tokenizer_config.json"), _json(folder / "special_tokens_map.json")
+    added = {(text, id) for text, id in _json(folder / "added_tokens.json").items()}
+    added |= {(_spelling(t), int(id)) for id, t in (settings.get("added_tokens_decoder") or {}).items()}
+    kind = settings.get("tokenizer_class") or _json(folder / "config.json").get("tokenizer_class")
+    if not added <= {(MARKER, END_OF_TEXT)} or not _tokens_named(settings) | _tokens_named(names) <= {MARKER}:
+        return False
+    if kind not in PLAIN or settings.get("add_prefix_space") or settings.get("auto_map"):
+        return False
+    pipeline = folder / "tokenizer.json"
+    return (_same_pipeline(_json(pipeline)) if pipeline.exists() else True) and (
+        _same_files(folder) if (folder / "vocab.json").exists() else pipeline.exists()
+    )
+
+
+def _read(folder: Path) -> Any:
+    """transformers' tokenizer of the folder.
+
+    A GPT-2's folder that names no class is read by transformers as byte-pair encoding, whatever its tokenizer.json
+    says; and its GPT-2 class adds an end of text where the vocabulary has none, which no model knows. Both are put
+    right.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.models.gpt2.tokenization_gpt2 import GPT2Tokenizer as ByteLevel
+
+    settings = _json(folder / "tokenizer_config.json")
+    kind = settings.get("tokenizer_class") or _json(folder / "config.json").get("tokenizer_class")
+    content = _json(folder / "tokenizer.json")
+    model = content.get("model") or {}
+    if (
+        kind is None
+        and content
+        and not (model.get("type", "BPE") == "BPE" and "ByteLevel" in json.dumps(content.get("pre_tokenizer")))
+    ):
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    read = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if isinstance(read, ByteLevel):
+        known = {*_json(folder / "vocab.json"), *(model.get("vocab") or ()), *_json(folder / "added_tokens.json")}
+        known |= {token["content"] for token in content.get("added_tokens") or ()}
+        known |= {_spelling(token) for token in (settings.get("added_tokens_decoder") or {}).values()}
+        named = {**_json(folder / "special_tokens_map.json"), **settings}
+        missing = {role: None for role in ROLES[:3] if MARKER not in known and not named.get(role)}
+        if missing:
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **missing)
+    return read
+
+
+def _digest(folder: Path) -> str:
+    """sha256 of the files that decide over tokens; of the settings, without those that do not."""
+    settings = {name: value for name, value in _json(folder / "tokenizer_config.json").items() if name not in FREE}
+    found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name in (*VOCABULARIES, "merges.txt", "added_tokens.json", "special_tokens_map.json"):
+        if (folder / name).is_file():
+            found.update(name.encode() + (folder / name).read_bytes())
+    return found.hexdigest()
+
+
+class OwnTokenizer(Tokenizer):
+    """The one in `folder`. `end`: what config.json says of the end of text, where the tokenizer names none."""
+
+    def __init__(self, folder: Path, read: Any, end: int | None, meaning: Meaning = "text") -> None:
+        self.folder, self.read, self.meaning = folder, read, meaning
+        ids = read.get_vocab()
+        size = max(ids.values()) + 1
+        self.special = {token.content: id for id, token in read.added_tokens_decoder.items() if token.special}
+        own = read.eos_token_id
+        self.vocabulary = Vocabulary(size, own if own is not None else end if end is not None and end < size else None)
+        self.sha256 = _digest(folder)
+        end = repr(read.convert_ids_to_tokens(self.vocabulary.end)) if self.vocabulary.end is not None else "none"
+        self.notes = [f"texts are read with the model's own tokenizer: {size:,} tokens, end of text {end}"]
+
+    @property
+    def pad(self) -> int:
+        return self.empty if self.read.pad_token_id is None else self.read.pad_token_id
+
+    def encode_few(self, texts: Sequence[str]) -> list[list[int]]:
+        clean = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
+        split = self.meaning == "text"
+        return self.read(clean, add_special_tokens=False, split_special_tokens=split, verbose=False)["input_ids"]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self.read.decode(list(tokens), skip_special_tokens=False)
+
+    def whole_characters(self, tokens: Sequence[int]) -> list[int]:
+        """Where tokens are bytes a character is cut if the last ones make none; else U+FFFD stands in the text."""
+        ends = range(len(tokens), max(len(tokens) - LONGEST_CHARACTER, -1), -1)
+        whole = (
+            end for end in ends if not self.decode(tokens[max(end - 2 * LONGEST_CHARACTER, 0) : end]).endswith("\ufffd")
+        )
+        return list(tokens[: next(whole, len(tokens))])
+
+    def pieces(self, tokens: Sequence[int]) -> list[tuple[str, int]]:
+        """A token may change how the one before it is written: what is behind the text so far is the piece."""
+        found, done, start = list[tuple[str, int]](), "", 0
+        for i in range(1, len(tokens) + 1):
+            text = self.read.decode(list(tokens[:i]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            if not text.endswith("\ufffd") or i == len(tokens):
+                found.append((text[len(done) :], i - start))
+                done, start = text, i
+        return found
+
+    def save(self, folder: Path, context: int) -> None:
+        for name in FILES:
+            if (self.folder / name).is_file():
+                shutil.copyfile(self.folder / name, folder / name)
+        path = folder / "tokenizer_config.json"
+        settings = {"model_max_length": context} | _json(path)
+        if self.read.pad_token is None:
+            settings["pad_token"] = self.read.convert_ids_to_tokens(self.empty)
+        if "tokenizer_class" not in settings and (folder / "tokenizer.json").is_file():
+            bytes_too = type(self.read).__name__ == "GPT2Tokenizer"
+            settings["tokenizer_class"] = "GPT2Tokenizer" if bytes_too else "PreTrainedTokenizerFast"
+        path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def reading(self, meaning: Meaning) -> "OwnTokenizer":
+        return OwnTokenizer(self.folder, self.read, self.vocabulary.end, meaning)
+
+
+def _read_or_explain(folder: Path, at: str) -> Any:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # it warns of what a base's config.json leaves to defaults
+    remedy = "save it with transformers' AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER): tokenizer.json"
+    try:
+        read = _read(folder)
+    except Exception as error:  # tokenizers raises nothing more special
+        reason = " ".join(str(error).split())[:90]
+        if any(folder.glob("*.model")):
+            reason, remedy = "a sentencepiece file", f"pip install sentencepiece protobuf, or {remedy}"
+        raise ValueError(f"{at} its tokenizer cannot be read ({reason}); {remedy}") from error
+    if len(read.get_vocab()) < FEWEST:
+        kind = 'if it is BERT\'s, write "tokenizer_class": "BertTokenizer" into tokenizer_config.json; else '
+        raise ValueError(f"{at} transformers finds no vocabulary in its tokenizer files; {kind}{remedy}")
+    return read
+
+
+def find_tokenizer(folder: Path, config: GPT2Config, asked: str = "--model") -> Tokenizer:
+    """The tokenizer of the base in `folder`: GPT-2's own where nothing there says otherwise.
+
+    Raises ValueError, naming the flag `asked`, when it cannot be read or has more tokens than the model.
+    """
+    at = f"{asked} {folder}:"
+    if is_gpt2s_own(folder) or not has_tokenizer(folder):
+        if config.vocabulary <= END_OF_TEXT:
+            raise ValueError(
+                f"{at} the model has {config.vocabulary:,} tokens, GPT-2's tokenizer {END_OF_TEXT + 1:,}; put the "
+                "model's own tokenizer files into the folder (tokenizer.json, or vocab.json and merges.txt)"
+            )
+        known = has_tokenizer(folder) or folder in BUNDLED.values()
+        return GPT2Tokenizer(
+            notes=() if known else [f"{folder} has no tokenizer files: texts are read with GPT-2's own"]
+        )
+    found = OwnTokenizer(folder, _read_or_explain(folder, at), _json(folder / "config.json").get("eos_token_id"))
+    if found.vocabulary.size > config.vocabulary:
+        raise ValueError(
+            f"{at} its tokenizer has {found.vocabulary.size:,} tokens, the model {config.vocabulary:,}; copy the "
+            "tokenizer that belongs to these weights, or resize the embeddings to it (transformers' "
+            "resize_token_embeddings)"
+        )
+    return found
+
+
+def has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in VOCABULARIES)
+
+
+def needed_end(tokenizer: Tokenizer, source: str, asked: str = "--model") -> int:
+    """The token that ends a text. Raises ValueError when the base has none."""
+    if tokenizer.vocabulary.end is None:
+        raise ValueError(
+            f"{asked} {source}: neither its tokenizer nor its config.json says which token ends a text; name one in "
+            'tokenizer_config.json, for example "eos_token": "[SEP]", or as "eos_token_id" in config.json'
+        )
+    return tokenizer.vocabulary.end

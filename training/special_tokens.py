@@ -1,0 +1,41 @@
+"""Special tokens that the data spell, and the base's own tokenizer: what is said of them before training."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from gpt2_scratch.tokenizer import Tokenizer, special_tokens_in
+from tasks import Instruction, Labelled, Preference, Splits
+
+SHOWN = 4  # of the special tokens
+
+
+def texts_in(example: Any) -> Iterator[str]:
+    """All of an example that becomes tokens."""
+    if isinstance(example, Labelled):
+        yield from (example.text, example.kept)
+    elif isinstance(example, Instruction):
+        yield from (example.instruction, example.input, example.response or "")
+    elif isinstance(example, Preference):
+        yield from (example.prompt, example.chosen, example.rejected)
+
+
+def special_tokens_note(tokenizer: Tokenizer, texts: Iterable[str], unit: str) -> list[str]:
+    """One sentence where texts spell special tokens. `unit`: what `texts` are counted as."""
+    counts = sorted(special_tokens_in(texts, tokenizer).items(), key=lambda item: -item[1])
+    if not counts:
+        return []
+    shown = ", ".join(f"{text} {count:,}" for text, count in counts[:SHOWN])
+    more = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
+    if tokenizer.meaning == "text":
+        read = "ordinary text; --special-tokens tokens reads those that the base has, and end markers, as tokens"
+    else:
+        read = "tokens where the base has them, end markers of other models as the end of text"
+    return [f"{unit} that spell special tokens ({shown}{more}): read as {read}"]
+
+
+def notes_on(tokenizer: Tokenizer, splits: Splits[Any]) -> list[str]:
+    """What is to be said of the base's tokenizer and of special tokens in the data."""
+    found = special_tokens_note(
+        tokenizer, (text for part in splits.named().values() for e in part for text in texts_in(e)), "texts"
+    )
+    return [*tokenizer.notes, *found]
