@@ -19,6 +19,8 @@ OTHER_KINDS = (
     (b"PAR1", "a parquet file; name it .parquet"),
     (b"\x1f\x8b", "compressed; name it .gz"),
     (b"version https://git-lfs", "a Git LFS pointer, not the data itself; run: git lfs pull"),
+    (b"<!doctype html", "a web page, perhaps one that asks to sign in; download the data itself"),
+    (b"<html", "a web page, perhaps one that asks to sign in; download the data itself"),
 )
 
 
@@ -57,7 +59,7 @@ def encoding_of(file: Path, encoding: str | None = None) -> tuple[str, list[str]
         head = stream.read(1 << 16)
         if not head.strip() and not stream.read().strip():
             raise ValueError("the file is empty")
-    if kind := next((kind for start, kind in OTHER_KINDS if head.startswith(start)), None):
+    if kind := next((kind for start, kind in OTHER_KINDS if head[:40].lower().startswith(start.lower())), None):
         raise ValueError(f"the file is {kind}")
     if encoding is not None:
         check_encoding(encoding)

@@ -86,6 +86,8 @@ def list_folder(folder: Path, kinds: Iterable[str]) -> Listing:
     files = [file for file in visible if file not in passed]
     if not files:
         raise ValueError(f"the folder holds no {', '.join(known)} file")
+    if column := next((n for f in files for n in f.relative_to(folder).parts[:-1] if "=" in n), None):
+        raise ValueError(f"the folder {column[:60]!r} names a column and its value; write that column into the files")
     parts = {file: _part(file, folder) for file in files}
     named = [file for file in files if parts[file]]
     others = [file for file in files if not parts[file]]

@@ -88,8 +88,11 @@ def _parts(content: Any) -> Table:
         return Table({"all": _records(content)}, [])
     if not isinstance(content, dict):
         raise ValueError(f"it holds {_called(content)}, no records; {REMEDY}")
-    if CHAT & content.keys():
-        return Table({"all": [content]}, [])
+    if CHAT & content.keys() or not content:
+        return Table({"all": [content] if content else []}, [])
+    (first, *more) = content.values()
+    if not more and isinstance(first, dict) and any(map(_is_records, first.values())):
+        return _parts(first)  # lists inside one object inside another
     lists = {key: value for key, value in content.items() if _is_records(value)}
     names = {key: part_of(key) for key in lists}
     lengths = {len(value) if isinstance(value, list) else None for value in content.values()}
@@ -120,11 +123,11 @@ def _single(content: dict[str, Any]) -> Row:
     values = list(content.values())
     if {"columns", "data"} <= content.keys():
         raise ValueError(f"it holds a table in pieces (pandas: orient='split'), not records; {REMEDY}")
-    if values and all(isinstance(value, dict) for value in values):
-        if all(key.isdecimal() for key in content):
-            raise ValueError(f"it holds records by number (pandas: orient='index'), not a list of them; {REMEDY}")
-        raise ValueError(f"it holds columns, not records (pandas: orient='columns'); {REMEDY}")
-    if values and all(isinstance(value, list) for value in values):
+    if all(isinstance(value, dict) for value in values):
+        if all(key.isdecimal() for value in values for key in value):
+            raise ValueError(f"it holds columns, not records (pandas: orient='columns'); {REMEDY}")
+        raise ValueError(f"it holds records by a key of their own (pandas: orient='index'), not in a list; {REMEDY}")
+    if all(isinstance(value, list) for value in values):
         raise ValueError(f"it holds columns ({_some(content)}), not records; {REMEDY}")
     if all(isinstance(value, (dict, list)) for value in values):
         raise ValueError(f"it holds one object ({_some(content)}) without a list of records; {REMEDY}")

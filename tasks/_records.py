@@ -143,7 +143,7 @@ def read(lines: Iterable[str], start: int, separator: str, reading: Reading) -> 
             longer.append(record.number)
         if len(record.lines) > 1:
             found.long += 1
-            if all(line.count(separator) == len(names) - 1 > 0 for line in record.lines):
+            if all(line.count(separator) == len(names) - 1 for line in record.lines):
                 found.doubtful.append(record)
         found.rows.append(dict(zip(names, record.cells, strict=False)))
     if 0 < len(longer) < len(found.rows):

@@ -45,6 +45,7 @@ READERS: dict[str, Callable[[Path, str | None], Table]] = {
     ".tsv": read_delimited,
     ".json": read_json,
     ".jsonl": read_json,
+    ".ndjson": read_json,
     ".parquet": read_parquet,
     ".arrow": read_arrow,
 }
@@ -65,7 +66,7 @@ def _read_file(file: Path, encoding: str | None) -> Table:
         reason = " ".join(str(error).split())[:LONGEST]
         if reason.startswith(("--encoding", "the file")):
             raise ValueError(f"--data {file}: {reason}") from error
-        raise ValueError(f"--data {file}: not a readable {kind} file ({reason})") from error
+        raise ValueError(f"--data {file}: not a readable {kind} file: {reason}") from error
     if not any(table.parts.values()):
         raise ValueError(f"--data {file}: the file has no rows")
     return table
@@ -92,6 +93,8 @@ def _read_folder(folder: Path, encoding: str | None) -> Source:
             notes += [f"{file.relative_to(folder)}: {note}" for note in table.notes]
     if listing.passed_over:
         notes.append(f"{folder.name}: passed over as no data: {some(f.name for f in listing.passed_over)}")
+    if len(listing.files.get("all", [])) > 1:
+        notes.append(f"read as one: {some(file.relative_to(folder) for file in listing.files['all'])}")
     names = {part: [str(file.relative_to(folder)) for file in files] for part, files in listing.files.items()}
     return Source(parts, str(folder), names, [*notes, *_drawn(names)], sizes)
 

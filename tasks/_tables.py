@@ -54,7 +54,7 @@ def _guarded(act: Any) -> Any:
     try:
         return act()
     except (pa.ArrowException, OSError, MemoryError, *DAMAGED) as error:
-        raise ValueError(f"damaged, or of another kind: {str(error)[:100]}") from error
+        raise ValueError(f"damaged, or of another kind ({str(error)[:100]})") from error
 
 
 def read_parquet(file: Path, encoding: str | None = None) -> Table:

@@ -70,6 +70,12 @@ def test_a_quoted_cell_whose_lines_have_as_many_commas_as_a_row_stays_one_cell_a
     assert source.notes == [] or "line 42" in source.notes[0]
 
 
+def test_lines_of_a_quoted_cell_in_a_file_of_one_column_are_named(tmp_path):
+    source = read_rows(written(tmp_path / "mine.csv", 'text\na\n"b\nc\nd"\ne\n'))
+    assert [row["text"] for row in source.rows] == ["a", "b\nc\nd", "e"]
+    assert "line 3: a quoted cell goes on to line 5" in source.notes[0]
+
+
 def test_a_table_inside_a_quoted_cell_is_no_row(tmp_path):
     rows = [{"prompt": f"sum up row {i}, please", "answer": "done"} for i in range(5)]
     rows.append({"prompt": "city,people\nRome,3\nOslo,1", "answer": "4"})
@@ -238,7 +244,13 @@ def test_a_compressed_file_is_read_like_the_file_in_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("start", "said"), [(b"PK\x03\x04", "Excel"), (b"PAR1", "parquet"), (b"version https://git-lfs.github.com", "LFS")]
+    ("start", "said"),
+    [
+        (b"PK\x03\x04", "Excel"),
+        (b"PAR1", "parquet"),
+        (b"version https://git-lfs.github.com", "LFS"),
+        (b"<!DOCTYPE html>\n", "web page"),
+    ],
 )
 def test_a_file_of_another_kind_is_called_by_it(start, said, tmp_path):
     assert said in refusal(written(tmp_path / "a.csv", start + b"\x00\x01,\n" * 9))

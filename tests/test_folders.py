@@ -108,6 +108,15 @@ def test_parts_may_be_sub_folders(tmp_path):
     assert source.files == {"train": ["train/a.jsonl", "train/b.jsonl"], "test": ["test/a.jsonl"]}
 
 
+def test_a_folder_that_carries_a_column_is_refused(tmp_path):
+    assert "'label=spam'" in refused(put(tmp_path, **{"label=spam__a": ROWS, "label=ham__a": ROWS}))
+
+
+def test_files_that_are_read_as_one_are_named(tmp_path):
+    source = read_rows(put(tmp_path, spring=ROWS[:3], summer=ROWS[3:]))
+    assert source.parts == {"all": ROWS} and source.notes == ["read as one: spring.jsonl, summer.jsonl"]
+
+
 def test_a_folder_and_a_file_of_different_parts_are_refused(tmp_path):
     assert "test/train.jsonl" in refused(put(tmp_path, test__train=ROWS))
 

@@ -65,6 +65,8 @@ def test_columns_as_lists_are_refused(tmp_path):
         ('{"rows": [{"a": 1}], "cols": [{"b": 2}]}', "several lists of records ('rows', 'cols')"),
         ('{"train": [{"a": 1}], "training": [{"a": 2}]}', "several lists"),
         ('{"a": {"b": 1}, "c": [1]}', "without a list of records"),
+        ('{"id7": {"text": "a", "label": 1}, "id9": {"text": "b", "label": 0}}', "records by a key of their own"),
+        ("{}", "no rows"),
         ("[" * 100_000, ""),
     ],
 )
@@ -77,6 +79,7 @@ def test_a_list_for_each_part_gives_the_parts(tmp_path):
     source = read_rows(written(tmp_path / "a.json", json.dumps(content)))
     assert source.parts == {"train": ROWS[:200], "validation": ROWS[200:250], "test": ROWS[250:]}
     assert "'version'" in source.notes[0]
+    assert read_rows(written(tmp_path / "b.json", json.dumps({"data": content}))).parts == source.parts
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import mutations
 import pytest
+from mutated_files import KINDS, make
 
 FILES = 400
 
@@ -12,7 +13,7 @@ FILES = 400
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mutated")
-    cases = [mutations.make(1, number) for number in range(FILES)]
+    cases = [make(1, number) for number in range(FILES)]
     return [(case, mutations.judge(case, folder)) for case in cases]
 
 
@@ -27,7 +28,7 @@ def test_what_is_refused_though_others_read_it_is_refused_for_a_known_reason(ver
 
 def test_files_of_every_kind_were_read_and_refused(verdicts):
     counts = Counter((case.ending.removesuffix(".gz"), v.outcome.split(":")[1].split(",")[0]) for case, v in verdicts)
-    for kind in mutations.KINDS:
+    for kind in KINDS:
         assert counts[kind, " read rightly"] > 10 and counts[kind, " refused"] > 10
 
 
@@ -39,6 +40,6 @@ def test_a_reader_that_loses_rows_is_found_out(tmp_path, monkeypatch):
         return replace(source, parts={"all": source.parts["all"][1:] or source.parts["all"]})
 
     monkeypatch.setattr(mutations, "read_rows", careless)
-    cases = [mutations.make(1, number) for number in range(60)]
+    cases = [make(1, number) for number in range(60)]
     surprises = [case.rows is None for case in cases if mutations.judge(case, tmp_path).surprise]
     assert surprises.count(False) > 5 and surprises.count(True) > 0
