@@ -31,7 +31,7 @@ from training.metrics import Row, classification_metrics, mean_loss
 from training.results import environment, peak_memory_mib, write_results
 from training.run_folder import check_folder, prepare_folder
 from training.seeds import generator
-from training.statistics import bootstrap_mean
+from training.statistics import bootstrap_mean, shown
 
 CLASSES = tuple("0123456789")
 SIZES = {"base": 800, "train": 200, "validation": 200, "test": 597}  # images by part
@@ -149,7 +149,7 @@ def forgetting(before: Sequence[Row], after: Sequence[Row]) -> dict[str, Any]:
     """The entry of results.json: losses of the same upright images, the interval of the difference over images."""
     was, now = (torch.tensor([row.loss for row in rows], dtype=torch.float64).numpy() for rows in (before, after))
     losses = {"before": was, "after": now, "difference": now - was}
-    found = {"source": "upright digits"} | {name: bootstrap_mean(x)._asdict() for name, x in losses.items()}
+    found = {"source": "upright digits"} | {name: bootstrap_mean(x).entry() for name, x in losses.items()}
     pieces = {"tokens": [1] * len(was), "before": was.round(4).tolist(), "after": now.round(4).tolist()}
     return found | {"pieces": pieces}
 
@@ -189,8 +189,8 @@ def main(args: Args) -> None:
     outcome |= {name: classification_metrics(found, len(CLASSES)) for name, found in rows.items()}
     outcome |= {"forgetting": forgetting(upright, evaluate(model, parts["test"]))}
     write_results(folder, outcome | {"peak_memory_mib": peak_memory_mib(accelerator)})
-    value, low, high, n = outcome["test"]["accuracy"].values()
-    print(f"test accuracy {value:.4f} [{low:.4f}, {high:.4f}], n = {n}; {folder}")
+    accuracy = outcome["test"]["accuracy"]
+    print(f"test accuracy {shown(accuracy)}, n = {accuracy['n']}; {folder}")
 
 
 if __name__ == "__main__":

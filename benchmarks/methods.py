@@ -14,7 +14,7 @@ from pathlib import Path
 from _runs import finish_runs
 from compare_runs import accuracies, compare, forgetting
 from training.cli import run
-from training.statistics import bootstrap_mean
+from training.statistics import share
 
 METHODS = ("lora", "dora", "pissa", "full", "bitfit", "head")
 TITLES = {"spamassassin": "mail", "imdb": "reviews"}
@@ -76,7 +76,7 @@ def draw(args: Args, path: Path) -> None:
     for axes, dataset in zip(panels[0], args.datasets, strict=True):
         for i, method in enumerate(args.methods):
             runs = [place(args, dataset, method, seed) for seed in args.seeds]
-            accuracy, lost = bootstrap_mean(accuracies(runs).mean(0)), forgetting(runs)
+            accuracy, lost = share(accuracies(runs).mean(0)), forgetting(runs)
             assert lost is not None, "every run measures forgetting"
             x, y = (((value - low,), (high - value,)) for value, low, high in (lost[:3], accuracy[:3]))
             marker = "osD^vP"[i % 6]

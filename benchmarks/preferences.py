@@ -26,10 +26,11 @@ from training.cli import at_least, run
 from training.files import write_lines
 from training.preference_metrics import wins
 from training.sources import locate_rows, split_rows
-from training.statistics import bootstrap_mean
+from training.statistics import bootstrap_mean, share, shown
 
 COLUMNS = ["method", "pairs", "reward accuracy", "reward margin", "chosen", "rejected", "ranking accuracy before"]
 COLUMNS += ["after", "forgetting, nats"]
+SHARES = ("accuracy", "ranking before", "ranking after")  # of the scores: the others have no bounds
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,6 @@ def scores(runs: Sequence[Path]) -> dict[str, np.ndarray]:
     return found | {"ranking before": wins(before), "ranking after": wins(before + margins / beta)}
 
 
-def show(interval: Sequence[float]) -> str:
-    return "{:.3f} [{:.3f}, {:.3f}]".format(*interval[:3])
-
-
 def table(args: Args, folds: Sequence[Path]) -> None:
     """A row a method: each pair's scores are averaged over seeds, intervals are over pairs. What is before training has
     an accuracy of 1/2 and a margin of 0 by definition."""
@@ -118,10 +115,11 @@ def table(args: Args, folds: Sequence[Path]) -> None:
     for method in args.methods:
         by_seed = [[place(args, fold, method, seed) for fold in folds] for seed in args.seeds]
         each = [scores(runs) for runs in by_seed]
-        means = {name: bootstrap_mean(np.mean([found[name] for found in each], axis=0)) for name in each[0]}
+        averaged = {name: np.mean([found[name] for found in each], axis=0) for name in each[0]}
+        means = {name: (share if name in SHARES else bootstrap_mean)(values) for name, values in averaged.items()}
         lost = forgetting([one for runs in by_seed for one in runs])
-        cells = [method, f"{means['accuracy'].n:,}", *(show(interval) for interval in means.values())]
-        print(f"| {' | '.join([*cells, '' if lost is None else show(lost)])} |")
+        cells = [method, f"{means['accuracy'].n:,}", *(shown(interval.entry(), ".3f") for interval in means.values())]
+        print(f"| {' | '.join([*cells, '' if lost is None else shown(lost.entry(), '.3f')])} |")
 
 
 def main(args: Args) -> None:

@@ -33,7 +33,7 @@ def main(args: Args) -> None:
     from gpt2_scratch.tokenizer import GPT2
     from training.batches import encode_labelled
     from training.files import write_lines
-    from training.statistics import bootstrap_mean
+    from training.statistics import share, shown
 
     task = args.text.task(args.data.dataset, args.data.data)
     splits = split_rows(task, locate_rows(task, args.data.data), args.data)
@@ -47,12 +47,12 @@ def main(args: Args) -> None:
     best = max(models, key=lambda model: model.score(vectors["validation"], labels["validation"]))
     predicted = best.predict(vectors["test"])
     right = predicted == labels["test"]
-    value, low, high, n = bootstrap_mean(right)
+    accuracy = share(right).entry()
     rows = zip(splits.test, predicted, strict=True)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     lines = [{"id": e.id, "label": e.label, "prediction": str(guess)} for e, guess in rows]
     write_lines(args.output_dir / "predictions.jsonl", lines)
-    print(f"test accuracy {value:.4f} [{low:.4f}, {high:.4f}], n = {n:,}, C = {best.C}; {args.output_dir}")
+    print(f"test accuracy {shown(accuracy)}, n = {accuracy['n']:,}, C = {best.C}; {args.output_dir}")
 
 
 if __name__ == "__main__":

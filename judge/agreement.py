@@ -16,14 +16,17 @@ LEAST = 4  # items: the interval's width has n - 3 in it
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> Metric | None:
     """Spearman's correlation over the items (n,) where both are finite, with Bonett and Wright's (2000) interval.
 
-    tanh(artanh r +- z sqrt((1 + r^2 / 2) / (n - 3))). None for fewer than four items, or where one does not vary.
+    tanh(artanh r +- z sqrt((1 + r^2 / 2) / (n - 3))). None for fewer than four items, or where one does not vary;
+    without low and high where all ranks are the same, since the formula then gives an interval of no width.
     """
     both = np.isfinite(a) & np.isfinite(b)
     a, b, n = a[both], b[both], int(both.sum())
     if n < LEAST or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
     r = float(stats.spearmanr(a, b).statistic)
-    centre = math.atanh(max(-1 + 1e-12, min(1 - 1e-12, r)))
+    if math.isclose(abs(r), 1):
+        return {"value": r, "n": n}
+    centre = math.atanh(r)
     half = float(stats.norm.ppf((1 + LEVEL) / 2)) * math.sqrt((1 + r * r / 2) / (n - 3))
     return {"value": r, "low": math.tanh(centre - half), "high": math.tanh(centre + half), "n": n}
 

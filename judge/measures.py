@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from judge.generations import Generation
-from training.statistics import bootstrap_mean, bootstrap_ratio, perplexity
+from training.statistics import Interval, bootstrap_mean, bootstrap_ratio, perplexity, share
 
 HEADERS = ("### Instruction:", "### Input:", "### Response:")
 GRAM = 4  # words
 PERPLEXITY = "reference_perplexity"
+SHARES = ("exact_match", "empty", "repeats_prompt", "contains_header", "ended")  # of answers: yes or no of each
 Metric = dict[str, float | int]
 
 
@@ -83,14 +84,14 @@ def reference_perplexity(generations: Sequence[Generation]) -> Metric:
     known = [(g.reference_loss, g.reference_tokens) for g in generations if g.reference_loss is not None]
     losses, tokens = np.array([pair for pair in known if pair[1]], dtype=np.float64).T
     value, low, high, n = bootstrap_ratio(losses, tokens)
-    return {"value": perplexity(value), "low": perplexity(low), "high": perplexity(high), "n": n}
+    return Interval(perplexity(value), perplexity(low), perplexity(high), n).entry()
 
 
 def summarise(generations: Sequence[Generation], measures: Mapping[str, np.ndarray]) -> dict[str, Metric]:
     """{value, low, high, n} of each: a mean over answers, or the perplexity."""
-    return {
-        name: reference_perplexity(generations)
-        if name == PERPLEXITY
-        else dict(bootstrap_mean(values[np.isfinite(values)])._asdict())
-        for name, values in measures.items()
-    }
+    found: dict[str, Metric] = {}
+    for name, values in measures.items():
+        mean = share if name in SHARES else bootstrap_mean
+        known = values[np.isfinite(values)]
+        found[name] = reference_perplexity(generations) if name == PERPLEXITY else mean(known).entry()
+    return found

@@ -11,7 +11,7 @@ from judge.prompts import TIE
 from judge.questions import ORDERS, Question
 from judge.store import Key
 from judge.verdicts import BLOCKED
-from training.statistics import bootstrap_mean
+from training.statistics import bootstrap_mean, share
 
 Replies = Mapping[Key, Mapping[str, Any]]
 
@@ -58,7 +58,7 @@ def scored(
     known = values[np.isfinite(values)]
     found: dict[str, Any] = {"items": len(items)}
     if len(known):
-        found["score"] = bootstrap_mean(known)._asdict()
+        found["score"] = bootstrap_mean(known).entry()
         extremes = (float(np.nan_to_num(values, nan=worst).mean()) for worst in (0.0, 100.0))
         found["if_missing"] = dict(zip(("low", "high"), extremes, strict=True))
         found["variance"] = variance_components([by_item[item] for item in items])
@@ -99,7 +99,7 @@ def compared(
     found: dict[str, Any] = {"items": len(items)}
     if len(known):
         outcomes = Counter(one for item in by_item.values() for one in item)
-        found["win_rate"] = bootstrap_mean(known)._asdict()
+        found["win_rate"] = share(known).entry()
         found |= {"wins": outcomes[1.0], "ties": outcomes[0.5], "losses": outcomes[0.0]}
     chosen = [float(v == "A") for verdicts in pairs.values() for v in verdicts.values() if v != TIE]
     if chosen:

@@ -12,6 +12,7 @@ import numpy as np
 from judge.generations import Generation
 from judge.measures import Metric, measure, summarise
 from training.files import write_json
+from training.statistics import shown
 
 JUDGE, RESULTS = "judge.json", "results.json"
 LIBRARIES = ("google-genai", "openai", "rouge-score", "sacrebleu", "numpy", "scipy")
@@ -67,8 +68,8 @@ def show(outcome: Mapping[str, Any]) -> None:
     title = "rank correlation with the judge" if agreed else ""
     lines.append(f"{'without a judge':<22}{'value, 95% interval':<34}{'n':>6}  {title}".rstrip())
     for name, metric in outcome["measures"].items():
-        beside = f"  {_interval(agreed[name], '+.2f')}" if name in agreed else ""
-        lines.append(f"{name:<22}{_interval(metric, '.3f'):<34}{metric['n']:>6,}{beside}")
+        beside = f"  {shown(agreed[name], '+.2f')}" if name in agreed else ""
+        lines.append(f"{name:<22}{shown(metric, '.3f'):<34}{metric['n']:>6,}{beside}")
     print("\n".join(lines))
 
 
@@ -85,20 +86,15 @@ def judge_lines(outcome: Mapping[str, Any]) -> list[str]:
     if failed := outcome.get("failed"):
         lines += [f"           the same command asks again for what failed; the last: {failed[-1]['why']}"]
     if metric := outcome.get("score"):
-        lines += [f"score      {_interval(metric, '.2f')} of 100, n = {metric['n']:,} of {items:,} items"]
+        lines += [f"score      {shown(metric, '.2f')} of 100, n = {metric['n']:,} of {items:,} items"]
         if metric["n"] < items:
             bounds = "{low:.2f} to {high:.2f}".format(**outcome["if_missing"])
             lines += [f"           items without a score are left out; had they 0 or 100: {bounds}"]
     if metric := outcome.get("win_rate"):
-        lines += [f"win rate   {_interval(metric, '.3f')}, ties half, n = {metric['n']:,} of {items:,} items"]
+        lines += [f"win rate   {shown(metric, '.3f')}, ties half, n = {metric['n']:,} of {items:,} items"]
         first = "; the first answer was chosen {first_position:.0%}" if "first_position" in outcome else ""
         lines += [("pairs      won {wins:,}, tied {ties:,}, lost {losses:,}" + first).format(**outcome)]
     if spread := outcome.get("variance"):
         sds = spread["items"] ** 0.5, spread["judge"] ** 0.5
         lines += ["spread     sd of items {:.2f}, of the judge on one item {:.2f}".format(*sds)]
     return lines
-
-
-def _interval(metric: Mapping[str, float], pattern: str) -> str:
-    value, low, high = (format(metric[name], pattern) for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"

@@ -195,6 +195,7 @@ def train(
     from training.seeds import generator
     from training.short_softmax import ShortSoftmax
     from training.special_tokens import special_tokens_note
+    from training.statistics import shown
     from training.update import accumulate, apply_update
 
     # Accelerator and seed.
@@ -298,7 +299,7 @@ def train(
     outcome = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
     outcome |= {"parameters": parameters} | measured(accelerator, record) | {"val": text_loss(rows)}
     write_results(folder, outcome)
-    print("val     loss {value:.4f} [{low:.4f}, {high:.4f}]".format(**outcome["val"]["loss"]), end=" ")
+    print(f"val     loss {shown(outcome['val']['loss'])}", end=" ")
     print(f"nats a token, {held_tokens:,} tokens of {len(held_out):,} documents")
     print(f"model   {folder}/model; --model {folder}/model uses it in the other scripts")
 

@@ -11,6 +11,7 @@ from test_commands import load_script
 
 from training.method_args import MethodArgs
 from training.saved import adapted
+from training.statistics import share
 
 SCRIPT = load_script("finetune_dpo")
 METRICS = {"loss", "reward_accuracy", "reward_margin", "chosen_reward", "rejected_reward", "ranking_accuracy"}
@@ -72,7 +73,7 @@ def test_a_run_learns_what_is_preferred_and_leaves_what_the_design_says(train, t
     for part in ("before", "val", "test"):
         assert set(results[part]) == METRICS
         assert all(set(entry) == {"value", "low", "high", "n"} for entry in results[part].values())
-    assert results["before"]["reward_accuracy"] == {"value": 0.5, "low": 0.5, "high": 0.5, "n": 4}
+    assert results["before"]["reward_accuracy"] == share([0.5] * 4).entry()
     assert results["before"]["reward_margin"]["value"] == 0
     assert results["before"]["loss"]["value"] == pytest.approx(0.693147, abs=1e-5)
     assert results["test"]["reward_accuracy"]["value"] == 1 and results["test"]["reward_margin"]["low"] > 0

@@ -551,7 +551,12 @@ def test_what_does_not_vary_or_has_few_items_has_no_correlation():
     scores = np.arange(10.0)
     columns = {"constant": np.ones(10), "up": scores, "few": np.where(scores < 3, scores, np.nan)}
     found = agreement(columns, scores)
-    assert set(found) == {"up"} and found["up"]["value"] == pytest.approx(1) and found["up"]["high"] <= 1
+    assert set(found) == {"up"} and found["up"]["value"] == pytest.approx(1)
+
+
+def test_ranks_that_are_all_the_same_have_no_interval_of_no_width():
+    assert set(rank_correlation(np.arange(5.0), np.arange(5.0) * 3 + 1)) == {"value", "n"}
+    assert set(rank_correlation(np.arange(5.0), -np.arange(5.0))) == {"value", "n"}
 
 
 def test_variance_components_are_those_of_the_analysis_of_variance():

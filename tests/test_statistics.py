@@ -1,5 +1,6 @@
 """Intervals, tests and metrics against scipy, scikit-learn, closed forms and simulations with a known truth."""
 
+import json
 import math
 import warnings
 
@@ -9,7 +10,7 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from training import metrics
-from training.metrics import Row, classification_metrics, perplexities
+from training.metrics import Row, classification_metrics, commonest, only_prediction, perplexities
 from training.statistics import (
     bootstrap,
     bootstrap_cells,
@@ -20,6 +21,8 @@ from training.statistics import (
     mcnemar,
     paired_bootstrap,
     perplexity,
+    share,
+    shown,
 )
 
 
@@ -131,6 +134,46 @@ def test_redrawing_cells_and_redrawing_examples_give_the_same_interval_of_accura
     assert cells.high == pytest.approx(examples.high, abs=0.0041)
 
 
+@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (1, 2), (0, 40), (40, 40), (39, 40), (517, 1000)])
+def test_the_interval_of_a_share_is_wilsons_as_scipy_has_it(right, n):
+    theirs = stats.binomtest(right, n).proportion_ci(method="wilson")
+    ours = share(np.arange(n) < right)
+    assert (ours.value, ours.low, ours.high, ours.n) == pytest.approx((right / n, theirs.low, theirs.high, n))
+    assert 0 <= ours.low <= ours.value <= ours.high <= 1 and ours.high - ours.low > 0.01
+
+
+def test_a_share_of_ties_and_of_averages_over_seeds_is_wilsons_on_the_number_of_examples():
+    halves = share([1.0, 0.5, 0.5, 0.0] * 10)
+    assert halves == share([1.0, 0.0] * 20)
+    seeds = np.array([[1, 1, 0, 1], [1, 0, 0, 1]])
+    assert share(seeds.mean(0)).n == 4 and share(seeds.mean(0)).value == pytest.approx(5 / 8)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.8, 0.95, 0.99])
+@pytest.mark.parametrize("n", [10, 40, 400])
+def test_the_interval_of_a_share_covers_the_truth_on_average_over_nearby_truths(p, n):
+    # The exact coverage of one p jumps from one p to the next; the mean over its neighbours is what is promised.
+    covered = []
+    for truth in np.linspace(max(p - 0.03, 0.005), min(p + 0.03, 0.995), 31):
+        ends = [share(np.arange(n) < k) for k in range(n + 1)]
+        inside = [end.low <= truth <= end.high for end in ends]
+        covered.append(stats.binom.pmf(np.arange(n + 1), n, truth)[inside].sum())
+    assert np.mean(covered) > 0.935
+
+
+@pytest.mark.parametrize("scores", [[0.5, 1.1], [-0.1, 0.5], [math.nan, 1.0], []])
+def test_what_is_no_share_is_refused(scores):
+    with pytest.raises(ValueError):
+        share(scores)
+
+
+def test_one_example_tells_no_spread_and_has_no_interval():
+    for interval in (bootstrap_mean([0.7]), bootstrap_ratio(np.array([1.4]), np.array([2]))):
+        assert interval.entry() == {"value": pytest.approx(0.7), "n": 1}
+        assert shown(interval.entry(), ".3f") == "0.700 [no interval, n = 1]"
+    assert shown(share([1.0]).entry()) == "1.0000 [0.2065, 1.0000]"
+
+
 def test_an_interval_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one example"):
         bootstrap_mean([])
@@ -222,6 +265,38 @@ def test_reported_metrics_are_those_of_scikit_learn_inside_their_intervals(case)
         assert entry["n"] == 120
     expected = sklearn_metrics.confusion_matrix(labels, predictions, labels=range(classes))
     assert found["confusion_matrix"] == expected.tolist()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_metrics_by_class_are_those_of_scikit_learn(case):
+    labels, predictions, classes = draw_case(case, np.random.default_rng(21))
+    found = classification_metrics(rows_of(labels, predictions), classes)["classes"]
+    theirs = sklearn_metrics.precision_recall_fscore_support(
+        labels, predictions, labels=range(classes), zero_division=0
+    )
+    for name, column in zip(("precision", "recall", "f1", "n"), theirs, strict=True):
+        assert [one[name] for one in found] == pytest.approx(column.tolist()), name
+    assert [one["predicted"] for one in found] == np.bincount(predictions, minlength=classes).tolist()
+    json.dumps(found)  # plain numbers
+
+
+def test_a_prediction_outside_the_classes_is_wrong_in_its_class_and_has_no_line_of_its_own():
+    found = classification_metrics(rows_of([0, 0, 1, 1], [0, 777, 1, 50256]), 2)["classes"]
+    assert [(one["precision"], one["recall"], one["n"], one["predicted"]) for one in found] == [(1.0, 0.5, 2, 1)] * 2
+
+
+def test_the_commonest_class_of_training_is_a_baseline_on_the_rows():
+    rows = rows_of([0, 1, 1, 2], [0, 0, 0, 0])
+    found = commonest([2, 2, 1, 1, 0], rows)  # as often: the first in class order
+    assert found == {"label": 1} | share([0, 1, 1, 0]).entry()
+    assert commonest([5, 5, 1], rows)["value"] == 0  # a class that the rows have not
+
+
+def test_a_model_that_answers_one_class_only_is_told_from_one_that_is_right():
+    assert only_prediction(rows_of([0, 1, 1], [1, 1, 1])) == 1
+    assert only_prediction(rows_of([0, 1, 1], [1, 1, 0])) is None
+    assert only_prediction(rows_of([1, 1, 1], [1, 1, 1])) is None  # nothing else to answer
+    assert only_prediction([]) is None
 
 
 def test_a_prediction_outside_the_classes_is_wrong_and_has_a_column_of_its_own():

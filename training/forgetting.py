@@ -118,7 +118,7 @@ def forgetting(
     tokens = int(counts.sum())
     found: dict[str, Any] = {"source": general.source, "tokens": tokens, "sha256": general.sha256}
     for name, losses in (("before", was), ("after", now), ("difference", now - was)):
-        found[name] = bootstrap_ratio(losses, counts)._asdict()
+        found[name] = bootstrap_ratio(losses, counts).entry()
     # So that runs can be averaged piece by piece.
     found["pieces"] = {"tokens": counts.tolist(), "before": was.round(4).tolist(), "after": now.round(4).tolist()}
     if general.curve:

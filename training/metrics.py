@@ -4,13 +4,14 @@ The point values come from `evaluate.Metric` modules that are defined here; `eva
 evaluate costs seconds, so it happens when the first metric is computed.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from training.statistics import Interval, bootstrap_cells, bootstrap_mean, bootstrap_ratio, perplexity
+from training.statistics import Interval, bootstrap_cells, bootstrap_mean, bootstrap_ratio, perplexity, share
 
 
 class Row(NamedTuple):
@@ -33,8 +34,25 @@ def accuracy(rows: Sequence[Row]) -> float:
     return sum(row.prediction == row.label for row in rows) / len(rows)
 
 
+def commonest(training_labels: Iterable[int], rows: Sequence[Row]) -> dict[str, Any]:
+    """{label, value, low, high, n}: the accuracy on `rows` of always answering the class that training had most of.
+
+    Of classes that training had equally often the first in class order.
+    """
+    counts = Counter(training_labels)
+    label = min(counts, key=lambda one: (-counts[one], one))
+    return {"label": label} | share([row.label == label for row in rows]).entry()
+
+
+def only_prediction(rows: Sequence[Row]) -> int | None:
+    """The class that every prediction is, where the rows have labels of at least two; else None."""
+    predictions = {row.prediction for row in rows}
+    return predictions.pop() if len(predictions) == 1 and len({row.label for row in rows}) > 1 else None
+
+
 def classification_metrics(rows: Sequence[Row], classes: int) -> dict[str, Any]:
-    """accuracy, macro_f1, mcc, loss as {value, low, high, n}; `confusion_matrix[label][prediction]`.
+    """accuracy, macro_f1, mcc, loss as {value, low, high, n}; `confusion_matrix[label][prediction]`; `classes`, a list
+    in class order of precision, recall, f1, n (rows with that label) and predicted (rows predicted so).
 
     A prediction outside the classes (possible with the head of the vocabulary) is wrong and fills one more column.
     """
@@ -45,14 +63,15 @@ def classification_metrics(rows: Sequence[Row], classes: int) -> dict[str, Any]:
     np.add.at(confusion, (labels, predictions), 1)
     values = _combined(classes).compute(predictions=predictions, references=labels)
     intervals = {
-        "accuracy": bootstrap_cells(confusion, lambda c: c.trace(axis1=-2, axis2=-1) / c.sum((-2, -1))),
+        "accuracy": share([row.prediction == row.label for row in rows]),
         "macro_f1": bootstrap_cells(confusion, lambda c: _macro_f1(c, classes)),
         "mcc": bootstrap_cells(confusion, _mcc),
     }
     metrics: dict[str, Any] = {
-        name: _entry(interval._replace(value=float(values[name]))) for name, interval in intervals.items()
+        name: interval._replace(value=float(values[name])).entry() for name, interval in intervals.items()
     }
-    metrics["loss"] = _entry(bootstrap_mean([row.loss for row in rows]))
+    metrics["loss"] = bootstrap_mean([row.loss for row in rows]).entry()
+    metrics["classes"] = _by_class(confusion, classes)
     metrics["confusion_matrix"] = confusion[:classes].tolist()
     return metrics
 
@@ -65,10 +84,10 @@ def perplexities(rows: Sequence[Row], response_rows: Sequence[Row], whole_text_r
 
     def entry(interval: Interval) -> dict[str, float]:
         value, low, high, n = interval
-        return _entry(Interval(perplexity(value), perplexity(low), perplexity(high), n))
+        return Interval(perplexity(value), perplexity(low), perplexity(high), n).entry()
 
     return {
-        "loss": _entry(by_token(rows)),
+        "loss": by_token(rows).entry(),
         "response_perplexity": entry(by_token(response_rows)),
         "text_perplexity": entry(by_token(whole_text_rows)),
     }
@@ -77,11 +96,20 @@ def perplexities(rows: Sequence[Row], response_rows: Sequence[Row], whole_text_r
 def text_loss(rows: Sequence[Row]) -> dict[str, Any]:
     """loss of running text in nats a token, the interval over pieces of text."""
     losses, targets = (np.array([getattr(row, name) for row in rows]) for name in ("loss", "targets"))
-    return {"loss": _entry(bootstrap_ratio(losses, targets))}
+    return {"loss": bootstrap_ratio(losses, targets).entry()}
 
 
-def _entry(interval: Interval) -> dict[str, float]:
-    return interval._asdict()
+def _by_class(confusion: np.ndarray, classes: int) -> list[dict[str, float]]:
+    """What is undefined, such as the precision of a class that was never predicted, is 0, as in scikit-learn."""
+    hits, labels, predicted = np.diagonal(confusion), confusion.sum(1), confusion.sum(0)
+
+    def ratio(above: np.ndarray, below: np.ndarray) -> list[float]:
+        return np.divide(above, below, out=np.zeros(hits.shape), where=below > 0).tolist()
+
+    columns = (ratio(hits, predicted), ratio(hits, labels), ratio(2 * hits, labels + predicted))
+    names = ("precision", "recall", "f1", "n", "predicted")
+    rows = zip(*columns, labels.tolist(), predicted.tolist(), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in rows][:classes]
 
 
 def _macro_f1(confusion: np.ndarray, classes: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from tasks import Preference
 from training.losses import pair_losses
 from training.preference import Pair
 from training.preference_args import PreferenceArgs
-from training.statistics import bootstrap_mean
+from training.statistics import bootstrap_mean, share
 
 
 def references(pairs: Sequence[Pair]) -> np.ndarray:
@@ -40,15 +40,15 @@ def pair_metrics(scores: np.ndarray, pairs: Sequence[Pair], args: PreferenceArgs
     that of the log-probabilities themselves, without a reference."""
     rewards = args.beta * (scores - references(pairs))
     margins = rewards[:, 0] - rewards[:, 1]
-    columns = {
-        "loss": losses(scores, pairs, args),
-        "reward_accuracy": wins(margins),
-        "reward_margin": margins,
-        "chosen_reward": rewards[:, 0],
-        "rejected_reward": rewards[:, 1],
-        "ranking_accuracy": wins(scores[:, 0] - scores[:, 1]),
+    found = {
+        "loss": bootstrap_mean(losses(scores, pairs, args)),
+        "reward_accuracy": share(wins(margins)),
+        "reward_margin": bootstrap_mean(margins),
+        "chosen_reward": bootstrap_mean(rewards[:, 0]),
+        "rejected_reward": bootstrap_mean(rewards[:, 1]),
+        "ranking_accuracy": share(wins(scores[:, 0] - scores[:, 1])),
     }
-    return {name: bootstrap_mean(values)._asdict() for name, values in columns.items()}
+    return {name: interval.entry() for name, interval in found.items()}
 
 
 def predictions(

@@ -3,6 +3,7 @@
 The unit is the example: draws are over examples of the score averaged over seeds (DESIGN of the evidence: README).
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,10 +16,42 @@ CHUNK = 4_000_000  # random numbers held at a time
 
 
 class Interval(NamedTuple):
+    """`low` and `high` are nan where the examples tell nothing of the spread, as one example by itself does."""
+
     value: float
     low: float
     high: float
     n: int
+
+    def entry(self) -> dict[str, float]:
+        """As results.json has it: what is not known is absent."""
+        return {name: number for name, number in self._asdict().items() if number == number}
+
+
+def shown(entry: Mapping[str, float], pattern: str = ".4f") -> str:
+    """`entry` as Interval.entry gives it, for people: "0.9250 [0.8014, 0.9742]", or the value alone."""
+    value = format(entry["value"], pattern)
+    if "low" not in entry:
+        return f"{value} [no interval, n = {entry['n']}]"
+    return f"{value} [{format(entry['low'], pattern)}, {format(entry['high'], pattern)}]"
+
+
+def share(scores: Sequence[float] | np.ndarray) -> Interval:
+    """Mean of scores between 0 and 1, one an example: a share of right answers or wins, ties half; averages over seeds.
+
+    Wilson (1927): the true shares that a score test does not reject; its width is above 0 for 0 of n and n of n too.
+    Scores in between vary less than 0 and 1 with the same mean, so that for them it is too wide, never too narrow.
+    """
+    scores = _scores(scores)
+    if scores.min() < 0 or scores.max() > 1:
+        raise ValueError("a share is of scores between 0 and 1")
+    n, value = len(scores), float(scores.mean())
+    z2 = float(stats.norm.ppf((1 + LEVEL) / 2)) ** 2
+    centre = (value + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * (value * (1 - value) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    # 0 and 1 exactly where no, or every, example counts: there rounding leaves 1e-17.
+    low, high = (0.0 if value == 0 else centre - half), (1.0 if value == 1 else centre + half)
+    return Interval(value, low, high, n)
 
 
 def bootstrap(
@@ -31,6 +64,8 @@ def bootstrap(
     """
     columns = _scores(columns)
     n = len(columns)
+    if n == 1:
+        return Interval(float(statistic(columns.sum(0))), math.nan, math.nan, n)
     rng = np.random.default_rng(seed)
     sums = []
     for size in _chunks(draws, n):
