@@ -1,9 +1,11 @@
 """Runs -> cells: mean over seeds, interval, cost, and what differs from the column's reference row.
 
-Intervals and tests are those of training/statistics.py: 10,000 draws over examples of the score averaged over seeds;
+Intervals and tests are those of training/statistics.py, over examples of the score averaged over seeds: Wilson's of an
+accuracy, Bonett and Price's of a difference of two, else 10,000 draws;
 each row is compared with the first measured row of its column, Holm over the rows; rows of the same runs are one.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -12,6 +14,7 @@ import numpy as np
 
 from report_list import NOTHING, Line
 from report_metrics import (
+    ACCURACY,
     JUDGE,
     OF_A_RUN,
     PERPLEXITY,
@@ -25,7 +28,18 @@ from report_metrics import (
 )
 from report_runs import Run
 from report_settings import DEFAULTS, settings_of
-from training.statistics import bootstrap_ratio, detectable_difference, holm, paired_bootstrap
+from training.statistics import (
+    Difference,
+    Interval,
+    bootstrap_ratio,
+    bounded_mean,
+    detectable_difference,
+    holm,
+    paired_bootstrap,
+    paired_shares,
+    share,
+    with_two_more,
+)
 
 LEVEL = 0.05
 VERSIONS = ("published", "corrected")
@@ -33,7 +47,8 @@ VERSIONS = ("published", "corrected")
 
 class Comparison(NamedTuple):
     """A row minus its reference on the same `n` examples, in the metric's unit, or the ratio where that is logarithmic;
-    `p` after Holm among so many. `detectable`: the smallest difference (ratio) found in four of five tries."""
+    `p` after Holm among so many. `detectable`: the smallest difference (ratio) found in four of five tries, nan where
+    that cannot be told."""
 
     value: float
     low: float
@@ -76,6 +91,13 @@ class Cell:
     why_alone: str = ""  # why it was not compared
 
 
+def _interval(metric: Metric, scores: np.ndarray, weights: np.ndarray) -> Interval:
+    """Of the mean of `scores`, or their sum over the sum of `weights`."""
+    if metric is ACCURACY:
+        return share(scores)
+    return bounded_mean(scores, 100) if metric is JUDGE else bootstrap_ratio(scores, weights)
+
+
 def measured(cell: Cell, metric: Metric | None) -> Cell:
     """The cell with value, interval and spread; `metric` is that of its column."""
     if cell.column in OF_A_RUN or metric is None:
@@ -86,7 +108,8 @@ def measured(cell: Cell, metric: Metric | None) -> Cell:
     if not ids:
         return replace(cell, reason=f"no example has a {metric.name}")
     sums, weights = arrays(cell.runs, metric, ids)
-    value, low, high = (in_unit(metric, x) for x in bootstrap_ratio(sums.mean(0), weights)[:3])
+    found = _interval(metric, sums.mean(0), weights)
+    value, low, high = (None if math.isnan(x) else in_unit(metric, x) for x in found[:3])
     each = [in_unit(metric, float(one.sum() / weights.sum())) for one in sums]
     sd = float(np.std(each, ddof=1)) if len(each) > 1 else None
     return replace(cell, metric=metric, value=value, low=low, high=high, n=len(ids), sd=sd)
@@ -118,15 +141,18 @@ def compared(cell: Cell, reference: Cell, comparisons: int) -> Cell:
     if len(ids) < 2:
         return replace(cell, why_alone=f"not compared, fewer than two examples in common with {reference.label}")
     (ours, weights), (theirs, _) = (arrays(one.runs, metric, ids) for one in (cell, reference))
-    # Whether a draw's sum is above 0 does not depend on what it is divided by, so p holds for the ratio too.
-    p = paired_bootstrap(ours, theirs).p
     difference = ours.mean(0) - theirs.mean(0)
-    value, low, high, _ = bootstrap_ratio(difference, weights)
-    # First order of a ratio of sums (Cochran 1977, section 2.11); the score itself where every weight is 1.
-    linear = (difference - value * weights) * len(ids) / weights.sum()
-    least = detectable_difference(linear, np.zeros(len(ids)), comparisons)
-    value, low, high, least = (in_unit(metric, x) for x in (value, low, high, least))
-    return replace(cell, comparison=Comparison(value, low, high, p, len(ids), least), reference=reference.label)
+    if metric is ACCURACY:
+        found, linear = paired_shares(ours, theirs), with_two_more(difference)
+    else:
+        # Whether a draw's sum is above 0 does not depend on what it is divided by, so p holds for the ratio too.
+        value, low, high, n = bootstrap_ratio(difference, weights)
+        found = Difference(value, low, high, paired_bootstrap(ours, theirs).p, n)
+        # First order of a ratio of sums (Cochran 1977, section 2.11); the score itself where every weight is 1.
+        linear = (difference - value * weights) * len(ids) / weights.sum()
+    least = detectable_difference(linear, np.zeros(len(linear)), comparisons)
+    value, low, high, least = (in_unit(metric, x) for x in (*found[:3], least))
+    return replace(cell, comparison=Comparison(value, low, high, found.p, found.n, least), reference=reference.label)
 
 
 def distinct_runs(cells: Iterable[Cell]) -> list[Cell]:

@@ -1,5 +1,6 @@
 """What stands under a column: what its marks mean, what could have been found, what is missing, what to beware of."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -21,19 +22,20 @@ def reference(cells: Sequence[Cell]) -> Cell | None:
 def comparison_notes(column: Column, unit: Unit) -> list[Note]:
     """What the arrows mean, n, and the smallest difference that would have been found; alike versions together."""
     found: dict[tuple[str, int, int], list[str]] = {}
-    notes, none = [], 1.0 if unit.ratio else 0.0
+    notes = []
     for version, cells in column.items():
         tested = [(cell.reference, cell.comparison) for cell in cells if cell.comparison is not None]
         if not tested:
             continue
         references, comparisons = zip(*tested, strict=True)
         against = listing(list(dict.fromkeys(references)))
-        if all(one.low == none == one.high for one in comparisons):
+        known = [one.detectable for one in comparisons if not math.isnan(one.detectable)]
+        if not known:
             text = f"{SPELLED[version].capitalize()}: on each of the n = {comparisons[0].n:,} test examples every row "
             text += f"scores the same as {against}, which does not tell how small a difference could be found."
             notes.append(Note("note", text))
             continue
-        least = unit.size(max(one.detectable for one in comparisons))
+        least = unit.size(max(known))
         key = against, comparisons[0].among, comparisons[0].n
         found.setdefault(key, []).append(f"{least} ({SPELLED[version]})")
     for (against, count, n), sizes in found.items():

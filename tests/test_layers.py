@@ -70,7 +70,7 @@ def test_no_file_is_named_after_a_dependency():
 
 def test_statistics_needs_numpy_and_scipy_only():
     known = {package for package, _ in imported(ROOT / "training" / "statistics.py")}
-    assert known <= {"collections", "typing", "numpy", "scipy"}
+    assert known <= {"collections", "math", "typing", "numpy", "scipy"}
 
 
 @pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "scripts").glob("*.py")))

@@ -13,21 +13,30 @@ from training import metrics
 from training.metrics import Row, classification_metrics, commonest, only_prediction, perplexities
 from training.statistics import (
     bootstrap,
-    bootstrap_cells,
     bootstrap_mean,
     bootstrap_ratio,
+    bounded_mean,
     detectable_difference,
     holm,
     mcnemar,
+    of_cells,
     paired_bootstrap,
+    paired_shares,
     perplexity,
     share,
     shown,
+    with_two_more,
 )
 
 
 def accuracy_of(confusion):
-    return confusion.trace(axis1=-2, axis2=-1) / confusion.sum((-2, -1))
+    value = confusion.trace() / confusion.sum()
+    return value, (np.eye(len(confusion)) - value) / confusion.sum()
+
+
+def of_score(name, classes):
+    """(value and slopes of a confusion matrix, its least value)."""
+    return (metrics._mcc, -1) if name == "mcc" else (lambda c: metrics._macro_f1(c, classes), 0)
 
 
 def mean_of(sums, n):
@@ -55,16 +64,102 @@ def test_the_interval_of_a_mean_covers_the_truth_about_95_times_in_100():
     assert 0.90 <= covered / 200 <= 0.99
 
 
-def test_the_interval_of_the_macro_f1_covers_the_truth_about_95_times_in_100():
-    population = np.array([[0.40, 0.08, 0.02], [0.05, 0.20, 0.05], [0.02, 0.03, 0.15]])
-    truth = np.mean(2 * np.diag(population) / (population.sum(0) + population.sum(1)))
-    rng = np.random.default_rng(3)
-    covered = 0
-    for i in range(200):
-        confusion = rng.multinomial(300, population.ravel()).reshape(3, 3)
-        interval = bootstrap_cells(confusion, lambda c: metrics._macro_f1(c, 3), seed=i, draws=2000)
-        covered += interval.low <= truth <= interval.high
-    assert 0.90 <= covered / 200 <= 0.99
+POPULATIONS = {
+    "even": np.ones(3) / 3,
+    "uneven": np.array([0.6, 0.3, 0.1]),
+    "twenty classes": np.ones(20) / 20,
+    "spam": np.array([0.9, 0.1]),
+}
+
+
+def confusions(shares, error, n, rng, count):
+    """Tables of n examples of classes that are as often as `shares`, of a classifier that errs to any other class."""
+    classes = len(shares)
+    wrong = (1 - np.eye(classes)) / (classes - 1) * error
+    population = shares[:, None] * (np.eye(classes) * (1 - error) + wrong)
+    return population, rng.multinomial(n, population.ravel(), size=count).reshape(count, classes, classes)
+
+
+@pytest.mark.parametrize("name", ["macro_f1", "mcc"])
+@pytest.mark.parametrize("error", [0.02, 0.1, 0.3])
+@pytest.mark.parametrize("shares", POPULATIONS)
+def test_the_intervals_of_macro_f1_and_mcc_cover_the_truth_about_95_times_in_100_down_to_the_edge(name, error, shares):
+    n = 100 if len(POPULATIONS[shares]) < 20 else 400
+    population, drawn = confusions(POPULATIONS[shares], error, n, np.random.default_rng(3), 1000)
+    score, least = of_score(name, len(population))
+    truth = score(population)[0]
+    inside = [found.low <= truth <= found.high for found in (of_cells(one, score, least) for one in drawn)]
+    assert 0.90 <= np.mean(inside) <= 0.99
+
+
+@pytest.mark.parametrize("name", ["macro_f1", "mcc"])
+def test_the_slopes_of_a_score_are_its_numerical_derivatives(name):
+    counts = np.random.default_rng(4).integers(0, 9, (4, 4)).astype(float)
+    score, _ = of_score(name, 4)
+    value, slopes = score(counts)
+    for i, j in np.ndindex(4, 4):
+        more = counts.copy()
+        more[i, j] += 1e-6
+        assert (score(more)[0] - value) / 1e-6 == pytest.approx(slopes[i, j], abs=1e-5)
+
+
+@pytest.mark.parametrize("support", [[40], [20, 20], [16, 10, 8, 4, 2], [1] * 30])
+def test_all_right_has_an_interval_below_1_and_not_down_to_a_class_that_was_not_drawn(support):
+    labels = np.repeat(np.arange(len(support)), support)
+    found = classification_metrics(rows_of(labels, labels), max(len(support), 2))
+    for name in ("macro_f1", "mcc") if len(support) > 1 else ():
+        assert found[name]["value"] == found[name]["high"] == 1, name
+        # That of all examples where classes are even; where they are not, a little lower. A share e of errors that
+        # fall on every other class alike takes e K / (K - 1) from Matthews' correlation.
+        lost = 1 - share([1.0] * len(labels)).low
+        lost *= len(support) / (len(support) - 1) if name == "mcc" else 1
+        assert 1 - found[name]["low"] == pytest.approx(lost, abs=0.01 if len(set(support)) == 1 else 0.06), name
+
+
+def test_a_class_that_no_row_has_counts_0_in_the_macro_f1_and_could_have_been_anything():
+    labels = np.arange(40) % 4
+    four, five = (classification_metrics(rows_of(labels, labels), classes)["macro_f1"] for classes in (4, 5))
+    assert four["value"] == four["high"] == 1 and five["value"] == 0.8 and five["high"] == 1
+    assert five["low"] == pytest.approx(four["low"] * 0.8, abs=0.05)
+
+
+def test_one_answer_for_all_leaves_it_open_how_much_the_model_knows():
+    labels = np.arange(40) % 4 == 0
+    found = classification_metrics(rows_of(labels, np.zeros(40)), 2)
+    assert found["mcc"]["value"] == 0 and found["mcc"]["low"] < -0.1 and found["mcc"]["high"] > 0.1
+    assert found["macro_f1"]["low"] < found["macro_f1"]["value"] - 0.05
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+def test_a_correlation_with_labels_that_are_all_the_same_is_0_without_an_interval():
+    found = classification_metrics(rows_of([1] * 10, [1] * 9 + [0]), 2)
+    assert found["mcc"] == {"value": 0, "n": 10}
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 20])
+def test_the_interval_of_few_scores_is_students(n):
+    scores = np.random.default_rng(n).normal(3.0, 2.0, n)
+    theirs = stats.ttest_1samp(scores, 0).confidence_interval()
+    ours = bootstrap_mean(scores)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
+
+
+@pytest.mark.parametrize("n", [5, 12, 29])
+def test_the_interval_of_a_ratio_of_few_covers_the_truth_about_95_times_in_100(n):
+    rng, covered = np.random.default_rng(25), 0
+    for _ in range(1000):
+        tokens = rng.integers(20, 60, n)
+        found = bootstrap_ratio(tokens * rng.normal(2.0, 0.5, n), tokens)
+        covered += found.low <= 2.0 <= found.high
+    assert 0.92 <= covered / 1000 <= 0.98
+
+
+def test_a_mean_between_bounds_is_the_bootstraps_and_where_nothing_differs_that_of_a_share():
+    scores = np.random.default_rng(26).integers(0, 101, 60)
+    assert bounded_mean(scores, 100) == bootstrap_mean(scores)
+    equal = bounded_mean([85] * 40, 100)
+    assert equal == pytest.approx([x * 100 for x in share([0.85] * 40)[:3]] + [40])
+    assert bounded_mean([100.0], 100)[:3] == pytest.approx((100, 20.65, 100), abs=0.01)
 
 
 def test_a_constant_score_has_an_interval_without_width():
@@ -122,18 +217,6 @@ def test_a_ratio_weighs_long_examples_more():
     assert bootstrap_ratio(np.array([1.0, 90.0]), np.array([1, 30])).value == pytest.approx(91 / 31)
 
 
-def test_redrawing_cells_and_redrawing_examples_give_the_same_interval_of_accuracy():
-    rng = np.random.default_rng(8)
-    labels = rng.integers(0, 3, 500)
-    predictions = np.where(rng.random(500) < 0.7, labels, rng.integers(0, 3, 500))
-    confusion = sklearn_metrics.confusion_matrix(labels, predictions)
-    cells, examples = bootstrap_cells(confusion, accuracy_of), bootstrap_mean(labels == predictions)
-    assert cells.value == pytest.approx(examples.value) and cells.n == examples.n == 500
-    # One example more or less is 0.002.
-    assert cells.low == pytest.approx(examples.low, abs=0.0041)
-    assert cells.high == pytest.approx(examples.high, abs=0.0041)
-
-
 @pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (1, 2), (0, 40), (40, 40), (39, 40), (517, 1000)])
 def test_the_interval_of_a_share_is_wilsons_as_scipy_has_it(right, n):
     theirs = stats.binomtest(right, n).proportion_ci(method="wilson")
@@ -178,7 +261,7 @@ def test_an_interval_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one example"):
         bootstrap_mean([])
     with pytest.raises(ValueError, match="at least one example"):
-        bootstrap_cells(np.zeros((2, 2), int), accuracy_of)
+        of_cells(np.zeros((2, 2), int), accuracy_of, 0)
 
 
 # Metrics.
@@ -248,9 +331,9 @@ def test_macro_f1_and_mcc_of_a_confusion_matrix_are_those_of_scikit_learn(case, 
     labels, predictions, classes = draw_case(case, np.random.default_rng(seed))
     confusion = sklearn_metrics.confusion_matrix(labels, predictions, labels=range(classes))
     expected = sklearn_values(labels, predictions, classes)
-    stacked = np.stack([confusion, 3 * confusion])  # neither depends on how often all examples are repeated
-    assert metrics._macro_f1(stacked, classes) == pytest.approx([expected["macro_f1"]] * 2)
-    assert metrics._mcc(stacked) == pytest.approx([expected["mcc"]] * 2, abs=1e-12)
+    for times in (1, 3):  # neither depends on how often all examples are repeated
+        assert metrics._macro_f1(times * confusion, classes)[0] == pytest.approx(expected["macro_f1"])
+        assert metrics._mcc(times * confusion)[0] == pytest.approx(expected["mcc"], abs=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore:A single label was found")
@@ -261,7 +344,8 @@ def test_reported_metrics_are_those_of_scikit_learn_inside_their_intervals(case)
     for name, expected in sklearn_values(labels, predictions, classes).items():
         entry = found[name]
         assert entry["value"] == pytest.approx(expected, abs=1e-12), name
-        assert entry["low"] - 1e-12 <= entry["value"] <= entry["high"] + 1e-12, name
+        if name != "mcc" or len(set(labels)) > 1:
+            assert entry["low"] - 1e-12 <= entry["value"] <= entry["high"] + 1e-12, name
         assert entry["n"] == 120
     expected = sklearn_metrics.confusion_matrix(labels, predictions, labels=range(classes))
     assert found["confusion_matrix"] == expected.tolist()
@@ -397,6 +481,50 @@ def test_scores_are_averaged_over_seeds_first():
     assert detectable_difference(a, b) == detectable_difference(a.mean(0), b.mean(0))
 
 
+@pytest.mark.parametrize("differing", [0, 1, 2, 4, 5, 6])
+def test_few_examples_that_differ_have_no_smaller_p_than_their_signs_allow(differing):
+    a, b = np.zeros(40), np.zeros(40)
+    a[:differing] = 1
+    assert paired_bootstrap(a, b).p == pytest.approx(mcnemar(a, b))
+    assert (paired_bootstrap(a, b).p < 0.05) == (differing == 6)
+
+
+def test_one_example_by_itself_shows_no_difference():
+    found = paired_bootstrap([1.0], [0.0])
+    assert found.value == found.p == 1 and math.isnan(found.low) and math.isnan(found.high)
+    assert paired_shares([1.0], [0.0]).low < 0
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (3, 9), (40, 0), (20, 20)])
+def test_the_interval_of_a_paired_difference_of_shares_is_bonett_and_prices(only_a, only_b):
+    n = 40
+    a, b = (np.arange(n) < only_a), (np.arange(n) >= n - only_b)
+    p12, p21 = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    half = 1.959964 * math.sqrt((p12 + p21 - (p12 - p21) ** 2) / (n + 2))
+    found = paired_shares(a, b)
+    assert found.value == (only_a - only_b) / n and found.p == paired_bootstrap(a, b).p
+    assert (found.low, found.high) == pytest.approx((p12 - p21 - half, min(p12 - p21 + half, 1)))
+
+
+@pytest.mark.parametrize("n", [20, 40, 200])
+@pytest.mark.parametrize(("p12", "p21"), [(0.01, 0.01), (0.05, 0.02), (0.1, 0.1), (0.3, 0.1)])
+def test_the_interval_of_a_paired_difference_of_shares_covers_the_truth(n, p12, p21):
+    rng, covered = np.random.default_rng(27), 0
+    for counts in rng.multinomial(n, [p12, p21, 1 - p12 - p21], size=400):
+        kind = np.repeat([0, 1, 2], counts)
+        more = with_two_more((kind == 0).astype(float) - (kind == 1))
+        half = 1.959964 * more.std() / math.sqrt(n + 2)
+        covered += abs(more.mean() - (p12 - p21)) <= half
+    assert covered / 400 >= 0.93
+
+
+def test_where_no_example_differs_a_difference_of_shares_is_still_limited_by_their_number():
+    same = np.ones(40)
+    least = detectable_difference(with_two_more(same - same), np.zeros(42))
+    assert 0.05 < least < 0.2
+    assert math.isnan(detectable_difference(same, same))  # of scores without bounds nothing is known
+
+
 def test_a_paired_test_over_different_examples_is_refused_with_both_numbers():
     with pytest.raises(ValueError, match="got 10 and 12"):
         paired_bootstrap(np.ones(10), np.ones(12))
@@ -486,9 +614,9 @@ def test_the_detectable_difference_shrinks_with_the_root_of_the_examples():
     assert detectable_difference(a, b) == pytest.approx(2.8016 * np.std(a - b, ddof=1) / 10, rel=1e-4)
 
 
-def test_intervals_of_many_classes_stay_small_in_memory_and_right():
+def test_intervals_of_many_classes_are_found_at_once_and_right():
     confusion = np.diag(np.full(150, 3))
     confusion[0, 1] = 50
-    interval = bootstrap_cells(confusion, lambda c: c.trace(axis1=-2, axis2=-1) / c.sum((-2, -1)), draws=500)
+    interval = of_cells(confusion, accuracy_of, 0)
     assert interval.value == pytest.approx(450 / 500)
-    assert 0.86 < interval.low < 0.89 < 0.91 < interval.high < 0.94
+    assert interval == pytest.approx(share([1.0] * 450 + [0.0] * 50), abs=0.001)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from training.statistics import Interval, bootstrap_cells, bootstrap_mean, bootstrap_ratio, perplexity, share
+from training.statistics import Interval, bootstrap_mean, bootstrap_ratio, of_cells, perplexity, share
 
 
 class Row(NamedTuple):
@@ -64,9 +64,13 @@ def classification_metrics(rows: Sequence[Row], classes: int) -> dict[str, Any]:
     values = _combined(classes).compute(predictions=predictions, references=labels)
     intervals = {
         "accuracy": share([row.prediction == row.label for row in rows]),
-        "macro_f1": bootstrap_cells(confusion, lambda c: _macro_f1(c, classes)),
-        "mcc": bootstrap_cells(confusion, _mcc),
+        "macro_f1": of_cells(confusion, lambda c: _macro_f1(c, classes), least=0),
+        "mcc": of_cells(confusion, _mcc, least=-1),
     }
+    # A class that no row has counts 0 in the macro F1; with rows of it, it could have had anything up to 1.
+    absent = classes - len(set(labels))
+    macro_f1 = intervals["macro_f1"]
+    intervals["macro_f1"] = macro_f1._replace(high=min(macro_f1.high + absent / classes, 1.0))
     metrics: dict[str, Any] = {
         name: interval._replace(value=float(values[name])).entry() for name, interval in intervals.items()
     }
@@ -112,19 +116,31 @@ def _by_class(confusion: np.ndarray, classes: int) -> list[dict[str, float]]:
     return [dict(zip(names, row, strict=True)) for row in rows][:classes]
 
 
-def _macro_f1(confusion: np.ndarray, classes: int) -> np.ndarray:
-    """(..., n, n) -> (...,); a class that occurs neither as label nor as prediction counts 0, as in scikit-learn."""
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    both = confusion.sum(-1) + confusion.sum(-2)
-    return np.divide(2 * hits, both, out=np.zeros(hits.shape), where=both > 0)[..., :classes].mean(-1)
+def _macro_f1(confusion: np.ndarray, classes: int) -> tuple[float, np.ndarray]:
+    """(value, change by one more example in each cell); a class that occurs neither as label nor as prediction counts
+    0, as in scikit-learn."""
+    hits, both = np.diagonal(confusion), confusion.sum(0) + confusion.sum(1)
+    inverse = np.divide(1.0, both, out=np.zeros(len(hits)), where=both > 0)
+    inverse[classes:] = 0
+    # Of a class F = 2 hits / both: one more in its row or column is -F / both, a hit is in both and adds 2 / both.
+    lost = 2 * hits * inverse**2
+    slopes = 2 * np.diag(inverse) - lost[:, None] - lost
+    return float(2 * hits @ inverse) / classes, slopes / classes
 
 
-def _mcc(confusion: np.ndarray) -> np.ndarray:
-    """Matthews correlation for any number of classes (Gorodkin 2004, eq. 8); 0 where it is undefined."""
-    labels, predictions, total = confusion.sum(-1), confusion.sum(-2), confusion.sum((-2, -1))
-    covariance = np.diagonal(confusion, axis1=-2, axis2=-1).sum(-1) * total - (labels * predictions).sum(-1)
-    spread = np.sqrt(total**2 - (labels**2).sum(-1)) * np.sqrt(total**2 - (predictions**2).sum(-1))
-    return np.divide(covariance, spread, out=np.zeros(np.shape(spread)), where=spread > 0)
+def _mcc(confusion: np.ndarray) -> tuple[float, np.ndarray]:
+    """(value, change by one more example in each cell) of Matthews' correlation for any number of classes (Gorodkin
+    2004, eq. 8); 0 where it is undefined."""
+    labels, predictions, total = confusion.sum(1), confusion.sum(0), confusion.sum()
+    covariance = np.trace(confusion) * total - labels @ predictions
+    of_labels, of_predictions = total**2 - labels @ labels, total**2 - predictions @ predictions
+    if of_labels <= 0 or of_predictions <= 0:
+        return 0.0, np.zeros(confusion.shape)
+    spread = np.sqrt(of_labels) * np.sqrt(of_predictions)
+    value = covariance / spread
+    slopes = (total * np.eye(len(labels)) + np.trace(confusion) - predictions[:, None] - labels) / spread
+    slopes -= value * ((total - labels) / of_labels)[:, None] + value * (total - predictions) / of_predictions
+    return float(value), slopes
 
 
 @cache

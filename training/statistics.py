@@ -1,6 +1,7 @@
 """Intervals, paired tests and detectable differences. Needs numpy and scipy only.
 
-The unit is the example: draws are over examples of the score averaged over seeds (DESIGN of the evidence: README).
+The unit is the example: a score is averaged over seeds first (DESIGN of the evidence: README). What has bounds has an
+interval that knows of them, so that all right of 40 is not an interval of no width.
 """
 
 import math
@@ -12,7 +13,9 @@ from scipy import stats
 
 DRAWS = 10_000
 LEVEL = 0.95
+Z = float(stats.norm.ppf((1 + LEVEL) / 2))
 CHUNK = 4_000_000  # random numbers held at a time
+FEW = 30  # examples, below which percentiles of a bootstrap are too narrow: of two examples they cover half the time
 
 
 class Interval(NamedTuple):
@@ -45,13 +48,46 @@ def share(scores: Sequence[float] | np.ndarray) -> Interval:
     scores = _scores(scores)
     if scores.min() < 0 or scores.max() > 1:
         raise ValueError("a share is of scores between 0 and 1")
-    n, value = len(scores), float(scores.mean())
-    z2 = float(stats.norm.ppf((1 + LEVEL) / 2)) ** 2
-    centre = (value + z2 / (2 * n)) / (1 + z2 / n)
-    half = math.sqrt(z2 * (value * (1 - value) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    # 0 and 1 exactly where no, or every, example counts: there rounding leaves 1e-17.
-    low, high = (0.0 if value == 0 else centre - half), (1.0 if value == 1 else centre + half)
-    return Interval(value, low, high, n)
+    return Interval(float(scores.mean()), *_wilson(float(scores.mean()), len(scores)), len(scores))
+
+
+def bounded_mean(scores: Sequence[float] | np.ndarray, most: float) -> Interval:
+    """Mean of scores from 0 to `most`. Where all are equal no draw differs, and the interval is that of a share."""
+    scores = _scores(scores)
+    if np.ptp(scores) > 0:
+        return bootstrap_mean(scores)
+    value, low, high, n = share(scores / most)
+    return Interval(value * most, low * most, high * most, n)
+
+
+def of_cells(counts: np.ndarray, score: Callable[[np.ndarray], tuple[float, np.ndarray]], least: float) -> Interval:
+    """Of a score between `least` and 1 of a confusion matrix [label][prediction], (n, n).
+
+    `score` gives its value and the change by one more example in each cell, (n, n); it does not depend on how often all
+    examples are repeated. Wilson's interval for as many examples as would vary a share like the score varies (effective
+    examples: Kish 1965, section 8.2; in Wilson's: Korn and Graubard 1998), by the delta method. So that all right, or
+    one prediction for all, varies too, an example right and one wrong are added, spread over the labels as they are.
+    """
+    total = float(counts.sum())
+    if total == 0:
+        raise ValueError("an interval needs at least one example")
+    labels, others = counts.sum(1) / total, 1 - np.eye(len(counts))
+    more = counts + np.diag(labels) + labels[:, None] * others / max(len(counts) - 1, 1)
+    more *= total / more.sum()
+    smoothed, slopes = score(more)
+    variance, value = float((more * slopes**2).sum()), score(counts)[0]
+    part, smoothed_part = (value - least) / (1 - least), (smoothed - least) / (1 - least)
+    if variance < 1e-15:  # Matthews' correlation where all examples have one label: it is 0 by definition
+        return Interval(value, math.nan, math.nan, int(total))
+    ends = _wilson(part, smoothed_part * (1 - smoothed_part) * (1 - least) ** 2 / variance)
+    return Interval(value, *(least + (1 - least) * end for end in ends), int(total))
+
+
+def _wilson(value: float, n: float) -> tuple[float, float]:
+    """Wilson's interval of a share of n examples; it ends at 0 and 1 exactly, where rounding would leave 1e-17."""
+    centre = (value + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z * math.sqrt(value * (1 - value) / n + Z**2 / (4 * n * n)) / (1 + Z**2 / n)
+    return (0.0 if value <= 0 else centre - half), (1.0 if value >= 1 else centre + half)
 
 
 def bootstrap(
@@ -77,12 +113,21 @@ def bootstrap(
 
 def bootstrap_mean(scores: Sequence[float] | np.ndarray, seed: int = 0) -> Interval:
     """Mean of one score an example."""
-    scores = _scores(scores)
-    return bootstrap(scores[:, None], lambda sums: sums[..., 0] / len(scores), seed)
+    return bootstrap_ratio(scores, np.ones(len(scores)), seed)
 
 
 def bootstrap_ratio(numerators: np.ndarray, denominators: np.ndarray, seed: int = 0) -> Interval:
-    """Sum of numerators over sum of denominators: a mean over tokens when examples are drawn."""
+    """Sum of numerators over sum of denominators: a mean over tokens when examples are drawn.
+
+    Of fewer than FEW examples the interval is Student's, of a ratio in first order (Cochran 1977, section 2.11).
+    """
+    numerators, denominators = _scores(numerators), _scores(denominators)
+    n = len(numerators)
+    if 1 < n < FEW:
+        value = float(numerators.sum() / denominators.sum())
+        linear = (numerators - value * denominators) / denominators.mean()
+        half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * linear.std(ddof=1) / math.sqrt(n))
+        return Interval(value, value - half, value + half, n)
     return bootstrap(np.stack([numerators, denominators], 1), lambda sums: sums[..., 0] / sums[..., 1], seed)
 
 
@@ -105,25 +150,8 @@ def perplexity(loss: float) -> float:
     return float(np.exp(min(loss, 700.0)))
 
 
-def bootstrap_cells(
-    confusion: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0, draws: int = DRAWS
-) -> Interval:
-    """Interval of a statistic of a confusion matrix (n, n): redrawing examples is redrawing cells."""
-    total = int(confusion.sum())
-    if total == 0:
-        raise ValueError("an interval needs at least one example")
-    rng, filled = np.random.default_rng(seed), np.flatnonzero(confusion)
-    found = []
-    for size in _chunks(draws, confusion.size):
-        drawn = np.zeros((size, confusion.size), np.int64)
-        drawn[:, filled] = rng.multinomial(total, confusion.flat[filled] / total, size=size)
-        found.append(statistic(drawn.reshape(size, *confusion.shape)))
-    low, high = np.quantile(np.concatenate(found), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(statistic(confusion)), float(low), float(high), total)
-
-
 class Difference(NamedTuple):
-    """a - b on the same examples; `p` is two-sided."""
+    """a - b on the same examples; `p` is two-sided. `low` and `high` as of an Interval."""
 
     value: float
     low: float
@@ -135,18 +163,39 @@ class Difference(NamedTuple):
 def paired_bootstrap(a: np.ndarray, b: np.ndarray, seed: int = 0, draws: int = DRAWS) -> Difference:
     """Difference of two means over the same examples.
 
-    a, b (seeds, n) or (n,): scores are averaged over seeds first. Raises ValueError when n differs.
+    a, b (seeds, n) or (n,): scores are averaged over seeds first. Raises ValueError when n differs. The p of m examples
+    that differ is at least that of their signs, 2 / 2^m, which a bootstrap of few examples falls below.
     """
     a, b = (np.atleast_2d(_scores(x)).mean(0) for x in (a, b))
     if a.shape != b.shape:
         raise ValueError(f"a paired test needs the same examples on both sides, got {len(a)} and {len(b)}")
     difference, n = a - b, len(a)
+    if n == 1:
+        return Difference(float(difference[0]), math.nan, math.nan, 1.0, n)
     rng = np.random.default_rng(seed)
     means = np.concatenate([difference[rng.integers(0, n, (size, n))].mean(1) for size in _chunks(draws, n)])
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     # The smaller tail, doubled, with the observed sample counted as one draw so that p is never 0.
     tail = min((means <= 0).sum(), (means >= 0).sum())
-    return Difference(float(difference.mean()), float(low), float(high), min(1.0, 2 * (tail + 1) / (draws + 1)), n)
+    least = 2.0 ** (1 - np.count_nonzero(difference))
+    p = min(1.0, max(least, 2 * (tail + 1) / (draws + 1)))
+    return Difference(float(difference.mean()), float(low), float(high), float(p), n)
+
+
+def with_two_more(difference: np.ndarray) -> np.ndarray:
+    """(n,) differences of scores between 0 and 1 -> (n + 2,): one example that each side wins outright.
+
+    Their mean and spread give an interval that holds for few examples that differ, and none (Bonett and Price 2012).
+    """
+    return np.concatenate([difference, [1.0, -1.0]])
+
+
+def paired_shares(a: np.ndarray, b: np.ndarray) -> Difference:
+    """`paired_bootstrap` of scores between 0 and 1, with Bonett and Price's interval."""
+    found = paired_bootstrap(a, b)
+    more = with_two_more(np.atleast_2d(a).mean(0) - np.atleast_2d(b).mean(0))
+    centre, half = float(more.mean()), Z * float(more.std()) / math.sqrt(len(more))
+    return found._replace(low=max(centre - half, -1.0), high=min(centre + half, 1.0))
 
 
 def mcnemar(a_correct: np.ndarray, b_correct: np.ndarray) -> float:
@@ -178,13 +227,15 @@ def detectable_difference(
     """Smallest true difference of means that a paired test on these examples finds with `power`.
 
     Normal approximation with the measured sd of the differences, level 5% divided by `comparisons`. Seeds as in
-    `paired_bootstrap`.
+    `paired_bootstrap`. Of scores between 0 and 1 `with_two_more` differences against zeros; where no example differs
+    the others tell nothing of it, and the answer is nan.
     """
     a, b = (np.atleast_2d(_scores(x)).mean(0) for x in (scores_a, scores_b))
     if len(a) < 2:
         raise ValueError("a detectable difference needs at least two examples")
     z = stats.norm.ppf(1 - (1 - LEVEL) / 2 / comparisons) + stats.norm.ppf(power)
-    return float(z * np.std(a - b, ddof=1) / np.sqrt(len(a)))
+    spread = np.std(a - b, ddof=1)
+    return float(z * spread / np.sqrt(len(a))) if spread > 0 else math.nan
 
 
 def _scores(scores: Sequence[float] | np.ndarray) -> np.ndarray:
