@@ -1,103 +1,184 @@
-"""Finished classification runs on the same test examples -> a Markdown table: mean over seeds, interval, cost.
+"""Finished runs on the same test examples -> a Markdown table: mean over seeds, interval, test, cost.
 
     python benchmarks/compare_runs.py runs/mail/lora-* runs/mail/full-*
 
-Runs of one method make up a row. Each row is compared with the first by the paired bootstrap, Holm adjusted. Forgetting
-is the loss on general text after training minus before, averaged over seeds, its interval over pieces of the text.
+Runs that differ in their seed alone make up a row; flags that change the result are shown where rows differ in them.
+Classification is compared by accuracy, instruction tuning by the perplexity of the response that was wanted, preference
+tuning by the accuracy of the rewards. Each row is compared with the first by the paired bootstrap, Holm adjusted.
+Forgetting is the loss on general text after training minus before, averaged over seeds, its interval over pieces of the
+text.
 """
 
-import json
-import sys
-from collections import defaultdict
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tyro
 
+from _scores import KINDS, Scored, results_of, same_examples
+from training.cli import flag, run
 from training.method_args import WITHOUT_ADAPTERS
-from training.run_folder import RESULTS
+from training.run_folder import FREE_FLAGS
 from training.statistics import (
     Interval,
-    bootstrap_mean,
+    bootstrap_ratio,
     detectable_difference,
     holm,
+    linearised,
     mean_forgetting,
     paired_bootstrap,
+    perplexity,
+    share,
+    shown,
+    with_two_more,
 )
 
 COLUMNS = ["method", "accuracy, 95% interval", "sd", "seeds", "p, against the first", "forgetting, nats", "trained"]
 COLUMNS += ["train s, fastest", "peak MiB"]
+# Flags that change how long a run takes or what else it measures, and not what comes out.
+OF_NO_RESULT = (*FREE_FLAGS, "seed", "micro_batch_size", "checkpoint_activations", "compile", "cache_prefix", "dry_run")
+OF_NO_RESULT += ("log_every", "forgetting_data", "forgetting_tokens", "forgetting_curve")
+IN_TITLE = ("method", "lora_rank")
 
 
-def results_of(run: Path) -> dict[str, Any]:
-    """results.json; a run of another program (benchmarks/tfidf.py) may have none."""
-    path = run / RESULTS
-    return json.loads(path.read_text()) if path.exists() else {}
+@dataclass(frozen=True)
+class Args:
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """folders of finished runs, the first row's first"""
+
+    def problems(self) -> list[str]:
+        return (
+            [] if self.runs else ["RUNS: name the folders of finished runs, such as runs/mail/lora-* runs/mail/full-*"]
+        )
 
 
-def title(run: Path) -> str:
-    args = results_of(run).get("args")
-    if args is None:
-        return run.name
-    return args["method"] + ("" if args["method"] in WITHOUT_ADAPTERS else f" rank {args['lora_rank']}")
+def flags_of(folder: Path) -> dict[str, Any]:
+    """The flags that can change what came out; those of adapters only where there are any."""
+    args = results_of(folder).get("args", {})
+    alone = args.get("method") in WITHOUT_ADAPTERS
+    kept = {name: value for name, value in args.items() if name not in OF_NO_RESULT}
+    return {name: value for name, value in kept.items() if not (alone and name.startswith("lora_"))}
+
+
+def titles(runs: Sequence[Path]) -> dict[Path, str]:
+    """What each run is called: method, rank, and the flags in which the runs differ. One without results.json goes by
+    its folder's name. A flag that a run is too old to know does not tell it from the others."""
+    flags = {folder: flags_of(folder) for folder in runs}
+    names = [name for name in dict.fromkeys(name for one in flags.values() for name in one) if name not in IN_TITLE]
+    differing = [n for n in names if len({str(one[n]) for one in flags.values() if n in one}) > 1]
+    found = {}
+    for folder, one in flags.items():
+        rank = f" rank {one['lora_rank']}" if "lora_rank" in one else ""
+        words = [f"{flag(name).removeprefix('--')} {_plain(one[name])}" for name in differing if name in one]
+        found[folder] = ", ".join([one["method"] + rank, *words]) if "method" in one else folder.name
+    return found
+
+
+def _plain(value: Any) -> str:
+    return (
+        " ".join(map(str, value)) if isinstance(value, list) else f"{value:g}" if type(value) is float else f"{value}"
+    )
+
+
+def rows_of(runs: Sequence[Path]) -> dict[str, list[Path]]:
+    """Runs by title. Raises ValueError for two runs of one seed in a row: they would count as two seeds."""
+    rows: dict[str, list[Path]] = {}
+    for folder, title in titles(runs).items():
+        rows.setdefault(title, []).append(folder)
+    for group in rows.values():
+        seeds: dict[Any, Path] = {}
+        for folder in group:
+            seed = results_of(folder).get("args", {}).get("seed")
+            if seed is not None and seed in seeds:
+                raise ValueError(
+                    f"{seeds[seed]} and {folder} are one run twice: the same flags and seed {seed}; leave one out"
+                )
+            seeds[seed] = folder
+    return rows
 
 
 def accuracies(runs: Sequence[Path]) -> np.ndarray:
     """(runs, n): whether each test example was right. Raises ValueError when the examples are not the same."""
-    found = []
-    for run in runs:
-        lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
-        found.append({line["id"]: float(line["label"] == line["prediction"]) for line in lines})
-    ids = sorted(found[0])
-    if any(sorted(right) != ids for right in found):
-        raise ValueError("the runs were not tested on the same examples")
-    return np.array([[right[i] for i in ids] for right in found])
+    return same_examples(runs).sums
 
 
 def forgetting(runs: Sequence[Path]) -> Interval | None:
     """Averaged over runs; None where it was not measured. Raises ValueError when the texts are not the same."""
-    return mean_forgetting([results_of(run).get("forgetting", {}).get("pieces", {}) for run in runs])
+    return mean_forgetting([results_of(folder).get("forgetting", {}).get("pieces", {}) for folder in runs])
 
 
 def number_of(runs: Sequence[Path], of: Callable[[list[float]], Any], *path: str) -> str:
     """The mean, least or other of a number of results.json over the runs that have one."""
     found = []
-    for run in runs:
-        value: Any = results_of(run)
+    for folder in runs:
+        value: Any = results_of(folder)
         for name in path:
             value = value.get(name, {})
         found += [value] if value != {} else []
     return f"{of(found):,.0f}" if found else ""
 
 
+def mean_of(kind: str, sums: np.ndarray, weights: np.ndarray) -> Interval:
+    """Of scores (n,) that are averaged over seeds."""
+    if kind != "perplexity":
+        return share(sums)
+    value, low, high, n = bootstrap_ratio(sums, weights)
+    return Interval(perplexity(value), perplexity(low), perplexity(high), n)
+
+
+def detectable(found: Scored, ours: np.ndarray, first: np.ndarray, comparisons: int) -> float:
+    """The smallest difference, of perplexities the ratio, that is found in four of five tries; nan if not known."""
+    difference = ours.mean(0) - first.mean(0)
+    if len(difference) < 2:
+        return math.nan
+    ratio = found.kind == "perplexity"
+    each = linearised(difference, found.weights) if ratio else with_two_more(difference)
+    least = detectable_difference(each, np.zeros(len(each)), comparisons)
+    return perplexity(least) if ratio else least
+
+
 def compare(runs: Sequence[Path]) -> None:
-    """Prints the table."""
-    rows: dict[str, list[Path]] = defaultdict(list)
-    for run in runs:
-        rows[title(run)].append(run)
-    right = accuracies(runs)
-    table = {name: right[[runs.index(run) for run in group]] for name, group in rows.items()}
-    reference, others = next(iter(table.values())), list(table)[1:]
-    p_values = holm([paired_bootstrap(table[name], reference).p for name in others])
-    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
-    for name, values in table.items():
-        value, low, high, n = bootstrap_mean(values.mean(0))
-        spread = f"{values.mean(1).std(ddof=1):.4f}" if len(values) > 1 else ""
+    """Prints the table. Raises ValueError for runs that cannot be compared."""
+    if len({folder.resolve() for folder in runs}) < len(runs):
+        raise ValueError("RUNS: a folder is named twice; name each once")
+    found, rows = same_examples(runs), rows_of(runs)
+    table = {name: found.sums[[runs.index(folder) for folder in group]] for name, group in rows.items()}
+    first, others = next(iter(table.values())), list(table)[1:]
+    p_values = holm([paired_bootstrap(table[name], first).p for name in others])
+    columns = [COLUMNS[0], f"{KINDS[found.kind]}, 95% interval", *COLUMNS[2:]]
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+    for name, sums in table.items():
+        each = [mean_of(found.kind, one, found.weights).value for one in sums]
+        spread = f"{np.std(each, ddof=1):.4f}" if len(each) > 1 else ""
         p = f"{p_values[others.index(name)]:.4f}" if name in others else ""
         lost = forgetting(rows[name])
-        cells = [name, f"{value:.4f} [{low:.4f}, {high:.4f}]", spread, str(len(values)), p]
-        cells += ["" if lost is None else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*lost)]
+        cells = [name, shown(mean_of(found.kind, sums.mean(0), found.weights).entry()), spread, str(len(sums)), p]
+        cells += ["" if lost is None else shown(lost.entry(), "+.3f")]
         cells += [number_of(rows[name], np.mean, "parameters", "trainable")]
         cells += [number_of(rows[name], min, "seconds", "train")]  # what else a machine does only adds to it
         cells += [number_of(rows[name], np.mean, "peak_memory_mib")]
         print(f"| {' | '.join(cells)} |")
-    smallest = max((detectable_difference(table[name], reference, len(others)) for name in others), default=0.0)
-    print(f"\nn = {n:,} test examples; a difference of {smallest:.4f} would have been found in four of five tries")
+    print(f"\nn = {found.sums.shape[1]:,} test examples{_could_be_found(found, table)}")
+
+
+def _could_be_found(found: Scored, table: dict[str, np.ndarray]) -> str:
+    first, *others = table.values()
+    if not others:
+        return ""
+    least = [detectable(found, sums, first, len(others)) for sums in others]
+    known = [one for one in least if not math.isnan(one)]
+    if not known:
+        return "; how small a difference would have been found cannot be told from scores that never differ"
+    what = "ratio" if found.kind == "perplexity" else "difference"
+    return f"; a {what} of {max(known):.4f} would have been found in four of five tries"
+
+
+def main(args: Args) -> None:
+    compare(args.runs)
 
 
 if __name__ == "__main__":
-    try:
-        compare([Path(word) for word in sys.argv[1:]])
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run(main, Args, __doc__)

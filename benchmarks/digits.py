@@ -186,7 +186,7 @@ def main(args: Args) -> None:
     outcome |= {"data": {"source": "scikit-learn's digits, turned", "rows": sizes, "labels": list(CLASSES)}}
     outcome |= {"environment": environment(accelerator), "parameters": parameter_counts(model)}
     outcome |= {"curve": curve, "best_step": curve[-1]["step"], "seconds": {"train": seconds}}
-    outcome |= {name: classification_metrics(found, len(CLASSES)) for name, found in rows.items()}
+    outcome |= {name: classification_metrics(found, CLASSES) for name, found in rows.items()}
     outcome |= {"forgetting": forgetting(upright, evaluate(model, parts["test"]))}
     write_results(folder, outcome | {"peak_memory_mib": peak_memory_mib(accelerator)})
     accuracy = outcome["test"]["accuracy"]

@@ -35,6 +35,7 @@ from training.statistics import (
     bounded_mean,
     detectable_difference,
     holm,
+    linearised,
     paired_bootstrap,
     paired_shares,
     share,
@@ -148,8 +149,7 @@ def compared(cell: Cell, reference: Cell, comparisons: int) -> Cell:
         # Whether a draw's sum is above 0 does not depend on what it is divided by, so p holds for the ratio too.
         value, low, high, n = bootstrap_ratio(difference, weights)
         found = Difference(value, low, high, paired_bootstrap(ours, theirs).p, n)
-        # First order of a ratio of sums (Cochran 1977, section 2.11); the score itself where every weight is 1.
-        linear = (difference - value * weights) * len(ids) / weights.sum()
+        linear = linearised(difference, weights)
     least = detectable_difference(linear, np.zeros(len(linear)), comparisons)
     value, low, high, least = (in_unit(metric, x) for x in (*found[:3], least))
     return replace(cell, comparison=Comparison(value, low, high, found.p, found.n, least), reference=reference.label)

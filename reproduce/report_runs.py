@@ -135,7 +135,11 @@ def _compact(results: dict[str, Any]) -> dict[str, Any]:
         if "source" in kept["data"]:
             kept["data"]["source"] = Path(str(kept["data"]["source"])).name
     for part in ("before", "val", "test"):
-        kept |= {part: {k: v for k, v in kept[part].items() if isinstance(v, dict)}} if part in kept else {}
+        kept |= (
+            {part: {k: v for k, v in kept[part].items() if isinstance(v, dict) and "value" in v}}
+            if part in kept
+            else {}
+        )
     if "forgetting" in kept:
         kept["forgetting"] = {name: value for name, value in kept["forgetting"].items() if name != "pieces"}
     if "judge" in kept:

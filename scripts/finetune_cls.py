@@ -147,7 +147,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     )
     if extra is None:
         rows = classify(model, test, accelerator, n)
-        extra = {"metrics": classification_metrics(rows, n) if rows and main_process else None}
+        extra = {"metrics": classification_metrics(rows, classes) if rows and main_process else None}
         extra["general"] = general_losses(model, general, accelerator)
     open_run(accelerator, folder, resuming, record.step, flags)
 
@@ -197,7 +197,9 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
 
     # Results.
     save_adapter(folder, model, method, facts)
-    metrics = {name: classification_metrics(r, n) if r else None for name, r in (("val", val_rows), ("test", rows))}
+    metrics = {
+        name: classification_metrics(r, classes) if r else None for name, r in (("val", val_rows), ("test", rows))
+    }
     predictions = [
         {"id": r.id, "label": classes[r.label], "prediction": name_of(r.prediction, classes)}
         | {"probabilities": dict(zip(classes, r.probabilities, strict=True)), "loss": r.loss}

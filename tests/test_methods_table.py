@@ -47,7 +47,7 @@ def test_a_row_is_the_mean_over_seeds(tmp_path, capsys):
     assert lora["accuracy, 95% interval"].startswith("0.9100 [")
     assert (lora["sd"], lora["seeds"], lora["p, against the first"]) == ("0.0100", "3", "")
     assert (lora["trained"], lora["train s, fastest"], lora["peak MiB"]) == ("1,234", "50", "700")
-    assert lora["forgetting, nats"] == "+0.100 [+0.080, +0.120]"
+    assert lora["forgetting, nats"] == "+0.100 [-0.154, +0.354]"  # Student's, 12.706 at one degree of freedom, x 0.02
     assert (full["method"], full["seeds"], full["forgetting, nats"]) == ("full", "1", "")
     assert float(full["p, against the first"]) < 0.001
     assert "n = 100 test examples" in text
@@ -68,7 +68,9 @@ def test_forgetting_is_of_the_mean_over_runs_and_its_interval_over_pieces(tmp_pa
         finished_run(tmp_path / name, "lora", 90)
         (tmp_path / name / "results.json").write_text(json.dumps({"forgetting": {"pieces": pieces}}))
     one, both = (compare_runs.forgetting([tmp_path / name for name in names]) for names in ("a", "ab"))
-    assert one == pytest.approx((0.05, 0.0, 0.1, 2)) and both == pytest.approx((0.05, 0.05, 0.05, 2))
+    half = 12.7062 * 0.05  # Student's t at one degree of freedom
+    assert one == pytest.approx((0.05, 0.05 - half, 0.05 + half, 2), abs=1e-5)
+    assert both == pytest.approx((0.05, 0.05, 0.05, 2))
     pieces["tokens"] = [100, 90]
     (tmp_path / "b" / "results.json").write_text(json.dumps({"forgetting": {"pieces": pieces}}))
     with pytest.raises(ValueError, match="different texts"):
@@ -102,7 +104,7 @@ def test_finished_runs_are_not_repeated_and_make_tables_and_a_picture(tmp_path, 
     finish(args, output_dir="elsewhere", overwrite=True)
     methods.main(args)
     text = capsys.readouterr().out
-    assert not started and text.count("| lora rank 16 |") == text.count("| full |") == 2
+    assert not started and text.count("| lora rank 16, lr ") == text.count("| full, lr ") == 2
     assert (tmp_path / "methods.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from training import metrics
-from training.metrics import Row, classification_metrics, commonest, only_prediction, perplexities
+from training.metrics import Row, perplexities
 from training.statistics import (
     bootstrap,
     bootstrap_mean,
@@ -41,6 +41,11 @@ def of_score(name, classes):
 
 def mean_of(sums, n):
     return sums[..., 0] / n
+
+
+def by_number(rows, classes):
+    """Metrics of classes that are called 0, 1 and so on."""
+    return metrics.classification_metrics(rows, [str(i) for i in range(classes)])
 
 
 # Intervals.
@@ -106,7 +111,7 @@ def test_the_slopes_of_a_score_are_its_numerical_derivatives(name):
 @pytest.mark.parametrize("support", [[40], [20, 20], [16, 10, 8, 4, 2], [1] * 30])
 def test_all_right_has_an_interval_below_1_and_not_down_to_a_class_that_was_not_drawn(support):
     labels = np.repeat(np.arange(len(support)), support)
-    found = classification_metrics(rows_of(labels, labels), max(len(support), 2))
+    found = by_number(rows_of(labels, labels), max(len(support), 2))
     for name in ("macro_f1", "mcc") if len(support) > 1 else ():
         assert found[name]["value"] == found[name]["high"] == 1, name
         # That of all examples where classes are even; where they are not, a little lower. A share e of errors that
@@ -118,21 +123,21 @@ def test_all_right_has_an_interval_below_1_and_not_down_to_a_class_that_was_not_
 
 def test_a_class_that_no_row_has_counts_0_in_the_macro_f1_and_could_have_been_anything():
     labels = np.arange(40) % 4
-    four, five = (classification_metrics(rows_of(labels, labels), classes)["macro_f1"] for classes in (4, 5))
+    four, five = (by_number(rows_of(labels, labels), classes)["macro_f1"] for classes in (4, 5))
     assert four["value"] == four["high"] == 1 and five["value"] == 0.8 and five["high"] == 1
     assert five["low"] == pytest.approx(four["low"] * 0.8, abs=0.05)
 
 
 def test_one_answer_for_all_leaves_it_open_how_much_the_model_knows():
     labels = np.arange(40) % 4 == 0
-    found = classification_metrics(rows_of(labels, np.zeros(40)), 2)
+    found = by_number(rows_of(labels, np.zeros(40)), 2)
     assert found["mcc"]["value"] == 0 and found["mcc"]["low"] < -0.1 and found["mcc"]["high"] > 0.1
     assert found["macro_f1"]["low"] < found["macro_f1"]["value"] - 0.05
 
 
 @pytest.mark.filterwarnings("ignore:A single label was found")
 def test_a_correlation_with_labels_that_are_all_the_same_is_0_without_an_interval():
-    found = classification_metrics(rows_of([1] * 10, [1] * 9 + [0]), 2)
+    found = by_number(rows_of([1] * 10, [1] * 9 + [0]), 2)
     assert found["mcc"] == {"value": 0, "n": 10}
 
 
@@ -340,7 +345,7 @@ def test_macro_f1_and_mcc_of_a_confusion_matrix_are_those_of_scikit_learn(case, 
 @pytest.mark.parametrize("case", CASES)
 def test_reported_metrics_are_those_of_scikit_learn_inside_their_intervals(case):
     labels, predictions, classes = draw_case(case, np.random.default_rng(11))
-    found = classification_metrics(rows_of(labels, predictions), classes)
+    found = by_number(rows_of(labels, predictions), classes)
     for name, expected in sklearn_values(labels, predictions, classes).items():
         entry = found[name]
         assert entry["value"] == pytest.approx(expected, abs=1e-12), name
@@ -354,37 +359,25 @@ def test_reported_metrics_are_those_of_scikit_learn_inside_their_intervals(case)
 @pytest.mark.parametrize("case", CASES)
 def test_metrics_by_class_are_those_of_scikit_learn(case):
     labels, predictions, classes = draw_case(case, np.random.default_rng(21))
-    found = classification_metrics(rows_of(labels, predictions), classes)["classes"]
+    classes_found = by_number(rows_of(labels, predictions), classes)["classes"]
+    assert [*classes_found] == [str(i) for i in range(classes)]
+    found = classes_found.values()
     theirs = sklearn_metrics.precision_recall_fscore_support(
         labels, predictions, labels=range(classes), zero_division=0
     )
     for name, column in zip(("precision", "recall", "f1", "n"), theirs, strict=True):
         assert [one[name] for one in found] == pytest.approx(column.tolist()), name
     assert [one["predicted"] for one in found] == np.bincount(predictions, minlength=classes).tolist()
-    json.dumps(found)  # plain numbers
+    json.dumps(classes_found)  # plain numbers
 
 
 def test_a_prediction_outside_the_classes_is_wrong_in_its_class_and_has_no_line_of_its_own():
-    found = classification_metrics(rows_of([0, 0, 1, 1], [0, 777, 1, 50256]), 2)["classes"]
+    found = by_number(rows_of([0, 0, 1, 1], [0, 777, 1, 50256]), 2)["classes"].values()
     assert [(one["precision"], one["recall"], one["n"], one["predicted"]) for one in found] == [(1.0, 0.5, 2, 1)] * 2
 
 
-def test_the_commonest_class_of_training_is_a_baseline_on_the_rows():
-    rows = rows_of([0, 1, 1, 2], [0, 0, 0, 0])
-    found = commonest([2, 2, 1, 1, 0], rows)  # as often: the first in class order
-    assert found == {"label": 1} | share([0, 1, 1, 0]).entry()
-    assert commonest([5, 5, 1], rows)["value"] == 0  # a class that the rows have not
-
-
-def test_a_model_that_answers_one_class_only_is_told_from_one_that_is_right():
-    assert only_prediction(rows_of([0, 1, 1], [1, 1, 1])) == 1
-    assert only_prediction(rows_of([0, 1, 1], [1, 1, 0])) is None
-    assert only_prediction(rows_of([1, 1, 1], [1, 1, 1])) is None  # nothing else to answer
-    assert only_prediction([]) is None
-
-
 def test_a_prediction_outside_the_classes_is_wrong_and_has_a_column_of_its_own():
-    found = classification_metrics(rows_of([0, 0, 1, 1], [0, 777, 1, 50256]), 2)
+    found = by_number(rows_of([0, 0, 1, 1], [0, 777, 1, 50256]), 2)
     assert found["confusion_matrix"] == [[1, 0, 1], [0, 1, 1]]
     expected = sklearn_values([0, 0, 1, 1], [0, 2, 1, 2], 2)
     assert {name: found[name]["value"] for name in expected} == pytest.approx(expected)
@@ -393,7 +386,7 @@ def test_a_prediction_outside_the_classes_is_wrong_and_has_a_column_of_its_own()
 def test_a_prediction_outside_the_classes_is_no_class_of_the_macro_f1():
     labels = np.arange(200) % 2
     predictions = np.where(np.arange(200) % 10 < 4, 777, labels)
-    found = classification_metrics(rows_of(labels, predictions), 2)
+    found = by_number(rows_of(labels, predictions), 2)
     for name in ("accuracy", "macro_f1", "mcc"):
         assert found[name]["low"] < found[name]["value"] < found[name]["high"], name
     assert found["macro_f1"]["value"] == pytest.approx(2 * 0.6 / 1.6)  # precision 1, recall 0.6
@@ -401,7 +394,7 @@ def test_a_prediction_outside_the_classes_is_no_class_of_the_macro_f1():
 
 def test_the_loss_of_a_classifier_is_the_mean_over_examples():
     losses = np.random.default_rng(12).gamma(2.0, 1.0, 50)
-    found = classification_metrics(rows_of([0, 1] * 25, [0] * 50, losses), 2)["loss"]
+    found = by_number(rows_of([0, 1] * 25, [0] * 50, losses), 2)["loss"]
     assert found["value"] == pytest.approx(losses.mean()) and found["low"] < losses.mean() < found["high"]
 
 

@@ -4,8 +4,7 @@ The point values come from `evaluate.Metric` modules that are defined here; `eva
 evaluate costs seconds, so it happens when the first metric is computed.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -34,29 +33,13 @@ def accuracy(rows: Sequence[Row]) -> float:
     return sum(row.prediction == row.label for row in rows) / len(rows)
 
 
-def commonest(training_labels: Iterable[int], rows: Sequence[Row]) -> dict[str, Any]:
-    """{label, value, low, high, n}: the accuracy on `rows` of always answering the class that training had most of.
-
-    Of classes that training had equally often the first in class order.
-    """
-    counts = Counter(training_labels)
-    label = min(counts, key=lambda one: (-counts[one], one))
-    return {"label": label} | share([row.label == label for row in rows]).entry()
-
-
-def only_prediction(rows: Sequence[Row]) -> int | None:
-    """The class that every prediction is, where the rows have labels of at least two; else None."""
-    predictions = {row.prediction for row in rows}
-    return predictions.pop() if len(predictions) == 1 and len({row.label for row in rows}) > 1 else None
-
-
-def classification_metrics(rows: Sequence[Row], classes: int) -> dict[str, Any]:
-    """accuracy, macro_f1, mcc, loss as {value, low, high, n}; `confusion_matrix[label][prediction]`; `classes`, a list
-    in class order of precision, recall, f1, n (rows with that label) and predicted (rows predicted so).
+def classification_metrics(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
+    """accuracy, macro_f1, mcc, loss as {value, low, high, n}; `confusion_matrix[label][prediction]`; `classes`: of each
+    by its name precision, recall, f1, n (rows with that label) and predicted (rows predicted so).
 
     A prediction outside the classes (possible with the head of the vocabulary) is wrong and fills one more column.
     """
-    labels = [row.label for row in rows]
+    classes, labels = len(names), [row.label for row in rows]
     predictions = [min(row.prediction, classes) for row in rows]
     size = max(classes, max(predictions) + 1)
     confusion = np.zeros((size, size), np.int64)
@@ -75,7 +58,7 @@ def classification_metrics(rows: Sequence[Row], classes: int) -> dict[str, Any]:
         name: interval._replace(value=float(values[name])).entry() for name, interval in intervals.items()
     }
     metrics["loss"] = bootstrap_mean([row.loss for row in rows]).entry()
-    metrics["classes"] = _by_class(confusion, classes)
+    metrics["classes"] = dict(zip(names, _by_class(confusion)[:classes], strict=True))
     metrics["confusion_matrix"] = confusion[:classes].tolist()
     return metrics
 
@@ -103,7 +86,7 @@ def text_loss(rows: Sequence[Row]) -> dict[str, Any]:
     return {"loss": bootstrap_ratio(losses, targets).entry()}
 
 
-def _by_class(confusion: np.ndarray, classes: int) -> list[dict[str, float]]:
+def _by_class(confusion: np.ndarray) -> list[dict[str, float]]:
     """What is undefined, such as the precision of a class that was never predicted, is 0, as in scikit-learn."""
     hits, labels, predicted = np.diagonal(confusion), confusion.sum(1), confusion.sum(0)
 
@@ -113,7 +96,7 @@ def _by_class(confusion: np.ndarray, classes: int) -> list[dict[str, float]]:
     columns = (ratio(hits, predicted), ratio(hits, labels), ratio(2 * hits, labels + predicted))
     names = ("precision", "recall", "f1", "n", "predicted")
     rows = zip(*columns, labels.tolist(), predicted.tolist(), strict=True)
-    return [dict(zip(names, row, strict=True)) for row in rows][:classes]
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _macro_f1(confusion: np.ndarray, classes: int) -> tuple[float, np.ndarray]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.statistics import shown
 from training.summary import MOST_CLASSES, commonest
 
 FALLING = 0.1  # of all that the validation loss fell, so much in the last third of the run: it had not come to rest
@@ -41,21 +42,20 @@ def outcome_notes(outcome: Mapping[str, Any]) -> list[str]:
 
 
 def _shown(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
-    known = [name for name in names if name in metrics]
-    return ", ".join("{} {value:.4f} [{low:.4f}, {high:.4f}]".format(name, **metrics[name]) for name in known)
+    return ", ".join(f"{name} {shown(metrics[name])}" for name in names if name in metrics)
 
 
 def _print_classes(classes: Mapping[str, Mapping[str, float]]) -> None:
     """Precision, recall and F1 of each class; of very many those with the lowest F1."""
     ranked = sorted(classes, key=lambda name: classes[name]["f1"])
-    shown = [*classes] if len(ranked) <= MOST_CLASSES else ranked[:MOST_CLASSES]
-    width = max(len("class"), *(len(name) for name in shown))
+    named = [*classes] if len(ranked) <= MOST_CLASSES else ranked[:MOST_CLASSES]
+    width = max(len("class"), *(len(name) for name in named))
     print(f"        {'class':<{width}}  precision  recall      f1      n")
-    for name in shown:
+    for name in named:
         scores = "{precision:9.3f}  {recall:6.3f}  {f1:6.3f}  {n:5,}".format(**classes[name])
         print(f"        {name:<{width}}  {scores}")
-    if len(shown) < len(ranked):
-        print(f"        ({len(ranked) - len(shown):,} classes with a higher f1 are in results.json)")
+    if len(named) < len(ranked):
+        print(f"        ({len(ranked) - len(named):,} classes with a higher f1 are in results.json)")
 
 
 def _print_commonest(data: Mapping[str, Any]) -> None:
@@ -82,7 +82,7 @@ def print_outcome(folder: Path, outcome: Mapping[str, Any], names: Sequence[str]
             "general text  loss {:.3f} -> {:.3f}, ".format(*(lost[name]["value"] for name in ("before", "after"))),
             end="",
         )
-        print("{value:+.3f} [{low:.3f}, {high:.3f}]".format(**lost["difference"]), f"over {lost['tokens']:,} tokens")
+        print(shown(lost["difference"], "+.3f"), f"over {lost['tokens']:,} tokens")
     seconds = outcome["seconds"]
     print(f"cost    training {seconds['train']:,.1f} s, evaluation while training {seconds['eval']:,.1f} s; ", end="")
     print(f"peak memory {outcome['peak_memory_mib']:,.0f} MiB")

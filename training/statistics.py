@@ -116,17 +116,23 @@ def bootstrap_mean(scores: Sequence[float] | np.ndarray, seed: int = 0) -> Inter
     return bootstrap_ratio(scores, np.ones(len(scores)), seed)
 
 
+def linearised(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
+    """(n,): scores whose mean varies as the ratio of the sums does, in first order (Cochran 1977, section 2.11)."""
+    ratio = numerators.sum() / denominators.sum()
+    return (numerators - ratio * denominators) / denominators.mean()
+
+
 def bootstrap_ratio(numerators: np.ndarray, denominators: np.ndarray, seed: int = 0) -> Interval:
     """Sum of numerators over sum of denominators: a mean over tokens when examples are drawn.
 
-    Of fewer than FEW examples the interval is Student's, of a ratio in first order (Cochran 1977, section 2.11).
+    Of fewer than FEW examples the interval is Student's.
     """
     numerators, denominators = _scores(numerators), _scores(denominators)
     n = len(numerators)
     if 1 < n < FEW:
         value = float(numerators.sum() / denominators.sum())
-        linear = (numerators - value * denominators) / denominators.mean()
-        half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * linear.std(ddof=1) / math.sqrt(n))
+        spread = float(linearised(numerators, denominators).std(ddof=1))
+        half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * spread / math.sqrt(n)
         return Interval(value, value - half, value + half, n)
     return bootstrap(np.stack([numerators, denominators], 1), lambda sums: sums[..., 0] / sums[..., 1], seed)
 
