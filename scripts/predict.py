@@ -183,9 +183,11 @@ def report(by: Any, job: Job) -> None:
 
 
 def show(indent: str, metrics: dict[str, Any]) -> None:
+    from training.statistics import shown
+
     for name, m in metrics.items():
-        if isinstance(m, dict) and "low" in m:
-            print("{:<20} {value:.4f} [{low:.4f}, {high:.4f}] n {n:,}".format(indent + name, **m))
+        if "value" in m:  # the others are tables and counts
+            print(f"{indent + name:<20} {shown(m)} n {m['n']:,}")
 
 
 if __name__ == "__main__":

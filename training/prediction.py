@@ -65,7 +65,7 @@ class Labeller:
     def metrics(self, new_only: bool = False) -> dict[str, Any]:
         """Over all scored rows, or those that the training never had; nothing of nothing."""
         rows = [row for part, row in self.scored if not (new_only and part)]
-        return classification_metrics(rows, len(self.labels)) if rows else {}
+        return classification_metrics(rows, self.labels) if rows else {}
 
 
 @dataclass
