@@ -300,7 +300,7 @@ def test_a_missing_cell_says_why_and_a_missing_seed_is_not_counted(tmp_path):
     assert (b.value, b.reason) == (None, "not run")
     assert c.reason.endswith("in size only")
     block = block_of("spam", {"corrected": [a, b, c]}, {})
-    assert [row[-1].text for row in block.grid.rows] == ["0.500 [0.350, 0.650]", "missing", "missing"]
+    assert [row[-1].text for row in block.grid.rows] == ["0.500 [0.352, 0.648]", "missing", "missing"]
     texts = [note.text for note in block.notes]
     assert "Not run: b (corrected)." in texts and "Not yet run, seed 0 2: a (corrected)." in texts
     assert "Not available at this scale: differs from 'a' in size only: c (corrected)." in texts
@@ -575,10 +575,20 @@ def test_a_claim_smaller_than_what_n_can_show_is_told(tmp_path):
     assert small_notes("corrected", same["corrected"], unit) == []
 
 
-def test_rows_that_never_differ_do_not_tell_what_could_be_found(tmp_path):
+def test_accuracies_that_never_differ_tell_what_could_be_found_and_perplexities_do_not(tmp_path):
     cells = of_runs(tmp_path, {"x": 150, "y": 150}, "xy")
     (note,) = comparison_notes({"corrected": cells}, Unit("accuracy, %", 100.0, 1))
-    assert note.text.startswith("Corrected: on each of the n = 200 test examples every row scores the same as a,")
+    # Two examples of 202 that differ, one each way: 2.80 sd of the mean.
+    least = 2.8016 * math.sqrt(2 / 201 / 202)
+    assert (
+        cells[1].comparison.detectable == pytest.approx(least, rel=1e-4)
+        and f"a difference of {least:.1%}"[:-1] in note.text
+    )
+    for name in "ab":
+        tutor(tmp_path / f"nano/t{name}/seed0", [2.0, 3.0, 1.0], [2, 3, 4])
+    answered = cells_of([line(name, f"t{name}") for name in "ab"], found_in(tmp_path))
+    (note,) = comparison_notes({"corrected": answered}, Unit("perplexity", 1.0, 1, ratio=True))
+    assert note.text.startswith("Corrected: on each of the n = 3 test examples every row scores the same as a,")
 
 
 def of_runs(tmp_path, rights, keys, version="corrected", claims=None):
