@@ -79,8 +79,8 @@ def of_cells(counts: np.ndarray, score: Callable[[np.ndarray], tuple[float, np.n
     part, smoothed_part = (value - least) / (1 - least), (smoothed - least) / (1 - least)
     if variance < 1e-15:  # Matthews' correlation where all examples have one label: it is 0 by definition
         return Interval(value, math.nan, math.nan, int(total))
-    ends = _wilson(part, smoothed_part * (1 - smoothed_part) * (1 - least) ** 2 / variance)
-    return Interval(value, *(least + (1 - least) * end for end in ends), int(total))
+    low, high = _wilson(part, smoothed_part * (1 - smoothed_part) * (1 - least) ** 2 / variance)
+    return Interval(value, least + (1 - least) * low, least + (1 - least) * high, int(total))
 
 
 def _wilson(value: float, n: float) -> tuple[float, float]:
@@ -113,7 +113,7 @@ def bootstrap(
 
 def bootstrap_mean(scores: Sequence[float] | np.ndarray, seed: int = 0) -> Interval:
     """Mean of one score an example."""
-    return bootstrap_ratio(scores, np.ones(len(scores)), seed)
+    return bootstrap_ratio(np.asarray(scores, np.float64), np.ones(len(scores)), seed)
 
 
 def linearised(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
