@@ -11,19 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_scratch.config import GPT2Config
-from gpt2_scratch.sources import ASSETS, BUNDLED
+from gpt2_scratch.sources import ASSETS, BESIDE, BUNDLED, VOCABULARIES
 from gpt2_scratch.tokenizer import END_OF_TEXT, MARKER, GPT2Tokenizer, Meaning, Tokenizer, Vocabulary
 
-# What a vocabulary is kept in, and what is said of it beside.
-VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-)
-BESIDE = ("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 FILES = VOCABULARIES + BESIDE
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 LISTS = ("additional_special_tokens", "extra_special_tokens")

@@ -1,5 +1,6 @@
 """Where weights come from: bundled, a folder, or the hub. Imports no torch, so that a wrong name is refused at once."""
 
+import difflib
 import json
 from pathlib import Path
 
@@ -8,29 +9,127 @@ from gpt2_scratch.config import SIZES, GPT2Config, from_hf
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = {"gpt2-nano": ASSETS / "gpt2-nano"}
 HUB = {name: f"openai-community/{name}" for name in SIZES if name not in BUNDLED}
-FILES = ("config.json", "model.safetensors")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+# What a tokenizer's vocabulary is kept in, and what is said of it beside.
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+BESIDE = ("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+
+
+def on_hub(source: str) -> bool:
+    """Whether `source` is neither bundled nor a folder."""
+    return source not in BUNDLED and not Path(source).is_dir()
+
+
+def repository_of(source: str, asked: str = "--model") -> str:
+    """The hub's name for it. Raises ValueError for what cannot be one."""
+    if source not in HUB and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
+        near = difflib.get_close_matches(source.lower(), SIZES, n=1, cutoff=0.5)
+        meant = f" ({near[0]}?)" if near else ""
+        raise ValueError(
+            f"{asked} {source}: not a folder{meant}; give a folder, a hub repository (owner/name) or one of "
+            f"{', '.join(SIZES)}"
+        )
+    return HUB.get(source, source)
+
+
+def resolve_config(source: str, asked: str = "--model") -> Path:
+    """Name of a size, folder or hub repository -> folder that holds config.json and the tokenizer files that exist.
+
+    Raises ValueError when it is none of these, and what huggingface_hub raises when the hub does not give it. `asked`:
+    the flag that named it.
+    """
+    if not on_hub(source):
+        folder = BUNDLED.get(source, Path(source))
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"{asked} {source}: the folder lacks config.json{_instead_of_a_model(folder)}")
+        return folder
+    repository = repository_of(source, asked)
+    folder = _from_hub(repository, "config.json").parent
+    _fetch_tokenizer(repository, folder)
+    return folder
 
 
 def resolve(source: str, asked: str = "--model") -> Path:
-    """Name of a size, folder or hub repository -> folder that holds config.json and model.safetensors.
+    """The same folder, which then holds weights too: the first of WEIGHTS that there is, with the shards of an index.
 
-    Raises ValueError when it is none of these, OSError when the hub does not give it. `asked`: the flag that named it.
+    Raises as `resolve_config`, and ValueError for a folder without weights.
     """
-    if source in BUNDLED:
-        return BUNDLED[source]
-    folder = Path(source)
-    if folder.is_dir():
-        missing = [name for name in FILES if not (folder / name).is_file()]
-        if missing:
-            raise ValueError(f"{asked} {source}: the folder lacks {' and '.join(missing)}")
+    folder = resolve_config(source, asked)
+    if not on_hub(source):
+        if not (found := [name for name in WEIGHTS if (folder / name).is_file()]):
+            raise ValueError(f"{asked} {source}: the folder lacks {WEIGHTS[0]} (or {', '.join(WEIGHTS[1:])})")
+        if lost := [name for name in shards(folder / found[0]) if not (folder / name).is_file()]:
+            raise ValueError(f"{asked} {source}: the folder lacks {lost[0]}, one of {len(lost)} missing shards")
         return folder
-    if source not in HUB and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
-        raise ValueError(
-            f"{asked} {source}: not a folder; give a folder, a hub repository (owner/name) or one of {', '.join(SIZES)}"
-        )
+    repository = repository_of(source, asked)
+    for name in WEIGHTS:
+        path = _from_hub_if_there(repository, name, folder.name)
+        if path is not None:
+            for shard in shards(path):
+                _from_hub(repository, shard, folder.name)
+            return folder
+    _from_hub(repository, WEIGHTS[0], folder.name)  # raises: the hub says that there is none
+    return folder
+
+
+def shards(path: Path) -> list[str]:
+    """The files that an index names; none for a file that is no index. Raises ValueError for a damaged index."""
+    if path.suffix != ".json":
+        return []
+    try:
+        names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: is no index of weights; copy or download it again") from error
+    if strange := [name for name in names if name != Path(str(name)).name]:
+        raise ValueError(f"{path}: names {strange[0]!r}, which is no file beside it")
+    return names
+
+
+def _instead_of_a_model(folder: Path) -> str:
+    if (folder / "adapter_config.json").is_file():
+        return "; it holds an adapter: give its base as --model"
+    inside = [name for name in ("model", "adapter", "results.json") if (folder / name).exists()]
+    return f"; it is a run, whose model is {folder / 'model'}" if inside[:1] == ["model"] else ""
+
+
+def _from_hub(repository: str, name: str, revision: str = "main") -> Path:
     from huggingface_hub import hf_hub_download
 
-    return [Path(hf_hub_download(HUB.get(source, source), name)) for name in FILES][0].parent
+    return Path(hf_hub_download(repository, name, revision=revision))
+
+
+def _from_hub_if_there(repository: str, name: str, revision: str) -> Path | None:
+    """None where this revision (a commit, so that it is known for good) has no such file."""
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    if try_to_load_from_cache(repository, name, revision=revision) is _CACHED_NO_EXIST:
+        return None
+    try:
+        return _from_hub(repository, name, revision)
+    except RemoteEntryNotFoundError:
+        return None
+
+
+def _fetch_tokenizer(repository: str, folder: Path) -> None:
+    """Without the hub, what is not cached may not exist: one vocabulary that is cached will do, none will not."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    unknown = []
+    for name in VOCABULARIES + BESIDE:
+        try:
+            _from_hub_if_there(repository, name, folder.name)
+        except LocalEntryNotFoundError as error:
+            unknown.append(error)
+    if unknown and not any((folder / name).exists() for name in VOCABULARIES):
+        raise unknown[0]
 
 
 def load_config(folder: Path, asked: str = "--model") -> GPT2Config:

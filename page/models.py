@@ -99,10 +99,7 @@ def open_answerers(runs: Sequence[tuple[Path, Results]], base: str | None, devic
     `base`: where it is now, if not where the first run found it; without runs it is asked alone.
     """
     name = base or runs[0][1]["args"]["model"]
-    try:
-        source, config = base_model(name)
-    except OSError as error:
-        raise ValueError(f"--model {name}: not to be had from the hub; give --model FOLDER") from error
+    source, config = base_model(name)
     sha256 = weights_hash(source)
     for folder, results in runs:
         if results["model"]["sha256"] != sha256:

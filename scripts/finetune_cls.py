@@ -43,7 +43,8 @@ class Args:
 def main(args: Args) -> None:
     refuse(args.head.problems_with(args.method, args.model) + args.forgetting.problems_with(args.method))
     data, model = args.data, args.model.model
-    inputs = find_inputs(data, model, lambda: args.text.task(data.dataset, data.data), OFFLINE)
+    weights = not args.compute.dry_run
+    inputs = find_inputs(data, model, lambda: args.text.task(data.dataset, data.data), OFFLINE, weights)
     problems = fit_problems(args.method, args.model, inputs.config, data) + args.text.problems_with(inputs.config)
     refuse(problems + args.compute.prefix_problems(args.method, args.model, inputs.config))
     classes = inputs.task.classes([e for part in inputs.splits.named().values() for e in part])
@@ -110,7 +111,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
         model = model_without_weights(Classifier, inputs.config, args.model, *shape)
     else:
         model = build_classifier(inputs.model_folder, inputs.config, args.model, n, update.seed, *shape[1:])
-    apply_method(model, args.method, update.seed, head.head_training, inputs.model_folder)
+    apply_method(model, args.method, update.seed, head.head_training, inputs.weights)
     apply_compute(model, method, args.compute, accelerator.mixed_precision)
     work = Work(model, update, accelerator, examples, [*validation, *test], libraries, args.compute)
     work = replace(work, from_file=True, whole_model=method == "full", general=general)

@@ -46,7 +46,8 @@ def main(args: Args) -> None:
     problems = args.preference.problems_with(args.method, args.model, args.compute)
     refuse(problems + args.forgetting.problems_with(args.method))
     data, model = args.data, args.model.model
-    inputs = find_inputs(data, model, lambda: args.pairs.task(data.dataset, data.data), OFFLINE)
+    weights = not args.compute.dry_run
+    inputs = find_inputs(data, model, lambda: args.pairs.task(data.dataset, data.data), OFFLINE, weights)
     needed_end(inputs.tokenizer, model)
     problems = fit_problems(args.method, args.model, inputs.config, data)
     refuse(problems + args.compute.prefix_problems(args.method, args.model, inputs.config))
@@ -117,7 +118,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
         model, before = model_without_weights(LanguageModel, origin.trained_shape(), args.model), None
     else:
         model, before = start_model(origin, args.model)
-    apply_method(model, args.method, update.seed, source=inputs.model_folder)
+    apply_method(model, args.method, update.seed, source=inputs.weights)
     apply_compute(model, method, args.compute, accelerator.mixed_precision)
 
     def unprepared_loss(accelerator: Any, model: Any, batch: Any) -> Any:

@@ -43,7 +43,8 @@ class Args:
 def main(args: Args) -> None:
     refuse(args.prompt.problems_with(args.method, args.model) + args.forgetting.problems_with(args.method))
     data, model = args.data, args.model.model
-    inputs = find_inputs(data, model, lambda: args.prompt.task(data.dataset, data.data), OFFLINE)
+    weights = not args.compute.dry_run
+    inputs = find_inputs(data, model, lambda: args.prompt.task(data.dataset, data.data), OFFLINE, weights)
     needed_end(inputs.tokenizer, model)
     problems = fit_problems(args.method, args.model, inputs.config, data)
     refuse(problems + args.compute.prefix_problems(args.method, args.model, inputs.config))
@@ -119,7 +120,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         model = model_without_weights(LanguageModel, inputs.config, args.model)
     else:
         model = build_language_model(inputs.model_folder, inputs.config, args.model)
-    apply_method(model, args.method, update.seed, source=inputs.model_folder)
+    apply_method(model, args.method, update.seed, source=inputs.weights)
     apply_compute(model, method, args.compute, accelerator.mixed_precision)
     work = Work(model, update, accelerator, examples, [*validation, *test], libraries, args.compute)
     work = replace(work, prompts=prompts, new_tokens=args.generation.new_tokens)

@@ -17,6 +17,7 @@ from gpt2_scratch.tokenizer import Tokenizer
 from tasks import Instruction
 from training.args import ModelArgs
 from training.cli import refuse, run
+from training.hub import HubError, without_network
 from training.run_folder import read_run
 from training.sources import base_model
 from training.task_args import GenerationArgs
@@ -76,10 +77,8 @@ def main(args: Args) -> None:
     name = what.model or (results["args"]["model"] if results else "")
     try:
         folder, config = base_model(name)
-    except OSError as error:
-        raise ValueError(
-            f"--model {name}: not to be had from the hub; this works without a network:\n         {OFFLINE}"
-        ) from error
+    except HubError as error:
+        raise ValueError(f"{error}{without_network(OFFLINE) if error.unreachable else ''}") from error
     answer_all(args, results, folder, config, find_tokenizer(folder, config))
 
 

@@ -3,6 +3,7 @@
 The listing of this folder is the registry; files that start with `_` are shared.
 """
 
+import difflib
 from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
@@ -20,11 +21,27 @@ def find(name: str, kind: type[T]) -> T:
     """The task in `tasks/<name>.py`. Raises ValueError, with the list, when there is none of this kind."""
     task = import_module(f"tasks.{name}").TASK if name in NAMES else None
     if not isinstance(task, kind):
+        if Path(name).exists():
+            raise ValueError(f"--dataset {name}: is a file or folder; give it as --data, with its columns")
         fitting = [n for n in NAMES if isinstance(import_module(f"tasks.{n}").TASK, kind)]
+        near = difflib.get_close_matches(name.lower(), fitting, n=1)
+        meant = f" ({near[0]}?)" if near else ""
         raise ValueError(
-            f"--dataset {name}: this script knows {', '.join(fitting)}; for your own file give --data and its columns"
+            f"--dataset {name}: this script knows {', '.join(fitting)}{meant}; for data of the hub "
+            "give owner/name, for your own file --data, and the columns"
         )
     return task
+
+
+def find_or_own(dataset: str | None, data: Path | None, kind: type[T], columns: tuple[Columns, ...]) -> T:
+    """The task of `find`, or one with these columns for a data set of the hub (owner/name) or, without `dataset`, for
+    the file `data`."""
+    if dataset is not None and ("/" not in dataset or Path(dataset).exists()):
+        return find(dataset, kind)
+    if dataset is not None:
+        return kind(dataset.replace("/", "--"), columns, hub=dataset)
+    assert data is not None, "DataArgs.problems refuses a run without --dataset and --data"
+    return kind(data.stem, columns)
 
 
 __all__ = [
@@ -43,6 +60,7 @@ __all__ = [
     "Splits",
     "Task",
     "find",
+    "find_or_own",
     "join_lines",
     "read_rows",
     "split_examples",

@@ -96,10 +96,10 @@ def _read_folder(folder: Path, encoding: str | None) -> Source:
     if len(listing.files.get("all", [])) > 1:
         notes.append(f"read as one: {some(file.relative_to(folder) for file in listing.files['all'])}")
     names = {part: [str(file.relative_to(folder)) for file in files] for part, files in listing.files.items()}
-    return Source(parts, str(folder), names, [*notes, *_drawn(names)], sizes)
+    return Source(parts, str(folder), names, [*notes, *drawn(names)], sizes)
 
 
-def _drawn(names: dict[str, list[str]]) -> list[str]:
+def drawn(names: dict[str, list[str]]) -> list[str]:
     """A held-out part alone is the one to choose on; what is reported on then comes from train's rows."""
     if "validation" in names and "train" in names and "test" not in names:
         return [f"{some(names['validation'])} is the validation part; a test part is drawn from the training rows"]
@@ -117,7 +117,7 @@ def _read_saved(folder: Path) -> Source:
     notes = [f"passed over, since it has no labels: {name}" for name in found if name not in kept]
     files = {part or "all": [name] for name, part in names.items()}
     parts = {part or "all": kept[name] for name, part in names.items()}
-    return Source(parts, str(folder), files, [*notes, *_drawn(files)])
+    return Source(parts, str(folder), files, [*notes, *drawn(files)])
 
 
 def read_rows(path: Path, encoding: str | None = None) -> Source:
@@ -143,14 +143,3 @@ def read_rows(path: Path, encoding: str | None = None) -> Source:
         {part: [path.name] for part in table.parts},
         [f"{path.name}: {note}" for note in table.notes],
     )
-
-
-def read_hub(repository: str) -> Source:
-    """A hub dataset -> rows by split. Raises OSError when the hub cannot be reached and nothing is cached."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
-    loaded = datasets.load_dataset(repository)
-    parts = {name: split.to_list() for name, split in loaded.items() if name in ("train", "validation", "test")}
-    return Source(parts, f"hub {repository}")

@@ -16,7 +16,7 @@ BATCH = 4096  # rows
 INDEX = "__index_level_"  # pandas' own column for an index without a name
 
 
-def _class_names(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
+def class_names(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
     """Names of the classes by column, from what `datasets` writes into the schema."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
@@ -44,7 +44,7 @@ def _rows_of(schema: Any, batches: Iterable[Any]) -> list[Row]:
     if count > 1:
         raise ValueError(f"it has the column {name[:60]!r} twice; rename one of them")
     rows = [row for batch in batches for row in batch.select(columns).to_pylist()]
-    return named_classes(rows, _class_names(schema.metadata))
+    return named_classes(rows, class_names(schema.metadata))
 
 
 def _guarded(act: Any) -> Any:

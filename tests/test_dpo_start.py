@@ -34,7 +34,7 @@ def facts_of(base, method, **flags):
 
 
 def inputs_of(base):
-    return Inputs(None, None, "", base, load_config(base), GPT2)
+    return Inputs(None, None, "", base, load_config(base), GPT2, base)
 
 
 def find(base, folder, pairs=None, **model):

@@ -7,7 +7,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
+
+import tyro
 
 from gpt2_scratch.config import GPT2Config
 from training.cli import at_least, flag
@@ -24,7 +26,12 @@ class DataArgs:
     """Where the examples come from and how they are split"""
 
     dataset: str | None = None
-    """a file in tasks/; without it, --data and its columns describe your own"""
+    """a file in tasks/, or owner/name of the hub with the columns that you name; else --data and its columns"""
+    dataset_config: Annotated[str | None, tyro.conf.arg(aliases=("--config",))] = None
+    """configuration of a data set of the hub that has several"""
+    split: tuple[str, ...] = ()
+    """splits of a data set of the hub as PART=SPLIT (train=train_sft test=test_sft); a split alone is trained on; none
+    given: by their names"""
     data: Path | None = None
     """csv, tsv, json, jsonl or parquet file, or a folder of them; else $DATA_DIR, the bundled file, the hub"""
     encoding: str | None = None
@@ -53,6 +60,8 @@ class DataArgs:
         found = []
         if self.dataset is None and self.data is None:
             found.append("--dataset or --data: one of them is needed (--dataset spamassassin works offline)")
+        if self.data is not None and self.dataset is not None and "/" in self.dataset:
+            found.append(f"--dataset {self.dataset}, --data {self.data}: choose one; --data names files")
         for name in ("validation_share", "test_share"):
             if not 0 <= getattr(self, name) < 1:
                 found.append(f"{flag(name)} {getattr(self, name)}: must be at least 0 and below 1")

@@ -58,6 +58,12 @@ def speaks() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
+def say(line: str) -> None:
+    """For the user, beside the program's own output."""
+    if speaks():
+        print(line, file=sys.stderr, flush=True)
+
+
 def stop(message: str, status: int) -> None:
     sys.stdout.flush()
     if speaks():

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from tasks import Columns, Preferences, find
+from tasks import Columns, Preferences, find_or_own
 from training.args import MethodArgs, ModelArgs
 from training.compute_args import ComputeArgs
 from training.run_folder import nearest
@@ -28,10 +28,7 @@ class PairArgs:
 
     def task(self, dataset: str | None, data: Path | None) -> Preferences:
         """The dataset's task, or that of `data`, with the columns that the flags name."""
-        if dataset is None:
-            assert data is not None, "DataArgs.problems refuses a run without --dataset and --data"
-            return replace(Preferences(data.stem, (PLAIN,)), columns=(self._columns(PLAIN),))
-        task = find(dataset, Preferences)
+        task = find_or_own(dataset, data, Preferences, (PLAIN,))
         return replace(task, columns=tuple(self._columns(columns) for columns in task.columns))
 
     def _columns(self, known: Columns) -> Columns:

@@ -85,13 +85,13 @@ def find_start(folder: Path | None, pairs: PairArgs, model: ModelArgs, inputs: I
         raise ValueError(f"{asked} holds neither a finished run nor an adapter; a whole model is given as --model")
     if facts.get("labels"):
         raise ValueError(f"{asked} is a classifier's; it writes nothing")
-    _check_fit(asked, facts, pairs, model, inputs.model_folder)
+    _check_fit(asked, facts, pairs, model, inputs.weights)
     return Start(inputs.model_folder, inputs.config, place, whole, facts)
 
 
-def _check_fit(asked: str, facts: dict[str, Any], pairs: PairArgs, model: ModelArgs, base: Path) -> None:
+def _check_fit(asked: str, facts: dict[str, Any], pairs: PairArgs, model: ModelArgs, base: Path | None) -> None:
     flags, known = facts.get("args", {}), facts.get("base")
-    if known is not None and known["sha256"] != weights_hash(base):
+    if known is not None and base is not None and known["sha256"] != weights_hash(base):
         raise ValueError(
             f"{asked} was trained on {known['name']}, whose weights are not those of --model {model.model}; "
             f"add --model {known['name']}"

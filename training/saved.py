@@ -123,10 +123,7 @@ def find_base(adapter: Path, facts: dict[str, Any], base: str | None = None) -> 
     name = base or facts.get("base", {}).get("name")
     if name is None:
         raise ValueError(f"adapter {adapter}: does not say what it was trained on; add --model")
-    try:
-        source, config = base_model(name)
-    except OSError as error:
-        raise ValueError(f"--model {name}: not to be had from the hub; give --model FOLDER") from error
+    source, config = base_model(name)
     if "base" in facts and weights_hash(source) != facts["base"]["sha256"]:
         raise ValueError(
             f"adapter {adapter}: was trained on other weights than {name} has (sha256 differs); give its base"

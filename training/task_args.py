@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from gpt2_scratch.config import GPT2Config
-from tasks import Classification, Columns, Instructions, find, join_lines
+from tasks import Classification, Columns, Instructions, find_or_own, join_lines
 from training.args import MethodArgs, ModelArgs
 from training.cli import at_least
 
@@ -44,7 +44,7 @@ class TextArgs:
 
     def task(self, dataset: str | None, data: Path | None) -> Classification:
         """The dataset's task, or that of `data`, with the columns and classes that the flags name."""
-        task = find(dataset, Classification) if dataset else Classification(_stem(data), (Columns(("text",), "label"),))
+        task = find_or_own(dataset, data, Classification, (Columns(("text",), "label"),))
         wanted = len(task.columns[0].inputs)
         if self.text_column and task.compose is not join_lines and len(self.text_column) != wanted:
             raise ValueError(f"--text-column {' '.join(self.text_column)}: {task.name} takes {wanted} of them")
@@ -105,7 +105,7 @@ class PromptArgs:
         own: tuple[Columns, ...] = (Columns(("instruction",), "response"),)
         if self.prompt_column is None:  # else a column that happens to be called input would be taken along unasked
             own = (Columns(("instruction", "input"), "response"), *own)
-        task = find(dataset, Instructions) if dataset else Instructions(_stem(data), own)
+        task = find_or_own(dataset, data, Instructions, own)
         return replace(task, columns=tuple(self._columns(c) for c in task.columns))
 
     def _columns(self, known: Columns) -> Columns:
@@ -144,8 +144,3 @@ def group_of(kind: type[G], flags: dict[str, Any]) -> G:
     """The group of flags `kind` from the flat flags of results.json."""
     known = {field.name: flags[field.name] for field in fields(kind) if field.name in flags}  # type: ignore[arg-type]
     return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()})
-
-
-def _stem(data: Path | None) -> str:
-    assert data is not None, "DataArgs.problems refuses a run without --dataset and --data"
-    return data.stem

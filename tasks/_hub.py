@@ -1,0 +1,268 @@
+"""A data set of the hub -> plain rows. The library `datasets` knows its configurations and which files are its splits.
+
+Files in the formats that we read ourselves are downloaded and read like the user's own: `datasets` would take the label
+007 of a csv for 7, and a text that is a date for a time. All others are left to it. What fails on the way is raised as
+the libraries raise it; training/hub.py says it in words.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks._files import Row, kind_of
+from tasks._folders import some
+from tasks._names import part_of
+from tasks._rows import READERS, Source, drawn, read_rows
+from tasks._tables import class_names
+
+if TYPE_CHECKING:
+    from datasets import DatasetBuilder
+
+PARTS = ("train", "validation", "test")
+
+
+class ConfigNeeded(ValueError):
+    """A data set of several configurations, of which none was chosen, or one that is not there."""
+
+    def __init__(self, names: Sequence[str]):
+        super().__init__(", ".join(names))
+        self.names = names
+
+
+class Unreadable(ValueError):
+    """A file of the data set, by name, and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class HubData:
+    """`splits`: files of each at this commit; `classes`: names of those that a column numbers. Without a commit the
+    library reads the files, which need not be files then."""
+
+    repository: str
+    commit: str | None
+    config: str
+    splits: dict[str, list[str]]
+    classes: dict[str, list[str]]
+
+
+def open_hub(repository: str, config: str | None = None) -> HubData:
+    """What the data set says of itself; no data is downloaded. As last seen where the hub does not answer.
+
+    Raises ConfigNeeded, and what the libraries raise.
+    """
+    known = _known(repository, config)
+    try:
+        found = _described(_builder(repository, config))
+    except Exception as error:  # of any kind, see training/hub.py
+        if known.exists():
+            return HubData(**json.loads(known.read_text(encoding="utf-8")))
+        _ask_again(repository)
+        if isinstance(error, ValueError):
+            _check_config(repository, config, error)
+        raise
+    if found.commit is None and known.exists():
+        return HubData(**json.loads(known.read_text(encoding="utf-8")))
+    if found.commit is not None:
+        known.parent.mkdir(parents=True, exist_ok=True)
+        new = known.with_suffix(f".{os.getpid()}")
+        new.write_text(json.dumps(asdict(found)), encoding="utf-8")
+        new.replace(known)
+    return found
+
+
+def _known(repository: str, config: str | None) -> Path:
+    """Where it is kept what the hub said of a data set, for when it does not answer."""
+    import datasets
+
+    name = f"{config or ''}.json".replace("/", "--")
+    return Path(datasets.config.HF_DATASETS_CACHE) / "splits_on_the_hub" / repository.replace("/", "--") / name
+
+
+def _builder(repository: str, config: str | None) -> "DatasetBuilder":
+    import datasets
+
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
+    datasets.config.USE_PARQUET_EXPORT = False  # of another server, which may or may not have it
+    if not sys.stderr.isatty() or os.environ.get("LOCAL_RANK", "0") != "0":
+        datasets.disable_progress_bars()
+    return datasets.load_dataset_builder(repository, config)
+
+
+def _described(builder: "DatasetBuilder") -> HubData:
+    import datasets
+
+    base, listed = f"{builder.base_path}/", builder.config.data_files
+    found = {str(split): [str(file) for file in files] for split, files in (listed or {}).items()}
+    names = [file for files in found.values() for file in files]
+    features = builder.info.features or {}
+    classes = {name: f.names for name, f in features.items() if isinstance(f, datasets.ClassLabel)}
+    ours = all(name.startswith(base) and kind_of(Path(name)) in READERS for name in names)
+    if names and ours and not _is_special(builder.config):
+        found = {split: [file.removeprefix(base) for file in files] for split, files in found.items()}
+        return HubData(builder.repo_id, builder.hash, builder.config.name, found, classes)
+    splits = dict.fromkeys(found or map(str, builder.info.splits or ()), list[str]())
+    return HubData(builder.repo_id, None, builder.config.name, splits, {})
+
+
+def _is_special(config: Any) -> bool:
+    """Whether the data set's card says how its files are to be read."""
+    usual = type(config)(name=config.name, version=config.version, data_files=config.data_files)
+    special = [f.name for f in fields(config) if getattr(config, f.name) != getattr(usual, f.name)]
+    return bool(set(special) - {"description", "data_dir"})
+
+
+def _ask_again(repository: str) -> None:
+    """Raises why the hub does not give the data set, of which `datasets` keeps only that it does not."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    try:
+        hf_hub_download(repository, "README.md", repo_type="dataset")
+    except RemoteEntryNotFoundError:
+        return
+
+
+def _check_config(repository: str, config: str | None, error: ValueError) -> None:
+    import datasets
+
+    names = datasets.get_dataset_config_names(repository)
+    if config not in names and (config is not None or len(names) > 1):
+        raise ConfigNeeded(names) from error
+
+
+def usual_part(split: str) -> str | None:
+    """train, validation or test, as in the names of files; None where the split's name says none, or several."""
+    try:
+        return part_of(split)
+    except ValueError:
+        return None
+
+
+def choose_splits(name: str, present: Sequence[str], wanted: Sequence[str]) -> dict[str, list[str]]:
+    """Parts -> the splits (or slices, train[:80%]) of data set `name` that become them.
+
+    `wanted`: PART=SPLIT, or a split alone, which is for training; none: by their names. Raises ValueError for a split
+    that is not there, and where two would be one part.
+    """
+    import datasets
+
+    if not wanted:
+        return _by_name(name, present)
+    chosen: dict[str, list[str]] = {}
+    for each in wanted:
+        part, _, split = each.rpartition("=")
+        if (part or "train") not in PARTS:
+            raise ValueError(f"--split {each}: {part} is none of {', '.join(PARTS)}; give PART=SPLIT")
+        if unknown := [split for split in names_in(split) if split not in present]:
+            raise ValueError(f"--split {each}: {name} has no split {unknown[0]!r}, but {', '.join(present)[:120]}")
+        try:
+            datasets.ReadInstruction.from_spec(split)
+        except (ValueError, AssertionError) as error:
+            raise ValueError(f"--split {each}: {split!r} is neither a split nor a slice of one, train[:80%]") from error
+        chosen.setdefault(part or "train", []).append(split)
+    if "train" not in chosen:
+        raise ValueError(f"--split {' '.join(wanted)}: names nothing to train on; add train=SPLIT")
+    return chosen
+
+
+def _by_name(name: str, present: Sequence[str]) -> dict[str, list[str]]:
+    parts = {part: [split for split in present if usual_part(split) == part] for part in PARTS}
+    for part, splits in parts.items():
+        if part in splits:
+            parts[part] = [part]
+        elif len(splits) > 1:
+            raise ValueError(
+                f"--dataset {name}: could all be {part}: {', '.join(splits)[:120]}; choose, for example --split "
+                + " ".join(f"{p}={parts[p][0]}" for p in PARTS if parts[p])
+            )
+    if not parts["train"]:
+        raise ValueError(
+            f"--dataset {name}: has no train split, but {', '.join(present)[:120]}; choose with --split train=NAME"
+        )
+    return {part: splits for part, splits in parts.items() if splits}
+
+
+def names_in(split: str) -> list[str]:
+    """The splits that `datasets` would read for it: train[:80%] -> train, a+b -> a, b."""
+    return [name.partition("[")[0].strip() for name in split.split("+")]
+
+
+def read_splits(data: HubData, chosen: Mapping[str, list[str]], encoding: str | None = None) -> Source:
+    """Downloads and reads the files of the chosen splits. Raises what the libraries raise, and Unreadable."""
+    needed = [name for splits in chosen.values() for split in splits for name in names_in(split)]
+    rows, notes = {}, []
+    for name in dict.fromkeys(needed):
+        given = _through_library(data, name) if data.commit is None else _through_readers(data, name, encoding)
+        rows[name], more = given
+        notes += [f"{data.repository}, {name}: {note}" for note in more]
+    if left_out := [name for name in data.splits if name not in needed]:
+        notes.append(f"{data.repository}: not used {', '.join(left_out)} (--split PART=NAME takes them)")
+    parts = {part: [row for split in splits for row in _sliced(rows, split)] for part, splits in chosen.items()}
+    config = "" if data.config == "default" else f" ({data.config})"
+    return Source(parts, f"hub {data.repository}{config}", dict(chosen), notes + drawn(dict(chosen)))
+
+
+def _sliced(rows: Mapping[str, list[Row]], split: str) -> list[Row]:
+    import datasets
+
+    lengths = {name: len(part) for name, part in rows.items()}
+    bounds = datasets.ReadInstruction.from_spec(split).to_absolute(lengths)
+    return [row for each in bounds for row in rows[each.splitname][each.from_ : each.to]]
+
+
+def _through_readers(data: HubData, split: str, encoding: str | None) -> tuple[list[Row], list[str]]:
+    """Rows with the names of classes in place of their numbers, and what the user should know of them."""
+    from huggingface_hub import hf_hub_download
+
+    rows, notes, classes = list[Row](), list[str](), data.classes
+    for name in data.splits[split]:
+        path = Path(hf_hub_download(data.repository, name, repo_type="dataset", revision=data.commit))
+        try:
+            source = read_rows(path, encoding)
+        except ValueError as error:
+            raise Unreadable(f"{name}: {str(error).removeprefix(f'--data {path}: ')}") from error
+        if rows and (others := source.rows[0].keys() ^ rows[0].keys()):
+            lacking = some(map(repr, sorted(others)))
+            raise Unreadable(f"{name}: column {lacking} is not in all files of {split}; choose with --dataset-config")
+        rows += source.rows
+        notes += source.notes
+        classes = classes or _classes_in(path)
+    rows, more = _with_class_names(rows, classes)
+    return rows, list(dict.fromkeys(notes)) + more
+
+
+def _classes_in(path: Path) -> dict[str, list[str]]:
+    """Names of classes that the library wrote into a parquet file; its rows have them already."""
+    from pyarrow import parquet
+
+    return class_names(parquet.read_schema(path).metadata) if path.suffix.lower() == ".parquet" else {}
+
+
+def _with_class_names(rows: list[Row], classes: Mapping[str, list[str]]) -> tuple[list[Row], list[str]]:
+    """-1 stands for no class. A value that is no number of a class stays what it is."""
+    notes = []
+    for column, names in classes.items():
+        numbers = {str(i): each for i, each in enumerate(names)} | {"-1": None}
+        for row in rows:
+            row[column] = numbers.get(str(row.get(column)), row.get(column))
+        if without := sum(row[column] is None for row in rows):
+            notes.append(f"column {column!r} has no class in {without:,} of {len(rows):,} rows")
+    return rows, notes
+
+
+def _through_library(data: HubData, split: str) -> tuple[list[Row], list[str]]:
+    """The same for files that only the library reads, all splits of which it downloads."""
+    import datasets
+
+    builder = _builder(data.repository, data.config)
+    builder.download_and_prepare()
+    found = builder.as_dataset(split)
+    decoded = [name for name, feature in found.features.items() if hasattr(feature, "decode_example")]
+    media = [name for name in decoded if not isinstance(found.features[name], datasets.ClassLabel | datasets.Value)]
+    classes = {name: f.names for name, f in found.features.items() if isinstance(f, datasets.ClassLabel)}
+    rows, notes = _with_class_names(found.remove_columns(media).to_list(), classes)
+    return rows, notes + [f"column {name} holds no text and is left out" for name in media]
