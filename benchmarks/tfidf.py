@@ -11,7 +11,7 @@ from pathlib import Path
 
 from training.args import DataArgs
 from training.cli import run
-from training.sources import locate_rows, split_rows
+from training.sources import asked_rows, split_rows
 from training.task_args import TextArgs
 
 STRENGTHS = (1, 10, 100, 1000)  # C of scikit-learn
@@ -36,7 +36,7 @@ def main(args: Args) -> None:
     from training.statistics import share, shown
 
     task = args.text.task(args.data.dataset, args.data.data)
-    splits = split_rows(task, locate_rows(task, args.data.data), args.data)
+    splits = split_rows(task, asked_rows(task, args.data), args.data)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     vectors = {}
     for name, part in splits.named().items():

@@ -57,12 +57,12 @@ def model(name: str, weights: bool = True) -> dict[str, Any]:
 
 def data(name: str, flags: Mapping[str, Any]) -> dict[str, Any]:
     from training.args import DataArgs
-    from training.sources import HubChoice, locate_rows
+    from training.sources import asked_rows
     from training.task_args import TextArgs
 
     args = DataArgs(dataset=name, **{flag: tuple(v) if isinstance(v, list) else v for flag, v in flags.items()})
     task = TextArgs().task(name, None) if name != "alpaca" else __import__("tasks.alpaca").alpaca.TASK
-    source = locate_rows(task, args.data, args.encoding, HubChoice(args.dataset_config, args.split))
+    source = asked_rows(task, args)
     return {"parts": source.parts, "origin": source.origin, "notes": source.notes}
 
 

@@ -106,6 +106,11 @@ def locate_rows(task: Task, data: Path | None, encoding: str | None = None, choi
     return source
 
 
+def asked_rows(task: Task, data: DataArgs) -> Source:
+    """The rows that the flags name. Errors as of `locate_rows`."""
+    return locate_rows(task, data.data, data.encoding, HubChoice(data.dataset_config, data.split))
+
+
 def split_rows(task: Task, source: Source, data: DataArgs) -> Splits[Any]:
     if data.subset == "report" and task.report_subset is None:
         raise ValueError(f"--subset report: the report has no rule for {task.name}")
@@ -135,7 +140,7 @@ def find_inputs(
 
     def examples() -> tuple[K, Splits[Any], str]:
         task = find_task()
-        source = locate_rows(task, data.data, data.encoding, HubChoice(data.dataset_config, data.split))
+        source = asked_rows(task, data)
         return task, split_rows(task, source, data), source.origin
 
     def base() -> tuple[Path, GPT2Config, Tokenizer]:
