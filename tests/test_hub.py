@@ -274,7 +274,7 @@ DATA_REASONS = {
     "owner/only-test": r"has no train split, but test; choose with --split train=NAME",
     "owner/script": r"is made by a script of its own, which is no longer run",
     "owner/pictures": r"hold no rows of text",
-    "owner/damaged": r"train.jsonl: not a readable .jsonl file \(line 2.*the file is at http://\S+/owner/damaged\)",
+    "owner/damaged": r"train.jsonl: .*line 2.*the file is at http://\S+/owner/damaged\)",
     "owner/empty-file": r"train.jsonl: the file is empty",
     "owner/unlike": r"train/b.jsonl: column 'label', 'more', 'other' and 1 more is not in all files of train",
     "imbd": r"\(imdb\?\); for data of the hub give owner/name",
