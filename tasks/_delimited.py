@@ -127,7 +127,9 @@ def read_delimited(file: Path, encoding: str | None = None) -> Table:
     known, notes = encoding_of(file, encoding)
     start, named, header = _opening(lines_of(file, known))
     usual = named or ("\t" if kind_of(file) == ".tsv" else ",")
-    separators = [mark for mark in dict.fromkeys([usual, *SEPARATORS]) if _splits(header, mark)] or [usual]
+    separators = [mark for mark in dict.fromkeys([usual, *SEPARATORS]) if _splits(header, mark)]
+    if usual in header or not separators:
+        separators = list(dict.fromkeys([*separators, usual]))
     problem: ValueError | None = None
     for separator in [usual] if named else separators:
         try:

@@ -129,6 +129,11 @@ def test_a_separator_that_the_first_line_names_is_taken(tmp_path):
     ]
 
 
+def test_a_row_that_lacks_the_separator_found_does_not_make_one_column_of_all(tmp_path):
+    assert "line 3 has fewer cells" in refusal(written(tmp_path / "a.csv", "text;label\na;x\nb\n"))
+    assert "line 2 has fewer cells" in refusal(written(tmp_path / "a.csv", "text;label\na\nb\n"))
+
+
 def test_one_column_needs_no_separator(tmp_path):
     content = "text\nhello\nsemi; colon\n"
     assert rows_of(written(tmp_path / "a.csv", content)) == [{"text": "hello"}, {"text": "semi; colon"}]
