@@ -16,57 +16,17 @@ from typing import Any
 
 from tasks import Task, read_rows
 from training.applied import Applied, find_applied
-from training.cli import at_least, changed_flags, refuse, run, speaks
+from training.cli import changed_flags, refuse, run, speaks
+from training.prediction_args import ApplyArgs, OutputArgs
 from training.prediction_output import kept_names, metrics_file, output_problems, write_predictions
 from training.questions import Questions, Tally, ask, check, columns_of, notes, tally
 from training.task_args import PromptArgs, TextArgs, group_of
 
 
 @dataclass(frozen=True)
-class What:
-    """What is applied to what"""
-
-    data: Path
-    """csv, tsv, json, jsonl or parquet file, or a folder of them"""
-    encoding: str | None = None
-    """encoding of text files, like cp1252; None: UTF-8, or what a byte order mark says"""
-    run: Path | None = None
-    """folder of a finished run of finetune_cls or finetune_ift"""
-    model: str | None = None
-    """any model without its run: what merge_lora or transformers wrote, a run's adapter or model folder, a hub
-    repository; with --run or --adapter their base, where it has moved"""
-    adapter: Path | None = None
-    """folder of an adapter, ours or PEFT's, in place of --run; --model is its base"""
-    max_length: int | None = None
-    """tokens read of a text; None: as in training, 512 where that is not known"""
-    new_tokens: int = 128
-    """most tokens of a response"""
-
-    def problems(self) -> list[str]:
-        found = at_least(self, 1, "new_tokens", "max_length")
-        if self.run is None and self.adapter is None and self.model is None:
-            found.append("--run, --model or --adapter: which model is to be applied? give one of them")
-        if self.run is not None and self.adapter is not None:
-            found.append("--run and --adapter: choose one; a run has its own adapter")
-        return found
-
-
-@dataclass(frozen=True)
-class Output:
-    """What is written"""
-
-    output: Path | None = None
-    """.jsonl, .csv or .tsv file; None: predict-<name of the data>.jsonl in the folder of the run, else in this"""
-    keep_columns: tuple[str, ...] = ()
-    """columns of the data that the output has too, `all` for all; a name that predictions have too becomes input_..."""
-    overwrite: bool = False
-    """replace an earlier output"""
-
-
-@dataclass(frozen=True)
 class Args:
-    what: What
-    output: Output
+    what: ApplyArgs
+    output: OutputArgs
     text: TextArgs
     prompt: PromptArgs
 
@@ -146,7 +106,7 @@ def predict(args: Args, job: Job) -> None:
 
     accelerator = Accelerator()
     check_launched(accelerator)
-    by = predictor(job.applied, accelerator, job.text, job.prompt, args.what.max_length, args.what.new_tokens)
+    by = predictor(job.applied, accelerator, args.what, job.text, job.prompt)
     rows = lines(by, job.questions, job.applied, job.kept)
     if accelerator.is_main_process:
         columns = columns_of(job.questions, job.applied, job.kept.values())

@@ -19,9 +19,13 @@ import transformers
 from accelerate.state import AcceleratorState
 from conftest import ROOT, command, free_port, mails, questions, results_of, run_script, write_rows
 from test_commands import load_script
+from test_own_tokenizer import ENDS, trained
 
+from gpt2_scratch.own_tokenizer import OwnTokenizer
 from gpt2_scratch.tokenizer import GPT2
-from training.prediction import Labeller
+from tasks import Labelled
+from training.batches import encode_labelled
+from training.prediction import Labeller, as_read
 
 SCRIPT = load_script("predict")
 
@@ -133,6 +137,21 @@ def test_a_cut_text_is_a_beginning_of_the_text_and_fits_when_it_is_read_again(te
     for line, again in zip(first, lines_of(tmp_path / "out.jsonl"), strict=True):
         assert "cut" not in again and again["text"] == line["text"]
         assert again["probabilities"] == pytest.approx(line["probabilities"], rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram"])
+def test_a_text_cut_by_a_tokenizer_that_changes_texts_is_shown_as_it_stands_in_the_file(kind):
+    read = transformers.PreTrainedTokenizerFast(tokenizer_object=trained(kind), eos_token=ENDS[kind])
+    tokenizer = OwnTokenizer(Path(), read, None)
+    text, kept = "The  QUICK brown Fox, isn't it?\n\nNaïve café — 東京 🙂 and more WORDS than fit", "\n\n### Two:\nEnd"
+    changed = 0
+    for length in range(20, len(tokenizer.encode(text))):
+        x = encode_labelled(tokenizer, Labelled(0, text, kept), 0, length)
+        shown = as_read(tokenizer, text, kept, x.tokens.tolist())
+        changed += shown != tokenizer.decode(x.tokens.tolist())
+        assert shown.endswith(kept) and text.startswith(shown.removesuffix(kept)) and len(shown) > len(kept)
+        assert length - 8 < len(tokenizer.encode(shown)) <= length
+    assert changed
 
 
 def test_rows_of_a_folder_say_which_part_they_are_from(tutor, predict, tmp_path):

@@ -1,6 +1,7 @@
 """Answers a trained model gives to questions, chunk by chunk: one line a row, and what the metrics are made of."""
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,14 +11,29 @@ from tqdm import tqdm
 from gpt2_scratch.generate import Sampling
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.tokenizer import Tokenizer
+from tasks import RESPONSE_HEADER
 from training.applied import Applied
 from training.batches import encode_all_labelled, encode_instruction, encode_prompt
 from training.inference import answer, classify, score_texts
 from training.metrics import Row, classification_metrics, perplexities
+from training.prediction_args import ApplyArgs
 from training.prediction_output import Line
 from training.questions import Question, Questions, seen_in
 from training.summary import name_of
 from training.task_args import PromptArgs, TextArgs
+
+
+def as_read(tokenizer: Tokenizer, text: str, kept: str, tokens: Sequence[int]) -> str:
+    """`text` as far as it is in `tokens`, and `kept` behind it: a beginning of what stands in the file.
+
+    A tokenizer that changes case or blanks does not give that back; then it is the longest one with as many tokens.
+    """
+    written = tokenizer.decode(tokens)
+    if (text + kept).startswith(written) or (written.endswith(kept) and text.startswith(written.removesuffix(kept))):
+        return written
+    room = max(len(tokens) - len(tokenizer.encode(kept)), 0)
+    fitting = bisect_right(range(len(text)), room, key=lambda end: len(tokenizer.encode(text[:end])))
+    return text[: max(fitting - 1, 0)] + kept
 
 
 @dataclass
@@ -44,7 +60,8 @@ class Labeller:
         lines = {}
         for q, x, row in zip(asked, encoded, found, strict=True):
             read = x.tokens[: len(x.tokens) - x.pads].tolist()
-            shown = self.tokenizer.decode(read) if x.cut else q.example.text + q.example.kept
+            parts = q.example.text, q.example.kept
+            shown = as_read(self.tokenizer, *parts, read) if x.cut else "".join(parts)
             lines[q.row] = {"text": shown, "prediction": name_of(row.prediction, self.labels)}
             lines[q.row]["probabilities"] = dict(zip(self.labels, row.probabilities, strict=True))
             lines[q.row] |= {"cut": True} if x.cut else {}
@@ -90,11 +107,11 @@ class Responder:
             [encode_prompt(self.tokenizer, q.example, n, header) for q in asked] for n in (None, self.longest)
         )
         found = answer(self.model, self.tokenizer, prompts, self.accelerator, self.new_tokens, Sampling(seed=self.seed))
-        lines = {
-            q.row: {"prompt": self.tokenizer.decode(prompt), "response": a.text, "stopped": a.stopped}
-            | ({"cut": True} if len(prompt) < len(given) else {})
-            for q, given, prompt, a in zip(asked, whole, prompts, found, strict=True)
-        }
+        lines = {}
+        for q, given, prompt, a in zip(asked, whole, prompts, found, strict=True):
+            cut, parts = len(prompt) < len(given), (q.example.prompt(False), RESPONSE_HEADER * header)
+            shown = as_read(self.tokenizer, *parts, prompt) if cut else "".join(parts)
+            lines[q.row] = {"prompt": shown, "response": a.text, "stopped": a.stopped} | ({"cut": True} if cut else {})
         self.cut += sum("cut" in line for line in lines.values())
         flags = self.max_length, self.prompt.mask_prompt, header  # as in training, or its loss would be another
         encoded = [
@@ -124,27 +141,21 @@ class Responder:
 
 
 def predictor(
-    applied: Applied,
-    accelerator: Accelerator,
-    text: TextArgs,
-    prompt: PromptArgs,
-    max_length: int | None,
-    new_tokens: int,
+    applied: Applied, accelerator: Accelerator, what: ApplyArgs, text: TextArgs, prompt: PromptArgs
 ) -> Labeller | Responder:
-    """The model, loaded. `max_length` None: that of the training, else 512 or the context.
-
-    Raises ValueError where a length is beyond the model's context.
-    """
+    """The model, loaded. Raises ValueError where a length is beyond its context."""
     model, tokenizer = applied.load().to(accelerator.device), applied.tokenizer()
+    if what.special_tokens is not None:
+        tokenizer = tokenizer.reading(what.special_tokens)
     context = model.config.context
-    longest = max_length or applied.flags.get("max_length") or min(512, context)
+    longest = what.max_length or applied.flags.get("max_length") or min(512, context)
     for name, length in (("max-length", longest), ("pad-to", text.pad_to or 0)):
         if length > context:
             raise ValueError(f"--{name} {length}: the context of the model is {context} tokens")
     if isinstance(model, Classifier):
         assert applied.labels is not None, "a classifier has classes"
         return Labeller(model, tokenizer, accelerator, applied.labels, text, longest)
-    return Responder(model, tokenizer, accelerator, prompt, longest, new_tokens, applied.flags.get("seed", 0))
+    return Responder(model, tokenizer, accelerator, prompt, longest, what.new_tokens, applied.flags.get("seed", 0))
 
 
 def lines(by: Labeller | Responder, questions: Questions, applied: Applied, kept: Mapping[str, str]) -> Iterator[Line]:
