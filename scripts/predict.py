@@ -125,6 +125,7 @@ def report(by: Any, job: Job) -> None:
     Where some of these rows were trained on, those over the others stand beside them.
     """
     from training.files import write_json
+    from training.outcome import only_answer, print_classes
 
     cut = f", {by.cut:,} cut to the {by.longest:,} tokens that are read" * bool(by.cut)
     print(f"{job.counts.rows:,} rows in {job.output}{cut}")
@@ -132,12 +133,18 @@ def report(by: Any, job: Job) -> None:
     if not metrics:
         return
     content = metrics | {"rows": job.counts.facts() | {"cut": by.cut}}
+    if by.some_seen:
+        print("all rows, those that the model knows included")
     show("", metrics)
     if by.some_seen:
         new = by.metrics(new_only=True)
         content |= {"new_rows": new} if new else {}
         print("rows that are new to the model" + ("" if new else ": none has a label or response"))
         show("  ", new)
+    if "classes" in metrics:
+        print_classes(metrics["classes"], metrics_file(job.output).name)
+    if only := only_answer(metrics, job.applied.labels or ()):
+        print(f"note    the model answers {only!r} to every row that has a label")
     write_json(metrics_file(job.output), content)
     print(f"metrics {metrics_file(job.output)}")
 
@@ -147,7 +154,8 @@ def show(indent: str, metrics: dict[str, Any]) -> None:
 
     for name, m in metrics.items():
         if "value" in m:  # the others are tables and counts
-            print(f"{indent + name:<20} {shown(m)} n {m['n']:,}")
+            always = f", always {m['label']!r}" if "label" in m else ""
+            print(f"{indent + name:<20} {shown(m)} n {m['n']:,}{always}")
 
 
 if __name__ == "__main__":

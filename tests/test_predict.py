@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -18,6 +19,7 @@ import torch
 import transformers
 from accelerate.state import AcceleratorState
 from conftest import ROOT, command, free_port, mails, questions, results_of, run_script, write_rows
+from sklearn import metrics as sklearn_metrics
 from test_commands import load_script
 from test_own_tokenizer import ENDS, trained
 
@@ -600,6 +602,26 @@ def test_labels_that_the_model_does_not_have_are_counted_and_their_rows_answered
     assert lines[6]["label"] == "maybe" and lines[6]["prediction"] and "label" not in lines[7]
     assert metrics_of(out)["accuracy"]["n"] == 6
     assert metrics_of(out)["rows"] | {} == metrics_of(out)["rows"] and metrics_of(out)["rows"]["unknown_label"] == 1
+
+
+def test_the_commonest_class_and_each_class_stand_beside_the_accuracy(classifier, predict, tmp_path):
+    rows = [{"text": f"{i} {r['text']}", "label": r["label"]} for i, r in enumerate(mails(40)) if i % 4 != 1]
+    data, out = write_rows(tmp_path / "mine.jsonl", rows), tmp_path / "out.jsonl"
+    status, said, err = predict("--run", classifier, "--data", data, "--output", out)
+    assert status == 0, err
+    lines, metrics = lines_of(out), metrics_of(out)
+    truth, guess = ([line[name] for line in lines] for name in ("label", "prediction"))
+    report = sklearn_metrics.classification_report(truth, guess, output_dict=True, zero_division=0)
+    balance = results_of(classifier)["data"]["balance"]["train"]
+    most = max(balance, key=balance.get)
+    assert metrics["commonest_class"]["label"] == most
+    assert metrics["commonest_class"]["value"] == pytest.approx(truth.count(most) / len(truth))
+    assert metrics["accuracy"]["value"] == pytest.approx(report["accuracy"])
+    for name in ("ham", "spam"):
+        for ours, theirs in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score"), ("n", "support")):
+            assert metrics["classes"][name][ours] == pytest.approx(report[name][theirs])
+        assert re.search(rf"^ +{name} .* {truth.count(name)}$", said, re.M)
+    assert re.search(rf"^commonest_class .* n 30, always '{most}'$", said, re.M)
 
 
 def test_a_file_without_labels_is_answered_and_has_no_metrics(classifier, predict, tmp_path):

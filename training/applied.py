@@ -39,8 +39,9 @@ class Applied:
 
     @property
     def training_labels(self) -> dict[str, int]:
-        """Training examples of each class, where the run says so."""
-        return self.results.get("data", {}).get("balance", {}).get("train", {}) if self.labels else {}
+        """Training examples of each class, where the run says so and its classes have kept their names."""
+        counts: dict[str, int] = self.results.get("data", {}).get("balance", {}).get("train", {})
+        return counts if counts.keys() <= set(self.labels or ()) else {}
 
     @property
     def source(self) -> str | None:

@@ -45,8 +45,8 @@ def _shown(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
     return ", ".join(f"{name} {shown(metrics[name])}" for name in names if name in metrics)
 
 
-def _print_classes(classes: Mapping[str, Mapping[str, float]]) -> None:
-    """Precision, recall and F1 of each class; of very many those with the lowest F1."""
+def print_classes(classes: Mapping[str, Mapping[str, float]], file: str = "results.json") -> None:
+    """Precision, recall and F1 of each class; of very many those with the lowest F1, the others are in `file`."""
     ranked = sorted(classes, key=lambda name: classes[name]["f1"])
     named = [*classes] if len(ranked) <= MOST_CLASSES else ranked[:MOST_CLASSES]
     width = max(len("class"), *(len(name) for name in named))
@@ -55,7 +55,7 @@ def _print_classes(classes: Mapping[str, Mapping[str, float]]) -> None:
         scores = "{precision:9.3f}  {recall:6.3f}  {f1:6.3f}  {n:5,}".format(**classes[name])
         print(f"        {name:<{width}}  {scores}")
     if len(named) < len(ranked):
-        print(f"        ({len(ranked) - len(named):,} classes with a higher f1 are in results.json)")
+        print(f"        ({len(ranked) - len(named):,} classes with a higher f1 are in {file})")
 
 
 def _print_commonest(data: Mapping[str, Any]) -> None:
@@ -74,7 +74,7 @@ def print_outcome(folder: Path, outcome: Mapping[str, Any], names: Sequence[str]
         if "labels" in data:
             _print_commonest(data)
         if test.get("classes"):
-            _print_classes(test["classes"])
+            print_classes(test["classes"])
     for note in outcome["notes"]:
         print(f"note    {note}")
     if lost := outcome.get("forgetting"):

@@ -1,6 +1,7 @@
 """Answers a trained model gives to questions, chunk by chunk: one line a row, and what the metrics are made of."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,8 @@ from training.metrics import Row, classification_metrics, perplexities
 from training.prediction_args import ApplyArgs
 from training.prediction_output import Line
 from training.questions import Question, Questions, seen_in
-from training.summary import name_of
+from training.statistics import share
+from training.summary import commonest, name_of
 from training.task_args import PromptArgs, TextArgs
 
 
@@ -46,6 +48,7 @@ class Labeller:
     labels: tuple[str, ...]
     text: TextArgs
     longest: int  # tokens read of a text
+    trained: Mapping[str, int]  # examples of each class that it was trained on; empty where that is not known
     cut: int = 0  # texts that were longer
     chunk = 2048  # rows at a time: enough to batch texts of similar length, few enough to be no second copy of the file
     scored: list[tuple[str | None, Row]] = field(default_factory=list)
@@ -82,7 +85,12 @@ class Labeller:
     def metrics(self, new_only: bool = False) -> dict[str, Any]:
         """Over all scored rows, or those that the training never had; nothing of nothing."""
         rows = [row for part, row in self.scored if not (new_only and part)]
-        return classification_metrics(rows, self.labels) if rows else {}
+        if not rows:
+            return {}
+        found = classification_metrics(rows, self.labels)
+        most = commonest(self.trained or Counter(self.labels[row.label] for row in rows))
+        always = {"label": most} | share([self.labels[row.label] == most for row in rows]).entry()
+        return {"accuracy": found["accuracy"], "commonest_class": always} | found
 
 
 @dataclass
@@ -154,7 +162,7 @@ def predictor(
             raise ValueError(f"--{name} {length}: the context of the model is {context} tokens")
     if isinstance(model, Classifier):
         assert applied.labels is not None, "a classifier has classes"
-        return Labeller(model, tokenizer, accelerator, applied.labels, text, longest)
+        return Labeller(model, tokenizer, accelerator, applied.labels, text, longest, applied.training_labels)
     return Responder(model, tokenizer, accelerator, prompt, longest, what.new_tokens, applied.flags.get("seed", 0))
 
 
