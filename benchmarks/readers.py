@@ -73,7 +73,8 @@ def with_polars(path: Path) -> list[list[str]]:
 def with_duckdb(path: Path) -> list[list[str]]:
     import duckdb
 
-    found = duckdb.sql(f"select * from read_csv('{path}', all_varchar=true, header=true)").fetchall()
+    query = f"select * from read_csv('{path}', all_varchar=true, header=true)"
+    found = duckdb.connect().execute(query).fetchall()
     return [["" if cell is None else cell for cell in row] for row in found]
 
 

@@ -135,7 +135,9 @@ def read_rows(path: Path, encoding: str | None = None) -> Source:
         if path.is_dir():
             return _read_saved(path) if is_saved(path) else _read_folder(path, encoding)
     except ValueError as error:
-        raise error if str(error).startswith("--data") else ValueError(f"--data {path}: {error}") from error
+        raise (
+            error if str(error).startswith("--data") else ValueError(f"--data {path}: {str(error)[:LONGEST]}")
+        ) from error
     table = _read_file(path, encoding)
     return Source(
         table.parts,

@@ -165,6 +165,7 @@ def test_parts_may_have_different_columns_and_files_of_one_part_may_not(tmp_path
     assert read_rows(put(tmp_path / "a", train=ROWS, test=bare)).parts == {"train": ROWS, "test": bare}
     message = refused(put(tmp_path / "b", train_0=ROWS, train_1=bare))
     assert "train_1.jsonl: column 'label'" in message
+    refused(put(tmp_path / "c", train_0=ROWS, train_1=[{f"{i}{'x' * 100}": "a" for i in range(9)}]))
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
