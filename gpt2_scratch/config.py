@@ -42,6 +42,15 @@ _HF_NAMES = {
     "tied_head": "tie_word_embeddings",
 }
 
+# Other names that transformers takes for the same, in the order in which they count; n_ctx is of old configurations.
+_ALIASES = {
+    "n_embd": ("hidden_size",),
+    "n_layer": ("num_hidden_layers",),
+    "n_head": ("num_attention_heads",),
+    "n_positions": ("max_position_embeddings", "n_ctx"),
+}
+# Names of one function: GELU by way of tanh.
+_GELU_BY_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
 # Settings that would change the arithmetic; the value is the only one implemented.
 _HF_FIXED = {
     "model_type": "gpt2",
@@ -57,6 +66,16 @@ def from_hf(settings: dict[str, Any]) -> GPT2Config:
 
     Raises ValueError for a setting whose arithmetic this model does not have.
     """
+    if settings.get("quantization_config"):
+        raise ValueError(
+            "config.json has a quantization_config: these weights are quantised; give the model they were made from "
+            "(--base-bits quantises it here), or save it after transformers' dequantize()"
+        )
+    settings = dict(settings)
+    for name, others in _ALIASES.items():
+        settings |= next(({name: settings[other]} for other in (name, *others) if settings.get(other) is not None), {})
+    if settings.get("activation_function") in _GELU_BY_TANH:
+        settings["activation_function"] = _HF_FIXED["activation_function"]
     for name, only in _HF_FIXED.items():
         if settings.get(name, only) != only:
             raise ValueError(f"config.json has {name}={settings[name]!r}; this GPT-2 implements {only!r} only")

@@ -3,33 +3,26 @@
 Every key of a file must find its tensor and every tensor its key, with equal shapes, or the error names them.
 """
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gpt2_scratch.config import to_hf
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.tokenizer import Tokenizer
+from gpt2_scratch.weights import keys, read_tensor, tensors, write_tensors
+from gpt2_scratch.weights import weights_hash as weights_hash
 
 # Conv1D of the original stores (in, out), nn.Linear (out, in).
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 # Causal masks that old checkpoints carry. The dot matters: "attn.bias" alone would also match c_attn.bias.
 MASKS = (".attn.bias", ".attn.masked_bias")
-
-
-@cache
-def weights_hash(folder: Path) -> str:
-    """sha256 of the weight file: the identity of a base model, whatever its name."""
-    with open(folder / "model.safetensors", "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+# Heads that other models of transformers and TRL have on a GPT-2; `score` is a classifier's.
+HEADS = ("score.", "classifier.", "multiple_choice_head.", "qa_outputs.", "v_head.")
 
 
 def without_storage(build: Any, *args: Any, **kwargs: Any) -> Any:
@@ -39,12 +32,16 @@ def without_storage(build: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def load_weights(
-    model: LanguageModel | Classifier, folder: Path, elsewhere: Mapping[str, Callable[[Tensor], None]] | None = None
+    model: LanguageModel | Classifier,
+    folder: Path,
+    elsewhere: Mapping[str, Callable[[Tensor], None]] | None = None,
+    class_head: bool = True,
 ) -> None:
     """Reads `folder` into `model` (built by `without_storage` or not), as fp32.
 
-    A class head that the file does not have is the caller's to initialise; an LM head in the file is dropped when
-    `model` classifies (unless it scores with an untied one), and must equal the embedding when `model` ties it.
+    A class head that the file does not have is the caller's to initialise, and without `class_head` the one that it has
+    is left alone, of whatever shape; other heads are dropped (`heads_in` names them). An LM head in the file is dropped
+    when `model` classifies (unless it scores with an untied one), and must equal the embedding when `model` ties it.
     `elsewhere`: who takes the tensor of that name in place of `model`, of which the parameter stays without storage.
     """
     elsewhere = elsewhere or {}
@@ -54,8 +51,10 @@ def load_weights(
         wanted["lm_head.weight"] = model.lm_head.weight  # listed once under its first name only
     scores_with_lm_head = isinstance(model, Classifier) and model.tied_score and not model.config.tied_head
     problems, found = [], set()
-    for key, tensor in _tensors(folder):
-        name = key if key.startswith(("transformer.", "lm_head.", "score.")) else f"transformer.{key}"
+    for key, tensor in tensors(folder):
+        name = key if key.startswith(("transformer.", "lm_head.", *HEADS)) else f"transformer.{key}"
+        if name.startswith(HEADS) and not (class_head and isinstance(model, Classifier) and name.startswith("score.")):
+            continue
         if name == "lm_head.weight" and scores_with_lm_head:
             name = "score.weight"
         if name.endswith(MASKS) or (name == "lm_head.weight" and isinstance(model, Classifier)):
@@ -64,6 +63,8 @@ def load_weights(
         tensor = tensor.t() if name.endswith(TRANSPOSED) and tensor.dim() == 2 else tensor
         if target is None:
             problems.append(f"unexpected {key}")
+        elif not tensor.is_floating_point():
+            problems.append(f"{key} is {tensor.dtype}, quantised; save the model unquantised")
         elif target.shape != tensor.shape:
             problems.append(f"{key} has shape {tuple(tensor.shape)} instead of {tuple(target.shape)}")
         elif name == "lm_head.weight" and model.config.tied_head and "transformer.wte.weight" in found:
@@ -77,7 +78,7 @@ def load_weights(
     optional |= {name for name in wanted if name.startswith("score.") and not scores_with_lm_head}
     problems += [f"missing {name}" for name in sorted(wanted.keys() - found - optional)]
     if problems:
-        shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
+        shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
         raise ValueError(f"weights in {folder} do not fit this model: {shown}")
 
 
@@ -90,28 +91,15 @@ def _give_storage(model: LanguageModel | Classifier, elsewhere: Mapping[str, Any
         model.tie()
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """(key, tensor) of the weight file, `wte.weight` first so that a tied head can be compared with it.
-
-    The file is mapped anew for each, because what has been read of a mapped file counts until it is closed.
-    """
-    path = folder / "model.safetensors"
-    try:
-        with safe_open(path, "pt") as file:
-            keys = sorted(file.keys(), key=lambda key: not key.endswith("wte.weight"))
-        for key in keys:
-            with safe_open(path, "pt") as file:
-                tensor = file.get_tensor(key)
-            yield key, tensor
-    except SafetensorError as error:
-        raise ValueError(f"{folder / 'model.safetensors'} is damaged ({error}); copy or download it again") from error
+def heads_in(folder: Path) -> list[str]:
+    """Which of HEADS the file has, by their names without the dot."""
+    known = list(keys(folder))
+    return [head.removesuffix(".") for head in HEADS if any(key.startswith(head) for key in known)]
 
 
 def read_weight(folder: Path, name: str) -> Tensor:
     """The tensor that `load_weights` puts at `name` (transformer.h.0.mlp.c_fc.weight), once more, in fp32."""
-    with safe_open(folder / "model.safetensors", "pt") as file:
-        key = name if name in file.keys() else name.removeprefix("transformer.")  # noqa: SIM118 - not a dict
-        tensor = file.get_tensor(key)
+    tensor = read_tensor(folder, name, name.removeprefix("transformer."))
     return (tensor.t() if name.endswith(TRANSPOSED) else tensor).to(torch.float32, copy=True)
 
 
@@ -137,11 +125,8 @@ def save_pretrained(
     """
     folder.mkdir(parents=True, exist_ok=True)
     architecture = "GPT2LMHeadModel" if isinstance(model, LanguageModel) else "GPT2ForSequenceClassification"
-    try:
-        state = {name: tensor.to(dtype) for name, tensor in hf_state(model).items()}
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
+    state = {name: tensor.to(dtype) for name, tensor in hf_state(model).items()}
+    write_tensors(folder / "model.safetensors", state, {"format": "pt"})
     end, pad = tokenizer.vocabulary.end, tokenizer.pad
     ids = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
     settings = to_hf(model.config, architecture, dtype=str(dtype).removeprefix("torch."), **ids, **more)

@@ -10,6 +10,10 @@ ASSETS = Path(__file__).parent / "assets"
 BUNDLED = {"gpt2-nano": ASSETS / "gpt2-nano"}
 HUB = {name: f"openai-community/{name}" for name in SIZES if name not in BUNDLED}
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+# Weights in forms that are not read, by their files.
+FOREIGN = {"*.gguf": "it holds a GGUF, for llama.cpp", "tf_model.h5": "it holds TensorFlow's weights"}
+FOREIGN |= {"flax_model.msgpack": "it holds Flax's weights", "*.ckpt*": "it holds a TensorFlow checkpoint"}
+FOREIGN |= {"*.onnx": "it holds an ONNX model"}
 # What a tokenizer's vocabulary is kept in, and what is said of it beside.
 VOCABULARIES = (
     "tokenizer.json",
@@ -64,7 +68,9 @@ def resolve(source: str, asked: str = "--model") -> Path:
     folder = resolve_config(source, asked)
     if not on_hub(source):
         if not (found := [name for name in WEIGHTS if (folder / name).is_file()]):
-            raise ValueError(f"{asked} {source}: the folder lacks {WEIGHTS[0]} (or {', '.join(WEIGHTS[1:])})")
+            raise ValueError(
+                f"{asked} {source}: the folder lacks {WEIGHTS[0]} (or {', '.join(WEIGHTS[1:])}){_instead_of_a_model(folder)}"
+            )
         if lost := [name for name in shards(folder / found[0]) if not (folder / name).is_file()]:
             raise ValueError(f"{asked} {source}: the folder lacks {lost[0]}, one of {len(lost)} missing shards")
         return folder
@@ -94,7 +100,10 @@ def shards(path: Path) -> list[str]:
 
 def _instead_of_a_model(folder: Path) -> str:
     if (folder / "adapter_config.json").is_file():
-        return "; it holds an adapter: give its base as --model"
+        return "; it holds an adapter: give its base as --model, and the adapter as --adapter (to train on, merge it)"
+    for pattern, kind in FOREIGN.items():
+        if any(folder.glob(pattern)):
+            return f"; {kind}: give the model as transformers' save_pretrained writes it with PyTorch"
     inside = [name for name in ("model", "adapter", "results.json") if (folder / name).exists()]
     return f"; it is a run, whose model is {folder / 'model'}" if inside[:1] == ["model"] else ""
 

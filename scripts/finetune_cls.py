@@ -61,6 +61,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.checkpoint import Training, load_checkpoint, save_checkpoint
     from training.files import write_lines
     from training.forgetting import forgetting, general_losses, general_text
+    from training.heads import head_notes, trained_rows
     from training.inference import classify
     from training.launch import check_same, close_run, from_main, open_run, start
     from training.losses import class_loss
@@ -103,6 +104,9 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)
     data = data_facts(inputs.splits, encoded, inputs.source) | {"labels": list(classes)}
     data["notes"] += args.update.notes(steps)
+    trained_head = trained_rows(inputs.model_folder, classes) if head.head == "linear" else None
+    new_head = head.head == "linear" and trained_head is None
+    data["notes"] += head_notes(inputs.model_folder, classes, trained_head is not None)
 
     # Model, adapters and freezing.
     libraries = base_memory(args.compute, update, args.model)
@@ -110,7 +114,8 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     if args.compute.dry_run:
         model = model_without_weights(Classifier, inputs.config, args.model, *shape)
     else:
-        model = build_classifier(inputs.model_folder, inputs.config, args.model, n, update.seed, *shape[1:])
+        shape = (*shape[1:], trained_head)
+        model = build_classifier(inputs.model_folder, inputs.config, args.model, n, update.seed, *shape)
     apply_method(model, args.method, update.seed, head.head_training, inputs.weights)
     apply_compute(model, method, args.compute, accelerator.mixed_precision)
     work = Work(model, update, accelerator, examples, [*validation, *test], libraries, args.compute)
@@ -217,7 +222,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     outcome |= {"before": extra["metrics"], "forgetting": lost} | metrics
     outcome["notes"] = outcome_notes(outcome)
     write_results(folder, outcome)
-    print_outcome(folder, outcome, ("accuracy", "macro_f1", "mcc"), UNTRAINED if head.head == "linear" else "")
+    print_outcome(folder, outcome, ("accuracy", "macro_f1", "mcc"), UNTRAINED if new_head else "")
     if not head.exportable:
         print("note    this head exists here alone: the model cannot be exported to transformers or PEFT")
 

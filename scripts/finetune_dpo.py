@@ -63,6 +63,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     from training.checkpoint import Training, load_checkpoint, save_checkpoint
     from training.files import write_lines
     from training.forgetting import forgetting, general_losses, general_text
+    from training.heads import head_notes
     from training.launch import check_same, close_run, from_main, open_run, start
     from training.memory import model_without_weights
     from training.methods import apply_compute, apply_method, load_own_state, parameter_counts
@@ -107,7 +108,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     held_out = args.run.evaluated(range(len(parts[1])), args.update.batch_size)
     update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width, len(parts[0]))
     steps = update.steps(len(parts[0]))
-    data["notes"] += args.update.notes(steps)
+    data["notes"] += args.update.notes(steps) + head_notes(inputs.model_folder, None, used=False)
     refuse(args.forgetting.curve_problems([*parts[1], *parts[2]]))
     general = general_text(args.forgetting, inputs.model_folder, inputs.config, inputs.tokenizer)
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)

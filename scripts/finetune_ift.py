@@ -68,6 +68,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     from training.checkpoint import Training, load_checkpoint, save_checkpoint
     from training.files import write_lines
     from training.forgetting import forgetting, general_losses, general_text
+    from training.heads import head_notes
     from training.inference import answer, score_targets, score_texts
     from training.launch import check_same, close_run, from_main, open_run, start
     from training.losses import token_loss
@@ -105,7 +106,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     held_out = args.run.evaluated(validation, args.update.batch_size)
     update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width, len(examples))
     steps = update.steps(len(examples))
-    data["notes"] += args.update.notes(steps)
+    data["notes"] += args.update.notes(steps) + head_notes(inputs.model_folder, None, used=False)
     refuse(args.forgetting.curve_problems([*validation, *test]))
     general = general_text(args.forgetting, inputs.model_folder, inputs.config, inputs.tokenizer)
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)

@@ -181,6 +181,7 @@ def train(
     from training.checkpoint import Training, load_checkpoint, save_checkpoint
     from training.corpus import Packing, fingerprint, hold_out, pieces, tokenised, upto
     from training.files import replace_folder
+    from training.heads import head_notes
     from training.inference import score_targets
     from training.launch import check_same, close_run, from_main, open_run, start
     from training.losses import token_loss
@@ -204,7 +205,8 @@ def train(
     options, seed = args.training, args.training.seed
 
     # Documents and batches.
-    notes = [*tokenizer.notes, *special_tokens_note(tokenizer, documents, "documents")]
+    heads = head_notes(weights, None, used=False) if weights else []
+    notes = [*tokenizer.notes, *heads, *special_tokens_note(tokenizer, documents, "documents")]
     if main_process:
         print("".join(f"note       {note}\n" for note in notes), end="")
     tokens = tokenised(documents, tokenizer)

@@ -89,13 +89,9 @@ def _write_text(path: Path, text: str) -> None:
 
 def save_tensors(path: Path, tensors: dict[str, "Tensor"]) -> None:
     """Raises OSError when there is no room."""
-    from safetensors import SafetensorError  # here and below: judge/ writes JSON and knows no torch
-    from safetensors.torch import save_file
+    from gpt2_scratch.weights import write_tensors  # here and below: judge/ writes JSON and knows no torch
 
-    try:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
+    write_tensors(path, {name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
 
 
 def load_tensors(path: Path) -> "dict[str, Tensor]":

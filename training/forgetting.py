@@ -20,6 +20,7 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.pretrained import read_weight, without_storage
 from gpt2_scratch.tokenizer import Tokenizer
+from gpt2_scratch.weights import has_weights, keys
 from lora import set_strength
 from training.batches import Encoded
 from training.corpus import fingerprint, pieces, tokenised
@@ -62,6 +63,11 @@ def general_text(args: ForgettingArgs, folder: Path, config: GPT2Config, tokeniz
         document = document[: args.forgetting_tokens + 1]
     cut = pieces([document], min(LONGEST, config.context))
     head = None if config.tied_head else folder
+    if head is not None and has_weights(folder) and "lm_head.weight" not in keys(folder):
+        raise ValueError(
+            f"--forgetting-data {source}: {folder} is a classifier's, without a head for language; "
+            "add --forgetting-data none"
+        )
     return General(source, fingerprint([document]), cut, head, args.forgetting_curve)
 
 

@@ -1,7 +1,7 @@
 """Base model + method -> the model that trains: adapters put in, everything else frozen, the head prepared."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -70,13 +70,17 @@ def build_classifier(
     seed: int,
     head_bias: bool = False,
     lm_token: bool = False,
+    rows: Sequence[int] | None = None,
 ) -> Classifier:
-    """`lm_token`: classes are the first n tokens of the vocabulary, scored by the embedding (the report's NLE runs)."""
+    """`lm_token`: classes are the first n tokens of the vocabulary, scored by the embedding (the report's NLE runs).
+    `rows`: those of the trained class head in `folder` that are our classes, in our order; None: a new head."""
     built = without_storage(Classifier, replace(config, dropout=model.dropout), classes, head_bias, lm_token)
-    load_weights(built, folder, quantised_matrices(built, model.base_bits))
+    load_weights(built, folder, quantised_matrices(built, model.base_bits), class_head=False)
     if not lm_token:
         with torch.no_grad():
             built.score.weight.normal_(0.0, 0.02, generator=generator(seed, "head"))
+            if rows is not None:
+                built.score.weight.copy_(read_weight(folder, "score.weight")[list(rows)])
             if head_bias:
                 built.score.bias.zero_()
     elif model.untie_head and config.tied_head:

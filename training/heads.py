@@ -1,0 +1,57 @@
+"""Heads that a base brings along: a class head of the same classes is trained on, any other is named as not used."""
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpt2_scratch.pretrained import heads_in
+from gpt2_scratch.weights import has_weights
+
+WORDS = {"score": "class head", "classifier": "token classification head", "v_head": "value head"}
+WORDS |= {"multiple_choice_head": "multiple choice head", "qa_outputs": "question answering head"}
+SHOWN = 4  # names of classes
+
+
+def _folded(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", name).split())
+
+
+def class_names(folder: Path) -> list[str]:
+    """Names of the classes in config.json, in the order of the head's rows; none where it does not name any."""
+    names = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("id2label") or {}
+    try:
+        return [str(names[i]) for i in sorted(names, key=int)]
+    except (TypeError, ValueError):
+        return []
+
+
+def trained_rows(folder: Path, classes: Sequence[str]) -> list[int] | None:
+    """For each of `classes` its row in the class head of the folder; None without such a head, or with other classes.
+
+    LABEL_0 and the like are no names: they match nothing.
+    """
+    if not has_weights(folder) or "score" not in heads_in(folder):
+        return None
+    theirs = [_folded(name) for name in class_names(folder)]
+    wanted = [_folded(name) for name in classes]
+    if sorted(theirs) != sorted(wanted) or len(set(wanted)) < len(wanted) or wanted[0].startswith("LABEL_"):
+        return None
+    return [theirs.index(name) for name in wanted]
+
+
+def head_notes(folder: Path, classes: Sequence[str] | None, used: bool) -> list[str]:
+    """What becomes of the heads in the folder, where there are any. `classes` None: a language model is made of it."""
+    if not has_weights(folder):
+        return []  # a dry run has none of the hub's
+    notes = []
+    for head in heads_in(folder):
+        if head == "score" and used:
+            notes.append("training goes on from the class head of the model, whose classes are the same")
+        elif head == "score" and classes is not None:
+            named = class_names(folder)
+            shown = ", ".join(named[:SHOWN]) + (f" and {len(named) - SHOWN} more" if len(named) > SHOWN else "")
+            notes.append(f"the model's class head is not used: its classes are others ({shown or 'without names'})")
+        else:
+            notes.append(f"the model's {WORDS[head]} is not used")
+    return notes
