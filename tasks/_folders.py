@@ -1,11 +1,12 @@
 """A folder of data files -> which file belongs to which part; what belongs to none is said, or the folder refused."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from tasks._files import kind_of
-from tasks._names import has_word, part_of
+from tasks._names import PARTS, has_word, part_word
 
 METADATA = {  # what data sets carry along: of the hub, of Croissant, of Kaggle, of Frictionless Data
     "dataset_infos.json",
@@ -19,6 +20,35 @@ METADATA = {  # what data sets carry along: of the hub, of Croissant, of Kaggle,
     "schema.json",
     "config.json",
 }
+OTHER_DATA: tuple[str, ...] = (
+    ".txt",
+    ".xlsx",
+    ".xls",
+    ".ods",
+    ".zip",
+    ".zst",
+    ".bz2",
+    ".xz",
+    ".7z",
+    ".tar",
+    ".tgz",
+    ".pkl",
+    ".pickle",
+)
+OTHER_DATA += (
+    ".tfrecord",
+    ".feather",
+    ".orc",
+    ".avro",
+    ".xml",
+    ".h5",
+    ".npy",
+    ".npz",
+    ".sqlite",
+    ".db",
+    ".dta",
+    ".sav",
+)
 NO_PART = ("unsupervised", "submission")  # texts without labels (imdb); the form of a competition's answers
 
 
@@ -27,6 +57,15 @@ class Listing(NamedTuple):
 
     files: dict[str, list[Path]]
     passed_over: list[Path]
+
+
+def several(listing: Listing) -> list[tuple[str, list[Path]]]:
+    """The parts that are more than the numbered pieces of one file."""
+    return [
+        (part, files)
+        for part, files in listing.files.items()
+        if len({re.sub("[0-9]+", "", file.name) for file in files}) > 1
+    ]
 
 
 def some(names: Iterable[object]) -> str:
@@ -40,21 +79,29 @@ def kind_free(name: str) -> str:
     return name[: -len(kind_of(Path(name)))] if not name.lower().endswith(".gz") else kind_free(name[:-3])
 
 
-def _part(file: Path, folder: Path) -> str | None:
-    """The part that the names of the file and of the folders above it say. Raises ValueError where they differ."""
+def _word(file: Path, folder: Path) -> str | None:
+    """The word of the file's name that says a part, else that of the nearest folder above it that has one.
+
+    Raises ValueError where the names of file and folders say different parts.
+    """
     inside = file.relative_to(folder)
     try:
-        found = [part_of(name) for name in (kind_free(inside.name), *reversed(inside.parts[:-1]))]
+        said = [part_word(name) for name in (kind_free(inside.name), *reversed(inside.parts[:-1]))]
     except ValueError as error:
         raise ValueError(f"{inside}: {error}") from error
-    said = list(dict.fromkeys(part for part in found if part))
-    if len(said) > 1:
-        raise ValueError(f"{inside}: file and folder are named after different parts ({' and '.join(said)})")
-    return said[0] if said else None
+    words = [word for word in said if word]
+    parts = list(dict.fromkeys(PARTS[word] for word in words))
+    if len(parts) > 1:
+        raise ValueError(f"{inside}: file and folder are named after different parts ({' and '.join(parts)})")
+    return words[0] if words else None
 
 
-def _check_part(part: str, files: list[Path]) -> None:
+def _check_part(part: str, files: list[Path], words: set[str | None]) -> None:
     """Raises ValueError where the files of a part are likely the same rows twice, or of several data sets."""
+    if len(words) > 1:
+        raise ValueError(
+            f"{some(file.name for file in files)} would all be {part}; rename one after another part, or move it away"
+        )
     kinds = sorted({"".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix for file in files})
     if len(kinds) > 1 and part != "all":
         raise ValueError(
@@ -72,25 +119,38 @@ def _check_part(part: str, files: list[Path]) -> None:
         )
 
 
-def list_folder(folder: Path, kinds: Iterable[str]) -> Listing:
-    """The data files in `folder` and below by part. Raises ValueError, naming files, where that is not clear."""
-    known = tuple(kinds)
-    visible = [
+def _visible(folder: Path) -> list[Path]:
+    """All files in `folder` and below, those hidden aside."""
+    return [
         file
         for file in sorted(folder.rglob("*"))
         if file.is_file()
-        and kind_of(file) in known
         and not any(name.startswith(".") or name == "__MACOSX" for name in file.relative_to(folder).parts)
     ]
-    passed = [f for f in visible if f.name.lower() in METADATA or has_word(kind_free(f.name), *NO_PART)]
-    files = [file for file in visible if file not in passed]
+
+
+def _check_unreadable(files: list[Path], folder: Path, parts: set[str | None]) -> None:
+    """Raises ValueError for a file of another kind that is the only one of its part: train.xlsx beside test.csv."""
+    for file in files:
+        word = _word(file, folder) if file.suffix.lower() in OTHER_DATA else None
+        if word and PARTS[word] not in parts:
+            raise ValueError(f"{file.name}: its kind of file is unknown here, and it is the only one of its part")
+
+
+def list_folder(folder: Path, kinds: Iterable[str]) -> Listing:
+    """The data files in `folder` and below by part. Raises ValueError, naming files, where that is not clear."""
+    known = tuple(kinds)
+    visible = _visible(folder)
+    data = [file for file in visible if kind_of(file) in known]
+    passed = [f for f in data if f.name.lower() in METADATA or has_word(kind_free(f.name), *NO_PART)]
+    files = [file for file in data if file not in passed]
     if not files:
         raise ValueError(f"the folder holds no {', '.join(known)} file")
     if column := next((n for f in files for n in f.relative_to(folder).parts[:-1] if "=" in n), None):
         raise ValueError(f"the folder {column[:60]!r} names a column and its value; write that column into the files")
-    parts = {file: _part(file, folder) for file in files}
-    named = [file for file in files if parts[file]]
-    others = [file for file in files if not parts[file]]
+    words = {file: _word(file, folder) for file in files}
+    named = [file for file in files if words[file]]
+    others = [file for file in files if not words[file]]
     if named and others:
         raise ValueError(
             f"{some(f.relative_to(folder) for f in others)}: of no known part, beside {named[0].name}; "
@@ -98,7 +158,8 @@ def list_folder(folder: Path, kinds: Iterable[str]) -> Listing:
         )
     found: dict[str, list[Path]] = {}
     for file in files:
-        found.setdefault(parts[file] or "all", []).append(file)
+        found.setdefault(PARTS.get(words[file] or "", "all"), []).append(file)
     for part, members in found.items():
-        _check_part(part, members)
+        _check_part(part, members, {words[file] for file in members})
+    _check_unreadable([file for file in visible if file not in data], folder, set(found))
     return Listing(found, passed)

@@ -20,15 +20,22 @@ def _words(name: str) -> Iterable[str]:
         yield next((word.removesuffix(end) for end in ENDS if word.removesuffix(end) in PARTS), word)
 
 
-def part_of(name: str) -> str | None:
-    """ "train", "validation" or "test" where a word of the name says so; None where none does ("latest", "contest").
+def part_word(name: str) -> str | None:
+    """The word of a name that says a part ("eval"), or None where none does ("latest", "contest").
 
-    Raises ValueError for a name that says two of them.
+    Raises ValueError for a name that says two parts.
     """
-    found = list(dict.fromkeys(PARTS[word] for word in _words(name) if word in PARTS))
-    if len(found) > 1:
-        raise ValueError(f"its name says {' and '.join(found)}; rename it after one part, or after none")
+    found = [word for word in _words(name) if word in PARTS]
+    parts = list(dict.fromkeys(PARTS[word] for word in found))
+    if len(parts) > 1:
+        raise ValueError(f"its name says {' and '.join(parts)}; rename it after one part, or after none")
     return found[0] if found else None
+
+
+def part_of(name: str) -> str | None:
+    """ "train", "validation" or "test", by `part_word`."""
+    word = part_word(name)
+    return PARTS[word] if word else None
 
 
 def has_word(name: str, *words: str) -> bool:

@@ -125,7 +125,7 @@ def _check_cells(record: Record, names: list[str], separator: str) -> None:
             f"line {record.number} has more cells than the header: {count}, not {len(names)} (a cell with a "
             f"{SEPARATORS.get(separator, separator)} in it has to stand in quotation marks)"
         )
-    if len(names) > 1 and record.cells[: len(names)] == names:
+    if len(names) > 1 and [cell.strip("\ufeff ") for cell in record.cells[: len(names)]] == names:
         raise ValueError(f"line {record.number} repeats the header; remove the line")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tasks._delimited import read_delimited
 from tasks._files import Row, Table, check_encoding, encoding_of, kind_of, undecodable
-from tasks._folders import list_folder, some
+from tasks._folders import list_folder, several, some
 from tasks._json import read_json
 from tasks._names import has_word, part_of
 from tasks._tables import is_saved, read_arrow, read_parquet, read_saved
@@ -93,8 +93,7 @@ def _read_folder(folder: Path, encoding: str | None) -> Source:
             notes += [f"{file.relative_to(folder)}: {note}" for note in table.notes]
     if listing.passed_over:
         notes.append(f"{folder.name}: passed over as no data: {some(f.name for f in listing.passed_over)}")
-    if len(listing.files.get("all", [])) > 1:
-        notes.append(f"read as one: {some(file.relative_to(folder) for file in listing.files['all'])}")
+    notes += [f"read together as {part} rows: {some(f.name for f in files)}" for part, files in several(listing)]
     names = {part: [str(file.relative_to(folder)) for file in files] for part, files in listing.files.items()}
     return Source(parts, str(folder), names, [*notes, *drawn(names)], sizes)
 

@@ -152,6 +152,7 @@ def test_a_text_with_the_separator_in_a_file_of_one_column_is_refused_by_line(tm
         ("text,label,text\na,x,b\n", "line 1: the header has the column 'text' twice"),
         (",,\na,b,c\n", "line 1: the header names no columns"),
         ("text,label\na,x\ntext,label\nb,y\n", "line 3 repeats the header"),
+        ("text,label\na,x\n\ufefftext,label\nb,y\n", "line 3 repeats the header"),
         ("text,label\na,x\nb\0c,y\n", "line 3 holds a NUL byte"),
         ("ham,well see you there at noon then\nham,b\nspam,c\nham,d\n", "line 1 looks like data"),
         ("x" * 300 + ",ham\na,b\n", "line 1 looks like data"),

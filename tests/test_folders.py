@@ -114,7 +114,33 @@ def test_a_folder_that_carries_a_column_is_refused(tmp_path):
 
 def test_files_that_are_read_as_one_are_named(tmp_path):
     source = read_rows(put(tmp_path, spring=ROWS[:3], summer=ROWS[3:]))
-    assert source.parts == {"all": ROWS} and source.notes == ["read as one: spring.jsonl, summer.jsonl"]
+    assert source.parts == {"all": ROWS} and source.notes == ["read together as all rows: spring.jsonl, summer.jsonl"]
+
+
+def test_two_words_for_one_part_are_refused_by_name(tmp_path):
+    message = refused(put(tmp_path, train=ROWS, dev=ROWS, eval=ROWS))
+    assert "dev.jsonl, eval.jsonl would all be validation" in message
+
+
+def test_files_with_one_word_of_a_part_are_read_together_and_named(tmp_path):
+    source = read_rows(put(tmp_path, train=ROWS, test_matched=ROWS[:1], test_other=ROWS[1:]))
+    assert source.parts["test"] == ROWS
+    assert "read together as test rows: test_matched.jsonl, test_other.jsonl" in source.notes
+
+
+@pytest.mark.parametrize("name", ["train.xlsx", "train.csv.zip", "train/texts.txt"])
+def test_a_part_that_only_a_file_of_another_kind_has_is_refused(name, tmp_path):
+    put(tmp_path, test=ROWS)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    written(tmp_path / name, "x")
+    assert name.split("/")[-1] in refused(tmp_path)
+
+
+def test_programs_and_notes_beside_the_data_are_no_data(tmp_path):
+    put(tmp_path, train=ROWS, test=ROWS)
+    for name in ("eval.py", "dev.log", "train_notes.txt", "requirements.txt"):
+        written(tmp_path / name, "x")
+    assert read_rows(tmp_path).parts == {"train": ROWS, "test": ROWS}
 
 
 def test_a_folder_and_a_file_of_different_parts_are_refused(tmp_path):
