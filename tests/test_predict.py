@@ -347,6 +347,7 @@ def test_an_interrupted_prediction_writes_nothing_half(sent, status, classifier,
     run.send_signal(sent)
     _, text = run.communicate(timeout=60)
     assert run.returncode == status and "Traceback" not in text
+    assert "--resume" not in text and ("nothing is left half-written" in text) == (sent == signal.SIGINT)
     assert out.read_text() == "earlier\n" and not out.with_suffix(".metrics.json").exists()
 
 

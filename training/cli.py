@@ -8,13 +8,14 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from training.command_line import changed_flags as changed_flags
-from training.command_line import parse
+from training.command_line import flags_in, parse
 from training.command_line import resolved as resolved
 from training.last_word import repeat_after_launcher
 from training.resuming import completed
 
 T = TypeVar("T")
 SILENCE = 10.0  # seconds
+GOES_ON = "a training run goes on from its last checkpoint with --resume (not --overwrite)"
 
 
 def flag(name: str) -> str:
@@ -48,7 +49,7 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None) 
         refuse([p for group in [*groups, args] if hasattr(group, "problems") for p in group.problems()])
         main(args)
     except KeyboardInterrupt:
-        stop("interrupted; a training run goes on from its last checkpoint with --resume (not --overwrite)", 130)
+        stop(f"interrupted; {GOES_ON if 'resume' in flags_in(arguments) else 'nothing is left half-written'}", 130)
     except (ValueError, OSError) as error:
         stop(str(error), 2)
 
