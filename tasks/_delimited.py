@@ -113,8 +113,10 @@ def _read_with(body: Lines, start: int, separator: str) -> tuple[Found, str]:
 
 
 def _is_data(found: Found) -> bool:
-    """Whether the header is a row like the others: its cells come again below, and do not read like names."""
-    again = {name for name in found.names if sum(row[name] == name for row in islice(found.rows, 1000)) > 1}
+    """Whether the header is a row like the others: two of its cells come again below, or one does often (a class) while
+    another does not read like a name."""
+    first = found.rows[:1000]
+    again = {name for name in found.names if sum(row[name] == name for row in first) > max(1, len(first) / 20)}
     rest = set(found.names) - again
     return len(again) > 1 or (bool(again) and any(len(name.split()) > 4 or name.isdecimal() for name in rest))
 

@@ -46,6 +46,13 @@ def _line(text: str, position: int) -> int:
     return len(re.findall(r"\r\n|\r|\n", text[:position])) + 1
 
 
+def _complaint(text: str, error: json.JSONDecodeError) -> str:
+    """What the parser says, in plainer words where it stopped behind a whole value."""
+    if error.msg != "Extra data":
+        return error.msg
+    return "a comma behind the record; take it out" if text[error.pos] == "," else SECOND
+
+
 def _slip(text: str, error: json.JSONDecodeError) -> ValueError:
     """The parser's complaint at the line of the slip: what is missing at the end of a line shows on the next one."""
     position = error.pos
@@ -56,8 +63,7 @@ def _slip(text: str, error: json.JSONDecodeError) -> ValueError:
         position = len(before)
     if not text[error.pos :].strip():
         return ValueError(f"line {_line(text, position)}: the file ends before its last bracket is closed")
-    what = SECOND if error.msg == "Extra data" else error.msg
-    return ValueError(f"line {_line(text, position)}: {what}")
+    return ValueError(f"line {_line(text, position)}: {_complaint(text, error)}")
 
 
 def _same_columns(rows: list[Row]) -> list[Row]:
@@ -155,7 +161,7 @@ def _read_lines(file: Path, encoding: str) -> Table:
             try:
                 row = decoder.decode(line)
             except json.JSONDecodeError as error:
-                raise ValueError(f"line {number}: {error.msg} (character {error.pos + 1} of the line)") from error
+                raise ValueError(f"line {number}: {_complaint(line, error)}") from error
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number}: {str(error)[:200]}") from error
             if not isinstance(row, dict):

@@ -6,7 +6,6 @@ strict form, fed line by line, so that every complaint knows its line.
 
 import csv
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from tasks._files import Row
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 ESCAPED = "\ue000"  # stands for a quotation mark behind a backslash while the parser is at work
+LONGEST_CELL = 2**31 - 1  # characters; the most that every system takes
 LONGEST_NAME = 200  # characters; a longer column name is text, in a file without a header
 
 
@@ -53,7 +53,7 @@ def doubled(lines: Iterable[str], start: int, separator: str) -> Iterator[Record
             taken.append(line)
             yield line
 
-    csv.field_size_limit(sys.maxsize)  # a mail can be longer than the 131,072 characters allowed by default
+    csv.field_size_limit(LONGEST_CELL)  # a mail can be longer than the 131,072 characters allowed by default
     reader = csv.reader(watched(), delimiter=separator, strict=True)
     number = start
     while True:

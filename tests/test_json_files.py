@@ -107,6 +107,7 @@ SLIPS = {
     "infinity": lambda line: line.replace('"label": ', '"label": -Infinity, "n": '),
     "a key twice": lambda line: line[:-1] + ', "label": 1}',
     "a text behind": lambda line: line + " # checked",
+    "a comma behind": lambda line: line + ",",
 }
 
 
