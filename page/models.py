@@ -15,7 +15,7 @@ from gpt2_scratch.pretrained import weights_hash
 from gpt2_scratch.tokenizer import Tokenizer
 from lora import adapters, set_strength
 from tasks import RESPONSE_HEADER, Classification, Instruction, Labelled, join_lines
-from tasks._task import writable
+from tasks._cells import writable
 from training.args import ModelArgs
 from training.attribution import Attribution, Piece, attribute, pieces
 from training.batches import encode_labelled, encode_prompt

@@ -48,7 +48,6 @@ def main(args: Args) -> None:
     problems = fit_problems(args.method, args.model, inputs.config, data) + args.text.problems_with(inputs.config)
     refuse(problems + args.compute.prefix_problems(args.method, args.model, inputs.config))
     classes = inputs.task.classes([e for part in inputs.splits.named().values() for e in part])
-    inputs.task.classes(inputs.splits.train)  # one class alone cannot be learnt, whatever the held-out parts have
     name, spelled = run_name(inputs.task.name, model, args.method.method, args.update.seed)
     folder = args.run.output_dir or default_folder("finetune_cls", name, changed_flags(args), spelled)
     train(args, inputs, classes, folder, not args.compute.dry_run and check_folder(folder, args.run))
@@ -136,7 +135,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     optimizer = build_optimizer(model, update, accelerator.scaler is not None, args.method.lora_plus_ratio or 1.0)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     identity = {"data": data["sha256"], "base": base["sha256"], "processes": str(accelerator.num_processes)}
-    identity |= {"precision": accelerator.mixed_precision, "general text": general.sha256}
+    identity |= {"precision": accelerator.mixed_precision, "general text": general.sha256, "labels": repr(classes)}
     identity |= {"tokenizer": tokenizer.sha256} if tokenizer.sha256 else {}
     check_same(accelerator, identity)
     training = Training(accelerator, model, optimizer, identity)

@@ -8,10 +8,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
+from tasks._classification import Classification
+from tasks._columns import Columns, instruction_forms, preference_forms
 from tasks._examples import RESPONSE_HEADER, Instruction, Labelled, Preference
+from tasks._instructions import Instructions
+from tasks._labels import folded
+from tasks._preferences import Preferences
 from tasks._rows import Source, read_rows
+from tasks._skipped import Skipped
 from tasks._splits import Limits, Splits, split_examples
-from tasks._task import Classification, Columns, Instructions, Preferences, Skipped, Task, join_lines
+from tasks._task import Task, join_lines
 
 T = TypeVar("T", bound=Task)
 NAMES = tuple(sorted(f.stem for f in Path(__file__).parent.glob("[!_]*.py")))
@@ -61,7 +67,10 @@ __all__ = [
     "Task",
     "find",
     "find_or_own",
+    "folded",
+    "instruction_forms",
     "join_lines",
+    "preference_forms",
     "read_rows",
     "split_examples",
 ]

@@ -1,4 +1,8 @@
-"""What a dataset becomes: examples, whose `id` is the row number in their source."""
+"""What a dataset becomes: examples, whose `id` is the row number in their source.
+
+`identity` and `label` are what an example says; two with the same `key` are one example given twice; two with the same
+`group` never lie on two sides of a split, since one of them may not be trained on to test the other.
+"""
 
 from dataclasses import dataclass
 
@@ -26,8 +30,11 @@ class Labelled:
         return self.text, self.kept
 
     @property
+    def key(self) -> tuple[str, ...]:
+        return normalised(self.text), normalised(self.kept)
+
+    @property
     def group(self) -> tuple[str, str]:
-        """What no split parts: one of two examples with the same may not be trained on to test the other."""
         return self.identity
 
     @property
@@ -37,13 +44,17 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Instruction:
-    """An instruction, what it is about (may be empty), and the response wanted (None when only asked)."""
+    """An instruction, what it is about (may be empty), and the response wanted (None when only asked).
+
+    `unfit`: why it is none to learn from, as a count of `Skipped`; "" where it is one.
+    """
 
     id: int
     instruction: str
     input: str = ""
     response: str | None = None
     kind: str = ""
+    unfit: str = ""
 
     def prompt(self, response_header: bool = True) -> str:
         about = f"\n\n### Input:\n{self.input}" if self.input else ""
@@ -54,8 +65,14 @@ class Instruction:
         return self.instruction, self.input
 
     @property
+    def key(self) -> tuple[str, ...]:
+        """With the response as it stands: two answers to one prompt are two examples, and case or indentation can be
+        what the answer is about."""
+        return *self.group, self.response or ""
+
+    @property
     def group(self) -> tuple[str, str]:
-        return self.identity
+        return normalised(self.instruction), normalised(self.input)
 
     @property
     def label(self) -> str | None:
@@ -69,28 +86,43 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Preference:
-    """A prompt with two answers, of which one is preferred to the other."""
+    """A prompt, what it is about (may be empty), and two answers, of which one is preferred to the other.
+
+    `unfit`: as of an `Instruction`.
+    """
 
     id: int
     prompt: str
     chosen: str
     rejected: str
+    input: str = ""
+    unfit: str = ""
 
     def records(self) -> tuple[Instruction, Instruction]:
         """Each answer as the response to the prompt: chosen, rejected."""
-        chosen, rejected = (Instruction(self.id, self.prompt, response=text) for text in (self.chosen, self.rejected))
-        return chosen, rejected
+        return (
+            Instruction(self.id, self.prompt, self.input, self.chosen),
+            Instruction(self.id, self.prompt, self.input, self.rejected),
+        )
+
+    @property
+    def asked(self) -> str:
+        return self.prompt + (f"\n{self.input}" if self.input else "")
 
     @property
     def identity(self) -> tuple[str, str, str]:
         """The prompt and both answers in alphabetical order: which is the better one is the label."""
         first, second = sorted((self.chosen, self.rejected), key=lambda answer: (answer.casefold(), answer))
-        return self.prompt, first, second
+        return self.asked, first, second
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return tuple(normalised(part) for part in self.identity)
 
     @property
     def group(self) -> str:
         """Pairs of one prompt often share an answer too."""
-        return normalised(self.prompt)
+        return normalised(self.asked)
 
     @property
     def label(self) -> str | None:

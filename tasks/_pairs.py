@@ -1,6 +1,6 @@
 """Sentence pairs: does the first entail, contradict or not decide the second? The form is the report authors'."""
 
-from tasks._task import Columns
+from tasks._columns import Columns
 
 LABELS = ("entailment", "contradiction", "neutral")
 COLUMNS = (Columns(("sentence1", "sentence2"), "gold_label"), Columns(("premise", "hypothesis"), "label"))

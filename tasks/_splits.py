@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from tasks._examples import Instruction, Labelled, Preference, normalised
-from tasks._task import Skipped
+from tasks._examples import Instruction, Labelled, Preference
+from tasks._skipped import Skipped
 
 E = TypeVar("E", Labelled, Instruction, Preference)
 
@@ -68,14 +68,15 @@ def split_examples(
     parts = _deduplicated(parts, skipped)
     if subset is not None:
         parts = {"test": [], "validation": []} | subset(parts)
+    parts = _without_held_out_prompts(parts, skipped)
     rest = parts.pop("all", [])
     total = len(rest)
     for name, share in (("test", limits.test_share), ("validation", limits.validation_share)):
         if not parts[name] and share > 0:
             parts[name], rest = _draw(rest, share * total, f"{seed}/{name}", whole_groups=True)
-            if not parts[name] and round(share * total) > 0:
+            if not parts[name] and round(share * total) > 0 and not isinstance(rest[0], Labelled):
                 raise ValueError(
-                    f"--{name}-share {share}: would be {round(share * total):,} of {total:,} examples, but pairs of "
+                    f"--{name}-share {share}: would be {round(share * total):,} of {total:,} examples, but answers to "
                     f"one prompt stay together and no prompt has so few; give a larger share, or 0"
                 )
     parts["train"] = parts.get("train", []) + rest
@@ -89,17 +90,17 @@ def split_examples(
 
 
 def _deduplicated(parts: dict[str, list[E]], skipped: Skipped) -> dict[str, list[E]]:
-    """The first of every group of equal texts (case and white space aside); none of a group whose labels disagree."""
+    """The first of every group with one key; none of a group whose labels disagree."""
     targets: dict[Any, set[str | None]] = defaultdict(set)
     for part in parts.values():
         for example in part:
-            targets[_normalised(example)].add(None if isinstance(example, Instruction) else example.label)
+            targets[example.key].add(None if isinstance(example, Instruction) else example.label)
     seen: set[Any] = set()
     kept: dict[str, list[E]] = {}
     for name, part in parts.items():
         kept[name] = []
         for example in part:
-            key = _normalised(example)
+            key = example.key
             if len(targets[key]) > 1:
                 skipped.contradictory += 1
             elif key in seen:
@@ -110,8 +111,15 @@ def _deduplicated(parts: dict[str, list[E]], skipped: Skipped) -> dict[str, list
     return kept
 
 
-def _normalised(example: E) -> tuple[str, ...]:
-    return tuple(normalised(part) for part in example.identity)
+def _without_held_out_prompts(parts: dict[str, list[E]], skipped: Skipped) -> dict[str, list[E]]:
+    """What the test part asks is asked nowhere else, whatever the answer; nor is what validation asks in train."""
+    held_out: set[Any] = set()
+    kept: dict[str, list[E]] = {}
+    for name in ("test", "validation", *(parts.keys() - {"test", "validation"})):
+        kept[name] = [e for e in parts[name] if isinstance(e, Labelled) or e.group not in held_out]
+        skipped.prompt_held_out += len(parts[name]) - len(kept[name])
+        held_out |= {e.group for e in kept[name] if name in ("test", "validation")}
+    return kept
 
 
 def _draw(examples: list[E], size: float, seed: str, whole_groups: bool = False) -> tuple[list[E], list[E]]:
@@ -124,12 +132,14 @@ def _draw(examples: list[E], size: float, seed: str, whole_groups: bool = False)
     for i, example in enumerate(examples):
         strata[example.stratum][example.group if whole_groups else i].append(i)
     wanted, sizes = round(size), Counter(example.stratum for example in examples)
-    shares = {key: wanted * sizes[key] / len(examples) for key in strata}
+    if whole_groups and len(sizes) > 1:  # the only example of a class is to be trained on: a test of it tells nothing
+        sizes.subtract(key for key in strata if sizes[key] == 1)
+    shares = {key: wanted * sizes[key] / max(sizes.total(), 1) for key in strata if sizes[key]}
     counts = {key: int(share) for key, share in shares.items()}
     for key in sorted(shares, key=lambda key: (counts[key] - shares[key], str(key)))[: wanted - sum(counts.values())]:
         counts[key] += 1
     drawn = {
-        i for key in sorted(strata, key=str) for i in _take(list(strata[key].values()), counts[key], f"{seed}/{key}")
+        i for key in sorted(counts, key=str) for i in _take(list(strata[key].values()), counts[key], f"{seed}/{key}")
     }
     return [e for i, e in enumerate(examples) if i in drawn], [e for i, e in enumerate(examples) if i not in drawn]
 

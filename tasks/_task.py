@@ -1,34 +1,18 @@
 """What a dataset is: where its rows are, which columns matter, how a row becomes an example."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-from tasks._examples import Example, Instruction, Labelled, Preference
+from tasks._cells import text_cell
+from tasks._columns import Columns, missing_columns, unused_note
+from tasks._examples import Example
 from tasks._rows import Row
+from tasks._skipped import Skipped
 
 BUNDLED = Path(__file__).parent / "bundled"
-
-
-class Columns(NamedTuple):
-    """Names of the columns that carry the inputs and the target in one form of the dataset."""
-
-    inputs: tuple[str, ...]
-    target: str
-
-    def missing_in(self, present: Sequence[str], target_needed: bool) -> list[str]:
-        return [c for c in (*self.inputs, *([self.target] if target_needed else [])) if c not in present]
-
-
-@dataclass
-class Skipped:
-    """Rows that gave no example, by reason."""
-
-    empty: int = 0
-    duplicate: int = 0
-    contradictory: int = 0
-    over_limit: int = 0
+HELD_OUT = ("test", "validation")
 
 
 @dataclass(frozen=True)
@@ -42,6 +26,7 @@ class Task:
     hub: str | None = None
     required: Callable[[Iterable[str]], bool] = any  # which input cells a row needs: any of them, or all
     report_subset: Callable[[dict[str, list[Any]]], dict[str, list[Any]]] | None = None
+    fixed_columns: tuple[str, ...] = ()  # of a bundled file, that a user need not know of
     column_flags: ClassVar[str] = "--text-column, --label-column, --prompt-column and --response-column"
 
     def columns_of(self, rows: list[Row], target_needed: bool = True) -> Columns:
@@ -50,29 +35,92 @@ class Task:
         for columns in self.columns:
             if not columns.missing_in(present, target_needed):
                 return columns
-        missing = min((c.missing_in(present, target_needed) for c in self.columns), key=len)
-        raise ValueError(
-            f"column {', '.join(map(repr, missing))} is missing ({self.column_flags} name them); "
-            f"the file has {', '.join(map(repr, present))}"
-        )
+        raise missing_columns(self.columns, present, target_needed, self.column_flags)
 
     def example(self, id: int, row: Row, columns: Columns) -> Example:
         """One row -> one example, whose label or response is None where the cell is empty or the column absent."""
         raise NotImplementedError
 
-    def parts(self, rows: dict[str, list[Row]], skipped: Skipped) -> dict[str, list[Any]]:
-        """Rows by split -> examples by split, numbered through; rows without text or target count in `skipped`."""
-        columns = {name: self.columns_of(part) for name, part in rows.items()}
-        parts: dict[str, list[Any]] = {}
-        numbered = enumerate((name, row) for name, part in rows.items() for row in part)
-        for id, (name, row) in numbered:
-            example = self.example(id, row, columns[name])
-            filled = [text_cell(row, column, id).strip() for column in columns[name].inputs]
-            if self.required(filled) and example.label:
-                parts.setdefault(self.part_of(row) or name, []).append(example)
-            else:
-                skipped.empty += 1
-        return parts
+    def lacks(self, example: Any, row: Row, columns: Columns) -> str:
+        """What keeps a row from being an example to learn from, as a count of `Skipped`; "" for nothing."""
+        filled = [text_cell(row, column, example.id).strip() for column in columns.inputs]
+        if not self.required(filled):
+            return "empty"
+        return "" if example.label else "unlabelled"
+
+    def unanswered(self, examples: Sequence[Any], others: Iterable[Any]) -> bool:
+        """Whether nothing of a part has a label or response: it is to be predicted. `others`: of the other parts."""
+        return not any(example.label for example in examples)
+
+    def parts(
+        self,
+        rows: dict[str, list[Row]],
+        skipped: Skipped,
+        notes: list[str] | None = None,
+        files: Mapping[str, Sequence[str]] | None = None,
+    ) -> dict[str, list[Any]]:
+        """Rows by split -> examples by split, numbered through in the order of the rows.
+
+        Rows that nothing can be learnt from are counted in `skipped`; `notes` gets what the user should know. A
+        held-out part that has no label or response anywhere, as competitions give it, becomes no part.
+        """
+        notes = [] if notes is None else notes
+        used, read = self._read(rows, files or {})
+        found: dict[str, list[Any]] = {}
+        for name, examples in read.items():
+            others = (example for other in read if other != name for example in read[other])
+            if name in HELD_OUT and len(read) > 1 and self.unanswered(examples, others):
+                columns, where = used.pop(name), ", ".join((files or {}).get(name, [])) or name
+                notes.append(
+                    f"{where}: column {columns.target!r} is missing or empty; its {len(examples):,} rows are for "
+                    f"scripts/predict.py, and the {name} part is drawn from the other rows"
+                )
+                continue
+            for example, row in zip(examples, rows[name], strict=True):
+                if reason := self.lacks(example, row, used[name]):
+                    skipped.count(reason)
+                else:
+                    found.setdefault(self.part_of(row) or name, []).append(example)
+        if not used:
+            raise ValueError("no row has a label or response to learn from; such files are for scripts/predict.py")
+        self.note_columns(rows, used, notes)
+        return found
+
+    def _read(
+        self, rows: dict[str, list[Row]], files: Mapping[str, Sequence[str]]
+    ) -> tuple[dict[str, Columns], dict[str, list[Any]]]:
+        """Columns and examples of each part. A ValueError names the files of the part, where there are several."""
+        used: dict[str, Columns] = {}
+        read: dict[str, list[Any]] = {}
+        start = 0
+        for name, part in rows.items():
+            try:
+                used[name] = self._columns_in(name, rows)
+                read[name] = [self.example(id, row, used[name]) for id, row in enumerate(part, start)]
+            except ValueError as error:
+                where = ", ".join(files.get(name, [])) if len(rows) > 1 else ""
+                raise ValueError(f"{where}: {error}" if where else str(error)) from error
+            start += len(part)
+        return used, read
+
+    def _columns_in(self, name: str, rows: dict[str, list[Row]]) -> Columns:
+        """Those of a part, which needs no target where it is held out and another part has one."""
+        try:
+            return self.columns_of(rows[name])
+        except ValueError:
+            if name not in HELD_OUT or len(rows) < 2:
+                raise
+            return self.columns_of(rows[name], target_needed=False)
+
+    def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
+        """Says which columns are not read."""
+        present = dict.fromkeys(column for name in used for column in rows[name][0])
+        read = {*self.fixed_columns, *(column for columns in used.values() for column in columns.used)}
+        notes += unused_note(present, read, self.column_flags)
+
+    def remarks(self, splits: Mapping[str, Sequence[Any]]) -> list[str]:
+        """What is to be said of the examples by split before training. Raises ValueError for what cannot be learnt."""
+        return []
 
     def part_of(self, row: Row) -> str | None:
         """The split that the row itself names, if the dataset has fixed ones."""
@@ -82,103 +130,3 @@ class Task:
 def join_lines(inputs: tuple[str, ...]) -> tuple[str, str]:
     """The default text of several columns: one below the other, empty ones left out; nothing is kept from cutting."""
     return "\n".join(part for part in inputs if part.strip()), ""
-
-
-@dataclass(frozen=True)
-class Classification(Task):
-    """`labels` None: those found in the file. `compose` makes (text, kept) of the input columns (see `Labelled`)."""
-
-    labels: tuple[str, ...] | None = None
-    compose: Callable[[tuple[str, ...]], tuple[str, str]] = field(default=join_lines)
-
-    def example(self, id: int, row: Row, columns: Columns) -> Labelled:
-        text, kept = self.compose(tuple(text_cell(row, name, id) for name in columns.inputs))
-        label = target_cell(row, columns.target, id) or ""
-        return Labelled(id, text, kept, label if label.strip() else None)
-
-    def classes(self, examples: Iterable[Labelled]) -> tuple[str, ...]:
-        """Class names in order. Raises ValueError for a label outside `labels`, or fewer than two classes."""
-        seen = {e.label for e in examples if e.label is not None}
-        names = self.labels or tuple(sorted(seen, key=lambda name: (not name.isdecimal(), name.zfill(20))))
-        if unknown := sorted(seen - set(names)):
-            raise ValueError(
-                f"labels {', '.join(map(repr, unknown[:8]))} are not among the expected {', '.join(names)}"
-            )
-        if len(seen) < 2:
-            raise ValueError(
-                f"only one class in the file ({', '.join(map(repr, seen))}); a classifier needs two or more"
-            )
-        return names
-
-
-@dataclass(frozen=True)
-class Instructions(Task):
-    """Inputs are the instruction and, where there is a second column, what it is about.
-
-    `fixed_columns` names two further columns of a bundled file: the kind of a record and the split it belongs to.
-    """
-
-    fixed_columns: tuple[str, str] | None = None
-
-    def example(self, id: int, row: Row, columns: Columns) -> Instruction:
-        instruction, about = (*(text_cell(row, name, id).strip() for name in columns.inputs), "")[:2]
-        response = (target_cell(row, columns.target, id) or "").strip() or None
-        return Instruction(id, instruction, about, response, self._fixed(row, 0))
-
-    def part_of(self, row: Row) -> str | None:
-        return "test" if self._fixed(row, 1) == "test" else None
-
-    def _fixed(self, row: Row, which: int) -> str:
-        return (row.get(self.fixed_columns[which]) or "") if self.fixed_columns else ""
-
-
-@dataclass(frozen=True)
-class Preferences(Task):
-    """Inputs are the prompt and the answer that was rejected, the target is the one that was chosen."""
-
-    required: Callable[[Iterable[str]], bool] = all
-    column_flags: ClassVar[str] = "--prompt-column, --chosen-column and --rejected-column"
-
-    def example(self, id: int, row: Row, columns: Columns) -> Preference:
-        names = (columns.inputs[0], columns.target, columns.inputs[1])
-        return Preference(id, *(text_cell(row, name, id).strip() for name in names))
-
-    def parts(self, rows: dict[str, list[Row]], skipped: Skipped) -> dict[str, list[Any]]:
-        """Raises ValueError for pairs of twice the same answer: slips that no training could make sense of."""
-        parts = super().parts(rows, skipped)
-        same = [str(e.id) for part in parts.values() for e in part if e.chosen == e.rejected]
-        if same:
-            raise ValueError(
-                f"chosen and rejected answer are the same in {len(same):,} rows ({', '.join(same[:8])}); such a pair "
-                "prefers nothing: correct these rows, or remove them"
-            )
-        return parts
-
-
-def writable(text: str) -> str:
-    """Half a character (a lone surrogate, which JSON can spell) becomes "?", since no file could hold it."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def text_cell(row: Row, column: str, id: int) -> str:
-    """The text in a cell, "" for nothing. Raises ValueError for numbers and nested values: a file with mixed types."""
-    value = row.get(column)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise ValueError(f"column {column!r} mixes types: row {id} holds {type(value).__name__} {value!r}, not text")
-    return writable(value)
-
-
-def target_cell(row: Row, column: str, id: int) -> str | None:
-    """A label or response as it is spelled in the file; whole numbers and truth values can be labels, no more."""
-    value = row.get(column)
-    if value is None or isinstance(value, str):
-        return value and writable(value)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return str(int(value))
-    raise ValueError(
-        f"column {column!r}: row {id} holds {type(value).__name__} {value!r}, neither text nor whole number"
-    )

@@ -1,7 +1,8 @@
 """Instructions with responses by a language model (Taori et al. 2023, CC BY-NC 4.0); report section 1.2, first task."""
 
+from tasks._columns import Columns
 from tasks._examples import Instruction
-from tasks._task import Columns, Instructions
+from tasks._instructions import Instructions
 
 LONGEST_RESPONSE = 512  # characters, exclusive
 

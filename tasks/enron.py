@@ -3,9 +3,10 @@
 The report reads the message alone (`--text-column Message`); a mail filter sees the subject too, so we default to both.
 """
 
+from tasks._classification import Classification
+from tasks._columns import Columns
 from tasks._examples import Labelled
 from tasks._splits import balanced
-from tasks._task import Classification, Columns
 
 LABELS = ("ham", "spam")
 

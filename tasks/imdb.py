@@ -2,8 +2,9 @@
 
 import random
 
+from tasks._classification import Classification
+from tasks._columns import Columns
 from tasks._examples import Labelled
-from tasks._task import Classification, Columns
 
 
 def compose(inputs: tuple[str, ...]) -> tuple[str, str]:

@@ -4,7 +4,8 @@ Half of the test is simple (spelling, grammar, voice, synonyms, antonyms, plural
 (tweets, advice, descriptions, explanations), as the report's section 1.2 describes its own.
 """
 
-from tasks._task import Columns, Instructions
+from tasks._columns import Columns
+from tasks._instructions import Instructions
 
 TASK = Instructions(
     "instructions",

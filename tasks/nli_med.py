@@ -1,9 +1,9 @@
 """Medical entailment, 100,000+ sentence pairs (presencesw/all_nli_med_v1); report section 1.2, fourth task."""
 
+from tasks._classification import Classification
 from tasks._examples import Labelled
 from tasks._pairs import COLUMNS, LABELS, compose
 from tasks._splits import balanced
-from tasks._task import Classification
 
 REPORT_SIZES = {"test": 1998, "validation": 1998, "train": 12000}
 

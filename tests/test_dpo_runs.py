@@ -221,7 +221,7 @@ def files(tmp_path_factory):
         (["column"], "column 'rejected' is missing .*--rejected-column name them"),
         (["good", "--chosen-column", "better"], "column 'better' is missing"),
         (["same"], r"the same in 1 rows \(20\)"),
-        (["types"], "column 'chosen' mixes types: row 20 holds list"),
+        (["types"], "column 'chosen': row 20 holds a list, not text"),
         (["empty-cells"], "no training examples remain"),
         (["contrary"], "no training examples remain"),
         (["broken"], "line 1"),

@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import real_data
 
@@ -279,11 +280,28 @@ def test_a_contradiction_across_parts_is_dropped_from_both():
     assert splits.skipped.contradictory == 2
 
 
-def test_one_instruction_with_two_responses_is_a_duplicate():
-    found = [Instruction(i, "Name a fish.", response=fish) for i, fish in enumerate(["Cod", "Eel"])]
-    splits = split({"all": [*found, Instruction(2, "Name a fish.", "a river", "Trout")]}, NOTHING_HELD_OUT)
-    assert [e.id for e in splits.train] == [0, 2]
+def test_two_responses_to_one_instruction_are_no_duplicates_but_the_same_one_twice_is():
+    answers = ["Cod", "Eel", "Cod", "cod", " Cod"]
+    found = [Instruction(i, "Name a fish." + " " * i, response=fish) for i, fish in enumerate(answers)]
+    splits = split({"all": [*found, Instruction(9, "Name a fish.", "a river", "Cod")]}, NOTHING_HELD_OUT)
+    assert [e.id for e in splits.train] == [0, 1, 3, 4, 9]
     assert splits.skipped == Skipped(duplicate=1)
+
+
+def test_all_responses_to_one_prompt_lie_on_one_side_of_the_split():
+    found = [Instruction(i, f"Name fish {i % 40}.", response=f"Fish {i}") for i in range(120)]
+    splits = split({"all": found})
+    asked = [{e.instruction for e in part} for part in splits.named().values()]
+    assert [len(part) for part in splits.named().values()] == [96, 12, 12]
+    assert sum(map(len, asked)) == 40 == len(set.union(*asked))
+
+
+def test_a_prompt_of_a_given_held_out_part_is_not_trained_on_with_another_response():
+    given = {"train": [Instruction(i, f"Name fish {i}.", response="Cod") for i in range(30)]}
+    given["test"] = [Instruction(40, "name FISH 3.", response="Eel"), Instruction(41, "Name a bird.", response="Emu")]
+    splits = split(given, Limits(validation_share=0))
+    assert ids(splits)["test"] == [40, 41] and ids(splits)["train"] == [i for i in range(30) if i != 3]
+    assert splits.skipped == Skipped(prompt_held_out=1)
 
 
 def test_two_pairs_with_the_same_premise_are_not_duplicates():
@@ -313,15 +331,19 @@ def test_a_duplicate_of_train_and_validation_stays_in_validation():
         {"text": "", "label": "x"},
         {"text": " \n\t", "label": "x"},
         {"text": None, "label": "x"},
+        {"text": float("nan"), "label": "x"},
         {"text": "a", "label": ""},
+        {"text": "a", "label": " \u200b\ufeff\u00a0"},
         {"text": "a", "label": None},
+        {"text": "a", "label": float("nan")},
+        {"text": "a", "label": np.float64("nan")},
     ],
 )
 def test_a_row_without_text_or_label_is_dropped_and_counted(row):
     skipped = Skipped()
     parts = MINE.parts({"all": [{"text": "first", "label": "x"}, row, {"text": "last", "label": "y"}]}, skipped)
     assert [e.id for e in parts["all"]] == [0, 2]
-    assert skipped == Skipped(empty=1)
+    assert skipped == (Skipped(unlabelled=1) if row["text"] == "a" else Skipped(empty=1))
 
 
 @pytest.mark.parametrize("row", [{"instruction": " ", "response": "b"}, {"instruction": "a", "response": " \n"}])
@@ -329,7 +351,7 @@ def test_a_record_without_instruction_or_response_is_dropped_and_counted(row):
     skipped = Skipped()
     task = Instructions("mine", (Columns(("instruction",), "response"),))
     assert task.parts({"all": [row]}, skipped) == {}
-    assert skipped == Skipped(empty=1)
+    assert skipped == (Skipped(unlabelled=1) if row["instruction"] == "a" else Skipped(empty=1))
 
 
 def test_a_pair_of_empty_sentences_is_dropped_and_counted():

@@ -107,8 +107,9 @@ def answer(
 
 
 def response_in(text: str) -> str:
-    """What follows the header, when the model was left to write it (--no-response-header)."""
-    return text.removeprefix(RESPONSE_HEADER).strip()
+    """What follows the header, when the model was left to write it (--no-response-header). White space at the ends
+    stays: a model writes it where the responses that it learnt have it."""
+    return text.removeprefix(RESPONSE_HEADER)
 
 
 def _gather(found: list[R], accelerator: Accelerator) -> list[R]:

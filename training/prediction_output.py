@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from tasks._task import writable
+from tasks._cells import writable
 from training.files import replace_file
 from training.near_misses import nearest as nearest_name
 from training.run_folder import OURS, nearest

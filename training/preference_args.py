@@ -5,12 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from tasks import Columns, Preferences, find_or_own
+from tasks import Columns, Preferences, find_or_own, preference_forms
 from training.args import MethodArgs, ModelArgs
 from training.compute_args import ComputeArgs
 from training.run_folder import nearest
-
-PLAIN = Columns(("prompt", "rejected"), "chosen")
 
 
 @dataclass(frozen=True)
@@ -18,7 +16,7 @@ class PairArgs:
     """Columns and prompt"""
 
     prompt_column: str | None = None
-    """column of the prompt; None: prompt"""
+    """column of the prompt; None: one with a usual name, or none where both answers begin with it (docs/chat.md)"""
     chosen_column: str | None = None
     """column of the answer that is preferred; None: chosen"""
     rejected_column: str | None = None
@@ -28,7 +26,10 @@ class PairArgs:
 
     def task(self, dataset: str | None, data: Path | None) -> Preferences:
         """The dataset's task, or that of `data`, with the columns that the flags name."""
-        task = find_or_own(dataset, data, Preferences, (PLAIN,))
+        forms = preference_forms(self.prompt_column, self.chosen_column, self.rejected_column)
+        task = find_or_own(dataset, data, Preferences, forms)
+        if task.columns is forms:
+            return replace(task, usual_columns=True)
         return replace(task, columns=tuple(self._columns(columns) for columns in task.columns))
 
     def _columns(self, known: Columns) -> Columns:

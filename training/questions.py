@@ -1,5 +1,6 @@
 """Rows as questions to a trained model: one a row, in order, whatever is in it. Knows no torch."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,7 +9,6 @@ from typing import Any, Literal
 
 from tasks import Columns, Source, Task
 from tasks._rows import Row
-from tasks._task import text_cell
 from training.applied import Applied
 from training.prediction_output import few, near
 from training.trained_on import digest
@@ -34,11 +34,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Questions:
-    """The rows of `source` by a task's rules; `columns` by part."""
+    """The rows of `source` by a task's rules; `columns` by part. `spelling`: labels that spell a class in another way."""
 
     source: Source
     task: Task
     columns: Mapping[str, Columns]
+    spelling: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.source.parts.values())
@@ -80,13 +81,15 @@ class Questions:
 
     def _question(self, row: int, place: dict[str, str], cells: Row, columns: Columns) -> Question:
         try:
-            filled = [text_cell(cells, name, row).strip() for name in columns.inputs]
             example, label = self._example(row, cells, columns)
+            lacks = self.task.lacks(example, cells, columns)
         except ValueError:
             return Question(row, place, cells, None, "unreadable", None)
-        if not self.task.required(filled):
+        if lacks == "empty":
             return Question(row, place, cells, None, "empty", label)
-        return Question(row, place, cells, example, "", label)
+        if lacks not in ("", "unlabelled", "label_left_out"):  # a conversation that is none of text
+            return Question(row, place, cells, None, "unreadable", label)
+        return Question(row, place, cells, example, "", self.spelling.get(label or "", label))
 
     def _example(self, row: int, cells: Row, columns: Columns) -> tuple[Any, str | None]:
         """The example, and its label or response even where that is nothing which a model could answer."""
@@ -94,23 +97,25 @@ class Questions:
             example: Any = self.task.example(row, cells, columns)
             return example, example.label
         except ValueError:
+            if columns.target in columns.inputs:
+                raise
             return self.task.example(row, {**cells, columns.target: None}, columns), str(cells[columns.target])
 
 
-def columns_in(task: Task, present: Sequence[str], flags: tuple[str, str], named: str | None) -> Columns:
+def columns_in(task: Task, rows: list[Row], flags: tuple[str, str], named: str | None) -> Columns:
     """The first form of the task whose inputs are there, one with its target before one without.
 
     `flags` name the input and the target for a message; `named`: a target that must be there. Raises ValueError, with
     what is missing and what is like it.
     """
+    present = list(rows[0])
     if named is not None and named not in present:
         raise ValueError(
             f"{flags[1]} {named[:40]}: the data has no such column{near(named, present)}; it has {few(present)}"
         )
     for target_needed in (True, False):
-        for columns in task.columns:
-            if not columns.missing_in(present, target_needed):
-                return columns
+        with contextlib.suppress(ValueError):
+            return task.columns_of(rows, target_needed)
     missing = min((c.missing_in(present, target_needed=False) for c in task.columns), key=len)
     raise ValueError(
         f"the data has no column {few(missing, 3)}{near(missing[0], present)}; name the column to read with "
@@ -124,7 +129,7 @@ def ask(task: Task, source: Source, flags: tuple[str, str], named: str | None) -
     columns = {}
     for part, rows in source.parts.items():
         try:
-            columns[part] = columns_in(task, list(rows[0]), flags, named)
+            columns[part] = columns_in(task, rows, flags, named)
         except ValueError as error:
             raise ValueError(f"{error} (in {part})" if len(source.parts) > 1 else str(error)) from error
     return Questions(source, task, columns)

@@ -117,8 +117,10 @@ def split_rows(task: Task, source: Source, data: DataArgs) -> Splits[Any]:
     skipped = Skipped()
     limits = Limits(data.validation_share, data.test_share, data.train_examples, data.val_examples, data.test_examples)
     subset = task.report_subset if data.subset == "report" else None
-    splits = split_examples(task.parts(source.parts, skipped), limits, data.split_seed, skipped, subset)
-    return replace(splits, notes=[*source.notes, *splits.notes])
+    notes = list(source.notes)
+    parts = task.parts(source.parts, skipped, notes, source.files)
+    splits = split_examples(parts, limits, data.split_seed, skipped, subset)
+    return replace(splits, notes=[*notes, *splits.notes, *task.remarks(splits.named())])
 
 
 def find_inputs(

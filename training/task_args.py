@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from gpt2_scratch.config import GPT2Config
-from tasks import Classification, Columns, Instructions, find_or_own, join_lines
+from tasks import Classification, Columns, Instructions, find_or_own, folded, instruction_forms, join_lines
 from training.args import MethodArgs, ModelArgs
 from training.cli import at_least
 
@@ -22,6 +22,8 @@ class TextArgs:
     """column of the class; needed with your own file"""
     labels: tuple[str, ...] = ()
     """the classes in order; none given: those found in the file"""
+    leave_out_labels: tuple[str, ...] = ()
+    """labels whose rows are left out and counted, such as - ? N/A; rows without a label always are"""
     truncate: Literal["premise-first", "tail"] = "premise-first"
     """what a pair of sentences loses when it is too long"""
     pad_to: int | None = None
@@ -33,8 +35,10 @@ class TextArgs:
         found = at_least(self, 1, "pad_to")
         if not 0 <= self.pad_id < 50257:
             found.append(f"--pad-id {self.pad_id}: must be 0 to 50256")
-        if len(set(self.labels)) < len(self.labels):
+        if len({folded(label) for label in self.labels}) < len(self.labels):
             found.append(f"--labels {' '.join(self.labels)}: a class is named twice")
+        if both := set(self.labels) & set(self.leave_out_labels):
+            found.append(f"--leave-out-labels {' '.join(both)}: is among --labels; choose one")
         return found
 
     def problems_with(self, config: GPT2Config) -> list[str]:
@@ -49,7 +53,8 @@ class TextArgs:
         if self.text_column and task.compose is not join_lines and len(self.text_column) != wanted:
             raise ValueError(f"--text-column {' '.join(self.text_column)}: {task.name} takes {wanted} of them")
         columns = tuple(Columns(self.text_column or c.inputs, self.label_column or c.target) for c in task.columns)
-        return replace(task, columns=columns, labels=self.labels or task.labels)
+        labels, left_out = (tuple(map(folded, names)) for names in (self.labels, self.leave_out_labels))
+        return replace(task, columns=columns, labels=labels or task.labels, left_out=left_out)
 
 
 @dataclass(frozen=True)
@@ -90,11 +95,11 @@ class PromptArgs:
     """Columns and prompt"""
 
     prompt_column: str | None = None
-    """column of the instruction; needed with your own file"""
+    """column of the instruction, or of the whole conversation (docs/chat.md); None: one with a usual name"""
     input_column: str | None = None
-    """column of what the instruction is about, if there is one"""
+    """column of what the instruction is about; None: one named input, context or passage, if there is one; '': none"""
     response_column: str | None = None
-    """column of the response; needed with your own file"""
+    """column of the response; None: one with a usual name, such as response, output, completion or answer"""
     mask_prompt: bool = True
     """train on the response only; off: on the prompt too (as the report's authors did)"""
     response_header: bool = True
@@ -102,16 +107,17 @@ class PromptArgs:
 
     def task(self, dataset: str | None, data: Path | None) -> Instructions:
         """The dataset's task, or that of `data`, with the columns that the flags name."""
-        own: tuple[Columns, ...] = (Columns(("instruction",), "response"),)
-        if self.prompt_column is None:  # else a column that happens to be called input would be taken along unasked
-            own = (Columns(("instruction", "input"), "response"), *own)
-        task = find_or_own(dataset, data, Instructions, own)
-        return replace(task, columns=tuple(self._columns(c) for c in task.columns))
+        forms = instruction_forms(self.prompt_column, self.response_column)
+        task = find_or_own(dataset, data, Instructions, forms)
+        if task.columns is not forms:
+            return replace(task, columns=tuple(self._columns(c) for c in task.columns))
+        columns = tuple(c._replace(inputs=(*c.inputs, self.input_column)) if self.input_column else c for c in forms)
+        return replace(task, columns=columns, usual_columns=True, about=self.input_column is None)
 
     def _columns(self, known: Columns) -> Columns:
         inputs = known.inputs if self.prompt_column is None else (self.prompt_column, *known.inputs[1:])
         if self.input_column is not None:
-            inputs = (inputs[0], self.input_column)
+            inputs = (inputs[0], *([self.input_column] if self.input_column else []))
         return Columns(inputs, self.response_column or known.target)
 
     def problems_with(self, method: MethodArgs, model: ModelArgs) -> list[str]:

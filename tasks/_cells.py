@@ -1,0 +1,57 @@
+"""What a cell of a file holds, as text: words as they stand there, numbers and truth values in one spelling."""
+
+import math
+from decimal import Decimal
+from numbers import Integral
+from typing import Any
+
+from tasks._rows import Row
+
+
+def writable(text: str) -> str:
+    """Half a character (a lone surrogate, which JSON can spell) becomes "?", since no file could hold it."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def plain(value: Any) -> Any:
+    """Python's own value for a scalar of numpy, None for "not a number": what libraries write where a cell is empty."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float | Decimal) and math.isnan(value) else value
+
+
+def spelled(value: Any) -> str | None:
+    """The text that spells a number or truth value: 1, 1.0 and Decimal("1.00") are all "1". None for anything else."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Integral):
+        return str(int(value))
+    if isinstance(value, float | Decimal):
+        return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
+    return None
+
+
+def kind_of(value: Any) -> str:
+    """What a cell holds, for messages, which never quote the data."""
+    if spelled(value) is not None:
+        return f"a {'truth value' if isinstance(value, bool) else 'number'} ({type(value).__name__})"
+    return {"str": "text", "list": "a list", "dict": "a record"}.get(type(value).__name__, type(value).__name__)
+
+
+def text_cell(row: Row, column: str, id: int) -> str:
+    """The text in a cell, "" for nothing. Raises ValueError for numbers and nested values: no text to learn from."""
+    value = plain(row.get(column))
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(f"column {column!r}: row {id} holds {kind_of(value)}, not text")
+    return writable(value)
+
+
+def target_cell(row: Row, column: str, id: int) -> str | None:
+    """A label or response, as text; None for nothing. Raises ValueError for what is neither text nor number."""
+    value = plain(row.get(column))
+    if value is None or isinstance(value, str):
+        return value and writable(value)
+    if (text := spelled(value)) is not None:
+        return text
+    raise ValueError(f"column {column!r}: row {id} holds {kind_of(value)}, neither text nor number")

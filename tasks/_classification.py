@@ -1,0 +1,100 @@
+"""A task of texts with one class each."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from tasks._cells import target_cell, text_cell
+from tasks._classes import class_notes, refuse_untrained, refuse_what_is_no_class
+from tasks._columns import Columns
+from tasks._examples import Labelled
+from tasks._labels import folded, folding_notes, in_order, is_placeholder, likeness, shown, typed_spellings
+from tasks._rows import Row
+from tasks._skipped import Skipped
+from tasks._task import Task, join_lines
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """`labels` None: those found in the file. `compose` makes (text, kept) of the input columns (see `Labelled`).
+    Rows with a label among `left_out` are no examples."""
+
+    labels: tuple[str, ...] | None = None
+    left_out: tuple[str, ...] = ()
+    compose: Callable[[tuple[str, ...]], tuple[str, str]] = field(default=join_lines)
+    column_flags: ClassVar[str] = "--text-column and --label-column"
+
+    def example(self, id: int, row: Row, columns: Columns) -> Labelled:
+        text, kept = self.compose(tuple(text_cell(row, name, id) for name in columns.inputs))
+        return Labelled(id, text, kept, folded(target_cell(row, columns.target, id) or "") or None)
+
+    def lacks(self, example: Labelled, row: Row, columns: Columns) -> str:
+        missing = super().lacks(example, row, columns)
+        return "label_left_out" if not missing and example.label in self.left_out else missing
+
+    def unanswered(self, examples: Sequence[Labelled], others: Iterable[Labelled]) -> bool:
+        """A placeholder in every row is no label either (-1 in the sets of the hub), unless other parts have it too."""
+        labels = {example.label for example in examples if example.label is not None}
+        hidden = all(is_placeholder(label) or label == "-1" for label in labels)
+        return hidden and len(labels) <= 1 and not labels & {*(self.labels or ()), *(other.label for other in others)}
+
+    def parts(
+        self,
+        rows: dict[str, list[Row]],
+        skipped: Skipped,
+        notes: list[str] | None = None,
+        files: Mapping[str, Sequence[str]] | None = None,
+    ) -> dict[str, list[Any]]:
+        """Raises ValueError for a label column that holds something else than classes."""
+        notes = [] if notes is None else notes
+        parts = super().parts(rows, skipped, notes, files)
+        target = next(self._columns_in(name, rows).target for name in rows)
+        cells = [row.get(target) for part in rows.values() for row in part]
+        notes += folding_notes(cells, target)
+        spelling = typed_spellings(cells)
+        for text, label in list(spelling.items())[:1]:
+            notes.append(
+                f"column {target!r} holds numbers or truth values, and text that spells them: {text!r} is {label!r}"
+            )
+            parts = {n: [replace(e, label=spelling.get(e.label, e.label)) for e in part] for n, part in parts.items()}
+        counts = Counter(e.label for part in parts.values() for e in part)
+        if self.labels is None and counts:
+            refuse_what_is_no_class(counts, target)
+        return parts
+
+    def classes(self, examples: Iterable[Labelled]) -> tuple[str, ...]:
+        """Class names in order. Raises ValueError for a label outside `labels`, or fewer than two classes."""
+        seen = {e.label for e in examples if e.label is not None}
+        names = self.labels or in_order(seen)
+        if unknown := in_order(seen - set(names)):
+            raise ValueError(
+                f"labels {shown(unknown)} are not among the expected {', '.join(names[:8])}; correct them, or leave "
+                f"such rows out with --leave-out-labels {unknown[0]!r:.40}"
+            )
+        if len(seen) < 2:
+            raise ValueError(f"only one class in the file ({shown(in_order(seen))}); a classifier needs two or more")
+        return names
+
+    def remarks(self, splits: Mapping[str, Sequence[Labelled]]) -> list[str]:
+        """Of the classes. Raises ValueError as of `classes`, and for a class that training has no example of."""
+        counts = {name: Counter(e.label or "" for e in part) for name, part in splits.items()}
+        self.classes([e for part in splits.values() for e in part])
+        self.classes(splits["train"])
+        refuse_untrained(counts)
+        total = sum(counts.values(), Counter())
+        missing = [name for name in self.labels or () if not total[name]]
+        found = [f"no example has the label {shown(missing)}"] if missing else []
+        return found + class_notes(total, self.columns[0].target)
+
+    def matching(self, labels: Iterable[str | None], classes: Sequence[str]) -> dict[str, str]:
+        """Label of another file -> the one class that it spells with other case, or as another spelling of a number.
+
+        Example: classes "0", "1" (typed when trained on), labels "1.0", "0.0" (from csv): {"1.0": "1", "0.0": "0"}.
+        A label that is a class, or resembles none or several, is not in it.
+        """
+        alike: dict[str, list[str]] = {}
+        for name in classes:
+            alike.setdefault(likeness(name), []).append(name)
+        others = {label for label in labels if label is not None} - set(classes)
+        return {n: alike[likeness(n)][0] for n in in_order(others) if len(alike.get(likeness(n), ())) == 1}

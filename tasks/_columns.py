@@ -1,0 +1,82 @@
+"""Which columns of a file are read: those that flags or a dataset name, or those with the names people give them."""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from tasks._rows import Row
+
+PROMPTS = ("instruction", "prompt", "question", "query")
+RESPONSES = ("response", "output", "completion", "answer")
+ABOUT = ("input", "context", "passage", "document", "article")  # what an instruction is about: Alpaca, Dolly, SQuAD
+SYSTEM = ("system", "system_prompt", "system_message")
+CHATS = ("messages", "conversations", "conversation")  # OpenAI's and TRL's; ShareGPT's
+NAMED = 8  # columns that a message names
+
+
+class Columns(NamedTuple):
+    """Names of the columns that carry the inputs and the target in one form of the dataset.
+
+    A chat has both in one column, which is then input and target. `system`: a column of what the assistant is told
+    before the conversation.
+    """
+
+    inputs: tuple[str, ...]
+    target: str
+    system: str | None = None
+
+    @property
+    def used(self) -> set[str]:
+        return {*self.inputs, self.target} | ({self.system} if self.system else set())
+
+    def missing_in(self, present: Sequence[str], target_needed: bool) -> list[str]:
+        return [c for c in (*self.inputs, *([self.target] if target_needed else [])) if c not in present]
+
+
+def listed(names: Iterable[str]) -> str:
+    """Column names for a message: the first few, each at most 30 characters of it."""
+    every = list(names)
+    few = ", ".join(repr(name if len(name) <= 30 else name[:29] + "…") for name in every[:NAMED])
+    return few + (f" and {len(every) - NAMED:,} more" if len(every) > NAMED else "")
+
+
+def missing_columns(forms: Sequence[Columns], present: Sequence[str], target_needed: bool, flags: str) -> ValueError:
+    """What to tell a user whose file has none of the `forms`: what the nearest one lacks, near names, what is there."""
+    missing = min((c.missing_in(present, target_needed) for c in forms), key=len)
+    by_case = {name.casefold(): name for name in present}
+    near = [by_case[n] for c in missing for n in get_close_matches(c.casefold(), by_case, n=1)]
+    return ValueError(
+        f"column {listed(missing)} is missing ({flags} name them); the file has {listed(present)}"
+        + (f"; is it {listed(near)}?" if near else "")
+    )
+
+
+def of_text(rows: Sequence[Row], names: Iterable[str]) -> str | None:
+    """The first of these columns that holds text, and nothing but text."""
+    for name in names:
+        cells = [cell for row in rows if (cell := row.get(name)) is not None and cell != ""]
+        if cells and all(isinstance(cell, str) for cell in cells):
+            return name
+    return None
+
+
+def instruction_forms(prompt: str | None, response: str | None) -> tuple[Columns, ...]:
+    """The forms that a file of instructions can have, of which flags may have named a column; the commonest first."""
+    prompts, responses = (prompt,) if prompt else PROMPTS, (response,) if response else RESPONSES
+    chats = [Columns((name,), name) for name in ((prompt,) if prompt else CHATS) if response in (None, name)]
+    pairs = [Columns((p,), r) for p in prompts for r in responses if p != r]
+    return (*pairs, *chats) if prompt else (*chats, *pairs)
+
+
+def preference_forms(prompt: str | None, chosen: str | None, rejected: str | None) -> tuple[Columns, ...]:
+    """The same of a file of preferences; the last one has the prompt in the answers."""
+    better, worse = chosen or "chosen", rejected or "rejected"
+    prompts = (prompt,) if prompt else (*sorted(PROMPTS, key=lambda name: name != "prompt"), *CHATS, better)
+    return tuple(Columns((name, worse), better) for name in prompts)
+
+
+def unused_note(present: Iterable[str], used: Iterable[str], flags: str) -> list[str]:
+    """One sentence that names the columns that are not read, if there are any."""
+    unused = [name for name in present if name not in set(used)]
+    plural = "columns are" if len(unused) > 1 else "column is"
+    return [f"{len(unused)} {plural} not used: {listed(unused)} ({flags} name those that are)"] if unused else []

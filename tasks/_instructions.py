@@ -1,0 +1,67 @@
+"""A task of prompts with a response, from columns of text or from conversations."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tasks._cells import plain, spelled, target_cell, text_cell
+from tasks._chat import Unfit, dialogue, messages_in, turns_in
+from tasks._columns import Columns
+from tasks._examples import Instruction
+from tasks._prompted import Prompted, lines, transcript
+from tasks._rows import Row
+
+
+@dataclass(frozen=True)
+class Instructions(Prompted):
+    """Inputs are the instruction and, where there is a second column, what it is about.
+
+    `fixed_columns` names two further columns of a bundled file: the kind of a record and the split it belongs to.
+    """
+
+    column_flags: ClassVar[str] = "--prompt-column, --input-column and --response-column"
+
+    def example(self, id: int, row: Row, columns: Columns) -> Instruction:
+        prompt, target, kind = columns.inputs[0], columns.target, self._fixed(row, 0)
+        about = text_cell(row, columns.inputs[1], id) if len(columns.inputs) > 1 else ""
+        try:
+            before = self.before(row, columns, id)
+            if prompt != target and not any(messages_in(row.get(name)) is not None for name in (prompt, target)):
+                response = target_cell(row, target, id) or ""
+                instruction, about = text_cell(row, prompt, id), lines(transcript(before), about)
+                return Instruction(id, instruction, about, response if response.strip() else None, kind)
+            turns = before + turns_in(row.get(prompt), "User" if prompt != target else "", prompt, id)
+            turns += turns_in(row.get(target), "Assistant", target, id) if prompt != target else []
+            said = dialogue(turns)
+            return Instruction(id, said.instruction, lines(about, said.input), said.response, kind)
+        except Unfit as reason:
+            return Instruction(id, "", kind=kind, unfit=str(reason))
+
+    def lacks(self, example: Instruction, row: Row, columns: Columns) -> str:
+        if not example.unfit and not (example.instruction.strip() or example.input.strip()):
+            return "empty"
+        return example.unfit or ("" if example.response else "unlabelled")
+
+    def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
+        """Says too where numbers are taken as text."""
+        super().note_columns(rows, used, notes)
+        for target in dict.fromkeys(columns.target for columns in used.values()):
+            cells = [row.get(target) for part in rows.values() for row in part]
+            if numbers := sum(spelled(plain(cell)) is not None for cell in cells):
+                notes.append(f"column {target!r} holds numbers or truth values in {numbers:,} rows, taken as text")
+
+    def remarks(self, splits: Mapping[str, Sequence[Any]]) -> list[str]:
+        """How many prompts have several responses: it can be meant, or a column that tells them apart is not read."""
+        examples = [e for part in splits.values() for e in part]
+        prompts = len({e.group for e in examples})
+        if prompts == len(examples):
+            return []
+        return [
+            f"{len(examples):,} examples have {prompts:,} different prompts: several responses to one prompt are kept"
+        ]
+
+    def part_of(self, row: Row) -> str | None:
+        return "test" if self._fixed(row, 1) == "test" else None
+
+    def _fixed(self, row: Row, which: int) -> str:
+        return (row.get(self.fixed_columns[which]) or "") if self.fixed_columns else ""

@@ -1,0 +1,95 @@
+"""How labels are spelled: what differs in white space or bytes alone is one label; what is one to a reader is named."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+from tasks._cells import plain, spelled
+
+# Soft hyphen, zero-width space, marks of direction, word joiner, byte order mark, NUL: what spreadsheets and web pages
+# leave behind. Joiners (200C, 200D) belong to words of some scripts and to emoji, so they go at the ends alone.
+INVISIBLE = dict.fromkeys([0, 0xAD, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF])
+BLANK = dict.fromkeys([0x115F, 0x1160, 0x180E, 0x2800, 0x3164, 0xFFA0], " ")  # shown as a space, but no white space
+NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d{1,3})?")
+PLACEHOLDERS = frozenset("? ?? ??? - -- --- – — _ . .. ... #".split())  # noqa: SIM905
+PLACEHOLDERS |= {"#n/a", "n/a", "n.a.", "na", "<na>", "nan", "null", "none", "nil", "unlabeled", "unlabelled"}
+SHOWN = 4  # labels that a message names
+
+
+def folded(label: str) -> str:
+    """The one spelling of a label: no outer or double white space, nothing invisible, Unicode's composed form."""
+    text = unicodedata.normalize("NFC", label.translate(INVISIBLE | BLANK))
+    return " ".join(" ".join(text.split()).strip("\u200c\u200d").split())
+
+
+def number_in(label: str) -> Decimal | None:
+    """The number that a label spells, with a point or a comma; None where it spells none."""
+    return Decimal(label.replace(",", ".")) if NUMBER.fullmatch(label) else None
+
+
+def likeness(label: str) -> str:
+    """What labels share that differ in case or in the spelling of a number alone."""
+    number = number_in(label)
+    return label.casefold() if number is None else format(number.normalize(), "f")
+
+
+def in_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """Numbers by size, then words by alphabet: one order, whatever the order of the set they come from."""
+
+    def key(label: str) -> tuple[bool, Decimal, str]:
+        number = number_in(label)
+        return number is None, number or Decimal(0), label
+
+    return tuple(sorted(labels, key=key))
+
+
+def is_placeholder(label: str) -> bool:
+    """Whether a label seems to say that there is none."""
+    return label.casefold() in PLACEHOLDERS
+
+
+def shown(labels: Sequence[str]) -> str:
+    """Labels for a message: the first few, each at most 24 characters of it."""
+    few = [repr(label if len(label) <= 24 else label[:23] + "…") for label in labels[:SHOWN]]
+    return ", ".join(few) + (f" and {len(labels) - SHOWN:,} more" if len(labels) > SHOWN else "")
+
+
+def folding_notes(cells: Iterable[Any], column: str) -> list[str]:
+    """What `folded` changed, to be said before training: how many rows, and an example."""
+    raw = Counter(cell for cell in cells if isinstance(cell, str))
+    changed = {cell: count for cell, count in raw.items() if folded(cell) and cell != folded(cell)}
+    if not changed:
+        return []
+    example = next(iter(changed))
+    return [
+        f"column {column!r}: {sum(changed.values()):,} rows spell their label with other white space, invisible "
+        f"characters or Unicode form and are read without: {ascii(example[:30])} as {ascii(folded(example)[:30])}"
+    ]
+
+
+def typed_spellings(cells: Iterable[Any]) -> dict[str, str]:
+    """Text -> the label that it spells, where other cells hold the number or truth value itself.
+
+    Example: cells 1.0, True (from JSON or parquet), "1.0", "True" (from csv): {"1.0": "1", "True": "true"}. Without
+    typed cells there is nothing to spell: in text files 7, 07 and 1.0 stay what they are.
+    """
+    typed, texts = set(), set()
+    for cell in map(plain, cells):
+        if isinstance(cell, str):
+            texts.add(folded(cell))
+        elif (spelling := spelled(cell)) is not None:
+            typed.add(spelling)
+    known = {likeness(label): label for label in typed}
+    padded = re.compile(r"\+|-?0\d")  # nobody's spelling of a number, rather a code
+    return {t: known[likeness(t)] for t in texts - typed if likeness(t) in known and not padded.match(t)}
+
+
+def variants(labels: Iterable[str]) -> list[list[str]]:
+    """Labels that differ in case or in the spelling of a number alone, group by group."""
+    groups: dict[str, list[str]] = {}
+    for label in in_order(labels):
+        groups.setdefault(likeness(label), []).append(label)
+    return [group for group in groups.values() if len(group) > 1]

@@ -1,0 +1,74 @@
+"""What tasks of prompts and answers share: the columns that a prompt is made of, and what is said of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks._cells import text_cell
+from tasks._chat import Turn, Unfit, messages_in, turns_in, unused_keys
+from tasks._columns import ABOUT, CHATS, SYSTEM, Columns, missing_columns, of_text
+from tasks._rows import Row
+from tasks._task import Task
+
+MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+
+
+def lines(*parts: str) -> str:
+    return "\n".join(part for part in parts if part)
+
+
+def transcript(turns: Sequence[Turn]) -> str:
+    return lines(*(f"{turn.role}: {turn.text}" for turn in turns))
+
+
+@dataclass(frozen=True)
+class Prompted(Task):
+    """`usual_columns`: whether columns with a usual name are taken along where the file has them: what the prompt is
+    about (`ABOUT`, unless `about` is off), and what the assistant is told first (`SYSTEM`)."""
+
+    usual_columns: bool = False
+    about: bool = True
+
+    def columns_of(self, rows: list[Row], target_needed: bool = True) -> Columns:
+        present = list(rows[0])
+        for columns in self.columns:
+            if not columns.missing_in(present, target_needed) and self.fits(columns, rows):
+                return self._with_usual(columns, rows) if self.usual_columns else columns
+        flat = [columns for columns in self.columns if columns.target not in columns.inputs]
+        raise missing_columns(flat or self.columns, present, target_needed, self.column_flags)
+
+    def fits(self, columns: Columns, rows: list[Row]) -> bool:
+        """Prompt and answer can be one column only if it holds conversations."""
+        name = columns.inputs[0]
+        return name != columns.target or name in CHATS or any(messages_in(row.get(name)) is not None for row in rows)
+
+    def _with_usual(self, columns: Columns, rows: list[Row]) -> Columns:
+        others = [name for name in rows[0] if name not in columns.used]
+        further = of_text(rows, [name for name in ABOUT if name in others]) if self.about else None
+        system = columns.system or of_text(rows, [name for name in SYSTEM if name in others])
+        return Columns((*columns.inputs, *([further] if further else [])), columns.target, system)
+
+    def before(self, row: Row, columns: Columns, id: int) -> list[Turn]:
+        """What a column of its own tells the assistant before the conversation. Raises Unfit for what is no text."""
+        if any(row.get(name) for name in MEDIA if name not in columns.used):
+            raise Unfit("images")
+        return turns_in(text_cell(row, columns.system, id), "System", columns.system, id) if columns.system else []
+
+    def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
+        """Says too which columns were taken along unasked, and what of messages is not read."""
+        columns = next(iter(used.values()))
+        known = {name for form in self.columns for name in form.used}
+        if further := [repr(name) for name in (*columns.inputs, columns.system) if name and name not in known]:
+            notes.append(
+                f"the prompt has column {' and '.join(further)} too, by its name; --input-column names another, '' none"
+            )
+        super().note_columns(rows, used, notes)
+        names = dict.fromkeys((*columns.inputs, columns.target))
+        keys = unused_keys(row.get(name) for part in rows.values() for row in part for name in names)
+        if keys:
+            notes.append(f"of the messages, {', '.join(repr(key[:30]) for key in keys[:8])} is not used")
+
+    def lacks(self, example: Any, row: Row, columns: Columns) -> str:
+        if example.unfit:
+            return example.unfit
+        return super().lacks(example, row, columns)

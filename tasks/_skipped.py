@@ -1,0 +1,23 @@
+"""Rows that gave no example, by reason: what a run says before it trains, and keeps in results.json."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Skipped:
+    """Numbers of rows. The names are read by people, with spaces for the underscores."""
+
+    empty: int = 0  # no text, prompt or answer to compare
+    unlabelled: int = 0  # no label or response
+    label_left_out: int = 0  # --leave-out-labels
+    tool_calls: int = 0  # conversations with turns of tools
+    images: int = 0  # conversations about them
+    no_question: int = 0  # conversations in which the user says nothing
+    different_context: int = 0  # pairs of conversations that part before the last answer
+    duplicate: int = 0
+    contradictory: int = 0
+    prompt_held_out: int = 0  # training rows that ask what a held-out part asks
+    over_limit: int = 0
+
+    def count(self, reason: str) -> None:
+        setattr(self, reason, getattr(self, reason) + 1)
