@@ -19,7 +19,7 @@ from training.applied import Applied, find_applied
 from training.cli import changed_flags, refuse, run, speaks
 from training.prediction_args import ApplyArgs, OutputArgs
 from training.prediction_output import kept_names, metrics_file, output_problems, write_predictions
-from training.questions import Questions, Tally, ask, check, columns_of, notes, tally
+from training.questions import Questions, Tally, ask, check, columns_of, notes, respelled, tally
 from training.task_args import PromptArgs, TextArgs, group_of
 
 
@@ -78,6 +78,8 @@ def prepare(args: Args) -> Job:
     flags = ("--text-column", "--label-column") if classifies else ("--prompt-column", "--response-column")
     named = args.text.label_column or (None if classifies else args.prompt.response_column)
     questions = ask(task, read_rows(what.data, what.encoding), flags, named)
+    if applied.labels is not None:
+        questions = respelled(questions, applied.labels)
     counts = tally(questions, applied)
     check(questions, counts, applied, flags, named)
     kept = kept_names(out.keep_columns, questions.present, columns_of(questions, applied))

@@ -5,7 +5,7 @@ from decimal import Decimal
 from numbers import Integral
 from typing import Any
 
-from tasks._rows import Row
+from tasks._files import Row
 
 
 def writable(text: str) -> str:

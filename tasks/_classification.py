@@ -9,8 +9,8 @@ from tasks._cells import target_cell, text_cell
 from tasks._classes import class_notes, refuse_untrained, refuse_what_is_no_class
 from tasks._columns import Columns
 from tasks._examples import Labelled
-from tasks._labels import folded, folding_notes, in_order, is_placeholder, likeness, shown, typed_spellings
-from tasks._rows import Row
+from tasks._files import Row
+from tasks._labels import folded, folding_notes, in_order, is_placeholder, shown, typed_spellings
 from tasks._skipped import Skipped
 from tasks._task import Task, join_lines
 
@@ -86,15 +86,3 @@ class Classification(Task):
         missing = [name for name in self.labels or () if not total[name]]
         found = [f"no example has the label {shown(missing)}"] if missing else []
         return found + class_notes(total, self.columns[0].target)
-
-    def matching(self, labels: Iterable[str | None], classes: Sequence[str]) -> dict[str, str]:
-        """Label of another file -> the one class that it spells with other case, or as another spelling of a number.
-
-        Example: classes "0", "1" (typed when trained on), labels "1.0", "0.0" (from csv): {"1.0": "1", "0.0": "0"}.
-        A label that is a class, or resembles none or several, is not in it.
-        """
-        alike: dict[str, list[str]] = {}
-        for name in classes:
-            alike.setdefault(likeness(name), []).append(name)
-        others = {label for label in labels if label is not None} - set(classes)
-        return {n: alike[likeness(n)][0] for n in in_order(others) if len(alike.get(likeness(n), ())) == 1}

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from tasks._rows import Row
+from tasks._files import Row
 
 PROMPTS = ("instruction", "prompt", "question", "query")
 RESPONSES = ("response", "output", "completion", "answer")

@@ -8,8 +8,8 @@ from tasks._cells import plain, spelled, target_cell, text_cell
 from tasks._chat import Unfit, dialogue, messages_in, turns_in
 from tasks._columns import Columns
 from tasks._examples import Instruction
+from tasks._files import Row
 from tasks._prompted import Prompted, lines, transcript
-from tasks._rows import Row
 
 
 @dataclass(frozen=True)

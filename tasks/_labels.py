@@ -16,6 +16,7 @@ BLANK = dict.fromkeys([0x115F, 0x1160, 0x180E, 0x2800, 0x3164, 0xFFA0], " ")  # 
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d{1,3})?")
 PLACEHOLDERS = frozenset("? ?? ??? - -- --- – — _ . .. ... #".split())  # noqa: SIM905
 PLACEHOLDERS |= {"#n/a", "n/a", "n.a.", "na", "<na>", "nan", "null", "none", "nil", "unlabeled", "unlabelled"}
+CODE = re.compile(r"\+|-?0\d")
 SHOWN = 4  # labels that a message names
 
 
@@ -70,21 +71,35 @@ def folding_notes(cells: Iterable[Any], column: str) -> list[str]:
     ]
 
 
-def typed_spellings(cells: Iterable[Any]) -> dict[str, str]:
-    """Text -> the label that it spells, where other cells hold the number or truth value itself.
+def value_in(label: str) -> str | None:
+    """The number or truth value that a label spells; None for words, and for 07 or +7, which are codes."""
+    is_value = number_in(label) is not None or label.casefold() in ("true", "false")
+    return None if CODE.match(label) or not is_value else likeness(label)
 
-    Example: cells 1.0, True (from JSON or parquet), "1.0", "True" (from csv): {"1.0": "1", "True": "true"}. Without
-    typed cells there is nothing to spell: in text files 7, 07 and 1.0 stay what they are.
+
+def spellings(texts: Iterable[str], labels: Iterable[str]) -> dict[str, str]:
+    """Text -> the one label that is the same number or truth value; a text that is a label itself is not in it.
+
+    Example: texts "1.0", "True", "Spam", labels "1", "0", "true", "spam": {"1.0": "1", "True": "true"}.
     """
+    alike: dict[str, list[str]] = {}
+    for label in dict.fromkeys(labels):
+        if (value := value_in(label)) is not None:
+            alike.setdefault(value, []).append(label)
+    found = {text: alike.get(value_in(text) or "", []) for text in in_order(set(texts) - set(labels))}
+    return {text: same[0] for text, same in found.items() if len(same) == 1}
+
+
+def typed_spellings(cells: Iterable[Any]) -> dict[str, str]:
+    """`spellings` of the text in some cells as the numbers and truth values that others hold themselves (of JSON, or
+    parquet). Without typed cells there is nothing to spell: in text files 7, 07 and 1.0 stay what they are."""
     typed, texts = set(), set()
     for cell in map(plain, cells):
         if isinstance(cell, str):
             texts.add(folded(cell))
         elif (spelling := spelled(cell)) is not None:
             typed.add(spelling)
-    known = {likeness(label): label for label in typed}
-    padded = re.compile(r"\+|-?0\d")  # nobody's spelling of a number, rather a code
-    return {t: known[likeness(t)] for t in texts - typed if likeness(t) in known and not padded.match(t)}
+    return spellings(texts, typed)
 
 
 def variants(labels: Iterable[str]) -> list[list[str]]:

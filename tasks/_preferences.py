@@ -8,8 +8,8 @@ from tasks._cells import text_cell
 from tasks._chat import HEADING, Turn, Unfit, common_start, dialogue, marked_turns, messages_in, turns_in
 from tasks._columns import Columns, of_text
 from tasks._examples import Preference
+from tasks._files import Row
 from tasks._prompted import Prompted, lines
-from tasks._rows import Row
 from tasks._skipped import Skipped
 
 

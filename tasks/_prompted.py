@@ -7,7 +7,7 @@ from typing import Any
 from tasks._cells import text_cell
 from tasks._chat import Turn, Unfit, messages_in, turns_in, unused_keys
 from tasks._columns import ABOUT, CHATS, SYSTEM, Columns, missing_columns, of_text
-from tasks._rows import Row
+from tasks._files import Row
 from tasks._task import Task
 
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")

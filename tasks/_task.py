@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from tasks._cells import text_cell
 from tasks._columns import Columns, missing_columns, unused_note
 from tasks._examples import Example
-from tasks._rows import Row
+from tasks._files import Row
 from tasks._skipped import Skipped
 
 BUNDLED = Path(__file__).parent / "bundled"

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pandas
 import pytest
@@ -17,6 +18,7 @@ ASK, REPLY = {"role": "user", "content": "Hi"}, {"role": "assistant", "content":
 AGAIN, LAST = {"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "A program.\n"}
 TALK = [SYSTEM, ASK, REPLY, AGAIN, LAST]
 MEANT = Instruction(0, "Who are you?", "System: Be brief.\nUser: Hi\nAssistant: Hello!", "A program.\n")
+NOWHERE = Path("mine.jsonl")  # rows that are in no file
 NAMES = {"system": "system", "user": "human", "assistant": "gpt"}
 
 
@@ -26,21 +28,13 @@ def sharegpt(talk):
 
 def read(rows, path=None, skipped=None, notes=None, **flags):
     """The examples of rows, written to a file and read from it where there is a path."""
-    task = PromptArgs(**flags).task(None, path)
+    task = PromptArgs(**flags).task(None, path or NOWHERE)
     parts = read_rows(path).parts if path else {"all": rows}
     return task.parts(parts, skipped or Skipped(), notes if notes is not None else []).get("all", [])
 
 
 def pairs(rows, skipped=None, **flags):
-    from pathlib import Path
-
-    return PairArgs(**flags).task(None, Path("mine")).parts({"all": rows}, skipped or Skipped(), []).get("all", [])
-
-
-@pytest.fixture(autouse=True)
-def _any_name(monkeypatch):
-    """A task needs the name of a file; rows that are in no file have none."""
-    monkeypatch.setattr("training.task_args._stem", lambda data: "mine")
+    return PairArgs(**flags).task(None, NOWHERE).parts({"all": rows}, skipped or Skipped(), []).get("all", [])
 
 
 # Forms of a conversation.

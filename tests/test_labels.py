@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, run_script, write_rows
 
 from tasks import Classification, Columns, Skipped, find, folded
-from tasks._labels import in_order, number_in, typed_spellings
+from tasks._labels import in_order, number_in, spellings, typed_spellings
 from training.args import DataArgs
 from training.sources import locate_rows, split_rows
 from training.task_args import TextArgs
@@ -358,7 +358,18 @@ def test_a_test_file_without_the_text_is_refused_by_name(tmp_path):
 # Labels of another file.
 
 
-def test_labels_of_another_file_find_the_class_that_they_spell():
-    known = MINE.matching(["1.0", "0", "True", "2", None], ["0", "1", "true"])
+def test_labels_of_another_file_find_the_number_or_truth_value_that_they_spell():
+    known = spellings(["1.0", "0", "True", "2", "07", "Spam"], ["0", "1", "true", "7", "spam"])
     assert known == {"1.0": "1", "True": "true"}
-    assert MINE.matching(["SPAM", "Ham"], ["spam", "Spam", "ham"]) == {"Ham": "ham"}
+    assert spellings(["7"], ["07", "007"]) == spellings(["1.00"], ["1", "1.0"]) == {}
+
+
+def test_predict_reads_a_csv_of_truth_values_beside_a_run_on_json(tiny_model, tmp_path):
+    path = write_rows(tmp_path / "mine.jsonl", rows_of([True, False], 20))
+    flags = ["--data", path, "--model", tiny_model, "--max-steps", 1, "--output-dir", tmp_path / "run"]
+    assert run_script("finetune_cls", *flags).returncode == 0
+    pandas.DataFrame(rows_of([True, False], 5)).to_csv(tmp_path / "new.csv", index=False)
+    done = run_script("predict", "--run", tmp_path / "run", "--data", tmp_path / "new.csv")
+    assert done.returncode == 0 and "10 rows, 10 with a label" in done.stdout and "'False' as 'false'" in done.stdout
+    metrics = json.loads((tmp_path / "run" / "predict-new.metrics.json").read_text())
+    assert metrics["accuracy"]["n"] == 10

@@ -8,6 +8,7 @@ from itertools import islice, repeat
 from typing import Any, Literal
 
 from tasks import Columns, Source, Task
+from tasks._labels import spellings
 from tasks._rows import Row
 from training.applied import Applied
 from training.prediction_output import few, near
@@ -34,7 +35,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Questions:
-    """The rows of `source` by a task's rules; `columns` by part. `spelling`: labels that spell a class in another way."""
+    """The rows of `source` by a task's rules; `columns` by part. `spelling`: of labels that stand for a class."""
 
     source: Source
     task: Task
@@ -123,6 +124,12 @@ def columns_in(task: Task, rows: list[Row], flags: tuple[str, str], named: str |
     )
 
 
+def respelled(questions: Questions, classes: Sequence[str]) -> Questions:
+    """The same with labels that spell a number or truth value which is a class, as csv files do: "True" for true."""
+    labels = {question.label for question in questions if question.label is not None}
+    return replace(questions, spelling=spellings(labels, classes))
+
+
 def ask(task: Task, source: Source, flags: tuple[str, str], named: str | None) -> Questions:
     """Errors as of `columns_in`, with the name of the part where there are several."""
     source = replace(source, parts={part: rows for part, rows in source.parts.items() if rows})
@@ -204,6 +211,8 @@ def notes(questions: Questions, counts: Tally, applied: Applied, target: str) ->
     """What the user should know of the rows before they are answered, a sentence each."""
     source = questions.source
     found = [*source.notes]
+    for text, label in list(questions.spelling.items())[:1]:
+        found.append(f"labels are read as the classes that they spell: {text[:40]!r} as {label[:40]!r}")
     labelled = counts.labelled - counts.unknown.total()
     if not questions.has_target:
         found.append(f"the data has no column {few({c.target for c in questions.columns.values()})}; no metrics")
