@@ -187,6 +187,8 @@ def _read_whole(file: Path, encoding: str) -> Table:
 def _goes_by_lines(file: Path, encoding: str) -> bool:
     """Whether the first line is an object by itself, and more lines follow, or the one object is a record for sure."""
     lines = list(islice((line for line in lines_of(file, encoding) if line.strip()), 2))
+    if not lines:
+        raise ValueError("the file is empty")
     try:
         first = json.loads(lines[0])
     except (ValueError, RecursionError):

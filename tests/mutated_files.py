@@ -41,6 +41,8 @@ ODD = [
     'ends "so"',
     "x\n\ny",
 ]
+FRAGMENTS = [b'"', b",", b"\n", b"\r", b"a", b"\t", b";", b"#", b"\\", b" ", b"{", b"}", b"[", b"]", b":", b"1", b"\0"]
+FRAGMENTS += [b"\xef\xbb\xbf", b"\xff\xfe", b"sep=", b"null", b'"a":1', b"{}\n"]
 Rows = list[dict[str, str]]
 
 
@@ -215,6 +217,7 @@ DAMAGE: dict[str, Callable[[random.Random, bytes], bytes]] = {
     "a line twice": _lines(lambda rng, lines: lines.insert(rng.randrange(len(lines)), rng.choice(lines))),
     "lines in another order": _lines(lambda rng, lines: rng.shuffle(lines)),
     "another type": _typed,
+    "fragments in its place": lambda rng, content: b"".join(rng.choices(FRAGMENTS, k=rng.randint(0, 12))),
 }
 
 

@@ -127,6 +127,13 @@ def test_an_empty_file_is_called_empty(name, tmp_path):
     assert "empty" in refusal(written(tmp_path / name, b""))
 
 
+@pytest.mark.parametrize("name", ["mine.csv", "mine.tsv", "mine.json", "mine.jsonl"])
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf", "\ufeff \n".encode("utf-16-le"), b"\xef\xbb\xbf\n\n"])
+def test_a_file_of_a_byte_order_mark_and_blanks_holds_no_rows(name, content, tmp_path):
+    message = refusal(written(tmp_path / name, content))
+    assert "empty" in message or "no rows" in message
+
+
 def test_a_file_of_blank_lines_is_called_empty(tmp_path):
     assert "empty" in refusal(written(tmp_path / "mine.jsonl", "\n  \n\n"))
 
