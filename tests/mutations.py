@@ -33,6 +33,7 @@ KNOWN_DIFFERENCES = {  # refused here, though pandas and duckdb read it
     "repeats the header": "two files in one: the names of the columns would become a row",
     "over lines that look like rows": "the rows in that cell would be lost",
     "has more cells than the header": "a cell stands under no name",
+    "has fewer cells than the header": "another separator parts the header, which then not all rows have",
     "names no columns": "there is nothing to name with --text-column",
 }
 
