@@ -61,6 +61,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     from gpt2_scratch.model import LanguageModel
     from training.batches import Plan
     from training.checkpoint import Training, load_checkpoint, save_checkpoint
+    from training.duration import Evaluations, print_seconds
     from training.files import write_lines
     from training.forgetting import forgetting, general_losses, general_text
     from training.heads import head_notes
@@ -134,7 +135,9 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
         length = {"updates": f"{steps:,}", "epochs": f"{steps / update.steps_per_epoch(len(parts[0])):.3g}"}
         print_facts(data, parameters, length | {"lr": f"{update.lr:.3g}", "output": folder})
     if args.compute.dry_run:
-        print_forecast(work)
+        watched, once = [parts[1][i] for i in held_out], [*parts[2], *parts[2], *parts[1]]
+        evaluations = Evaluations(due, texts_of(watched), texts_of(once))
+        print_seconds(work, evaluations, print_forecast(work))
         return
     update = settle(work, folder if resuming else None)
     plan, flags = Plan(parts[0], update, accelerator.num_processes), resolved(args) | resolved(update)

@@ -66,6 +66,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         with_response_labelled,
     )
     from training.checkpoint import Training, load_checkpoint, save_checkpoint
+    from training.duration import Evaluations, print_seconds
     from training.files import write_lines
     from training.forgetting import forgetting, general_losses, general_text
     from training.heads import head_notes
@@ -131,7 +132,8 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         length = {"updates": f"{steps:,}", "epochs": f"{steps / update.steps_per_epoch(len(examples)):.3g}"}
         print_facts(data, parameters, length | {"lr": f"{update.lr:.3g}", "output": folder})
     if args.compute.dry_run:
-        print_forecast(work)
+        evaluations = Evaluations(due, held_out, [*test, *test, *validation])
+        print_seconds(work, evaluations, print_forecast(work))
         return
     update = settle(work, folder if resuming else None)
     plan, flags = Plan(examples, update, accelerator.num_processes), resolved(args) | resolved(update)

@@ -3,10 +3,20 @@
 import json
 
 import pytest
+import torch
+from accelerate import Accelerator
 from conftest import mails, run_script, write_rows
 
+from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.model import LanguageModel
+from training.args import MethodArgs, ModelArgs, UpdateArgs
+from training.duration import Evaluations, give_numbers, print_seconds
+from training.memory import model_without_weights
+from training.methods import apply_method
 from training.outcome import only_answer, outcome_notes, print_outcome, still_falling
+from training.record import Intervals
 from training.summary import commonest, print_facts
+from training.work import Work
 
 
 def curve(*losses):
@@ -124,3 +134,40 @@ def test_a_run_on_little_data_gets_200_updates_and_one_that_learnt_nothing_says_
     notes = [line for line in lines if line.startswith("note ")]
     assert len(notes) == len(results["data"]["notes"]) + len(results["notes"])
     assert any(line.startswith("cost ") and "peak memory" in line for line in lines)
+
+
+@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift", "finetune_dpo"])
+def test_a_dry_run_times_the_kinds_of_work_that_a_run_has(script, tiny_model, mail_file, question_file, tmp_path):
+    """The numbers depend on the machine; that every part is there, and that they add up, does not."""
+    data = {"finetune_cls": ["--data", mail_file], "finetune_ift": ["--data", question_file, "--new-tokens", 8]}
+    flags = [*data.get(script, ["--dataset", "preferences", "--max-length", 64]), "--model", tiny_model]
+    flags += ["--max-steps", 20, "--forgetting-tokens", 600, "--dry-run", "--output-dir", tmp_path / "run"]
+    done = run_script(script, *flags, "--micro-batch-size", "auto")
+    assert done.returncode == 0, done.stderr
+    table = done.stdout.split("time of a run on cpu, in seconds")[1].splitlines()[1:]
+    seconds = {line[2:26].strip(): float(line[26:].replace(",", "")) for line in table}
+    parts = {"start and end", "20 updates", "10 evaluations", "before and after", "general text", "checkpoints"}
+    assert set(seconds) == parts | {"in all"} | ({"answers"} if script == "finetune_ift" else set())
+    assert seconds["in all"] == pytest.approx(sum(seconds.values()) - seconds["in all"], abs=0.5)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_does_not_fit_is_not_tried_by_a_dry_run(capsys):
+    accelerator = Accelerator(cpu=True)
+    work = Work(None, UpdateArgs(), accelerator, [], [], 0)  # type: ignore[arg-type]
+    print_seconds(work, Evaluations(Intervals(1, 1, 1, 1), [], []), None)
+    assert "not measured, since it does not fit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bits", [None, 4, 8])
+def test_random_numbers_fill_a_model_without_weights_and_what_is_shared_stays_shared(bits):
+    config = GPT2Config(width=64, blocks=2, heads=2, vocabulary=512, context=64)
+    model = model_without_weights(LanguageModel, config, ModelArgs(base_bits=bits))
+    apply_method(model, MethodArgs(), 0)
+    give_numbers(model, torch.device("cpu"))
+    everything = [*model.parameters(), *model.buffers()]
+    assert everything and not any(tensor.is_meta for tensor in everything)
+    assert model.lm_head.weight is model.transformer.wte.weight
+    assert all(p.isfinite().all() for p in everything if p.is_floating_point())
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained and all(".linear." not in name for name in trained)

@@ -136,10 +136,11 @@ def settle(work: Work, resumed: Path | None = None) -> UpdateArgs:
     return replace(work.update, micro_batch_size=size)
 
 
-def print_forecast(work: Work) -> None:
-    """What --dry-run is for: the peak, what it consists of, and what fits. On the main process."""
+def print_forecast(work: Work) -> int | None:
+    """What --dry-run is for: the peak, what it consists of, and what fits. On the main process, and there the size of
+    micro-batch that the run would have, if it fits."""
     if not work.accelerator.is_main_process:
-        return
+        return None
     most = room(work.accelerator.device)
     fitting = largest_forecast(work, most)
     asked = work.update.micro_batch_size
@@ -151,3 +152,4 @@ def print_forecast(work: Work) -> None:
     print(f"  {'peak':<24}{found.peak / MIB:>12,.1f}")
     print(f"  {'can be had':<24}{most / MIB:>12,.1f}")
     print(f"  {'largest micro-batch':<24}{fitting or f'none; {REMEDY}':>12}")
+    return size if found.peak <= most else None
