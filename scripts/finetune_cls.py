@@ -10,6 +10,7 @@ Report sections 1.2 (tasks 2 to 4), 3.1.2 and 3.2. The class is read at the last
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tasks import Classification
 from training.args import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fit_problems
@@ -110,7 +111,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
 
     # Model, adapters and freezing.
     libraries = base_memory(args.compute, update, args.model)
-    shape = (n, head.head_bias, head.head == "lm-token")
+    shape: tuple[Any, ...] = (n, head.head_bias, head.head == "lm-token")
     if args.compute.dry_run:
         model = model_without_weights(Classifier, inputs.config, args.model, *shape)
     else:
@@ -216,12 +217,12 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     write_trained_on(folder, inputs.splits)
     plot_curves(folder / "curves.png", record.curve, folder.name, "val_accuracy")
     plot_forgetting(folder / "forgetting.png", lost, folder.name, "accuracy")
-    described = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
+    described: dict[str, Any] = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
     micro_batch = {"asked": args.update.micro_batch_size, "used": update.micro_batch_size}
     outcome = described | {"parameters": parameters, "prefix": prefix, "micro_batch": micro_batch}
     outcome |= measured(accelerator, record)
     outcome |= {"before": extra["metrics"], "forgetting": lost} | metrics
-    outcome["notes"] = outcome_notes(outcome)
+    outcome |= {"notes": outcome_notes(outcome)}
     write_results(folder, outcome)
     print_outcome(folder, outcome, ("accuracy", "macro_f1", "mcc"), UNTRAINED if new_head else "")
     if not head.exportable:

@@ -226,13 +226,13 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     write_lines(folder / "predictions.jsonl", predictions(scores, test, inputs.splits.test, preference))
     plot_curves(folder / "curves.png", record.curve, folder.name)
     plot_forgetting(folder / "forgetting.png", lost, folder.name, f"{preference.dpo_loss} loss")
-    described = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
+    described: dict[str, Any] = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
     micro_batch = {"asked": args.update.micro_batch_size, "used": update.micro_batch_size}
     outcome = described | {"parameters": parameters, "prefix": prefix, "micro_batch": micro_batch}
     outcome |= {"reference": {"sha256": identity["base"], "cached": cached}}
     outcome |= measured(accelerator, record)
     outcome |= {"before": extra["metrics"], "forgetting": lost, "val": val_metrics, "test": metrics}
-    outcome["notes"] = outcome_notes(outcome)
+    outcome |= {"notes": outcome_notes(outcome)}
     write_results(folder, outcome)
     print_outcome(folder, outcome, ("reward_accuracy", "reward_margin"))
 

@@ -10,6 +10,7 @@ Report sections 1.2 (task 1), 3.1.1 and 3.2. The loss is on the response and the
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gpt2_scratch.own_tokenizer import needed_end
 from tasks import Instructions
@@ -232,12 +233,12 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     write_trained_on(folder, inputs.splits)
     plot_curves(folder / "curves.png", record.curve, folder.name)
     plot_forgetting(folder / "forgetting.png", lost, folder.name, "response loss (nats a token)")
-    described = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
+    described: dict[str, Any] = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
     micro_batch = {"asked": args.update.micro_batch_size, "used": update.micro_batch_size}
     outcome = described | {"parameters": parameters, "prefix": prefix, "micro_batch": micro_batch}
     outcome |= measured(accelerator, record)
     outcome |= {"before": extra["metrics"], "forgetting": lost, "val": val_metrics, "test": metrics}
-    outcome["notes"] = outcome_notes(outcome)
+    outcome |= {"notes": outcome_notes(outcome)}
     write_results(folder, outcome)
     print_outcome(folder, outcome, ("response_perplexity", "text_perplexity"))
 

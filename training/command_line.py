@@ -18,7 +18,7 @@ MOST = 4  # complaints in one message
 KINDS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text"}
 
 
-def flags_in(arguments: type) -> dict[str, Any]:
+def flags_in(arguments: Any) -> dict[str, Any]:
     """Every flag of a script, as lora-rank, with its default, MISSING where it has none."""
     found: dict[str, Any] = {}
     hints = get_type_hints(arguments)

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import psutil
@@ -115,7 +116,7 @@ class Stopwatch:
         def chosen() -> Iterator[tuple[float, Callable[[], object]]]:
             for i in range(MOST + 1):
                 share = plan.at(i * steps // (MOST + 1))[0]
-                yield sum(plan.lengths[i] for micro in share for i in micro), lambda share=share: update(share)
+                yield sum(plan.lengths[i] for micro in share for i in micro), partial(update, share)
 
         self.model.train()
         starting, a_token = mean_time(self.device, chosen())
@@ -137,7 +138,7 @@ class Stopwatch:
             outputs_of(self.work.accelerator, model, batch).float().cpu()
 
         model.eval()
-        acts = ((sum(lengths[i] for i in batch), lambda batch=batch: read(batch)) for batch in [*spread, spread[-1]])
+        acts = ((sum(lengths[i] for i in batch), partial(read, batch)) for batch in [*spread, spread[-1]])
         return mean_time(self.device, acts)[1] * sum(lengths) / processes
 
     def general_text(self) -> float:
