@@ -38,13 +38,15 @@ class JudgeArgs:
     """how often each question is asked; from 2 on, the judge's noise is told apart from the items'"""
     reply_tokens: int | None = None
     """most tokens of a reply, a model's thinking included; None: the server's limit"""
+    reasoning_effort: str | None = None
+    """how much a model behind --judge-url may think, in its server's word: minimal, low, high; None: its default"""
     thinking_tokens: int | None = None
     """what a Gemini 2.5 model may think before it answers: 0 nothing, -1 as it likes; None: its default"""
 
     @property
     def settings(self) -> dict[str, str | int | None]:
         """What a reply depends on besides prompt and model; stored with it."""
-        names = ("judge_url", "judge_output", "reply_tokens", "thinking_tokens")
+        names = ("judge_url", "judge_output", "reply_tokens", "thinking_tokens", "reasoning_effort")
         return {name: getattr(self, name) for name in names}
 
     def problems(self) -> list[str]:
@@ -53,6 +55,8 @@ class JudgeArgs:
             found += url_problems(self.judge_url)
             if self.thinking_tokens is not None:
                 found.append("--thinking-tokens: is Gemini's; leave it out with --judge-url")
+        elif self.reasoning_effort is not None:
+            found.append("--reasoning-effort: is for servers of --judge-url; Gemini has --thinking-tokens")
         if self.judge_model is not None and not self.judge_model.strip():
             found.append("--judge-model: is empty")
         return found

@@ -4,20 +4,33 @@ import asyncio
 import contextlib
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from judge.args import JudgeArgs, PaceArgs
-from judge.backends import Backend, Failure, failure_of, without_key
+from judge.backends import Backend
+from judge.failures import Failure, failure_of, without_key
 from judge.pace import Pace
 from judge.questions import Question
 from judge.store import KEY, Key, Store
-from judge.verdicts import Read, Reply
+from judge.verdicts import BLOCKED, CUT_OFF, EMPTY, PROSE, Read, Reply
 
 LONGEST_WAIT = 120.0  # seconds between two attempts
-GIVE_UP = 10  # questions in a row that failed for good
+GIVE_UP = 10  # questions in a row that failed for good, or first replies of which none holds a verdict
+# What may help where no reply holds a verdict, by why.
+REMEDIES = {
+    CUT_OFF: "the limit leaves no room behind the model's thinking: raise or leave out --reply-tokens, or let it think "
+    "less (--reasoning-effort, --thinking-tokens)",
+    EMPTY: "the model says nothing: raise --reply-tokens, or try --judge-output text",
+    PROSE: "see their texts; try the other --judge-output, or another --judge-model",
+}
 TOKENS_OF_A_REPLY = 16  # {"score": 85} and what goes with it
+
+
+class NoVerdict(ValueError):
+    """No reply can be read: asking on would be paid for nothing."""
 
 
 @dataclass
@@ -51,10 +64,13 @@ class Asking:
         self.stopping = asyncio.Event()
         self.stopped_by: BaseException | None = None
         self.answered = self.failed_in_a_row = 0
+        self.unread: list[str] | None = self._unread_before()
 
     def ask(self, questions: Iterable[Question]) -> Tally:
         """Raises ValueError when no question will work, OSError for a full disk, KeyboardInterrupt after Ctrl-C."""
-        asyncio.run(self._ask(iter(questions)))
+        self._stop_if_unreadable()
+        if self.stopped_by is None:
+            asyncio.run(self._ask(iter(questions)))
         if self.stopped_by is not None:
             raise self.stopped_by
         if self.tally.failed and not self.answered:
@@ -96,6 +112,8 @@ class Asking:
             except TimeoutError:
                 failure = Failure(f"no reply within {self.limits.timeout:g} seconds", "again")
             except expected as error:
+                if not self.answered and self.backend.adapt(error):
+                    return await self._settle(question)
                 failure = failure_of(error)
             else:
                 self._keep(question, reply, attempt)
@@ -118,11 +136,30 @@ class Asking:
         line |= {"missing": verdict.missing, "requests": attempt}
         line |= {"prompt_tokens": reply.prompt_tokens, "reply_tokens": reply.reply_tokens}
         line["settings"] = self.settings
+        line |= {"adapted": dict(self.backend.adapted)} if self.backend.adapted else {}
         self.answered, self.failed_in_a_row = self.answered + 1, 0
         try:
             self.store.add(line)
         except OSError as error:
             self._stop(error)
+        if verdict.missing is None:
+            self.unread = None
+        elif self.unread is not None and verdict.missing != BLOCKED:
+            self.unread.append(verdict.missing)
+            self._stop_if_unreadable()
+
+    def _unread_before(self) -> list[str] | None:
+        """Why the stored replies of this model hold no verdict; None where one does."""
+        mine = [reply["missing"] for reply in self.store.replies.values() if reply["model"] == self.model]
+        return None if None in mine else [why for why in mine if why != BLOCKED]
+
+    def _stop_if_unreadable(self) -> None:
+        """Nothing more is paid for where no reply can be read."""
+        if self.unread is None or len(self.unread) < GIVE_UP:
+            return
+        ((why, _),) = Counter(self.unread).most_common(1)
+        text = f"none of the first {len(self.unread)} replies holds a verdict ({why}); "
+        self._stop(NoVerdict(text + REMEDIES.get(why, REMEDIES[PROSE])))
 
     def _failed(self, question: Question, failure: Failure) -> None:
         self.tally.failed[question.key(self.model)] = str(failure)

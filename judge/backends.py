@@ -1,48 +1,33 @@
 """The two ways to reach a judge: Gemini through google-genai, and any OpenAI-compatible server through openai.
 
 Neither SDK may try again by itself, so that every request is counted and paced here. A key is read from the
-environment, handed to the SDK and kept nowhere else; what a server says is told and stored without it.
+environment, handed to the SDK and kept nowhere else.
 """
 
 import os
 from typing import Any, Literal, Protocol
 
 from judge.args import JudgeArgs
+from judge.failures import KEYS, Failure, refused
 from judge.verdicts import Reply
 
-KEYS = {"gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"), "openai": ("OPENAI_API_KEY",)}
 LIBRARIES = {"gemini": "google-genai", "openai": "openai"}
 # Gemini's finish reasons that mean that it was not allowed to answer (google.genai.types.FinishReason).
 BLOCKED = {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR"}
-AGAIN = {408, 409, 425, 429}
-FOR_ALL = {401, 403, 404}
-LONGEST_MESSAGE, SHORTEST_KEY = 200, 8  # characters
-
-
-class Failure(Exception):
-    """A request without a reply.
-
-    `kind`: again (may work a second time), item (this question will never work), unreachable (no server there), all
-    (no question will work). `after`: seconds that the server asks to wait.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        kind: Literal["again", "item", "unreachable", "all"],
-        status: int | None = None,
-        after: float = 0,
-    ) -> None:
-        super().__init__(message)
-        self.kind, self.status, self.after = kind, status, after
 
 
 class Backend(Protocol):
     """`ask` raises whatever its SDK raises, or Failure."""
 
     errors: tuple[type[Exception], ...]
+    adapted: dict[str, str]  # parameter -> what was done about it, as `adapt` found necessary
 
     async def ask(self, prompt: str) -> Reply: ...
+
+    def adapt(self, error: Exception) -> bool:
+        """Whether the requests were changed for a model that refuses what was sent, so that the question can be asked
+        again. Such a refusal costs nothing."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -91,6 +76,7 @@ class Gemini:
             httpx_async_client=self.http,
         )
         self.client = genai.Client(api_key=find_key("gemini"), vertexai=False, http_options=options)
+        self.adapted: dict[str, str] = {}
         thinking = args.thinking_tokens
         self.config = types.GenerateContentConfig(
             temperature=0.0,
@@ -100,6 +86,13 @@ class Gemini:
             thinking_config=None if thinking is None else types.ThinkingConfig(thinking_budget=thinking),
         )
         self.model = args.judge_model or ""
+
+    def adapt(self, error: Exception) -> bool:
+        if self.adapted or refused(error) != "temperature":
+            return False
+        self.config = self.config.model_copy(update={"temperature": None})
+        self.adapted["temperature"] = "left out"
+        return True
 
     async def ask(self, prompt: str) -> Reply:
         done = await self.client.aio.models.generate_content(model=self.model, contents=prompt, config=self.config)
@@ -129,12 +122,27 @@ class OpenAIServer:
         self.errors: tuple[type[Exception], ...] = (openai.OpenAIError, httpx2.HTTPError)
         key = find_key("openai") or "none"  # the SDK refuses to start without one; a server of one's own ignores it
         self.client = openai.AsyncOpenAI(api_key=key, base_url=args.judge_url, timeout=timeout, max_retries=0)
+        self.adapted: dict[str, str] = {}
         self.flags: dict[str, Any] = {"model": args.judge_model, "temperature": 0.0}
         if args.reply_tokens is not None:
             self.flags["max_tokens"] = args.reply_tokens
+        if args.reasoning_effort is not None:
+            self.flags["reasoning_effort"] = args.reasoning_effort
         if schema:
             named = {"name": "verdict", "strict": True, "schema": schema}
             self.flags["response_format"] = {"type": "json_schema", "json_schema": named}
+
+    def adapt(self, error: Exception) -> bool:
+        name = refused(error)
+        if name not in self.flags or name in self.adapted:
+            return False
+        if name == "temperature":
+            del self.flags[name]
+            self.adapted[name] = "left out"
+        elif name == "max_tokens":  # the newer name of the same limit
+            self.flags["max_completion_tokens"] = self.flags.pop(name)
+            self.adapted[name] = "sent as max_completion_tokens"
+        return name in self.adapted
 
     async def ask(self, prompt: str) -> Reply:
         import openai
@@ -158,48 +166,6 @@ class OpenAIServer:
 
     async def close(self) -> None:
         await self.client.close()
-
-
-def without_key(text: str) -> str:
-    """A server may repeat the key it was sent; nobody else gets to read it."""
-    for kind in KEYS:
-        for name in KEYS[kind]:
-            key = os.environ.get(name, "").strip()
-            if len(key) >= SHORTEST_KEY:  # a server of one's own may take "x" for a key
-                text = text.replace(key, f"[{name}]")
-    return text
-
-
-def failure_of(error: Exception) -> Failure:
-    """What an exception of an SDK, its HTTP client or the clock means for the question and for the rest."""
-    import httpx2
-
-    if isinstance(error, Failure):
-        return error
-    status = getattr(error, "status_code", None) or getattr(error, "code", None)
-    message = " ".join(without_key(str(error)).split())[:LONGEST_MESSAGE]
-    if not isinstance(status, int):
-        missing = isinstance(error, httpx2.ConnectError) or isinstance(error.__cause__, httpx2.ConnectError)
-        name = type(error.__cause__ or error).__name__
-        return Failure(f"{name} {message}".strip(), "unreachable" if missing else "again")
-    if status in FOR_ALL or "API_KEY_INVALID" in str(error):
-        return Failure(f"status {status}: {message}", "all", status)
-    kind: Literal["again", "item"] = "again" if status in AGAIN or status >= 500 else "item"
-    return Failure(f"status {status}: {message}", kind, status, _asked_to_wait(error))
-
-
-def _asked_to_wait(error: Exception) -> float:
-    """Seconds: the header Retry-After, or Google's RetryInfo in the body ("37s"); 0 where neither is there."""
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    body = getattr(error, "details", None)
-    details = body.get("error", {}).get("details", []) if isinstance(body, dict) else []
-    delays = [d["retryDelay"] for d in details if isinstance(d, dict) and "retryDelay" in d]
-    for text in (headers.get("retry-after"), *delays):
-        try:
-            return max(0.0, float(str(text).removesuffix("s")))
-        except ValueError:  # none, or a date
-            continue
-    return 0.0
 
 
 def _sum(*counts: int | None) -> int | None:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from judge.generations import Generation
-from training.statistics import Interval, bootstrap_mean, bootstrap_ratio, perplexity, share
+from training.statistics import Interval, bootstrap_mean, bootstrap_ratio, bounded_mean, perplexity, share
 
 HEADERS = ("### Instruction:", "### Input:", "### Response:")
 GRAM = 4  # words
 PERPLEXITY = "reference_perplexity"
 SHARES = ("exact_match", "empty", "repeats_prompt", "contains_header", "ended")  # of answers: yes or no of each
+MOST = {"rouge_l": 1.0, "chrf": 100.0, "repetition": 1.0}  # of an answer, where a measure has bounds
 Metric = dict[str, float | int]
 
 
@@ -91,7 +92,11 @@ def summarise(generations: Sequence[Generation], measures: Mapping[str, np.ndarr
     """{value, low, high, n} of each: a mean over answers, or the perplexity."""
     found: dict[str, Metric] = {}
     for name, values in measures.items():
-        mean = share if name in SHARES else bootstrap_mean
         known = values[np.isfinite(values)]
-        found[name] = reference_perplexity(generations) if name == PERPLEXITY else mean(known).entry()
+        if name == PERPLEXITY:
+            found[name] = reference_perplexity(generations)
+        elif name in SHARES:
+            found[name] = share(known).entry()
+        else:
+            found[name] = (bounded_mean(known, MOST[name]) if name in MOST else bootstrap_mean(known)).entry()
     return found

@@ -11,7 +11,7 @@ from judge.prompts import TIE
 from judge.questions import ORDERS, Question
 from judge.store import Key
 from judge.verdicts import BLOCKED
-from training.statistics import bootstrap_mean, share
+from training.statistics import bounded_mean, share
 
 Replies = Mapping[Key, Mapping[str, Any]]
 
@@ -58,7 +58,7 @@ def scored(
     known = values[np.isfinite(values)]
     found: dict[str, Any] = {"items": len(items)}
     if len(known):
-        found["score"] = bootstrap_mean(known).entry()
+        found["score"] = bounded_mean(known, 100).entry()
         extremes = (float(np.nan_to_num(values, nan=worst).mean()) for worst in (0.0, 100.0))
         found["if_missing"] = dict(zip(("low", "high"), extremes, strict=True))
         found["variance"] = variance_components([by_item[item] for item in items])

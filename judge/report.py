@@ -79,6 +79,9 @@ def judge_lines(outcome: Mapping[str, Any]) -> list[str]:
     why = ", ".join(f"{reason} {n:,}" for reason, n in count["why_unparsed"].items())
     asked = ", ".join(f"{name} {count[name]:,}" for name in ("parsed", "unparsed", "blocked", "failed"))
     lines = [f"judge      {judge['model']}, prompt {judge['prompt']}, {judge['output']}; text {judge['text']}"]
+    if adapted := judge.get("adapted"):
+        told = ", ".join(f"{name} {done}" for name, done in adapted.items())
+        lines += [f"adapted    {told}: the model takes it no other way"]
     lines += [f"asked      {count['asked']:,}: {asked}" + (f"; unparsed: {why}" if why else "")]
     sent = f"sent       {outcome['requests']:,} requests now, {outcome['retries']:,} of them again"
     tokens = outcome.get("tokens")

@@ -12,6 +12,7 @@ command goes on after an interruption, and asks nothing twice.
 """
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,18 +117,23 @@ def forecast(pace: PaceArgs, questions: Sequence[Question], left: Sequence[Quest
 
 def ask(args: Args, questions: Sequence[Question], path: Path) -> "tuple[Tally, dict[Key, dict[str, Any]]]":
     """(what this process did, all stored replies). Asks those of the questions that have no reply in the file."""
-    from judge.asking import Tally
+    from judge.asking import NoVerdict, Tally
     from judge.store import Store
 
-    judge, model = args.judge, args.judge.judge_model or ""
+    model = args.judge.judge_model or ""
     store = Store(path)
     try:
         left = left_of(questions, model, store.replies)
         if not left:
             return Tally(), store.replies
         return send(args, left, len(questions), store), store.replies
+    except NoVerdict as error:
+        raise ValueError(
+            f"--judge-model {model}: {error}; and name another --output-dir than that of {path}"
+        ) from error
     except ValueError as error:
-        schema = judge.judge_output == "schema" and ("status 400" in str(error) or "status 422" in str(error))
+        unexplained = re.search("status (400|422)", str(error)) and "; " not in str(error)
+        schema = unexplained and args.judge.judge_output == "schema"
         remedy = " If the server knows no JSON schema, add --judge-output text." if schema else ""
         raise ValueError(
             f"--judge-model {model}: {error}.{remedy} {len(store.replies):,} replies are in {path}; "
@@ -172,6 +178,9 @@ def judged(args: Args, questions: Sequence[Question], folder: Path, items: Seque
     tally, replies = ask(args, questions, folder / REPLIES)
     facts = {"model": model, "prompt": judge.judge_prompt, "output": judge.judge_output, "text": args.what.text}
     facts |= {"against": str(args.what.against)} if pairs else {}
+    kept = [replies[key] for question in questions if (key := question.key(model)) in replies]
+    adapted = {name: done for reply in kept for name, done in reply.get("adapted", {}).items()}
+    facts |= {"adapted": adapted} if adapted else {}
     found: dict[str, Any] = {"judge": facts, "counts": counts(questions, model, replies)}
     found |= {"requests": tally.requests, "retries": tally.retries, "tokens": tokens_of(questions, model, replies)}
     found["failed"] = [

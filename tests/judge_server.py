@@ -23,7 +23,8 @@ PROSE = "I would give this response 75 out of 100, since it answers half of the 
 OK, SLOW, HANG, DRIP, DROPPED, HALF, HTML = "ok", "slow", "hang", "drip", "dropped", "half", "html"
 REPLIES = ("prose", "nothing", "blocked", "cut off")
 Behave = Callable[[str, int], str]  # (prompt, how often it has been sent) -> one of the above, or a status
-Answer = Callable[[str], Any]
+Answer = Callable[[str], Any]  # prompt -> an object for the schema, or the text itself
+Refuse = Callable[[dict[str, Any]], dict[str, Any] | None]  # body of a request -> body of a 400, None: it is served
 
 
 class Seen(NamedTuple):
@@ -77,9 +78,14 @@ class JudgeServer:
     """
 
     def __init__(
-        self, behave: Behave = lambda *_: OK, answer: Answer = score, slow: float = 0.2, log: str = ""
+        self,
+        behave: Behave = lambda *_: OK,
+        answer: Answer = score,
+        slow: float = 0.2,
+        log: str = "",
+        refuse: Refuse = lambda _: None,
     ) -> None:
-        self.behave, self.answer, self.slow, self.log = behave, answer, slow, log
+        self.behave, self.answer, self.slow, self.log, self.refuse = behave, answer, slow, log, refuse
         self.noted: list[Seen] = []
         self.attempts: Counter[str] = Counter()
         self.most_at_once = self.at_once = 0
@@ -144,6 +150,9 @@ def handler(server: JudgeServer) -> type[BaseHTTPRequestHandler]:
 
         def act(self, what: str, gemini: bool, prompt: str, key: str, body: dict[str, Any]) -> bool:
             """Whether a whole reply was sent."""
+            if (refusal := server.refuse(body)) is not None:
+                self.send(400, json.dumps(refusal), {})
+                return False
             if what in (DROPPED, HANG):
                 server.release.wait(None if what == HANG else 0)
                 self.connection.shutdown(socket.SHUT_RDWR)
@@ -157,8 +166,9 @@ def handler(server: JudgeServer) -> type[BaseHTTPRequestHandler]:
             time.sleep(server.slow if what == SLOW else 0)
             schema = "response_format" in body or "responseJsonSchema" in body.get("generationConfig", {})
             value = server.answer(prompt)
-            text = json.dumps(value) if schema else str(next(iter(value.values())))
-            reply = json.dumps((as_gemini if gemini else as_openai)(what, text))
+            if not isinstance(value, str):
+                value = json.dumps(value) if schema else str(next(iter(value.values())))
+            reply = json.dumps((as_gemini if gemini else as_openai)(what, value))
             self.send(200, reply, {}, half=what == HALF, drip=what == DRIP)
             return what != HALF
 

@@ -69,41 +69,63 @@ def test_braces_in_an_answer_stay_as_they_are():
 
 # Replies.
 
-SCORES = [
-    ("85", 85),
+# Reply -> what it says: 85 where that is the only thing that it can mean.
+FOR_85 = (
+    *("85", " 85\n", "85.0", "85.", "085", "85%", "85/100", "85 / 100", "85 out of 100", "85 points", '"85"', "[85]"),
+    *('{"score": 85}', '\n{ "score" : 85 }\n', '{"Score": 85.0}', '{"SCORE": "85"}', '{"score": "85/100"}'),
+    *('{"score": 85, "why": "good"}', '{"rating": 85}', '```json\n{"score": 85}\n```', "```\n85\n```", "~~~\n85\n~~~"),
+    *('Here it is: {"score": 85}. Good.', 'Sure!\n\n```json\n{"score": 85}\n```\nAnything else?'),
+    *("Score: 85", "**Score:** 85", "**Score: 85/100**", "# Score\n\n85", "The score is 85.", "Final score = 85"),
+    *("Rating: 85", "Score: 85 (out of 100)", "Score (0-100): 85", "Score:85 for 3 facts of 4"),
+    *("85/100. 3 facts of 4.", "\\boxed{85}", "85\nSo: 85\n85/100"),
+    *("It has 3 facts of 4.\n\n85", "85\n\nIt has 3 facts of 4.", "1. correct\n2. fluent\n\n85"),
+    *("<think>\nPerhaps 40?\n</think>\n\n85", "perhaps 40\n</think>\n85", "<thinking>1</thinking>{\"score\": 85}"),
+    *("<think>40</think><think>50</think>85", "<reasoning>Score: 5</reasoning>Score: 85"),
+)  # fmt: skip
+OTHER_SCORES = [
     (" 0\n", 0),
     ("100", 100),
-    ('{"score": 85}', 85),
-    ('\n{ "score" : 7 }\n', 7),
+    ("8", 8),
+    ("8/10", 80),
+    ("Score: 8 out of 10", 80),
+    ("Score: 8 (out of 10)", 80),
+    ("8.5/10", 85),
+    ('{"score": 72.5}', 72.5),
     ("101", "out of range"),
     ("-1", "out of range"),
+    ("Score: 850", "out of range"),
     ('{"score": 500}', "out of range"),
-    ("85.0", "prose"),
-    ("85.", "prose"),
-    ("085", "prose"),
-    ("Score: 85", "prose"),
-    ("85 out of 100", "prose"),
-    ("I would say 85", "prose"),
-    ('```json\n{"score": 85}\n```', "prose"),
-    ('{"score": "85"}', "prose"),
-    ('{"score": true}', "prose"),
-    ("true", "prose"),
-    ('{"score": 85, "why": "good"}', "prose"),
-    ('{"rating": 85}', "prose"),
-    ("[85]", "prose"),
-    ("\u0668\u0665", "prose"),
-    ("[" * 100_000, "prose"),
-    ("9" * 5_000, "prose"),
+    ("11/10", "out of range"),
+    ("85\n90", "ambiguous"),
+    ("Score: 85\nScore: 90", "ambiguous"),
+    ('{"score": 85} {"score": 90}', "ambiguous"),
     ("", "empty"),
     (" \n", "empty"),
 ]
+PROSE_REPLIES = (
+    *("I would say 85", "75 out of 100, had it been complete", "It gets 7 out of 10 facts right"),
+    *("80-90", "Score: 80-90", "Score: 80 to 90", "between 80 and 90", "80 \u2013 90", "Score: 85 or 90", "85,5"),
+    *("Score: 4/5", "A perfect score is 100.", "The maximum score is 100.", "Score: 8,5", "1,000", "eighty-five"),
+    *("true", '{"score": true}', '{"score": null}', '{"score": [85]}', "\u0668\u0665"),
+    *("[" * 100_000, "9" * 5_000, "{" * 50_000, "<think>85", "<think>85</think>", "Grade: B"),
+)  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "expected"), SCORES, ids=lambda value: repr(value)[:20])
-def test_a_score_is_an_integer_from_0_to_100_and_nothing_else(text, expected):
+@pytest.mark.parametrize("text", FOR_85, ids=lambda text: repr(text)[:30])
+def test_a_score_is_read_where_the_reply_can_mean_nothing_else(text):
+    assert read_score(Reply(text)) == (85, None)
+
+
+@pytest.mark.parametrize(("text", "expected"), OTHER_SCORES, ids=lambda value: repr(value)[:20])
+def test_a_score_is_on_the_scale_of_100_or_counted_with_its_reason(text, expected):
     value, missing = read_score(Reply(text))
     assert (missing if value is None else value) == expected
     assert (value is None) == (missing is not None)
+
+
+@pytest.mark.parametrize("text", PROSE_REPLIES, ids=lambda text: repr(text)[:30])
+def test_a_number_that_has_to_be_looked_for_is_no_score(text):
+    assert read_score(Reply(text)) == (None, "prose")
 
 
 @pytest.mark.parametrize("read", [read_score, read_choice])
@@ -113,15 +135,47 @@ def test_what_is_left_of_a_reply_that_did_not_end_is_not_read(read, end):
         assert read(Reply(text, end)) == (None, end)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("A", "A"), ("B\n", "B"), ("tie", "tie"), ("Tie", "tie"), ('{"winner": "B"}', "B"), ('{"winner": "tie"}', "tie")]
-    + [(text, "prose") for text in ("C", "A.", "a", "A is better", "AB", '{"winner": 1}', '{"A": 1}', "3")]
-    + [("", "empty")],
-)
-def test_a_choice_is_a_b_or_tie_and_nothing_else(text, expected):
-    value, missing = read_choice(Reply(text))
-    assert (missing if value is None else value) == expected
+CHOICES = {
+    "A": (
+        "A",
+        "A.",
+        "a",
+        "**A**",
+        "A is better",
+        "Response A",
+        "Winner: A",
+        '{"winner": "A"}',
+        '{"Winner": "Response A"}',
+    ),
+    "B": (
+        "B\n",
+        "Response B is better.",
+        "The better response is B",
+        "<think>A?</think>B",
+        '```json\n{"winner": "B"}\n```',
+    ),
+    "tie": ("tie", "Tie", "It is a tie.", "Answer: tie", '{"winner": "tie"}'),
+    "ambiguous": ("A\nB", '{"winner": "A"} {"winner": "tie"}'),
+    "empty": ("",),
+    "prose": (
+        "C",
+        "AB",
+        '{"winner": 1}',
+        '{"A": 1}',
+        "3",
+        "I think A",
+        "Response A is not better.",
+        "A or B",
+        "A, B or tie",
+    ),
+}
+
+
+@pytest.mark.parametrize("expected", CHOICES)
+def test_a_choice_is_read_where_the_reply_can_mean_nothing_else(expected):
+    for text in CHOICES[expected]:
+        value, missing = read_choice(Reply(text))
+        assert (missing if value is None else value) == expected, text
 
 
 def test_the_schemas_ask_for_what_is_read():

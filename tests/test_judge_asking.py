@@ -12,7 +12,8 @@ from judge_server import DRIP, DROPPED, HALF, HANG, HTML, OK, PROSE, SLOW, Judge
 from judge import asking
 from judge.args import JudgeArgs, PaceArgs
 from judge.asking import Asking
-from judge.backends import Failure, failure_of, key_problems, open_backend, without_key
+from judge.backends import key_problems, open_backend
+from judge.failures import Failure, failure_of, without_key
 from judge.prompts import CHOICE_SCHEMA, SCORE_SCHEMA
 from judge.questions import Question, left_of
 from judge.store import Store
@@ -189,16 +190,13 @@ def test_an_openai_server_of_ones_own_needs_no_key(serve, monkeypatch):
     assert ask_once("openai", serve()).end == "stop"
 
 
-# Many requests.
-
-
 def questions(count):
     return [Question(i, 0, "", f"prompt {i}") for i in range(count)]
 
 
-def ask_all(api, server, tmp_path, asked, before=lambda asking: None, **limits):
+def ask_all(api, server, tmp_path, asked, before=lambda asking: None, judge=None, **limits):
     """(the asking, stored replies by item); raises what it raises."""
-    args = judge_args(api, server)
+    args = judge_args(api, server, **(judge or {}))
     pace = PaceArgs(**({"backoff": 0.01, "timeout": 5.0} | limits))
     store = Store(tmp_path / "replies.jsonl")
     try:
@@ -209,6 +207,141 @@ def ask_all(api, server, tmp_path, asked, before=lambda asking: None, **limits):
         return loop, {reply["item"]: reply for reply in store.replies.values()}
     finally:
         store.close()
+
+
+# Models that do not take what is sent.
+
+
+def unsupported(name, message, code="unsupported_parameter", told=True):
+    return {
+        "error": {"message": message, "type": "invalid_request_error", "param": name if told else None, "code": code}
+    }
+
+
+def reasoning_model(body):
+    """As OpenAI's reasoning models answer, word for word."""
+    if body.get("temperature", 1) != 1:
+        text = "Unsupported value: 'temperature' does not support 0 with this model. "
+        text += "Only the default (1) value is supported."
+        return unsupported("temperature", text, "unsupported_value")
+    if "max_tokens" in body:
+        text = (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        )
+        return unsupported("max_tokens", text)
+    return None
+
+
+def nameless(body):
+    """The same of a server that fills neither param nor code."""
+    found = reasoning_model(body)
+    return found and {"error": {"message": found["error"]["message"]}}
+
+
+def strictly_positive(body):
+    return {"error": "`temperature` must be strictly positive"} if body.get("temperature") == 0 else None
+
+
+@pytest.mark.parametrize("refuse", [reasoning_model, nameless])
+def test_a_model_that_refuses_temperature_and_max_tokens_is_asked_as_it_wants(refuse, serve, tmp_path):
+    server = serve(refuse=refuse)
+    loop, stored = ask_all("openai", server, tmp_path, questions(12), judge={"reply_tokens": 50})
+    assert len(stored) == 12 and not loop.tally.failed and loop.tally.requests == 14 == len(server.seen)
+    adapted = {"temperature": "left out", "max_tokens": "sent as max_completion_tokens"}
+    assert all(
+        reply["adapted"] == adapted and reply["value"] == score(f"prompt {i}")["score"] for i, reply in stored.items()
+    )
+    last = server.seen[-1].body
+    assert "temperature" not in last and "max_tokens" not in last and last["max_completion_tokens"] == 50
+
+
+def test_a_model_that_wants_a_temperature_above_0_keeps_its_own(serve, tmp_path):
+    server = serve(refuse=strictly_positive)
+    _, stored = ask_all("openai", server, tmp_path, questions(3))
+    assert len(stored) == 3 and len(server.seen) == 4 and stored[0]["adapted"] == {"temperature": "left out"}
+
+
+def test_a_gemini_model_that_refuses_temperature_keeps_its_own(serve, tmp_path):
+    told = {"error": {"code": 400, "message": "temperature is not supported by this model", "status": "INVALID"}}
+
+    def refuse(body):
+        return told if "temperature" in body["generationConfig"] else None
+
+    server = serve(refuse=refuse)
+    _, stored = ask_all("gemini", server, tmp_path, questions(3))
+    assert len(stored) == 3 and len(server.seen) == 4 and stored[0]["adapted"] == {"temperature": "left out"}
+
+
+NO_SCHEMA = "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."
+REFUSALS = [
+    ("response_format", NO_SCHEMA, "--judge-output text"),
+    ("reasoning_effort", "Unrecognized request argument supplied: reasoning_effort", "--reasoning-effort"),
+    ("max_tokens", "max_tokens is not supported by this model", "--reply-tokens"),
+]
+
+
+@pytest.mark.parametrize(("name", "message", "remedy"), REFUSALS, ids=[one[0] for one in REFUSALS])
+def test_a_flag_that_a_model_refuses_is_named_after_one_question(name, message, remedy, serve, tmp_path):
+    def refuse(body):
+        sent = name in body or name.replace("max_", "max_completion_") in body
+        return unsupported(name, message) if sent else None
+
+    server = serve(refuse=refuse)
+    with pytest.raises(ValueError, match=remedy) as raised:
+        ask_all("openai", server, tmp_path, questions(30), judge={"reasoning_effort": "low", "reply_tokens": 5})
+    assert len({seen.prompt for seen in server.seen}) == 1 and len(str(raised.value)) < 250
+
+
+def test_what_gemini_may_not_think_is_told_with_the_flag(serve, tmp_path):
+    text = "Budget 0 is invalid. This model only works in thinking mode."
+    server = serve(refuse=lambda body: {"error": {"code": 400, "message": text, "status": "INVALID_ARGUMENT"}})
+    with pytest.raises(ValueError, match="--thinking-tokens"):
+        ask_all("gemini", server, tmp_path, questions(30), judge={"thinking_tokens": 0})
+    assert len(server.seen) == 1
+
+
+def test_one_question_that_is_too_long_fails_by_itself(serve, tmp_path):
+    text = "'max_tokens' is too large: this model's maximum context length is 64 tokens and the request has 90"
+    refuse = lambda body: unsupported("max_tokens", text) if "prompt 3" in json.dumps(body) else None  # noqa: E731
+    loop, stored = ask_all("openai", serve(refuse=refuse), tmp_path, questions(8), judge={"reply_tokens": 50})
+    assert len(stored) == 7 and [key[0] for key in loop.tally.failed] == [3]
+    assert all("adapted" not in reply for reply in stored.values())
+
+
+# Replies that cannot be read.
+
+
+@pytest.mark.parametrize(
+    ("what", "answer", "why", "remedy"),
+    [
+        ("cut off", score, "cut off", "--reply-tokens"),
+        ("nothing", score, "empty", "--reply-tokens"),
+        (OK, lambda _: "I cannot judge that.", "prose", "--judge-output"),
+    ],
+)
+@BOTH
+def test_where_no_reply_can_be_read_nothing_more_is_paid_for(api, what, answer, why, remedy, serve, tmp_path):
+    server = serve(lambda *_: what, answer=answer)
+    for paid in (range(10, 14), range(1)):  # those on their way when the tenth came are kept too; then none is asked
+        before = len(server.seen)
+        with pytest.raises(asking.NoVerdict, match=remedy) as raised:
+            ask_all(api, server, tmp_path, questions(60))
+        assert len(server.seen) - before in paid and why in str(raised.value) and len(str(raised.value)) < 250
+    assert len((tmp_path / "replies.jsonl").read_text().splitlines()) == len(server.seen)
+
+
+def test_one_reply_that_can_be_read_lets_the_others_be_counted(serve, tmp_path):
+    server = serve(answer=lambda prompt: "85" if prompt == "prompt 9" else "no idea")
+    loop, stored = ask_all("openai", server, tmp_path, questions(40), concurrency=1)
+    assert len(stored) == 40 and sum(reply["value"] is not None for reply in stored.values()) == 1
+
+
+def test_blocked_replies_do_not_stop_the_asking(serve, tmp_path):
+    _, stored = ask_all("openai", serve(lambda *_: "blocked"), tmp_path, questions(30))
+    assert len(stored) == 30 and {reply["missing"] for reply in stored.values()} == {"blocked"}
+
+
+# Many requests.
 
 
 @BOTH

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 
 import pytest
-from conftest import ROOT, command, free_port, run_script, write_rows
+from conftest import ROOT, command, free_port, results_of, run_script, write_rows
 from judge_server import HANG, OK, JudgeServer, digest, mixed, score
 from test_commands import load_script
 from test_judge import generation
@@ -359,3 +359,34 @@ def test_a_server_that_refuses_the_schema_is_told_with_the_remedy(run):
     with JudgeServer(lambda *_: "400") as server:
         done = judge(run, server, *QUICK)
     assert done.returncode == 2 and "--judge-output text" in done.stderr
+
+
+def test_what_a_model_takes_no_other_way_is_said_in_one_line_and_recorded(run):
+    def refuse(body):
+        if "temperature" in body:
+            return {"error": {"message": "temperature: only the default of 1 is supported", "param": "temperature"}}
+        return (
+            {"error": {"message": "use max_completion_tokens", "param": "max_tokens"}} if "max_tokens" in body else None
+        )
+
+    with JudgeServer(refuse=refuse) as server:
+        done = judge(run, server, "--reply-tokens", 40, *QUICK)
+    assert done.returncode == 0, done.stderr
+    adapted = {"temperature": "left out", "max_tokens": "sent as max_completion_tokens"}
+    assert outcome_of(run / "judge" / "judge-1-published")["judge"]["adapted"] == adapted
+    assert "adapted    temperature left out, max_tokens sent as max_completion_tokens: " in done.stdout
+    assert results_of(run)["judge"]["judge-1-published"]["judge"]["adapted"] == adapted
+
+
+def test_a_judge_that_cannot_be_read_is_told_in_one_message_and_its_replies_are_kept(run):
+    with JudgeServer(answer=lambda _: "I would rather not say.") as server:
+        done = judge(run, server, *QUICK)
+        paid = len(server.seen)
+        again = judge(run, server, *QUICK)
+        assert len(server.seen) == paid < 15
+    folder = run / "judge" / "judge-1-published"
+    assert len(replies_of(folder)) == paid
+    for one in (done, again):
+        message = one.stderr.split("error: ")[1].replace(str(folder), "")
+        assert one.returncode == 2 and "Traceback" not in one.stderr
+        assert "none of the first 1" in message and "--output-dir" in message and len(message) < 300

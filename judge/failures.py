@@ -1,0 +1,125 @@
+"""What an exception of an SDK, its HTTP client or the clock means for a question and for the rest.
+
+What a server says is told and stored without the key that it was sent.
+"""
+
+import os
+import re
+from typing import Literal
+
+KEYS = {"gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"), "openai": ("OPENAI_API_KEY",)}
+AGAIN = {408, 409, 425, 429}
+FOR_ALL = {401, 403, 404}
+LONGEST_MESSAGE, SHORTEST_KEY = 140, 8  # characters
+REFUSED = {400, 422}
+# Parameter of a request as an error may name it -> what to do about it where it is a flag's.
+REMEDIES = {
+    "response_format": "add --judge-output text",
+    "response_json_schema": "add --judge-output text",
+    "response_mime_type": "add --judge-output text",
+    "json mode": "add --judge-output text",
+    "max_tokens": "leave out --reply-tokens",
+    "max_completion_tokens": "change or leave out --reply-tokens",
+    "max_output_tokens": "change or leave out --reply-tokens",
+    "reasoning_effort": "change or leave out --reasoning-effort",
+    "thinking": "change or leave out --thinking-tokens",
+}
+# What an error says of a parameter that the model does not take, and not of one whose value is wrong this once.
+UNSUPPORTED = re.compile(
+    r"support|only|unknown|unrecogni[sz]ed|unexpected|not (?:permitted|allowed|accepted|available|enabled)|unavailable"
+    r"|extra|deprecated|incompatible|cannot|can't|must be|invalid|positive|does not (?:take|accept)|use ",
+    re.IGNORECASE,
+)
+OF_ONE_QUESTION = re.compile(r"context|too long|too large|exceed", re.IGNORECASE)
+
+
+class Failure(Exception):
+    """A request without a reply.
+
+    `kind`: again (may work a second time), item (this question will never work), unreachable (no server there), all
+    (no question will work). `after`: seconds that the server asks to wait.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        kind: Literal["again", "item", "unreachable", "all"],
+        status: int | None = None,
+        after: float = 0,
+    ) -> None:
+        super().__init__(message)
+        self.kind, self.status, self.after = kind, status, after
+
+
+def without_key(text: str) -> str:
+    """A server may repeat the key it was sent; nobody else gets to read it."""
+    for kind in KEYS:
+        for name in KEYS[kind]:
+            key = os.environ.get(name, "").strip()
+            if len(key) >= SHORTEST_KEY:  # a server of one's own may take "x" for a key
+                text = text.replace(key, f"[{name}]")
+    return text
+
+
+def _told(error: Exception) -> str:
+    """The message of the SDK, with what the server said where that was no object and the SDK leaves it out."""
+    body = getattr(error, "body", None)
+    return f"{error} - {body}" if isinstance(body, str) and body not in str(error) else str(error)
+
+
+def status_of(error: Exception) -> int | None:
+    status = getattr(error, "status_code", None) or getattr(error, "code", None)
+    return status if isinstance(status, int) else None
+
+
+def refused(error: Exception) -> str | None:
+    """The parameter that an error says the model does not take; None for every other error."""
+    text = f"{getattr(error, 'code', '')} {_told(error)}"
+    if status_of(error) not in REFUSED or not UNSUPPORTED.search(text) or OF_ONE_QUESTION.search(text):
+        return None
+    names = ("temperature", *REMEDIES)
+    named = str(getattr(error, "param", None) or "")
+    if named in names:
+        return named
+    places = {name: found.start() for name in names if (found := re.search(rf"(?<!\w){name}", _snake(text)))}
+    return min(places, key=lambda name: places[name], default=None)
+
+
+def _snake(text: str) -> str:
+    """Google writes maxOutputTokens where others write max_output_tokens."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text).lower()
+
+
+def failure_of(error: Exception) -> Failure:
+    """What an exception of an SDK, its HTTP client or the clock means for the question and for the rest."""
+    import httpx2
+
+    if isinstance(error, Failure):
+        return error
+    status = status_of(error)
+    message = " ".join(without_key(_told(error)).split())[:LONGEST_MESSAGE]
+    if status is None:
+        missing = isinstance(error, httpx2.ConnectError) or isinstance(error.__cause__, httpx2.ConnectError)
+        name = type(error.__cause__ or error).__name__
+        return Failure(f"{name} {message}".strip(), "unreachable" if missing else "again")
+    if status in FOR_ALL or "API_KEY_INVALID" in str(error):
+        return Failure(f"status {status}: {message}", "all", status)
+    if (name := refused(error)) is not None:
+        remedy = REMEDIES.get(name, "choose another --judge-model")
+        return Failure(f"status {status}: {message}; {remedy}", "all", status)
+    kind: Literal["again", "item"] = "again" if status in AGAIN or status >= 500 else "item"
+    return Failure(f"status {status}: {message}", kind, status, _asked_to_wait(error))
+
+
+def _asked_to_wait(error: Exception) -> float:
+    """Seconds: the header Retry-After, or Google's RetryInfo in the body ("37s"); 0 where neither is there."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    body = getattr(error, "details", None)
+    details = body.get("error", {}).get("details", []) if isinstance(body, dict) else []
+    delays = [d["retryDelay"] for d in details if isinstance(d, dict) and "retryDelay" in d]
+    for text in (headers.get("retry-after"), *delays):
+        try:
+            return max(0.0, float(str(text).removesuffix("s")))
+        except ValueError:  # none, or a date
+            continue
+    return 0.0
