@@ -68,9 +68,8 @@ def resolve(source: str, asked: str = "--model") -> Path:
     folder = resolve_config(source, asked)
     if not on_hub(source):
         if not (found := [name for name in WEIGHTS if (folder / name).is_file()]):
-            raise ValueError(
-                f"{asked} {source}: the folder lacks {WEIGHTS[0]} (or {', '.join(WEIGHTS[1:])}){_instead_of_a_model(folder)}"
-            )
+            lacking = f"{WEIGHTS[0]} (or {', '.join(WEIGHTS[1:])})"
+            raise ValueError(f"{asked} {source}: the folder lacks {lacking}{_instead_of_a_model(folder)}")
         if lost := [name for name in shards(folder / found[0]) if not (folder / name).is_file()]:
             raise ValueError(f"{asked} {source}: the folder lacks {lost[0]}, one of {len(lost)} missing shards")
         return folder

@@ -1,10 +1,12 @@
 """The hub as it answers and fails: a server on this machine, asked by the real libraries in processes of their own."""
 
+import errno
 import json
 import re
 import threading
 from dataclasses import replace
 
+import httpx2
 import pytest
 from hub_probe import Probe
 from hub_repositories import README, as_parquet, gpt2, published
@@ -12,6 +14,7 @@ from hub_server import Repository, serving
 from safetensors.torch import load, save
 
 from gpt2_scratch.sources import WEIGHTS
+from training.hub_reasons import Asked, explain
 
 CONFIG = {"config.json": json.dumps({"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2}).encode()}
 LLAMA = {"config.json": json.dumps({"model_type": "llama", "hidden_size": 16}).encode()}
@@ -396,3 +399,13 @@ def test_a_hub_that_is_down_leaves_what_is_cached_in_use(hub, probe):
     said = probe.ask(model="owner/good")["said"]
     hub.repositories["owner/good"].status = None
     assert "owner/good is used as it is cached" in said and "too busy or out of order" in said
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_full_disk_is_told_from_a_hub_that_fails(wrapped):
+    """A disk cannot be filled in a test, so the error is made here: as the system raises it, and around a cut one."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    full.__cause__ = httpx2.RemoteProtocolError("the server disconnected") if wrapped else None
+    reason = explain(full, Asked("--model", "gpt2", "model"))
+    assert re.fullmatch(r"no room on the disk of \S+; make some, or set HF_HOME to a folder that has it", reason.text)
+    assert not reason.unreachable

@@ -4,8 +4,10 @@ The library itself waits half a minute for a hub that is not there, and as long 
 again once or twice, then gives the hub up for the rest of the process: what is cached is used without further waiting.
 """
 
+import os
 import re
 import time
+import warnings
 from copy import copy
 from typing import Any
 
@@ -20,6 +22,7 @@ from training.cli import say, speaks
 
 CONNECT, ANSWER = 5.0, 30.0  # seconds for a connection, and for (the next bytes of) an answer, at most
 UNREACHED, BUSY = (1.0,), (2.0, 5.0)  # seconds before it is asked again
+NAME_LOOKUP = "timeout:2 attempts:1"  # of resolv.conf(5); as it comes, a name server that is silent costs 23 s
 LONGEST_WAIT = 10.0  # seconds; a hub that asks for more is given up
 BUSY_STATUS = (408, 429, 500, 502, 503, 504)
 UNREACHABLE = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError, httpx2.ProxyError)
@@ -116,8 +119,9 @@ def use_hub_client() -> None:
     set_client_factory(
         lambda: HubClient(event_hooks={"request": [hf_request_event_hook]}, follow_redirects=True, timeout=None)
     )
-    logging.get_logger("huggingface_hub").setLevel(
-        logging.ERROR
-    )  # it would announce every try, and the lack of a token
+    os.environ.setdefault("RES_OPTIONS", NAME_LOOKUP)
+    # Else it tells of every try, of no token, and of a disk that will be full, which the failure says.
+    logging.get_logger("huggingface_hub").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "Not enough free disk space", UserWarning)
     if not speaks():
         disable_progress_bars()
