@@ -101,7 +101,7 @@ def _read_folder(folder: Path, encoding: str | None) -> Source:
 def drawn(names: dict[str, list[str]]) -> list[str]:
     """A held-out part alone is the one to choose on; what is reported on then comes from train's rows."""
     if "validation" in names and "train" in names and "test" not in names:
-        return [f"{some(names['validation'])} is the validation part; a test part is drawn from the training rows"]
+        return [f"the validation part is {some(names['validation'])}; a test part is drawn from the training rows"]
     return []
 
 
