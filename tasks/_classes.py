@@ -38,10 +38,10 @@ def refuse_untrained(parts: Mapping[str, Counter[str]]) -> None:
     for name, counts in parts.items():
         if unknown := in_order(counts.keys() - parts["train"].keys()):
             alike = [label for label in in_order(parts["train"]) if likeness(label) == likeness(unknown[0])]
-            found = f"train has {shown(alike)}; spell it alike" if alike else "add rows of it to train"
+            found = f"train has {shown(alike[:1])}; spell it alike" if alike else "add rows of it to train"
             raise ValueError(
                 f"the {name} part has {sum(counts[label] for label in unknown):,} rows with labels that no training "
-                f"row has: {shown(unknown)}; {found}, or leave such rows out with --leave-out-labels {unknown[0]!r:.40}"
+                f"row has: {shown(unknown)}; {found}, or leave such rows out with --leave-out-labels {unknown[0]!r:.24}"
             )
 
 

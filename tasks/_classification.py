@@ -68,9 +68,10 @@ class Classification(Task):
         seen = {e.label for e in examples if e.label is not None}
         names = self.labels or in_order(seen)
         if unknown := in_order(seen - set(names)):
+            expected = ", ".join(names) if len(names) <= 3 else shown(names)
             raise ValueError(
-                f"labels {shown(unknown)} are not among the expected {', '.join(names[:8])}; correct them, or leave "
-                f"such rows out with --leave-out-labels {unknown[0]!r:.40}"
+                f"labels {shown(unknown)} are not among the expected {expected}; correct them, or leave such rows out "
+                f"with --leave-out-labels {unknown[0]!r:.24}"
             )
         if len(seen) < 2:
             raise ValueError(f"only one class in the file ({shown(in_order(seen))}); a classifier needs two or more")

@@ -1,7 +1,9 @@
 """Which columns of a file are read: those that flags or a dataset name, or those with the names people give them."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from itertools import accumulate
 from typing import NamedTuple
 
 from tasks._files import Row
@@ -11,7 +13,6 @@ RESPONSES = ("response", "output", "completion", "answer")
 ABOUT = ("input", "context", "passage", "document", "article")  # what an instruction is about: Alpaca, Dolly, SQuAD
 SYSTEM = ("system", "system_prompt", "system_message")
 CHATS = ("messages", "conversations", "conversation")  # OpenAI's and TRL's; ShareGPT's
-NAMED = 8  # columns that a message names
 
 
 class Columns(NamedTuple):
@@ -33,11 +34,12 @@ class Columns(NamedTuple):
         return [c for c in (*self.inputs, *([self.target] if target_needed else [])) if c not in present]
 
 
-def listed(names: Iterable[str]) -> str:
-    """Column names for a message: the first few, each at most 30 characters of it."""
-    every = list(names)
-    few = ", ".join(repr(name if len(name) <= 30 else name[:29] + "…") for name in every[:NAMED])
-    return few + (f" and {len(every) - NAMED:,} more" if len(every) > NAMED else "")
+def listed(names: Iterable[str], room: int = 90) -> str:
+    """Column names for a message: as many as fit into about `room` characters, each at most 24 characters of it."""
+    every = [repr(name if len(name) <= 24 else name[:23] + "…") for name in names]
+    ends = list(accumulate(len(name) + 2 for name in every))
+    few = max(bisect_right(ends, room), 1)
+    return ", ".join(every[:few]) + (f" and {len(every) - few:,} more" if len(every) > few else "")
 
 
 def missing_columns(forms: Sequence[Columns], present: Sequence[str], target_needed: bool, flags: str) -> ValueError:
@@ -46,8 +48,8 @@ def missing_columns(forms: Sequence[Columns], present: Sequence[str], target_nee
     by_case = {name.casefold(): name for name in present}
     near = [by_case[n] for c in missing for n in get_close_matches(c.casefold(), by_case, n=1)]
     return ValueError(
-        f"column {listed(missing)} is missing ({flags} name them); the file has {listed(present)}"
-        + (f"; is it {listed(near)}?" if near else "")
+        f"column {listed(missing, 50)} is missing ({flags} name them); the file has {listed(present)}"
+        + (f"; is it {listed(near, 24)}?" if near else "")
     )
 
 

@@ -56,9 +56,7 @@ class Instructions(Prompted):
         prompts = len({e.group for e in examples})
         if prompts == len(examples):
             return []
-        return [
-            f"{len(examples):,} examples have {prompts:,} different prompts: several responses to one prompt are kept"
-        ]
+        return [f"{len(examples):,} examples have {prompts:,} different prompts: all responses to a prompt are kept"]
 
     def part_of(self, row: Row) -> str | None:
         return "test" if self._fixed(row, 1) == "test" else None

@@ -17,7 +17,7 @@ NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d{1,3})?")
 PLACEHOLDERS = frozenset("? ?? ??? - -- --- – — _ . .. ... #".split())  # noqa: SIM905
 PLACEHOLDERS |= {"#n/a", "n/a", "n.a.", "na", "<na>", "nan", "null", "none", "nil", "unlabeled", "unlabelled"}
 CODE = re.compile(r"\+|-?0\d")
-SHOWN = 4  # labels that a message names
+SHOWN = 3  # labels that a message names
 
 
 def folded(label: str) -> str:
@@ -53,8 +53,8 @@ def is_placeholder(label: str) -> bool:
 
 
 def shown(labels: Sequence[str]) -> str:
-    """Labels for a message: the first few, each at most 24 characters of it."""
-    few = [repr(label if len(label) <= 24 else label[:23] + "…") for label in labels[:SHOWN]]
+    """Labels for a message: the first few, each at most 20 characters of it."""
+    few = [repr(label if len(label) <= 20 else label[:19] + "…") for label in labels[:SHOWN]]
     return ", ".join(few) + (f" and {len(labels) - SHOWN:,} more" if len(labels) > SHOWN else "")
 
 

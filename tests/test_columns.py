@@ -1,0 +1,218 @@
+"""Columns: found by their usual names, named where they are not read; white space that carries meaning."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import mails, run_script, write_rows
+
+from gpt2_scratch.tokenizer import GPT2
+from tasks import Columns, Instruction, Limits, Preference, Skipped, split_examples
+from training.args import DataArgs
+from training.batches import IGNORED, encode_instruction, encode_prompt
+from training.inference import response_in
+from training.preference_args import PairArgs
+from training.sources import locate_rows, split_rows
+from training.task_args import PromptArgs, TextArgs
+
+NOWHERE = Path("mine.jsonl")  # rows that are in no file
+
+
+def read(rows, args=None, notes=None):
+    task = (args or PromptArgs()).task(None, NOWHERE)
+    return task.parts({"all": rows}, Skipped(), notes if notes is not None else []).get("all", [])
+
+
+# Instructions.
+
+
+@pytest.mark.parametrize("response", ["response", "output", "completion", "answer"])
+@pytest.mark.parametrize("prompt", ["instruction", "prompt", "question", "query"])
+@pytest.mark.parametrize("about", ["input", "context", "passage", None])
+def test_the_usual_names_of_columns_need_no_flag(prompt, about, response):
+    row = {"id": 7, response: "c", prompt: "a"} | ({about: "b"} if about else {})
+    assert read([row]) == [Instruction(0, "a", "b" if about else "", "c")]
+
+
+def test_the_system_column_is_said_before_the_prompt():
+    row = {"system_prompt": "Be brief.", "question": "a", "response": "c"}
+    assert read([row, row | {"system_prompt": ""}]) == [
+        Instruction(0, "a", "System: Be brief.", "c"),
+        Instruction(1, "a", "", "c"),
+    ]
+
+
+def test_a_column_that_is_taken_along_by_its_name_is_said_and_can_be_left_out():
+    row, notes = {"instruction": "a", "input": "b", "output": "c"}, []
+    flags = {"prompt_column": "instruction", "response_column": "output"}
+    assert read([row], PromptArgs(**flags), notes) == [Instruction(0, "a", "b", "c")]
+    (note,) = notes
+    assert "'input'" in note and "--input-column" in note
+    notes.clear()
+    assert read([row], PromptArgs(**flags, input_column=""), notes) == [Instruction(0, "a", "", "c")]
+    assert notes[0].startswith("1 column is not used: 'input'")
+    assert read([row | {"hint": "d"}], PromptArgs(**flags, input_column="hint")) == [Instruction(0, "a", "d", "c")]
+
+
+@pytest.mark.parametrize("values", [["", None], [["a"], "b"], [{"a": 1}, None], [1, 2]])
+def test_a_usual_column_without_text_is_not_taken_along(values):
+    rows = [{"question": f"a{i}", "context": value, "answer": "c"} for i, value in enumerate(values)]
+    notes = []
+    assert [e.input for e in read(rows, notes=notes)] == ["", ""] and "'context'" in notes[0]
+
+
+def test_columns_that_are_not_read_are_named_in_one_short_line():
+    notes = []
+    read([{"question": "a", "answer": "b"} | {f"column {i} " + "x" * 60: i for i in range(40)}], notes=notes)
+    (note,) = notes
+    assert note.startswith("40 columns are not used: 'column 0 ") and "more" in note and len(note) <= 300
+
+
+def test_numbers_as_answers_are_text_and_said():
+    notes = []
+    rows = [{"question": "1+1?", "answer": 2}, {"question": "Yes?", "answer": True}]
+    assert [e.response for e in read(rows, notes=notes)] == ["2", "true"]
+    assert "'answer' holds numbers or truth values in 2 rows" in notes[0]
+
+
+def test_a_message_is_short_however_long_the_names_of_columns_are():
+    row = {f"{i} " + "a header that is a text " * 9: "b" for i in range(30)}
+    for task in (PromptArgs(), PairArgs(), TextArgs(("x" * 90, "y" * 90), "z" * 90)):
+        with pytest.raises(ValueError) as refused:
+            task.task(None, NOWHERE).parts({"all": [row]}, Skipped())
+        assert len(str(refused.value)) <= 300
+
+
+@pytest.mark.parametrize("cell", [["a", "b"], {"text": ["a"]}, b"a"])
+def test_an_answer_that_is_no_text_is_refused_by_row_without_the_data(cell):
+    with pytest.raises(ValueError, match="column 'answer': row 1 holds .*, neither text nor number"):
+        read([{"question": "a", "answer": "b"}, {"question": "a", "answer": cell}])
+
+
+def test_a_missing_column_is_named_with_one_that_is_like_it():
+    with pytest.raises(ValueError, match="'answr'.*is it 'answr'") as refused:
+        read([{"question": "a", "answr": "b"}], PromptArgs(response_column="answer"))
+    assert len(str(refused.value)) <= 300
+    with pytest.raises(ValueError, match="is it 'Body'"):
+        TextArgs(("body",), "label").task(None, NOWHERE).parts({"all": [{"Body": "a", "label": "b"}]}, Skipped())
+
+
+def test_several_responses_to_a_prompt_are_said(tmp_path):
+    rows = [{"question": f"Name fish {i % 20}", "answer": f"fish {i}"} for i in range(60)]
+    task = PromptArgs().task(None, NOWHERE)
+    splits = split_rows(task, locate_rows(task, write_rows(tmp_path / "fish.jsonl", rows)), DataArgs())
+    assert "60 examples have 20 different prompts: all responses to a prompt are kept" in splits.notes
+    assert splits.skipped == Skipped()
+
+
+# Classification.
+
+
+def test_a_second_column_of_text_is_named_as_not_read():
+    notes = []
+    task = TextArgs(("body",), "topic").task(None, NOWHERE)
+    task.parts({"all": [{"title": "a", "body": "b", "topic": "c", "date": "d"}]}, Skipped(), notes)
+    assert notes == ["2 columns are not used: 'title', 'date' (--text-column and --label-column name those that are)"]
+
+
+# Preferences.
+
+
+def test_preferences_take_the_usual_columns_along():
+    row = {"system": "Be brief.", "question": "a", "input": "b", "chosen": "c", "rejected": "d"}
+    (found,) = PairArgs().task(None, NOWHERE).parts({"all": [row]}, Skipped())["all"]
+    assert found == Preference(0, "a", "c", "d", "b\nSystem: Be brief.") and found.records()[1].input == found.input
+
+
+def test_a_form_with_more_than_two_columns_says_which_it_needs():
+    assert Columns(("a", "b"), "c", "d").used == {"a", "b", "c", "d"}
+    assert Columns(("a", "b"), "c").missing_in(["a"], target_needed=True) == ["b", "c"]
+
+
+# White space.
+
+ANSWERS = [
+    "    y = x\n    return y\n",
+    "\ty",
+    " \n leading",
+    "trailing  ",
+    "a\n\n\n",
+    "no white space",
+    "\u00a0a",
+    "  é\r\n",
+]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_response_is_the_same_in_the_file_in_the_targets_and_in_the_answer(answer, tmp_path):
+    prompt = "  Complete:\n\tdef f(x):\n"
+    path = write_rows(tmp_path / "code.jsonl", [{"instruction": prompt, "response": answer}])
+    task = PromptArgs().task(None, path)
+    (example,) = task.parts(locate_rows(task, path).parts, Skipped())["all"]
+    encoded = encode_instruction(GPT2, example, 512)
+    targets = encoded.labels[encoded.labels != IGNORED].tolist()
+    assert targets[-1] == 50256 and GPT2.decode(targets[:-1]) == answer
+    asked = encode_prompt(GPT2, example)
+    assert encoded.tokens[: len(asked)].tolist() == asked  # training reads the very tokens that answering does
+    assert GPT2.decode(asked) == example.prompt() and prompt in example.prompt()
+    assert (
+        response_in(GPT2.decode(targets[:-1]))
+        == response_in(example.prompt()[-len("\n\n### Response:\n") :] + answer)
+        == answer
+    )
+
+
+@pytest.mark.parametrize("answer", [" ", "\n\n", "\t", "\u00a0"])
+def test_a_response_of_white_space_alone_is_none(answer):
+    skipped = Skipped()
+    rows = [{"instruction": "a", "response": answer}]
+    assert PromptArgs().task(None, NOWHERE).parts({"all": rows}, skipped) == {} and skipped == Skipped(unlabelled=1)
+
+
+def test_code_that_differs_in_indentation_is_two_answers():
+    rows = [{"instruction": "a", "response": code} for code in ("if x:\n  y", "if x:\ny", "if x:\n  y")]
+    splits = split_examples({"all": read(rows)}, Limits(0, 0), 0, Skipped())
+    assert [e.response for e in splits.train] == ["if x:\n  y", "if x:\ny"] and splits.skipped == Skipped(duplicate=1)
+
+
+def test_what_a_run_writes_of_its_references_is_what_the_file_says(tiny_model, tmp_path):
+    code = "    y = x + {}\n    return y\n"
+    rows = [{"instruction": f"Complete: def add_{i}(x):", "response": code.format(i)} for i in range(30)]
+    path = write_rows(tmp_path / "code.jsonl", rows)
+    flags = [
+        "--data",
+        path,
+        "--model",
+        tiny_model,
+        "--max-steps",
+        1,
+        "--new-tokens",
+        8,
+        "--output-dir",
+        tmp_path / "run",
+    ]
+    done = run_script("finetune_ift", *flags)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run" / "generations.jsonl").read_text().splitlines()]
+    assert lines and all(line["reference"] == rows[line["id"]]["response"] for line in lines)
+
+
+# Files without labels.
+
+
+def test_a_competition_trains_on_its_train_file_and_predicts_its_test_file(tiny_model, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_rows(folder / "train.jsonl", mails(60))
+    write_rows(folder / "test.jsonl", [{"text": f"new {row['text']}"} for row in mails(20)])
+    flags = ["--data", folder, "--model", tiny_model, "--max-steps", 1, "--output-dir", tmp_path / "run"]
+    done = run_script("finetune_cls", *flags)
+    assert done.returncode == 0, done.stderr
+    note = next(line for line in done.stdout.splitlines() if line.startswith("note") and "test.jsonl" in line)
+    assert "20 rows are for scripts/predict.py" in note
+    data = json.loads((tmp_path / "run" / "results.json").read_text())["data"]
+    assert data["rows"] == {"train": 48, "validation": 6, "test": 6}
+    done = run_script(
+        "predict", "--run", tmp_path / "run", "--data", folder / "test.jsonl", "--output", tmp_path / "out.csv"
+    )
+    assert done.returncode == 0 and len((tmp_path / "out.csv").read_text().splitlines()) == 21, done.stderr
