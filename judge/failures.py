@@ -104,8 +104,8 @@ def failure_of(error: Exception) -> Failure:
         return Failure(f"{name} {message}".strip(), "unreachable" if missing else "again")
     if status in FOR_ALL or "API_KEY_INVALID" in str(error):
         return Failure(f"status {status}: {message}", "all", status)
-    if (name := refused(error)) is not None:
-        remedy = REMEDIES.get(name, "choose another --judge-model")
+    if (parameter := refused(error)) is not None:
+        remedy = REMEDIES.get(parameter, "choose another --judge-model")
         return Failure(f"status {status}: {message}; {remedy}", "all", status)
     kind: Literal["again", "item"] = "again" if status in AGAIN or status >= 500 else "item"
     return Failure(f"status {status}: {message}", kind, status, _asked_to_wait(error))
