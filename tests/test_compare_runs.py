@@ -65,7 +65,7 @@ def test_every_flag_that_changes_the_result_tells_rows_apart(name, a, b, shown_a
 
 
 def test_what_changes_no_result_makes_no_row_of_its_own(tmp_path, capsys):
-    others = {"micro_batch_size": 4, "log_every": 7, "output_dir": "x", "forgetting_data": "none", "resume": True}
+    others = {"micro_batch_size": 4, "log_every": 7, "output_dir": "x", "forgetting_data": "none", "data": "moved.csv"}
     runs = [finished(tmp_path / "a", labelled(30)), finished(tmp_path / "b", labelled(30), seed=1, **others)]
     compare_runs.compare(runs)
     _, rows, _ = table_of(capsys)
