@@ -132,7 +132,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     update = settle(work, folder if resuming else None)
     plan, flags = Plan(examples, update, accelerator.num_processes), resolved(args) | resolved(update)
     base = base_facts(args.model.model, inputs.model_folder, tokenizer)
-    facts = {"args": flags, "base": base, "labels": list(classes)}
+    facts = {"args": flags, "base": base, "labels": list(classes), "pad_token_id": tokenizer.pad}
 
     # Optimizer, prepare, resume.
     optimizer = build_optimizer(model, update, accelerator.scaler is not None, args.method.lora_plus_ratio or 1.0)

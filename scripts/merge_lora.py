@@ -19,8 +19,11 @@ from gpt2_scratch.own_tokenizer import FILES, find_tokenizer
 from gpt2_scratch.sources import load_config
 from tasks import Columns, Task, find, join_lines
 from training.cli import run
+from training.preference_args import PairArgs
 from training.run_folder import nearest, read_run
 from training.sources import base_model, locate_rows
+from training.special_tokens import texts_in
+from training.task_args import PromptArgs, TextArgs, group_of
 
 Chosen = list[tuple[Path, float]]  # folders of adapters, and what each counts
 TEXTS, LENGTH = 32, 128  # compared at most, tokens of each
@@ -44,7 +47,7 @@ class Args:
     untied_base: bool = False
     """write the base alone, its LM head a matrix of its own"""
     data: Path | None = None
-    """texts to compare merged and unmerged on; None: bundled ones"""
+    """texts to compare merged and unmerged on; None: those of the training, where they still are, else bundled ones"""
     encoding: str | None = None
     """encoding of --data, like cp1252; None: UTF-8, or what a byte order mark says"""
     text_column: tuple[str, ...] = ()
@@ -82,9 +85,27 @@ def output_problems(output: Path, overwrite: bool) -> list[str]:
     return [] if nearest(output).is_dir() else [f"--output {output}: {nearest(output)} is a file"]
 
 
-def texts_of(args: Args, classifies: bool) -> tuple[list[str], str]:
-    """(texts, where they are from)."""
-    task: Task = find("spamassassin" if classifies else "instructions", Task)
+def trained_texts(flags: dict[str, Any]) -> tuple[list[str], str] | None:
+    """As `texts_of`, of what a run with these flags was trained on; None where that is not known or no longer there."""
+    kind = PairArgs if "dpo_loss" in flags else TextArgs if "label_column" in flags else PromptArgs
+    data = Path(flags["data"]) if flags.get("data") else None
+    if data is None and flags.get("dataset") is None:
+        return None
+    try:
+        task: Task = group_of(kind, flags).task(flags.get("dataset"), data)
+        source = locate_rows(task, data, flags.get("encoding"))
+        columns = task.columns_of(source.rows, target_needed=False)
+        examples = [task.example(i, row, columns) for i, row in enumerate(source.rows[:TEXTS])]
+    except ValueError:
+        return None
+    return [text for e in examples if (text := "\n".join(filter(None, texts_in(e))))], source.origin
+
+
+def texts_of(args: Args, facts: dict[str, Any]) -> tuple[list[str], str]:
+    """(texts, where they are from): those of --data, else those of the training, else bundled ones."""
+    if args.data is None and (found := trained_texts(facts.get("args", {}))):
+        return found
+    task: Task = find("spamassassin" if "labels" in facts else "instructions", Task)
     if args.text_column:
         task = replace(task, columns=(Columns(args.text_column, ""),))
     source = locate_rows(task, args.data, args.encoding)
@@ -138,7 +159,7 @@ def merge(args: Args, folders: tuple[Path, ...], weights: tuple[float, ...]) -> 
     if base[0].resolve() == args.output.resolve():
         raise ValueError(f"--output {args.output}: is the base itself; choose another folder")
     chosen = [(folder, weight) for folder, weight in zip(folders, weights, strict=True) if weight != 0]
-    texts, source = texts_of(args, "labels" in facts)
+    texts, source = texts_of(args, facts)
     write(args, facts, chosen, base)
     if chosen:
         report(args, facts, chosen, texts, source)

@@ -242,6 +242,38 @@ def test_training_goes_on_from_a_merged_classifier_and_a_language_model_of_it_dr
     assert "the model's class head is not used" in results_of(tmp_path / "ift")["data"]["notes"]
 
 
+def test_peft_opens_an_adapter_by_its_card_with_the_names_of_the_classes(tiny_model, tmp_path):
+    data, run = write_rows(tmp_path / "m.jsonl", mails(40)), tmp_path / "run"
+    short = ("--max-steps", 2, "--output-dir", run)
+    done = run_script("finetune_cls", "--data", data, *COLUMNS, "--model", tiny_model, *short)
+    assert done.returncode == 0, done.stderr
+    code = (run / "adapter" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    known: dict = {}
+    exec(code, known)  # as a reader of the card would
+    config = known["model"].config
+    assert (config.id2label, config.label2id) == ({0: "ham", 1: "spam"}, {"ham": 0, "spam": 1})
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    classify = transformers.pipeline(
+        "text-classification", model=known["model"], tokenizer=tokenizer, top_k=None, batch_size=4
+    )
+    lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    texts = [mails(40)[line["id"]]["text"] for line in lines]
+    for line, scores in zip(lines, classify(texts), strict=True):
+        assert {s["label"]: s["score"] for s in scores} == pytest.approx(line["probabilities"], abs=1e-4)
+    merged = run_script("merge_lora", "--run", run, "--output", tmp_path / "merged")
+    assert merged.returncode == 0 and "m.jsonl" in merged.stdout  # compared on the texts it was trained on
+
+
+def test_peft_opens_the_adapter_of_a_language_model(tiny_model, tmp_path):
+    data, run = write_rows(tmp_path / "q.jsonl", questions(30)), tmp_path / "run"
+    flags = ("--prompt-column", "instruction", "--response-column", "response", "--max-steps", 1, "--new-tokens", 0)
+    done = run_script("finetune_ift", "--data", data, *flags, "--model", tiny_model, "--output-dir", run)
+    assert done.returncode == 0, done.stderr
+    known: dict = {}
+    exec((run / "adapter" / "README.md").read_text().split("```python\n")[1].split("```")[0], known)
+    assert known["model"](torch.tensor([[464, 3807]])).logits.shape == (1, 2, 50257)
+
+
 def test_what_is_saved_has_the_mode_of_any_new_file(tmp_path):
     before = os.umask(0o027)
     try:

@@ -15,7 +15,7 @@ from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.pretrained import load_weights, read_weight, save_pretrained, weights_hash
 from gpt2_scratch.sources import load_config
-from gpt2_scratch.tokenizer import Tokenizer
+from gpt2_scratch.tokenizer import END_OF_TEXT, Tokenizer
 from lora import Adapter, adapters
 from lora.peft_format import CONFIG, TENSORS, attach, classes_in, exported
 from training.args import MethodArgs, ModelArgs
@@ -28,7 +28,7 @@ from training.task_args import HeadArgs, group_of
 
 Model = LanguageModel | Classifier
 ADAPTER, MODEL = "adapter", "model"
-WEIGHTS, FACTS = "adapter.safetensors", "adapter.json"
+WEIGHTS, FACTS, CARD = "adapter.safetensors", "adapter.json", "README.md"
 BEST = STATE.with_name("best.safetensors")
 
 
@@ -64,10 +64,26 @@ def read_best(folder: Path, model: Model, method: str) -> dict[str, Tensor]:
     return own_state(model)
 
 
+def card(facts: dict[str, Any], folder: Path) -> str:
+    """The model card of an adapter: how PEFT loads it, for which nothing but code can carry the names of classes."""
+    base, labels = facts["base"]["name"], facts.get("labels")
+    kind = "AutoPeftModelForCausalLM" if labels is None else "AutoPeftModelForSequenceClassification"
+    lines, more = [f"from peft import {kind}", ""], ""
+    if labels is not None:
+        lines.append(f"id2label = {dict(enumerate(labels))!r}")
+        more = ", id2label=id2label, label2id={name: i for i, name in id2label.items()}"
+        more += f", pad_token_id={facts.get('pad_token_id', END_OF_TEXT)}"
+    lines.append(f"model = {kind}.from_pretrained({str(folder)!r}{more})")
+    about = "a language model" if labels is None else f"a classifier of {len(labels)} classes"
+    code = "\n".join(lines)
+    head = f"---\nbase_model: {json.dumps(base)}\nlibrary_name: peft\n---\n"
+    return f"{head}\nAn adapter that makes {about} of {base}.\n\n```python\n{code}\n```\n"
+
+
 def save_adapter(folder: Path, model: Model, method: str, facts: dict[str, Any]) -> None:
     """What `model`, with its best weights, adds to its base; nothing for method full, whose model is saved.
 
-    `facts`: the resolved flags `args`, `base` (name, sha256), and `labels` of a classifier.
+    `facts`: the resolved flags `args`, `base` (name, sha256); of a classifier `labels` and `pad_token_id`.
     """
 
     def write(new: Path) -> None:
@@ -76,6 +92,7 @@ def save_adapter(folder: Path, model: Model, method: str, facts: dict[str, Any])
             config, tensors = exported(model, facts["base"]["name"], task, head)
             write_json(new / CONFIG, config)
             save_tensors(new / TENSORS, tensors)
+            (new / CARD).write_text(card(facts, folder / ADAPTER), encoding="utf-8")
         else:
             save_tensors(new / WEIGHTS, own_state(model))
         write_json(new / FACTS, facts)
