@@ -514,16 +514,20 @@ def foreign(tmp_path_factory):
     return folder, read
 
 
-@pytest.mark.parametrize("ids", [True, False])
-def test_a_classifier_of_transformers_gives_the_probabilities_that_transformers_gives(ids, foreign, predict, tmp_path):
+@pytest.mark.parametrize("named", ["classes and architecture", "classes", "architecture"])
+def test_a_classifier_of_transformers_gives_the_probabilities_that_transformers_gives(
+    named, foreign, predict, tmp_path
+):
     folder, tokenizer = foreign
     texts = [row["text"] for row in mails(40)] + ["naïve café — 東京 🙂", "x", "a\n\n b\t c ", "many words " * 90]
     shutil.copytree(folder, tmp_path / "model")
-    if not ids:
-        settings = json.loads((tmp_path / "model" / "config.json").read_text())
+    settings = json.loads((tmp_path / "model" / "config.json").read_text())
+    if "classes" not in named:
         names = {str(i): f"LABEL_{i}" for i in range(3)}
         settings |= {"id2label": names, "label2id": {v: int(k) for k, v in names.items()}}
-        (tmp_path / "model" / "config.json").write_text(json.dumps(settings))
+    if "architecture" not in named:
+        del settings["architectures"]
+    (tmp_path / "model" / "config.json").write_text(json.dumps(settings))
     model = transformers.GPT2ForSequenceClassification.from_pretrained(tmp_path / "model", dtype=torch.float32).eval()
     inputs = tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=128)
     with torch.no_grad():

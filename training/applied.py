@@ -137,6 +137,10 @@ def class_names(folder: Path) -> tuple[str, ...] | None:
     """
     settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     architecture = (settings.get("architectures") or [None])[0]
+    if architecture is None:
+        from gpt2_scratch.pretrained import heads_in  # takes seconds, but such a folder says it by its weights alone
+
+        architecture = CLASSIFIER if "score" in heads_in(folder) else None
     if architecture in LANGUAGE:
         return None
     if architecture != CLASSIFIER:
