@@ -568,6 +568,11 @@ def test_classes_without_names_are_named_by_a_flag(foreign, predict, tmp_path):
     assert predict(*flags, "--labels", "0", "1", "2")[0] == 0
     assert [line["label"] for line in lines_of(tmp_path / "out.jsonl")] == ["0", "2"]
     assert metrics_of(tmp_path / "out.jsonl")["accuracy"]["n"] == 2
+    settings |= {"id2label": {"0": "not  spam", "1": "spam ", "2": "?"}}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(settings))
+    write_rows(data, [{"text": "a", "label": "not  spam"}, {"text": "b", "label": "spam"}])
+    assert predict(*flags, "--overwrite")[0] == 0
+    assert [line["label"] for line in lines_of(tmp_path / "out.jsonl")] == ["not  spam", "spam "]
 
 
 @pytest.mark.parametrize(
@@ -607,6 +612,18 @@ def test_labels_that_the_model_does_not_have_are_counted_and_their_rows_answered
     assert lines[6]["label"] == "maybe" and lines[6]["prediction"] and "label" not in lines[7]
     assert metrics_of(out)["accuracy"]["n"] == 6
     assert metrics_of(out)["rows"] | {} == metrics_of(out)["rows"] and metrics_of(out)["rows"]["unknown_label"] == 1
+
+
+def test_labels_are_read_as_in_training_and_placeholders_left_out_on_request(classifier, predict, tmp_path):
+    labels = [" spam", "ham\u200b", "\u00a0ham", "-", None]
+    data = write_rows(tmp_path / "mine.jsonl", [{"text": f"text {i}", "label": x} for i, x in enumerate(labels)])
+    flags = ["--run", classifier, "--data", data, "--output", tmp_path / "out.jsonl"]
+    status, said, err = predict(*flags)
+    assert status == 0 and "5 rows, 4 with a label" in said and "does not have ('-')" in said, err
+    assert [line.get("label") for line in lines_of(tmp_path / "out.jsonl")] == ["spam", "ham", "ham", "-", None]
+    status, said, err = predict(*flags, "--leave-out-labels", "-", "--overwrite")
+    assert status == 0 and "5 rows, 3 with a label" in said and "does not have" not in said, err
+    assert metrics_of(tmp_path / "out.jsonl")["accuracy"]["n"] == 3
 
 
 def test_the_commonest_class_and_each_class_stand_beside_the_accuracy(classifier, predict, tmp_path):

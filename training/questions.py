@@ -8,7 +8,7 @@ from itertools import islice, repeat
 from typing import Any, Literal
 
 from tasks import Columns, Source, Task
-from tasks._labels import spellings
+from tasks._labels import folded, spellings
 from tasks._rows import Row
 from training.applied import Applied
 from training.prediction_output import few, near
@@ -88,7 +88,9 @@ class Questions:
             return Question(row, place, cells, None, "unreadable", None)
         if lacks == "empty":
             return Question(row, place, cells, None, "empty", label)
-        if lacks not in ("", "unlabelled", "label_left_out"):  # a conversation that is none of text
+        if lacks == "label_left_out":
+            return Question(row, place, cells, example, "", None)
+        if lacks not in ("", "unlabelled"):  # a conversation that is none of text
             return Question(row, place, cells, None, "unreadable", label)
         return Question(row, place, cells, example, "", self.spelling.get(label or "", label))
 
@@ -125,9 +127,11 @@ def columns_in(task: Task, rows: list[Row], flags: tuple[str, str], named: str |
 
 
 def respelled(questions: Questions, classes: Sequence[str]) -> Questions:
-    """The same with labels that spell a number or truth value which is a class, as csv files do: "True" for true."""
+    """The same with labels that spell a number or truth value which is a class, as csv files do: "True" for true; and
+    with the names of another's model as that has them, white space included."""
     labels = {question.label for question in questions if question.label is not None}
-    return replace(questions, spelling=spellings(labels, classes))
+    names = {folded(name): name for name in classes if folded(name) != name}
+    return replace(questions, spelling=names | spellings(labels - names.keys(), classes))
 
 
 def ask(task: Task, source: Source, flags: tuple[str, str], named: str | None) -> Questions:
@@ -211,7 +215,7 @@ def notes(questions: Questions, counts: Tally, applied: Applied, target: str) ->
     """What the user should know of the rows before they are answered, a sentence each."""
     source = questions.source
     found = [*source.notes]
-    for text, label in list(questions.spelling.items())[:1]:
+    for text, label in [pair for pair in questions.spelling.items() if folded(pair[1]) != pair[0]][:1]:
         found.append(f"labels are read as the classes that they spell: {text[:40]!r} as {label[:40]!r}")
     labelled = counts.labelled - counts.unknown.total()
     if not questions.has_target:
