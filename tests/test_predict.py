@@ -164,6 +164,15 @@ def test_rows_of_a_folder_say_which_part_they_are_from(tutor, predict, tmp_path)
     assert (table["file"] == table["part"] + ".jsonl").all() and list(table["row"]) == list(range(70))
 
 
+def test_nothing_is_said_of_a_part_that_training_would_draw(classifier, predict, tmp_path):
+    (tmp_path / "parts").mkdir()
+    for name in ("train", "dev"):
+        write_rows(tmp_path / "parts" / f"{name}.jsonl", mails(4))
+    flags = ["--run", classifier, "--data", tmp_path / "parts", "--output", tmp_path / "out.csv"]
+    status, said, err = predict(*flags)
+    assert status == 0 and "8 rows, 8 with a label" in said and "drawn" not in said, err
+
+
 def test_rows_of_a_folder_say_which_file_they_are_from(classifier, predict, tmp_path):
     (tmp_path / "days").mkdir()
     for name, size in (("monday", 3), ("tuesday", 1), ("wednesday", 4)):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tasks import Columns, Source, Task
 from tasks._labels import folded, spellings
-from tasks._rows import Row
+from tasks._rows import Row, drawn
 from training.applied import Applied
 from training.prediction_output import few, near
 from training.trained_on import digest
@@ -214,7 +214,8 @@ def columns_of(questions: Questions, applied: Applied, kept: Iterable[str] = ())
 def notes(questions: Questions, counts: Tally, applied: Applied, target: str) -> list[str]:
     """What the user should know of the rows before they are answered, a sentence each."""
     source = questions.source
-    found = [*source.notes]
+    of_training = drawn(source.files)  # nothing is drawn here
+    found = [note for note in source.notes if note not in of_training]
     for text, label in [pair for pair in questions.spelling.items() if folded(pair[1]) != pair[0]][:1]:
         found.append(f"labels are read as the classes that they spell: {text[:40]!r} as {label[:40]!r}")
     labelled = counts.labelled - counts.unknown.total()
