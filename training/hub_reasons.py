@@ -160,8 +160,8 @@ def _no_such_file(name: str, asked: Asked) -> Reason:
         return Reason("is an adapter, not a model; name its base here, and download the adapter's own folder")
     held = f"; it has {listed(there)}" if there else ""
     if name in WEIGHTS:
-        return Reason(f"has neither {WEIGHTS[0]} nor pytorch_model.bin, whole or in shards{held}")
-    return Reason(f"has no {name}{held}")
+        return Reason(f"has neither {WEIGHTS[0]} nor pytorch_model.bin, whole or in shards{held}; choose another")
+    return Reason(f"has no {name}{held}; choose another")
 
 
 def _status(response: Any, asked: Asked) -> Reason:
