@@ -594,7 +594,7 @@ def test_classes_without_names_are_named_by_a_flag(foreign, predict, tmp_path):
         ({"id2label": {"0": "a", "1": "a", "2": "b"}}, "names a class twice"),
         (
             {"id2label": {"0": "a", "1": "b"}},
-            "do not fit this model: score.weight has shape (3, 32) instead of (2, 32)",
+            "do not fit its classes: score.weight has shape (3, 32) instead of (2, 32)",
         ),
     ],
 )

@@ -179,7 +179,11 @@ def whole_model(folder: Path, facts: dict[str, Any]) -> Model:
     model = build(folder, load_config(folder), facts)
     if isinstance(model, Classifier) and not model.tied_score:  # else its head is not made anew
         for name, parameter in model.score.named_parameters():
-            parameter.data = read_weight(folder, f"score.{name}")
+            weight = read_weight(folder, f"score.{name}")
+            if weight.shape != parameter.shape:
+                shapes = f"{tuple(weight.shape)} instead of {tuple(parameter.shape)}"
+                raise ValueError(f"weights in {folder} do not fit its classes: score.{name} has shape {shapes}")
+            parameter.data = weight
     return model.eval()
 
 
