@@ -8,14 +8,19 @@ from typing import Any
 from tasks._files import Row
 
 
+def short(name: str, most: int = 24) -> str:
+    """The name of a column, or a label, for a message: quoted, at most `most` characters of it."""
+    return repr(name if len(name) <= most else name[: most - 1] + "…")
+
+
 def writable(text: str) -> str:
     """Half a character (a lone surrogate, which JSON can spell) becomes "?", since no file could hold it."""
     return text.encode("utf-8", "replace").decode()
 
 
 def plain(value: Any) -> Any:
-    """Python's own value for a scalar of numpy, None for "not a number": what libraries write where a cell is empty."""
-    value = value.item() if hasattr(value, "item") else value
+    """Python's own value for numpy's, None for "not a number": what libraries write where a cell is empty."""
+    value = value.tolist() if hasattr(value, "tolist") else value
     return None if isinstance(value, float | Decimal) and math.isnan(value) else value
 
 
@@ -43,7 +48,7 @@ def text_cell(row: Row, column: str, id: int) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ValueError(f"column {column!r}: row {id} holds {kind_of(value)}, not text")
+        raise ValueError(f"column {short(column)}: row {id} holds {kind_of(value)}, not text")
     return writable(value)
 
 
@@ -54,4 +59,4 @@ def target_cell(row: Row, column: str, id: int) -> str | None:
         return value and writable(value)
     if (text := spelled(value)) is not None:
         return text
-    raise ValueError(f"column {column!r}: row {id} holds {kind_of(value)}, neither text nor number")
+    raise ValueError(f"column {short(column)}: row {id} holds {kind_of(value)}, neither text nor number")

@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tasks._cells import kind_of, plain, writable
+from tasks._cells import kind_of, plain, short, writable
 
 ROLES = dict.fromkeys(("system", "developer"), "System")
 ROLES |= dict.fromkeys(("user", "human", "prompter"), "User")
@@ -72,24 +72,24 @@ def _parsed(text: str) -> Any:
 def _text(content: Any, column: str, id: int) -> str:
     """The text of a message, of which there can be several parts."""
     if isinstance(content, list):
-        kinds = {part.get("type", "text") if isinstance(part, dict) else "text" for part in content}
+        kinds = {str(part.get("type", "text")) if isinstance(part, dict) else "text" for part in content}
         if kinds - {"text"}:
             raise Unfit("images")
         return "\n".join(_text(part.get("text") if isinstance(part, dict) else part, column, id) for part in content)
     if content is not None and not isinstance(content, str):
-        raise ValueError(f"column {column!r}: row {id} has a message that holds {kind_of(content)}, not text")
+        raise ValueError(f"column {short(column)}: row {id} has a message that holds {kind_of(content)}, not text")
     return writable(content or "")
 
 
 def _turn(message: Mapping[str, Any], column: str, id: int) -> Turn:
     name = message.get("role") or message.get("from")
-    known = name.strip().casefold() if isinstance(name, str) else name
+    known = name.strip().casefold() if isinstance(name, str) else ""
     if known in TOOLS or message.get("tool_calls") or message.get("function_call"):
         raise Unfit("tool_calls")
     if known not in ROLES:
         raise ValueError(
-            f"column {column!r}: row {id} has a message by {str(name)[:30]!r}; known are system, user and assistant "
-            "(developer, human, gpt, bot, model)"
+            f"column {short(column)}: row {id} has a message by {short(str(name))}; known are system, user and "
+            "assistant (developer, human, gpt, bot, model)"
         )
     return Turn(ROLES[known], _text(message.get("content", message.get("value")), column, id))
 
@@ -104,7 +104,7 @@ def turns_in(cell: Any, role: str, column: str, id: int) -> list[Turn]:
         return []
     if not isinstance(text, str) or not role:
         wanted = "text" if role else "a list of messages"
-        raise ValueError(f"column {column!r}: row {id} holds {kind_of(text)}, not {wanted}")
+        raise ValueError(f"column {short(column)}: row {id} holds {kind_of(text)}, not {wanted}")
     return [Turn(role, writable(text))]
 
 

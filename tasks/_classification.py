@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from tasks._cells import target_cell, text_cell
+from tasks._cells import short, target_cell, text_cell
 from tasks._classes import class_notes, refuse_untrained, refuse_what_is_no_class
 from tasks._columns import Columns
 from tasks._examples import Labelled
@@ -55,7 +55,8 @@ class Classification(Task):
         spelling = typed_spellings(cells)
         for text, label in list(spelling.items())[:1]:
             notes.append(
-                f"column {target!r} holds numbers or truth values, and text that spells them: {text!r} is {label!r}"
+                f"column {short(target)} holds numbers or truth values and text that spells them: {short(text)} is "
+                f"{short(label)}"
             )
             parts = {n: [replace(e, label=spelling.get(e.label, e.label)) for e in part] for n, part in parts.items()}
         counts = Counter(e.label for part in parts.values() for e in part)
@@ -71,7 +72,7 @@ class Classification(Task):
             expected = ", ".join(names) if len(names) <= 3 else shown(names)
             raise ValueError(
                 f"labels {shown(unknown)} are not among the expected {expected}; correct them, or leave such rows out "
-                f"with --leave-out-labels {unknown[0]!r:.24}"
+                f"with --leave-out-labels {short(unknown[0])}"
             )
         if len(seen) < 2:
             raise ValueError(f"only one class in the file ({shown(in_order(seen))}); a classifier needs two or more")

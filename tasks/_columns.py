@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from itertools import accumulate
 from typing import NamedTuple
 
+from tasks._cells import short
 from tasks._files import Row
 
 PROMPTS = ("instruction", "prompt", "question", "query")
@@ -36,7 +37,7 @@ class Columns(NamedTuple):
 
 def listed(names: Iterable[str], room: int = 90) -> str:
     """Column names for a message: as many as fit into about `room` characters, each at most 24 characters of it."""
-    every = [repr(name if len(name) <= 24 else name[:23] + "…") for name in names]
+    every = [short(name) for name in names]
     ends = list(accumulate(len(name) + 2 for name in every))
     few = max(bisect_right(ends, room), 1)
     return ", ".join(every[:few]) + (f" and {len(every) - few:,} more" if len(every) > few else "")

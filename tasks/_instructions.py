@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tasks._cells import plain, spelled, target_cell, text_cell
+from tasks._cells import plain, short, spelled, target_cell, text_cell
 from tasks._chat import Unfit, dialogue, messages_in, turns_in
 from tasks._columns import Columns
 from tasks._examples import Instruction
@@ -48,7 +48,7 @@ class Instructions(Prompted):
         for target in dict.fromkeys(columns.target for columns in used.values()):
             cells = [row.get(target) for part in rows.values() for row in part]
             if numbers := sum(spelled(plain(cell)) is not None for cell in cells):
-                notes.append(f"column {target!r} holds numbers or truth values in {numbers:,} rows, taken as text")
+                notes.append(f"column {short(target)} holds numbers or truth values in {numbers:,} rows, taken as text")
 
     def remarks(self, splits: Mapping[str, Sequence[Any]]) -> list[str]:
         """How many prompts have several responses: it can be meant, or a column that tells them apart is not read."""

@@ -4,10 +4,10 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
-from tasks._cells import plain, spelled
+from tasks._cells import plain, short, spelled
 
 # Soft hyphen, zero-width space, marks of direction, word joiner, byte order mark, NUL: what spreadsheets and web pages
 # leave behind. Joiners (200C, 200D) belong to words of some scripts and to emoji, so they go at the ends alone.
@@ -34,7 +34,7 @@ def number_in(label: str) -> Decimal | None:
 def likeness(label: str) -> str:
     """What labels share that differ in case or in the spelling of a number alone."""
     number = number_in(label)
-    return label.casefold() if number is None else format(number.normalize(), "f")
+    return label.casefold() if number is None else str(number.normalize(Context(prec=len(label))))
 
 
 def in_order(labels: Iterable[str]) -> tuple[str, ...]:
@@ -54,8 +54,8 @@ def is_placeholder(label: str) -> bool:
 
 def shown(labels: Sequence[str]) -> str:
     """Labels for a message: the first few, each at most 20 characters of it."""
-    few = [repr(label if len(label) <= 20 else label[:19] + "…") for label in labels[:SHOWN]]
-    return ", ".join(few) + (f" and {len(labels) - SHOWN:,} more" if len(labels) > SHOWN else "")
+    rest = len(labels) - SHOWN
+    return ", ".join(short(label, 20) for label in labels[:SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def folding_notes(cells: Iterable[Any], column: str) -> list[str]:
@@ -66,7 +66,7 @@ def folding_notes(cells: Iterable[Any], column: str) -> list[str]:
         return []
     example = next(iter(changed))
     return [
-        f"column {column!r}: {sum(changed.values()):,} rows spell their label with other white space, invisible "
+        f"column {short(column)}: {sum(changed.values()):,} rows spell their label with other white space, invisible "
         f"characters or Unicode form and are read without: {ascii(example[:30])} as {ascii(folded(example)[:30])}"
     ]
 

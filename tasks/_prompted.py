@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks._cells import text_cell
+from tasks._cells import short, text_cell
 from tasks._chat import Turn, Unfit, messages_in, turns_in, unused_keys
-from tasks._columns import ABOUT, CHATS, SYSTEM, Columns, missing_columns, of_text
+from tasks._columns import ABOUT, CHATS, SYSTEM, Columns, listed, missing_columns, of_text
 from tasks._files import Row
 from tasks._task import Task
 
@@ -58,7 +58,7 @@ class Prompted(Task):
         """Says too which columns were taken along unasked, and what of messages is not read."""
         columns = next(iter(used.values()))
         known = {name for form in self.columns for name in form.used}
-        if further := [repr(name) for name in (*columns.inputs, columns.system) if name and name not in known]:
+        if further := [short(name) for name in (*columns.inputs, columns.system) if name and name not in known]:
             notes.append(
                 f"the prompt has column {' and '.join(further)} too, by its name; --input-column names another, '' none"
             )
@@ -66,7 +66,7 @@ class Prompted(Task):
         names = dict.fromkeys((*columns.inputs, columns.target))
         keys = unused_keys(row.get(name) for part in rows.values() for row in part for name in names)
         if keys:
-            notes.append(f"of the messages, {', '.join(repr(key[:30]) for key in keys[:8])} is not used")
+            notes.append(f"of the messages, {listed(keys)} is not used")
 
     def lacks(self, example: Any, row: Row, columns: Columns) -> str:
         if example.unfit:

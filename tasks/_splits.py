@@ -74,7 +74,7 @@ def split_examples(
     for name, share in (("test", limits.test_share), ("validation", limits.validation_share)):
         if not parts[name] and share > 0:
             parts[name], rest = _draw(rest, share * total, f"{seed}/{name}", whole_groups=True)
-            if not parts[name] and round(share * total) > 0 and not isinstance(rest[0], Labelled):
+            if not parts[name] and round(share * total) > 0 and any(not isinstance(e, Labelled) for e in rest[:1]):
                 raise ValueError(
                     f"--{name}-share {share}: would be {round(share * total):,} of {total:,} examples, but answers to "
                     f"one prompt stay together and no prompt has so few; give a larger share, or 0"

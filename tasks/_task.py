@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tasks._cells import text_cell
+from tasks._cells import short, text_cell
 from tasks._columns import Columns, missing_columns, unused_note
 from tasks._examples import Example
 from tasks._files import Row
@@ -72,7 +72,7 @@ class Task:
             if name in HELD_OUT and len(read) > 1 and self.unanswered(examples, others):
                 columns, where = used.pop(name), ", ".join((files or {}).get(name, [])) or name
                 notes.append(
-                    f"{where}: column {columns.target!r} is missing or empty; its {len(examples):,} rows are for "
+                    f"{where}: column {short(columns.target)} is missing or empty; its {len(examples):,} rows are for "
                     f"scripts/predict.py, and the {name} part is drawn from the other rows"
                 )
                 continue

@@ -1,6 +1,10 @@
 """Columns: found by their usual names, named where they are not read; white space that carries meaning."""
 
 import json
+import random
+from collections import Counter
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -216,3 +220,58 @@ def test_a_competition_trains_on_its_train_file_and_predicts_its_test_file(tiny_
         "predict", "--run", tmp_path / "run", "--data", folder / "test.jsonl", "--output", tmp_path / "out.csv"
     )
     assert done.returncode == 0 and len((tmp_path / "out.csv").read_text().splitlines()) == 21, done.stderr
+
+
+# Whatever cells hold.
+
+TEXTS = [
+    "a",
+    "",
+    "  ",
+    "[{",
+    '[{"role": 1}]',
+    '{"from": 1}',
+    "7.0",
+    "-",
+    "é" * 400,
+    "\ud83d",
+    "\n\nHuman: a\n\nAssistant: b",
+]
+ODD = [1, 0.5, float("nan"), float("inf"), True, None, 10**400, Decimal("1.50"), b"a", date(2020, 1, 1)]
+KEYS = ["role", "content", "from", "value", "tool_calls", "text", "type", "x" * 50]
+NAMES = ["messages", "conversations", "prompt", "completion", "instruction", "response", "input", "system", "chosen"]
+NAMES += ["rejected", "question", "answer", "images", "text", "label", "x" * 300]
+
+
+def some_cell(rng, depth=0):
+    kind = rng.randrange(16)
+    if kind < 6 or depth > 3:
+        return rng.choice(TEXTS if kind < 5 else ODD)
+    if kind < 9:
+        return [some_cell(rng, depth + 1) for _ in range(rng.randrange(4))]
+    roles = ["user", "assistant", "system", "gpt", "tool", "text", "nobody" * 90]
+    return {
+        rng.choice(KEYS): some_cell(rng, depth + 1) if rng.random() < 0.6 else rng.choice(roles)
+        for _ in range(rng.randrange(5))
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_row_is_an_example_or_counted_or_the_file_is_refused_in_a_short_message(seed):
+    rng, outcomes = random.Random(seed), Counter()
+    for _ in range(150):
+        names = rng.sample(NAMES, rng.randrange(1, 7))
+        rows = [{name: some_cell(rng) for name in names} for _ in range(rng.randrange(1, 6))]
+        own = PromptArgs(prompt_column=names[0]), TextArgs((names[0],), names[-1])
+        for args in (PromptArgs(), PairArgs(), TextArgs(("text",), "label"), *own):
+            notes, skipped = [], Skipped()
+            try:
+                parts = args.task(None, NOWHERE).parts({"all": rows}, skipped, notes)
+            except ValueError as refused:
+                assert len(str(refused)) <= 300
+                outcomes["refused"] += 1
+            else:
+                assert sum(map(len, parts.values())) + sum(vars(skipped).values()) == len(rows)
+                assert all(len(note) <= 300 for note in notes)
+                outcomes["read"] += 1
+    assert min(outcomes.values()) > 20 and len(outcomes) == 2

@@ -235,6 +235,13 @@ def test_a_column_of_ids_is_refused_and_may_be_meant_in_a_trial_of_few_rows(tmp_
     assert "classes have one example" in note_of(splits_of(write_rows(tmp_path / "few.jsonl", rows[:8])), "one example")
 
 
+def test_many_classes_of_few_rows_are_said(tmp_path):
+    rows = rows_of([f"name {i}" for i in range(12)], 3)
+    assert "12 classes in 36 rows: few of each" in note_of(
+        splits_of(write_rows(tmp_path / "m.jsonl", rows)), "few of each"
+    )
+
+
 @pytest.mark.parametrize("typed", [True, False])
 def test_a_column_of_scores_is_refused_as_a_regression(typed, tmp_path):
     scores = [round(1 + i % 40 / 10, 1) for i in range(400)]
