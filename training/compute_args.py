@@ -62,7 +62,7 @@ class ComputeArgs(SpeedArgs):
     cache_dir: Path = Path("cache")
     """where --cache-prefix disk keeps its files, for other runs too"""
     dry_run: bool = False
-    """say how much memory the run would need and what fits, and stop"""
+    """say what the data has, how much memory and time the run would need and what fits, and stop; nothing is written"""
 
     def prefix_problems(self, method: MethodArgs, model: ModelArgs, config: GPT2Config) -> list[str]:
         """Why there is nothing that --cache-prefix could keep; whether it fits is known once there is a model."""
