@@ -60,7 +60,7 @@ class Labeller:
         form, targets = (text.pad_to, text.pad_id, cut_tail), [index.get(q.label or "", 0) for q in asked]
         encoded = encode_all_labelled(self.tokenizer, [q.example for q in asked], targets, self.longest, *form)
         found = classify(self.model, encoded, self.accelerator, len(self.labels))
-        lines = {}
+        lines = dict[int, Line]()
         for q, x, row in zip(asked, encoded, found, strict=True):
             read = x.tokens[: len(x.tokens) - x.pads].tolist()
             parts = q.example.text, q.example.kept
@@ -115,7 +115,7 @@ class Responder:
             [encode_prompt(self.tokenizer, q.example, n, header) for q in asked] for n in (None, self.longest)
         )
         found = answer(self.model, self.tokenizer, prompts, self.accelerator, self.new_tokens, Sampling(seed=self.seed))
-        lines = {}
+        lines = dict[int, Line]()
         for q, given, prompt, a in zip(asked, whole, prompts, found, strict=True):
             cut, parts = len(prompt) < len(given), (q.example.prompt(False), RESPONSE_HEADER * header)
             shown = as_read(self.tokenizer, *parts, prompt) if cut else "".join(parts)
