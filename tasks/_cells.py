@@ -15,7 +15,8 @@ def short(name: str, most: int = 24) -> str:
 
 def writable(text: str) -> str:
     """Half a character (a lone surrogate, which JSON can spell) becomes "?", since no file could hold it."""
-    return text.encode("utf-8", "replace").decode()
+    written = text.encode("utf-8", "replace").decode()
+    return text if written == text else written  # the same object, lest each text be held twice
 
 
 def plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ def normalised(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Labelled:
     """A text with a class. Only `text` may be cut when it is too long; `kept` follows it whole."""
 
@@ -42,7 +42,7 @@ class Labelled:
         return self.label
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Instruction:
     """An instruction, what it is about (may be empty), and the response wanted (None when only asked).
 
@@ -84,7 +84,7 @@ class Instruction:
         return self.kind
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Preference:
     """A prompt, what it is about (may be empty), and two answers, of which one is preferred to the other.
 

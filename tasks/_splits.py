@@ -89,18 +89,23 @@ def split_examples(
     return Splits(parts["train"], parts["validation"], parts["test"], skipped)
 
 
+def _digest(example: Labelled | Instruction | Preference) -> bytes:
+    """Of what makes two examples the same; the keys themselves would be all texts once more."""
+    return hashlib.blake2b(repr(example.key).encode(), digest_size=16).digest()
+
+
 def _deduplicated(parts: dict[str, list[E]], skipped: Skipped) -> dict[str, list[E]]:
     """The first of every group with one key; none of a group whose labels disagree."""
     targets: dict[Any, set[str | None]] = defaultdict(set)
     for part in parts.values():
         for example in part:
-            targets[example.key].add(None if isinstance(example, Instruction) else example.label)
+            targets[_digest(example)].add(None if isinstance(example, Instruction) else example.label)
     seen: set[Any] = set()
     kept: dict[str, list[E]] = {}
     for name, part in parts.items():
         kept[name] = []
         for example in part:
-            key = example.key
+            key = _digest(example)
             if len(targets[key]) > 1:
                 skipped.contradictory += 1
             elif key in seen:

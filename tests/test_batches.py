@@ -410,3 +410,11 @@ def test_the_response_is_measured_the_same_whatever_was_trained_on(mask_prompt, 
     other = with_response_labelled(encode_instruction(GPT2, example, 64, mask_prompt, response_header))
     assert other.labels.tolist() == plain.labels.tolist()
     assert (plain.labels != -100).sum() == len(GPT2.encode("A wren.")) + 1
+
+
+def test_a_text_is_held_once_whatever_is_made_of_it():
+    from tasks._cells import writable
+
+    text = "naïve " * 100
+    assert writable(text) is text
+    assert not hasattr(Labelled(0, text), "__dict__") and not hasattr(Encoded(0, np.zeros(1), 0), "__dict__")

@@ -21,6 +21,7 @@ from tasks import Instruction, Labelled
 from tasks._task import BUNDLED as DATA
 from training.batches import encode_instruction, encode_labelled
 from training.corpus import tokenised
+from training.special_tokens import special_tokens_note
 
 TEXT = (DATA / "general.txt").read_text(encoding="utf-8")
 ENDS = {"bpe": "<|endoftext|>", "wordpiece": "[EOS]", "unigram": "</s>"}
@@ -299,3 +300,28 @@ def test_a_base_with_rearranged_tokens_is_gpt2_nano(tmp_path):
     words = ("--prompt", "The movie was", "--raw", "--new-tokens", 20)
     a, b = (run_script("generate", "--model", model, *words) for model in (folder, "gpt2-nano"))
     assert a.returncode == b.returncode == 0 and a.stdout == b.stdout
+
+
+def test_special_tokens_in_the_data_are_counted_and_said_with_what_becomes_of_them():
+    texts = ["plain", "a<|endoftext|>", "<|im_start|>user\nb<|im_end|>", "c</s></s>", "d <|user|> e"]
+    (note,) = special_tokens_note(GPT2, texts, "texts")
+    assert "</s> 1" in note and "<|endoftext|> 1" in note and "<|im_end|> 1" in note and "<|user|>" not in note
+    assert "read as ordinary text; --special-tokens tokens" in note and len(note) <= 300
+    (note,) = special_tokens_note(GPT2.reading("tokens"), texts, "texts")
+    assert "read as tokens where the base has them" in note
+    assert special_tokens_note(GPT2, ["plain", "<|x|>"], "texts") == []
+
+
+def test_a_run_says_what_special_tokens_its_data_spell_and_keeps_the_flag(tiny_model, tmp_path):
+    rows = [{**row, "response": row["response"] + "<|im_end|>"} for row in questions(30)]
+    flags = ("--prompt-column", "instruction", "--response-column", "response", "--max-steps", 1, "--new-tokens", 0)
+    data, lengths = write_rows(tmp_path / "q.jsonl", rows), {}
+    for meaning in ("text", "tokens"):
+        run = tmp_path / meaning
+        more = ("--model", tiny_model, "--special-tokens", meaning, "--output-dir", run)
+        done = run_script("finetune_ift", "--data", data, *flags, *more)
+        assert done.returncode == 0, done.stderr
+        assert "spell special tokens (<|im_end|> 30)" in done.stdout
+        assert results_of(run)["args"]["special_tokens"] == meaning
+        lengths[meaning] = results_of(run)["data"]["lengths"]["train"]["longest"]
+    assert lengths["text"] - lengths["tokens"] == len(GPT2.encode("<|im_end|>"))

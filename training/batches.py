@@ -21,7 +21,7 @@ IGNORED = -100
 POOL = 50  # batches that are sorted by length together; more saves padding in attention, fewer mixes lengths better
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Encoded:
     """`labels` is a class, or next-token targets as long as `tokens` with -100 where there is none."""
 
