@@ -11,10 +11,11 @@ from itertools import islice
 from pathlib import Path
 
 from tasks._files import Table, encoding_of, kind_of, lines_of
-from tasks._records import SEPARATORS, Found, Record, doubled, read, read_ordinary, with_backslashes
+from tasks._records import SEPARATORS, Found, Record, doubled, read, read_ordinary, spaced, with_backslashes
 
 ORDINARY = "quotation marks were read as ordinary characters, since then each line has the cells of the header"
 BACKSLASH = "quotation marks inside its cells stand behind backslashes, which were taken out"
+SPACED = "white space between its separators and its cells was left out"
 Lines = Callable[[], Iterator[str]]
 
 
@@ -86,6 +87,12 @@ def _settle_doubts(found: Found, separator: str, ordinary: Callable[[], Found]) 
     return found, f"{where}; if these lines are rows of their own, double the quotation marks that belong to the text"
 
 
+def _has_spaces(lines: Iterator[str], separator: str) -> bool:
+    """Whether most lines have white space between a separator and the mark that opens a cell: "a", "b"."""
+    first = list(islice(lines, 1000))
+    return 2 * sum(bool(re.search(re.escape(separator) + ' +"(?!")', line)) for line in first) > len(first)
+
+
 def _read_with(body: Lines, start: int, separator: str) -> tuple[Found, str]:
     """The table with this separator, and a note on its quotation marks ("" where they are as usual).
 
@@ -95,8 +102,10 @@ def _read_with(body: Lines, start: int, separator: str) -> tuple[Found, str]:
     def ordinary() -> Found:
         return read_ordinary(body(), start, separator)
 
+    usual, said = (spaced, SPACED) if _has_spaces(body(), separator) else (doubled, "")
     try:
-        return _settle_doubts(read(body(), start, separator, doubled), separator, ordinary)
+        found, note = _settle_doubts(read(body(), start, separator, usual), separator, ordinary)
+        return found, note or said
     except UnicodeDecodeError:
         raise
     except ValueError as error:

@@ -44,8 +44,9 @@ class Found:
     long: int = 0
 
 
-def doubled(lines: Iterable[str], start: int, separator: str) -> Iterator[Record]:
-    """Cells may stand in quotation marks, and a mark inside them is doubled (RFC 4180)."""
+def doubled(lines: Iterable[str], start: int, separator: str, spaced: bool = False) -> Iterator[Record]:
+    """Cells may stand in quotation marks, and a mark inside them is doubled (RFC 4180); `spaced`: also behind white
+    space that follows the separator."""
     taken: list[str] = []
 
     def watched() -> Iterator[str]:
@@ -54,7 +55,7 @@ def doubled(lines: Iterable[str], start: int, separator: str) -> Iterator[Record
             yield line
 
     csv.field_size_limit(LONGEST_CELL)  # a mail can be longer than the 131,072 characters allowed by default
-    reader = csv.reader(watched(), delimiter=separator, strict=True)
+    reader = csv.reader(watched(), delimiter=separator, strict=True, skipinitialspace=spaced)
     number = start
     while True:
         try:
@@ -71,6 +72,11 @@ def doubled(lines: Iterable[str], start: int, separator: str) -> Iterator[Record
         yield Record(number, taken.copy(), cells)
         number += len(taken)
         taken.clear()
+
+
+def spaced(lines: Iterable[str], start: int, separator: str) -> Iterator[Record]:
+    """As `doubled`, with white space between separators and cells: "a", "b"."""
+    return doubled(lines, start, separator, spaced=True)
 
 
 def with_backslashes(lines: Iterable[str], start: int, separator: str) -> Iterator[Record]:

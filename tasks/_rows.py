@@ -83,7 +83,7 @@ def _read_folder(folder: Path, encoding: str | None) -> Source:
             table = _read_file(file, encoding)
             if list(table.parts) != ["all"]:
                 raise ValueError(f"{file.name}: holds several parts itself; give this file alone")
-            if rows and (others := table.parts["all"][0].keys() ^ rows[0].keys()):
+            if rows and (others := sorted(table.parts["all"][0].keys() ^ rows[0].keys())):
                 raise ValueError(
                     f"{file.relative_to(folder)}: column {some(map(repr, others))} is not in all files of this part "
                     f"({files[0].name} has {some(map(repr, rows[0]))})"

@@ -111,6 +111,15 @@ def test_marks_behind_backslashes_are_read_as_pandas_reads_them(tmp_path):
     assert [text.replace("C:new", "C:\\new") for text in frame["text"]] == texts
 
 
+def test_white_space_before_a_quoted_cell_is_left_out_as_pandas_leaves_it_out(tmp_path):
+    content = 'label, text\n"a", "one, two"\n"b", "say ""yes"", now"\n"a", "x"\n'
+    path = written(tmp_path / "a.csv", content)
+    source = read_rows(path)
+    frame = pandas.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    assert source.parts["all"] == frame.to_dict("records")
+    assert "white space" in source.notes[0]
+
+
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
 @pytest.mark.parametrize("ending", ["csv", "tsv"])
 def test_another_separator_is_found_and_said(separator, ending, tmp_path):
@@ -239,6 +248,11 @@ def test_bytes_that_the_named_encoding_does_not_have_are_refused_by_line(tmp_pat
     path = written(tmp_path / "a.csv", b"text,label\na,x\nb\x81,y\n")
     with pytest.raises(ValueError, match=r"line 3 is not CP1252 \(byte 16\)"):
         read_rows(path, "cp1252")
+
+
+def test_a_file_of_lines_may_be_called_ndjson(tmp_path):
+    path = written(tmp_path / "a.ndjson", '{"text": "a", "label": "b"}\n')
+    assert read_rows(path).parts["all"] == [{"text": "a", "label": "b"}]
 
 
 def test_a_compressed_file_is_read_like_the_file_in_it(tmp_path):
