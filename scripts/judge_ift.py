@@ -176,7 +176,12 @@ def judged(args: Args, questions: Sequence[Question], folder: Path, items: Seque
     judge, pairs = args.judge, args.what.against is not None
     model = judge.judge_model or ""
     tally, replies = ask(args, questions, folder / REPLIES)
-    facts = {"model": model, "prompt": judge.judge_prompt, "output": judge.judge_output, "text": args.what.text}
+    facts: dict[str, Any] = {
+        "model": model,
+        "prompt": judge.judge_prompt,
+        "output": judge.judge_output,
+        "text": args.what.text,
+    }
     facts |= {"against": str(args.what.against)} if pairs else {}
     kept = [replies[key] for question in questions if (key := question.key(model)) in replies]
     adapted = {name: done for reply in kept for name, done in reply.get("adapted", {}).items()}

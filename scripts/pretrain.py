@@ -23,6 +23,7 @@ from training.run_folder import check_folder, default_folder
 from training.sources import base_model
 
 if TYPE_CHECKING:
+    from training.corpus import Documents
     from training.record import Record
 
 TICKS = 10_000  # parts of the budget in which the learning rate is counted
@@ -42,6 +43,8 @@ class TextArgs:
     """text files (one document each), tables (csv, json, jsonl, parquet; one document a row), folders of text files"""
     text_column: str = "text"
     """column of a table"""
+    encoding: str | None = None
+    """encoding of text files, like cp1252; None: UTF-8, or what a byte order mark says"""
     validation_share: float = 0.02
     """share of the tokens, in whole documents, that is held out"""
     max_length: int = 1024
@@ -157,14 +160,14 @@ def main(args: Args) -> None:
     name = f"{Path(start_from or args.training.size).name}-seed{args.training.seed}"
     run_folder = output.output_dir or default_folder("pretrain", name, changed_flags(args), spelled)
     resuming = check_folder(run_folder, output)
-    documents = read_documents(args.text.data, args.text.text_column)
+    documents = read_documents(args.text.data, args.text.text_column, args.text.encoding)
     tokenizer = GPT2 if folder is None else find_tokenizer(folder, config, "--init-from")
     train(args, documents, folder, config, tokenizer.reading(args.text.special_tokens), run_folder, resuming)
 
 
 def train(
     args: Args,
-    documents: list[str],
+    documents: "Documents",
     weights: Path | None,
     config: GPT2Config,
     tokenizer: Tokenizer,
@@ -206,10 +209,11 @@ def train(
 
     # Documents and batches.
     heads = head_notes(weights, None, used=False) if weights else []
-    notes = [*tokenizer.notes, *heads, *special_tokens_note(tokenizer, documents, "documents")]
+    notes = [*documents.notes, *tokenizer.notes, *heads]
+    notes += special_tokens_note(tokenizer, documents.texts, "documents")
     if main_process:
         print("".join(f"note       {note}\n" for note in notes), end="")
-    tokens = tokenised(documents, tokenizer)
+    tokens = tokenised(documents.texts, tokenizer)
     examples, held_out = hold_out(tokens, args.text.validation_share, seed)
     plan = Packing(examples, args.text.max_length, options.batch_tokens, options.micro_batch_tokens, seed)
     validation = pieces(held_out, args.text.max_length)

@@ -14,7 +14,7 @@ from tasks._examples import RESPONSE_HEADER, Instruction, Labelled, Preference
 from tasks._instructions import Instructions
 from tasks._labels import folded
 from tasks._preferences import Preferences
-from tasks._rows import Source, read_rows
+from tasks._rows import Source, read_rows, read_text
 from tasks._skipped import Skipped
 from tasks._splits import Limits, Splits, split_examples
 from tasks._task import Task, join_lines
@@ -72,5 +72,6 @@ __all__ = [
     "join_lines",
     "preference_forms",
     "read_rows",
+    "read_text",
     "split_examples",
 ]

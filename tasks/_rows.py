@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks._delimited import read_delimited
-from tasks._files import Row, Table, check_encoding, encoding_of, kind_of, undecodable
+from tasks._files import Row, Table, check_encoding, encoding_of, kind_of, text_of, undecodable
 from tasks._folders import list_folder, several, some
 from tasks._json import read_json
 from tasks._names import has_word, part_of
@@ -117,6 +117,19 @@ def _read_saved(folder: Path) -> Source:
     files = {part or "all": [name] for name, part in names.items()}
     parts = {part or "all": kept[name] for name, part in names.items()}
     return Source(parts, str(folder), files, [*notes, *drawn(files)])
+
+
+def read_text(file: Path, encoding: str | None = None) -> str:
+    """The whole of a text file, in `encoding` as for `read_rows`. Raises ValueError, which names the file."""
+    try:
+        if not file.read_bytes().strip():
+            return ""
+        known, _ = encoding_of(file, encoding)
+        return text_of(file, known)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--data {file}: {undecodable(file, known)}") from error
+    except (ValueError, OSError) as error:
+        raise ValueError(f"--data {file}: {error}") from error
 
 
 def read_rows(path: Path, encoding: str | None = None) -> Source:

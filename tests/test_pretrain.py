@@ -43,12 +43,28 @@ def test_text_files_tables_and_folders_are_read_once_each(tmp_path):
     (tmp_path / "folder" / "deep" / "b.md").write_text("\ufeffthree")
     (tmp_path / "folder" / "c.csv").write_text("left,alone\n")
     table = write_rows(tmp_path / "t.jsonl", [{"body": "three"}, {"body": "  "}, {"body": "four"}])
-    assert read_documents([tmp_path / "folder", table], "body") == ["one\ntwo", "three", "four"]
+    texts, notes = read_documents([tmp_path / "folder", table], "body")
+    assert texts == ["one\ntwo", "three", "four"]
+    assert [note.partition("folder: ")[2] or note for note in notes] == [
+        "passed over as no text files (1): c.csv",
+        "in 1 documents <br /> was read as a line break",
+        "documents left out: 1 duplicate, 1 empty",
+    ]
+
+
+def test_a_document_keeps_the_indentation_of_its_first_line(tmp_path):
+    (tmp_path / "a.txt").write_text("\n  \n    def f():\n        pass\n\n")
+    assert read_documents([tmp_path / "a.txt"], "text").texts == ["    def f():\n        pass"]
+
+
+def test_a_text_file_is_read_in_the_encoding_that_is_named(tmp_path):
+    (tmp_path / "a.txt").write_bytes("café".encode("cp1252"))
+    assert read_documents([tmp_path / "a.txt"], "text", "cp1252").texts == ["café"]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
-    [("x.txt", b"\xff\xfe", "not UTF-8"), ("x.csv", b"other\n1\n", "--text-column text"), ("x.pdf", b"x", "unknown")],
+    [("x.txt", b"caf\xe9", "not UTF-8"), ("x.csv", b"other\n1\n", "--text-column text"), ("x.pdf", b"x", "unknown")],
 )
 def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
@@ -227,7 +243,7 @@ def test_it_learns_and_says_so(pretrained):
 def test_transformers_reads_the_model_and_finds_the_same_loss(pretrained, corpus):
     results = results_of(pretrained)
     theirs = transformers.GPT2LMHeadModel.from_pretrained(pretrained / "model", dtype=torch.float32).eval()
-    _, held = hold_out(tokenised(read_documents([corpus], "text"), GPT2), 0.02, results["args"]["seed"])
+    _, held = hold_out(tokenised(read_documents([corpus], "text").texts, GPT2), 0.02, results["args"]["seed"])
     total = count = 0
     for piece in pieces(held, 64):
         logits = theirs(torch.from_numpy(piece.tokens.astype(np.int64))[None]).logits[0]

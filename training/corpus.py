@@ -5,6 +5,7 @@ run has to know.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,43 +14,62 @@ import numpy as np
 import torch
 
 from gpt2_scratch.tokenizer import Tokenizer
-from tasks import read_rows
+from tasks import read_rows, read_text
 from training.batches import Batch, Encoded, collate
 
 TEXT = (".txt", ".md")
 
 
-def read_documents(paths: Sequence[Path], column: str) -> list[str]:
+class Documents(NamedTuple):
+    """The texts of a corpus, and notes on what was changed, left out or passed over."""
+
+    texts: list[str]
+    notes: list[str]
+
+
+def read_documents(paths: Sequence[Path], column: str, encoding: str | None = None) -> Documents:
     """A document is a text file or a row of a table (csv, json, jsonl, parquet); folders stand for their text files.
 
-    `<br />` becomes a line break. Duplicates and empty ones are left out. Raises ValueError for what cannot be read.
+    `<br />` becomes a line break; blank lines before a text and white space behind it are no part of it. Duplicates and
+    empty ones are left out, and counted in the notes. Raises ValueError for what cannot be read.
     """
     found: dict[str, None] = {}
+    notes: list[str] = []
+    read = breaks = empty = 0
     for path in paths:
-        for text in _texts(path, column):
-            found.setdefault(text.replace("<br />", "\n").strip())
-    found.pop("", None)
-    return list(found)
+        for text in _texts(path, column, encoding, notes):
+            read, breaks = read + 1, breaks + ("<br />" in text)
+            text = re.sub(r"^(\s*\n)+", "", text.replace("<br />", "\n")).rstrip()
+            if text:
+                found.setdefault(text)
+            else:
+                empty += 1
+    if breaks:
+        notes.append(f"in {breaks:,} documents <br /> was read as a line break")
+    if len(found) < read:
+        notes.append(f"documents left out: {read - empty - len(found):,} duplicate, {empty:,} empty")
+    return Documents(list(found), notes)
 
 
-def _texts(path: Path, column: str) -> Iterator[str]:
+def _texts(path: Path, column: str, encoding: str | None, notes: list[str]) -> Iterator[str]:
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in TEXT)
-        if not files:
+        files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        texts = [file for file in files if file.suffix.lower() in TEXT]
+        if not texts:
             raise ValueError(f"--data {path}: the folder holds no {' or '.join(TEXT)} file")
-        yield from (text for file in files for text in _texts(file, column))
+        if len(texts) < len(files):
+            passed = ", ".join(file.name for file in files if file not in texts)
+            notes.append(f"{path}: passed over as no text files ({len(files) - len(texts):,}): {passed[:100]}")
+        yield from (text for file in texts for text in _texts(file, column, encoding, notes))
     elif path.is_file() and path.suffix.lower() in TEXT:
-        try:
-            yield path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"--data {path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+        yield read_text(path, encoding)
     else:
-        rows = read_rows(path).rows
-        if not all(isinstance(row.get(column), str) for row in rows):
-            raise ValueError(
-                f"--text-column {column}: {path} has no text there in some rows; its columns: {', '.join(rows[0])}"
-            )
-        yield from (row[column] for row in rows)
+        source = read_rows(path, encoding)
+        notes += source.notes
+        if not all(isinstance(row.get(column), str) for row in source.rows):
+            columns = ", ".join(source.rows[0])[:100]
+            raise ValueError(f"--text-column {column}: {path} has no text there in some rows; its columns: {columns}")
+        yield from (row[column] for row in source.rows)
 
 
 def tokenised(documents: Sequence[str], tokenizer: Tokenizer) -> list[np.ndarray]:
