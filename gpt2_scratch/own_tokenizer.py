@@ -153,8 +153,8 @@ class OwnTokenizer(Tokenizer):
         own = read.eos_token_id
         self.vocabulary = Vocabulary(size, own if own is not None else end if end is not None and end < size else None)
         self.sha256 = _digest(folder)
-        end = repr(read.convert_ids_to_tokens(self.vocabulary.end)) if self.vocabulary.end is not None else "none"
-        self.notes = [f"texts are read with the model's own tokenizer: {size:,} tokens, end of text {end}"]
+        spelled = "none" if self.vocabulary.end is None else repr(read.convert_ids_to_tokens(self.vocabulary.end))
+        self.notes = [f"texts are read with the model's own tokenizer: {size:,} tokens, end of text {spelled}"]
 
     @property
     def pad(self) -> int:

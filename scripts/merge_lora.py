@@ -87,7 +87,7 @@ def output_problems(output: Path, overwrite: bool) -> list[str]:
 
 def trained_texts(flags: dict[str, Any]) -> tuple[list[str], str] | None:
     """As `texts_of`, of what a run with these flags was trained on; None where that is not known or no longer there."""
-    kind = PairArgs if "dpo_loss" in flags else TextArgs if "label_column" in flags else PromptArgs
+    kind: Any = PairArgs if "dpo_loss" in flags else TextArgs if "label_column" in flags else PromptArgs
     data = Path(flags["data"]) if flags.get("data") else None
     if data is None and flags.get("dataset") is None:
         return None
@@ -141,7 +141,7 @@ def report(args: Args, facts: dict[str, Any], chosen: Chosen, texts: list[str], 
     from training.saved import whole_model
 
     tokenizer = find_tokenizer(args.output, load_config(args.output))
-    tokens = [found for text in texts if (found := tokenizer.encode(text)[:LENGTH])]
+    tokens = [some for text in texts if (some := tokenizer.encode(text)[:LENGTH])]
     found = compare(combined(chosen, args.model), whole_model(args.output, {"labels": facts.get("labels")}), tokens)
     print(f"texts   {len(tokens)} of {source}, {sum(map(len, tokens)):,} tokens")
     print(f"logits  differ from the unmerged model's by {found.logit:.2g} at most; the largest is {found.largest:.3g}")

@@ -44,6 +44,8 @@ class TextArgs:
     def problems_with(self, config: GPT2Config) -> list[str]:
         if self.pad_to is not None and self.pad_to > config.context:
             return [f"--pad-to {self.pad_to}: the context of the model is {config.context} tokens"]
+        if self.pad_to is not None and self.pad_id >= config.vocabulary:
+            return [f"--pad-id {self.pad_id}: the model has {config.vocabulary:,} tokens; name one of its own"]
         return []
 
     def task(self, dataset: str | None, data: Path | None) -> Classification:
