@@ -9,7 +9,7 @@ from training.cli import at_least, flag
 
 # What default epochs give at least. 320 tickets in five classes, the commonest 40% (gpt2-nano, seeds 0 and 1, default
 # rates, accuracy of 40 test tickets, LoRA and full): 80 updates 0.43 0.40 and 0.80 0.73; 120 0.68 0.55 and 1.00 0.95;
-# 200 1.00 0.95 and 1.00 1.00; 300 1.00 0.98 and 1.00 1.00.
+# 200 1.00 0.95 and 1.00 1.00.
 FEWEST_UPDATES = 200
 
 
