@@ -11,6 +11,8 @@ from tasks._examples import Instruction
 from tasks._files import Row
 from tasks._prompted import Prompted, lines, transcript
 
+MARK = "label"  # of TRL's unpaired preferences: whether the completion is a good one
+
 
 @dataclass(frozen=True)
 class Instructions(Prompted):
@@ -43,8 +45,14 @@ class Instructions(Prompted):
         return example.unfit or ("" if example.response else "unlabelled")
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Says too where numbers are taken as text."""
+        """Says too where numbers are taken as text. Raises ValueError where some answers are marked as bad ones."""
         super().note_columns(rows, used, notes)
+        bad = sum(row.get(MARK) is False for part in rows.values() for row in part)
+        if bad and all(MARK not in columns.used for columns in used.values()):
+            raise ValueError(
+                f"column {MARK!r} is false in {bad:,} rows, which marks answers as bad (TRL's unpaired preferences), "
+                "and this script would train on them; keep the rows where it is true, or leave the column out"
+            )
         for target in dict.fromkeys(columns.target for columns in used.values()):
             cells = [row.get(target) for part in rows.values() for row in part]
             if numbers := sum(spelled(plain(cell)) is not None for cell in cells):

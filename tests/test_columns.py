@@ -79,6 +79,13 @@ def test_numbers_as_answers_are_text_and_said():
     assert "'answer' holds numbers or truth values in 2 rows" in notes[0]
 
 
+def test_answers_that_are_marked_as_bad_are_not_trained_on():
+    rows = [{"prompt": "a", "completion": "b", "label": True}, {"prompt": "a", "completion": "c", "label": False}]
+    with pytest.raises(ValueError, match="'label' is false in 1 rows"):
+        read(rows)
+    assert [e.response for e in read(rows[:1])] == ["b"]
+
+
 def test_a_message_is_short_however_long_the_names_of_columns_are():
     row = {f"{i} " + "a header that is a text " * 9: "b" for i in range(30)}
     for task in (PromptArgs(), PairArgs(), TextArgs(("x" * 90, "y" * 90), "z" * 90)):
