@@ -20,14 +20,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tasks._cells import kind_of, plain, short, writable
+from tasks._cells import kind_of, plain, short, spelled, writable
 
 ROLES = dict.fromkeys(("system", "developer"), "System")
 ROLES |= dict.fromkeys(("user", "human", "prompter"), "User")
 ROLES |= dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "bard", "bing"), "Assistant")
 TOOLS = {"tool", "tool_call", "tool_calls", "tool_response", "function", "function_call", "observation", "ipython"}
 KEYS = {"role", "from", "content", "value", "tool_calls", "function_call"}  # of a message, that are looked at
-HEADING = re.compile(r"\n\n(Human|Assistant): ?")  # how Anthropic's hh-rlhf writes a conversation
+WEIGHTS = ("weight", "train", "training", "loss")  # of a message: 0 or false where it is not to be trained on
+HEADING = re.compile(r"(?:\A|\n\n)(Human|Assistant): ?")  # how Anthropic's hh-rlhf writes a conversation
 
 
 class Unfit(Exception):
@@ -37,6 +38,7 @@ class Unfit(Exception):
 class Turn(NamedTuple):
     role: str  # System, User or Assistant
     text: str
+    trained: bool = True  # off where it is marked as none to learn
 
 
 class Dialogue(NamedTuple):
@@ -91,15 +93,19 @@ def _turn(message: Mapping[str, Any], column: str, id: int) -> Turn:
             f"column {short(column)}: row {id} has a message by {short(str(name))}; known are system, user and "
             "assistant (developer, human, gpt, bot, model)"
         )
-    return Turn(ROLES[known], _text(message.get("content", message.get("value")), column, id))
+    weights = (plain(message.get(key)) for key in WEIGHTS)  # OpenAI's, axolotl's and its usual setting's, ms-swift's
+    trained = all(str(spelled(weight) or weight).casefold() not in ("0", "false") for weight in weights)
+    return Turn(ROLES[known], _text(message.get("content", message.get("value")), column, id), trained)
 
 
 def turns_in(cell: Any, role: str, column: str, id: int) -> list[Turn]:
-    """The turns of a cell of messages; plain text is one turn by `role`. Raises ValueError for anything else."""
+    """The turns of a cell of messages; plain text, or a number, is one turn by `role`. Raises ValueError for anything
+    else."""
     messages = messages_in(cell)
     if messages is not None:
         return [turn for message in messages if (turn := _turn(message, column, id)).text.strip()]
     text = plain(cell)
+    text = (spelled(text) if role else None) or text
     if text is None or (isinstance(text, str) and not text.strip()):
         return []
     if not isinstance(text, str) or not role:
@@ -116,8 +122,15 @@ def marked_turns(text: str) -> list[Turn]:
     return [turn for turn in turns if turn.text.strip()]
 
 
+def is_marked(text: str) -> bool:
+    """Whether a text has turns of a user that are marked."""
+    return any(mark[1] == "Human" for mark in HEADING.finditer(text))
+
+
 def dialogue(turns: Sequence[Turn]) -> Dialogue:
-    """Raises Unfit when nobody asks anything."""
+    """Raises Unfit when nobody asks anything, or the answer is not to be trained on."""
+    if turns and turns[-1].role == "Assistant" and not turns[-1].trained:
+        raise Unfit("not_trained")
     response = turns[-1].text if turns and turns[-1].role == "Assistant" else None
     before = list(turns if response is None else turns[:-1])
     asked = [i for i, turn in enumerate(before) if turn.role == "User"]
@@ -136,6 +149,10 @@ def common_start(chosen: Sequence[Any], rejected: Sequence[Any]) -> int:
 
 
 def unused_keys(cells: Iterable[Any]) -> list[str]:
-    """Keys of messages that hold something and are not looked at, such as a name or a weight."""
-    messages = (message for cell in cells for message in messages_in(cell) or [])
-    return list(dict.fromkeys(key for m in messages for key, value in m.items() if key not in KEYS and value))
+    """Keys of messages that hold something and are not looked at, such as a name, or an earlier answer's weight."""
+    found: dict[str, None] = {}
+    for messages in map(messages_in, cells):
+        for after, message in enumerate(messages or [], 1 - len(messages or [])):
+            read = KEYS if after else KEYS.union(WEIGHTS)  # a weight of the last message is heeded
+            found |= {k: None for k, value in message.items() if k not in read and value not in (None, "", [], {})}
+    return list(found)

@@ -20,12 +20,13 @@ class Columns(NamedTuple):
     """Names of the columns that carry the inputs and the target in one form of the dataset.
 
     A chat has both in one column, which is then input and target. `system`: a column of what the assistant is told
-    before the conversation.
+    before the conversation. `repeated`: whether both answers of a preference begin with the prompt again.
     """
 
     inputs: tuple[str, ...]
     target: str
     system: str | None = None
+    repeated: bool = False
 
     @property
     def used(self) -> set[str]:
@@ -55,12 +56,8 @@ def missing_columns(forms: Sequence[Columns], present: Sequence[str], target_nee
 
 
 def of_text(rows: Sequence[Row], names: Iterable[str]) -> str | None:
-    """The first of these columns that holds text, and nothing but text."""
-    for name in names:
-        cells = [cell for row in rows if (cell := row.get(name)) is not None and cell != ""]
-        if cells and all(isinstance(cell, str) for cell in cells):
-            return name
-    return None
+    """The first of these columns that holds text; what else it holds is taken as text too, or refused with its row."""
+    return next((name for name in names if any(isinstance(cell := row.get(name), str) and cell for row in rows)), None)
 
 
 def instruction_forms(prompt: str | None, response: str | None) -> tuple[Columns, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tasks._cells import plain, short, spelled, target_cell, text_cell
+from tasks._cells import target_cell
 from tasks._chat import Unfit, dialogue, messages_in, turns_in
 from tasks._columns import Columns
 from tasks._examples import Instruction
@@ -25,12 +25,12 @@ class Instructions(Prompted):
 
     def example(self, id: int, row: Row, columns: Columns) -> Instruction:
         prompt, target, kind = columns.inputs[0], columns.target, self._fixed(row, 0)
-        about = text_cell(row, columns.inputs[1], id) if len(columns.inputs) > 1 else ""
+        about = target_cell(row, columns.inputs[1], id) or "" if len(columns.inputs) > 1 else ""
         try:
             before = self.before(row, columns, id)
             if prompt != target and not any(messages_in(row.get(name)) is not None for name in (prompt, target)):
                 response = target_cell(row, target, id) or ""
-                instruction, about = text_cell(row, prompt, id), lines(transcript(before), about)
+                instruction, about = target_cell(row, prompt, id) or "", lines(transcript(before), about)
                 return Instruction(id, instruction, about, response if response.strip() else None, kind)
             turns = before + turns_in(row.get(prompt), "User" if prompt != target else "", prompt, id)
             turns += turns_in(row.get(target), "Assistant", target, id) if prompt != target else []
@@ -45,7 +45,7 @@ class Instructions(Prompted):
         return example.unfit or ("" if example.response else "unlabelled")
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Says too where numbers are taken as text. Raises ValueError where some answers are marked as bad ones."""
+        """Raises ValueError too where some answers are marked as bad ones."""
         super().note_columns(rows, used, notes)
         bad = sum(row.get(MARK) is False for part in rows.values() for row in part)
         if bad and all(MARK not in columns.used for columns in used.values()):
@@ -53,10 +53,6 @@ class Instructions(Prompted):
                 f"column {MARK!r} is false in {bad:,} rows, which marks answers as bad (TRL's unpaired preferences), "
                 "and this script would train on them; keep the rows where it is true, or leave the column out"
             )
-        for target in dict.fromkeys(columns.target for columns in used.values()):
-            cells = [row.get(target) for part in rows.values() for row in part]
-            if numbers := sum(spelled(plain(cell)) is not None for cell in cells):
-                notes.append(f"column {short(target)} holds numbers or truth values in {numbers:,} rows, taken as text")
 
     def remarks(self, splits: Mapping[str, Sequence[Any]]) -> list[str]:
         """How many prompts have several responses: it can be meant, or a column that tells them apart is not read."""

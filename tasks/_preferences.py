@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tasks._cells import text_cell
-from tasks._chat import HEADING, Turn, Unfit, common_start, dialogue, marked_turns, messages_in, turns_in
+from tasks._cells import short, target_cell, text_cell
+from tasks._chat import HEADING, Turn, Unfit, common_start, dialogue, is_marked, marked_turns, messages_in, turns_in
 from tasks._columns import Columns, of_text
 from tasks._examples import Preference
 from tasks._files import Row
@@ -19,6 +19,21 @@ def shared_text(chosen: str, rejected: str) -> int:
     end = common_start(chosen, rejected)
     marks = [mark.end() for mark in HEADING.finditer(chosen[:end]) if mark[1] == "Assistant"]
     return marks[-1] if marks else end - chosen[:end].endswith(" ")
+
+
+def behind(prompt: str, chosen: str, rejected: str) -> tuple[list[Turn], str, str] | None:
+    """What is asked and the rests of two answers that both begin with the prompt again, as it stands or as the last of
+    the turns that are marked; None where they do not."""
+    asked, start = marked_turns(prompt), prompt.strip()
+    for mark in reversed(list(HEADING.finditer(chosen[: common_start(chosen, rejected)]))):
+        before = marked_turns(chosen[: mark.start()])
+        if mark[1] == "Assistant" and (before == asked or (before and before[-1] == Turn("User", start))):
+            return before, chosen[mark.end() :], rejected[mark.end() :]
+    rests = [text.lstrip()[len(start) :] for text in (chosen, rejected) if text.lstrip().startswith(start)]
+    if len(rests) < 2 or any(rest[:1].isalnum() and start[-1:].isalnum() for rest in rests):
+        return None
+    better, worse = (rest[1:] if rest.startswith(" ") else rest.lstrip("\n") for rest in rests)
+    return asked, better, worse
 
 
 def conversation(prompt: list[Turn], chosen: list[Turn], rejected: list[Turn], prompt_is_chat: bool) -> list[Turn]:
@@ -53,8 +68,17 @@ class Preferences(Prompted):
         alone = of_text(rows, [name for name in rows[0] if name not in answers]) is None
         return bool(starts) and all(start.strip() if alone else HEADING.search(start) for start in starts)
 
+    def columns_of(self, rows: list[Row], target_needed: bool = True) -> Columns:
+        """Looks too whether the answers of all rows begin with the prompt of a column again."""
+        columns = super().columns_of(rows, target_needed)
+        if columns.inputs[0] == columns.target:
+            return columns
+        every = ([row.get(name) for name in (columns.inputs[0], columns.target, columns.inputs[1])] for row in rows)
+        texts = [cells for cells in every if all(isinstance(cell, str) and cell.strip() for cell in cells)]
+        return columns._replace(repeated=bool(texts) and all(behind(*cells) for cells in texts))
+
     def example(self, id: int, row: Row, columns: Columns) -> Preference:
-        about = text_cell(row, columns.inputs[2], id) if len(columns.inputs) > 2 else ""
+        about = target_cell(row, columns.inputs[2], id) or "" if len(columns.inputs) > 2 else ""
         try:
             before = self.before(row, columns, id)
             asked, chosen, rejected = self._pair(row, columns, id)
@@ -74,16 +98,34 @@ class Preferences(Prompted):
             chosen, rejected = (turns_in(row.get(name), "Assistant", name, id) for name in answers)
             if not (chosen and rejected):
                 return [], "", ""
+            if not (chosen[-1].trained and rejected[-1].trained):
+                raise Unfit("not_trained")
             asked = conversation(asked, chosen, rejected, messages_in(row.get(prompt)) is not None)
             return asked, chosen[-1].text, rejected[-1].text
         better, worse = (text_cell(row, name, id) for name in answers)
-        if apart:
+        if not (better.strip() and worse.strip()):
+            return [], "", ""
+        if columns.repeated and asked:
+            asked, better, worse = behind(asked[-1].text, better, worse) or ([], "", "")
+        elif apart and (messages_in(row.get(prompt)) is not None or not any(is_marked(turn.text) for turn in asked)):
             return asked, better, worse
-        start = shared_text(better, worse)
-        return marked_turns(better[:start]), better[start:], worse[start:]
+        elif apart:
+            asked = marked_turns(asked[-1].text)
+        else:
+            start = shared_text(better, worse)
+            asked, better, worse = marked_turns(better[:start]), better[start:], worse[start:]
+        if HEADING.search(better) or HEADING.search(worse):
+            raise Unfit("different_context")
+        return asked, better, worse
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Says too where the prompt was looked for in the answers."""
+        """Says too where the prompt was looked for in the answers, or taken off them."""
+        for columns in used.values():
+            if columns.repeated:
+                notes.append(
+                    f"both answers begin with the prompt of column {short(columns.inputs[0])}, and are read without"
+                )
+                break
         if any(columns.inputs[0] == columns.target for columns in used.values()):
             notes.append("there is no column of prompts: what both answers of a row begin with is its prompt")
         super().note_columns(rows, used, notes)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks._cells import short, text_cell
+from tasks._cells import plain, short, spelled, target_cell
 from tasks._chat import Turn, Unfit, messages_in, turns_in, unused_keys
 from tasks._columns import ABOUT, CHATS, SYSTEM, Columns, listed, missing_columns, of_text
 from tasks._files import Row
@@ -52,10 +52,11 @@ class Prompted(Task):
         """What a column of its own tells the assistant before the conversation. Raises Unfit for what is no text."""
         if any(row.get(name) for name in MEDIA if name not in columns.used):
             raise Unfit("images")
-        return turns_in(text_cell(row, columns.system, id), "System", columns.system, id) if columns.system else []
+        return turns_in(target_cell(row, columns.system, id), "System", columns.system, id) if columns.system else []
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Says too which columns were taken along unasked, and what of messages is not read."""
+        """Says too which columns were taken along unasked, where numbers are taken as text, and what of messages is not
+        read. Raises ValueError for prompts that are numbers alone."""
         columns = next(iter(used.values()))
         known = {name for form in self.columns for name in form.used}
         if further := [short(name) for name in (*columns.inputs, columns.system) if name and name not in known]:
@@ -63,7 +64,16 @@ class Prompted(Task):
                 f"the prompt has column {' and '.join(further)} too, by its name; --input-column names another, '' none"
             )
         super().note_columns(rows, used, notes)
-        names = dict.fromkeys((*columns.inputs, columns.target))
+        names = dict.fromkeys((*columns.inputs, columns.target, *([columns.system] if columns.system else [])))
+        for name in names:
+            cells = [cell for part in rows.values() for row in part if (cell := plain(row.get(name))) not in (None, "")]
+            numbers = sum(spelled(cell) is not None for cell in cells)
+            if numbers and numbers == len(cells) and name == columns.inputs[0]:
+                raise ValueError(
+                    f"column {short(name)} holds numbers alone, no prompts; {self.column_flags} name others"
+                )
+            if numbers:
+                notes.append(f"column {short(name)} holds numbers or truth values in {numbers:,} rows, taken as text")
         keys = unused_keys(row.get(name) for part in rows.values() for row in part for name in names)
         if keys:
             notes.append(f"of the messages, {listed(keys)} is not used")

@@ -12,6 +12,7 @@ class Skipped:
     label_left_out: int = 0  # --leave-out-labels
     tool_calls: int = 0  # conversations with turns of tools
     images: int = 0  # conversations about them
+    not_trained: int = 0  # conversations whose last answer is marked as one not to train on
     no_question: int = 0  # conversations in which the user says nothing
     different_context: int = 0  # pairs of conversations that part before the last answer
     duplicate: int = 0

@@ -117,6 +117,11 @@ def test_the_turns_are_those_that_trl_converts(row):
         ([SYSTEM, REPLY], "no_question"),
         ([ASK, {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}, REPLY], "tool_calls"),
         ([ASK, {"role": "tool", "content": "7"}, REPLY], "tool_calls"),
+        ([ASK, {**REPLY, "weight": 0}], "not_trained"),
+        ([ASK, {**REPLY, "weight": 0.0}], "not_trained"),
+        ([ASK, {**REPLY, "train": False}], "not_trained"),
+        ([ASK, {**REPLY, "weight": None, "training": "false"}], "not_trained"),
+        (json.dumps([ASK, {**REPLY, "weight": 0}]), "not_trained"),
         ([{"from": "human", "value": "a"}, {"from": "function_call", "value": "f()"}], "tool_calls"),
         ([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}, REPLY], "images"),
     ],
@@ -153,6 +158,21 @@ def test_keys_of_messages_that_are_not_read_are_named():
     notes = []
     read([{"messages": [{**ASK, "name": "Ann", "weight": None}, {**REPLY, "reasoning": "Hm"}]}], notes=notes)
     assert notes == ["of the messages, 'name', 'reasoning' is not used"]
+
+
+def test_an_answer_with_a_weight_is_trained_on_and_the_weight_of_an_earlier_one_is_named():
+    notes, earlier = [], {**REPLY, "weight": 0}
+    talks = [[ASK, {**REPLY, "weight": 1, "train": True}], [*TALK[:2], earlier, *TALK[3:]]]
+    assert read([{"messages": talk} for talk in talks[:1]], notes=notes) == [Instruction(0, "Hi", "", "Hello!")]
+    assert notes == []
+    assert read([{"messages": talk} for talk in talks], notes=notes)[1].response == MEANT.response
+    assert notes == ["of the messages, 'weight' is not used"]
+
+
+def test_keys_that_hold_nought_or_false_are_named():
+    notes = []
+    read([{"messages": [{**ASK, "rank": 0, "checked": False, "tags": [], "name": ""}, REPLY]}], notes=notes)
+    assert notes == ["of the messages, 'rank', 'checked' is not used"]
 
 
 # Preferences.
@@ -215,9 +235,61 @@ def test_a_prompt_with_marked_turns_is_a_conversation_and_the_whole_last_turn_is
     assert pairs([row]) == [Preference(0, "Who are you?", "I am a program.", "I am busy.", context)]
 
 
+HH = "\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: Who are you?\n\nAssistant:"
+HH_CONTEXT = "User: Hi\nAssistant: Hello!"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "start", "asked", "context"),
+    [
+        ("Why?", "Why? ", "Why?", ""),
+        ("Why? ", "Why?\n\n", "Why? ", ""),
+        ("Why?", "\n\nHuman: Why?\n\nAssistant: ", "Why?", ""),
+        ("Why?", "Human: Why?\n\nAssistant: ", "Why?", ""),
+        ("Who are you?", f"{HH} ", "Who are you?", HH_CONTEXT),
+        (HH, f"{HH} ", "Who are you?", HH_CONTEXT),
+        (HH, "", "Who are you?", HH_CONTEXT),
+        ("Human: Why?\n\nAssistant:", "", "Why?", ""),
+    ],
+)
+def test_answers_that_begin_with_the_prompt_of_a_column_are_read_without_it(prompt, start, asked, context):
+    rows = [{"prompt": prompt, "chosen": f"{start}{one}", "rejected": f"{start}{two}"} for one, two in ("yn", "no")]
+    notes = []
+    found = PairArgs().task(None, NOWHERE).parts({"all": rows}, Skipped(), notes)["all"]
+    assert found == [Preference(0, asked, "y", "n", context), Preference(1, asked, "n", "o", context)]
+    assert any("both answers begin with the prompt of column 'prompt'" in note for note in notes) == bool(start)
+
+
+@pytest.mark.parametrize("rest", [("Why? yes", "no"), ("Why?ever", "Why?ly"), ("yes", "no")])
+def test_answers_are_as_they_stand_where_one_does_not_begin_with_the_prompt(rest):
+    prompt = "Why" if "ever" in rest[0] else "Why?"
+    row = {"prompt": prompt, "chosen": rest[0].replace("?e", "e"), "rejected": rest[1].replace("?l", "l")}
+    assert pairs([row]) == [Preference(0, prompt, row["chosen"], row["rejected"])]
+    both = {"prompt": prompt, "chosen": f"{prompt} a", "rejected": f"{prompt} b"}
+    assert pairs([both, row])[0].chosen == f"{prompt} a"
+
+
+@pytest.mark.parametrize(
+    "rests",
+    [
+        (" hm\n\nHuman: more\n\nAssistant: yes", " no"),
+        (" no", " hm\n\nHuman: more\n\nAssistant: yes"),
+        (" hm\n\nHuman: a\n\nAssistant: yes", " hm\n\nHuman: b\n\nAssistant: yes"),
+        (" hm\n\nHuman: a", " no"),
+    ],
+)
+@pytest.mark.parametrize("apart", [{}, {"prompt": HH}])
+def test_texts_that_part_before_the_last_answer_are_counted(rests, apart):
+    skipped = Skipped()
+    rows = [apart | {"chosen": HH + a, "rejected": HH + b} for a, b in (rests, (" yes", " no"))]
+    assert [e.chosen for e in pairs(rows, skipped)] == ["yes"]
+    assert skipped == Skipped(different_context=1)
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
+        ({"chosen": [ASK, {**REPLY, "weight": 0}], "rejected": [ASK, BAD]}, "not_trained"),
         ({"chosen": [ASK, REPLY], "rejected": [AGAIN, BAD]}, "different_context"),
         ({"chosen": [ASK, REPLY, AGAIN], "rejected": [ASK, BAD]}, "different_context"),
         ({"chosen": [ASK, REPLY], "rejected": []}, "empty"),

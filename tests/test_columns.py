@@ -58,11 +58,39 @@ def test_a_column_that_is_taken_along_by_its_name_is_said_and_can_be_left_out():
     assert read([row | {"hint": "d"}], PromptArgs(**flags, input_column="hint")) == [Instruction(0, "a", "d", "c")]
 
 
-@pytest.mark.parametrize("values", [["", None], [["a"], "b"], [{"a": 1}, None], [1, 2]])
+@pytest.mark.parametrize("values", [["", None], [["a"], ["b"]], [{"a": 1}, None], [1, 2]])
 def test_a_usual_column_without_text_is_not_taken_along(values):
     rows = [{"question": f"a{i}", "context": value, "answer": "c"} for i, value in enumerate(values)]
     notes = []
     assert [e.input for e in read(rows, notes=notes)] == ["", ""] and "'context'" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["context", "system", "question"])
+@pytest.mark.parametrize(("cell", "text"), [(7, "7"), (2.0, "2"), (True, "true")])
+def test_a_number_among_the_texts_of_a_prompt_is_text_and_said(name, cell, text):
+    notes, rows = [], [{"question": "a", "context": "b", "system": "s", "answer": "c"}] * 3
+    found = read([*rows, rows[0] | {name: cell}], notes=notes)
+    assert len(found) == 4 and text in found[3].prompt() and found[0].input == "System: s\nb"
+    assert f"column '{name}' holds numbers or truth values in 1 rows, taken as text" in notes
+
+
+@pytest.mark.parametrize("name", ["context", "system", "question"])
+def test_a_list_among_the_texts_of_a_prompt_is_refused_with_its_row(name):
+    row = {"question": "a", "context": "b", "system": "s", "answer": "c"}
+    with pytest.raises(ValueError, match=f"column '{name}': row 1 holds a list, "):
+        read([row, row | {name: ["b", 7]}])
+
+
+def test_prompts_that_are_numbers_alone_are_refused():
+    with pytest.raises(ValueError, match="column 'id' holds numbers alone, no prompts"):
+        read([{"id": 7, "answer": "b"}, {"id": None, "answer": "c"}], PromptArgs(prompt_column="id"))
+
+
+def test_a_number_among_the_prompts_of_preferences_is_text_and_said():
+    notes, row = [], {"prompt": "a", "input": "b", "chosen": "c", "rejected": "d"}
+    rows = [row, row | {"prompt": 7, "input": 8}]
+    assert read(rows, PairArgs(), notes)[1] == Preference(1, "7", "c", "d", "8")
+    assert sum("in 1 rows, taken as text" in note for note in notes) == 2
 
 
 def test_columns_that_are_not_read_are_named_in_one_short_line():
