@@ -10,13 +10,13 @@ model is marked `cut` and shown as far as it was read. --model takes any folder 
 merge_lora, PEFT or transformers wrote a GPT-2 into.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks import Task, read_rows
-from training.applied import Applied, find_applied
-from training.cli import changed_flags, refuse, run, speaks
+from training.applied import Applied, find_applied, renamed
+from training.cli import changed_flags, flag, refuse, run, speaks
 from training.prediction_args import ApplyArgs, OutputArgs
 from training.prediction_output import kept_names, metrics_file, output_problems, write_predictions
 from training.questions import Questions, Tally, ask, check, columns_of, notes, respelled, tally
@@ -44,16 +44,23 @@ class Job:
     output: Path
 
 
+def unused_flags(args: Args, classifies: bool) -> list[str]:
+    """One problem for each flag that says nothing of this kind of model."""
+    kind = "a classifier" if classifies else "a language model"
+    given = changed_flags(args.prompt if classifies else args.text)
+    names = [name for name in given if classifies or name not in ("text_column", "label_column")]
+    return [f"{flag(name)}: says nothing of {kind}; leave it out" for name in names]
+
+
 def settings_of(args: Args, applied: Applied) -> tuple[Task, TextArgs, PromptArgs]:
     """The task of the training with what the flags change of it, or that of a file with the columns of the flags.
 
     Of a language model --text-column and --label-column name the columns of prompt, input and response too.
     """
     text, prompt = args.text, args.prompt
+    refuse(unused_flags(args, applied.labels is not None))
     dataset, data = applied.flags.get("dataset"), Path(applied.flags.get("data") or args.what.data)
     if applied.labels is not None:
-        if text.labels and len(text.labels) != len(applied.labels):
-            raise ValueError(f"--labels: names {len(text.labels)} classes, the model has {len(applied.labels)}")
         text = group_of(TextArgs, applied.flags | changed_flags(text))
         return text.task(dataset, data), text, prompt
     if len(text.text_column) > 2:
@@ -68,13 +75,13 @@ def prepare(args: Args) -> Job:
     """All that can be refused without a heavy library is refused here."""
     what, out = args.what, args.output
     applied = find_applied(what.run, what.adapter, what.model)
+    if applied.labels is not None and args.text.labels:
+        applied = renamed(applied, args.text.labels)
     home = applied.folder if applied.kind == "run" else Path()
     output = out.output or home / f"predict-{what.data.stem}.jsonl"
     refuse(output_problems(output, out.overwrite, what.data, applied.folder))
     task, text, prompt = settings_of(args, applied)
     classifies = applied.labels is not None
-    if classifies and args.text.labels:
-        applied = replace(applied, labels=args.text.labels)
     flags = ("--text-column", "--label-column") if classifies else ("--prompt-column", "--response-column")
     named = args.text.label_column or (None if classifies else args.prompt.response_column)
     questions = ask(task, read_rows(what.data, what.encoding), flags, named)

@@ -9,13 +9,15 @@ from typing import IO, Any, NamedTuple
 
 Row = dict[str, Any]
 MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 OTHER_KINDS = (
     (b"PK\x03\x04", "an Excel or zip file; save its table as csv"),
+    (b"\xd0\xcf\x11\xe0", "an Excel file; save its table as csv"),
     (b"PAR1", "a parquet file; name it .parquet"),
     (b"\x1f\x8b", "compressed; name it .gz"),
     (b"version https://git-lfs", "a Git LFS pointer, not the data itself; run: git lfs pull"),
@@ -53,32 +55,41 @@ def check_encoding(encoding: str) -> None:
 
 def encoding_of(file: Path, encoding: str | None = None) -> tuple[str, list[str]]:
     """The encoding of a text file, and a note where it was found out: the one given, else that of the byte order mark,
-    else UTF-16 where every other byte is zero, else UTF-8. Raises ValueError for an empty file or one of another kind.
+    else UTF-16 where every other byte is zero, else UTF-8.
+
+    Raises ValueError for an empty file or one of another kind, and where the one given is not the one found out.
     """
     with open_file(file) as stream:
         head = stream.read(1 << 16)
         if not head.strip() and not stream.read().strip():
             raise ValueError("the file is empty")
-    if kind := next((kind for start, kind in OTHER_KINDS if head[:40].lower().startswith(start.lower())), None):
+    start = head[:1000].removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    if kind := next((kind for bytes_, kind in OTHER_KINDS if start.startswith(bytes_.lower())), None):
         raise ValueError(f"the file is {kind}")
-    if encoding is not None:
-        check_encoding(encoding)
-        return encoding, []
     found = next((name for mark, name in MARKS if head.startswith(mark)), None)
     for offset, name in ((1, "utf-16-le"), (0, "utf-16-be")):
         if found is None and head[offset::2].count(0) > 0.4 * len(head) / 2 > 1:
             found = name
-    return (found, [f"it was read as {found.upper()}"]) if found else ("utf-8", [])
+    if encoding is None:
+        return (found, [f"it was read as {found.upper()}"]) if found not in (None, "utf-8") else ("utf-8", [])
+    check_encoding(encoding)
+    given = codecs.lookup(encoding).name.removesuffix("-sig")
+    if found is None or (given.startswith("utf-32") and found.startswith("utf-16")):  # half of its zeros look like that
+        return encoding, []
+    if not found.startswith(given):
+        raise ValueError(f"--encoding {encoding}: the file begins as {found.upper()} does; leave --encoding out")
+    return found, []
 
 
 def text_of(file: Path, encoding: str) -> str:
     """The whole file, without a byte order mark. Raises UnicodeDecodeError with the place in the whole file."""
     with open_file(file) as stream:
-        return stream.read().decode(encoding).removeprefix("\ufeff")
+        return stream.read().decode(encoding).lstrip("\ufeff")
 
 
 def lines_of(file: Path, encoding: str) -> Iterator[str]:
-    """The lines with their ends (LF, CRLF or CR), decoded as they are asked for: a file is never held twice.
+    """The lines with their ends (LF, CRLF or CR), decoded as they are asked for: a file is never held twice. A byte
+    order mark is left out, also where files with one were put behind each other.
 
     Raises ValueError for a NUL, which no text has.
     """
@@ -86,7 +97,7 @@ def lines_of(file: Path, encoding: str) -> Iterator[str]:
         for number, line in enumerate(text, 1):
             if "\0" in line:
                 raise ValueError(f"line {number} holds a NUL byte, which no text has; the file is damaged or binary")
-            yield line.removeprefix("\ufeff") if number == 1 else line
+            yield line.lstrip("\ufeff")
 
 
 def undecodable(file: Path, encoding: str) -> str:

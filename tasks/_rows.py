@@ -60,7 +60,7 @@ def _read_file(file: Path, encoding: str | None) -> Table:
     try:
         table = reader(file, encoding)
     except UnicodeDecodeError as error:
-        reason = undecodable(file, encoding or encoding_of(file)[0])
+        reason = undecodable(file, encoding_of(file, encoding)[0])
         raise ValueError(f"--data {file}: {reason}") from error
     except (ValueError, OSError, EOFError) as error:
         reason = " ".join(str(error).split())[:LONGEST]

@@ -1,5 +1,6 @@
 """csv and tsv: no row is lost in a quoted cell, every cell stays text, and every complaint names its line."""
 
+import codecs
 import csv
 import io
 
@@ -232,6 +233,25 @@ def test_unicode_in_other_encodings_is_recognised(encoding, ending, tmp_path):
     assert read_rows(tmp_path / f"a.{ending}", encoding).parts == source.parts
 
 
+@pytest.mark.parametrize("written_as", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_an_encoding_that_the_file_itself_contradicts_is_refused(written_as, ending, tmp_path):
+    content = "text,label\ncafé,x\n" if ending == "csv" else '{"text": "café", "label": "x"}\n'
+    path = written(tmp_path / f"a.{ending}", content.encode(written_as))
+    for given in ("cp1252", "latin-1", "utf-16" if "8" in written_as else "utf-8"):
+        begins = written_as.removesuffix("-sig").upper()
+        with pytest.raises(ValueError, match=f"--encoding {given}: the file begins as {begins}.* does; leave --encod"):
+            read_rows(path, given)
+
+
+def test_byte_order_marks_between_files_that_were_put_together_are_no_part_of_a_row(tmp_path):
+    lines = '\ufeff{"text": "a", "label": "x"}\n'.encode()
+    path = written(tmp_path / "a.jsonl", lines + lines + codecs.BOM_UTF8 + lines)
+    assert rows_of(path) == [{"text": "a", "label": "x"}] * 3
+    path = written(tmp_path / "a.csv", "\ufeff\ufefftext,label\na,x\n\ufeffb,y\n".encode())
+    assert rows_of(path) == [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+
+
 def test_a_line_that_is_not_utf8_is_named_with_the_flag_that_helps(tmp_path):
     path = written(tmp_path / "a.csv", b"text,label\r\nplain,x\r\ncaf\xe9,y\r\n")
     assert "line 3 is not UTF-8 (byte 24)" in refusal(path) and "--encoding" in refusal(path)
@@ -267,9 +287,12 @@ def test_a_compressed_file_is_read_like_the_file_in_it(tmp_path):
     ("start", "said"),
     [
         (b"PK\x03\x04", "Excel"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Excel"),
         (b"PAR1", "parquet"),
         (b"version https://git-lfs.github.com", "LFS"),
         (b"<!DOCTYPE html>\n", "web page"),
+        (b"\r\n\n  \n<html>\n", "web page"),
+        (codecs.BOM_UTF8 + b"\n<!doctype HTML>\n", "web page"),
     ],
 )
 def test_a_file_of_another_kind_is_called_by_it(start, said, tmp_path):

@@ -262,6 +262,14 @@ def test_columns_of_the_input_are_kept_on_request(classifier, predict, tmp_path)
     for row, line in zip(rows, lines_of(tmp_path / "out.jsonl"), strict=True):
         assert (line["id"], line["label"], line["input_label"]) == (row["id"], row["label"], "x")
         assert line["input_input_label"] == row["label"]
+    earlier = tmp_path / "out.jsonl"
+    for ending in ("jsonl", "csv"):
+        flags = ["--run", classifier, "--data", earlier, "--output", tmp_path / f"again.{ending}", "--keep-columns"]
+        assert predict(*flags, "all") == 0
+    again, table = lines_of(tmp_path / "again.jsonl"), pandas.read_csv(tmp_path / "again.csv")
+    for line, new, cell in zip(lines_of(earlier), again, table["input_probabilities"], strict=True):
+        assert new["input_probabilities"] == json.loads(cell) == line["probabilities"]
+        assert list(new["probabilities"]) == ["ham", "spam"]
     status, _, err = predict(*flags, "idd", "--overwrite")
     assert status == 2 and "--keep-columns idd: no such column (did you mean id?)" in err
 
@@ -574,7 +582,9 @@ def test_classes_without_names_are_named_by_a_flag(foreign, predict, tmp_path):
     assert status == 2 and "are none of the classes of the model, 'LABEL_0'" in err and "--labels" in err
     status, _, err = predict(*flags, "--labels", "0", "1")
     assert status == 2 and "--labels: names 2 classes, the model has 3" in err
-    assert predict(*flags, "--labels", "0", "1", "2")[0] == 0
+    assert "the model's order is 'LABEL_0', 'LABEL_1', 'LABEL_2'" in err
+    status, said, err = predict(*flags, "--labels", "0", " 1\u200b", "2")
+    assert status == 0 and "names the classes: '0' is the model's 'LABEL_0', '1' is the model's 'LABEL_1'" in said, err
     assert [line["label"] for line in lines_of(tmp_path / "out.jsonl")] == ["0", "2"]
     assert metrics_of(tmp_path / "out.jsonl")["accuracy"]["n"] == 2
     settings |= {"id2label": {"0": "not  spam", "1": "spam ", "2": "?"}}
@@ -582,6 +592,36 @@ def test_classes_without_names_are_named_by_a_flag(foreign, predict, tmp_path):
     write_rows(data, [{"text": "a", "label": "not  spam"}, {"text": "b", "label": "spam"}])
     assert predict(*flags, "--overwrite")[0] == 0
     assert [line["label"] for line in lines_of(tmp_path / "out.jsonl")] == ["not  spam", "spam "]
+
+
+@pytest.mark.parametrize("form", ["run", "adapter", "merged"])
+def test_names_that_the_model_has_in_another_order_are_refused(form, classifier, predict, mail_file, tmp_path):
+    where = {"run": ["--run", classifier], "adapter": ["--adapter", classifier / "adapter"]}.get(form)
+    if where is None:
+        assert run_script("merge_lora", "--run", classifier, "--out", tmp_path / "merged").returncode == 0
+        where = ["--model", tmp_path / "merged"]
+    flags = [*where, "--data", mail_file, "--output", tmp_path / "out.jsonl"]
+    for swapped in (["spam", "ham"], ["Spam", "\u200bHAM "], ["spam", "other"]):
+        status, _, err = predict(*flags, "--labels", *swapped)
+        assert status == 2 and "the model's order is 'ham', 'spam'" in err and len(err) < 300
+    status, said, err = predict(*flags, "--labels", "good", "bad")
+    if form == "merged":
+        assert status == 0 and "'good' is the model's 'ham', 'bad' is the model's 'spam'" in said
+    else:
+        assert status == 2 and "trained with names of its own; the model's order is 'ham', 'spam'" in err
+    status, said, err = predict(*flags, "--overwrite", "--labels", "ham", " spam")
+    assert status == 0 and "is the model's" not in said, err
+    assert {line["prediction"] for line in lines_of(tmp_path / "out.jsonl")} <= {"ham", "spam"}
+
+
+def test_a_flag_of_the_other_kind_of_model_is_refused(classifier, tutor, predict, mail_file, tmp_path):
+    flags = ["--data", mail_file, "--output", tmp_path / "out.jsonl"]
+    for flag in ("--prompt-column", "--input-column", "--response-column"):
+        status, _, err = predict("--run", classifier, *flags, flag, "text")
+        assert status == 2 and f"{flag}: says nothing of a classifier; leave it out" in err
+    for flag in ("--labels", "--leave-out-labels"):
+        status, _, err = predict("--run", tutor[0], *flags, "--text-column", "text", flag, "ham")
+        assert status == 2 and f"{flag}: says nothing of a language model; leave it out" in err
 
 
 @pytest.mark.parametrize(
@@ -592,6 +632,8 @@ def test_classes_without_names_are_named_by_a_flag(foreign, predict, tmp_path):
         ({"id2label": {"0": "LABEL_0"}}, "with 1 outputs"),
         ({"architectures": ["GPT2ForTokenClassification"]}, "is a GPT2ForTokenClassification"),
         ({"id2label": {"0": "a", "1": "a", "2": "b"}}, "names a class twice"),
+        ({"id2label": {"0": "a", "2": "b", "5": "c"}}, "does not number classes (its keys are not 0 to 2)"),
+        ({"id2label": {"1": "a", "2": "b", "3": "c"}}, "does not number classes (its keys are not 0 to 2)"),
         (
             {"id2label": {"0": "a", "1": "b"}},
             "do not fit its classes: score.weight has shape (3, 32) instead of (2, 32)",

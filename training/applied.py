@@ -5,12 +5,14 @@ run says of itself (columns, length, classes) comes along; of a bare model the c
 """
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.sources import load_config
+from tasks import folded
 from training.prediction_output import few
 from training.run_folder import RESULTS, read_run
 from training.sources import base_model
@@ -27,7 +29,8 @@ CLASSIFIER, LANGUAGE = "GPT2ForSequenceClassification", (None, "GPT2LMHeadModel"
 @dataclass(frozen=True)
 class Applied:
     """`labels` None: a language model. `flags`: those it was trained with, as far as it says. `trained_on`: hash of a
-    text -> the part it was in, None where that is not known."""
+    text -> the part it was in, None where that is not known. `own_labels`: its names of the classes where the user gave
+    others."""
 
     folder: Path
     kind: str  # run, adapter or model
@@ -36,6 +39,7 @@ class Applied:
     results: dict[str, Any] = field(default_factory=dict)
     trained_on: dict[str, str] | None = None
     base: str | None = None
+    own_labels: tuple[str, ...] = ()
 
     @property
     def training_labels(self) -> dict[str, int]:
@@ -98,6 +102,28 @@ def find_applied(run: Path | None, adapter: Path | None, model: str | None) -> A
     return _of_model(model)
 
 
+def renamed(applied: Applied, given: Sequence[str]) -> Applied:
+    """The same with the names `given` for its classes, in the model's order, where it has none but LABEL_0, LABEL_1 ...
+
+    Raises ValueError for other names than those that a run of ours has, for another number of them, and for a name that
+    the model itself has for another class.
+    """
+    own, names = applied.labels or (), tuple(map(folded, given))
+    order = f"the model's order is {few(own, 4)}"
+    if len(names) != len(own):
+        raise ValueError(f"--labels: names {len(names)} classes, the model has {len(own)}; {order}")
+    if names == tuple(map(folded, own)):
+        return applied
+    known = [folded(name).casefold() for name in own]
+    if any(name.casefold() in known and name.casefold() != known[i] for i, name in enumerate(names)):
+        raise ValueError(f"--labels {few(names, 4)}: {order}; leave --labels out, or give them in that order")
+    if applied.flags:
+        raise ValueError(
+            f"--labels {few(names, 4)}: the model was trained with names of its own; {order}; leave it out"
+        )
+    return replace(applied, labels=names, own_labels=own)
+
+
 def _of_run(folder: Path, asked: str, base: str | None) -> Applied:
     results = read_run(folder, asked)
     if "dpo_loss" in results["args"]:
@@ -148,6 +174,8 @@ def class_names(folder: Path) -> tuple[str, ...] | None:
     names = settings.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}
     try:
         labels = tuple(str(names[i]) for i in sorted(names, key=int))
+        if {int(i) for i in names} != set(range(len(labels))):
+            raise ValueError(f"its keys are not 0 to {len(labels) - 1}")
     except (TypeError, ValueError) as error:
         raise ValueError(f"--model {folder}: id2label in config.json does not number classes ({error})") from error
     kind = settings.get("problem_type") or "single_label_classification"

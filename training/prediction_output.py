@@ -68,6 +68,7 @@ def kept_names(wanted: Sequence[str], present: Sequence[str], taken: Iterable[st
             f"--keep-columns {missing[0][:40]}: no such column{near(missing[0], present)}; all keeps them all"
         )
     columns = present if tuple(wanted) == ("all",) else tuple(dict.fromkeys(wanted))
+    taken = {*taken, "probabilities"}  # what they are one column of in JSON lines
     used, names = {*taken, *columns}, dict[str, str]()
     for column in columns:
         name = column if column not in taken else f"input_{column}"

@@ -216,6 +216,12 @@ def notes(questions: Questions, counts: Tally, applied: Applied, target: str) ->
     source = questions.source
     of_training = drawn(source.files)  # nothing is drawn here
     found = [note for note in source.notes if note not in of_training]
+    if applied.own_labels:
+        pairs = [
+            f"{name!r} is the model's {own!r}"
+            for name, own in zip(applied.labels or (), applied.own_labels, strict=True)
+        ]
+        found.append(f"--labels names the classes: {', '.join(pairs[:4])}{' ...' * (len(pairs) > 4)}")
     for text, label in [pair for pair in questions.spelling.items() if folded(pair[1]) != pair[0]][:1]:
         found.append(f"labels are read as the classes that they spell: {text[:40]!r} as {label[:40]!r}")
     labelled = counts.labelled - counts.unknown.total()
