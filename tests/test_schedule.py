@@ -197,6 +197,7 @@ def test_default_epochs_are_as_many_as_200_updates_take_where_that_is_more(examp
     assert filled.epochs == epochs
     assert filled.steps(examples) >= FEWEST_UPDATES
     assert UpdateArgs().notes(filled.steps(examples)) == []
+    assert UpdateArgs().with_defaults(1e-3, 2.0, 192, examples, fewest=1).epochs == 2
 
 
 def test_given_epochs_and_steps_stay_and_too_few_epochs_are_said_to_be():

@@ -62,11 +62,14 @@ class UpdateArgs:
     seed: int = 0
     """of initialisation, order, dropout and sampling"""
 
-    def with_defaults(self, lr_at_width_192: float, epochs: float, width: int, examples: int) -> "UpdateArgs":
+    def with_defaults(
+        self, lr_at_width_192: float, epochs: float, width: int, examples: int, fewest: int = FEWEST_UPDATES
+    ) -> "UpdateArgs":
         """The same with what was left open filled in. Adam's step for a matrix should shrink with its width (Yang et
-        al. 2022, table 8), so the default learning rate does. Little data gets more than the default `epochs`."""
+        al. 2022, table 8), so the default learning rate does. Little data gets more than the default `epochs`: as many
+        as give the `fewest` updates."""
         open_lr = lr_at_width_192 * 192 / width if self.lr is None else self.lr
-        enough = math.ceil(FEWEST_UPDATES / max(self.steps_per_epoch(examples), 1))
+        enough = math.ceil(fewest / max(self.steps_per_epoch(examples), 1))
         open_epochs = max(epochs, float(enough)) if self.epochs is None and self.max_steps is None else self.epochs
         return replace(self, lr=open_lr, epochs=open_epochs)
 
