@@ -9,12 +9,12 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks._files import Row, kind_of
-from tasks._folders import some
+from tasks._folders import METADATA, some
 from tasks._names import part_of
 from tasks._rows import READERS, Source, drawn, read_rows
 from tasks._tables import class_names
@@ -39,14 +39,15 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True)
 class HubData:
-    """`splits`: files of each at this commit; `classes`: names of those that a column numbers. Without a commit the
-    library reads the files, which need not be files then."""
+    """`splits`: files of each at this commit; `classes`: names of those that a column numbers; `left_out`: data files
+    that are in no split. Without a commit the library reads the files, which need not be files then."""
 
     repository: str
     commit: str | None
     config: str
     splits: dict[str, list[str]]
     classes: dict[str, list[str]]
+    left_out: list[str] = field(default_factory=list)
 
 
 def open_hub(repository: str, config: str | None = None) -> HubData:
@@ -56,7 +57,7 @@ def open_hub(repository: str, config: str | None = None) -> HubData:
     """
     known = _known(repository, config)
     try:
-        found = _described(_builder(repository, config))
+        found = _described(_builder(repository, config), config is not None)
     except Exception as error:  # of any kind, see training/hub.py
         if known.exists():
             return HubData(**json.loads(known.read_text(encoding="utf-8")))
@@ -92,7 +93,8 @@ def _builder(repository: str, config: str | None) -> "DatasetBuilder":
     return datasets.load_dataset_builder(repository, config)
 
 
-def _described(builder: "DatasetBuilder") -> HubData:
+def _described(builder: "DatasetBuilder", chosen: bool) -> HubData:
+    """`chosen`: the user named the configuration, so that files of the others are not missed."""
     import datasets
 
     base, listed = f"{builder.base_path}/", builder.config.data_files
@@ -101,11 +103,27 @@ def _described(builder: "DatasetBuilder") -> HubData:
     features = builder.info.features or {}
     classes = {name: f.names for name, f in features.items() if isinstance(f, datasets.ClassLabel)}
     ours = all(name.startswith(base) and kind_of(Path(name)) in READERS for name in names)
+    left_out = _left_out(builder, names, chosen) if names else []
     if names and ours and not _is_special(builder.config):
         found = {split: [file.removeprefix(base) for file in files] for split, files in found.items()}
-        return HubData(builder.repo_id, builder.hash, builder.config.name, found, classes)
+        return HubData(builder.repo_id, builder.hash, builder.config.name, found, classes, left_out)
     splits = dict.fromkeys(found or map(str, builder.info.splits or ()), list[str]())
-    return HubData(builder.repo_id, None, builder.config.name, splits, {})
+    return HubData(builder.repo_id, None, builder.config.name, splits, {}, left_out)
+
+
+def _left_out(builder: "DatasetBuilder", used: Sequence[str], chosen: bool) -> list[str]:
+    """The data files of the repository that are not `used`; where a configuration was chosen, those of others aside."""
+    from huggingface_hub import HfApi
+
+    there = HfApi().list_repo_files(builder.repo_id, revision=builder.hash, repo_type="dataset")
+    data = [f for f in there if kind_of(Path(f)) in READERS and Path(f).name.lower() not in METADATA and f[0] != "."]
+    left = [name for name in data if f"{builder.base_path}/{name}" not in used]
+    for other in builder.builder_configs.values() if chosen else ():
+        if left and isinstance(other.data_files, dict):
+            other._resolve_data_files(builder.base_path, None)
+            files = {str(file) for part in other.data_files.values() for file in part}
+            left = [name for name in left if f"{builder.base_path}/{name}" not in files]
+    return left
 
 
 def _is_special(config: Any) -> bool:
@@ -201,6 +219,10 @@ def read_splits(data: HubData, chosen: Mapping[str, list[str]], encoding: str | 
         notes += [f"{data.repository}, {name}: {note}" for note in more]
     if left_out := [name for name in data.splits if name not in needed]:
         notes.append(f"{data.repository}: not used {', '.join(left_out)} (--split PART=NAME takes them)")
+    if data.left_out:
+        notes.append(
+            f"{data.repository}: in no split, and not read: {some(data.left_out)} (a folder with them is read by --data)"
+        )
     parts = {part: [row for split in splits for row in _sliced(rows, split)] for part, splits in chosen.items()}
     config = "" if data.config == "default" else f" ({data.config})"
     return Source(parts, f"hub {data.repository}{config}", dict(chosen), notes + drawn(dict(chosen)))

@@ -117,6 +117,22 @@ def data_sets() -> dict[str, Repository]:
         "owner/pictures": {"README.md": README.encode(), "model.bin": b"", "notes.pdf": b""},
         "owner/damaged": {"train.jsonl": b'{"text": "a", "label": "b"}\n{"text": "the secret", "la\n'},
         "owner/empty-file": {"train.jsonl": b""},
+        "owner/one-more": {"train.csv": CELLS.encode(), "extra.csv": CELLS.encode(), "dataset_infos.json": b"{}"},
+        "owner/other-folder": {"data/train/a.jsonl": rows(labels), "data/other/b.jsonl": rows(labels)},
+        "owner/other-format": {"a.csv": CELLS.encode(), "b.jsonl": rows(labels[:1]), "c.jsonl": rows(labels[:1])},
+        "owner/other-format-of-lines": {"train.txt": b"one\ntwo\n", "more.csv": CELLS.encode()},
+        "owner/configs-and-more": {
+            "README.md": readme(TWO_CONFIGS),
+            "easy.jsonl": rows(labels),
+            "hard.jsonl": rows(labels),
+            "new.jsonl": rows(labels),
+        },
+        "owner/configs-with-default": {
+            "README.md": readme(TWO_CONFIGS.replace("easy.jsonl\n", "easy.jsonl\n  default: true\n")),
+            "easy.jsonl": rows(labels),
+            "hard.jsonl": rows(labels),
+        },
+        "owner/two-formats": {"train.csv": CELLS.encode(), "test.jsonl": rows(labels)},
         "owner/unlike": {"train/a.jsonl": rows(labels), "train/b.jsonl": b'{"other": 1, "more": 2}\n'},
     }
     refused = {"owner/gated-data": refusing(403, "GatedRepo"), "owner/private-data": refusing(401, "RepoNotFound")}
@@ -279,6 +295,7 @@ DATA_REASONS = {
     "owner/pictures": r"hold no rows of text",
     "owner/damaged": r"train.jsonl: .*line 2.*the file is at http://\S+/owner/damaged\)",
     "owner/empty-file": r"train.jsonl: the file is empty",
+    "owner/two-formats": r"are files of different formats; download it from http://\S+, and give its folder as --data",
     "owner/unlike": r"train/b.jsonl: column 'label', 'more', 'other' and 1 more is not in all files of train",
     "imbd": r"\(imdb\?\); for data of the hub give owner/name",
 }
@@ -333,6 +350,28 @@ def test_a_split_without_a_use_is_not_downloaded_and_that_is_said(hub, tmp_path)
     assert found["notes"] == ["stanfordnlp/imdb: not used unsupervised (--split PART=NAME takes them)"]
     asked = [request for request in hub.requests[before:] if "/resolve/" in request and ".parquet" in request]
     assert asked and not [request for request in asked if "unsupervised" in request]
+
+
+LEFT_OUT = {
+    "owner/one-more": "extra.csv",
+    "owner/other-folder": "data/other/b.jsonl",
+    "owner/other-format": "a.csv",
+    "owner/other-format-of-lines": "more.csv",
+    "owner/configs-with-default": "hard.jsonl",
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_data_files_of_a_repository_that_are_in_no_split_are_named(name, probe):
+    assert probe.ask(data=name)["notes"] == [
+        f"{name}: in no split, and not read: {LEFT_OUT[name]} (a folder with them is read by --data)"
+    ]
+
+
+def test_of_a_chosen_configuration_the_files_of_others_are_not_missed_but_those_of_none_are(probe):
+    assert probe.ask(data="owner/configs-with-default", flags={"dataset_config": "easy"})["notes"] == []
+    (note,) = probe.ask(data="owner/configs-and-more", flags={"dataset_config": "easy"})["notes"]
+    assert "not read: new.jsonl (" in note
 
 
 def test_configuration_and_splits_are_chosen_by_name(probe):

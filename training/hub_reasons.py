@@ -257,6 +257,10 @@ def _data(error: BaseException, asked: Asked) -> Reason | None:
         return Reason(
             "holds no csv, json, jsonl, parquet or text file" + (f"; it has {listed(there)}" if there else "")
         )
+    if isinstance(error, ValueError) and "same data file format" in str(error):
+        return Reason(
+            f"its splits are files of different formats; download it from {asked.page}, and give its folder as --data"
+        )
     if isinstance(error, RuntimeError) and f"{asked.repository.rpartition('/')[2]}.py" in asked.files():
         return Reason(f"is made by a script of its own, which is no longer run; see {asked.page} for a copy in parquet")
     return None
