@@ -155,17 +155,30 @@ class OpenAIServer:
             if error.code == "content_filter":  # how Azure says that a prompt was blocked
                 return Reply("", "blocked", error.code)
             raise
+        if isinstance(done, str):  # the SDK's way with what is no JSON, such as a web page
+            raise Failure(
+                f"{self.client.base_url} is not an OpenAI-compatible address: it answers with a page", "unreachable"
+            )
         choices, usage = getattr(done, "choices", None), getattr(done, "usage", None)
         if not choices:
             raise Failure("the reply holds no choice", "again")
         counts = (usage.prompt_tokens, usage.completion_tokens) if usage else ()
         finish, answer = choices[0].finish_reason, choices[0].message
+        text = _text_of(answer.content)
         if finish == "content_filter" or answer.refusal:
-            return Reply(answer.refusal or answer.content or "", "blocked", finish, *counts)
-        return Reply(answer.content or "", "cut off" if finish == "length" else "stop", finish, *counts)
+            return Reply(answer.refusal or text, "blocked", finish, *counts)
+        return Reply(text, "cut off" if finish == "length" else "stop", finish, *counts)
 
     async def close(self) -> None:
         await self.client.close()
+
+
+def _text_of(content: Any) -> str:
+    """Of a message: a text, or a list of parts, of which those of thinking are no answer."""
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict) and part.get("type", "text") == "text"]
+        return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    return content if isinstance(content, str) else ""
 
 
 def _sum(*counts: int | None) -> int | None:

@@ -9,7 +9,9 @@ from typing import Literal
 
 KEYS = {"gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"), "openai": ("OPENAI_API_KEY",)}
 AGAIN = {408, 409, 425, 429}
-FOR_ALL = {401, 403, 404}
+FOR_ALL = {401, 402, 403, 404}
+# How OpenAI and others say, with a 429 or 400, that there is nothing left to pay with; waiting does not help.
+NO_MONEY = re.compile("insufficient[_ ](?:quota|balance|funds)|billing_hard_limit", re.IGNORECASE)
 LONGEST_MESSAGE, SHORTEST_KEY = 140, 8  # characters
 REFUSED = {400, 422}
 # Parameter of a request as an error may name it -> what to do about it where it is a flag's.
@@ -102,7 +104,11 @@ def failure_of(error: Exception) -> Failure:
         missing = isinstance(error, httpx2.ConnectError) or isinstance(error.__cause__, httpx2.ConnectError)
         name = type(error.__cause__ or error).__name__
         return Failure(f"{name} {message}".strip(), "unreachable" if missing else "again")
-    if status in FOR_ALL or "API_KEY_INVALID" in str(error):
+    if (
+        status in FOR_ALL
+        or "API_KEY_INVALID" in str(error)
+        or NO_MONEY.search(f"{getattr(error, 'code', '')} {message}")
+    ):
         return Failure(f"status {status}: {message}", "all", status)
     if (parameter := refused(error)) is not None:
         remedy = REMEDIES.get(parameter, "choose another --judge-model")

@@ -20,6 +20,7 @@ WHOLE_THOUGHT = re.compile(rf"<({THOUGHT})\b[^>]*>.*?</\1\s*>", re.DOTALL | re.I
 END_OF_THOUGHT = re.compile(rf"</({THOUGHT})\s*>", re.IGNORECASE)  # some chat templates begin it in the prompt
 START_OF_THOUGHT = re.compile(rf"<({THOUGHT})\b[^>]*>", re.IGNORECASE)
 FENCE = re.compile(r"^[ \t]*(```|~~~)[ \t]*\w*[ \t]*$", re.MULTILINE)
+STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')  # of JSON; braces in it say nothing
 MARKUP = re.compile(r"[*_`#>\"]|\\boxed|[{}]|\[|\]")
 
 NUMBER = r"([-+]?[0-9]+(?:\.[0-9]+)?)"
@@ -65,8 +66,8 @@ def read_score(reply: Reply) -> Verdict:
     if missing := _nothing_to_read(reply):
         return Verdict(None, missing)
     text = _said(reply.text)
-    if text is None:
-        return Verdict(None, PROSE)
+    if text is None or _breaks_off(text):
+        return Verdict(None, PROSE if text is None else CUT_OFF)
     found = [*_scores_of_json(text)] or [*_scores_of_text(text)]
     values = {one for one in found if one is not None}
     if not found or len(values) < len({*found}):
@@ -82,8 +83,8 @@ def read_choice(reply: Reply) -> Verdict:
     if missing := _nothing_to_read(reply):
         return Verdict(None, missing)
     text = _said(reply.text)
-    if text is None:
-        return Verdict(None, PROSE)
+    if text is None or _breaks_off(text):
+        return Verdict(None, PROSE if text is None else CUT_OFF)
     named = [str(value) for value in _of_json(text, "winner")]
     lines = named or [line for line in _lines(text) if CHOICE_LINE.match(line)]
     found = {match[1].upper() if (match := CHOICE_LINE.match(line.strip())) else None for line in lines}
@@ -108,6 +109,13 @@ def _said(text: str) -> str | None:
     if START_OF_THOUGHT.search(text) or not text.strip():
         return None
     return FENCE.sub("", text)
+
+
+def _breaks_off(text: str) -> bool:
+    """Whether JSON begins and does not end, whatever the server says: what {"score": 8 began may have been 85."""
+    outside = STRING.sub("", text.strip())
+    open_list = outside.startswith("[") and "]" not in outside
+    return outside.count("{") > outside.count("}") or open_list or outside.startswith('"')
 
 
 def _lines(text: str) -> list[str]:

@@ -221,7 +221,7 @@ def read_splits(data: HubData, chosen: Mapping[str, list[str]], encoding: str | 
         notes.append(f"{data.repository}: not used {', '.join(left_out)} (--split PART=NAME takes them)")
     if data.left_out:
         notes.append(
-            f"{data.repository}: in no split, and not read: {some(data.left_out)} (a folder with them is read by --data)"
+            f"{data.repository}: in no split, and not read: {some(data.left_out)} (--data reads a folder of them)"
         )
     parts = {part: [row for split in splits for row in _sliced(rows, split)] for part, splits in chosen.items()}
     config = "" if data.config == "default" else f" ({data.config})"

@@ -618,7 +618,7 @@ def test_compiled_blocks_give_the_gradients_of_blocks_that_are_not(how, compiler
 # The process.
 
 CHILD = """
-import json, resource, torch
+import json, os, resource, torch
 from pathlib import Path
 import psutil
 from accelerate.state import AcceleratorState
@@ -642,6 +642,14 @@ for asked in (True, False, True):
     start(ComputeArgs(tf32=asked), Path("runs"), False)
     found.setdefault("tf32", []).append(torch.backends.cuda.matmul.allow_tf32)
     AcceleratorState._reset_state()
+os.environ["ACCELERATE_USE_CPU"] = "true"
+for name in ("BF16", "NO", "", "FP16"):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    os.environ["ACCELERATE_MIXED_PRECISION"] = name
+    try:
+        found[name] = start(ComputeArgs(), Path("runs"), False)[0].mixed_precision
+    except ValueError as error:
+        found[name] = str(error)
 print(json.dumps(found))
 """
 
@@ -661,3 +669,8 @@ def test_freed_memory_is_kept_for_the_next_tensor(child):
 
 def test_tf32_is_as_the_flag_says(child):
     assert child["tf32"] == [True, False, True]
+
+
+def test_the_precision_of_the_environment_counts_in_capitals_too(child):
+    assert [child[name] for name in ("BF16", "NO", "")] == ["bf16", "no", "no"]
+    assert "fp16: needs a GPU" in child["FP16"]

@@ -364,7 +364,7 @@ LEFT_OUT = {
 @pytest.mark.parametrize("name", LEFT_OUT)
 def test_data_files_of_a_repository_that_are_in_no_split_are_named(name, probe):
     assert probe.ask(data=name)["notes"] == [
-        f"{name}: in no split, and not read: {LEFT_OUT[name]} (a folder with them is read by --data)"
+        f"{name}: in no split, and not read: {LEFT_OUT[name]} (--data reads a folder of them)"
     ]
 
 

@@ -107,7 +107,7 @@ PROSE_REPLIES = (
     *("80-90", "Score: 80-90", "Score: 80 to 90", "between 80 and 90", "80 \u2013 90", "Score: 85 or 90", "85,5"),
     *("Score: 4/5", "A perfect score is 100.", "The maximum score is 100.", "Score: 8,5", "1,000", "eighty-five"),
     *("true", '{"score": true}', '{"score": null}', '{"score": [85]}', "\u0668\u0665"),
-    *("[" * 100_000, "9" * 5_000, "{" * 50_000, "<think>85", "<think>85</think>", "Grade: B"),
+    *("9" * 5_000, "<think>85", "<think>85</think>", "Grade: B"),
 )  # fmt: skip
 
 
@@ -133,6 +133,22 @@ def test_a_number_that_has_to_be_looked_for_is_no_score(text):
 def test_what_is_left_of_a_reply_that_did_not_end_is_not_read(read, end):
     for text in ("10", "A", ""):
         assert read(Reply(text, end)) == (None, end)
+
+
+CUT_SHORT = (
+    *('{"score": 8', '{"score": "8', '{"why": "good", "score": 8', '```json\n{\n  "score": 8', '{"score": 85, "why": "'),
+    *("Score: 8 {", "\\boxed{8", "[8", '"8', '{"score": 85} {"score": 8', "[" * 100_000, "{" * 50_000, '{"winner": "A'),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", CUT_SHORT, ids=lambda text: repr(text)[:30])
+def test_json_that_breaks_off_holds_no_verdict_whatever_the_server_says_of_the_end(text):
+    assert read_score(Reply(text)) == read_choice(Reply(text)) == (None, "cut off")
+
+
+@pytest.mark.parametrize("text", ['{"why": "a { is missing", "score": 85}', '{"why": "a \\"{\\"", "score": 85}'])
+def test_a_bracket_in_a_string_of_json_is_none_that_stays_open(text):
+    assert read_score(Reply(text)) == (85, None)
 
 
 CHOICES = {

@@ -5,6 +5,7 @@ import json
 import time
 from collections import Counter
 
+import judge_server
 import pytest
 from conftest import free_port
 from judge_server import DRIP, DROPPED, HALF, HANG, HTML, OK, PROSE, SLOW, JudgeServer, mixed, score
@@ -133,7 +134,6 @@ FAILURES = [
     ("404", "all"),
     (DROPPED, "again"),
     (HALF, "again"),
-    (HTML, "again"),
     (HANG, "again"),
 ]
 
@@ -149,6 +149,36 @@ def test_what_goes_wrong_is_sent_once_by_the_sdk_and_named_without_the_key(api, 
     assert str(failure) and KEYS[api] not in str(failure)
     if what.isdecimal():
         assert failure.status == int(what) and failure.after == (0 if kind == "all" else 0.05)
+
+
+def test_a_web_page_from_gemini_is_worth_another_request_and_one_from_another_address_is_named(serve):
+    assert ask_once("gemini", serve(lambda *_: HTML)).kind == "again"
+    server = serve(lambda *_: HTML)
+    failure = ask_once("openai", server)
+    assert failure.kind == "unreachable" and f"{server.url}/ is not an OpenAI-compatible address" in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "text", "text": "85"}], "85"),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "40"}]}, {"type": "text", "text": "85"}], "85"),
+        ([{"type": "text", "text": '{"score": '}, {"type": "text", "text": "85}"}], '{"score": 85}'),
+        ([{"type": "thinking", "thinking": "Score: 85"}], ""),
+        ([], ""),
+        (None, ""),
+    ],
+)
+def test_of_a_message_in_parts_the_texts_are_joined_and_the_thinking_is_left_aside(content, text, serve, monkeypatch):
+    whole = judge_server.as_openai
+
+    def in_parts(*told):
+        reply = whole(*told)
+        reply["choices"][0]["message"]["content"] = content
+        return reply
+
+    monkeypatch.setattr(judge_server, "as_openai", in_parts)
+    assert ask_once("openai", serve()).text == text
 
 
 @BOTH
@@ -428,6 +458,23 @@ def test_what_is_wrong_for_all_is_found_with_one_request(api, what, serve, tmp_p
     server = serve(lambda *_: what)
     with pytest.raises(ValueError, match=f"status {what}"):
         ask_all(api, server, tmp_path, questions(50))
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("page", [HTML, "402"])
+def test_an_address_that_is_no_server_of_models_and_a_bill_unpaid_stop_at_once(page, serve, tmp_path):
+    server = serve(lambda *_: page)
+    with pytest.raises(ValueError, match="OpenAI-compatible address|status 402"):
+        ask_all("openai", server, tmp_path, questions(50))
+    assert len(server.seen) == 1
+
+
+def test_a_quota_that_is_used_up_is_told_from_one_request_too_many(serve, tmp_path, monkeypatch):
+    spent = unsupported(None, "You exceeded your current quota, please check your plan.", "insufficient_quota")
+    monkeypatch.setattr(judge_server, "problem", lambda *_: spent)
+    server = serve(lambda *_: "429")
+    with pytest.raises(ValueError, match="status 429: .*current quota"):
+        ask_all("openai", server, tmp_path, questions(50))
     assert len(server.seen) == 1
 
 

@@ -48,7 +48,8 @@ def start(compute: SpeedArgs, folder: Path, resuming: bool) -> tuple[Accelerator
     Raises ValueError for fp16 without a GPU and for processes that do not know of each other.
     """
     keep_freed_memory()
-    accelerator = Accelerator(mixed_precision=compute.mixed_precision, log_with="tensorboard", project_dir=str(folder))
+    precision = compute.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "").lower() or "no"
+    accelerator = Accelerator(mixed_precision=precision, log_with="tensorboard", project_dir=str(folder))
     torch.backends.cuda.matmul.allow_tf32 = compute.tf32  # after Accelerator, which may have a will of its own
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("--mixed-precision fp16: needs a GPU (a CPU would silently compute in fp32); use no or bf16")
