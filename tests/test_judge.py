@@ -136,7 +136,7 @@ def test_what_is_left_of_a_reply_that_did_not_end_is_not_read(read, end):
 
 
 CUT_SHORT = (
-    *('{"score": 8', '{"score": "8', '{"why": "good", "score": 8', '```json\n{\n  "score": 8', '{"score": 85, "why": "'),
+    *('{"score": 8', '{"score": "8', '{"why": "good", "score": 8', '```json\n{\n  "score": 8', '{"score": 85, "w'),
     *("Score: 8 {", "\\boxed{8", "[8", '"8', '{"score": 85} {"score": 8', "[" * 100_000, "{" * 50_000, '{"winner": "A'),
 )  # fmt: skip
 
