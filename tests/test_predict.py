@@ -115,7 +115,12 @@ def test_every_row_has_one_line_in_order_whatever_is_in_it(classifier, predict, 
 
 
 def test_an_odd_prompt_gets_a_line_too(tutor, predict, tmp_path):
-    rows = [*questions(2), {"instruction": ""}, {"instruction": 7}, {"instruction": "long " * 2000, "response": "x"}]
+    rows = [
+        *questions(2),
+        {"instruction": ""},
+        {"instruction": {"a": 7}},
+        {"instruction": "long " * 2000, "response": "x"},
+    ]
     data = write_rows(tmp_path / "asked.jsonl", rows)
     status, out, err = predict("--run", tutor[0], "--data", data, "--new-tokens", 2, "--output", tmp_path / "out.jsonl")
     assert status == 0, err
@@ -265,7 +270,7 @@ def test_columns_of_the_input_are_kept_on_request(classifier, predict, tmp_path)
     earlier = tmp_path / "out.jsonl"
     for ending in ("jsonl", "csv"):
         flags = ["--run", classifier, "--data", earlier, "--output", tmp_path / f"again.{ending}", "--keep-columns"]
-        assert predict(*flags, "all") == 0
+        assert predict(*flags, "all", "--overwrite")[0] == 0
     again, table = lines_of(tmp_path / "again.jsonl"), pandas.read_csv(tmp_path / "again.csv")
     for line, new, cell in zip(lines_of(earlier), again, table["input_probabilities"], strict=True):
         assert new["input_probabilities"] == json.loads(cell) == line["probabilities"]
@@ -594,24 +599,29 @@ def test_classes_without_names_are_named_by_a_flag(foreign, predict, tmp_path):
     assert [line["label"] for line in lines_of(tmp_path / "out.jsonl")] == ["not  spam", "spam "]
 
 
-@pytest.mark.parametrize("form", ["run", "adapter", "merged"])
-def test_names_that_the_model_has_in_another_order_are_refused(form, classifier, predict, mail_file, tmp_path):
-    where = {"run": ["--run", classifier], "adapter": ["--adapter", classifier / "adapter"]}.get(form)
-    if where is None:
-        assert run_script("merge_lora", "--run", classifier, "--out", tmp_path / "merged").returncode == 0
-        where = ["--model", tmp_path / "merged"]
+@pytest.mark.parametrize("form", ["run", "adapter"])
+def test_the_names_of_a_run_are_its_own_in_their_order(form, classifier, predict, mail_file, tmp_path):
+    where = ["--run", classifier] if form == "run" else ["--adapter", classifier / "adapter"]
     flags = [*where, "--data", mail_file, "--output", tmp_path / "out.jsonl"]
-    for swapped in (["spam", "ham"], ["Spam", "\u200bHAM "], ["spam", "other"]):
-        status, _, err = predict(*flags, "--labels", *swapped)
+    for given in (["spam", "ham"], ["Spam", "\u200bHAM "], ["spam", "other"], ["good", "bad"]):
+        status, _, err = predict(*flags, "--labels", *given)
         assert status == 2 and "the model's order is 'ham', 'spam'" in err and len(err) < 300
-    status, said, err = predict(*flags, "--labels", "good", "bad")
-    if form == "merged":
-        assert status == 0 and "'good' is the model's 'ham', 'bad' is the model's 'spam'" in said
-    else:
-        assert status == 2 and "trained with names of its own; the model's order is 'ham', 'spam'" in err
-    status, said, err = predict(*flags, "--overwrite", "--labels", "ham", " spam")
+    status, said, err = predict(*flags, "--labels", "ham", " spam")
     assert status == 0 and "is the model's" not in said, err
     assert {line["prediction"] for line in lines_of(tmp_path / "out.jsonl")} <= {"ham", "spam"}
+
+
+def test_another_models_names_are_given_anew_in_its_order_alone(foreign, predict, tmp_path):
+    data = write_rows(tmp_path / "mine.jsonl", [{"text": "a"}, {"text": "b"}])
+    flags = ["--model", foreign[0], "--data", data, "--output", tmp_path / "out.jsonl"]
+    assert predict(*flags)[0] == 0
+    own = {"billing": "Rechnung", "login": "Zugang", "other": "anderes"}
+    before = [line["prediction"] for line in lines_of(tmp_path / "out.jsonl")]
+    status, _, err = predict(*flags, "--overwrite", "--labels", "login", "Billing", "other")
+    assert status == 2 and "the model's order is 'billing', 'login', 'other'" in err
+    status, said, err = predict(*flags, "--overwrite", "--labels", *own.values())
+    assert status == 0 and "'Rechnung' is the model's 'billing', 'Zugang' is the model's 'login'" in said, err
+    assert [line["prediction"] for line in lines_of(tmp_path / "out.jsonl")] == [own[name] for name in before]
 
 
 def test_a_flag_of_the_other_kind_of_model_is_refused(classifier, tutor, predict, mail_file, tmp_path):
