@@ -154,6 +154,6 @@ def read_delimited(file: Path, encoding: str | None = None) -> Table:
             raise ValueError(f"line {start + 1} looks like data; the first line has to name the columns")
         if separator != usual:
             notes.append(f"its cells are separated by the {SEPARATORS[separator]}")
-        return Table({"all": found.rows}, [*notes, *([note] if note else [])])
+        return Table({"all": found.rows}, [*notes, *found.notes, *([note] if note else [])])
     assert problem is not None, "there is a separator to try"
     raise problem

@@ -7,10 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tasks._cells import short
 from tasks._files import Row, Table, encoding_of, kind_of, lines_of, text_of
+from tasks._headers import with_readable_names
 from tasks._names import part_of
 
 CHAT = {"messages", "conversations", "chosen"}  # columns of one record that are lists of objects themselves
+LONGEST_NUMBER = 1000  # digits; Python itself reads 4,300
 BETWEEN = re.compile(r"[\s,]*")
 SECOND = "a second value begins; put all records into one list, or one on each line"
 REMEDY = "write one record a row (pandas: orient='records')"
@@ -21,7 +24,7 @@ class _Decoder(json.JSONDecoder):
     write for nothing, becomes None and is counted."""
 
     def __init__(self) -> None:
-        super().__init__(object_pairs_hook=self._object, parse_constant=self._constant)
+        super().__init__(object_pairs_hook=self._object, parse_constant=self._constant, parse_int=self._integer)
         self.nothing = 0
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -36,6 +39,11 @@ class _Decoder(json.JSONDecoder):
         if name != "NaN":
             raise ValueError(f"{name} is no JSON")
         self.nothing += 1
+
+    def _integer(self, digits: str) -> int:
+        if len(digits) > LONGEST_NUMBER:
+            raise ValueError(f"a number has {len(digits):,} digits; write it as text, in quotation marks")
+        return int(digits)
 
     @property
     def notes(self) -> list[str]:
@@ -66,12 +74,19 @@ def _slip(text: str, error: json.JSONDecodeError) -> ValueError:
     return ValueError(f"line {_line(text, position)}: {_complaint(text, error)}")
 
 
-def _same_columns(rows: list[Row]) -> list[Row]:
-    """Every record with the columns of all, None where it had none."""
+def _same_columns(rows: list[Row]) -> tuple[list[Row], list[str]]:
+    """Every record with the columns of all, None where it had none, and what to say of their names."""
+    rows, notes = with_readable_names(rows, dict.fromkeys(name for row in rows for name in row))
     columns = dict.fromkeys(name for row in rows for name in row)
     if all(len(row) == len(columns) for row in rows):
-        return rows
-    return [{name: row.get(name) for name in columns} for row in rows]
+        return rows, notes
+    by_case: dict[str, str] = {}
+    for name in columns:
+        if (other := by_case.setdefault(name.casefold(), name)) != name:
+            notes.append(
+                f"columns {short(other)} and {short(name)} differ in case alone; if they are one, name them alike"
+            )
+    return [{name: row.get(name) for name in columns} for row in rows], notes
 
 
 def _called(value: Any) -> str:
@@ -85,7 +100,7 @@ def _records(items: list[Any]) -> list[Row]:
     for i, item in enumerate(items):
         if not isinstance(item, dict):
             raise ValueError(f"item {i} of its list is {_called(item)}, no record; {REMEDY}")
-    return _same_columns(items)
+    return items
 
 
 def _parts(content: Any) -> Table:
@@ -167,7 +182,7 @@ def _read_lines(file: Path, encoding: str) -> Table:
             if not isinstance(row, dict):
                 raise ValueError(f"line {number} holds {_called(row)}, no record")
             rows.append(row)
-    return Table({"all": _same_columns(rows)}, decoder.notes)
+    return Table({"all": rows}, decoder.notes)
 
 
 def _read_whole(file: Path, encoding: str) -> Table:
@@ -205,4 +220,6 @@ def read_json(file: Path, encoding: str | None = None) -> Table:
     """
     known, notes = encoding_of(file, encoding)
     table = (_read_lines if _goes_by_lines(file, known) else _read_whole)(file, known)
-    return Table(table.parts, [*notes, *table.notes])
+    parts = {part: _same_columns(rows) for part, rows in table.parts.items()}
+    said = dict.fromkeys(note for _, of_part in parts.values() for note in of_part)
+    return Table({part: rows for part, (rows, _) in parts.items()}, [*notes, *table.notes, *said])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tasks._files import Row
+from tasks._headers import header_notes, readable
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 ESCAPED = "\ue000"  # stands for a quotation mark behind a backslash while the parser is at work
@@ -39,6 +40,7 @@ class Found:
 
     names: list[str]
     plain_header: bool
+    notes: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     doubtful: list[Record] = field(default_factory=list)
     long: int = 0
@@ -100,11 +102,11 @@ def ordinary(lines: Iterable[str], start: int, separator: str) -> Iterator[Recor
 
 
 def _names(header: Record) -> list[str]:
-    """Column names, line breaks and white space in them folded; one that is empty is called as pandas calls it.
+    """Column names, made readable; one that is empty is called as pandas calls it.
 
     Empty ones at the end are left out: they come from separators at the ends of lines.
     """
-    names = [" ".join(cell.split()) for cell in header.cells]
+    names = [readable(cell).strip() for cell in header.cells]
     while names and not names[-1]:
         names.pop()
     if not names:
@@ -118,20 +120,25 @@ def _names(header: Record) -> list[str]:
     return names
 
 
-def _check_cells(record: Record, names: list[str], separator: str) -> None:
-    """Raises ValueError for a row with fewer cells than the header, or with more that are not empty."""
+def _check_cells(record: Record, names: list[str], width: int, separator: str) -> None:
+    """Raises ValueError for a row with fewer cells than the header's `names`, or with more that are not empty; the
+    header itself has `width` cells."""
     count = len(record.cells)
     if count < len(names):
         raise ValueError(
             f"line {record.number} has fewer cells than the header: {count}, not {len(names)} (a cell with a line "
             "break in it has to stand in quotation marks)"
         )
-    if any(record.cells[len(names) :]):
+    filled = next((i for i, cell in enumerate(record.cells[len(names) :], len(names) + 1) if cell), 0)
+    quote = f"(a cell with a {SEPARATORS.get(separator, separator)} in it has to stand in quotation marks)"
+    if 0 < filled <= width:
         raise ValueError(
-            f"line {record.number} has more cells than the header: {count}, not {len(names)} (a cell with a "
-            f"{SEPARATORS.get(separator, separator)} in it has to stand in quotation marks)"
+            f"line {record.number} has text in column {filled}, which has no name in the header; name it there, or "
+            f"move the text {quote}"
         )
-    if len(names) > 1 and [cell.strip("\ufeff ") for cell in record.cells[: len(names)]] == names:
+    if filled:
+        raise ValueError(f"line {record.number} has more cells than the header: {count}, not {width} {quote}")
+    if len(names) > 1 and [readable(cell) for cell in record.cells[: len(names)]] == names:
         raise ValueError(f"line {record.number} repeats the header; remove the line")
 
 
@@ -142,9 +149,13 @@ def read(lines: Iterable[str], start: int, separator: str, reading: Reading) -> 
     header = next(records)
     names = _names(header)
     found = Found(names, '"' not in "".join(header.lines))
+    read = {
+        cell: new for cell, new in zip(header.cells, names, strict=False) if " ".join(cell.split()) not in ("", new)
+    }
+    found.notes += header_notes(read) if read else []
     longer: list[int] = []  # lines with empty cells beyond the header's own
     for record in records:
-        _check_cells(record, names, separator)
+        _check_cells(record, names, len(header.cells), separator)
         if len(record.cells) > len(header.cells):
             longer.append(record.number)
         if len(record.lines) > 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks._files import Row, Table, open_file
+from tasks._headers import with_readable_names
 
 DAMAGED = (OverflowError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError)  # what Python makes of it
 BATCH = 4096  # rows
@@ -37,14 +38,15 @@ def named_classes(rows: list[Row], names: dict[str, list[str]]) -> list[Row]:
     return rows
 
 
-def _rows_of(schema: Any, batches: Iterable[Any]) -> list[Row]:
+def _rows_of(schema: Any, batches: Iterable[Any]) -> Table:
     """Rows batch by batch, so that a large file is not there twice."""
     columns = [name for name in schema.names if not name.startswith(INDEX)]
     name, count = Counter(columns).most_common(1)[0] if columns else ("", 0)
     if count > 1:
         raise ValueError(f"it has the column {name[:60]!r} twice; rename one of them")
     rows = [row for batch in batches for row in batch.select(columns).to_pylist()]
-    return named_classes(rows, class_names(schema.metadata))
+    named, notes = with_readable_names(named_classes(rows, class_names(schema.metadata)), columns)
+    return Table({"all": named}, notes)
 
 
 def _guarded(act: Any) -> Any:
@@ -61,7 +63,7 @@ def read_parquet(file: Path, encoding: str | None = None) -> Table:
     """`encoding` says nothing here: a parquet file knows its own."""
     from pyarrow import parquet
 
-    def rows(opened: Any) -> list[Row]:
+    def table(opened: Any) -> Table:
         return _rows_of(opened.schema_arrow, opened.iter_batches(BATCH))
 
     if file.stat().st_size == 0:
@@ -70,7 +72,7 @@ def read_parquet(file: Path, encoding: str | None = None) -> Table:
         if stream.read(23) == b"version https://git-lfs":
             raise ValueError("the file is a Git LFS pointer, not the data itself; run: git lfs pull")
         stream.seek(0)
-        return Table({"all": _guarded(lambda: rows(parquet.ParquetFile(stream)))}, [])
+        return _guarded(lambda: table(parquet.ParquetFile(stream)))  # type: ignore[no-any-return]
 
 
 def read_arrow(file: Path, encoding: str | None = None) -> Table:
@@ -85,7 +87,7 @@ def read_arrow(file: Path, encoding: str | None = None) -> Table:
             batches = (opened.get_batch(i) for i in range(opened.num_record_batches)) if is_file else opened
             return _rows_of(opened.schema, batches)
 
-    return Table({"all": _guarded(table)}, [])
+    return _guarded(table)  # type: ignore[no-any-return]
 
 
 def is_saved(folder: Path) -> bool:

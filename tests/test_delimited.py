@@ -159,6 +159,9 @@ def test_a_text_with_the_separator_in_a_file_of_one_column_is_refused_by_line(tm
         ("text,label\na,x\nb\nc,x\n", "line 3 has fewer cells than the header: 1, not 2"),
         ("text,label\na,x\nb,c,y\n", "line 3 has more cells than the header: 3, not 2"),
         ("text,label\na,x\nb,y,\n", "line 3 has more cells"),
+        ("v1,v2,,,\nham,a,,,\nham,b, c,,\n", "line 3 has text in column 3, which has no name in the header"),
+        ("v1,v2,,\nham,a,,,\nham,b,,,c\n", "line 3 has more cells than the header: 5, not 4"),
+        ("text,\u200btext\na,x\n", "line 1: the header has the column 'text' twice"),
         ("text,label,text\na,x,b\n", "line 1: the header has the column 'text' twice"),
         (",,\na,b,c\n", "line 1: the header names no columns"),
         ("text,label\na,x\ntext,label\nb,y\n", "line 3 repeats the header"),
@@ -209,6 +212,22 @@ def test_the_index_column_that_pandas_writes_has_the_name_that_pandas_gives_it(t
 def test_a_column_name_with_a_line_break_has_a_space_there(tmp_path):
     content = '"Customer\nfeedback\n(all)";label\na;x\n'
     assert rows_of(written(tmp_path / "a.csv", content)) == [{"Customer feedback (all)": "a", "label": "x"}]
+
+
+@pytest.mark.parametrize("name", ["\ufeff\ufefftext", "te\u200bxt", "\u2060text\u00a0", "text\u200e"])
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet"])
+def test_a_column_is_called_without_what_cannot_be_seen_in_its_name(name, ending, tmp_path):
+    frame = pandas.DataFrame({"label": ["x", "y"], name: ["a", "b"]})
+    path = tmp_path / f"a.{ending}"
+    if ending == "parquet":
+        frame.to_parquet(path)
+    elif ending in ("csv", "tsv"):
+        frame.to_csv(path, sep="," if ending == "csv" else "\t", index=False)
+    else:
+        frame.to_json(path, orient="records", lines=ending == "jsonl")
+    source = read_rows(path)
+    assert source.parts["all"] == [{"label": "x", "text": "a"}, {"label": "y", "text": "b"}]
+    assert f"{ascii(name)} as 'text'" in source.notes[0]
 
 
 def test_a_column_called_like_one_of_its_values_is_no_sign_of_a_missing_header(tmp_path):

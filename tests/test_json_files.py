@@ -165,3 +165,28 @@ def test_nan_is_nothing_and_is_said(tmp_path):
     source = read_rows(written(tmp_path / "a.jsonl", '{"text": "a", "score": NaN}\n{"text": "b", "score": 1.5}\n'))
     assert source.rows == [{"text": "a", "score": None}, {"text": "b", "score": 1.5}]
     assert "NaN, read as nothing, stands in 1 place" in source.notes[0]
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_keys_that_are_one_name_to_a_reader_are_one_column_but_not_twice_in_a_record(ending, tmp_path):
+    first, second = {"text": "a", "label": 0}, {"text ": "b", "\u200blabel": 1}
+    path = tmp_path / f"a.{ending}"
+    pair = [json.dumps(first), json.dumps(second)]
+    source = read_rows(written(path, "\n".join(pair) if ending == "jsonl" else f"[{', '.join(pair)}]"))
+    assert source.rows == [first, {"text": "b", "label": 1}] and "'text ' as 'text'" in source.notes[0]
+    assert "the column 'text' twice" in refused(written(path, json.dumps([first | second])))
+
+
+def test_columns_whose_names_differ_in_case_alone_are_named(tmp_path):
+    lines = '{"text": "a"}\n{"Text": "b"}\n'
+    source = read_rows(written(tmp_path / "a.jsonl", lines))
+    assert source.rows == [{"text": "a", "Text": None}, {"text": None, "Text": "b"}]
+    assert "columns 'text' and 'Text' differ in case alone" in source.notes[0]
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_a_number_of_too_many_digits_is_refused_in_our_own_words(ending, tmp_path):
+    lines = [*LINES[:2], '{"text": "a", "label": ' + "7" * 5000 + "}"]
+    joined = ",\n".join(lines)
+    content = "\n".join(lines) if ending == "jsonl" else f"[{joined}]"
+    assert "line 3: a number has 5,000 digits" in refused(written(tmp_path / f"a.{ending}", content))

@@ -1,0 +1,35 @@
+"""Column names as people can type them: without what nobody sees, in Unicode's composed form."""
+
+from collections.abc import Iterable, Mapping
+
+from tasks._cells import short
+from tasks._files import Row
+from tasks._labels import folded
+
+
+def readable(name: str) -> str:
+    """The name without outer or double white space and invisible characters; one of nothing else stays as it is."""
+    return folded(name) or name
+
+
+def header_notes(read: Mapping[str, str]) -> list[str]:
+    """What to say of names that are read as others."""
+    shown = [f"{ascii(name)[:40]} as {short(new)}" for name, new in list(read.items())[:3]]
+    more = f" and {len(read) - 3:,} more" if len(read) > 3 else ""
+    return [f"column names are read without white space or characters that cannot be seen: {', '.join(shown)}{more}"]
+
+
+def with_readable_names(rows: list[Row], names: Iterable[str]) -> tuple[list[Row], list[str]]:
+    """The rows with `names`, those of their columns, made readable, and what to say of it.
+
+    Raises ValueError where that makes two columns of a row one.
+    """
+    read = {name: new for name in names if (new := readable(name)) != name}
+    if not read:
+        return rows, []
+    renamed = [{read.get(name, name): value for name, value in row.items()} for row in rows]
+    for row, new in zip(rows, renamed, strict=True):
+        if len(new) < len(row):
+            twice = next(read[name] for name in row if name in read and list(map(readable, row)).count(read[name]) > 1)
+            raise ValueError(f"it has the column {short(twice)} twice, once with a character that cannot be seen")
+    return renamed, header_notes(read)
