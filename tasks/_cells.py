@@ -10,7 +10,10 @@ from tasks._files import Row
 
 def short(name: str, most: int = 24) -> str:
     """The name of a column, or a label, for a message: quoted, at most `most` characters of it."""
-    return repr(name if len(name) <= most else name[: most - 1] + "…")
+    kept = name[:most]
+    while kept and len(repr(kept)) > most + 2:  # what cannot be printed is longer by its escape
+        kept = kept[:-1]
+    return repr(name if kept == name else kept[: most - 1] + "…")
 
 
 def writable(text: str) -> str:

@@ -2,33 +2,88 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from tasks._cells import short
-from tasks._labels import in_order, is_placeholder, likeness, number_in, shown, variants
+from tasks._labels import as_arguments, hidden_in, in_order, likeness, number_in, shown, variants
 
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}([T ].*)?")
 FEW_ROWS = 20  # as many classes as rows can be meant in a trial of so few
 FEW_VALUES = 10  # half stars have ten; more decimals, or dates, are no classes
 LONG = 100  # characters
+MOST = 0.9  # of the rows: so many numbers, or dates, say what a column holds
+LISTS = re.compile(r"\[\s*(['\"].*|\d[\d\s,]*)\]|\{\s*['\"].*\}|\(\s*['\"].*\)")  # as Python spells them
+THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d*)?")
+INFINITE = {"inf", "infinity", "+inf", "-inf", "+infinity", "-infinity"}
 
 
 def is_decimal(number: Decimal | None) -> bool:
     return number is not None and number != number.to_integral_value()
 
 
+def amount_in(label: str) -> Decimal | None:
+    """The number of a label that may have a currency, a percent sign or thousands set apart: $1,234.50, 6.5%."""
+    text = re.sub(r"^([+-]?)\s?[$€£¥]\s?|\s?[%‰€]$", r"\1", label.replace("\u2212", "-"))
+    return number_in(text.replace(",", "") if THOUSANDS.fullmatch(text) else text)
+
+
+def several_in_one(labels: Iterable[str]) -> list[str]:
+    """The labels that are clearly several in one cell: lists as Python spells them, or words that are labels
+    themselves, apart from each other by a comma, a semicolon or a bar."""
+    every = in_order(labels)
+    if lists := [label for label in every if LISTS.fullmatch(label)]:
+        return lists
+    for mark in ",;|":
+        joined = [label for label in every if mark in label]
+        alone = {label for label in every if mark not in label}
+        parts = [[part.strip() for part in label.split(mark)] for label in joined]
+        if not joined or not all(all(each) for each in parts):
+            continue
+        known = all(alone.issuperset(each) for each in parts)
+        numbers = all(number_in(part) is not None for each in parts for part in each)
+        if numbers and mark == ",":  # 2,5 may be a decimal; 1,2,3 is none, nor are 1,7 and 6,22 of 28 classes
+            clear = any(len(each) > 2 and len(each[1]) < 3 for each in parts)
+            clear = clear or (len({each[-1] for each in parts}) > 2 and known)
+        else:
+            clear = known or (mark != "," and len({p for each in parts for p in each}) < len(joined))
+        if clear:
+            return joined
+    return []
+
+
 def refuse_what_is_no_class(counts: Mapping[str, int], column: str) -> None:
-    """Raises ValueError for an id, a score, dates or texts in place of labels. `counts`: rows by label."""
+    """Raises ValueError for an id, a score, dates, texts or several labels in place of one. `counts`: rows by label."""
     rows, labels = sum(counts.values()), in_order(counts)
-    numbers = [number_in(label) for label in labels]
     remedy = "name another column with --label-column"
-    if len(labels) > FEW_VALUES and all(DATE.fullmatch(label) for label in labels):
-        raise ValueError(f"column {short(column)} holds {len(labels):,} different dates, not classes; {remedy}")
-    if len(labels) > FEW_VALUES and all(n is not None for n in numbers) and any(map(is_decimal, numbers)):
+    if several := several_in_one(labels):
         raise ValueError(
-            f"column {short(column)} holds {len(labels):,} different decimals ({shown(labels)}): to predict a score is "
-            f"a regression, which this tool does not do; put the scores into a few classes, or {remedy}"
+            f"column {short(column)} holds several labels in one cell, in {sum(counts[s] for s in several):,} rows "
+            f"({shown(several)}), of which a row can have one; keep one, or leave such rows out with --leave-out-labels"
+        )
+    filled = [label for label in labels if label not in hidden_in(labels)]
+    numbers = {label: amount for label in filled if (amount := amount_in(label)) is not None}
+    if (infinite := [label for label in filled if label.casefold() in INFINITE]) and len(filled) == len(infinite) + len(
+        numbers
+    ):
+        raise ValueError(
+            f"column {short(column)} holds {shown(infinite)} among numbers, which is no class; correct it, or leave "
+            f"such rows out with --leave-out-labels {as_arguments(infinite)}"
+        )
+    most = MOST * sum(counts[label] for label in filled)
+    dates = [label for label in filled if DATE.fullmatch(label)]
+    if len(dates) > FEW_VALUES and sum(counts[label] for label in dates) >= most:
+        raise ValueError(f"column {short(column)} holds {len(dates):,} different dates, not classes; {remedy}")
+    decimals = [label for label, number in numbers.items() if is_decimal(number)]
+    if len(numbers) > FEW_VALUES and decimals and sum(counts[label] for label in numbers) >= most:
+        if all("," in label and "." not in label for label in decimals) and any("," not in label for label in numbers):
+            raise ValueError(
+                f"column {short(column)} holds several labels in one cell ({shown(decimals)}), or scores with a comma, "
+                f"neither of which are classes; {remedy}"
+            )
+        raise ValueError(
+            f"column {short(column)} holds {len(numbers):,} different decimals ({shown(list(numbers))}): to predict a "
+            f"score is a regression, which this tool does not do; put the scores into a few classes, or {remedy}"
         )
     if sorted(map(len, counts))[len(counts) // 2] > LONG:
         raise ValueError(f"column {short(column)} holds long texts, not classes; {remedy}")
@@ -48,7 +103,7 @@ def refuse_untrained(parts: Mapping[str, Counter[str]]) -> None:
             rows = sum(counts[label] for label in unknown)
             raise ValueError(
                 f"the {name} part has {rows:,} rows with labels that no training row has: {shown(unknown)}; {found}, "
-                f"or leave such rows out with --leave-out-labels {short(unknown[0])}"
+                f"or leave such rows out with --leave-out-labels {as_arguments(unknown[:1])}"
             )
 
 
@@ -58,11 +113,11 @@ def class_notes(counts: Mapping[str, int], column: str) -> list[str]:
     for group in variants(counts)[:2]:
         each = ", ".join(f"{short(label)} ({counts[label]:,} rows)" for label in group[:4])
         found.append(f"labels that differ in case or in the spelling of a number are classes of their own: {each}")
-    if empty := [label for label in labels if is_placeholder(label)]:
-        hidden, words = sum(counts[label] for label in empty), " ".join(empty)
+    if empty := hidden_in(labels):
+        hidden = sum(counts[label] for label in empty)
         found.append(
             f"{hidden:,} rows have the label {shown(empty)}, which is taken as a class; if it means that there is "
-            f"none, leave such rows out: --leave-out-labels {words}"
+            f"none, leave such rows out: --leave-out-labels {as_arguments(empty)}"
         )
     if single := [label for label in labels if counts[label] == 1]:
         found.append(
@@ -71,13 +126,13 @@ def class_notes(counts: Mapping[str, int], column: str) -> list[str]:
     rows = sum(counts.values())
     if len(labels) > FEW_VALUES and rows < 5 * len(labels):
         found.append(f"column {short(column)} has {len(labels):,} classes in {rows:,} rows: few of each to learn from")
-    if len(labels) > 2 and all(number_in(label) is not None for label in labels):
-        amounts = any(is_decimal(number_in(label)) for label in labels)
-        if amounts or len(labels) > FEW_VALUES:
-            found.append(
-                f"column {short(column)} holds {len(labels):,} different numbers, which are taken as classes without "
-                "an order; to predict an amount is a regression, which this tool does not do"
-            )
+    amounts = [amount_in(label) for label in labels if label not in empty]
+    many = len(amounts) > FEW_VALUES or (len(amounts) > 2 and any(map(is_decimal, amounts)))
+    if many and all(amount is not None for amount in amounts):
+        found.append(
+            f"column {short(column)} holds {len(amounts):,} different numbers, which are taken as classes without "
+            "an order; to predict an amount is a regression, which this tool does not do"
+        )
     if all(DATE.fullmatch(label) for label in labels):
         found.append(f"column {short(column)} holds dates, which are taken as classes")
     return found

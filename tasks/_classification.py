@@ -5,12 +5,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from tasks._cells import short, target_cell, text_cell
+from tasks._cells import plain, spelled, target_cell, text_cell
 from tasks._classes import class_notes, refuse_untrained, refuse_what_is_no_class
 from tasks._columns import Columns
 from tasks._examples import Labelled
 from tasks._files import Row
-from tasks._labels import folded, folding_notes, in_order, is_placeholder, shown, typed_spellings
+from tasks._labels import (
+    NO_CLASS,
+    as_arguments,
+    folded,
+    folding_notes,
+    in_order,
+    is_placeholder,
+    likeness,
+    shown,
+    spelling_notes,
+    spellings,
+    typed_spellings,
+)
 from tasks._skipped import Skipped
 from tasks._task import Task, join_lines
 
@@ -36,7 +48,7 @@ class Classification(Task):
     def unanswered(self, examples: Sequence[Labelled], others: Iterable[Labelled]) -> bool:
         """A placeholder in every row is no label either (-1 in the sets of the hub), unless other parts have it too."""
         labels = {example.label for example in examples if example.label is not None}
-        hidden = all(is_placeholder(label) or label == "-1" for label in labels)
+        hidden = all(is_placeholder(label) or label in NO_CLASS for label in labels)
         return hidden and len(labels) <= 1 and not labels & {*(self.labels or ()), *(other.label for other in others)}
 
     def parts(
@@ -48,31 +60,45 @@ class Classification(Task):
     ) -> dict[str, list[Any]]:
         """Raises ValueError for a label column that holds something else than classes."""
         notes = [] if notes is None else notes
-        parts = super().parts(rows, skipped, notes, files)
-        target = next(self._columns_in(name, rows).target for name in rows)
+        target = next(iter(self._used(rows, files or {}).values())).target
         cells = [row.get(target) for part in rows.values() for row in part]
-        notes += folding_notes(cells, target)
         spelling = typed_spellings(cells)
-        for text, label in list(spelling.items())[:1]:
-            notes.append(
-                f"column {short(target)} holds numbers or truth values and text that spells them: {short(text)} is "
-                f"{short(label)}"
-            )
+        left_out, more = self._left_out(cells, spelling)
+        parts = super(Classification, replace(self, left_out=left_out)).parts(rows, skipped, notes, files)
+        notes += [*more, *folding_notes(cells, target), *spelling_notes(spelling, cells, target)]
+        if spelling:
             parts = {n: [replace(e, label=spelling.get(e.label, e.label)) for e in part] for n, part in parts.items()}
         counts = Counter(e.label for part in parts.values() for e in part)
         if self.labels is None and counts:
             refuse_what_is_no_class(counts, target)
         return parts
 
+    def _left_out(self, cells: Iterable[Any], spelling: Mapping[str, str]) -> tuple[tuple[str, ...], list[str]]:
+        """The labels to leave out in all their spellings in the file, and a note on those that no row has. Raises
+        ValueError for one that a label of the file differs from in case or in the spelling of a number alone."""
+        texts = (spelled(value) or value for value in map(plain, cells))
+        present = {folded(text) for text in texts if isinstance(text, str)}
+        same = spellings(self.left_out, present)
+        named = {spelling.get(label, label) for label in (same.get(label, label) for label in self.left_out)}
+        unknown = in_order(named - present)
+        for label in unknown:
+            if near := [other for other in in_order(present - named) if likeness(other) == likeness(label)]:
+                raise ValueError(
+                    f"--leave-out-labels {as_arguments([label])}: no row has this label; is it {shown(near)}?"
+                )
+        notes = [f"no row has the label {shown(unknown)} of --leave-out-labels"] if unknown else []
+        return (*named, *(text for text, label in spelling.items() if label in named)), notes
+
     def classes(self, examples: Iterable[Labelled]) -> tuple[str, ...]:
         """Class names in order. Raises ValueError for a label outside `labels`, or fewer than two classes."""
         seen = {e.label for e in examples if e.label is not None}
-        names = self.labels or in_order(seen)
+        same = spellings(self.labels or (), seen)
+        names = tuple(same.get(name, name) for name in self.labels or in_order(seen))
         if unknown := in_order(seen - set(names)):
-            expected = ", ".join(names) if len(names) <= 3 else shown(names)
+            expected = shown(names)
             raise ValueError(
                 f"labels {shown(unknown)} are not among the expected {expected}; correct them, or leave such rows out "
-                f"with --leave-out-labels {short(unknown[0])}"
+                f"with --leave-out-labels {as_arguments(unknown[:1])}"
             )
         if len(seen) < 2:
             raise ValueError(f"only one class in the file ({shown(in_order(seen))}); a classifier needs two or more")
@@ -81,10 +107,10 @@ class Classification(Task):
     def remarks(self, splits: Mapping[str, Sequence[Labelled]]) -> list[str]:
         """Of the classes. Raises ValueError as of `classes`, and for a class that training has no example of."""
         counts = {name: Counter(e.label or "" for e in part) for name, part in splits.items()}
-        self.classes([e for part in splits.values() for e in part])
+        names = self.classes([e for part in splits.values() for e in part])
         self.classes(splits["train"])
         refuse_untrained(counts)
         total = sum(counts.values(), Counter())
-        missing = [name for name in self.labels or () if not total[name]]
+        missing = [name for name in names if not total[name]]
         found = [f"no example has the label {shown(missing)}"] if missing else []
         return found + class_notes(total, self.columns[0].target)

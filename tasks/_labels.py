@@ -1,10 +1,13 @@
 """How labels are spelled: what differs in white space or bytes alone is one label; what is one to a reader is named."""
 
 import re
+import shlex
 import unicodedata
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Context, Decimal
+from itertools import accumulate
 from typing import Any
 
 from tasks._cells import plain, short, spelled
@@ -13,9 +16,11 @@ from tasks._cells import plain, short, spelled
 # leave behind. Joiners (200C, 200D) belong to words of some scripts and to emoji, so they go at the ends alone.
 INVISIBLE = dict.fromkeys([0, 0xAD, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF])
 BLANK = dict.fromkeys([0x115F, 0x1160, 0x180E, 0x2800, 0x3164, 0xFFA0], " ")  # shown as a space, but no white space
-NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d{1,3})?")
+NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d{1,3})?")
 PLACEHOLDERS = frozenset("? ?? ??? - -- --- – — _ . .. ... #".split())  # noqa: SIM905
 PLACEHOLDERS |= {"#n/a", "n/a", "n.a.", "na", "<na>", "nan", "null", "none", "nil", "unlabeled", "unlabelled"}
+PLACEHOLDERS |= {"#ref!", "#name?", "#value!", "#div/0!", "#num!", "#null!", "#spill!", "#calc!"}  # Excel's errors
+NO_CLASS = ("-1", "-100")  # among whole numbers that are not negative: of data sets of the hub, of torch's losses
 CODE = re.compile(r"\+|-?0\d")
 SHOWN = 3  # labels that a message names
 
@@ -52,10 +57,33 @@ def is_placeholder(label: str) -> bool:
     return label.casefold() in PLACEHOLDERS
 
 
+def hidden_in(labels: Iterable[str]) -> list[str]:
+    """Those among the labels that seem to say that there is none: placeholders, or -1 as the only negative one."""
+    found = [label for label in in_order(labels) if is_placeholder(label)]
+    others = [label for label in labels if label not in found]
+    negative = [label for label in others if label.startswith("-")]
+    whole = all(re.fullmatch(r"-?\d+", label) for label in others)
+    return negative + found if whole and len(negative) == 1 and negative[0] in NO_CLASS and len(others) > 2 else found
+
+
+def as_arguments(labels: Iterable[str], room: int = 70) -> str:
+    """Labels as words of a command line, as many as fit into about `room` characters."""
+    quoted = ((label, shlex.quote(label)) for label in labels)
+    words = [word if len(word) <= room else shlex.quote(label[:12] + "…") for label, word in quoted]
+    ends = list(accumulate(len(word) + 1 for word in words))
+    return " ".join(words[: max(bisect_right(ends, room), 1)])
+
+
 def shown(labels: Sequence[str]) -> str:
     """Labels for a message: the first few, each at most 20 characters of it."""
     rest = len(labels) - SHOWN
     return ", ".join(short(label, 20) for label in labels[:SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def _visible(text: str, most: int = 30) -> str:
+    """A text for a message, in which what a reader could not see is escaped: joiners and accents of their own too."""
+    marks = {ord(c): f"\\u{ord(c):04x}" for c in text[:most] if unicodedata.category(c) in ("Mn", "Cf", "Cc", "Zs")}
+    return "'" + text[:most].translate({**marks, ord(" "): " "})[: 2 * most] + "'"
 
 
 def folding_notes(cells: Iterable[Any], column: str) -> list[str]:
@@ -67,7 +95,7 @@ def folding_notes(cells: Iterable[Any], column: str) -> list[str]:
     example = next(iter(changed))
     return [
         f"column {short(column)}: {sum(changed.values()):,} rows spell their label with other white space, invisible "
-        f"characters or Unicode form and are read without: {ascii(example[:30])} as {ascii(folded(example)[:30])}"
+        f"characters or Unicode form and are read without: {_visible(example)} as {_visible(folded(example))}"
     ]
 
 
@@ -100,6 +128,18 @@ def typed_spellings(cells: Iterable[Any]) -> dict[str, str]:
         elif (spelling := spelled(cell)) is not None:
             typed.add(spelling)
     return spellings(texts, typed)
+
+
+def spelling_notes(spelling: Mapping[str, str], cells: Iterable[Any], column: str) -> list[str]:
+    """What `typed_spellings` found, to be said before training: every pair, with its rows."""
+    if not spelling:
+        return []
+    rows = Counter(folded(cell) for cell in cells if isinstance(cell, str))
+    pairs = [f"{short(text, 16)} is {short(label, 16)} ({rows[text]:,} rows)" for text, label in spelling.items()]
+    more = f" and {len(pairs) - 4:,} more" if len(pairs) > 4 else ""
+    return [
+        f"column {short(column)} holds numbers or truth values and text that spells them: {', '.join(pairs[:4])}{more}"
+    ]
 
 
 def variants(labels: Iterable[str]) -> list[list[str]]:

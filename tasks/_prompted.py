@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tasks._cells import plain, short, spelled, target_cell
 from tasks._chat import Turn, Unfit, messages_in, turns_in, unused_keys
@@ -26,6 +26,7 @@ class Prompted(Task):
     """`usual_columns`: whether columns with a usual name are taken along where the file has them: what the prompt is
     about (`ABOUT`, unless `about` is off), and what the assistant is told first (`SYSTEM`)."""
 
+    target_in_prompt: ClassVar[bool] = True
     usual_columns: bool = False
     about: bool = True
 

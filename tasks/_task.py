@@ -1,6 +1,7 @@
 """What a dataset is: where its rows are, which columns matter, how a row becomes an example."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +16,16 @@ BUNDLED = Path(__file__).parent / "bundled"
 HELD_OUT = ("test", "validation")
 
 
+@contextmanager
+def _naming(part: str, parts: Collection[str], files: Mapping[str, Sequence[str]]) -> Iterator[None]:
+    """A ValueError names the files of the part, where there are several."""
+    try:
+        yield
+    except ValueError as error:
+        where = ", ".join(files.get(part, [])) if len(parts) > 1 else ""
+        raise ValueError(f"{where}: {error}" if where else str(error)) from error
+
+
 @dataclass(frozen=True)
 class Task:
     """`file` is looked for in the data folder, `bundled` in tasks/bundled; `columns`: the known forms, ours first."""
@@ -27,6 +38,7 @@ class Task:
     required: Callable[[Iterable[str]], bool] = any  # which input cells a row needs: any of them, or all
     report_subset: Callable[[dict[str, list[Any]]], dict[str, list[Any]]] | None = None
     fixed_columns: tuple[str, ...] = ()  # of a bundled file, that a user need not know of
+    target_in_prompt: ClassVar[bool] = False  # whether the first input and the target can be one column
     column_flags: ClassVar[str] = "--text-column, --label-column, --prompt-column and --response-column"
 
     def columns_of(self, rows: list[Row], target_needed: bool = True) -> Columns:
@@ -71,8 +83,10 @@ class Task:
             others = (example for other in read if other != name for example in read[other])
             if name in HELD_OUT and len(read) > 1 and self.unanswered(examples, others):
                 columns, where = used.pop(name), ", ".join((files or {}).get(name, [])) or name
+                held = list(dict.fromkeys(str(example.label) for example in examples if example.label))
+                lack = f"holds {', '.join(map(short, held))} only" if held else "is missing or empty"
                 notes.append(
-                    f"{where}: column {short(columns.target)} is missing or empty; its {len(examples):,} rows are for "
+                    f"{where}: column {short(columns.target)} {lack}; its {len(examples):,} rows are for "
                     f"scripts/predict.py, and the {name} part is drawn from the other rows"
                 )
                 continue
@@ -90,18 +104,31 @@ class Task:
         self, rows: dict[str, list[Row]], files: Mapping[str, Sequence[str]]
     ) -> tuple[dict[str, Columns], dict[str, list[Any]]]:
         """Columns and examples of each part. A ValueError names the files of the part, where there are several."""
-        used: dict[str, Columns] = {}
+        used = self._used(rows, files)
         read: dict[str, list[Any]] = {}
         start = 0
         for name, part in rows.items():
-            try:
-                used[name] = self._columns_in(name, rows)
+            with _naming(name, rows, files):
                 read[name] = [self.example(id, row, used[name]) for id, row in enumerate(part, start)]
-            except ValueError as error:
-                where = ", ".join(files.get(name, [])) if len(rows) > 1 else ""
-                raise ValueError(f"{where}: {error}" if where else str(error)) from error
             start += len(part)
         return used, read
+
+    def _used(self, rows: dict[str, list[Row]], files: Mapping[str, Sequence[str]]) -> dict[str, Columns]:
+        """The columns of each part. Errors as of `_read`."""
+        used: dict[str, Columns] = {}
+        for name in rows:
+            with _naming(name, rows, files):
+                used[name] = self._columns_in(name, rows)
+                self._refuse_twice(used[name])
+        return used
+
+    def _refuse_twice(self, columns: Columns) -> None:
+        """Raises ValueError for a column that is two of them: the answer would be among the inputs. A conversation has
+        both in the first one."""
+        both = self.target_in_prompt and columns.inputs[0] == columns.target
+        named = [*columns.inputs[both:], columns.target]
+        if twice := next((name for name in named if named.count(name) > 1), None):
+            raise ValueError(f"column {short(twice)} would be read twice; {self.column_flags} name one each")
 
     def _columns_in(self, name: str, rows: dict[str, list[Row]]) -> Columns:
         """Those of a part, which needs no target where it is held out and another part has one."""

@@ -93,6 +93,48 @@ def test_a_number_among_the_prompts_of_preferences_is_text_and_said():
     assert sum("in 1 rows, taken as text" in note for note in notes) == 2
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        TextArgs(("text", "label"), "label"),
+        TextArgs(("label",), "label"),
+        TextArgs(("text", "text"), "label"),
+        PromptArgs("a", "a", "b"),
+        PromptArgs("a", "b", "b"),
+        PromptArgs("a", None, "a"),
+        PairArgs("a", "a"),
+    ],
+)
+def test_a_column_that_two_flags_name_is_refused_by_its_flags(args):
+    (problem,) = args.problems()
+    assert "-column: name column '" in problem and "twice" in problem and len(problem) <= 300
+
+
+@pytest.mark.parametrize(
+    "args", [TextArgs(("text",), ""), TextArgs(("",), "label"), PromptArgs(""), PromptArgs("a", "b", "")]
+)
+def test_a_column_of_no_name_is_refused(args):
+    (problem,) = args.problems()
+    assert "one of them is empty" in problem
+
+
+@pytest.mark.parametrize("args", [PromptArgs(), PromptArgs("a", "", "b"), PromptArgs("a"), TextArgs(("a", "b"), "c")])
+def test_columns_that_differ_are_none_of_a_problem(args):
+    assert args.problems() == []
+
+
+@pytest.mark.parametrize("column", ["prompt", "response"])
+def test_what_a_prompt_is_about_is_another_column_than_those_found_by_name(column):
+    with pytest.raises(ValueError, match=f"column '{column}' would be read twice"):
+        read([{"prompt": "a", "response": "b"}], PromptArgs(input_column=column))
+
+
+def test_the_label_of_a_dataset_is_none_of_its_texts():
+    row = {"sentence1": "a", "sentence2": "b", "gold_label": "neutral"}
+    with pytest.raises(ValueError, match="column 'sentence1' would be read twice"):
+        TextArgs(label_column="sentence1").task("sick", None).parts({"all": [row]}, Skipped())
+
+
 def test_columns_that_are_not_read_are_named_in_one_short_line():
     notes = []
     read([{"question": "a", "answer": "b"} | {f"column {i} " + "x" * 60: i for i in range(40)}], notes=notes)

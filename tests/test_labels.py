@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import subprocess
 import sys
 
@@ -68,7 +69,7 @@ def test_white_space_and_what_is_invisible_make_no_other_label(label):
 def test_an_accent_of_its_own_is_the_letter_with_it():
     composed, apart = "café", "cafe\u0301"
     labels, notes = read(rows_of([composed, apart, apart + " "]))
-    assert labels == [composed] * 3 and "2 rows" in notes[0] and r"caf\xe9" in notes[0]
+    assert labels == [composed] * 3 and "2 rows" in notes[0] and r"'cafe\u0301' as 'café'" in notes[0]
 
 
 def test_white_space_inside_a_label_is_one_space():
@@ -149,6 +150,58 @@ def test_in_text_files_numbers_stay_as_they_are_typed():
 def test_a_label_that_is_neither_text_nor_number_is_refused_by_row(cell):
     with pytest.raises(ValueError, match="column 'label': row 1 holds .*, neither text nor number"):
         read(rows_of(["a", cell]))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["['a', 'b']", "['a']", "['b']"],
+        ['["a", "b"]', '["a"]'],
+        ["{'choices': ['a', 'b']}", "a"],
+        ["[1, 2]", "[3]"],
+        ["27", "0", "3", "6,22", "4", "1,7", "12", "15", "18", "20", "2,3,4", "25"],
+        ["1", "7", "6", "22", "6,22", "1,7", "1,6"],
+        ["27", "0", "3", "6,22", "4", "1,7", "12", "15", "18", "20", "23", "25"],
+        ["a", "b", "a, b"],
+        ["a", "b", "c", "a;c"],
+        ["a|b", "a|c", "b|c", "a|b|c"],
+    ],
+)
+def test_several_labels_in_one_cell_are_refused_as_such(labels, tmp_path):
+    path = write_rows(tmp_path / "mine.jsonl", rows_of(labels, 10))
+    with pytest.raises(ValueError, match="'label' holds several labels in one cell") as refused:
+        splits_of(path)
+    assert len(str(refused.value)) <= 300 and "regression" not in str(refused.value)
+    assert splits_of(path, labels=tuple(labels)).train
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["1", "1,5", "2", "2,5", "3", "5"],
+        ["Washington, D.C.", "Paris, France", "Rome"],
+        ["a;b", "c"],
+        ["[A]", "[B]"],
+        ["(1)", "(2)"],
+        [":|", ":)", ";)"],
+        ["1,000", "2,000"],
+    ],
+)
+def test_a_label_with_a_comma_a_bar_or_a_bracket_can_be_one(labels):
+    assert set(read(rows_of(labels, 10))[0]) == set(labels)
+
+
+@pytest.mark.parametrize("labels", [[1.0, float("inf")], [0.5, 1.5, float("-inf")], ["0", "1", "inf"]])
+def test_infinity_is_no_class(labels):
+    with pytest.raises(ValueError, match="inf' among numbers, which is no class"):
+        read(rows_of(labels, 10))
+    assert set(read(rows_of(["inf", "part"], 10))[0]) == {"inf", "part"}
+
+
+def test_every_text_that_spells_a_number_is_named_with_its_rows(tmp_path):
+    path = write_rows(tmp_path / "mine.jsonl", rows_of([1, 2, "1.0", "2.0", "2.00"], 10))
+    note = note_of(splits_of(path), "text that spells them")
+    assert all(f"{text} (10 rows)" in note for text in ("'1.0' is '1'", "'2.0' is '2'", "'2.00' is '2'"))
 
 
 # Order.
@@ -242,6 +295,28 @@ def test_many_classes_of_few_rows_are_said(tmp_path):
     )
 
 
+@pytest.mark.parametrize("form", ["{:.2f}", "${:.2f}", "-${:.2f}", "{:.1f}%", "{:,.2f}", "\u2212{:.2f}", "{:.2f} €"])
+@pytest.mark.parametrize("other", ["n/a", "", "12"])
+def test_scores_are_seen_however_they_are_written_beside_a_placeholder(form, other, tmp_path):
+    labels = [form.format(1000.5 + i / 3) for i in range(50)]
+    rows = [{"text": f"text {i} {k}", "label": label} for i, label in enumerate([*labels, other]) for k in range(4)]
+    with pytest.raises(ValueError, match="different decimals .* a regression") as refused:
+        splits_of(write_rows(tmp_path / "mine.jsonl", rows))
+    assert len(str(refused.value)) <= 300
+
+
+@pytest.mark.parametrize("form", [".{:02}", "-.{:02}", "{}."])
+def test_numbers_without_a_digit_before_or_behind_the_point_are_numbers(form):
+    labels = [form.format(i) for i in range(10, 30)]
+    assert all(float(number_in(label)) == float(label) for label in labels)
+    assert number_in(".") is None and number_in("") is None
+
+
+def test_words_beside_a_few_numbers_are_classes():
+    rows = rows_of([f"{i}.5" for i in range(12)], 2) + rows_of(["spam", "ham"], 20)
+    assert len(set(read(rows)[0])) == 14
+
+
 @pytest.mark.parametrize("typed", [True, False])
 def test_a_column_of_scores_is_refused_as_a_regression(typed, tmp_path):
     scores = [round(1 + i % 40 / 10, 1) for i in range(400)]
@@ -286,7 +361,7 @@ def test_every_refusal_is_short_however_long_labels_and_names_of_columns_are(tmp
 def test_a_placeholder_among_the_labels_is_named_with_the_flag_that_leaves_it_out(label, tmp_path):
     path = write_rows(tmp_path / "mine.jsonl", rows_of(["spam", "ham"], 20) + rows_of([label], 5))
     note = note_of(splits_of(path), "is taken as a class")
-    assert f"--leave-out-labels {label}" in note and "5 rows" in note
+    assert f"--leave-out-labels {shlex.quote(label)}" in note and "5 rows" in note
     found = splits_of(path, leave_out_labels=(label,))
     assert found.skipped == Skipped(label_left_out=5) and {e.label for e in found.train} == {"spam", "ham"}
 
@@ -298,7 +373,7 @@ def test_a_label_outside_a_datasets_classes_is_refused_with_the_flag_that_leaves
     ]
     path = write_rows(tmp_path / "snli.jsonl", rows)
     task = find("sick", Classification)
-    with pytest.raises(ValueError, match="labels '-' are not among the expected .*--leave-out-labels '-'"):
+    with pytest.raises(ValueError, match="labels '-' are not among the expected .*--leave-out-labels -"):
         split_rows(task, locate_rows(task, path), DataArgs(data=path))
     task = TextArgs(leave_out_labels=("-", "?")).task("sick", None)
     assert split_rows(task, locate_rows(task, path), DataArgs(data=path)).skipped.label_left_out == 9
@@ -317,6 +392,102 @@ def test_the_flag_takes_a_dash_from_the_command_line_and_results_count_the_rows(
 def test_a_flag_cannot_keep_and_leave_out_one_label():
     (problem,) = TextArgs(labels=("a", "b"), leave_out_labels=("b",)).problems()
     assert "--leave-out-labels b: is among --labels" in problem
+
+
+@pytest.mark.parametrize(
+    ("cells", "named", "kept"),
+    [
+        ([0, 1, 2.0], "2.0", {"0", "1"}),
+        ([0, 1, 2], "2.0", {"0", "1"}),
+        ([True, False, "maybe"], "True", {"false", "maybe"}),
+        ([1, 2, "7.0", 7], "7", {"1", "2"}),
+        ([1, 2, "7.0", 7], "7.0", {"1", "2"}),
+        (["1", "1.0", "b"], "1", {"1.0", "b"}),
+    ],
+)
+def test_a_label_to_leave_out_is_the_number_or_truth_value_that_it_spells(cells, named, kept, tmp_path):
+    found = splits_of(write_rows(tmp_path / "mine.jsonl", rows_of(cells, 10)), leave_out_labels=(named,))
+    assert {e.label for e in found.train} == kept
+    assert found.skipped.label_left_out == 10 * (len(cells) - len(kept))
+
+
+@pytest.mark.parametrize(
+    ("cells", "names", "classes"),
+    [([True, False], ("True", "False"), ("true", "false")), ([1.0, 0.0], ("0.0", "1.0"), ("0", "1"))],
+)
+def test_classes_of_the_flag_are_the_numbers_or_truth_values_that_they_spell(cells, names, classes, tmp_path):
+    path = write_rows(tmp_path / "mine.jsonl", rows_of(cells, 20))
+    assert (
+        TextArgs(("text",), "label", labels=names).task(None, path).classes(splits_of(path, labels=names).train)
+        == classes
+    )
+
+
+def test_a_label_to_leave_out_that_no_row_has_is_said_or_refused_with_the_one_that_is_like_it(tmp_path):
+    path = write_rows(tmp_path / "mine.jsonl", rows_of(["a", "b", "c d"], 10))
+    note_of(splits_of(path, leave_out_labels=("?", "c  d")), "no row has the label '?' of --leave-out-labels")
+    with pytest.raises(ValueError, match="--leave-out-labels B: no row has this label; is it 'b'?"):
+        splits_of(path, leave_out_labels=("B",))
+
+
+@pytest.mark.parametrize(
+    ("cells", "hidden"),
+    [
+        ([0, 1, -1], "-1"),
+        (["0", "1", "2", "-100"], "-100"),
+        ([0, 1, 2, -1, "n/a"], "-1 n/a"),
+        ([-1, 1], ""),
+        ([-2, -1, 0, 1], ""),
+        (["-1", "b", "c"], ""),
+        ([-1, 0.5, 1], ""),
+    ],
+)
+def test_minus_one_among_whole_numbers_is_named_with_the_flag_that_leaves_it_out(cells, hidden, tmp_path):
+    found = splits_of(write_rows(tmp_path / "mine.jsonl", rows_of(cells, 10)))
+    assert [note for note in found.notes if "is taken as a class" in note] == (
+        [note_of(found, f"leave such rows out: --leave-out-labels {hidden}")] if hidden else []
+    )
+
+
+@pytest.mark.parametrize("label", ["<NA>", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NUM!", "#N/A", "?", "-"])
+def test_the_advice_on_placeholders_can_be_given_to_a_shell(label, tmp_path):
+    path = write_rows(tmp_path / "mine.jsonl", rows_of(["spam", "ham", label], 5))
+    words = note_of(splits_of(path), "is taken as a class").split("--leave-out-labels ")[1]
+    assert shlex.split(words) == [label]
+    with pytest.raises(ValueError) as refused:
+        splits_of(path, labels=("spam", "ham"))
+    assert shlex.split(str(refused.value).split("--leave-out-labels ")[1]) == [label]
+
+
+# Messages are short whatever they name.
+
+
+@pytest.mark.parametrize(
+    "label", ["a" * 120, "\u200b" * 100, "\U000e0001" * 60, "中" * 90, "👨\u200d👩\u200d👧" * 20, "'" * 80]
+)
+def test_messages_are_short_whatever_the_labels_are(label, tmp_path):
+    names = [f"{i}{label}{i}" for i in range(61)]
+    (problem,) = TextArgs(("text",), "label", labels=(*names, names[0])).problems()
+    assert len(problem) <= 300 and "named twice" in problem
+    (problem,) = TextArgs(("text",), "label", labels=tuple(names), leave_out_labels=tuple(names)).problems()
+    assert len(problem) <= 300
+    path = write_rows(tmp_path / "mine.jsonl", rows_of([*names[:3], names[0] + " "], 10))
+    with pytest.raises(ValueError) as refused:
+        splits_of(path, labels=("a" * 120, "b" * 120, "c" * 120))
+    assert len(str(refused.value)) <= 300
+    notes = splits_of(path, labels=tuple(names[:3])).notes
+    assert notes and all(len(note) <= 300 for note in notes)
+
+
+def test_labels_that_both_flags_name_are_found_in_any_spelling_and_named_in_one_order():
+    args = TextArgs(labels=("c", "b ", "a"), leave_out_labels=("c", "a\u200b", "b"))
+    (problem,) = args.problems()
+    assert "--leave-out-labels a b c: is among --labels" in problem
+
+
+def test_a_folded_label_is_shown_as_it_is_but_for_what_cannot_be_seen():
+    _, notes = read(rows_of(["猫 ", "猫", "👍\u200b"]))
+    assert "'猫 ' as '猫'" in notes[0]
 
 
 # Files without labels, as competitions give them.

@@ -165,7 +165,7 @@ def test_a_missing_column_is_named_with_the_flags_that_name_columns(column):
 
 def test_a_column_named_twice_is_refused():
     (problem,) = PairArgs(chosen_column="a", rejected_column="a").problems()
-    assert "--rejected-column a a: a column is named twice" in problem
+    assert "--rejected-column: name column 'a' twice" in problem
 
 
 def test_the_usual_file_of_pairs_is_found_in_the_data_folder(tmp_path, monkeypatch):

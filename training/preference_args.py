@@ -9,6 +9,7 @@ from tasks import Columns, Preferences, find_or_own, preference_forms
 from training.args import MethodArgs, ModelArgs
 from training.compute_args import ComputeArgs
 from training.run_folder import nearest
+from training.task_args import twice_or_nothing
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,7 @@ class PairArgs:
 
     def problems(self) -> list[str]:
         named = [n for n in (self.prompt_column, self.chosen_column, self.rejected_column) if n is not None]
-        if len(set(named)) < len(named):
-            return [f"--prompt-column, --chosen-column, --rejected-column {' '.join(named)}: a column is named twice"]
-        return []
+        return twice_or_nothing("--prompt-column, --chosen-column and --rejected-column", named)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,19 @@ from typing import Any, Literal, TypeVar
 
 from gpt2_scratch.config import GPT2Config
 from tasks import Classification, Columns, Instructions, find_or_own, folded, instruction_forms, join_lines
+from tasks._cells import short
+from tasks._labels import as_arguments, in_order, shown
 from training.args import MethodArgs, ModelArgs
 from training.cli import at_least
 
 G = TypeVar("G")
+
+
+def twice_or_nothing(flags: str, named: list[str]) -> list[str]:
+    """A problem where the flags name one column twice: the answer would be among the inputs. Or none at all."""
+    found = [f"{flags}: one of them is empty; name a column, or leave the flag out"] if "" in named else []
+    twice = dict.fromkeys(name for name in named if name and named.count(name) > 1)
+    return found + [f"{flags}: name column {short(name)} twice; give each of them another" for name in list(twice)[:1]]
 
 
 @dataclass(frozen=True)
@@ -35,11 +44,13 @@ class TextArgs:
         found = at_least(self, 1, "pad_to")
         if not 0 <= self.pad_id < 50257:
             found.append(f"--pad-id {self.pad_id}: must be 0 to 50256")
-        if len({folded(label) for label in self.labels}) < len(self.labels):
-            found.append(f"--labels {' '.join(self.labels)}: a class is named twice")
-        if both := set(self.labels) & set(self.leave_out_labels):
-            found.append(f"--leave-out-labels {' '.join(both)}: is among --labels; choose one")
-        return found
+        labels, left_out = ([folded(label) for label in names] for names in (self.labels, self.leave_out_labels))
+        if twice := in_order({label for label in labels if labels.count(label) > 1}):
+            found.append(f"--labels: {shown(twice)}: a class is named twice")
+        if both := in_order({*labels} & {*left_out}):
+            found.append(f"--leave-out-labels {as_arguments(both)}: is among --labels; choose one")
+        named = [*self.text_column, *([] if self.label_column is None else [self.label_column])]
+        return found + twice_or_nothing("--text-column and --label-column", named)
 
     def problems_with(self, config: GPT2Config) -> list[str]:
         if self.pad_to is not None and self.pad_to > config.context:
@@ -106,6 +117,10 @@ class PromptArgs:
     """train on the response only; off: on the prompt too (as the report's authors did)"""
     response_header: bool = True
     """end the prompt with '### Response:'; off: the model has to write it (as the report's authors had it)"""
+
+    def problems(self) -> list[str]:
+        named = [n for n in (self.prompt_column, self.input_column or None, self.response_column) if n is not None]
+        return twice_or_nothing("--prompt-column, --input-column and --response-column", named)
 
     def task(self, dataset: str | None, data: Path | None) -> Instructions:
         """The dataset's task, or that of `data`, with the columns that the flags name."""
