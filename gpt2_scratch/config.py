@@ -61,6 +61,22 @@ _HF_FIXED = {
 }
 
 
+_WHOLE = ("n_embd", "n_layer", "n_head", "n_positions", "vocab_size")
+
+
+def _misshapen(settings: dict[str, Any]) -> str | None:
+    """The first setting of the shape whose value is of the wrong kind, in words."""
+    for name in _WHOLE:
+        if name in settings and not (type(settings[name]) is int and settings[name] > 0):
+            return f"config.json has {name}={settings[name]!r}; it must be a whole number above 0"
+    epsilon = settings.get("layer_norm_epsilon", GPT2Config.layer_norm_epsilon)
+    if type(epsilon) not in (int, float) or not 0 < epsilon < 1:
+        return f"config.json has layer_norm_epsilon={epsilon!r}; it must be a small number above 0"
+    if not isinstance(settings.get("tie_word_embeddings", True), bool):
+        return f"config.json has tie_word_embeddings={settings['tie_word_embeddings']!r}; it must be true or false"
+    return None
+
+
 def from_hf(settings: dict[str, Any]) -> GPT2Config:
     """config.json of a Hugging Face GPT-2 -> our shape, without dropout (training sets its own).
 
@@ -76,9 +92,12 @@ def from_hf(settings: dict[str, Any]) -> GPT2Config:
         settings |= next(({name: settings[other]} for other in (name, *others) if settings.get(other) is not None), {})
     if settings.get("activation_function") in _GELU_BY_TANH:
         settings["activation_function"] = _HF_FIXED["activation_function"]
+    # What kind of model it is comes first: of another kind the shape has other names.
     for name, only in _HF_FIXED.items():
         if settings.get(name, only) != only:
             raise ValueError(f"config.json has {name}={settings[name]!r}; this GPT-2 implements {only!r} only")
+    if wrong := _misshapen(settings):
+        raise ValueError(wrong)
     inner = settings.get("n_inner")
     if inner not in (None, 4 * settings.get("n_embd", GPT2Config.width)):
         raise ValueError(f"config.json has n_inner={inner}; this GPT-2 implements 4 * n_embd only")

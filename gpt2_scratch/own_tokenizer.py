@@ -5,31 +5,22 @@ Token ids are those of `AutoTokenizer.from_pretrained(folder)`, without the spec
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gpt2_scratch.config import GPT2Config
-from gpt2_scratch.sources import ASSETS, BESIDE, BUNDLED, VOCABULARIES
-from gpt2_scratch.tokenizer import END_OF_TEXT, MARKER, GPT2Tokenizer, Meaning, Tokenizer, Vocabulary
+from gpt2_scratch.sources import ASSETS, BESIDE, BUNDLED, VOCABULARIES, read_json, refuse_pointer
+from gpt2_scratch.tokenizer import END_OF_TEXT, ENDS, MARKER, GPT2Tokenizer, Meaning, Tokenizer, Vocabulary
+from gpt2_scratch.tokenizer_export import ROLES, export_tokenizer
 
 FILES = VOCABULARIES + BESIDE
-ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 LISTS = ("additional_special_tokens", "extra_special_tokens")
 # Classes that read GPT-2's files as GPT-2's tokenizer does.
 PLAIN = (None, "GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
 LONGEST_CHARACTER = 4  # bytes
 FREE = ("chat_template", "model_max_length", "name_or_path", "padding_side", "truncation_side")
 FEWEST = 8  # tokens that any vocabulary has; transformers makes an empty one out of files that it does not know
-
-
-def _json(path: Path) -> Any:
-    """The content of a file, {} of none. Raises ValueError when it is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); copy or download it again") from error
 
 
 def _spelling(token: Any) -> str:
@@ -43,7 +34,7 @@ def _merges(entries: Sequence[Any]) -> list[str]:
 
 def _gpt2s_bpe(vocabulary: Any, merges: Sequence[str]) -> bool:
     lines = (ASSETS / "vocab.bpe").read_text(encoding="utf-8").splitlines()[1:]
-    return vocabulary == _json(ASSETS / "encoder.json") and list(merges) == lines
+    return vocabulary == read_json(ASSETS / "encoder.json") and list(merges) == lines
 
 
 def _same_files(folder: Path) -> bool:
@@ -56,7 +47,7 @@ def _same_files(folder: Path) -> bool:
     ):
         return True
     lines = merges.read_text(encoding="utf-8").splitlines()
-    return _gpt2s_bpe(_json(vocabulary), [line for line in lines if line and not line.startswith("#version")])
+    return _gpt2s_bpe(read_json(vocabulary), [line for line in lines if line and not line.startswith("#version")])
 
 
 def _same_pipeline(content: dict[str, Any]) -> bool:
@@ -86,16 +77,16 @@ def is_gpt2s_own(folder: Path) -> bool:
     """Whether all that the folder says of its tokenizer is GPT-2's own. Raises ValueError for a damaged file."""
     if any((folder / name).exists() for name in VOCABULARIES if not name.endswith(".json")):
         return False
-    settings, names = _json(folder / "tokenizer_config.json"), _json(folder / "special_tokens_map.json")
-    added = {(text, id) for text, id in _json(folder / "added_tokens.json").items()}
+    settings, names = read_json(folder / "tokenizer_config.json"), read_json(folder / "special_tokens_map.json")
+    added = {(text, id) for text, id in read_json(folder / "added_tokens.json").items()}
     added |= {(_spelling(t), int(id)) for id, t in (settings.get("added_tokens_decoder") or {}).items()}
-    kind = settings.get("tokenizer_class") or _json(folder / "config.json").get("tokenizer_class")
+    kind = settings.get("tokenizer_class") or read_json(folder / "config.json").get("tokenizer_class")
     if not added <= {(MARKER, END_OF_TEXT)} or not _tokens_named(settings) | _tokens_named(names) <= {MARKER}:
         return False
     if kind not in PLAIN or settings.get("add_prefix_space") or settings.get("auto_map"):
         return False
     pipeline = folder / "tokenizer.json"
-    return (_same_pipeline(_json(pipeline)) if pipeline.exists() else True) and (
+    return (_same_pipeline(read_json(pipeline)) if pipeline.exists() else True) and (
         _same_files(folder) if (folder / "vocab.json").exists() else pipeline.exists()
     )
 
@@ -110,9 +101,9 @@ def _read(folder: Path) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.gpt2.tokenization_gpt2 import GPT2Tokenizer as ByteLevel
 
-    settings = _json(folder / "tokenizer_config.json")
-    kind = settings.get("tokenizer_class") or _json(folder / "config.json").get("tokenizer_class")
-    content = _json(folder / "tokenizer.json")
+    settings = read_json(folder / "tokenizer_config.json")
+    kind = settings.get("tokenizer_class") or read_json(folder / "config.json").get("tokenizer_class")
+    content = read_json(folder / "tokenizer.json")
     model = content.get("model") or {}
     if (
         kind is None
@@ -122,10 +113,11 @@ def _read(folder: Path) -> Any:
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     read = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if isinstance(read, ByteLevel):
-        known = {*_json(folder / "vocab.json"), *(model.get("vocab") or ()), *_json(folder / "added_tokens.json")}
+        known = {*read_json(folder / "vocab.json"), *read_json(folder / "added_tokens.json")}
+        known |= {*(model.get("vocab") or ())}
         known |= {token["content"] for token in content.get("added_tokens") or ()}
         known |= {_spelling(token) for token in (settings.get("added_tokens_decoder") or {}).values()}
-        named = {**_json(folder / "special_tokens_map.json"), **settings}
+        named = {**read_json(folder / "special_tokens_map.json"), **settings}
         missing = {role: None for role in ROLES[:3] if MARKER not in known and not named.get(role)}
         if missing:
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **missing)
@@ -134,7 +126,7 @@ def _read(folder: Path) -> Any:
 
 def _digest(folder: Path) -> str:
     """sha256 of the files that decide over tokens; of the settings, without those that do not."""
-    settings = {name: value for name, value in _json(folder / "tokenizer_config.json").items() if name not in FREE}
+    settings = {name: value for name, value in read_json(folder / "tokenizer_config.json").items() if name not in FREE}
     found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in (*VOCABULARIES, "merges.txt", "added_tokens.json", "special_tokens_map.json"):
         if (folder / name).is_file():
@@ -142,23 +134,49 @@ def _digest(folder: Path) -> str:
     return found.hexdigest()
 
 
-class OwnTokenizer(Tokenizer):
-    """The one in `folder`. `end`: what config.json says of the end of text, where the tokenizer names none."""
+def _special(read: Any) -> dict[str, int]:
+    return {token.content: id for id, token in read.added_tokens_decoder.items() if token.special}
 
-    def __init__(self, folder: Path, read: Any, end: int | None, meaning: Meaning = "text") -> None:
+
+def _end_of(read: Any, configured: Any) -> tuple[int | None, str]:
+    """The token that ends a text, and why it is another than the one that config.json has `configured`, if it is.
+
+    It is the tokenizer's own, else that of config.json. But a model that was trained from scratch can have GPT-2's
+    50256 there, whatever word of its vocabulary that is: then the one known spelling of an end that it has.
+    """
+    if read.eos_token_id is not None:
+        return read.eos_token_id, ""
+    ids, special = read.get_vocab(), {*_special(read).values()}
+    spelled = {id: token for token, id in ids.items()}
+    known = [token for token in ENDS if token in ids]
+    for id in configured if isinstance(configured, list) else [configured]:
+        if type(id) is int and id in spelled and (id in special or spelled[id] in (*ENDS, "[SEP]")):
+            return id, ""
+    why = f" (config.json has {configured!r}, which ends no text of this vocabulary)" if configured is not None else ""
+    return ids[known[0]] if len(known) == 1 else None, why
+
+
+class OwnTokenizer(Tokenizer):
+    """The one in `folder`. `configured`: the end of text of config.json, which counts where the tokenizer has none."""
+
+    def __init__(self, folder: Path, read: Any, configured: Any, meaning: Meaning = "text") -> None:
         self.folder, self.read, self.meaning = folder, read, meaning
-        ids = read.get_vocab()
-        size = max(ids.values()) + 1
-        self.special = {token.content: id for id, token in read.added_tokens_decoder.items() if token.special}
-        own = read.eos_token_id
-        self.vocabulary = Vocabulary(size, own if own is not None else end if end is not None and end < size else None)
+        self.configured, self.special = configured, _special(read)
+        end, why = _end_of(read, configured)
+        self.vocabulary = Vocabulary(max(read.get_vocab().values()) + 1, end)
         self.sha256 = _digest(folder)
-        spelled = "none" if self.vocabulary.end is None else repr(read.convert_ids_to_tokens(self.vocabulary.end))
-        self.notes = [f"texts are read with the model's own tokenizer: {size:,} tokens, end of text {spelled}"]
+        spelled = "none" if end is None else repr(read.convert_ids_to_tokens(end))
+        what = f"{self.vocabulary.size:,} tokens, end of text {spelled}{why}"
+        self.notes = [f"texts are read with the model's own tokenizer: {what}"]
 
     @property
     def pad(self) -> int:
-        return self.empty if self.read.pad_token_id is None else self.read.pad_token_id
+        """The tokenizer's own, the end of text, or a special token that no text ends with."""
+        if self.read.pad_token_id is not None:
+            return self.read.pad_token_id
+        named = sorted(self.special.items(), key=lambda item: ("pad" not in item[0].lower(), item[1]))
+        free = [id for text, id in named if text != self.read.unk_token and "unk" not in text.lower()]
+        return free[0] if self.vocabulary.end is None and free else self.empty
 
     def encode_few(self, texts: Sequence[str]) -> list[list[int]]:
         clean = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
@@ -187,20 +205,10 @@ class OwnTokenizer(Tokenizer):
         return found
 
     def save(self, folder: Path, context: int) -> None:
-        for name in FILES:
-            if (self.folder / name).is_file():
-                shutil.copyfile(self.folder / name, folder / name)
-        path = folder / "tokenizer_config.json"
-        settings = {"model_max_length": context} | _json(path)
-        if self.read.pad_token is None:
-            settings["pad_token"] = self.read.convert_ids_to_tokens(self.empty)
-        if "tokenizer_class" not in settings and (folder / "tokenizer.json").is_file():
-            bytes_too = type(self.read).__name__ == "GPT2Tokenizer"
-            settings["tokenizer_class"] = "GPT2Tokenizer" if bytes_too else "PreTrainedTokenizerFast"
-        path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        export_tokenizer(self.read, folder, context, self.read.convert_ids_to_tokens(self.pad))
 
     def reading(self, meaning: Meaning) -> "OwnTokenizer":
-        return OwnTokenizer(self.folder, self.read, self.vocabulary.end, meaning)
+        return OwnTokenizer(self.folder, self.read, self.configured, meaning)
 
 
 def _read_or_explain(folder: Path, at: str) -> Any:
@@ -227,7 +235,16 @@ def find_tokenizer(folder: Path, config: GPT2Config, asked: str = "--model") -> 
     Raises ValueError, naming the flag `asked`, when it cannot be read or has more tokens than the model.
     """
     at = f"{asked} {folder}:"
-    if is_gpt2s_own(folder) or not has_tokenizer(folder):
+    for name in FILES:
+        refuse_pointer(folder / name)
+    try:
+        plain = is_gpt2s_own(folder)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{at} its tokenizer files do not have the form that transformers writes ({error}); copy or download them "
+            "again"
+        ) from error
+    if plain or not has_tokenizer(folder):
         if config.vocabulary <= END_OF_TEXT:
             raise ValueError(
                 f"{at} the model has {config.vocabulary:,} tokens, GPT-2's tokenizer {END_OF_TEXT + 1:,}; put the "
@@ -237,7 +254,7 @@ def find_tokenizer(folder: Path, config: GPT2Config, asked: str = "--model") -> 
         return GPT2Tokenizer(
             notes=() if known else [f"{folder} has no tokenizer files: texts are read with GPT-2's own"]
         )
-    found = OwnTokenizer(folder, _read_or_explain(folder, at), _json(folder / "config.json").get("eos_token_id"))
+    found = OwnTokenizer(folder, _read_or_explain(folder, at), read_json(folder / "config.json").get("eos_token_id"))
     if found.vocabulary.size > config.vocabulary:
         raise ValueError(
             f"{at} its tokenizer has {found.vocabulary.size:,} tokens, the model {config.vocabulary:,}; copy the "

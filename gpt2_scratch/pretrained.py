@@ -31,6 +31,13 @@ def without_storage(build: Any, *args: Any, **kwargs: Any) -> Any:
         return build(*args, **kwargs)
 
 
+def _refuse_infinite(key: str, tensor: Tensor, folder: Path) -> None:
+    """Raises ValueError for a tensor with a number that is none: all that is computed with it would be none either."""
+    wide = tensor.float() if tensor.itemsize == 1 else tensor  # aminmax has no 8 bits
+    if not all(bound.isfinite() for bound in wide.aminmax()):
+        raise ValueError(f"weights in {folder}: {key} holds numbers that are not finite (nan or inf); take others")
+
+
 def load_weights(
     model: LanguageModel | Classifier,
     folder: Path,
@@ -71,6 +78,7 @@ def load_weights(
             if not torch.equal(target, tensor.to(target.dtype)):
                 problems.append("lm_head.weight differs from wte.weight although config.json ties them")
         elif name != "lm_head.weight" or not model.config.tied_head:
+            _refuse_infinite(key, tensor, folder)
             with torch.no_grad():
                 elsewhere.get(name, target.copy_)(tensor)
             found.add(name)
@@ -100,6 +108,7 @@ def heads_in(folder: Path) -> list[str]:
 def read_weight(folder: Path, name: str) -> Tensor:
     """The tensor that `load_weights` puts at `name` (transformer.h.0.mlp.c_fc.weight), once more, in fp32."""
     tensor = read_tensor(folder, name, name.removeprefix("transformer."))
+    _refuse_infinite(name, tensor, folder)
     return (tensor.t() if name.endswith(TRANSPOSED) else tensor).to(torch.float32, copy=True)
 
 

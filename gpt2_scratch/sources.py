@@ -3,6 +3,7 @@
 import difflib
 import json
 from pathlib import Path
+from typing import Any
 
 from gpt2_scratch.config import SIZES, GPT2Config, from_hf
 
@@ -24,6 +25,29 @@ VOCABULARIES = (
     "tokenizer.model",
 )
 BESIDE = ("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+
+
+POINTER = b"version https://git-lfs"
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raises ValueError for a file of which Git LFS has left only the place."""
+    if path.is_file():
+        with open(path, "rb") as file:
+            if file.read(len(POINTER)) == POINTER:
+                raise ValueError(f"{path} is a pointer of Git LFS, not the file itself; run: git lfs pull")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file, {} of none. Raises ValueError when the file is damaged or holds something else."""
+    refuse_pointer(path)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); copy or download it again") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no JSON object; copy or download it again")
+    return found
 
 
 def on_hub(source: str) -> bool:
@@ -103,8 +127,14 @@ def _instead_of_a_model(folder: Path) -> str:
     for pattern, kind in FOREIGN.items():
         if any(folder.glob(pattern)):
             return f"; {kind}: give the model as transformers' save_pretrained writes it with PyTorch"
-    inside = [name for name in ("model", "adapter", "results.json") if (folder / name).exists()]
-    return f"; it is a run, whose model is {folder / 'model'}" if inside[:1] == ["model"] else ""
+    if (folder / "model").exists():
+        return f"; it is a run, whose model is {folder / 'model'}"
+    for name, kind in (("config.json", "a model"), ("adapter_config.json", "an adapter")):
+        inside = [path.parent for path in folder.glob(f"*/{name}")]
+        if inside:
+            last = max(inside, key=lambda path: (int("".join(filter(str.isdecimal, path.name)) or 0), path.name))
+            return f"; {kind} is in {last}: give that folder" + ("" if kind == "a model" else " as --adapter")
+    return ""
 
 
 def _from_hub(repository: str, name: str, revision: str = "main") -> Path:
@@ -143,8 +173,8 @@ def _fetch_tokenizer(repository: str, folder: Path) -> None:
 def load_config(folder: Path, asked: str = "--model") -> GPT2Config:
     """Raises ValueError when config.json is no GPT-2's; `asked` is the flag that named the model."""
     try:
-        return from_hf(json.loads((folder / "config.json").read_text()))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{asked} {folder}: config.json is not JSON ({error})") from error
-    except (AttributeError, TypeError, ZeroDivisionError) as error:
-        raise ValueError(f"{asked} {folder}: config.json is not that of a GPT-2 ({error})") from error
+        if not (folder / "config.json").is_file():
+            raise ValueError("the folder lacks config.json")
+        return from_hf(read_json(folder / "config.json"))
+    except ValueError as error:
+        raise ValueError(f"{asked} {folder}: {error}") from error

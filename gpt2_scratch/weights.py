@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gpt2_scratch.sources import WEIGHTS, shards
+from gpt2_scratch.sources import WEIGHTS, refuse_pointer, shards
 
 AGAIN = "copy or download it again"
 
@@ -30,6 +30,8 @@ def weight_files(folder: Path) -> list[Path]:
     names = shards(found) or [found.name]
     if lost := [name for name in names if not (folder / name).is_file()]:
         raise ValueError(f"{folder}: {lost[0]} is missing, one of {len(lost)} of {len(names)} weight files; {AGAIN}")
+    for name in names:
+        refuse_pointer(folder / name)
     return [folder / name for name in names]
 
 
@@ -47,9 +49,13 @@ def _pickled(path: Path) -> Mapping[str, Tensor]:
     """What torch.save wrote, by the loader that runs no code of the file. Raises ValueError for anything else."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:80]
-        raise ValueError(f"{path} cannot be read as weights ({reason}); {AGAIN}, or save it as safetensors") from error
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} cannot be read as weights: it holds a whole pickled model or other code, which is not run; save "
+            "the model with transformers' save_pretrained, or torch.save(model.state_dict(), ...)"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as weights: it is damaged or no file of torch; {AGAIN}") from error
     if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise ValueError(f"{path} holds no table of tensors; save the model with transformers' save_pretrained")
     return found

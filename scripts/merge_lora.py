@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpt2_scratch.own_tokenizer import FILES, find_tokenizer
-from gpt2_scratch.sources import load_config
+from gpt2_scratch.tokenizer import Tokenizer
 from tasks import Columns, Task, find, join_lines
 from training.cli import run
 from training.preference_args import PairArgs
@@ -114,7 +114,7 @@ def texts_of(args: Args, facts: dict[str, Any]) -> tuple[list[str], str]:
     return [text for text in texts if text][:TEXTS], source.origin
 
 
-def write(args: Args, facts: dict[str, Any], chosen: Chosen, base: tuple[Path, Any]) -> None:
+def write(args: Args, facts: dict[str, Any], chosen: Chosen, base: tuple[Path, Any], tokenizer: Tokenizer) -> None:
     """The model of the `chosen` adapters with these facts on `base` (folder, shape), or without any the base alone."""
     from gpt2_scratch.precision import DTYPES
     from gpt2_scratch.pretrained import save_pretrained
@@ -130,23 +130,38 @@ def write(args: Args, facts: dict[str, Any], chosen: Chosen, base: tuple[Path, A
     else:
         model = build_language_model(*base, ModelArgs(untie_head=args.untied_base))
     names = label_names(facts.get("labels") or []) if chosen else {}
-    tokenizer = find_tokenizer(*base)
     replace_folder(args.output, lambda new: save_pretrained(model, new, tokenizer, DTYPES[args.dtype], **names))
     print(f"model   {args.output}, {args.dtype}" + ("" if chosen else ": the base alone"), flush=True)
 
 
-def report(args: Args, facts: dict[str, Any], chosen: Chosen, texts: list[str], source: str) -> None:
+def foreign_texts(folder: Path, texts: list[str], tokenizer: Tokenizer) -> int:
+    """How many texts transformers reads otherwise from the folder than they were read in training."""
+    from transformers import AutoTokenizer
+
+    read = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    split = tokenizer.meaning == "text"
+    return sum(
+        read(text, split_special_tokens=split, verbose=False)["input_ids"] != tokenizer.encode(text) for text in texts
+    )
+
+
+def report(
+    args: Args, facts: dict[str, Any], chosen: Chosen, texts: list[str], source: str, tokenizer: Tokenizer
+) -> None:
     """How far the model in the folder, computed in fp32, is from base and adapters."""
     from training.merging import combined, compare
     from training.saved import whole_model
 
-    tokenizer = find_tokenizer(args.output, load_config(args.output))
-    tokens = [some for text in texts if (some := tokenizer.encode(text)[:LENGTH])]
+    whole = [tokens for text in texts if (tokens := tokenizer.encode(text))]
+    tokens = [some[:LENGTH] for some in whole]
     found = compare(combined(chosen, args.model), whole_model(args.output, {"labels": facts.get("labels")}), tokens)
     print(f"texts   {len(tokens)} of {source}, {sum(map(len, tokens)):,} tokens")
     print(f"logits  differ from the unmerged model's by {found.logit:.2g} at most; the largest is {found.largest:.3g}")
     what = "labels" if "labels" in facts else "likeliest next tokens"
     print(f"        {found.changed:,} of {found.choices:,} {what} are others")
+    if tokenizer.sha256 is not None:
+        others = foreign_texts(args.output, texts, tokenizer)
+        print(f"tokens  of {others} of {len(texts)} texts are others in transformers")
 
 
 def merge(args: Args, folders: tuple[Path, ...], weights: tuple[float, ...]) -> None:
@@ -160,9 +175,10 @@ def merge(args: Args, folders: tuple[Path, ...], weights: tuple[float, ...]) -> 
         raise ValueError(f"--output {args.output}: is the base itself; choose another folder")
     chosen = [(folder, weight) for folder, weight in zip(folders, weights, strict=True) if weight != 0]
     texts, source = texts_of(args, facts)
-    write(args, facts, chosen, base)
+    tokenizer = find_tokenizer(*base)
+    write(args, facts, chosen, base, tokenizer)
     if chosen:
-        report(args, facts, chosen, texts, source)
+        report(args, facts, chosen, texts, source, tokenizer)
 
 
 def main(args: Args) -> None:

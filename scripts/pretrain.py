@@ -8,6 +8,7 @@ The report starts from OpenAI's weights; where no hub can be reached, the bundle
 the matrices of the blocks, AdamW the rest. Each document is a sequence (or several) of its own.
 """
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,8 +106,8 @@ class PretrainArgs:
             found.append("--tokens or --minutes: give the budget in one of them")
         for name in ("minutes", "lr", "embedding_lr_ratio", "other_lr_ratio", "max_grad_norm"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                found.append(f"{flag(name)} {value}: must be above 0")
+            if value is not None and not 0 < value < math.inf:
+                found.append(f"{flag(name)} {value}: must be above 0 and finite")
         for name in ("warmup_share", "hold_share", "softmax_whole"):
             if not 0 <= getattr(self, name) <= 1:
                 found.append(f"{flag(name)} {getattr(self, name)}: must be 0 to 1")

@@ -11,6 +11,7 @@ import transformers
 from conftest import questions, run_script, write_rows
 from safetensors.torch import load_file
 from test_commands import load_script
+from test_own_tokenizer import surrounded
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import LanguageModel, initialise
@@ -105,6 +106,15 @@ def test_a_merged_classifier_has_its_labels_and_its_logits(base, tmp_path, merge
     assert_same_logits(adapted(folder), theirs)
     assert theirs.config.id2label == dict(enumerate(LABELS))
     assert "32 of bundled spamassassin.parquet" in said and "0 of 32 labels are others" in said
+
+
+def test_a_base_whose_tokenizer_puts_tokens_around_texts_is_merged_into_one_that_does_not(tmp_path, merge):
+    own = surrounded("bert", tmp_path / "base")
+    said = merge(tmp_path / "merged", "--adapter", adapter(own, tmp_path, labels=LABELS))
+    assert "tokens  of 0 of 32 texts are others in transformers" in said and "0 of 32 labels are others" in said
+    before, after = (transformers.AutoTokenizer.from_pretrained(tmp_path / name) for name in ("base", "merged"))
+    assert after("bad film").input_ids == before("bad film", add_special_tokens=False).input_ids
+    assert before("bad film").input_ids != after("bad film").input_ids
 
 
 def test_an_adapted_lm_head_becomes_a_matrix_of_its_own(base, tmp_path, merge):

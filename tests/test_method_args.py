@@ -14,7 +14,7 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.pretrained import save_pretrained, without_storage
 from gpt2_scratch.tokenizer import GPT2
-from training.args import DataArgs, ModelArgs, fit_problems
+from training.args import DataArgs, ModelArgs, UpdateArgs, fit_problems
 from training.method_args import BLOCK_TARGETS, MethodArgs
 from training.methods import apply_method, build_language_model, quantised_matrices
 from training.task_args import HeadArgs
@@ -133,6 +133,28 @@ def test_every_variant_goes_into_both_models_with_and_without_heads(method):
 def test_what_does_not_fit_is_refused_in_one_message(method, words):
     (problem,) = problems(method)
     assert all(word in problem for word in words), problem
+
+
+@pytest.mark.parametrize(
+    ("args", "flag"),
+    [
+        (MethodArgs(lora_alpha=float("nan")), "--lora-alpha nan"),
+        (MethodArgs(lora_alpha=float("inf")), "--lora-alpha inf"),
+        (MethodArgs(lora_dropout=float("nan")), "--lora-dropout nan"),
+        (MethodArgs(lora_plus_ratio=float("inf")), "--lora-plus-ratio inf"),
+        (MethodArgs(lora_plus_ratio=float("nan")), "--lora-plus-ratio nan"),
+        (MethodArgs(lora_alpha_pattern=("*=nan",)), "--lora-alpha-pattern"),
+        (UpdateArgs(weight_decay=float("inf")), "--weight-decay inf"),
+        (UpdateArgs(lr_min=float("inf")), "--lr-min inf"),
+        (UpdateArgs(lr_init=float("nan")), "--lr-init nan"),
+        (UpdateArgs(momentum=float("nan")), "--momentum nan"),
+        (UpdateArgs(warmup_ratio=float("nan")), "--warmup-ratio nan"),
+        (ModelArgs(dropout=float("nan")), "--dropout nan"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused_by_its_flag(args, flag):
+    (problem,) = args.problems()
+    assert problem.startswith(flag)
 
 
 def test_ranks_may_differ_between_the_parts_of_a_block_that_have_an_adapter_and_those_that_have_none():

@@ -9,11 +9,21 @@ import pytest
 import torch
 import transformers
 from conftest import mails, questions, results_of, run_script, write_rows
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    ByteLevelBPETokenizer,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from gpt2_scratch.config import GPT2Config
-from gpt2_scratch.model import LanguageModel, initialise
-from gpt2_scratch.own_tokenizer import find_tokenizer, is_gpt2s_own
+from gpt2_scratch.model import Classifier, LanguageModel, initialise
+from gpt2_scratch.own_tokenizer import find_tokenizer, is_gpt2s_own, needed_end
 from gpt2_scratch.pretrained import save_pretrained
 from gpt2_scratch.sources import ASSETS, BUNDLED
 from gpt2_scratch.tokenizer import GPT2, GPT2Tokenizer
@@ -21,12 +31,14 @@ from tasks import Instruction, Labelled
 from tasks._task import BUNDLED as DATA
 from training.batches import encode_instruction, encode_labelled
 from training.corpus import tokenised
+from training.saved import label_names
 from training.special_tokens import special_tokens_note
 
 TEXT = (DATA / "general.txt").read_text(encoding="utf-8")
 ENDS = {"bpe": "<|endoftext|>", "wordpiece": "[EOS]", "unigram": "</s>"}
 COLUMNS = ("--text-column", "text", "--label-column", "label")
 ROWS = 700  # token embeddings of the models
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1355256\n"
 
 
 def trained(kind: str) -> Tokenizer:
@@ -188,13 +200,13 @@ def test_gpt2s_own_with_something_added_is_read_as_transformers_reads_it(tmp_pat
 def test_a_tokenizer_json_that_names_no_class_is_read_as_it_stands(tmp_path):
     """transformers takes it for byte-pair encoding in a GPT-2's folder, whatever it is."""
     for kind in ENDS:
-        folder = base_folder(tmp_path / kind, eos_token_id=2)
+        folder = base_folder(tmp_path / kind, eos_token_id={"bpe": 0, "wordpiece": 3, "unigram": 2}[kind])
         made = trained(kind)
         made.save(str(folder / "tokenizer.json"))
         ours = opened(folder).reading("tokens")
         for text in (text for text in mixed_texts(80) if not foreign_ends(text, ours)):
             assert ours.encode(text) == made.encode(text, add_special_tokens=False).ids
-        assert opened(folder).vocabulary.end == (0 if kind == "bpe" else 2)
+        assert opened(folder).vocabulary.end == {"bpe": 0, "wordpiece": 3, "unigram": 2}[kind]
 
 
 def test_a_corpus_is_parted_at_the_end_of_text_where_special_tokens_are_read_as_tokens(bpe):
@@ -213,6 +225,16 @@ def test_a_corpus_is_parted_at_the_end_of_text_where_special_tokens_are_read_as_
     [
         ({}, "the model has 700 tokens, GPT-2's tokenizer 50,257; put the model's own tokenizer files"),
         ({"tokenizer.json": "{"}, "tokenizer.json is damaged"),
+        ({"tokenizer.json": "[1, 2]"}, "tokenizer.json holds no JSON object"),
+        ({"tokenizer.json": '{"model": [1]}'}, "do not have the form that transformers writes"),
+        ({"tokenizer.json": '{"added_tokens": [1]}'}, "do not have the form that transformers writes"),
+        ({"tokenizer_config.json": "[]", "vocab.json": "{}"}, "tokenizer_config.json holds no JSON object"),
+        ({"tokenizer_config.json": '{"added_tokens_decoder": [1]}', "vocab.json": "{}"}, "do not have the form"),
+        ({"added_tokens.json": "[]", "vocab.json": "{}"}, "added_tokens.json holds no JSON object"),
+        ({"special_tokens_map.json": '"x"', "vocab.json": "{}"}, "special_tokens_map.json holds no JSON object"),
+        ({"tokenizer.json": POINTER}, "tokenizer.json is a pointer of Git LFS, not the file itself; run: git lfs pull"),
+        ({"vocab.json": "{}", "merges.txt": POINTER}, "merges.txt is a pointer of Git LFS"),
+        ({"spiece.model": POINTER}, "spiece.model is a pointer of Git LFS"),
         ({"vocab.json": '{"a": 0}'}, "its tokenizer cannot be read"),
         ({"vocab.txt": "[PAD]\n[UNK]\na\nb\n"}, '"tokenizer_class": "BertTokenizer"'),
         ({"spiece.model": "x", "tokenizer_config.json": '{"tokenizer_class": "T5Tokenizer"}'}, "sentencepiece"),
@@ -235,7 +257,8 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(bpe):
 
 def test_a_base_without_an_end_of_text_classifies_but_follows_no_instructions(tmp_path):
     folder = base_folder(tmp_path / "m")
-    trained("wordpiece").save(str(folder / "tokenizer.json"))
+    nameless = json.loads(trained("wordpiece").to_str().replace("[EOS]", "[X]"))
+    (folder / "tokenizer.json").write_text(json.dumps(nameless))
     assert opened(folder).vocabulary.end is None
     common = ("--model", folder, "--max-steps", 1, "--max-length", 32, "--output-dir", tmp_path / "run")
     asked, texts = write_rows(tmp_path / "q.jsonl", questions(20)), write_rows(tmp_path / "m.jsonl", mails(40))
@@ -267,6 +290,114 @@ def test_a_run_predicts_and_merges_with_the_tokenizer_of_its_base(own, tmp_path)
     for line, scores in zip(lines, classify(texts, batch_size=4, padding=True), strict=True):
         found = {score["label"]: score["score"] for score in scores}
         assert found == pytest.approx(line["probabilities"], abs=1e-4)
+
+
+def surrounded(style: str, folder: Path) -> Path:
+    """A base whose tokenizer puts tokens around every text, as transformers reads it."""
+    base_folder(folder)
+    if style in ("bert", "bert vocab.txt"):
+        made = trained("wordpiece")
+        if style == "bert":
+            transformers.BertTokenizerFast(tokenizer_object=made).save_pretrained(folder)
+        else:
+            made.model.save(str(folder))
+            (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    elif style == "llama":
+        names = {"eos_token": "</s>", "unk_token": "<unk>", "bos_token": "<pad>", "add_bos_token": True}
+        transformers.PreTrainedTokenizerFast(
+            tokenizer_object=trained("unigram"), add_eos_token=True, **names
+        ).save_pretrained(folder)
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings | names | {"add_eos_token": True}))
+    else:
+        made = trained("bpe")
+        if style == "roberta":
+            made.post_processor = processors.RobertaProcessing(("<|endoftext|>", 0), ("<|pad|>", 1))
+        else:
+            around = [("<|endoftext|>", 0)]
+            made.post_processor = processors.TemplateProcessing(
+                single="<|endoftext|> $A <|endoftext|>", special_tokens=around
+            )
+        made.enable_truncation(4)
+        made.enable_padding(length=9, pad_id=1, pad_token="<|pad|>")
+        transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|endoftext|>").save_pretrained(folder)
+    return folder
+
+
+SURROUNDED = ("bert", "bert vocab.txt", "llama", "roberta", "template")
+
+
+@pytest.mark.parametrize("style", SURROUNDED)
+def test_an_exported_tokenizer_gives_the_tokens_that_were_trained_on_to_whoever_calls_it(tmp_path, style):
+    folder = surrounded(style, tmp_path / "base")
+    ours, before = opened(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    assert len(before("bad").input_ids) > len(ours.encode("bad"))
+    exported = base_folder(tmp_path / "exported")
+    ours.save(exported, 64)
+    theirs, again = transformers.AutoTokenizer.from_pretrained(exported), opened(exported)
+    assert theirs.model_max_length == 64 and theirs.pad_token_id == ours.pad == again.pad
+    assert again.vocabulary.size == ours.vocabulary.size and (theirs.eos_token_id == before.eos_token_id)
+    for text in mixed_texts(80):
+        read = theirs(text, split_special_tokens=True)
+        assert read.input_ids == ours.encode(text) == again.encode(text), text
+        assert set(read) == {"input_ids", "attention_mask"}  # token types would be added as words
+        assert theirs.decode(read.input_ids) == ours.decode(read.input_ids)
+    texts = ["bad", TEXT[:300]]
+    assert theirs(texts).input_ids == [ours.encode(text) for text in texts]
+
+
+@pytest.mark.parametrize("style", ["bert", "roberta"])
+def test_a_batched_pipeline_of_an_exported_classifier_gives_its_own_labels(tmp_path, style):
+    ours = opened(surrounded(style, tmp_path / "base"))
+    model = Classifier(GPT2Config(width=16, blocks=2, heads=2, context=128, vocabulary=ROWS), 3)
+    initialise(model, torch.Generator().manual_seed(0), std=0.3)
+    save_pretrained(model.eval(), tmp_path / "c", ours, **label_names(["a", "b", "c"]))
+    classify = transformers.pipeline("text-classification", model=str(tmp_path / "c"), top_k=None)
+    texts = [TEXT[i : i + 3 + i // 9] for i in range(0, 700, 35)]
+    with torch.no_grad():
+        for text, scores in zip(texts, classify(texts, batch_size=5), strict=True):
+            tokens = torch.tensor(ours.encode(text))
+            wanted = model(tokens, torch.tensor([len(tokens)]))[0].softmax(0).tolist()
+            found = {score["label"]: score["score"] for score in scores}
+            assert found == pytest.approx(dict(zip("abc", wanted, strict=True)), abs=1e-5)
+
+
+def from_scratch(folder: Path, **config: object) -> Path:
+    """As the usual recipe for training from scratch leaves it: vocab.json and merges.txt with RoBERTa's tokens."""
+    base_folder(folder, **config)
+    made = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    made.train_from_iterator(TEXT.split("\n\n")[:300], vocab_size=650, special_tokens=special, show_progress=False)
+    made.save_model(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("configured", [600, 50256, [600, 300], None])
+def test_an_ordinary_word_ends_no_text_whatever_config_json_says(tmp_path, configured):
+    tokenizer = opened(from_scratch(tmp_path / "m", eos_token_id=configured))
+    assert tokenizer.vocabulary.end == 2 and tokenizer.decode([2]) == "</s>"
+    assert "end of text '</s>'" in tokenizer.notes[0] and len(tokenizer.notes[0]) <= 300
+    assert ("config.json has" in tokenizer.notes[0]) == (configured is not None)
+    assert tokenizer.reading("tokens").vocabulary.end == 2
+
+
+def test_without_a_known_spelling_an_ordinary_word_leaves_a_base_without_an_end(tmp_path):
+    folder = from_scratch(tmp_path / "m", eos_token_id=600)
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).write_text((folder / name).read_text().replace("</s>", "<END>"))
+    assert opened(folder).vocabulary.end is None
+    with pytest.raises(ValueError, match="neither its tokenizer nor its config.json says"):
+        needed_end(opened(folder), "m")
+
+
+@pytest.mark.parametrize(("configured", "end"), [(2, 2), ([599, 2], 2), (600, 600), (3, 3)])
+def test_a_special_token_or_a_known_end_in_config_json_is_the_end_of_text(tmp_path, configured, end):
+    folder = base_folder(tmp_path / "m", eos_token_id=configured)
+    made = trained("unigram")  # <unk>, <pad>, </s>
+    if end == 3:
+        made = trained("wordpiece")  # [SEP] is the fourth
+    made.save(str(folder / "tokenizer.json"))
+    assert opened(folder).vocabulary.end == end and "config.json" not in opened(folder).notes[0]
 
 
 def test_generate_writes_what_transformers_writes_from_the_folder(own):

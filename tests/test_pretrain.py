@@ -304,7 +304,7 @@ def test_a_model_from_nothing_within_a_budget_of_time_in_half_precision(corpus, 
         (("--tokens", 10, "--text-column", "body"), "--text-column body"),
         (("--tokens", 10, "--init-from", "nowhere"), "--init-from nowhere: not a folder"),
         (("--tokens", 10, "--init-from", "{tmp}"), "--init-from {tmp}: the folder lacks config.json"),
-        (("--tokens", 10, "--init-from", "{tmp}/bert"), "--init-from {tmp}/bert: config.json is not that of a GPT-2"),
+        (("--tokens", 10, "--init-from", "{tmp}/bert"), "bert/config.json holds no JSON object"),
         (("--tokens", 10, "--init-from", "{tmp}/small"), "--init-from {tmp}/small: the model has 300 tokens"),
     ],
 )

@@ -100,7 +100,12 @@ def test_half_precision_is_read_and_integers_are_refused_as_quantised(theirs, tm
         ("shards", "cut", "is damaged"),
         ("bin shards", "cut", "cannot be read as weights"),
         ("bin", "cut", "cannot be read as weights"),
-        ("bin", "code", "cannot be read as weights"),
+        ("bin", "code", "it holds a whole pickled model or other code, which is not run"),
+        ("bin", "model", "save the model with transformers' save_pretrained, or torch.save(model.state_dict(), ...)"),
+        ("safetensors", "pointer", "model.safetensors is a pointer of Git LFS, not the file itself; run: git lfs pull"),
+        ("bin", "pointer", "pytorch_model.bin is a pointer of Git LFS"),
+        ("shards", "pointer", "is a pointer of Git LFS"),
+        ("bin shards", "pointer", "is a pointer of Git LFS"),
         ("bin", "list", "holds no table of tensors"),
         ("shards", "index", "is no index of weights"),
         ("shards", "outside", "is no file beside it"),
@@ -115,6 +120,10 @@ def test_what_is_missing_or_damaged_is_named_in_one_message(theirs, tmp_path, fo
         last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     elif harm == "code":
         torch.save({"a": os.system}, last)
+    elif harm == "model":
+        torch.save(theirs, last)
+    elif harm == "pointer":
+        last.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 497774208\n")
     elif harm == "list":
         torch.save([torch.zeros(1)], last)
     elif harm == "index":
@@ -124,6 +133,65 @@ def test_what_is_missing_or_damaged_is_named_in_one_message(theirs, tmp_path, fo
     with pytest.raises(ValueError) as error:
         build_language_model(folder, load_config(folder), ModelArgs())
     assert message in str(error.value) and len(str(error.value).replace(str(folder), "")) <= 300
+    assert "PyTorch 2.6" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2])
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_named_with_their_folder(theirs, tmp_path, dtype, number):
+    folder, name = write(theirs, tmp_path / "m", "safetensors"), "transformer.h.1.mlp.c_fc.weight"
+    state = {key: tensor.to(dtype) for key, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(state, folder / "model.safetensors")
+    build_language_model(folder, load_config(folder), ModelArgs())
+    harmed = state[name].float()
+    harmed[2, 3] = number
+    save_file(state | {name: harmed.to(dtype)}, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=f"weights in {folder}: {name} holds numbers that are not finite"):
+        build_language_model(folder, load_config(folder), ModelArgs())
+    with pytest.raises(ValueError, match="not finite"):
+        read_weight(folder, name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"vocab_size": "50257"}, "config.json has vocab_size='50257'; it must be a whole number above 0"),
+        ({"n_embd": 16.5}, "config.json has n_embd=16.5"),
+        ({"n_head": 0}, "config.json has n_head=0"),
+        ({"n_layer": -2}, "config.json has n_layer=-2"),
+        ({"n_positions": True}, "config.json has n_positions=True"),
+        ({"max_position_embeddings": "64"}, "config.json has n_positions='64'"),
+        ({"n_head": [2]}, "config.json has n_head=[2]"),
+        ({"n_head": 5}, "width 768 is not divisible by 5 heads"),
+        ({"layer_norm_epsilon": "1e-5"}, "config.json has layer_norm_epsilon='1e-5'"),
+        ({"tie_word_embeddings": "yes"}, "config.json has tie_word_embeddings='yes'"),
+        ({"n_inner": 40}, "config.json has n_inner=40"),
+        ({"model_type": "bert", "n_embd": "x"}, "config.json has model_type='bert'"),
+        ([], "config.json holds no JSON object"),
+        ("gpt2", "config.json holds no JSON object"),
+    ],
+)
+def test_a_config_json_that_does_not_fit_is_named_with_the_flag_and_the_folder(tmp_path, settings, message):
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError) as error:
+        load_config(tmp_path, "--init-from")
+    assert str(error.value).startswith(f"--init-from {tmp_path}: ") and message in str(error.value)
+    assert len(str(error.value).replace(str(tmp_path), "")) <= 300
+
+
+def test_a_config_json_that_git_lfs_left_a_pointer_of_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 665\n")
+    with pytest.raises(ValueError, match=f"--model {tmp_path}: .*config.json is a pointer of Git LFS"):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["config.json", "adapter_config.json"])
+def test_a_folder_that_holds_only_checkpoints_names_the_last(tmp_path, content):
+    for step in (500, 1000, 90):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / content).write_text("{}")
+    with pytest.raises(ValueError, match=f"lacks config.json; .* in {tmp_path}/checkpoint-1000"):
+        resolve(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"])

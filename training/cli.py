@@ -1,5 +1,6 @@
 """How a script starts, and the one way in which it refuses. Imports nothing heavy."""
 
+import math
 import os
 import sys
 import time
@@ -23,11 +24,11 @@ def flag(name: str) -> str:
 
 
 def at_least(args: Any, least: int, *names: str) -> list[str]:
-    """One problem for each field of `args` that is set and below `least`."""
+    """One problem for each field of `args` that is set and below `least`, or not finite."""
     return [
-        f"{flag(name)} {getattr(args, name)}: must be at least {least}"
+        f"{flag(name)} {value}: must be at least {least}" + (" and finite" if value == math.inf else "")
         for name in names
-        if getattr(args, name) is not None and not getattr(args, name) >= least
+        if (value := getattr(args, name)) is not None and not least <= value < math.inf
     ]
 
 

@@ -76,8 +76,8 @@ class MethodArgs:
 
     def problems(self) -> list[str]:
         found = at_least(self, 1, "lora_rank", "last_blocks", "lora_plus_ratio")
-        if self.lora_alpha <= 0:
-            found.append(f"--lora-alpha {self.lora_alpha}: must be above 0")
+        if not 0 < self.lora_alpha < math.inf:
+            found.append(f"--lora-alpha {self.lora_alpha}: must be above 0 and finite")
         if not 0 <= self.lora_dropout < 1:
             found.append(f"--lora-dropout {self.lora_dropout}: must be at least 0 and below 1")
         found += _pattern_problems("lora_rank_pattern", self.lora_rank_pattern, int, "a whole number, at least 1")
