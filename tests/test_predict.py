@@ -111,7 +111,7 @@ def test_every_row_has_one_line_in_order_whatever_is_in_it(classifier, predict, 
     assert metrics_of(tmp_path / "out.jsonl")["accuracy"]["n"] == 3  # rows 0, 8 and 12
     for said in ("5 rows have no text", "2 rows have something else than text", "2 rows have a label that the model"):
         assert said in out
-    assert "'Spam' is like 'spam'" in out
+    assert "'Spam' is like 'spam'" in out and "which are of the other 3\n" in out
 
 
 def test_an_odd_prompt_gets_a_line_too(tutor, predict, tmp_path):
@@ -668,6 +668,7 @@ def test_labels_that_the_model_does_not_have_are_counted_and_their_rows_answered
     status, said, err = predict("--run", classifier, "--data", data, "--label-column", "label", "--output", out)
     assert status == 0, err
     assert "8 rows, 7 with a label" in said and "1 of 8 rows have no label" in said
+    assert "the metrics, which are of the other 6\n" in said
     assert "1 rows have a label that the model does not have ('maybe')" in said
     lines = lines_of(out)
     assert lines[6]["label"] == "maybe" and lines[6]["prediction"] and "label" not in lines[7]
@@ -731,14 +732,19 @@ def test_a_file_without_labels_is_answered_and_has_no_metrics(classifier, predic
             "--label-column topics: the data has no such column (did",
         ),
         (["--text-column", "topic", "--label-column", "body"], "are none of the classes of the model, 'ham', 'spam'"),
+        (
+            ["--text-column", "topic", "--label-column", "long"],
+            "its labels (6 different values) are none of the classes",
+        ),
         (["--text-column", "number"], "column 'number' holds no text in any row"),
     ],
 )
 def test_a_message_about_columns_names_the_flags_of_predict(flags, message, classifier, predict, tmp_path):
     rows = [{"body": r["text"], "topic": r["label"], "number": i} for i, r in enumerate(mails(6))]
+    rows = [row | {"long": f"{row['body']} {i} and what is said of nobody"} for i, row in enumerate(rows)]
     data = write_rows(tmp_path / "mine.jsonl", rows)
     status, _, err = predict("--run", classifier, "--data", data, *flags, "--output", tmp_path / "out.jsonl")
-    assert status == 2 and message in err and len(err) < 320
+    assert status == 2 and message in err and len(err) < 320 and "nobody" not in err
     assert "--prompt-column" not in err and "--response-column" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.jsonl"]
 
@@ -778,6 +784,25 @@ def test_what_cannot_be_applied_is_refused(flags, message, classifier, predict, 
     flags = [flag.format(run=classifier) for flag in flags]
     status, _, err = predict(*flags, "--data", mail_file, "--output", tmp_path / "out.jsonl")
     assert status == 2 and message in err and not any(tmp_path.iterdir())
+
+
+def test_a_run_whose_base_has_moved_says_how_to_name_it(classifier, tiny_model, predict, mail_file, tmp_path):
+    run = shutil.copytree(classifier, tmp_path / "run")
+    facts = json.loads((run / "adapter" / "adapter.json").read_text())
+    facts["base"]["name"] = "tiny"  # a folder beside which the training was started
+    (run / "adapter" / "adapter.json").write_text(json.dumps(facts))
+    for where in (["--run", run], ["--adapter", run / "adapter"]):
+        flags = [*where, "--data", mail_file, "--output", tmp_path / "out.jsonl", "--overwrite"]
+        status, _, err = predict(*flags)
+        assert status == 2 and "tiny was the base in training: where it has moved, name it with --model" in err
+        assert len(err.replace(str(tmp_path), "")) <= 300
+        assert predict(*flags, "--model", tiny_model)[0] == 0
+
+
+def test_a_bare_language_model_is_told_of_a_prompt_that_is_missing(tiny_model, predict, tmp_path):
+    data = write_rows(tmp_path / "mine.jsonl", [{"body": "a"}])
+    status, _, err = predict("--model", tiny_model, "--data", data, "--output", tmp_path / "out.jsonl")
+    assert status == 2 and "no column 'instruction'; name the column to read with --prompt-column" in err
 
 
 def test_decoding_a_whole_text_is_not_asked_of_the_tokenizer(classifier, predict, tmp_path):

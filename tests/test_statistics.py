@@ -135,7 +135,12 @@ def test_one_answer_for_all_leaves_it_open_how_much_the_model_knows():
     assert found["macro_f1"]["low"] < found["macro_f1"]["value"] - 0.05
 
 
-@pytest.mark.filterwarnings("ignore:A single label was found")
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_label_alone_has_a_correlation_of_0_and_no_warning(label):
+    assert by_number(rows_of([label] * 10, [label] * 10), 2)["mcc"] == {"value": 0, "n": 10}
+
+
 def test_a_correlation_with_labels_that_are_all_the_same_is_0_without_an_interval():
     found = by_number(rows_of([1] * 10, [1] * 9 + [0]), 2)
     assert found["mcc"] == {"value": 0, "n": 10}

@@ -33,7 +33,8 @@ class DataArgs:
     """splits of a data set of the hub as PART=SPLIT (train=train_sft test=test_sft); a split alone is trained on; none
     given: by their names"""
     data: Path | None = None
-    """csv, tsv, json, jsonl or parquet file, or a folder of them; else $DATA_DIR, the bundled file, the hub"""
+    """csv, tsv, json, jsonl, parquet or arrow file, also with .gz, a folder of them, or one that save_to_disk wrote;
+    else $DATA_DIR, the bundled file, the hub"""
     encoding: str | None = None
     """encoding of text files, like cp1252; None: UTF-8, or what a byte order mark says"""
     subset: Literal["all", "report"] = "all"

@@ -148,10 +148,14 @@ def _combined(classes: int) -> Any:
     def macro_f1(references: list[int], predictions: list[int]) -> float:
         return metrics.f1_score(references, predictions, labels=range(classes), average="macro", zero_division=0)
 
+    def mcc(references: list[int], predictions: list[int]) -> float:
+        one = len({*references, *predictions}) == 1  # of which scikit-learn warns, and which is 0 to it too
+        return 0.0 if one else metrics.matthews_corrcoef(references, predictions)
+
     return evaluate.combine(
         [
             module("accuracy", metrics.accuracy_score),
             module("macro_f1", macro_f1),
-            module("mcc", metrics.matthews_corrcoef),
+            module("mcc", mcc),
         ]
     )

@@ -12,7 +12,7 @@ class ApplyArgs:
     """What is applied to what"""
 
     data: Path
-    """csv, tsv, json, jsonl or parquet file, or a folder of them"""
+    """csv, tsv, json, jsonl, parquet or arrow file, also with .gz, a folder of them, or one that save_to_disk wrote"""
     encoding: str | None = None
     """encoding of text files, like cp1252; None: UTF-8, or what a byte order mark says"""
     run: Path | None = None

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, repeat
 from typing import Any, Literal
@@ -119,7 +119,8 @@ def columns_in(task: Task, rows: list[Row], flags: tuple[str, str], named: str |
     for target_needed in (True, False):
         with contextlib.suppress(ValueError):
             return task.columns_of(rows, target_needed)
-    missing = min((c.missing_in(present, target_needed=False) for c in task.columns), key=len)
+    forms = [columns for columns in task.columns if columns.target not in columns.inputs] or task.columns
+    missing = min((c.missing_in(present, target_needed=False) for c in forms), key=len)
     raise ValueError(
         f"the data has no column {few(missing, 3)}{near(missing[0], present)}; name the column to read with "
         f"{flags[0]}; it has {few(present)}"
@@ -152,6 +153,7 @@ class Tally:
 
     rows: int = 0
     labelled: int = 0
+    scored: int = 0  # those of them that the metrics are of
     marks: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)  # labels that the model does not have
@@ -171,6 +173,8 @@ def tally(questions: Questions, applied: Applied) -> Tally:
             counts.marks[question.mark] += 1
         if classes is not None and question.label is not None and question.label not in classes:
             counts.unknown[question.label] += 1
+        elif question.label is not None:
+            counts.scored += question.example is not None
         if part := seen_in(question, applied):
             counts.seen[part] += 1
     return counts
@@ -183,6 +187,12 @@ def seen_in(question: Question, applied: Applied) -> str | None:
     return applied.trained_on.get(digest(question.example))
 
 
+def _values(labels: Collection[str]) -> str:
+    """Labels for a message; of what is rather texts, how many there are."""
+    classes = len(labels) <= 20 and all(len(label) <= 24 for label in labels)
+    return few(labels, 3) if classes else f"{len(labels):,} different values"
+
+
 def check(questions: Questions, counts: Tally, applied: Applied, flags: tuple[str, str], named: str | None) -> None:
     """Raises ValueError where the wrong column was named: no row holds text, or no label is one that the model has."""
     columns = next(iter(questions.columns.values()))
@@ -193,8 +203,8 @@ def check(questions: Questions, counts: Tally, applied: Applied, flags: tuple[st
     if named is not None and applied.labels and 0 < counts.labelled == counts.unknown.total():
         order = " or the names of the classes, in the model's order, with --labels"
         raise ValueError(
-            f"{flags[1]} {named[:40]}: its labels ({few(counts.unknown, 3)}) are none of the classes of the model, "
-            f"{few(applied.labels, 3)}; name another column{order if applied.kind != 'run' else ''}"
+            f"{flags[1]} {named[:40]}: its labels ({_values(counts.unknown)}) are none of the classes of the model, "
+            f"{few(applied.labels, 3)}; name another column{'' if applied.flags else order}"
         )
 
 
@@ -233,9 +243,9 @@ def notes(questions: Questions, counts: Tally, applied: Applied, target: str) ->
         alike = {name.casefold(): name for name in applied.labels or ()}
         like = (f"; {name!r} is like {alike[name.casefold()]!r}" for name in counts.unknown if name.casefold() in alike)
         found.append(
-            f"{counts.unknown.total():,} rows have a {target} that the model does not have ({few(counts.unknown, 4)}"
+            f"{counts.unknown.total():,} rows have a {target} that the model does not have ({_values(counts.unknown)}"
             + next(like, "")
-            + f"): they are answered, and left out of the metrics, which are of the other {labelled:,}"
+            + f"): they are answered, and left out of the metrics, which are of the other {counts.scored:,}"
         )
     words = {"empty": "no text", "unreadable": "something else than text where the text should be"}
     for mark, count in counts.marks.items():

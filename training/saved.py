@@ -135,12 +135,19 @@ def read_facts(adapter: Path) -> dict[str, Any]:
 def find_base(adapter: Path, facts: dict[str, Any], base: str | None = None) -> tuple[Path, GPT2Config]:
     """Folder and shape of the base of an adapter: `base`, or where it was when the adapter was trained.
 
-    Raises ValueError when these are not the weights it was trained on, as far as it says which.
+    Raises ValueError when there is none, or these are not the weights it was trained on, as far as it says which.
     """
     name = base or facts.get("base", {}).get("name")
     if name is None:
         raise ValueError(f"adapter {adapter}: does not say what it was trained on; add --model")
-    source, config = base_model(name)
+    try:
+        source, config = base_model(name)
+    except ValueError as error:
+        if base is not None:
+            raise
+        raise ValueError(
+            f"{error}; {name} was the base in training: where it has moved, name it with --model"
+        ) from error
     if "base" in facts and weights_hash(source) != facts["base"]["sha256"]:
         raise ValueError(
             f"adapter {adapter}: was trained on other weights than {name} has (sha256 differs); give its base"
