@@ -10,6 +10,7 @@ from gpt2_scratch.config import SIZES, GPT2Config, from_hf
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = {"gpt2-nano": ASSETS / "gpt2-nano"}
 HUB = {name: f"openai-community/{name}" for name in SIZES if name not in BUNDLED}
+OWNED = {"distilgpt2": "distilbert/distilgpt2"}  # that was once to be had without an owner
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 # Weights in forms that are not read, by their files.
 FOREIGN = {"*.gguf": "it holds a GGUF, for llama.cpp", "tf_model.h5": "it holds TensorFlow's weights"}
@@ -57,9 +58,11 @@ def on_hub(source: str) -> bool:
 
 def repository_of(source: str, asked: str = "--model") -> str:
     """The hub's name for it. Raises ValueError for what cannot be one."""
+    if source not in HUB and Path(source).is_file():
+        raise ValueError(f"{asked} {source}: is a file; give the folder of a model in HF format, with its config.json")
     if source not in HUB and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
-        near = difflib.get_close_matches(source.lower(), SIZES, n=1, cutoff=0.5)
-        meant = f" ({near[0]}?)" if near else ""
+        near = difflib.get_close_matches(source.lower(), [*SIZES, *OWNED], n=1, cutoff=0.5)
+        meant = f" ({OWNED.get(near[0], near[0])}?)" if near else ""
         raise ValueError(
             f"{asked} {source}: not a folder{meant}; give a folder, a hub repository (owner/name) or one of "
             f"{', '.join(SIZES)}"

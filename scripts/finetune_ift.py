@@ -48,6 +48,9 @@ def main(args: Args) -> None:
     inputs = find_inputs(data, model, lambda: args.prompt.task(data.dataset, data.data), OFFLINE, weights)
     needed_end(inputs.tokenizer, model)
     problems = fit_problems(args.method, args.model, inputs.config, data)
+    if args.generation.new_tokens >= inputs.config.context:
+        limit = f"the context of {model} is {inputs.config.context} tokens, the prompt included"
+        problems.append(f"--new-tokens {args.generation.new_tokens}: {limit}")
     refuse(problems + args.compute.prefix_problems(args.method, args.model, inputs.config))
     name, spelled = run_name(inputs.task.name, model, args.method.method, args.update.seed)
     folder = args.run.output_dir or default_folder("finetune_ift", name, changed_flags(args), spelled)

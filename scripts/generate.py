@@ -16,7 +16,7 @@ from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.tokenizer import Tokenizer
 from tasks import Instruction
 from training.args import ModelArgs
-from training.cli import refuse, run
+from training.cli import at_least, refuse, run
 from training.hub import HubError, without_network
 from training.run_folder import read_run
 from training.sources import base_model
@@ -49,7 +49,7 @@ class What:
     """of sampling"""
 
     def problems(self) -> list[str]:
-        found = []
+        found = at_least(self, 0, "seed")
         if self.model is None and self.run is None:
             found.append("--model or --run: give one of them, or both when the run's base has moved")
         if self.compare and self.run is None and self.adapter is None:

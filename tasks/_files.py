@@ -15,6 +15,8 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+# Codecs of Python for texts inside of something else: domain names, source code, registry of Windows.
+NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "charmap", "undefined")
 OTHER_KINDS = (
     (b"PK\x03\x04", "an Excel or zip file; save its table as csv"),
     (b"\xd0\xcf\x11\xe0", "an Excel file; save its table as csv"),
@@ -47,6 +49,8 @@ def check_encoding(encoding: str) -> None:
     """Raises ValueError for a name that is no encoding of text."""
     try:
         io.TextIOWrapper(io.BytesIO(), encoding)
+        if codecs.lookup(encoding).name.replace("_", "-") in NOT_OF_FILES:
+            raise ValueError("no encoding of files")
     except (LookupError, ValueError) as error:
         raise ValueError(
             f"--encoding {encoding[:40]}: unknown; usual are utf-8, cp1252 (Windows), latin-1, utf-16"

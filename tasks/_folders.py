@@ -49,6 +49,7 @@ OTHER_DATA += (
     ".dta",
     ".sav",
 )
+OF_A_RUN = ("adapter", "model", "checkpoint", "trained_on.json")  # beside results.json
 NO_PART = ("unsupervised", "submission")  # texts without labels (imdb); the form of a competition's answers
 
 
@@ -140,6 +141,8 @@ def _check_unreadable(files: list[Path], folder: Path, parts: set[str | None]) -
 def list_folder(folder: Path, kinds: Iterable[str]) -> Listing:
     """The data files in `folder` and below by part. Raises ValueError, naming files, where that is not clear."""
     known = tuple(kinds)
+    if (folder / "results.json").is_file() and any((folder / name).exists() for name in OF_A_RUN):
+        raise ValueError("is a run folder, with what a run wrote; name the file or folder of the data")
     visible = _visible(folder)
     data = [file for file in visible if kind_of(file) in known]
     passed = [f for f in data if f.name.lower() in METADATA or has_word(kind_free(f.name), *NO_PART)]

@@ -4,6 +4,7 @@ Each kind of file has its reader: _delimited.py (csv, tsv), _json.py, _tables.py
 which file is which part. No cache can give back what a file once held.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,11 +142,17 @@ def read_rows(path: Path, encoding: str | None = None) -> Source:
     """
     if encoding is not None:
         check_encoding(encoding)
+    if re.match(r"[a-z][a-z0-9+]+:/", str(path), re.IGNORECASE):  # Path makes one slash of two
+        raise ValueError(f"--data {path}: addresses are not read; download the file, and name it")
+    if path.is_dir() and path.resolve() == Path(path.anchor or "/").resolve():
+        raise ValueError(f"--data {path}: is the whole disk; name the file or folder of the data")
     if not path.exists():
         raise ValueError(f"--data {path}: no such file or folder")
     try:
         if path.is_dir():
             return _read_saved(path) if is_saved(path) else _read_folder(path, encoding)
+    except OSError as error:
+        raise ValueError(f"--data {path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
         raise (
             error if str(error).startswith("--data") else ValueError(f"--data {path}: {str(error)[:LONGEST]}")

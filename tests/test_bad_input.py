@@ -33,6 +33,9 @@ def files(tmp_path_factory):
     write_rows(folder / "parts" / "train.jsonl", contents["single"])
     write_rows(folder / "parts" / "test.jsonl", [{"text": "win a prize", "label": "spam"}])
     (folder / "empty.jsonl").write_text("")
+    (folder / "run" / "adapter").mkdir(parents=True)
+    write_rows(folder / "run" / "predictions.jsonl", good)
+    (folder / "run" / "results.json").write_text("{}")
     (folder / "latin.csv").write_bytes("text,label\ncaf\xe9,ham\n".encode("latin-1"))
     (folder / "broken.jsonl").write_text('{"text": "a", "label": "ham"}\n{"text": \n')
     (folder / "questions.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions(20)))
@@ -78,6 +81,11 @@ CASES = [
     (["--data", "{files}/good.jsonl", "--head", "lm-token"], "--untie-head"),
     (["--data", "{files}/good.jsonl", "--subset", "report"], "--subset report: the report has no rule"),
     (["--dataset", "enrom"], "--dataset enrom: this script knows enron, imdb, nli_med, sick, spamassassin"),
+    (["--data", "https://example.org/mails.csv"], "addresses are not read; download the file, and name it"),
+    (["--data", "/"], "--data /: is the whole disk; name the file or folder"),
+    (["--data", "{files}/run"], "is a run folder, with what a run wrote; name the file or folder of the data"),
+    (["--data", ""], "--data: is empty; name a path"),
+    (["--data", "{files}/good.jsonl", "--encoding", "idna"], "--encoding idna: unknown; usual are utf-8"),
     (["--dataset", "alpaca"], "--dataset alpaca: this script knows enron"),
     ([], "--dataset or --data"),
     (["--data", "{files}/good.jsonl", "--lora-rnk", "4"], "lora-rank"),
@@ -101,6 +109,10 @@ def test_a_classifier_refuses_wrong_input(flags, message, files, tiny_model, tmp
         (["--data", "{files}/questions.jsonl", "--max-length", "20"], "--max-length 20: .*room for its response"),
         (["--data", "{files}/questions.jsonl", "--method", "head"], "--untie-head"),
         (["--data", "{files}/questions.jsonl", "--top-p", "2"], "--top-p 2.0"),
+        (
+            ["--data", "{files}/questions.jsonl", "--new-tokens", "512"],
+            "--new-tokens 512: the context of .* 512 tokens",
+        ),
         (["--dataset", "imdb"], "--dataset imdb: this script knows alpaca, instructions"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",

@@ -40,11 +40,39 @@ KNOWN = {script: [f"--{name}" for name in flags_in(load_script(script).Args)] fo
         ("--lora-rnk", "--lora-rank"),
         ("--Epochs", "--epochs"),
         ("--colour", None),
+        ("--local_rank", "accelerate launch and torchrun tell"),
+        ("--deepspeed", "these scripts know data parallelism alone"),
+        ("--shuffle", "training examples are drawn in a new order"),
+        ("--save_total_limit", "one checkpoint is kept"),
+        ("--class-weights", "classes are not weighted"),
+        ("--trust-remote-code", "no code of a model's own"),
+        ("--verbose", None),
+        ("--lora-path", None),
     ],
 )
 def test_a_flag_of_another_tool_or_with_a_slip_is_taken_for_ours(typed, ours):
     found = meant(typed, KNOWN["finetune_cls"])
     assert found == ours or (ours is not None and found.startswith(ours))
+
+
+@pytest.mark.parametrize(
+    ("script", "typed", "ours"),
+    [
+        ("finetune_dpo", "--ref-model", "--start-from (the run that is the reference too) or --reference"),
+        ("finetune_dpo", "--max-prompt-length", "--max-length (of prompt and response together)"),
+        ("finetune_ift", "--text-column", "--prompt-column"),
+        ("finetune_ift", "--label-column", "--response-column"),
+        ("judge_ift", "--items", "every item of the generations is asked about"),
+        ("judge_ift", "--api-key", "keys come from the environment: GEMINI_API_KEY, or OPENAI_API_KEY for --judge-url"),
+        ("judge_ift", "--model", None),
+        ("generate", "--adapter-strength", "an adapter is applied in full"),
+        ("generate", "--do-sample", "--temperature"),
+        ("generate", "--num-beams", "there is no beam search"),
+    ],
+)
+def test_a_flag_that_only_looks_like_one_of_the_script_is_taken_for_what_it_means(script, typed, ours):
+    found = meant(typed, KNOWN[script])
+    assert found == ours or (ours is not None and found is not None and found.startswith(ours))
 
 
 def test_every_flag_that_is_suggested_is_one_of_a_script():
@@ -75,7 +103,10 @@ def test_a_script_without_the_flag_does_not_suggest_it():
         ("--lora-targets q z", "--lora-targets z: must be one of q, k"),
         ("--lr", "--lr: needs a value"),
         ("mails.csv", "mails.csv: belongs to no flag"),
-        ("--resume yes", "yes: belongs to no flag"),
+        ("--resume yes", "--resume takes no value, but has 'yes': write --resume alone, or leave it out"),
+        ("--overwrite=true", "--overwrite takes no value, but has 'true'"),
+        ("--dry-run true --lr 3", "--dry-run takes no value, but has 'true'"),
+        ("--output-dir=", "--output-dir: is empty; name a path, or leave it out"),
         ("--lr fast --colour red", "--colour: no such flag"),
         (" ".join(f"--colour-{i}" for i in range(50)), "and 46 others"),
         (f"--lr {'x' * 500}", "--lr xxx"),
@@ -87,6 +118,38 @@ def test_a_command_line_that_is_wrong_gets_one_short_message(words, message):
     text = str(refused.value)
     assert re.search(message.replace("(", "[(]").replace("?", "[?]"), text), text
     assert len(text) <= 300 and not re.search(r"[\u2500-\u257f]", text)
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        ("finetune_cls", "--epochs 1e300", "--epochs 1e+300: must be at most 1,000,000"),
+        ("finetune_cls", "--max-steps 10000000000", "--max-steps 10000000000: must be at most 1,000,000,000"),
+        ("finetune_cls", "--split-seed -3", "--split-seed -3: must be at least 0"),
+        ("generate", "--prompt a --model gpt2 --seed -1", "--seed -1: must be at least 0"),
+        ("generate", "--prompt a --model gpt2 --temperature inf", "--temperature inf: must be finite"),
+    ],
+)
+def test_numbers_that_no_run_can_have_meant_are_refused(script, words, message):
+    args = parse(load_script(script).Args, ["--dataset", "imdb"] * (script != "generate") + words.split())
+    groups = [group for group in vars(args).values() if hasattr(group, "problems")]
+    assert message in [problem for group in groups for problem in group.problems()]
+
+
+def test_a_line_that_moves_leaves_the_screen_before_the_last_message(monkeypatch, capsys):
+    from training import cli
+    from training.progress import ProgressLine
+
+    monkeypatch.setattr(cli, "before_stop", [])
+    monkeypatch.setattr("training.progress.before_stop", cli.before_stop)
+    line = ProgressLine(10, 0, True)
+    line.show(3, 1.0, 1e-3, None)
+    with pytest.raises(SystemExit):
+        cli.stop("interrupted", 130)
+    line.bar.refresh()
+    del line
+    said = capsys.readouterr().err
+    assert "3/10" in said.replace(" ", "") and said.endswith("\nerror: interrupted\n")
 
 
 def test_missing_flags_are_named():

@@ -1,13 +1,15 @@
 """Files that survive a writer's failure, and what may be written into the folder of a run."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from training.args import RunArgs
-from training.files import load_tensors, replace_file, replace_folder, save_tensors, write_json, write_lines
+from training.files import NoRoom, load_tensors, replace_file, replace_folder, save_tensors, write_json, write_lines
 from training.run_folder import STATE, check_folder, default_folder, prepare_folder, run_name
 
 NEW, RESUME, OVERWRITE = RunArgs(), RunArgs(resume=True), RunArgs(overwrite=True)
@@ -69,6 +71,24 @@ def test_a_writer_that_fails_before_writing_anything_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="could not be written"):
         replace_file(tmp_path / "file", write)
     assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOENT, errno.EACCES, errno.EIO])
+def test_room_is_asked_for_where_there_is_none(number, tmp_path):
+    def write(new):
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(OSError) as failed:
+        replace_file(tmp_path / "file", write)
+    full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    assert os.strerror(number) in str(failed.value) and "is intact" in str(failed.value)
+    assert ("make room" in str(failed.value)) == isinstance(failed.value, NoRoom) == full
+    assert "--resume" not in str(failed.value)  # which training.cli says where there is something to go on with
+
+
+def test_where_a_library_does_not_say_why_it_stops_room_is_what_is_lacking(tmp_path):
+    with pytest.raises(NoRoom, match="unexpected pos 96512.*make room"):
+        replace_file(tmp_path / "file", lambda new: (_ for _ in ()).throw(OSError("unexpected pos 96512 vs 96400")))
 
 
 def test_the_old_file_can_be_read_until_the_new_one_is_whole(tmp_path):

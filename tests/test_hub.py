@@ -180,6 +180,8 @@ REASONS = {
     "owner/cut": r"what comes from \S+ breaks off; give --model FOLDER",
     "owner/cut-anew": r"breaks off; give --model FOLDER",
     "owner/two words": r"is no name of the hub's, which are owner/name of letters",
+    "distilgpt2": r"not a folder \(distilbert/distilgpt2\?\)",
+    "tests/conftest.py": r"is a file; give the folder of a model",
     "gpt2-smal": r"not a folder \(gpt2\?\)|not a folder \(gpt2-xl\?\)",
 }
 
@@ -261,7 +263,11 @@ def test_of_several_processes_one_downloads(hub, tmp_path):
         ({"HF_ENDPOINT": "https{}"}, r"there is no secure connection to https.*SSL_CERT_FILE"),
         ({"HF_ENDPOINT": "127.0.0.1:9"}, "no request can be made.*look at HF_ENDPOINT"),
         ({"HF_HOME": "/proc/nowhere"}, r"the cache cannot be written to \(/proc/nowhere.*set HF_HOME to a folder"),
-        ({"HF_HUB_OFFLINE": "1"}, "is not cached, and HF_HUB_OFFLINE is set; unset it, or give --model FOLDER"),
+        (
+            {"HF_HUB_OFFLINE": "1"},
+            "^--model owner/good: there is no folder of that name here, and what .* is not cached, and HF_HUB_OFFLINE "
+            "is set; unset it, or give --model FOLDER",
+        ),
         (
             {"ALL_PROXY": "socks5://127.0.0.1:9"},
             "no request can be made.*SOCKS|through the proxy of ALL_PROXY",

@@ -68,6 +68,7 @@ class DataArgs:
                 found.append(f"{flag(name)} {getattr(self, name)}: must be at least 0 and below 1")
         if self.validation_share + self.test_share >= 1:
             found.append("--validation-share and --test-share: together they must be below 1")
+        found += at_least(self, 0, "split_seed")
         found += at_least(self, 1, "train_examples", "val_examples", "test_examples", "max_length")
         return found
 

@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 from training.command_line import changed_flags as changed_flags
 from training.command_line import flags_in, parse
 from training.command_line import resolved as resolved
+from training.files import NoRoom
 from training.last_word import repeat_after_launcher
 from training.resuming import completed
 
 T = TypeVar("T")
 SILENCE = 10.0  # seconds
+before_stop: list[Callable[[], None]] = []  # what clears the screen for the last message, such as a progress line
 GOES_ON = "a training run goes on from its last checkpoint with --resume (not --overwrite)"
 
 
@@ -49,6 +51,8 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None) 
         groups = [getattr(args, field.name) for field in fields(args)]  # type: ignore[arg-type]
         refuse([p for group in [*groups, args] if hasattr(group, "problems") for p in group.problems()])
         main(args)
+    except NoRoom as error:
+        stop(f"{error}; {GOES_ON}" if "resume" in flags_in(arguments) else str(error), 2)
     except KeyboardInterrupt:
         stop(f"interrupted; {GOES_ON if 'resume' in flags_in(arguments) else 'nothing is left half-written'}", 130)
     except (ValueError, OSError) as error:
@@ -67,6 +71,8 @@ def say(line: str) -> None:
 
 
 def stop(message: str, status: int) -> None:
+    for act in before_stop:
+        act()
     sys.stdout.flush()
     if speaks():
         print(f"\nerror: {message}", file=sys.stderr, flush=True)

@@ -5,8 +5,9 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import tyro
 
@@ -28,6 +29,33 @@ def flags_in(arguments: Any) -> dict[str, Any]:
     return found
 
 
+def _paths_in(arguments: Any) -> set[str]:
+    """The flags that are files or folders, as --output-dir."""
+    found: set[str] = set()
+    for name, kind in get_type_hints(arguments).items():
+        if is_dataclass(kind):
+            found |= _paths_in(kind)
+        elif Path in (kind, *get_args(kind)):
+            found.add(f"--{name.replace('_', '-')}")
+    return found
+
+
+def _misused(arguments: Any, words: Sequence[str]) -> list[str]:
+    """Switches with a value behind them, and paths that are empty, which would be this folder."""
+    switches = {f"--{name}" for name, default in flags_in(arguments).items() if isinstance(default, bool)}
+    paths, found = _paths_in(arguments), []
+    for word, behind in zip_longest(words, words[1:]):
+        name = f"--{plain(word)}"
+        value = word.split("=", 1)[1] if "=" in word else behind
+        if not word.startswith("--") or value is None:
+            continue
+        if name in switches and ("=" in word or not value.startswith("-")):
+            found.append(f"{name} takes no value, but has {_cut(value)!r}: write {name} alone, or leave it out")
+        if name in paths and not value.strip():
+            found.append(f"{name}: is empty; name a path, or leave it out")
+    return found
+
+
 def resolved(args: Any) -> dict[str, Any]:
     """All flags, flat, as plain values for results.json."""
     flat: dict[str, Any] = {}
@@ -46,6 +74,8 @@ def _plain(value: Any) -> Any:
 def parse(arguments: type[T], words: Sequence[str], description: str | None = None) -> T:
     """Raises ValueError with all that can be said of the words; `--help` prints and exits."""
     said, known = io.StringIO(), [f"--{name}" for name in flags_in(arguments)]
+    if misused := _misused(arguments, words):
+        raise ValueError("\n       ".join(misused[:MOST]))
     try:
         with contextlib.redirect_stderr(said):
             args, unknown = tyro.cli(

@@ -1,6 +1,7 @@
 """Files that survive a kill and a full disk: written beside the old one, then put in its place in one step."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -13,16 +14,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)  # None: of torch and safetensors, which do not say why
+
+
+class NoRoom(OSError):
+    """A disk, a quota or a largest size of a file is used up."""
+
+
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
     """An OSError inside says which file could not be written, that nothing is lost, and what to do."""
     try:
         yield
     except OSError as error:
-        raise OSError(
-            f"{path} could not be written ({error.strerror or error}); what was there before is intact. "
-            "Make room; a training run then goes on with --resume"
-        ) from error
+        said = f"{path} could not be written ({error.strerror or error}); what was there before is intact"
+        if error.errno in NO_ROOM:
+            raise NoRoom(f"{said}; make room") from error
+        raise OSError(said) from error
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:

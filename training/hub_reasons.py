@@ -211,12 +211,14 @@ def _network(error: BaseException, asked: Asked) -> Reason | None:
     elsewhere = ELSEWHERE[asked.kind]
     if isinstance(error, httpx2.LocalProtocolError | UnicodeEncodeError):
         return Reason("HF_TOKEN (or the token of hf auth login) cannot be sent as it is; set it again, without spaces")
+    folder = asked.kind == "model" and asked.name not in HUB
+    here = "there is no folder of that name here, and what the hub may have of it " if folder else ""
     if isinstance(error, errors.OfflineModeIsEnabled | ConnectionError) and _offline_on_purpose():
-        return Reason(f"is not cached, and HF_HUB_OFFLINE is set; unset it, or {elsewhere}", True)
+        return Reason(f"{here}is not cached, and HF_HUB_OFFLINE is set; unset it, or {elsewhere}", True)
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL | ImportError):
         return Reason(f"no request can be made ({first_words(error)}); look at HF_ENDPOINT, HTTPS_PROXY and ALL_PROXY")
     if isinstance(error, errors.OfflineModeIsEnabled | httpx2.TransportError | ConnectionError):
-        return Reason(f"is not cached, and {network_reason(error)}; {elsewhere}", True)
+        return Reason(f"{here}is not cached, and {network_reason(error)}; {elsewhere}", True)
     if isinstance(error, errors.FileMetadataError | UnicodeDecodeError) or type(error).__name__ == "JSONDecodeError":
         return Reason(
             f"what answers at {constants.ENDPOINT} is not the hub, but perhaps a proxy or a login page; look at "

@@ -69,6 +69,8 @@ ELSEWHERE = """
 --max-length
     max-seq-length max-seq-len max-len maxlen block-size cutoff-len seq-length sequence-len seq-len
     max-source-length model-max-length max-tokens max-sequence-length context-length
+--max-length (of prompt and response together)
+    max-prompt-length max-target-length max-completion-length
 --warmup-steps or --warmup-ratio
     warmup lr-warmup-steps warmup-epochs num-warmup-steps
 --weight-decay
@@ -91,9 +93,9 @@ ELSEWHERE = """
 --label-column
     label-column-name label-col label-field target-column target label-key target-col
 --prompt-column
-    instruction-column question-column prompt-col prompt-key
+    instruction-column question-column prompt-col prompt-key text-column
 --response-column
-    output-column answer-column completion-column response-key response-col
+    output-column answer-column completion-column response-key response-col label-column
 --train-examples
     max-train-samples max-samples train-size num-train-samples num-samples limit max-train-examples
     train-samples
@@ -130,6 +132,10 @@ ELSEWHERE = """
     dpo-beta pref-beta
 --dpo-loss
     loss-type pref-loss
+--start-from (the run that is the reference too) or --reference (how it is computed)
+    ref-model ref-model-name-or-path reference-model ref-model-path ref-adapter-name sft-model
+--temperature (0 is greedy)
+    do-sample sample
 --prompt
     text prompt-text query
 --run
@@ -146,6 +152,32 @@ it is used where the hardware has it; leave it out
     flash-attention use-flash-attn flash-attn attn-implementation flash-attention-2 use-flash-attention-2
 accelerate launch has --cpu and --num_processes for this
     device no-cuda use-cpu cpu gpu gpus num-gpus n-gpu devices num-processes nproc-per-node
+accelerate launch and torchrun tell the process by its environment; start with one of them, and leave it out
+    local-rank node-rank
+these scripts know data parallelism alone; leave it out
+    deepspeed deepspeed-config fsdp fsdp-config ddp-backend tensor-parallel-size
+training examples are drawn in a new order in every epoch; leave it out
+    shuffle shuffle-data no-shuffle shuffle-train
+one checkpoint is kept at a time; leave it out
+    save-total-limit keep-last-n max-checkpoints
+classes are not weighted; leave it out, or change the share of each in the data
+    class-weights class-weight weighted-loss pos-weight balanced balance-classes
+no code of a model's own is ever run; leave it out
+    trust-remote-code
+nothing is uploaded; leave it out
+    push-to-hub hub-model-id hub-strategy hub-private-repo
+the data are in memory; leave it out
+    num-workers dataloader-num-workers preprocessing-num-workers dataset-num-proc num-proc
+there is no beam search; leave it out
+    num-beams beams beam-size beam-width
+every item of the generations is asked about; leave it out
+    items num-items n-items max-items item-limit
+an adapter is applied in full; leave it out (scripts/playground.py tries other strengths)
+    adapter-strength strength adapter-scale adapter-weight
+keys come from the environment: GEMINI_API_KEY, or OPENAI_API_KEY for --judge-url
+    api-key openai-api-key gemini-api-key google-api-key judge-api-key openai-key
+the hub's token comes from the environment: HF_TOKEN
+    hf-token use-auth-token auth-token hub-token
 CUDA_VISIBLE_DEVICES=0 before the command chooses the device
     gpu-id gpu-ids device-id
 """
@@ -159,10 +191,10 @@ def plain(word: str) -> str:
     return word.lstrip("-").split("=", 1)[0].replace("_", "-").lower()
 
 
-def nearest(word: str, known: Collection[str]) -> str | None:
-    """The one of `known` that `word` was probably meant to be."""
+def nearest(word: str, known: Collection[str], alike: float = 0.6) -> str | None:
+    """The one of `known` that `word` was probably meant to be; `alike`: 1 takes only the same."""
     by_spelling = {name.lower(): name for name in known}
-    close = get_close_matches(word.lower(), by_spelling, n=1)
+    close = get_close_matches(word.lower(), by_spelling, n=1, cutoff=alike)
     return by_spelling[close[0]] if close else None
 
 
@@ -175,5 +207,5 @@ def meant(word: str, known: Iterable[str]) -> str | None:
         return ours
     if name in there:
         return f"--{name}"
-    close = nearest(name, there)
+    close = nearest(name, there, 0.65 if len(name) < 5 else 0.8)  # a wrong guess is worse than none
     return f"--{close}" if close else None

@@ -2,6 +2,8 @@
 
 from tqdm import tqdm
 
+from training.cli import before_stop
+
 
 class ProgressLine:
     """Counts examples (`unit`) towards `total`; only the main process shows it. Leaves the line standing at the end."""
@@ -15,6 +17,7 @@ class ProgressLine:
             disable=not shown,
             bar_format="{percentage:3.0f}%|{bar:20}| {n:>6}/{total} {rate_fmt:>11} {remaining} left{postfix}",
         )
+        before_stop.append(self.close)  # else it draws itself once more below the message
 
     def show(self, count: int, loss: float, lr: float, val_loss: float | None) -> None:
         measured = "" if val_loss is None else f"  val {val_loss:.4f}"

@@ -1,5 +1,6 @@
 """Flags that belong to one kind of task, and the task they describe: a dataset of `tasks/` or the user's own file."""
 
+import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -158,6 +159,8 @@ class GenerationArgs:
 
     def problems(self) -> list[str]:
         found = at_least(self, 0, "new_tokens", "temperature") + at_least(self, 1, "top_k")
+        if self.temperature == math.inf:
+            found.append("--temperature inf: must be finite")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             found.append(f"--top-p {self.top_p}: must be above 0 and at most 1")
         return found

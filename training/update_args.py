@@ -11,6 +11,7 @@ from training.cli import at_least, flag
 # rates, accuracy of 40 test tickets, LoRA and full): 80 updates 0.43 0.40 and 0.80 0.73; 120 0.68 0.55 and 1.00 0.95;
 # 200 1.00 0.95 and 1.00 1.00.
 FEWEST_UPDATES = 200
+MOST_EPOCHS, MOST_UPDATES = 1e6, 10**9  # what is beyond is a slip, and would take memory for its plan alone
 
 
 def needs_bitsandbytes(asked: str) -> list[str]:
@@ -105,6 +106,10 @@ class UpdateArgs:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 found.append(f"{flag(name)} {value}: must be above 0 and finite")
+        if self.epochs is not None and MOST_EPOCHS < self.epochs < math.inf:
+            found.append(f"--epochs {self.epochs:g}: must be at most {MOST_EPOCHS:,.0f}")
+        if self.max_steps is not None and self.max_steps > MOST_UPDATES:
+            found.append(f"--max-steps {self.max_steps}: must be at most {MOST_UPDATES:,}")
         if not 0 <= self.warmup_ratio <= 1:
             found.append(f"--warmup-ratio {self.warmup_ratio}: must be 0 to 1")
         if "8bit" in self.optimizer:
