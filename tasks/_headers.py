@@ -1,5 +1,6 @@
 """Column names as people can type them: without what nobody sees, in Unicode's composed form."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from tasks._cells import short
@@ -28,8 +29,8 @@ def with_readable_names(rows: list[Row], names: Iterable[str]) -> tuple[list[Row
     if not read:
         return rows, []
     renamed = [{read.get(name, name): value for name, value in row.items()} for row in rows]
-    for row, new in zip(rows, renamed, strict=True):
-        if len(new) < len(row):
-            twice = next(read[name] for name in row if name in read and list(map(readable, row)).count(read[name]) > 1)
+    for row, changed in zip(rows, renamed, strict=True):
+        if len(changed) < len(row):
+            twice = Counter(map(readable, row)).most_common(1)[0][0]
             raise ValueError(f"it has the column {short(twice)} twice, once with a character that cannot be seen")
     return renamed, header_notes(read)

@@ -12,6 +12,7 @@ from pathlib import Path
 from tasks._delimited import read_delimited
 from tasks._files import Row, Table, check_encoding, encoding_of, kind_of, text_of, undecodable
 from tasks._folders import list_folder, several, some
+from tasks._headers import with_readable_names
 from tasks._json import read_json
 from tasks._names import has_word, part_of
 from tasks._tables import is_saved, read_arrow, read_parquet, read_saved
@@ -107,17 +108,19 @@ def drawn(names: dict[str, list[str]]) -> list[str]:
 
 
 def _read_saved(folder: Path) -> Source:
-    found = read_saved(folder)
+    found = {name: with_readable_names(rows, rows[0] if rows else ()) for name, rows in read_saved(folder).items()}
+    named = {name: rows for name, (rows, _) in found.items()}
+    said = list(dict.fromkeys(note for _, of_part in found.values() for note in of_part))
     if list(found) == [""]:
-        return Source({"all": found[""]}, str(folder), {"all": [folder.name]})
-    kept = {name: rows for name, rows in found.items() if not has_word(name, "unsupervised")}
+        return Source({"all": named[""]}, str(folder), {"all": [folder.name]}, said)
+    kept = {name: rows for name, rows in named.items() if not has_word(name, "unsupervised")}
     names = {name: part_of(name) for name in kept}
     if len(kept) > 1 and (None in names.values() or len(set(names.values())) < len(names)):
         raise ValueError(f"its parts are {some(kept)}; it takes one train, one validation and one test at most")
     notes = [f"passed over, since it has no labels: {name}" for name in found if name not in kept]
     files = {part or "all": [name] for name, part in names.items()}
     parts = {part or "all": kept[name] for name, part in names.items()}
-    return Source(parts, str(folder), files, [*notes, *drawn(files)])
+    return Source(parts, str(folder), files, [*said, *notes, *drawn(files)])
 
 
 def read_text(file: Path, encoding: str | None = None) -> str:

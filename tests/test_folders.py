@@ -218,6 +218,12 @@ def test_classes_in_a_parquet_file_of_the_library_datasets_are_read_by_name(tmp_
     assert read_rows(tmp_path / "a.parquet").rows == NAMED
 
 
+def test_a_column_of_a_saved_set_is_called_without_what_cannot_be_seen_in_its_name(tmp_path):
+    datasets.Dataset.from_list([{"\ufefftext": "a", "label ": "x"}]).save_to_disk(tmp_path / "set")
+    source = read_rows(tmp_path / "set")
+    assert source.rows == [{"text": "a", "label": "x"}] and "as 'text', 'label ' as 'label'" in source.notes[0]
+
+
 def test_a_data_set_saved_to_disk_is_read_without_its_cache(tmp_path):
     saved_set().save_to_disk(tmp_path / "set")
     shutil.copy(tmp_path / "set" / "data-00000-of-00001.arrow", tmp_path / "set" / "cache-1.arrow")
