@@ -56,11 +56,13 @@ def text_cell(row: Row, column: str, id: int) -> str:
     return writable(value)
 
 
-def target_cell(row: Row, column: str, id: int) -> str | None:
-    """A label or response, as text; None for nothing. Raises ValueError for what is neither text nor number."""
+def target_cell(row: Row, column: str, id: int, of_list: str = "") -> str | None:
+    """A label or response, as text; None for nothing. Raises ValueError for what is neither text nor number; `of_list`
+    is what a list means there."""
     value = plain(row.get(column))
     if value is None or isinstance(value, str):
         return value and writable(value)
     if (text := spelled(value)) is not None:
         return text
-    raise ValueError(f"column {short(column)}: row {id} holds {kind_of(value)}, neither text nor number")
+    kind = f"a list ({of_list})" if of_list and isinstance(value, list) else kind_of(value)
+    raise ValueError(f"column {short(column)}: row {id} holds {kind}, neither text nor number")

@@ -98,6 +98,16 @@ def _turn(message: Mapping[str, Any], column: str, id: int) -> Turn:
     return Turn(ROLES[known], _text(message.get("content", message.get("value")), column, id), trained)
 
 
+def _wanted(cell: Any, role: str) -> str:
+    """What a cell should hold, with the keys of messages and those that are there instead."""
+    if role:
+        return "text"
+    records = [message for message in cell if isinstance(message, dict)] if isinstance(cell, list) else []
+    keys = [short(str(key)) for key in dict.fromkeys(key for record in records for key in record)]
+    found = f"; its keys are {', '.join(keys[:4])}" if keys else ""
+    return f"a list of messages, each with the keys role and content, or from and value{found}"
+
+
 def turns_in(cell: Any, role: str, column: str, id: int) -> list[Turn]:
     """The turns of a cell of messages; plain text, or a number, is one turn by `role`. Raises ValueError for anything
     else."""
@@ -109,8 +119,7 @@ def turns_in(cell: Any, role: str, column: str, id: int) -> list[Turn]:
     if text is None or (isinstance(text, str) and not text.strip()):
         return []
     if not isinstance(text, str) or not role:
-        wanted = "text" if role else "a list of messages"
-        raise ValueError(f"column {short(column)}: row {id} holds {kind_of(text)}, not {wanted}")
+        raise ValueError(f"column {short(column)}: row {id} holds {kind_of(text)}, not {_wanted(text, role)}")
     return [Turn(role, writable(text))]
 
 

@@ -39,7 +39,8 @@ class Classification(Task):
 
     def example(self, id: int, row: Row, columns: Columns) -> Labelled:
         text, kept = self.compose(tuple(text_cell(row, name, id) for name in columns.inputs))
-        return Labelled(id, text, kept, folded(target_cell(row, columns.target, id) or "") or None)
+        label = target_cell(row, columns.target, id, "several labels in one cell")
+        return Labelled(id, text, kept, folded(label or "") or None)
 
     def lacks(self, example: Labelled, row: Row, columns: Columns) -> str:
         missing = super().lacks(example, row, columns)

@@ -1,6 +1,7 @@
 """Which columns of a file are read: those that flags or a dataset name, or those with the names people give them."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from itertools import accumulate
@@ -8,11 +9,13 @@ from typing import NamedTuple
 
 from tasks._cells import short
 from tasks._files import Row
+from tasks._names import PARTS
 
 PROMPTS = ("instruction", "prompt", "question", "query")
 RESPONSES = ("response", "output", "completion", "answer")
 ABOUT = ("input", "context", "passage", "document", "article")  # what an instruction is about: Alpaca, Dolly, SQuAD
 SYSTEM = ("system", "system_prompt", "system_message")
+HELD_OUT_FLAGS = ("is_valid", "is_validation", "is_val", "is_test", "is_train", "is_dev")  # fastai's and alike
 CHATS = ("messages", "conversations", "conversation")  # OpenAI's and TRL's; ShareGPT's
 
 
@@ -73,6 +76,30 @@ def preference_forms(prompt: str | None, chosen: str | None, rejected: str | Non
     better, worse = chosen or "chosen", rejected or "rejected"
     prompts = (prompt,) if prompt else (*sorted(PROMPTS, key=lambda name: name != "prompt"), *CHATS, better)
     return tuple(Columns((name, worse), better) for name in prompts)
+
+
+def refuse_rejected(rows: Sequence[Row], column: str) -> None:
+    """Raises ValueError for Prodigy's column of verdicts, where it rejects rows."""
+    verdicts = Counter(str(row.get(column) or "accept") for row in rows) if column == "answer" else Counter[str]()
+    rejected = verdicts["reject"] + verdicts["ignore"]
+    if rejected and verdicts.keys() <= {"accept", "reject", "ignore"}:
+        raise ValueError(
+            f"column 'answer' is reject or ignore in {rejected:,} rows (Prodigy), and this script would train on "
+            "them; keep the rows with accept, or leave the column out"
+        )
+
+
+def parts_note(rows: Sequence[Row], column: str) -> list[str]:
+    """One sentence for a column that holds nothing but names of parts, or says which rows are held out."""
+    values = Counter(str(cell).strip().casefold() for row in rows if (cell := row.get(column)) is not None)
+    flags = column.casefold() in HELD_OUT_FLAGS and values.keys() <= {"true", "false", "0", "1"}
+    if not flags and (len(values) > 20 or not values or not values.keys() <= PARTS.keys()):
+        return []
+    counts = ", ".join(f"{value} {count:,}" for value, count in values.most_common(4))
+    return [
+        f"column {short(column)} names the file's own parts ({counts}), which are not used: other parts are drawn; to "
+        "keep them, save each part as a file of its name (train.csv, test.csv) in one folder"
+    ]
 
 
 def unused_note(present: Iterable[str], used: Iterable[str], flags: str) -> list[str]:

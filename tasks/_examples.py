@@ -117,7 +117,9 @@ class Preference:
 
     @property
     def key(self) -> tuple[str, ...]:
-        return tuple(normalised(part) for part in self.identity)
+        """With the answers as they stand but for white space at the end, as of an `Instruction`."""
+        asked, first, second = self.identity
+        return normalised(asked), first.rstrip(), second.rstrip()
 
     @property
     def group(self) -> str:

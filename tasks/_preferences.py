@@ -142,7 +142,7 @@ class Preferences(Prompted):
     ) -> dict[str, list[Any]]:
         """Raises ValueError for pairs of twice the same answer: slips that no training could make sense of."""
         parts = super().parts(rows, skipped, notes, files)
-        same = [str(e.id) for part in parts.values() for e in part if e.chosen.strip() == e.rejected.strip()]
+        same = [str(e.id) for part in parts.values() for e in part if e.chosen.rstrip() == e.rejected.rstrip()]
         if same:
             raise ValueError(
                 f"chosen and rejected answer are the same in {len(same):,} rows ({', '.join(same[:8])}); such a pair "

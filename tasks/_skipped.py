@@ -20,5 +20,9 @@ class Skipped:
     prompt_held_out: int = 0  # training rows that ask what a held-out part asks
     over_limit: int = 0
 
+    def said(self) -> str:
+        """Example: "60 unlabelled, 3 duplicate"."""
+        return ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in vars(self).items() if count)
+
     def count(self, reason: str) -> None:
         setattr(self, reason, getattr(self, reason) + 1)

@@ -85,8 +85,20 @@ def split_examples(
             parts[name], over = _draw(parts[name], most, f"{seed}/{name}/limit")
             skipped.over_limit += len(over)
     if not parts["train"]:
-        raise ValueError("no training examples remain after removing empty rows, duplicates and the held-out parts")
+        raise ValueError(_nothing_to_train_on(given, parts, skipped))
     return Splits(parts["train"], parts["validation"], parts["test"], skipped)
+
+
+def _nothing_to_train_on(given: dict[str, list[E]], parts: dict[str, list[E]], skipped: Skipped) -> str:
+    """What to say where no training example remains: the counts that tell why, and what to do."""
+    held_out = {name: len(part) for name, part in parts.items() if part}
+    if held_out and not (given.get("train") or given.get("all")) and not skipped.said():
+        return (
+            f"there is only a {' and a '.join(held_out)} part ({sum(held_out.values()):,} rows), and nothing to train "
+            "on; add a train file, or give that file itself as --data, of which all parts are drawn"
+        )
+    counts = [*([skipped.said()] if skipped.said() else []), *(f"{n:,} in {name}" for name, n in held_out.items())]
+    return f"no training examples remain; of all rows are {', '.join(counts) or 'none read'}"
 
 
 def _digest(example: Labelled | Instruction | Preference) -> bytes:

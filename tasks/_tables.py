@@ -40,11 +40,17 @@ def named_classes(rows: list[Row], names: dict[str, list[str]]) -> list[Row]:
 
 def _rows_of(schema: Any, batches: Iterable[Any]) -> Table:
     """Rows batch by batch, so that a large file is not there twice."""
+    import numpy as np
+
     columns = [name for name in schema.names if not name.startswith(INDEX)]
     name, count = Counter(columns).most_common(1)[0] if columns else ("", 0)
     if count > 1:
         raise ValueError(f"it has the column {name[:60]!r} twice; rename one of them")
     rows = [row for batch in batches for row in batch.select(columns).to_pylist()]
+    for name in columns:
+        kind = {"float": np.float32, "halffloat": np.float16}.get(str(schema.field(name).type))
+        for row in rows if kind else []:  # 0.1 of 32 bits is 0.1, not its nearest double, 0.10000000149011612
+            row[name] = None if row[name] is None else float(str(kind(row[name])))
     named, notes = with_readable_names(named_classes(rows, class_names(schema.metadata)), columns)
     return Table({"all": named}, notes)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tasks._cells import short, text_cell
-from tasks._columns import Columns, missing_columns, unused_note
+from tasks._columns import Columns, listed, missing_columns, parts_note, refuse_rejected, unused_note
 from tasks._examples import Example
 from tasks._files import Row
 from tasks._skipped import Skipped
@@ -139,10 +139,23 @@ class Task:
                 raise
             return self.columns_of(rows[name], target_needed=False)
 
+    def nothing_left(self, rows: dict[str, list[Row]], skipped: Skipped) -> str:
+        """What to say where no row is an example: the counts that tell why, and columns that hold nothing."""
+        columns = self._used(rows, {})
+        every = dict.fromkeys(name for name in columns for name in (*columns[name].inputs, columns[name].target))
+        empty = [n for n in every if not any(str(row.get(n) or "").strip() for part in rows.values() for row in part)]
+        lack = f"; column {listed(empty)} is empty in all of them ({self.column_flags} name others)" if empty else ""
+        return f"no training examples remain; of {sum(map(len, rows.values())):,} rows are {skipped.said()}{lack}"
+
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Says which columns are not read."""
+        """Says which columns are not read, and which of them name parts of the data. Raises ValueError for rows that
+        Prodigy's annotators rejected."""
         present = dict.fromkeys(column for name in used for column in rows[name][0])
         read = {*self.fixed_columns, *(column for columns in used.values() for column in columns.used)}
+        every = [row for name in used for row in rows[name]]
+        for column in (name for name in present if name not in read):
+            refuse_rejected(every, column)
+            notes += parts_note(every, column)
         notes += unused_note(present, read, self.column_flags)
 
     def remarks(self, splits: Mapping[str, Sequence[Any]]) -> list[str]:

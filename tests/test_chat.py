@@ -147,6 +147,11 @@ def test_what_is_no_conversation_is_refused_with_its_row(talk):
         read([{"messages": TALK}, {"messages": talk}])
 
 
+def test_messages_with_other_keys_are_refused_with_those_wanted_and_found():
+    with pytest.raises(ValueError, match="the keys role and content, or from .*; its keys are 'speaker', 'text'"):
+        read([{"messages": [{"speaker": "a", "text": "b"}]}])
+
+
 @pytest.mark.parametrize("role", ["narrator", "", None, 7, "x" * 500])
 def test_an_unknown_role_is_refused_with_its_row_and_the_known_ones(role):
     with pytest.raises(ValueError, match="row 1 has a message by .*; known are system, user and assistant") as refused:

@@ -135,6 +135,41 @@ def test_the_label_of_a_dataset_is_none_of_its_texts():
         TextArgs(label_column="sentence1").task("sick", None).parts({"all": [row]}, Skipped())
 
 
+def labelled(column, values):
+    return [{"text": f"a{i}", "label": "ab"[i % 2], column: value} for i, value in enumerate(values)]
+
+
+def test_rows_that_an_annotator_rejected_are_not_trained_on():
+    args = TextArgs(("text",), "label")
+    with pytest.raises(ValueError, match="'answer' is reject or ignore in 2 rows"):
+        read(labelled("answer", ["accept", "reject", "ignore", "accept"]), args)
+    assert len(read(labelled("answer", ["accept", "accept"]), args)) == 2
+    assert len(read(labelled("answer", ["accept", "reject", "other"]), args)) == 3
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "counts"),
+    [
+        ("split", ["train", "Test", "train", "dev"], "train 2, test 1, dev 1"),
+        ("fold", ["train", "val", None, "val"], "val 2, train 1"),
+        ("is_valid", [True, False, False], "false 2, true 1"),
+        ("is_valid", ["True", "False", "False"], "false 2, true 1"),
+    ],
+)
+def test_a_column_of_the_files_own_parts_is_said(column, values, counts):
+    notes = []
+    read(labelled(column, values), TextArgs(("text",), "label"), notes)
+    assert f"column '{column}' names the file's own parts ({counts}), which are not used" in notes[0]
+    assert all(len(note) <= 300 for note in notes)
+
+
+@pytest.mark.parametrize("values", [["train", "car"], [True, False], [1, 2], [None, None]])
+def test_another_column_says_nothing_of_parts(values):
+    notes = []
+    read(labelled("split", values), TextArgs(("text",), "label"), notes)
+    assert len(notes) == 1 and "names the file's own parts" not in notes[0]
+
+
 def test_columns_that_are_not_read_are_named_in_one_short_line():
     notes = []
     read([{"question": "a", "answer": "b"} | {f"column {i} " + "x" * 60: i for i in range(40)}], notes=notes)

@@ -191,6 +191,50 @@ def test_a_label_with_a_comma_a_bar_or_a_bracket_can_be_one(labels):
     assert set(read(rows_of(labels, 10))[0]) == set(labels)
 
 
+def test_the_numbers_of_32_bits_are_spelled_as_they_were_written(tmp_path):
+    frame = pandas.DataFrame({"text": [f"text {i}" for i in range(60)], "label": [0.1, 0.2, None] * 20})
+    frame.assign(label=frame.label.astype("float32")).to_parquet(tmp_path / "mine.parquet")
+    assert {e.label for e in splits_of(tmp_path / "mine.parquet").train} == {"0.1", "0.2"}
+
+
+def test_a_list_of_labels_is_refused_as_several():
+    with pytest.raises(ValueError, match="row 1 holds a list .several labels"):
+        read(rows_of(["a", ["a", "b"]]))
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("", "no training examples remain; of 60 rows are 60 unlabelled; column 'label' is empty in all of them"),
+        ("-", "no training examples remain; of 60 rows are 60 label left out$"),
+    ],
+)
+def test_where_no_row_is_left_the_reason_and_the_empty_column_are_named(label, said, tmp_path):
+    path = write_rows(tmp_path / "mine.jsonl", rows_of([label], 60))
+    with pytest.raises(ValueError, match=said):
+        splits_of(path, leave_out_labels=("-",))
+
+
+def test_texts_that_are_empty_in_all_rows_are_named(tmp_path):
+    path = write_rows(tmp_path / "mine.jsonl", [{"text": " ", "label": "a"}] * 9)
+    with pytest.raises(ValueError, match="of 9 rows are 9 empty; column 'text' is empty in all"):
+        splits_of(path)
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_a_folder_of_one_held_out_part_is_refused_with_the_way_out(part, tmp_path):
+    write_rows(tmp_path / f"{part}.jsonl", rows_of(["spam", "ham"], 20))
+    with pytest.raises(ValueError, match=f"there is only a {part} part .40 rows., .*give that file itself as --data"):
+        splits_of(tmp_path)
+
+
+def test_texts_that_are_all_held_out_are_counted(tmp_path):
+    for part in ("train", "test"):
+        write_rows(tmp_path / f"{part}.jsonl", rows_of(["spam", "ham"], 20))
+    with pytest.raises(ValueError, match="no training examples remain; of all rows are 40 duplicate, 40 in test"):
+        splits_of(tmp_path)
+
+
 @pytest.mark.parametrize("labels", [[1.0, float("inf")], [0.5, 1.5, float("-inf")], ["0", "1", "inf"]])
 def test_infinity_is_no_class(labels):
     with pytest.raises(ValueError, match="inf' among numbers, which is no class"):
@@ -501,6 +545,8 @@ def test_a_test_file_without_labels_is_for_predict_and_test_is_drawn_from_train(
     write_rows(tmp_path / "test.jsonl", [{"text": f"unknown {i}"} | test for i in range(30)])
     found = splits_of(tmp_path)
     note = note_of(found, "predict.py")
+    assert ("holds '-1' only" in note) == (test == {"label": -1})
+    assert ("is missing or empty" in note) == (not test.get("label") or test["label"] != test["label"])
     assert "test.jsonl" in note and "30 rows" in note
     assert len(found.test) == 10 and all(e.text.startswith("text") for e in found.test)
     assert found.skipped == Skipped() and sum(map(len, found.named().values())) == 100

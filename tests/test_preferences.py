@@ -70,6 +70,15 @@ def test_duplicates_apart_from_case_and_white_space_are_dropped_and_counted():
     assert len(found.train) == len(GOOD) and found.skipped == Skipped(duplicate=2)
 
 
+def test_pairs_that_differ_in_case_or_indentation_of_an_answer_are_two():
+    pair = {"prompt": "code", "chosen": "    y", "rejected": "n"}
+    assert len(split([pair, pair | {"chosen": "y"}, pair | {"chosen": "Y"}, pair | {"chosen": "y \n"}]).train) == 3
+
+
+def test_an_answer_may_differ_from_the_other_in_indentation_alone():
+    assert len(examples_of([{"prompt": "code", "chosen": "    y", "rejected": "y"}])) == 1
+
+
 def test_one_prompt_may_have_several_pairs():
     assert len(split([*GOOD, GOOD[3] | {"rejected": "five"}]).train) == len(GOOD) + 1
 
@@ -146,7 +155,7 @@ def test_the_fingerprint_depends_on_which_answer_is_the_better_one():
 
 
 def test_equal_answers_are_refused_with_all_their_rows():
-    rows = [*GOOD, {"prompt": "a", "chosen": "same", "rejected": " same "}, *GOOD[:1], GOOD[2] | {"chosen": "3"}]
+    rows = [*GOOD, {"prompt": "a", "chosen": "same", "rejected": "same \n"}, *GOOD[:1], GOOD[2] | {"chosen": "3"}]
     with pytest.raises(ValueError, match=re.escape("the same in 2 rows (20, 22)")):
         examples_of(rows)
 

@@ -119,6 +119,8 @@ def split_rows(task: Task, source: Source, data: DataArgs) -> Splits[Any]:
     subset = task.report_subset if data.subset == "report" else None
     notes = list(source.notes)
     parts = task.parts(source.parts, skipped, notes, source.files)
+    if not any(parts.values()):
+        raise ValueError(task.nothing_left(source.parts, skipped))
     splits = split_examples(parts, limits, data.split_seed, skipped, subset)
     return replace(splits, notes=[*notes, *splits.notes, *task.remarks(splits.named())])
 

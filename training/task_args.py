@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 from gpt2_scratch.config import GPT2Config
 from tasks import Classification, Columns, Instructions, find_or_own, folded, instruction_forms, join_lines
 from tasks._cells import short
-from tasks._labels import as_arguments, in_order, shown
+from tasks._labels import as_arguments, in_order
 from training.args import MethodArgs, ModelArgs
 from training.cli import at_least
 
@@ -47,7 +47,7 @@ class TextArgs:
             found.append(f"--pad-id {self.pad_id}: must be 0 to 50256")
         labels, left_out = ([folded(label) for label in names] for names in (self.labels, self.leave_out_labels))
         if twice := in_order({label for label in labels if labels.count(label) > 1}):
-            found.append(f"--labels: {shown(twice)}: a class is named twice")
+            found.append(f"--labels {as_arguments(twice)}: a class is named twice")
         if both := in_order({*labels} & {*left_out}):
             found.append(f"--leave-out-labels {as_arguments(both)}: is among --labels; choose one")
         named = [*self.text_column, *([] if self.label_column is None else [self.label_column])]
