@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tasks._files import Row
-from tasks._headers import header_notes, readable
+from tasks._headers import header_notes
+from tasks._labels import folded
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 ESCAPED = "\ue000"  # stands for a quotation mark behind a backslash while the parser is at work
@@ -106,7 +107,7 @@ def _names(header: Record) -> list[str]:
 
     Empty ones at the end are left out: they come from separators at the ends of lines.
     """
-    names = [readable(cell).strip() for cell in header.cells]
+    names = [folded(cell) for cell in header.cells]
     while names and not names[-1]:
         names.pop()
     if not names:
@@ -138,7 +139,7 @@ def _check_cells(record: Record, names: list[str], width: int, separator: str) -
         )
     if filled:
         raise ValueError(f"line {record.number} has more cells than the header: {count}, not {width} {quote}")
-    if len(names) > 1 and [readable(cell) for cell in record.cells[: len(names)]] == names:
+    if len(names) > 1 and [folded(cell) for cell in record.cells[: len(names)]] == names:
         raise ValueError(f"line {record.number} repeats the header; remove the line")
 
 

@@ -190,6 +190,7 @@ def test_what_is_no_table_is_refused_by_line(content, message, tmp_path):
         "\ufefftext,label\na,x\nb,y",
         " text , label\na,x\nb,y\n",
         '"text",label\na,x\nb,y\n',
+        "text,label,\u200b\na,x,\nb,y,\n",
         "# exported in 2024\n# by hand\ntext,label\na,x\nb,y\n",
         '"text","label"\n"a","x"\n"b","y"\n',
         "sep=,\ntext,label\na,x\nb,y\n",
@@ -212,6 +213,11 @@ def test_the_index_column_that_pandas_writes_has_the_name_that_pandas_gives_it(t
 def test_a_column_name_with_a_line_break_has_a_space_there(tmp_path):
     content = '"Customer\nfeedback\n(all)";label\na;x\n'
     assert rows_of(written(tmp_path / "a.csv", content)) == [{"Customer feedback (all)": "a", "label": "x"}]
+
+
+def test_a_name_of_nothing_that_can_be_seen_is_called_as_an_empty_one(tmp_path):
+    source = read_rows(written(tmp_path / "a.csv", "\u200b,text\n1,a\n2,b\n"))
+    assert source.rows == [{"Unnamed: 0": "1", "text": "a"}, {"Unnamed: 0": "2", "text": "b"}]
 
 
 @pytest.mark.parametrize("name", ["\ufeff\ufefftext", "te\u200bxt", "\u2060text\u00a0", "text\u200e"])
