@@ -10,85 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_scratch.config import GPT2Config
-from gpt2_scratch.sources import ASSETS, BESIDE, BUNDLED, VOCABULARIES, read_json, refuse_pointer
+from gpt2_scratch.plain_tokenizer import is_gpt2s_own, spelling
+from gpt2_scratch.sources import BESIDE, BUNDLED, VOCABULARIES, read_json, refuse_pointer
 from gpt2_scratch.tokenizer import END_OF_TEXT, ENDS, MARKER, GPT2Tokenizer, Meaning, Tokenizer, Vocabulary
 from gpt2_scratch.tokenizer_export import ROLES, export_tokenizer
 
 FILES = VOCABULARIES + BESIDE
-LISTS = ("additional_special_tokens", "extra_special_tokens")
-# Classes that read GPT-2's files as GPT-2's tokenizer does.
-PLAIN = (None, "GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
 LONGEST_CHARACTER = 4  # bytes
 FREE = ("chat_template", "model_max_length", "name_or_path", "padding_side", "truncation_side")
 FEWEST = 8  # tokens that any vocabulary has; transformers makes an empty one out of files that it does not know
-
-
-def _spelling(token: Any) -> str:
-    """Of a token as the files have it: a string, or an object around one."""
-    return token.get("content", "") if isinstance(token, dict) else str(token)
-
-
-def _merges(entries: Sequence[Any]) -> list[str]:
-    return [entry if isinstance(entry, str) else " ".join(entry) for entry in entries]
-
-
-def _gpt2s_bpe(vocabulary: Any, merges: Sequence[str]) -> bool:
-    lines = (ASSETS / "vocab.bpe").read_text(encoding="utf-8").splitlines()[1:]
-    return vocabulary == read_json(ASSETS / "encoder.json") and list(merges) == lines
-
-
-def _same_files(folder: Path) -> bool:
-    """Whether vocab.json and merges.txt are there and GPT-2's."""
-    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
-    if not (vocabulary.is_file() and merges.is_file()):
-        return False
-    if all(
-        a.read_bytes() == (ASSETS / b).read_bytes() for a, b in ((vocabulary, "encoder.json"), (merges, "vocab.bpe"))
-    ):
-        return True
-    lines = merges.read_text(encoding="utf-8").splitlines()
-    return _gpt2s_bpe(read_json(vocabulary), [line for line in lines if line and not line.startswith("#version")])
-
-
-def _same_pipeline(content: dict[str, Any]) -> bool:
-    """Whether a tokenizer.json is GPT-2's."""
-    model, first = content.get("model") or {}, content.get("pre_tokenizer") or {}
-    added = {(token["content"], token["id"]) for token in content.get("added_tokens") or ()}
-    return (
-        model.get("type", "BPE") == "BPE"
-        and not (model.get("byte_fallback") or model.get("dropout") or model.get("ignore_merges"))
-        and content.get("normalizer") is None
-        and (first.get("type"), first.get("add_prefix_space"), first.get("use_regex", True))
-        == ("ByteLevel", False, True)
-        and added <= {(MARKER, END_OF_TEXT)}
-        and _gpt2s_bpe(model.get("vocab"), _merges(model.get("merges") or ()))
-    )
-
-
-def _tokens_named(settings: dict[str, Any]) -> set[str]:
-    """All special tokens that tokenizer_config.json or special_tokens_map.json names."""
-    found = [settings[role] for role in ROLES if settings.get(role)]
-    for name in LISTS:
-        found += list(settings.get(name) or ())
-    return {_spelling(token) for token in found}
-
-
-def is_gpt2s_own(folder: Path) -> bool:
-    """Whether all that the folder says of its tokenizer is GPT-2's own. Raises ValueError for a damaged file."""
-    if any((folder / name).exists() for name in VOCABULARIES if not name.endswith(".json")):
-        return False
-    settings, names = read_json(folder / "tokenizer_config.json"), read_json(folder / "special_tokens_map.json")
-    added = {(text, id) for text, id in read_json(folder / "added_tokens.json").items()}
-    added |= {(_spelling(t), int(id)) for id, t in (settings.get("added_tokens_decoder") or {}).items()}
-    kind = settings.get("tokenizer_class") or read_json(folder / "config.json").get("tokenizer_class")
-    if not added <= {(MARKER, END_OF_TEXT)} or not _tokens_named(settings) | _tokens_named(names) <= {MARKER}:
-        return False
-    if kind not in PLAIN or settings.get("add_prefix_space") or settings.get("auto_map"):
-        return False
-    pipeline = folder / "tokenizer.json"
-    return (_same_pipeline(read_json(pipeline)) if pipeline.exists() else True) and (
-        _same_files(folder) if (folder / "vocab.json").exists() else pipeline.exists()
-    )
 
 
 def _read(folder: Path) -> Any:
@@ -116,7 +46,7 @@ def _read(folder: Path) -> Any:
         known = {*read_json(folder / "vocab.json"), *read_json(folder / "added_tokens.json")}
         known |= {*(model.get("vocab") or ())}
         known |= {token["content"] for token in content.get("added_tokens") or ()}
-        known |= {_spelling(token) for token in (settings.get("added_tokens_decoder") or {}).values()}
+        known |= {spelling(token) for token in (settings.get("added_tokens_decoder") or {}).values()}
         named = {**read_json(folder / "special_tokens_map.json"), **settings}
         missing = {role: None for role in ROLES[:3] if MARKER not in known and not named.get(role)}
         if missing:

@@ -99,6 +99,8 @@ def resolve(source: str, asked: str = "--model") -> Path:
             raise ValueError(f"{asked} {source}: the folder lacks {lacking}{_instead_of_a_model(folder)}")
         if lost := [name for name in shards(folder / found[0]) if not (folder / name).is_file()]:
             raise ValueError(f"{asked} {source}: the folder lacks {lost[0]}, one of {len(lost)} missing shards")
+        for name in [found[0], *shards(folder / found[0])]:
+            refuse_pointer(folder / name)
         return folder
     repository = repository_of(source, asked)
     for name in WEIGHTS:
@@ -115,6 +117,7 @@ def shards(path: Path) -> list[str]:
     """The files that an index names; none for a file that is no index. Raises ValueError for a damaged index."""
     if path.suffix != ".json":
         return []
+    refuse_pointer(path)
     try:
         names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -269,6 +269,8 @@ def folders(base, tmp_path_factory):
     places["bias"] = adapter(base, root / "bias", MethodArgs("bitfit"), labels=LABELS, head_bias=True)
     places["facts"] = shutil.copytree(places["good"], root / "facts")
     (places["facts"] / "adapter.json").write_text("{")
+    places["pointer"] = shutil.copytree(places["good"], root / "pointer")
+    (places["pointer"] / "adapter_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     places["half"] = shutil.copytree(places["good"], root / "half")
     weights = places["half"] / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -299,6 +301,7 @@ def folders(base, tmp_path_factory):
         ("--adapter {root}/absent", "absent: no such folder"),
         ("--adapter {taken}", "missing or damaged"),
         ("--adapter {facts}", "adapter.json is damaged"),
+        ("--adapter {pointer}", "adapter_model.safetensors is a pointer of Git LFS, not the file itself"),
         ("--adapter {half}", "missing or damaged"),
         ("--adapter {good} --model {other}", "was trained on other weights"),
         ("--adapter {good} --model gpt2-nano", "was trained on other weights"),

@@ -23,7 +23,8 @@ from tokenizers import (
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
-from gpt2_scratch.own_tokenizer import find_tokenizer, is_gpt2s_own, needed_end
+from gpt2_scratch.own_tokenizer import find_tokenizer, needed_end
+from gpt2_scratch.plain_tokenizer import is_gpt2s_own
 from gpt2_scratch.pretrained import save_pretrained
 from gpt2_scratch.sources import ASSETS, BUNDLED
 from gpt2_scratch.tokenizer import GPT2, GPT2Tokenizer

@@ -14,7 +14,7 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.pretrained import load_weights, read_weight, save_pretrained, weights_hash
-from gpt2_scratch.sources import load_config
+from gpt2_scratch.sources import load_config, refuse_pointer
 from gpt2_scratch.tokenizer import END_OF_TEXT, Tokenizer
 from lora import Adapter, adapters
 from lora.peft_format import CONFIG, TENSORS, attach, classes_in, exported
@@ -119,6 +119,8 @@ def read_facts(adapter: Path) -> dict[str, Any]:
     Raises ValueError when the folder holds no adapter, or a damaged one.
     """
     path = adapter / FACTS
+    for file in adapter.glob("adapter*"):
+        refuse_pointer(file)
     if not path.exists():
         if not adapter.is_dir():
             raise ValueError(f"adapter {adapter}: no such folder")
