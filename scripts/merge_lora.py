@@ -152,8 +152,7 @@ def report(
     from training.merging import combined, compare
     from training.saved import whole_model
 
-    whole = [tokens for text in texts if (tokens := tokenizer.encode(text))]
-    tokens = [some[:LENGTH] for some in whole]
+    tokens = [some[:LENGTH] for some in tokenizer.encode_all(texts) if some]
     found = compare(combined(chosen, args.model), whole_model(args.output, {"labels": facts.get("labels")}), tokens)
     print(f"texts   {len(tokens)} of {source}, {sum(map(len, tokens)):,} tokens")
     print(f"logits  differ from the unmerged model's by {found.logit:.2g} at most; the largest is {found.largest:.3g}")
