@@ -145,6 +145,15 @@ def test_the_forecast_takes_the_heaviest_micro_batches_of_the_whole_plan():
     assert [[len(e.tokens) for e in micro] for micro in worst] == [[30, 31]]
 
 
+def test_a_training_without_end_is_forecast_from_its_first_updates(monkeypatch):
+    monkeypatch.setattr("training.memory.LOOKED_AT", 6)
+    examples = [Encoded(i, np.ones(n, np.int32), 0) for i, n in enumerate([9, 3, 30, 4, 5, 31, 8, 7])]
+    work = work_of(build(Classifier, MethodArgs("head")), examples)
+    endless = replace(work, update=replace(work.update, max_steps=10**9))
+    six = replace(work, update=replace(work.update, max_steps=6))
+    assert worst_micro_batches(endless, 2)[0] == worst_micro_batches(six, 2)[0]
+
+
 def test_a_block_that_is_freed_serves_the_next_tensor_that_fits_but_not_a_larger_one():
     keep_freed_memory()  # which the heap takes for granted
     heap, size = Heap(), 16 * 2**20

@@ -186,6 +186,11 @@ def test_open_flags_are_filled_in_and_given_ones_kept():
     assert UpdateArgs(lr=1e-4, epochs=0.5).with_defaults(2e-3, 3.0, 768, 8) == UpdateArgs(lr=1e-4, epochs=0.5)
 
 
+def test_epochs_that_give_more_updates_than_any_run_makes_are_refused():
+    with pytest.raises(ValueError, match="--epochs 1e[+]06: gives 2,000,000,000 updates; at most 1,000,000,000"):
+        UpdateArgs(epochs=1e6, batch_size=1).steps(2000)
+
+
 def test_max_steps_alone_is_not_cut_by_the_default_epochs():
     filled = UpdateArgs(max_steps=500, batch_size=16).with_defaults(2e-3, 3.0, 768, 160)
     assert filled.steps(160) == 500

@@ -56,10 +56,13 @@ def model_without_weights(kind: Any, config: GPT2Config, model: ModelArgs, *head
     return built
 
 
+LOOKED_AT = 200_000  # updates; in a longer training every text has met enough others by then
+
+
 def worst_micro_batches(work: Work, micro_batch_size: int) -> tuple[list[list[Encoded]], list[Encoded], int]:
     """Of all micro-batches of the training: those with most tokens, rows times the longest, or targets (which may be
     the same one), an average one, and how many make up a step on one process."""
-    train, steps = work.train, work.update.steps(len(work.train))
+    train, steps = work.train, min(work.update.steps(len(work.train)), LOOKED_AT)
     update = replace(work.update, micro_batch_size=micro_batch_size)
     plan = Plan(train, update, work.accelerator.num_processes)
     measures = [

@@ -88,11 +88,15 @@ class UpdateArgs:
         return None if self.clip_after_warmup and step < warmup else self.max_grad_norm
 
     def steps(self, examples: int) -> int:
-        """Optimizer steps of the whole training. Raises ValueError when there are none."""
+        """Optimizer steps of the whole training. Raises ValueError when there are none, or more than anyone means."""
         per_epoch = self.steps_per_epoch(examples)
         if per_epoch == 0:
             raise ValueError(f"--drop-last: leaves nothing of {examples} examples at --batch-size {self.batch_size}")
         wanted = [n for n in (self.max_steps, self.epochs and math.ceil(round(self.epochs * per_epoch, 6))) if n]
+        if min(wanted) > MOST_UPDATES:
+            raise ValueError(
+                f"--epochs {self.epochs:g}: gives {min(wanted):,} updates; at most {MOST_UPDATES:,} are made"
+            )
         return int(min(wanted))
 
     def steps_per_epoch(self, examples: int) -> int:
