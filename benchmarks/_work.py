@@ -95,8 +95,8 @@ def shuffled_examples(task: Literal["cls", "ift"]) -> list[Any]:
     found: Task = find("enron", Classification) if task == "cls" else find("alpaca", Instructions)
     try:
         source = locate_rows(found, None)
-    except OSError as error:
-        raise ValueError(f"{found.file} is neither in $DATA_DIR nor to be had from the hub; set DATA_DIR") from error
+    except ValueError as error:
+        raise ValueError(f"{found.file} is not in $DATA_DIR; set DATA_DIR. {error}") from error
     train = split_rows(found, source, DataArgs()).train
     random.Random(0).shuffle(train)
     return train

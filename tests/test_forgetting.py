@@ -110,18 +110,18 @@ def test_at_strength_0_the_loss_is_exactly_that_of_the_base(method, tiny_model):
 
 def test_the_intervals_are_those_of_redrawn_pieces(tiny_model):
     model, _ = built(LanguageModel, tiny_model, "lora")
-    general = general_text(ForgettingArgs(forgetting_tokens=2500), tiny_model, GPT2Config(context=100), GPT2)
+    general = general_text(ForgettingArgs(forgetting_tokens=4000), tiny_model, GPT2Config(context=100), GPT2)
     before, after = np.array(losses_of(model, general, strength=0)), np.array(losses_of(model, general))
     found = forgetting(model, general, Accelerator(cpu=True), before.tolist(), no_metric)
-    drawn = np.random.default_rng(9).integers(0, 25, (20_000, 25))
+    drawn = np.random.default_rng(9).integers(0, 40, (20_000, 40))
     tokens = np.array([len(piece.tokens) for piece in general.pieces])
-    assert (found["tokens"], found["sha256"], found["source"]) == (2500, general.sha256, "bundled general.txt")
+    assert (found["tokens"], found["sha256"], found["source"]) == (4000, general.sha256, "bundled general.txt")
     for name, losses in (("before", before), ("after", after), ("difference", after - before)):
         entry, ratios = found[name], losses[drawn].sum(1) / tokens[drawn].sum(1)
         low, high = np.quantile(ratios, [0.025, 0.975])
-        assert entry["value"] == pytest.approx(losses.sum() / 2500, rel=1e-12)
+        assert entry["value"] == pytest.approx(losses.sum() / 4000, rel=1e-12)
         assert [entry["low"], entry["high"]] == pytest.approx([low, high], abs=0.05 * (high - low))
-        assert entry["n"] == 25
+        assert entry["n"] == 40
     widths = {name: found[name]["high"] - found[name]["low"] for name in ("after", "difference")}
     assert widths["difference"] < widths["after"], "pieces are paired"
 
@@ -287,13 +287,16 @@ def test_none_measures_and_reports_nothing(tiny_model, mail_file, question_file,
     ],
 )
 @pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift"])
-def test_a_general_text_that_is_none_is_refused_with_one_message(content, reason, script, mail_file, tmp_path):
+def test_a_general_text_that_is_none_is_refused_with_one_message(
+    content, reason, script, tiny_model, mail_file, question_file, tmp_path
+):
     path = tmp_path / "general.txt"
     if content == "folder":
         path.mkdir()
     elif content is not None:
         path.write_bytes(content)
-    done = run_script(script, "--data", mail_file, "--forgetting-data", path)
+    flags = flags_of(script, tiny_model, mail_file, question_file, tmp_path / "run")
+    done = run_script(script, *flags, "--forgetting-data", path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.count(f"--forgetting-data {path}:") == 1 and reason in done.stderr
 

@@ -38,7 +38,9 @@ def completed(arguments: type, words: Sequence[str]) -> list[str]:
     differing = [
         f"--{name.replace('_', '-')} {before[name]} (now {now[name]})"
         for name in now
-        if name not in FREE_FLAGS and now[name] != before[name]
+        if name not in FREE_FLAGS
+        and now[name] != before[name]
+        and (name, now[name]) != ("micro_batch_size", "auto")  # which then stands for what the run had
     ]
     if differing:
         raise ValueError(
