@@ -49,8 +49,9 @@ def _rows_of(schema: Any, batches: Iterable[Any]) -> Table:
     rows = [row for batch in batches for row in batch.select(columns).to_pylist()]
     for name in columns:
         kind = {"float": np.float32, "halffloat": np.float16}.get(str(schema.field(name).type))
-        for row in rows if kind else []:  # 0.1 of 32 bits is 0.1, not its nearest double, 0.10000000149011612
-            row[name] = None if row[name] is None else float(str(kind(row[name])))
+        if kind is not None:
+            for row in rows:  # 0.1 of 32 bits is 0.1, not its nearest double, 0.10000000149011612
+                row[name] = None if row[name] is None else float(str(kind(row[name])))
     named, notes = with_readable_names(named_classes(rows, class_names(schema.metadata)), columns)
     return Table({"all": named}, notes)
 
