@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from tasks._cells import short
-from tasks._labels import as_arguments, hidden_in, in_order, likeness, number_in, shown, variants
+from tasks._labels import as_arguments, hidden_in, in_order, is_placeholder, likeness, number_in, shown, variants
 
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}([T ].*)?")
 FEW_ROWS = 20  # as many classes as rows can be meant in a trial of so few
@@ -52,26 +52,17 @@ def several_in_one(labels: Iterable[str]) -> list[str]:
     return []
 
 
-def refuse_what_is_no_class(counts: Mapping[str, int], column: str) -> None:
-    """Raises ValueError for an id, a score, dates, texts or several labels in place of one. `counts`: rows by label."""
-    rows, labels = sum(counts.values()), in_order(counts)
-    remedy = "name another column with --label-column"
-    if several := several_in_one(labels):
-        raise ValueError(
-            f"column {short(column)} holds several labels in one cell, in {sum(counts[s] for s in several):,} rows "
-            f"({shown(several)}), of which a row can have one; keep one, or leave such rows out with --leave-out-labels"
-        )
-    filled = [label for label in labels if label not in hidden_in(labels)]
-    numbers = {label: amount for label in filled if (amount := amount_in(label)) is not None}
-    if (infinite := [label for label in filled if label.casefold() in INFINITE]) and len(filled) == len(infinite) + len(
-        numbers
-    ):
+def _refuse_amounts(counts: Mapping[str, int], column: str, remedy: str) -> None:
+    """Raises ValueError for dates, scores or infinity, where nearly all rows have such labels."""
+    numbers = {label: amount for label in counts if (amount := amount_in(label)) is not None}
+    infinite = [label for label in counts if label.casefold() in INFINITE]
+    if infinite and len(counts) == len(infinite) + len(numbers):
         raise ValueError(
             f"column {short(column)} holds {shown(infinite)} among numbers, which is no class; correct it, or leave "
             f"such rows out with --leave-out-labels {as_arguments(infinite)}"
         )
-    most = MOST * sum(counts[label] for label in filled)
-    dates = [label for label in filled if DATE.fullmatch(label)]
+    most = MOST * sum(counts.values())
+    dates = [label for label in counts if DATE.fullmatch(label)]
     if len(dates) > FEW_VALUES and sum(counts[label] for label in dates) >= most:
         raise ValueError(f"column {short(column)} holds {len(dates):,} different dates, not classes; {remedy}")
     decimals = [label for label, number in numbers.items() if is_decimal(number)]
@@ -85,6 +76,19 @@ def refuse_what_is_no_class(counts: Mapping[str, int], column: str) -> None:
             f"column {short(column)} holds {len(numbers):,} different decimals ({shown(list(numbers))}): to predict a "
             f"score is a regression, which this tool does not do; put the scores into a few classes, or {remedy}"
         )
+
+
+def refuse_what_is_no_class(counts: Mapping[str, int], column: str) -> None:
+    """Raises ValueError for an id, a score, dates, texts or several labels in place of one. `counts`: rows by label."""
+    rows, labels = sum(counts.values()), in_order(counts)
+    remedy = "name another column with --label-column"
+    if several := several_in_one(labels):
+        raise ValueError(
+            f"column {short(column)} holds several labels in one cell, in {sum(counts[s] for s in several):,} rows "
+            f"({shown(several)}), of which a row can have one; keep one, or leave such rows out with --leave-out-labels"
+        )
+    hidden = {*hidden_in(labels)}
+    _refuse_amounts({label: counts[label] for label in labels if label not in hidden}, column, remedy)
     if sorted(map(len, counts))[len(counts) // 2] > LONG:
         raise ValueError(f"column {short(column)} holds long texts, not classes; {remedy}")
     if rows >= FEW_ROWS and len(labels) > rows / 2:
@@ -126,7 +130,7 @@ def class_notes(counts: Mapping[str, int], column: str) -> list[str]:
     rows = sum(counts.values())
     if len(labels) > FEW_VALUES and rows < 5 * len(labels):
         found.append(f"column {short(column)} has {len(labels):,} classes in {rows:,} rows: few of each to learn from")
-    amounts = [amount_in(label) for label in labels if label not in empty]
+    amounts = [amount_in(label) for label in labels if not is_placeholder(label)]
     many = len(amounts) > FEW_VALUES or (len(amounts) > 2 and any(map(is_decimal, amounts)))
     if many and all(amount is not None for amount in amounts):
         found.append(

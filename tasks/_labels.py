@@ -59,8 +59,9 @@ def is_placeholder(label: str) -> bool:
 
 def hidden_in(labels: Iterable[str]) -> list[str]:
     """Those among the labels that seem to say that there is none: placeholders, or -1 as the only negative one."""
-    found = [label for label in in_order(labels) if is_placeholder(label)]
-    others = [label for label in labels if label not in found]
+    every = in_order(labels)
+    found = [label for label in every if is_placeholder(label)]
+    others = [label for label in every if not is_placeholder(label)]
     negative = [label for label in others if label.startswith("-")]
     whole = all(re.fullmatch(r"-?\d+", label) for label in others)
     return negative + found if whole and len(negative) == 1 and negative[0] in NO_CLASS and len(others) > 2 else found

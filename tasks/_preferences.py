@@ -73,7 +73,8 @@ class Preferences(Prompted):
         columns = super().columns_of(rows, target_needed)
         if columns.inputs[0] == columns.target:
             return columns
-        every = ([row.get(name) for name in (columns.inputs[0], columns.target, columns.inputs[1])] for row in rows)
+        names = (columns.inputs[0], columns.target, columns.inputs[1])
+        every: Iterable[list[Any]] = ([row.get(name) for name in names] for row in rows)
         texts = [cells for cells in every if all(isinstance(cell, str) and cell.strip() for cell in cells)]
         return columns._replace(repeated=bool(texts) and all(behind(*cells) for cells in texts))
 

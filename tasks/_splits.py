@@ -91,7 +91,7 @@ def split_examples(
 
 def _nothing_to_train_on(given: dict[str, list[E]], parts: dict[str, list[E]], skipped: Skipped) -> str:
     """What to say where no training example remains: the counts that tell why, and what to do."""
-    held_out = {name: len(part) for name, part in parts.items() if part}
+    held_out: dict[str, int] = {name: len(part) for name, part in parts.items() if part}
     if held_out and not (given.get("train") or given.get("all")) and not skipped.said():
         return (
             f"there is only a {' and a '.join(held_out)} part ({sum(held_out.values()):,} rows), and nothing to train "
