@@ -20,7 +20,7 @@ from gpt2_scratch.weights import keys, weight_files, weights_hash
 from training.args import ModelArgs
 from training.heads import head_notes, trained_rows
 from training.methods import build_classifier, build_language_model
-from training.saved import label_names
+from training.saved import card, label_names
 
 SMALL = GPT2Config(width=16, blocks=2, heads=2, context=512)
 COLUMNS = ("--text-column", "text", "--label-column", "label")
@@ -333,6 +333,12 @@ def test_peft_opens_an_adapter_by_its_card_with_the_names_of_the_classes(tiny_mo
         assert {s["label"]: s["score"] for s in scores} == pytest.approx(line["probabilities"], abs=1e-4)
     merged = run_script("merge_lora", "--run", run, "--output", tmp_path / "merged")
     assert merged.returncode == 0 and "m.jsonl" in merged.stdout  # compared on the texts it was trained on
+
+
+def test_the_card_of_an_adapter_says_how_to_call_a_tokenizer_of_the_bases_own(tmp_path):
+    known = {"name": "mine", "sha256": "0"}
+    assert "add_special_tokens=False" in card({"base": known | {"tokenizer": "1"}}, tmp_path)
+    assert "add_special_tokens" not in card({"base": known}, tmp_path)
 
 
 def test_peft_opens_the_adapter_of_a_language_model(tiny_model, tmp_path):

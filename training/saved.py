@@ -77,7 +77,10 @@ def card(facts: dict[str, Any], folder: Path) -> str:
     about = "a language model" if labels is None else f"a classifier of {len(labels)} classes"
     code = "\n".join(lines)
     head = f"---\nbase_model: {json.dumps(base)}\nlibrary_name: peft\n---\n"
-    return f"{head}\nAn adapter that makes {about} of {base}.\n\n```python\n{code}\n```\n"
+    tokens = ""
+    if "tokenizer" in facts["base"]:
+        tokens = "\nNothing stands around a text: call the base's tokenizer with add_special_tokens=False.\n"
+    return f"{head}\nAn adapter that makes {about} of {base}.\n\n```python\n{code}\n```\n{tokens}"
 
 
 def save_adapter(folder: Path, model: Model, method: str, facts: dict[str, Any]) -> None:
