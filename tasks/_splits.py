@@ -98,7 +98,7 @@ def _nothing_to_train_on(given: dict[str, list[E]], parts: dict[str, list[E]], s
             "on; add a train file, or give that file itself as --data, of which all parts are drawn"
         )
     counts = [*([skipped.said()] if skipped.said() else []), *(f"{n:,} in {name}" for name, n in held_out.items())]
-    return f"no training examples remain; of all rows are {', '.join(counts) or 'none read'}"
+    return f"no training examples remain; left out of all rows: {', '.join(counts) or 'none read'}"
 
 
 def _digest(example: Labelled | Instruction | Preference) -> bytes:

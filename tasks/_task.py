@@ -145,7 +145,7 @@ class Task:
         every = dict.fromkeys(name for name in columns for name in (*columns[name].inputs, columns[name].target))
         empty = [n for n in every if not any(str(row.get(n) or "").strip() for part in rows.values() for row in part)]
         lack = f"; column {listed(empty)} is empty in all of them ({self.column_flags} name others)" if empty else ""
-        return f"no training examples remain; of {sum(map(len, rows.values())):,} rows are {skipped.said()}{lack}"
+        return f"no training examples remain; left out of {sum(map(len, rows.values())):,} rows: {skipped.said()}{lack}"
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
         """Says which columns are not read, and which of them name parts of the data. Raises ValueError for rows that

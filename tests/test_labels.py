@@ -205,8 +205,8 @@ def test_a_list_of_labels_is_refused_as_several():
 @pytest.mark.parametrize(
     ("label", "said"),
     [
-        ("", "no training examples remain; of 60 rows are 60 unlabelled; column 'label' is empty in all of them"),
-        ("-", "no training examples remain; of 60 rows are 60 label left out$"),
+        ("", "no training examples remain; left out of 60 rows: 60 unlabelled; column 'label' is empty in all of them"),
+        ("-", "no training examples remain; left out of 60 rows: 60 label left out$"),
     ],
 )
 def test_where_no_row_is_left_the_reason_and_the_empty_column_are_named(label, said, tmp_path):
@@ -231,7 +231,7 @@ def test_a_folder_of_one_held_out_part_is_refused_with_the_way_out(part, tmp_pat
 def test_texts_that_are_all_held_out_are_counted(tmp_path):
     for part in ("train", "test"):
         write_rows(tmp_path / f"{part}.jsonl", rows_of(["spam", "ham"], 20))
-    with pytest.raises(ValueError, match="no training examples remain; of all rows are 40 duplicate, 40 in test"):
+    with pytest.raises(ValueError, match="no training examples remain; left out of all rows: 40 duplicate, 40 in test"):
         splits_of(tmp_path)
 
 
