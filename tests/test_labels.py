@@ -217,7 +217,7 @@ def test_where_no_row_is_left_the_reason_and_the_empty_column_are_named(label, s
 
 def test_texts_that_are_empty_in_all_rows_are_named(tmp_path):
     path = write_rows(tmp_path / "mine.jsonl", [{"text": " ", "label": "a"}] * 9)
-    with pytest.raises(ValueError, match="of 9 rows are 9 empty; column 'text' is empty in all"):
+    with pytest.raises(ValueError, match="left out of 9 rows: 9 empty; column 'text' is empty in all"):
         splits_of(path)
 
 
