@@ -23,7 +23,7 @@ import duckdb
 import pandas
 from mutated_files import Case, make
 
-from tasks import read_rows
+from tasks import folded, read_rows
 
 SECONDS = 20  # a file of a few kilobytes that takes longer hangs
 KNOWN_DIFFERENCES = {  # refused here, though pandas and duckdb read it
@@ -112,7 +112,7 @@ def _reason(said: str) -> str:
 
 def _named(table: list[list[str]]) -> list[list[str]]:
     """A table with the names of its columns as this project spells them."""
-    names = [" ".join(cell.split()) or f"Unnamed: {i}" for i, cell in enumerate(table[0])]
+    names = [folded(cell) or f"Unnamed: {i}" for i, cell in enumerate(table[0])]
     return [names, *table[1:]]
 
 
