@@ -34,6 +34,7 @@ KNOWN_DIFFERENCES = {  # refused here, though pandas and duckdb read it
     "over lines that look like rows": "the rows in that cell would be lost",
     "has more cells than the header": "a cell stands under no name",
     "has fewer cells than the header": "another separator parts the header, which then not all rows have",
+    "has no name in the header": "a text stands under no name",
     "names no columns": "there is nothing to name with --text-column",
 }
 
@@ -111,9 +112,9 @@ def _reason(said: str) -> str:
 
 
 def _named(table: list[list[str]]) -> list[list[str]]:
-    """A table with the names of its columns as this project spells them."""
+    """A table with the names of its columns as this project spells them, and no byte order mark before a row."""
     names = [folded(cell) or f"Unnamed: {i}" for i, cell in enumerate(table[0])]
-    return [names, *table[1:]]
+    return [names, *([row[0].removeprefix("\ufeff"), *row[1:]] for row in table[1:])]
 
 
 def _compared(case: Case, path: Path, rows: list[dict[str, Any]], notes: list[str]) -> Verdict:
