@@ -451,3 +451,11 @@ def test_a_measurement_that_fails_stops_the_table_and_leaves_the_file_as_it_was(
     done = benchmark("against_peft", *TABLE, "--results", tmp_path / "r.jsonl", DATA_DIR=str(tmp_path))
     assert done.returncode == 2 and "peft_time.py" in done.stderr and "set DATA_DIR" in done.stderr
     assert not (tmp_path / "r.jsonl").exists()
+
+
+def test_the_way_from_a_file_to_tokens_is_timed_step_by_step():
+    done = benchmark("start_of_data", "--texts", 50, "--characters", 40)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:4]] == ["read", "split", "tokenised"]
+    refused = benchmark("start_of_data", "--texts", 1)
+    assert refused.returncode == 2 and "--texts 1: must be at least 10" in refused.stderr

@@ -26,7 +26,7 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
         "commit": _commit(),
         "python": platform.python_version(),
         "libraries": {name: v for name in LIBRARIES if (v := _version(name)) is not None},
-        "device": torch.cuda.get_device_name(accelerator.device) if cuda else _cpu_name(),
+        "device": torch.cuda.get_device_name(accelerator.device) if cuda else cpu_name(),
         "threads": torch.get_num_threads(),
         "precision": accelerator.mixed_precision,
         "processes": accelerator.num_processes,
@@ -90,7 +90,7 @@ def _commit() -> str | None:
         return None
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     names = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     model = names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
     return f"{model}, {os.cpu_count()} cores"
