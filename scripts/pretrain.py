@@ -150,10 +150,7 @@ def main(args: Args) -> None:
     from training.corpus import read_documents
 
     start_from, output = args.training.init_from, args.output
-    try:
-        given = base_model(start_from, "--init-from") if start_from else None
-    except OSError as error:
-        raise ValueError(f"--init-from {start_from}: not to be had from the hub; give a folder") from error
+    given = base_model(start_from, "--init-from") if start_from else None
     folder, config = given or (None, SIZES[args.training.size])
     if args.text.max_length > config.context:
         raise ValueError(f"--max-length {args.text.max_length}: the context of the model is {config.context} tokens")

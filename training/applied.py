@@ -149,10 +149,7 @@ def _of_adapter(folder: Path, asked: str, base: str | None) -> Applied:
 
 
 def _of_model(model: str) -> Applied:
-    try:
-        folder, _ = base_model(model)
-    except OSError as error:
-        raise ValueError(f"--model {model}: not to be had from the hub; give --model FOLDER") from error
+    folder, _ = base_model(model)
     return Applied(folder, "model", class_names(folder), trained_on=read_trained_on(folder))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from tasks._cells import writable
+from tasks._cells import short, writable
 from training.files import replace_file
 from training.near_misses import nearest as nearest_name
 from training.run_folder import OURS, nearest
@@ -47,7 +47,7 @@ def output_problems(output: Path, overwrite: bool, data: Path, model: Path) -> l
 def few(names: Iterable[str], most: int = 6) -> str:
     """The first names, each cut to what a message has room for, and how many more there are."""
     listed = [*names]
-    shown = ", ".join(repr(name if len(name) <= 24 else name[:23] + "…") for name in listed[:most])
+    shown = ", ".join(map(short, listed[:most]))
     return shown + (f" and {len(listed) - most:,} more" if len(listed) > most else "")
 
 
