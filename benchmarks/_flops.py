@@ -8,7 +8,7 @@ the machine's speed is never flattered. A product costs as much again for each g
 from collections.abc import Sequence
 
 from gpt2_scratch.config import GPT2Config
-from training.args import MethodArgs
+from training.flags.common import MethodArgs
 
 TARGETS = (("q", "k", "v"), ("attn-out",), ("mlp-in",), ("mlp-out",))  # of the four matrices of a block, in order
 

@@ -23,9 +23,9 @@ from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.precision import DTYPES
 from gpt2_scratch.pretrained import hf_state
 from gpt2_scratch.tokenizer import END_OF_TEXT
-from training.args import MethodArgs
-from training.batches import IGNORED, Encoded
-from training.optimizers import parameter_groups
+from training.data.batches import IGNORED, Encoded
+from training.flags.common import MethodArgs
+from training.step.optimizers import parameter_groups
 
 
 def transformers_model(ours: Classifier | LanguageModel, **more: Any) -> nn.Module:

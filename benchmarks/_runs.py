@@ -12,9 +12,9 @@ from typing import Any
 
 import tyro
 
-from training.cli import flag, refuse, resolved
-from training.run_folder import FREE_FLAGS, RESULTS, STATE, read_run
-from training.sources import base_model
+from training.data.sources import base_model
+from training.flags.cli import flag, refuse, resolved
+from training.storage.run_folder import FREE_FLAGS, RESULTS, STATE, read_run
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from training.run_folder import RESULTS
+from training.storage.run_folder import RESULTS
 
 # What a run is compared by -> how a table calls it.
 KINDS = {"accuracy": "accuracy", "rewards": "reward accuracy", "perplexity": "perplexity of the response"}

@@ -15,19 +15,19 @@ from _work import CLASSES, Work
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.pretrained import without_storage
-from training.args import MethodArgs, ModelArgs, UpdateArgs
-from training.batches import Batch, Encoded, collate
-from training.compute_args import ComputeArgs
-from training.files import write_json
-from training.inference import classify, score_targets
-from training.launch import start
-from training.losses import class_loss, token_loss
-from training.methods import apply_compute, apply_method, build_classifier, build_language_model
-from training.optimizers import build_optimizer
-from training.prefix import attach_prefix
-from training.results import environment, peak_memory_mib
-from training.seeds import generator
-from training.update import accumulate, apply_update
+from training.data.batches import Batch, Encoded, collate
+from training.evaluation.inference import classify, score_targets
+from training.flags.common import MethodArgs, ModelArgs, UpdateArgs
+from training.flags.compute import ComputeArgs
+from training.model.frozen_activations import attach_prefix
+from training.model.methods import apply_compute, apply_method, build_classifier, build_language_model
+from training.run.launch import start
+from training.run.results import environment, peak_memory_mib
+from training.step.losses import class_loss, token_loss
+from training.step.optimizers import build_optimizer
+from training.step.seeds import generator
+from training.step.update import accumulate, apply_update
+from training.storage.files import write_json
 
 LEARNING_RATE = 1e-5
 CLIP = 1.0

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from gpt2_scratch.config import SIZES, GPT2Config
 from gpt2_scratch.tokenizer import GPT2
 from tasks import Classification, Instructions, Task, find
-from training.args import DataArgs, MethodArgs, ModelArgs, UpdateArgs, fit_problems
-from training.cli import at_least
-from training.sources import locate_rows, split_rows
+from training.data.sources import locate_rows, split_rows
+from training.flags.cli import at_least
+from training.flags.common import DataArgs, MethodArgs, ModelArgs, UpdateArgs, fit_problems
 
 if TYPE_CHECKING:
-    from training.batches import Encoded
+    from training.data.batches import Encoded
 
 PRECISIONS: dict[str, Literal["no", "bf16", "fp16"]] = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 CLASSES = ("ham", "spam")
@@ -69,7 +69,7 @@ def batches(work: Work) -> "list[list[Encoded]]":
     They are taken evenly over the lengths of one pool, so that few steps stand for the whole; their order is random.
     Raises ValueError when the data does not fill so many.
     """
-    from training.batches import POOL, epoch_plan
+    from training.data.batches import POOL, epoch_plan
 
     examples = _encoded(work, POOL * work.batch_size)
     lengths = [len(e.tokens) for e in examples]
@@ -104,7 +104,7 @@ def shuffled_examples(task: Literal["cls", "ift"]) -> list[Any]:
 
 def _encoded(work: Work, count: int) -> "list[Encoded]":
     """Up to `count` random training examples as token ids."""
-    from training.batches import encode_instruction, encode_labelled
+    from training.data.batches import encode_instruction, encode_labelled
 
     examples = shuffled_examples(work.task)[:count]
     if work.task == "cls":

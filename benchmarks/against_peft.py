@@ -14,7 +14,7 @@ from typing import Literal
 from _results import measure_once, read
 from _rows import OTHER_ROWS, find_row, row_names
 from _table import print_tables
-from training.cli import at_least, run
+from training.flags.cli import at_least, run
 
 SIDES = ("peer", "ours")
 

@@ -19,10 +19,7 @@ import numpy as np
 import tyro
 
 from _scores import KINDS, Scored, results_of, same_examples
-from training.cli import flag, run
-from training.method_args import WITHOUT_ADAPTERS
-from training.run_folder import FREE_FLAGS
-from training.statistics import (
+from evidence.intervals import (
     Interval,
     bootstrap_ratio,
     detectable_difference,
@@ -35,6 +32,9 @@ from training.statistics import (
     shown,
     with_two_more,
 )
+from training.flags.cli import flag, run
+from training.flags.method import WITHOUT_ADAPTERS
+from training.storage.run_folder import FREE_FLAGS
 
 COLUMNS = ["method", "accuracy, 95% interval", "sd", "seeds", "p, against the first", "forgetting, nats", "trained"]
 COLUMNS += ["train s, fastest", "peak MiB"]

@@ -21,17 +21,17 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from evidence.intervals import bootstrap_mean, shown
 from lora import Spec
 from lora.conv import ConvLoRA
-from training.args import FolderArgs
-from training.cli import at_least, flag, resolved, run
-from training.files import write_lines
-from training.methods import parameter_counts
-from training.metrics import Row, classification_metrics, mean_loss
-from training.results import environment, peak_memory_mib, write_results
-from training.run_folder import check_folder, prepare_folder
-from training.seeds import generator
-from training.statistics import bootstrap_mean, shown
+from training.evaluation.metrics import Row, classification_metrics, mean_loss
+from training.flags.cli import at_least, flag, resolved, run
+from training.flags.common import FolderArgs
+from training.model.methods import parameter_counts
+from training.run.results import environment, peak_memory_mib, write_results
+from training.step.seeds import generator
+from training.storage.files import write_lines
+from training.storage.run_folder import check_folder, prepare_folder
 
 CLASSES = tuple("0123456789")
 SIZES = {"base": 800, "train": 200, "validation": 200, "test": 597}  # images by part
@@ -166,7 +166,7 @@ def write_predictions(folder: Path, rows: Sequence[Row]) -> None:
 def main(args: Args) -> None:
     adapt = args.adapt
     folder = args.run.output_dir or Path("runs/digits") / f"{adapt.method}-rank{adapt.lora_rank}-seed{adapt.seed}"
-    check_folder(folder, args.run)
+    check_folder(folder, args.run.overwrite, args.run.resume)
     accelerator, parts, model = Accelerator(cpu=True), read_parts(), network()
     train(model, parts["base"], BASE_LR, BASE_EPOCHS, seed=0)
     turned = {name: part.turned() for name, part in parts.items() if name != "base"}

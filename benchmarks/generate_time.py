@@ -15,7 +15,7 @@ from _work import Work, shuffled_examples
 from gpt2_scratch.config import SIZES
 from gpt2_scratch.sources import BUNDLED
 from gpt2_scratch.tokenizer import GPT2
-from training.cli import at_least, run
+from training.flags.cli import at_least, run
 
 if TYPE_CHECKING:
     from gpt2_scratch.model import LanguageModel
@@ -56,8 +56,8 @@ def main(args: Args) -> None:
     from _steps import clock, random_model, report, use_device
     from gpt2_scratch.model import LanguageModel
     from gpt2_scratch.pretrained import load_weights
-    from training.batches import encode_prompt
-    from training.results import environment, peak_memory_mib
+    from training.data.batches import encode_prompt
+    from training.run.results import environment, peak_memory_mib
 
     work = Work(task="ift", model=args.model, device=args.device)
     use_device(work)

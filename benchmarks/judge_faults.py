@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks import Instructions, find, read_rows
-from training.cli import at_least, run
+from training.flags.cli import at_least, run
 
 ROOT = Path(__file__).parent.parent
 KEY = "key-of-the-fault-run-0123"

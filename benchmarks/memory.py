@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from _results import measure_once, read
 from _work import PRECISIONS, Work, batches
-from training.args import MethodArgs, ModelArgs, UpdateArgs
-from training.cli import at_least, refuse, run
-from training.compute_args import ComputeArgs
+from training.flags.cli import at_least, refuse, run
+from training.flags.common import MethodArgs, ModelArgs, UpdateArgs
+from training.flags.compute import ComputeArgs
 
 if TYPE_CHECKING:
-    from training.batches import Encoded
+    from training.data.batches import Encoded
 
 MIB = 2**20
 NANO, GPT2 = "--model gpt2-nano --steps 3", "--model gpt2 --steps 2"
@@ -146,8 +146,8 @@ def measure(args: Args) -> None:
 
     # Imported here because they take seconds: whatever can be refused without them has been.
     from _steps import report, use_device
-    from training.launch import start
-    from training.memory import resident
+    from training.forecast.memory import resident
+    from training.run.launch import start
 
     use_device(work)
     accelerator, _ = start(args.compute, Path("runs"), False)
@@ -167,9 +167,9 @@ def measure(args: Args) -> None:
 def forecast_parts(args: Args, accelerator: Any, train: "list[Encoded]", base: int) -> dict[str, int]:
     from _work import CLASSES
     from gpt2_scratch.model import Classifier, LanguageModel
-    from training.memory import forecast, model_without_weights
-    from training.methods import apply_compute, apply_method
-    from training.work import Work as Run
+    from training.forecast.memory import forecast, model_without_weights
+    from training.forecast.work import Work as Run
+    from training.model.methods import apply_compute, apply_method
 
     kind: Any = (Classifier, len(CLASSES)) if args.work.task == "cls" else (LanguageModel,)
     model = model_without_weights(kind[0], args.work.config, args.model, *kind[1:])
@@ -184,9 +184,9 @@ def measured_peak(args: Args, train: "list[Encoded]") -> int:
     import torch
 
     from _steps import CLIP, LEARNING_RATE, Training, read_model
-    from training.batches import Plan, collate, with_all_tokens_labelled
-    from training.results import peak_memory_mib
-    from training.update import accumulate, apply_update
+    from training.data.batches import Plan, collate, with_all_tokens_labelled
+    from training.run.results import peak_memory_mib
+    from training.step.update import accumulate, apply_update
 
     if args.work.device == "cpu" or not torch.cuda.is_available():
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of reading the data (man 5 proc)

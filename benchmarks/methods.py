@@ -13,8 +13,8 @@ from pathlib import Path
 
 from _runs import finish_runs
 from compare_runs import accuracies, compare, forgetting
-from training.cli import run
-from training.statistics import share
+from evidence.intervals import share
+from training.flags.cli import run
 
 METHODS = ("lora", "dora", "pissa", "full", "bitfit", "head")
 TITLES = {"spamassassin": "mail", "imdb": "reviews"}

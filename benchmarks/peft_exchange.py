@@ -27,12 +27,12 @@ from gpt2_scratch.pretrained import save_pretrained, weights_hash
 from gpt2_scratch.tokenizer import END_OF_TEXT, GPT2
 from tasks import read_rows
 from tasks._task import BUNDLED
-from training.cli import run
-from training.merging import logits
-from training.method_args import BLOCK_TARGETS, MethodArgs
-from training.methods import apply_method
-from training.saved import Model, adapted, build, save_adapter
-from training.sources import base_model
+from training.data.sources import base_model
+from training.flags.cli import run
+from training.flags.method import BLOCK_TARGETS, MethodArgs
+from training.model.merging import logits
+from training.model.methods import apply_method
+from training.model.saved import Model, adapted, build, save_adapter
 
 LABELS = ["no", "yes"]
 HEAD = (*BLOCK_TARGETS, "lm-head")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from _work import Work, batches, in_random_order
-from training.args import BLOCK_TARGETS, MethodArgs
-from training.cli import refuse, run
+from training.flags.cli import refuse, run
+from training.flags.common import BLOCK_TARGETS, MethodArgs
 
 
 @dataclass(frozen=True)

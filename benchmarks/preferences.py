@@ -20,13 +20,13 @@ import numpy as np
 
 from _runs import finish_runs
 from compare_runs import forgetting, results_of
+from evidence.intervals import bootstrap_mean, share, shown
 from tasks import Preference, Preferences, find
-from training.args import DataArgs
-from training.cli import at_least, run
-from training.files import write_lines
-from training.preference_metrics import wins
-from training.sources import locate_rows, split_rows
-from training.statistics import bootstrap_mean, share, shown
+from training.data.sources import locate_rows, split_rows
+from training.evaluation.preference import wins
+from training.flags.cli import at_least, run
+from training.flags.common import DataArgs
+from training.storage.files import write_lines
 
 COLUMNS = ["method", "pairs", "reward accuracy", "reward margin", "chosen", "rejected", "ranking accuracy before"]
 COLUMNS += ["after", "forgetting, nats"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from _results import measure_once, read
 from gpt2_scratch.config import SIZES
-from training.cli import run
+from training.flags.cli import run
 
 METHODS = {
     "full": "--method full",
@@ -69,7 +69,7 @@ def write_random_weights(size: str, folder: Path) -> None:
 
     from gpt2_scratch.model import LanguageModel
     from gpt2_scratch.pretrained import TRANSPOSED, without_storage
-    from training.files import replace_file
+    from training.storage.files import replace_file
 
     generator, state = torch.Generator().manual_seed(0), {}
     for name, parameter in without_storage(LanguageModel, SIZES[size]).named_parameters():

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks import read_rows
-from training.cli import run
+from training.flags.cli import run
 
 Reader = Callable[[Path], list[list[str]]]
 KINDS = ("usual", "other separator", "other encoding", "damaged")

@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 
 from tasks._task import BUNDLED
-from training.args import DataArgs
-from training.cli import at_least, run
-from training.sources import locate_rows, split_rows
-from training.task_args import TextArgs
+from training.data.sources import locate_rows, split_rows
+from training.flags.cli import at_least, run
+from training.flags.common import DataArgs
+from training.flags.task import TextArgs
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def write_texts(path: Path, args: Args) -> None:
 
 def main(args: Args) -> None:
     from gpt2_scratch.tokenizer import GPT2
-    from training.batches import encode_all_labelled
-    from training.results import cpu_name
+    from training.data.batches import encode_all_labelled
+    from training.run.results import cpu_name
 
     GPT2.encode("a")  # reads the vocabulary
     process, task = psutil.Process(), TextArgs(("text",), "label").task(None, Path("texts.jsonl"))

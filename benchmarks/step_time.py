@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Literal
 
 from _flops import update_flops
 from _work import CLASSES, PRECISIONS, Work, batches
-from training.args import MethodArgs, ModelArgs
-from training.cli import refuse, run
-from training.compute_args import ComputeArgs
+from training.flags.cli import refuse, run
+from training.flags.common import MethodArgs, ModelArgs
+from training.flags.compute import ComputeArgs
 
 if TYPE_CHECKING:
-    from training.batches import Encoded
+    from training.data.batches import Encoded
 
 
 @dataclass(frozen=True)

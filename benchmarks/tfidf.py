@@ -9,10 +9,10 @@ predictions.jsonl as a run does.
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.args import DataArgs
-from training.cli import run
-from training.sources import asked_rows, split_rows
-from training.task_args import TextArgs
+from training.data.sources import asked_rows, split_rows
+from training.flags.cli import run
+from training.flags.common import DataArgs
+from training.flags.task import TextArgs
 
 STRENGTHS = (1, 10, 100, 1000)  # C of scikit-learn
 
@@ -30,10 +30,10 @@ def main(args: Args) -> None:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
+    from evidence.intervals import share, shown
     from gpt2_scratch.tokenizer import GPT2
-    from training.batches import encode_labelled
-    from training.files import write_lines
-    from training.statistics import share, shown
+    from training.data.batches import encode_labelled
+    from training.storage.files import write_lines
 
     task = args.text.task(args.data.dataset, args.data.data)
     splits = split_rows(task, asked_rows(task, args.data), args.data)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from training.statistics import LEVEL
+from evidence.intervals import LEVEL
 
 Metric = dict[str, float | int]
 LEAST = 4  # items: the interval's width has n - 3 in it

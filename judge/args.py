@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from training.cli import at_least, flag
+from training.flags.cli import at_least, flag
 
 
 def url_problems(url: str) -> list[str]:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from evidence.intervals import Interval, bootstrap_mean, bootstrap_ratio, bounded_mean, perplexity, share
 from judge.generations import Generation
-from training.statistics import Interval, bootstrap_mean, bootstrap_ratio, bounded_mean, perplexity, share
 
 HEADERS = ("### Instruction:", "### Input:", "### Response:")
 GRAM = 4  # words

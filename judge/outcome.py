@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from evidence.intervals import bounded_mean, share
 from judge.agreement import variance_components
 from judge.prompts import TIE
 from judge.questions import ORDERS, Question
 from judge.store import Key
 from judge.verdicts import BLOCKED
-from training.statistics import bounded_mean, share
 
 Replies = Mapping[Key, Mapping[str, Any]]
 

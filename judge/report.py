@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from evidence.intervals import shown
 from judge.generations import Generation
 from judge.measures import Metric, measure, summarise
-from training.files import write_json
-from training.statistics import shown
+from training.storage.files import write_json
 
 JUDGE, RESULTS = "judge.json", "results.json"
 LIBRARIES = ("google-genai", "openai", "rouge-score", "sacrebleu", "numpy", "scipy")

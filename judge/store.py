@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.cli import flag
+from training.flags.cli import flag
 
 Key = tuple[Any, ...]
 REPLIES = "replies.jsonl"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 
 from page.models import Reading, Written, heaviest
-from training.attribution import Piece
+from training.evaluation.attribution import Piece
 
 LISTED = 6  # tokens a side
 ENDINGS = {

@@ -16,14 +16,14 @@ from gpt2_scratch.tokenizer import Tokenizer
 from lora import adapters, set_strength
 from tasks import RESPONSE_HEADER, Classification, Instruction, Labelled, join_lines
 from tasks._cells import writable
-from training.args import ModelArgs
-from training.attribution import Attribution, Piece, attribute, pieces
-from training.batches import encode_labelled, encode_prompt
-from training.inference import response_in
-from training.methods import build_language_model
-from training.saved import rebuild, tokenizer_of
-from training.sources import base_model
-from training.task_args import TextArgs, group_of
+from training.data.batches import encode_labelled, encode_prompt
+from training.data.sources import base_model
+from training.evaluation.attribution import Attribution, Piece, attribute, pieces
+from training.evaluation.inference import response_in
+from training.flags.common import ModelArgs
+from training.flags.task import TextArgs, group_of
+from training.model.methods import build_language_model
+from training.model.saved import rebuild, tokenizer_of
 
 METHODS = {"lora": "LoRA", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA", "lora-fa": "LoRA-FA"}
 METHODS |= {"full": "Full fine-tuning", "bitfit": "Biases alone", "head": "Head alone"}

@@ -1,6 +1,6 @@
 """Runs -> cells: mean over seeds, interval, cost, and what differs from the column's reference row.
 
-Intervals and tests are those of training/statistics.py, over examples of the score averaged over seeds: Wilson's of an
+Intervals and tests are those of evidence/intervals.py, over examples of the score averaged over seeds: Wilson's of an
 accuracy, Bonett and Price's of a difference of two, else 10,000 draws;
 each row is compared with the first measured row of its column, Holm over the rows; rows of the same runs are one.
 """
@@ -12,6 +12,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evidence.intervals import (
+    Difference,
+    Interval,
+    bootstrap_ratio,
+    bounded_mean,
+    detectable_difference,
+    holm,
+    linearised,
+    paired_bootstrap,
+    paired_shares,
+    share,
+    with_two_more,
+)
 from report_list import NOTHING, Line
 from report_metrics import (
     ACCURACY,
@@ -28,19 +41,6 @@ from report_metrics import (
 )
 from report_runs import Run
 from report_settings import DEFAULTS, settings_of
-from training.statistics import (
-    Difference,
-    Interval,
-    bootstrap_ratio,
-    bounded_mean,
-    detectable_difference,
-    holm,
-    linearised,
-    paired_bootstrap,
-    paired_shares,
-    share,
-    with_two_more,
-)
 
 LEVEL = 0.05
 VERSIONS = ("published", "corrected")

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evidence.intervals import mean_forgetting, perplexity
 from report_runs import Run
-from training.statistics import mean_forgetting, perplexity
 
 
 class Metric(NamedTuple):

@@ -14,13 +14,13 @@ from typing import Any
 
 from gpt2_scratch.own_tokenizer import needed_end
 from tasks import Instructions
-from training.args import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fit_problems
-from training.cli import changed_flags, refuse, resolved, run
-from training.compute_args import ComputeArgs
-from training.forgetting_args import ForgettingArgs
-from training.run_folder import check_folder, default_folder, run_name
-from training.sources import Inputs, find_inputs
-from training.task_args import GenerationArgs, PromptArgs
+from training.data.sources import Inputs, find_inputs
+from training.flags.cli import changed_flags, refuse, resolved, run
+from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fit_problems
+from training.flags.compute import ComputeArgs
+from training.flags.forgetting import ForgettingArgs
+from training.flags.task import GenerationArgs, PromptArgs
+from training.storage.run_folder import check_folder, default_folder, run_name
 
 OFFLINE = "accelerate launch scripts/finetune_ift.py --dataset instructions --model gpt2-nano"
 # Peak learning rate at width 192 and epochs of each method, chosen on validation records: README, "Defaults".
@@ -54,14 +54,14 @@ def main(args: Args) -> None:
     refuse(problems + args.compute.prefix_problems(args.method, args.model, inputs.config))
     name, spelled = run_name(inputs.task.name, model, args.method.method, args.update.seed)
     folder = args.run.output_dir or default_folder("finetune_ift", name, changed_flags(args), spelled)
-    train(args, inputs, folder, not args.compute.dry_run and check_folder(folder, args.run))
+    train(args, inputs, folder, not args.compute.dry_run and check_folder(folder, args.run.overwrite, args.run.resume))
 
 
 def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool) -> None:
     # Imported here because they take seconds: whatever can be refused without them has been.
     from gpt2_scratch.generate import Sampling
     from gpt2_scratch.model import LanguageModel
-    from training.batches import (
+    from training.data.batches import (
         Batch,
         Plan,
         collate,
@@ -69,31 +69,38 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         encode_prompt,
         with_response_labelled,
     )
-    from training.checkpoint import Training, load_checkpoint, save_checkpoint
-    from training.duration import Evaluations, print_seconds
-    from training.files import write_lines
-    from training.forgetting import forgetting, general_losses, general_text
-    from training.heads import head_notes
-    from training.inference import answer, score_targets, score_texts
-    from training.launch import check_same, close_run, from_main, open_run, start
-    from training.losses import token_loss
-    from training.memory import model_without_weights
-    from training.methods import apply_compute, apply_method, build_language_model, load_own_state, parameter_counts
-    from training.metrics import Row, mean_loss, perplexities
-    from training.micro_batch import base_memory, print_forecast, settle
-    from training.optimizers import build_optimizer
-    from training.outcome import outcome_notes, print_outcome
-    from training.plots import plot_curves, plot_forgetting
-    from training.prefix import attach_prefix
-    from training.progress import ProgressLine
-    from training.record import Record, intervals
-    from training.results import environment, measured, write_results
-    from training.saved import base_facts, read_best, save_adapter, save_best
-    from training.schedule import build_schedule
-    from training.summary import data_facts, print_facts
-    from training.trained_on import write_trained_on
-    from training.update import accumulate, apply_update
-    from training.work import Work
+    from training.data.trained_on import write_trained_on
+    from training.evaluation.forgetting import forgetting, general_losses, general_text
+    from training.evaluation.inference import answer, score_targets, score_texts
+    from training.evaluation.metrics import Row, mean_loss, perplexities
+    from training.forecast.duration import Evaluations, print_seconds
+    from training.forecast.memory import model_without_weights
+    from training.forecast.micro_batch import base_memory, print_forecast, settle
+    from training.forecast.work import Work
+    from training.model.frozen_activations import attach_prefix
+    from training.model.heads import head_notes
+    from training.model.methods import (
+        apply_compute,
+        apply_method,
+        build_language_model,
+        load_own_state,
+        parameter_counts,
+    )
+    from training.model.saved import base_facts, read_best, save_adapter, save_best
+    from training.run.checkpoint import Training, load_checkpoint, save_checkpoint
+    from training.run.launch import close_run, open_run, start
+    from training.run.outcome import outcome_notes, print_outcome
+    from training.run.plots import plot_curves, plot_forgetting
+    from training.run.progress import ProgressLine
+    from training.run.record import Record, intervals
+    from training.run.results import environment, measured, write_results
+    from training.run.summary import data_facts, print_facts
+    from training.step.losses import token_loss
+    from training.step.optimizers import build_optimizer
+    from training.step.processes import check_same, from_main
+    from training.step.schedule import build_schedule
+    from training.step.update import accumulate, apply_update
+    from training.storage.files import write_lines
 
     # Accelerator and seed.
     accelerator, resuming = start(args.compute, folder, resuming)

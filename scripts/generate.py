@@ -15,12 +15,12 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.tokenizer import Tokenizer
 from tasks import Instruction
-from training.args import ModelArgs
-from training.cli import at_least, refuse, run
-from training.hub import HubError, without_network
-from training.run_folder import read_run
-from training.sources import base_model
-from training.task_args import GenerationArgs
+from training.data.hub import HubError, without_network
+from training.data.sources import base_model
+from training.flags.cli import at_least, refuse, run
+from training.flags.common import ModelArgs
+from training.flags.task import GenerationArgs
+from training.storage.run_folder import read_run
 
 OFFLINE = "python scripts/generate.py --model gpt2-nano --prompt 'The movie was' --raw"
 
@@ -86,7 +86,7 @@ def encoded(
     questions: list[Instruction], tokenizer: Tokenizer, raw: bool, header: bool, context: int
 ) -> list[list[int]]:
     """Raises ValueError when a prompt leaves no room for an answer."""
-    from training.batches import encode_prompt
+    from training.data.batches import encode_prompt
 
     prompts = [
         tokenizer.encode(q.instruction) if raw else encode_prompt(tokenizer, q, response_header=header)
@@ -111,9 +111,9 @@ def answer_all(
     from accelerate import Accelerator
 
     from gpt2_scratch.generate import Sampling
-    from training.inference import answer
-    from training.methods import build_language_model
-    from training.saved import adapted, read_facts, rebuild
+    from training.evaluation.inference import answer
+    from training.model.methods import build_language_model
+    from training.model.saved import adapted, read_facts, rebuild
 
     accelerator, what, generation = Accelerator(), args.what, args.generation
     facts = read_facts(what.adapter) if what.adapter is not None else {}

@@ -23,8 +23,8 @@ from judge.backends import key_problems
 from judge.generations import Generation, Text, read_generations, same_questions
 from judge.questions import Question, choice_questions, left_of, score_questions
 from judge.store import REPLIES, Key, other_settings, read_replies
-from training.cli import refuse, resolved, run, stop
-from training.run_folder import nearest
+from training.flags.cli import refuse, resolved, run, stop
+from training.storage.run_folder import nearest
 
 if TYPE_CHECKING:
     from judge.asking import Tally

@@ -18,12 +18,12 @@ from typing import Any, Literal
 from gpt2_scratch.own_tokenizer import FILES, find_tokenizer
 from gpt2_scratch.tokenizer import Tokenizer
 from tasks import Columns, Task, find, join_lines
-from training.cli import run
-from training.preference_args import PairArgs
-from training.run_folder import nearest, read_run
-from training.sources import base_model, locate_rows
-from training.special_tokens import texts_in
-from training.task_args import PromptArgs, TextArgs, group_of
+from training.data.sources import base_model, locate_rows
+from training.data.special_tokens import texts_in
+from training.flags.cli import run
+from training.flags.preference import PairArgs
+from training.flags.task import PromptArgs, TextArgs, group_of
+from training.storage.run_folder import nearest, read_run
 
 Chosen = list[tuple[Path, float]]  # folders of adapters, and what each counts
 TEXTS, LENGTH = 32, 128  # compared at most, tokens of each
@@ -118,11 +118,11 @@ def write(args: Args, facts: dict[str, Any], chosen: Chosen, base: tuple[Path, A
     """The model of the `chosen` adapters with these facts on `base` (folder, shape), or without any the base alone."""
     from gpt2_scratch.precision import DTYPES
     from gpt2_scratch.pretrained import save_pretrained
-    from training.args import ModelArgs
-    from training.files import replace_folder
-    from training.merging import combined, merge_for_good
-    from training.methods import build_language_model
-    from training.saved import label_names
+    from training.flags.common import ModelArgs
+    from training.model.merging import combined, merge_for_good
+    from training.model.methods import build_language_model
+    from training.model.saved import label_names
+    from training.storage.files import replace_folder
 
     if chosen:
         model = combined(chosen, args.model)
@@ -149,8 +149,8 @@ def report(
     args: Args, facts: dict[str, Any], chosen: Chosen, texts: list[str], source: str, tokenizer: Tokenizer
 ) -> None:
     """How far the model in the folder, computed in fp32, is from base and adapters."""
-    from training.merging import combined, compare
-    from training.saved import whole_model
+    from training.model.merging import combined, compare
+    from training.model.saved import whole_model
 
     tokens = [some[:LENGTH] for some in tokenizer.encode_all(texts) if some]
     found = compare(combined(chosen, args.model), whole_model(args.output, {"labels": facts.get("labels")}), tokens)
@@ -165,8 +165,8 @@ def report(
 
 def merge(args: Args, folders: tuple[Path, ...], weights: tuple[float, ...]) -> None:
     # Imported here because they take seconds: whatever can be refused without them has been.
-    from training.merging import common_facts
-    from training.saved import find_base
+    from training.model.merging import common_facts
+    from training.model.saved import find_base
 
     facts = common_facts(folders) if folders else {}
     base = find_base(folders[0], facts, args.model) if folders else base_model(args.model or "")

@@ -16,8 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from training.cli import refuse, run
-from training.run_folder import read_run
+from training.flags.cli import refuse, run
+from training.storage.run_folder import read_run
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from tasks import Task, read_rows
-from training.applied import Applied, find_applied, renamed
-from training.cli import changed_flags, flag, refuse, run, speaks
-from training.prediction_args import ApplyArgs, OutputArgs
-from training.prediction_output import kept_names, metrics_file, output_problems, write_predictions
-from training.questions import Questions, Tally, ask, check, columns_of, notes, respelled, tally
-from training.task_args import PromptArgs, TextArgs, group_of
+from training.evaluation.applied import Applied, find_applied, renamed
+from training.evaluation.prediction_output import kept_names, metrics_file, output_problems, write_predictions
+from training.evaluation.questions import Questions, Tally, ask, check, columns_of, notes, respelled, tally
+from training.flags.cli import changed_flags, flag, refuse, run, speaks
+from training.flags.prediction import ApplyArgs, OutputArgs
+from training.flags.task import PromptArgs, TextArgs, group_of
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ def predict(args: Args, job: Job) -> None:
     # Imported here because they take seconds: whatever can be refused without them has been.
     from accelerate import Accelerator
 
-    from training.launch import check_launched
-    from training.prediction import lines, predictor
+    from training.evaluation.prediction import lines, predictor
+    from training.run.launch import check_launched
 
     accelerator = Accelerator()
     check_launched(accelerator)
@@ -133,8 +133,8 @@ def report(by: Any, job: Job) -> None:
 
     Where some of these rows were trained on, those over the others stand beside them.
     """
-    from training.files import write_json
-    from training.outcome import only_answer, print_classes
+    from training.run.outcome import only_answer, print_classes
+    from training.storage.files import write_json
 
     cut = f", {by.cut:,} cut to the {by.longest:,} tokens that are read" * bool(by.cut)
     print(f"{job.counts.rows:,} rows in {job.output}{cut}")
@@ -159,7 +159,7 @@ def report(by: Any, job: Job) -> None:
 
 
 def show(indent: str, metrics: dict[str, Any]) -> None:
-    from training.statistics import shown
+    from evidence.intervals import shown
 
     for name, m in metrics.items():
         if "value" in m:  # the others are tables and counts

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from gpt2_scratch.config import SIZES, GPT2Config
 from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.tokenizer import GPT2, Tokenizer
-from training.args import FolderArgs
-from training.cli import at_least, changed_flags, flag, resolved, run
-from training.compute_args import SpeedArgs
-from training.run_folder import check_folder, default_folder
-from training.sources import base_model
+from training.data.sources import base_model
+from training.flags.cli import at_least, changed_flags, flag, resolved, run
+from training.flags.common import FolderArgs
+from training.flags.compute import SpeedArgs
+from training.storage.run_folder import check_folder, default_folder
 
 if TYPE_CHECKING:
-    from training.corpus import Documents
-    from training.record import Record
+    from training.data.corpus import Documents
+    from training.run.record import Record
 
 TICKS = 10_000  # parts of the budget in which the learning rate is counted
 LOGGED = 200  # points of the curve
@@ -147,7 +147,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    from training.corpus import read_documents
+    from training.data.corpus import read_documents
 
     start_from, output = args.training.init_from, args.output
     given = base_model(start_from, "--init-from") if start_from else None
@@ -157,7 +157,7 @@ def main(args: Args) -> None:
     spelled = {"init_from" if start_from else "size": start_from or args.training.size, "seed": args.training.seed}
     name = f"{Path(start_from or args.training.size).name}-seed{args.training.seed}"
     run_folder = output.output_dir or default_folder("pretrain", name, changed_flags(args), spelled)
-    resuming = check_folder(run_folder, output)
+    resuming = check_folder(run_folder, output.overwrite, output.resume)
     documents = read_documents(args.text.data, args.text.text_column, args.text.encoding)
     tokenizer = GPT2 if folder is None else find_tokenizer(folder, config, "--init-from")
     train(args, documents, folder, config, tokenizer.reading(args.text.special_tokens), run_folder, resuming)
@@ -175,30 +175,31 @@ def train(
     # Imported here because they take seconds: whatever can be refused without them has been.
     import torch
 
+    from evidence.intervals import shown
     from gpt2_scratch.model import LanguageModel, initialise
     from gpt2_scratch.precision import DTYPES
     from gpt2_scratch.pretrained import load_weights, save_pretrained, weights_hash
-    from training.batches import Batch
-    from training.checkpoint import Training, load_checkpoint, save_checkpoint
-    from training.corpus import Packing, fingerprint, hold_out, pieces, tokenised, upto
-    from training.files import replace_folder
-    from training.heads import head_notes
-    from training.inference import score_targets
-    from training.launch import check_same, close_run, from_main, open_run, start
-    from training.losses import token_loss
-    from training.methods import apply_compute, parameter_counts
-    from training.metrics import mean_loss, text_loss
-    from training.optimizers import muon_with_adamw
-    from training.plots import plot_curves
-    from training.progress import ProgressLine
-    from training.record import Record
-    from training.results import environment, measured, write_results
-    from training.schedule import Schedule
-    from training.seeds import generator
-    from training.short_softmax import ShortSoftmax
-    from training.special_tokens import special_tokens_note
-    from training.statistics import shown
-    from training.update import accumulate, apply_update
+    from training.data.batches import Batch
+    from training.data.corpus import Packing, fingerprint, hold_out, pieces, tokenised, upto
+    from training.data.special_tokens import special_tokens_note
+    from training.evaluation.inference import score_targets
+    from training.evaluation.metrics import mean_loss, text_loss
+    from training.model.heads import head_notes
+    from training.model.methods import apply_compute, parameter_counts
+    from training.run.checkpoint import Training, load_checkpoint, save_checkpoint
+    from training.run.launch import close_run, open_run, start
+    from training.run.plots import plot_curves
+    from training.run.progress import ProgressLine
+    from training.run.record import Record
+    from training.run.results import environment, measured, write_results
+    from training.step.losses import token_loss
+    from training.step.optimizers import muon_with_adamw
+    from training.step.processes import check_same, from_main
+    from training.step.schedule import Schedule
+    from training.step.seeds import generator
+    from training.step.short_softmax import ShortSoftmax
+    from training.step.update import accumulate, apply_update
+    from training.storage.files import replace_folder
 
     # Accelerator and seed.
     accelerator, resuming = start(args.speed, folder, resuming)

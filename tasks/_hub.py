@@ -2,7 +2,7 @@
 
 Files in the formats that we read ourselves are downloaded and read like the user's own: `datasets` would take the label
 007 of a csv for 7, and a text that is a date for a time. All others are left to it. What fails on the way is raised as
-the libraries raise it; training/hub.py says it in words.
+the libraries raise it; training/data/hub.py says it in words.
 """
 
 import json
@@ -58,7 +58,7 @@ def open_hub(repository: str, config: str | None = None) -> HubData:
     known = _known(repository, config)
     try:
         found = _described(_builder(repository, config), config is not None)
-    except Exception as error:  # of any kind, see training/hub.py
+    except Exception as error:  # of any kind, see training/data/hub.py
         if known.exists():
             return HubData(**json.loads(known.read_text(encoding="utf-8")))
         _ask_again(repository)

@@ -49,16 +49,16 @@ class Probe:
 
 
 def model(name: str, weights: bool = True) -> dict[str, Any]:
-    from training.sources import base_model
+    from training.data.sources import base_model
 
     folder, config = base_model(name, weights=weights)
     return {"files": sorted(path.name for path in folder.iterdir()), "width": config.width}
 
 
 def data(name: str, flags: Mapping[str, Any]) -> dict[str, Any]:
-    from training.args import DataArgs
-    from training.sources import asked_rows
-    from training.task_args import TextArgs
+    from training.data.sources import asked_rows
+    from training.flags.common import DataArgs
+    from training.flags.task import TextArgs
 
     args = DataArgs(dataset=name, **{flag: tuple(v) if isinstance(v, list) else v for flag, v in flags.items()})
     task = TextArgs().task(name, None) if name != "alpaca" else __import__("tasks.alpaca").alpaca.TASK
@@ -76,7 +76,7 @@ def script(name: str, *flags: str) -> dict[str, Any]:
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
-    from training.hub_client import HubClient
+    from training.data.hub_client import HubClient
 
     for seen in (HubClient.given_up, HubClient.furthest, HubClient.cuts):
         seen.clear()

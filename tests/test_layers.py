@@ -12,14 +12,15 @@ LAYERS = {
     "gpt2_scratch": set(),
     "lora": set(),
     "tasks": set(),
-    "training": {"gpt2_scratch", "lora", "tasks"},
-    "judge": {"tasks", "training"},
-    "page": {"gpt2_scratch", "lora", "tasks", "training"},
-    "scripts": {"gpt2_scratch", "lora", "tasks", "training", "judge", "page"},
-    "benchmarks": {"gpt2_scratch", "lora", "tasks", "training", "judge"},
-    "reproduce": {"training"},
+    "evidence": set(),
+    "training": {"gpt2_scratch", "lora", "tasks", "evidence"},
+    "judge": {"tasks", "training", "evidence"},
+    "page": {"gpt2_scratch", "lora", "tasks", "training", "evidence"},
+    "scripts": {"gpt2_scratch", "lora", "tasks", "training", "evidence", "judge", "page"},
+    "benchmarks": {"gpt2_scratch", "lora", "tasks", "training", "evidence", "judge"},
+    "reproduce": {"training", "evidence"},
 }
-FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).glob("*.py"))]
+FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
 
 
 def imported(path):
@@ -32,18 +33,37 @@ def imported(path):
             yield node.module.split(".")[0], node.module
 
 
+# Rooms of training/, the lowest first: each imports those before it alone.
+ROOMS = ("storage", "flags", "data", "step", "model", "evaluation", "run", "forecast")
+
+
 def test_every_layer_has_files():
     assert len(FILES) > 40
-    assert {path.parent.name for path in FILES} >= {"gpt2_scratch", "lora", "tasks", "training", "scripts"}
+    assert {path.relative_to(ROOT).parts[0] for path in FILES} >= {
+        "gpt2_scratch",
+        "lora",
+        "tasks",
+        "training",
+        "scripts",
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_imports_its_own_layer_and_those_below_only(path):
-    layer = path.parent.name
+    layer = path.relative_to(ROOT).parts[0]
     own = set() if layer == "scripts" else {layer}
     for package, name in imported(path):
         if package in LAYERS:
             assert package in LAYERS[layer] | own, f"{path.name} imports {name}"
+
+
+def test_a_room_of_training_imports_the_rooms_below_it_only():
+    files = sorted((ROOT / "training").glob("*/*.py"))
+    assert {path.parent.name for path in files} == set(ROOMS)
+    for path in files:
+        below = ROOMS[: ROOMS.index(path.parent.name) + 1]
+        rooms = {name.split(".")[1] for package, name in imported(path) if package == "training"}
+        assert rooms <= {*below}, f"{path.relative_to(ROOT)} imports {rooms - {*below}}"
 
 
 @pytest.mark.parametrize(
@@ -51,7 +71,7 @@ def test_a_file_imports_its_own_layer_and_those_below_only(path):
     [("tasks", ("torch", "tiktoken", "transformers")), ("lora", ("tiktoken",)), ("judge", ("torch", "gpt2_scratch"))],
 )
 def test_a_layer_does_not_know_what_is_not_its_business(layer, unknown):
-    for path in (ROOT / layer).glob("*.py"):
+    for path in (ROOT / layer).rglob("*.py"):
         assert not {package for package, _ in imported(path)} & set(unknown), path
 
 
@@ -69,7 +89,7 @@ def test_no_file_is_named_after_a_dependency():
 
 
 def test_statistics_needs_numpy_and_scipy_only():
-    known = {package for package, _ in imported(ROOT / "training" / "statistics.py")}
+    known = {package for package, _ in imported(ROOT / "evidence" / "intervals.py")}
     assert known <= {"collections", "math", "typing", "numpy", "scipy"}
 
 

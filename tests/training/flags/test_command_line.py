@@ -1,0 +1,205 @@
+"""What the command line is taken for, what it is refused for, and what the environment must not do to a run."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, run_script
+from test_commands import load_script
+
+from training.flags.command_line import changed_flags, flags_in, parse
+from training.flags.compute import ENVIRONMENT
+from training.flags.near_misses import ELSEWHERE, OURS, meant
+
+SCRIPTS = ("finetune_cls", "finetune_ift", "finetune_dpo", "pretrain", "predict", "generate", "judge_ift", "merge_lora")
+KNOWN = {script: [f"--{name}" for name in flags_in(load_script(script).Args)] for script in SCRIPTS}
+
+
+@pytest.mark.parametrize(
+    ("typed", "ours"),
+    [
+        ("--learning-rate", "--lr"),
+        ("--learning_rate=1e-4", "--lr"),
+        ("--bf16", "--mixed-precision bf16"),
+        ("--fp16", "--mixed-precision fp16"),
+        ("--num-train-epochs", "--epochs"),
+        ("--num_train_epochs", "--epochs"),
+        ("--per-device-train-batch-size", "--micro-batch-size"),
+        ("--gradient_accumulation_steps", "--batch-size"),
+        ("--model-name-or-path", "--model"),
+        ("--max_seq_length", "--max-length"),
+        ("--lora-r", "--lora-rank"),
+        ("--target_modules", "--lora-targets"),
+        ("--train-file", "--data"),
+        ("--load-in-4bit", "--base-bits 4"),
+        ("--use-lora", "--method lora"),
+        ("--warmup", "--warmup-steps"),
+        ("--wd", "--weight-decay"),
+        ("--outputdir", "--output-dir"),
+        ("--lora-rnk", "--lora-rank"),
+        ("--Epochs", "--epochs"),
+        ("--colour", None),
+        ("--local_rank", "accelerate launch and torchrun tell"),
+        ("--deepspeed", "these scripts know data parallelism alone"),
+        ("--shuffle", "training examples are drawn in a new order"),
+        ("--save_total_limit", "one checkpoint is kept"),
+        ("--class-weights", "classes are not weighted"),
+        ("--trust-remote-code", "no code of a model's own"),
+        ("--verbose", None),
+        ("--lora-path", None),
+    ],
+)
+def test_a_flag_of_another_tool_or_with_a_slip_is_taken_for_ours(typed, ours):
+    found = meant(typed, KNOWN["finetune_cls"])
+    assert found == ours or (ours is not None and found.startswith(ours))
+
+
+@pytest.mark.parametrize(
+    ("script", "typed", "ours"),
+    [
+        ("finetune_dpo", "--ref-model", "--start-from (the run that is the reference too) or --reference"),
+        ("finetune_dpo", "--max-prompt-length", "--max-length (of prompt and response together)"),
+        ("finetune_ift", "--text-column", "--prompt-column"),
+        ("finetune_ift", "--label-column", "--response-column"),
+        ("judge_ift", "--items", "every item of the generations is asked about"),
+        ("judge_ift", "--api-key", "keys come from the environment: GEMINI_API_KEY, or OPENAI_API_KEY for --judge-url"),
+        ("judge_ift", "--model", None),
+        ("generate", "--adapter-strength", "an adapter is applied in full"),
+        ("generate", "--do-sample", "--temperature"),
+        ("generate", "--num-beams", "there is no beam search"),
+    ],
+)
+def test_a_flag_that_only_looks_like_one_of_the_script_is_taken_for_what_it_means(script, typed, ours):
+    found = meant(typed, KNOWN[script])
+    assert found == ours or (ours is not None and found is not None and found.startswith(ours))
+
+
+def test_every_flag_that_is_suggested_is_one_of_a_script():
+    everything = {name for names in KNOWN.values() for name in names}
+    suggested = re.findall(r"--[a-z-]+", " ".join(set(OURS.values()) - {OURS["device"]}))
+    assert len(OURS) > 300 and len(suggested) > 50
+    assert set(suggested) <= everything
+    listed = [name for names in re.findall(r"^    (.*)$", ELSEWHERE, re.M) for name in names.split()]
+    assert len(listed) == len(set(listed)) == len(OURS)
+
+
+def test_a_script_without_the_flag_does_not_suggest_it():
+    assert meant("--learning-rate", KNOWN["predict"]) is None
+    assert meant("--max-new-tokens", KNOWN["generate"]) == "--new-tokens"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--learning-rate 3 --bf16", "--learning-rate: no such flag; did you mean --lr?"),
+        ("--learning-rate 3 --bf16", "--bf16: no such flag; did you mean --mixed-precision bf16?"),
+        ("--colour red", "--colour: no such flag; --help lists the flags"),
+        ("--do-train", "--do-train: no such flag; training, evaluation and the test always happen; leave it out"),
+        ("--lr fast", "--lr fast: must be a number or None"),
+        ("--max-steps 3.5", "--max-steps 3.5: must be a whole number or None"),
+        ("--micro-batch-size=some", "--micro-batch-size some: must be a whole number or auto"),
+        ("--method lara", "--method lara: must be one of lora, .* .did you mean lora?"),
+        ("--lora-targets q z", "--lora-targets z: must be one of q, k"),
+        ("--lr", "--lr: needs a value"),
+        ("mails.csv", "mails.csv: belongs to no flag"),
+        ("--resume yes", "--resume takes no value, but has 'yes': write --resume alone, or leave it out"),
+        ("--overwrite=true", "--overwrite takes no value, but has 'true'"),
+        ("--dry-run true --lr 3", "--dry-run takes no value, but has 'true'"),
+        ("--output-dir=", "--output-dir: is empty; name a path, or leave it out"),
+        ("--lr fast --colour red", "--colour: no such flag"),
+        (" ".join(f"--colour-{i}" for i in range(50)), "and 46 others"),
+        (f"--lr {'x' * 500}", "--lr xxx"),
+    ],
+)
+def test_a_command_line_that_is_wrong_gets_one_short_message(words, message):
+    with pytest.raises(ValueError) as refused:
+        parse(load_script("finetune_cls").Args, words.split())
+    text = str(refused.value)
+    assert re.search(message.replace("(", "[(]").replace("?", "[?]"), text), text
+    assert len(text) <= 300 and not re.search(r"[\u2500-\u257f]", text)
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        ("finetune_cls", "--epochs 1e300", "--epochs 1e+300: must be at most 1,000,000"),
+        ("finetune_cls", "--max-steps 10000000000", "--max-steps 10000000000: must be at most 1,000,000,000"),
+        ("finetune_cls", "--split-seed -3", "--split-seed -3: must be at least 0"),
+        ("generate", "--prompt a --model gpt2 --seed -1", "--seed -1: must be at least 0"),
+        ("generate", "--prompt a --model gpt2 --temperature inf", "--temperature inf: must be finite"),
+    ],
+)
+def test_numbers_that_no_run_can_have_meant_are_refused(script, words, message):
+    args = parse(load_script(script).Args, ["--dataset", "imdb"] * (script != "generate") + words.split())
+    groups = [group for group in vars(args).values() if hasattr(group, "problems")]
+    assert message in [problem for group in groups for problem in group.problems()]
+
+
+def test_a_line_that_moves_leaves_the_screen_before_the_last_message(monkeypatch, capsys):
+    from training import cli
+    from training.run.progress import ProgressLine
+
+    monkeypatch.setattr(cli, "before_stop", [])
+    monkeypatch.setattr("training.run.progress.before_stop", cli.before_stop)
+    line = ProgressLine(10, 0, True)
+    line.show(3, 1.0, 1e-3, None)
+    with pytest.raises(SystemExit):
+        cli.stop("interrupted", 130)
+    line.bar.refresh()
+    del line
+    said = capsys.readouterr().err
+    assert "3/10" in said.replace(" ", "") and said.endswith("\nerror: interrupted\n")
+
+
+def test_missing_flags_are_named():
+    with pytest.raises(ValueError, match="^--data: needed; --help explains every flag"):
+        parse(load_script("predict").Args, [])
+    with pytest.raises(ValueError, match="^--rum: no such flag; did you mean --run[?]"):
+        parse(load_script("predict").Args, ["--rum", "x"])
+
+
+def test_underscores_are_as_good_as_dashes_and_the_last_of_two_values_counts():
+    args = parse(load_script("finetune_cls").Args, ["--output_dir", "x", "--lora_rank", "4", "--lora-rank", "5"])
+    assert changed_flags(args) == {"output_dir": args.run.output_dir, "lora_rank": 5}
+
+
+def test_a_refusal_of_the_command_line_exits_with_2_and_our_form():
+    done = run_script("finetune_cls", "--learning-rate", 3)
+    assert done.returncode == 2
+    assert done.stderr == "\nerror: --learning-rate: no such flag; did you mean --lr?\n"
+
+
+@pytest.mark.parametrize("name", [*ENVIRONMENT, "ACCELERATE_MIXED_PRECISION"])
+def test_an_environment_that_would_change_the_update_in_silence_is_refused(name, monkeypatch):
+    script = load_script("finetune_cls")
+    assert not parse(script.Args, []).compute.problems()
+    value = {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4", "ACCELERATE_GRADIENT_CLIPPING": "0.5"}.get(name, "true")
+    monkeypatch.setenv(name, value)
+    (problem,) = parse(script.Args, []).compute.problems()
+    assert problem.startswith(f"{name}={value}") and len(problem) <= 300
+
+
+@pytest.mark.parametrize("name", [*ENVIRONMENT, "ACCELERATE_MIXED_PRECISION"])
+def test_what_accelerate_sets_by_itself_is_no_problem(name, monkeypatch):
+    for value in {"1"} if "STEPS" in name else {""} if "CLIPPING" in name else {"NO", "no"}:
+        monkeypatch.setenv(name, value)
+        assert not parse(load_script("pretrain").Args, ["--data", "x"]).speed.problems()
+
+
+def test_settings_of_a_stray_default_configuration_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "accelerate").mkdir()
+    config = "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nmixed_precision: 'no'\nuse_cpu: true\n"
+    config += "num_processes: 1\ndynamo_config:\n  dynamo_backend: INDUCTOR\n"
+    (tmp_path / "accelerate" / "default_config.yaml").write_text(config)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "scripts/finetune_cls.py",
+        "--dataset",
+        "spamassassin",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert "error: ACCELERATE_DYNAMO_BACKEND=INDUCTOR in the environment: use --compile" in done.stderr

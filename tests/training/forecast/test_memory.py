@@ -1,0 +1,389 @@
+"""Memory: the forecast against real tensors and real peaks, what does not fit, and the same numbers whatever fits."""
+
+import json
+import os
+import subprocess
+import sys
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from conftest import ROOT, results_of, run_script, weights_of
+from test_frozen_activations import build, instructions, labelled
+from test_resume import kill_at_a_random_moment
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.model import Classifier, LanguageModel
+from training.data.batches import Encoded, collate
+from training.flags.common import BLOCK_TARGETS, MethodArgs, ModelArgs, UpdateArgs
+from training.flags.compute import ComputeArgs
+from training.forecast.memory import forecast, model_without_weights, worst_micro_batches
+from training.forecast.meter import Heap
+from training.forecast.micro_batch import largest_forecast, settle, sizes
+from training.forecast.rehearsal import BASE, FILE, GAPS, PARTS, Rehearsal
+from training.forecast.work import Work
+from training.model.methods import apply_compute
+from training.run.launch import keep_freed_memory
+from training.step.losses import loss_of
+from training.step.optimizers import build_optimizer
+
+CONFIG = GPT2Config(width=32, blocks=3, heads=2, vocabulary=50257, context=128)
+DEFAULT = ComputeArgs()
+LM_HEAD = MethodArgs("lora", lora_targets=(*BLOCK_TARGETS, "lm-head"))
+
+
+@pytest.fixture(autouse=True)
+def _own_precision():
+    """All accelerators of a process share one state, which remembers the first precision."""
+    yield
+    AcceleratorState._reset_state()
+
+
+class Counted(TorchDispatchMode):
+    """The largest number of bytes of real tensors that lived at the same time."""
+
+    def __init__(self, tensors):
+        super().__init__()
+        self.known, self.live, self.peak = {}, 0, 0
+        for tensor in tensors:
+            self.add(tensor)
+
+    def add(self, tensor):
+        storage = tensor.untyped_storage()
+        if (place := storage._cdata) not in self.known:
+            self.known[place] = -(-storage.nbytes() // 64) * 64
+            self.live += self.known[place]
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self.remove, place)
+
+    def remove(self, place):
+        self.live -= self.known.pop(place)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor) and not tensor.is_meta:
+                self.add(tensor)
+        return made
+
+
+def work_of(model, examples, compute=DEFAULT, precision="no", batch_size=4, **more):
+    update = UpdateArgs(batch_size=batch_size, max_steps=2)
+    accelerator = Accelerator(cpu=True, mixed_precision=precision)
+    return Work(model, update, accelerator, examples, examples, 0, compute, **more)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        (Classifier, MethodArgs("lora")),
+        (Classifier, MethodArgs("full")),
+        (Classifier, MethodArgs("bitfit", last_blocks=2)),
+        (Classifier, MethodArgs("head")),
+        (LanguageModel, LM_HEAD),
+        (LanguageModel, MethodArgs("full")),
+    ],
+    ids=lambda x: x.method if isinstance(x, MethodArgs) else x.__name__,
+)
+def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(kind, method, checkpoint, precision):
+    model = build(kind, method, config=CONFIG)
+    examples = labelled(8) if kind is Classifier else instructions(8)
+    compute = ComputeArgs(checkpoint_activations=checkpoint)
+    apply_compute(model, method.method, compute, precision)
+    work = work_of(model, examples, compute, precision)
+    micro_batches = [examples[:4], examples[4:]]
+
+    rehearsal = Rehearsal(work)
+    rehearsal.meter.at_peak.clear()  # of the weights before they were converted
+    for _ in range(2):
+        rehearsal.update(micro_batches)
+
+    trained = [p for p in model.parameters() if p.requires_grad]
+    counted = Counted([*model.parameters(), *model.buffers()])
+    with counted:
+        optimizer = build_optimizer(model, work.update)
+        for _ in range(2):
+            for part in micro_batches:
+                loss_of(work.accelerator, model, collate(part)).backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+    assert rehearsal.meter.at_peak.total() == counted.peak
+    assert rehearsal.meter.live.total() == counted.live
+    parts = rehearsal.meter.live
+    assert parts["gradients"] == 0
+    rounding = 64 * len([*model.parameters()])
+    assert 0 <= parts["trained weights"] - sum(p.nbytes for p in trained) < rounding
+    assert 0 <= parts["optimizer"] - 2 * sum(p.nbytes for p in trained) < 3 * rounding
+
+
+def test_a_forecast_touches_nothing_of_the_model_and_its_parts_add_up():
+    model = build(LanguageModel, LM_HEAD, config=CONFIG)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state, mode = torch.get_rng_state(), model.training
+    found = forecast(work_of(model, instructions(8), prompts=[[1, 2], [3] * 40], new_tokens=4), 2)
+    assert set(found.parts) == {*PARTS, GAPS, FILE, BASE}
+    assert found.peak == sum(found.parts.values())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state) and model.training is mode
+
+
+def test_the_forecast_takes_the_heaviest_micro_batches_of_the_whole_plan():
+    examples = [Encoded(i, np.ones(n, np.int32), 0) for i, n in enumerate([9, 3, 30, 4, 5, 31, 8, 7])]
+    model = build(Classifier, MethodArgs("head"))
+    worst, _, accumulated = worst_micro_batches(work_of(model, examples), 2)
+    assert accumulated == 2
+    assert [[len(e.tokens) for e in micro] for micro in worst] == [[30, 31]]
+
+
+def test_a_training_without_end_is_forecast_from_its_first_updates(monkeypatch):
+    monkeypatch.setattr("training.forecast.memory.LOOKED_AT", 6)
+    examples = [Encoded(i, np.ones(n, np.int32), 0) for i, n in enumerate([9, 3, 30, 4, 5, 31, 8, 7])]
+    work = work_of(build(Classifier, MethodArgs("head")), examples)
+    endless = replace(work, update=replace(work.update, max_steps=10**9))
+    six = replace(work, update=replace(work.update, max_steps=6))
+    assert worst_micro_batches(endless, 2)[0] == worst_micro_batches(six, 2)[0]
+
+
+def test_a_block_that_is_freed_serves_the_next_tensor_that_fits_but_not_a_larger_one():
+    keep_freed_memory()  # which the heap takes for granted
+    heap, size = Heap(), 16 * 2**20
+    first, guard = heap.take(size), heap.take(2**16)
+    touched = heap.touched
+    heap.give(first, size)
+    fits = size - 2**10  # of its very size glibc before 2.38 may not find room: it asks for more, to align the block
+    again = heap.take(fits)
+    assert heap.touched == touched >= size
+    heap.give(again, fits)
+    larger = heap.take(2 * size - 2**16)
+    assert heap.touched >= touched + size - 2**17
+    heap.give(guard, 2**16)
+    heap.give(larger, 2 * size - 2**16)
+
+
+def test_a_block_too_large_for_the_heap_comes_and_goes():
+    heap = Heap()
+    for _ in range(3):
+        assert heap.take(64 * 2**20) is None
+        heap.give(None, 64 * 2**20)
+    assert (heap.touched, heap.peak) == (0, 64 * 2**20)
+
+
+@pytest.mark.parametrize(("batch", "processes", "expected"), [(5, 1, [5, 3, 2, 1]), (8, 2, [4, 2, 1]), (1, 3, [1])])
+def test_micro_batch_sizes_are_those_that_divide_the_work_differently(batch, processes, expected):
+    assert sizes(UpdateArgs(batch_size=batch), processes) == expected
+
+
+def test_the_largest_micro_batch_is_the_one_before_the_limit():
+    keep_freed_memory()  # as training.run.launch.start does: without it every large block has pages of its own
+    wide = GPT2Config(width=256, blocks=6, heads=2, vocabulary=512, context=512)  # so that activations are the most
+    model = build(Classifier, MethodArgs("full"), config=wide)
+    work = work_of(model, [Encoded(i, np.ones(512, np.int32), 0) for i in range(16)], batch_size=8)
+    needed = {size: forecast(work, size).peak for size in (8, 4, 3, 2, 1)}
+    assert largest_forecast(work, needed[8] * 2) == 8
+    assert largest_forecast(work, (needed[4] + needed[8]) // 2) == 4
+    assert largest_forecast(work, needed[1] // 2) == 0
+
+
+# Real peaks, each in a process of its own.
+
+PEAK = """
+import json, sys
+sys.path.insert(0, "benchmarks")
+from pathlib import Path
+import numpy as np
+import torch
+torch.set_num_threads(1)
+import tyro
+import memory
+from training.data.batches import Encoded
+from training.run.launch import start
+from training.forecast.memory import resident
+args = tyro.cli(memory.Args, args=sys.argv[1:], config=(tyro.conf.OmitArgPrefixes,))
+rng = np.random.default_rng(0)
+def example(i, n):
+    tokens = rng.integers(0, 50257, n)
+    return Encoded(i, tokens.astype(np.int32), i % 2 if args.work.task == "cls" else tokens, response_from=n // 2)
+train = [example(i, int(n)) for i, n in enumerate(rng.integers(100, args.work.max_length, 3 * args.work.batch_size))]
+accelerator, _ = start(args.compute, Path("runs"), False)
+base = resident()
+forecast = sum(memory.in_a_fork(lambda: memory.forecast_parts(args, accelerator, train, base)).values())
+print(json.dumps({"forecast": forecast - base, "measured": memory.measured_peak(args, train) - base}))
+"""
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--task cls --batch-size 8 --max-length 400",
+        "--task cls --batch-size 8 --micro-batch-size 4 --max-length 400 --method full",
+        "--task ift --batch-size 2 --max-length 200 --method full",
+        "--task ift --batch-size 4 --max-length 200 --checkpoint-activations",
+    ],
+)
+def test_the_peak_of_a_process_is_forecast_to_a_tenth_libraries_and_data_left_out(flags):
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the peak of a process can be measured anew on Linux alone")
+    words = [sys.executable, "-c", PEAK, *flags.split(), "--model", "gpt2-nano", "--steps", "3"]
+    found = []
+    for _ in range(2):  # where blocks come to lie in the heap is chance: both sides vary by 3%
+        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    forecast, measured = (np.mean([numbers[side] for numbers in found]) for side in ("forecast", "measured"))
+    assert measured > 150 * 2**20
+    assert forecast == pytest.approx(measured, rel=0.1)
+
+
+# What does not fit.
+
+LIMITED = """
+import json, resource, sys
+import numpy as np, psutil, torch
+from accelerate import Accelerator
+torch.set_num_threads(1)
+from gpt2_scratch.config import SIZES
+from gpt2_scratch.model import Classifier, initialise
+from training.flags.common import MethodArgs, UpdateArgs
+from training.data.batches import Encoded, collate
+from training.run.launch import keep_freed_memory
+from training.forecast.memory import resident
+from training.model.methods import apply_method
+from training.forecast.micro_batch import settle
+from training.step.optimizers import build_optimizer
+from training.forecast.work import Work
+from training.step.losses import loss_of
+
+keep_freed_memory()
+base = resident()
+model = Classifier(SIZES["gpt2-nano"], 2)
+initialise(model, torch.Generator().manual_seed(0))
+apply_method(model, MethodArgs(), 0)
+train = [Encoded(i, np.full(512, i, np.int32), i % 2) for i in range(16)]
+update = UpdateArgs(batch_size=16, micro_batch_size="auto", max_steps=1)
+work = Work(model, update, Accelerator(cpu=True), train, (), base)
+optimizer = build_optimizer(model, update)
+loss_of(work.accelerator, model, collate(train[:1])).backward()  # the optimizer gets a state
+optimizer.step()
+optimizer.zero_grad()
+model.eval()
+
+def everything():
+    states = [x for state in optimizer.state.values() for x in state.values()]
+    return [x.clone() for x in (*model.state_dict().values(), *states, torch.get_rng_state())]
+
+before = everything()
+limit, (_, most) = psutil.Process().memory_info().vms + int(sys.argv[1]) * 2**20, resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+size = settle(work).micro_batch_size
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+same = all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
+no_gradients = all(p.grad is None for p in model.parameters())
+print(json.dumps({"size": size, "same": same, "no_gradients": no_gradients, "training": model.training}))
+"""
+
+
+def limited(mib):
+    """What --micro-batch-size auto finds where a process may have so much more of address space."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(mib)], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["same"], "weights, optimizer or random state have changed"
+    assert found["no_gradients"] and not found["training"]
+    return found["size"]
+
+
+def test_a_micro_batch_is_halved_when_memory_runs_out_and_everything_is_as_it_was():
+    assert limited(4000) == 16
+    assert limited(220) in (1, 2, 4)
+
+
+def test_what_not_even_one_example_fits_into_is_refused():
+    vast = GPT2Config(width=51200, blocks=8, heads=2, context=128)
+    model = model_without_weights(Classifier, vast, ModelArgs(), 3)
+    work = work_of(model, labelled(8))
+    work = replace(work, update=replace(work.update, micro_batch_size="auto"))
+    with pytest.raises(ValueError, match="--micro-batch-size auto: one example needs .*--checkpoint-activations"):
+        settle(work)
+
+
+# The scripts.
+
+
+@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift"])
+def test_a_dry_run_tells_what_is_needed_and_neither_reads_weights_nor_writes(
+    script, tiny_model, mail_file, question_file, tmp_path
+):
+    data, base = (mail_file if script == "finetune_cls" else question_file), tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
+    weights = (tiny_model / "model.safetensors").read_bytes()
+    (base / "model.safetensors").write_bytes(weights[: 8 + int.from_bytes(weights[:8], "little")])  # the header alone
+    os.truncate(base / "model.safetensors", len(weights))  # and zeros for the numbers
+    flags = ["--data", data, "--model", base, "--output-dir", tmp_path / "run", "--dry-run"]
+    done = run_script(script, *flags, "--batch-size", 6, "--micro-batch-size", "auto")
+    assert done.returncode == 0, done.stderr
+    for name in (*PARTS, GAPS, FILE, BASE, "peak", "can be had"):
+        assert f"\n  {name} " in done.stdout
+    assert done.stdout.split("largest micro-batch")[1].splitlines()[0].split() == ["6"]
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_a_dry_run_refuses_what_a_run_refuses(tiny_model, mail_file):
+    done = run_script("finetune_cls", "--data", mail_file, "--model", tiny_model, "--dry-run", "--lora-rank", 17)
+    assert done.returncode == 2 and "--lora-rank 17" in done.stderr
+
+
+def flags_of(script, model, mail_file, question_file):
+    data = ["--data", mail_file] if script == "finetune_cls" else ["--data", question_file, "--new-tokens", 0]
+    return [*data, "--model", model, "--max-steps", 6, "--batch-size", 8, "--lr", 1e-2, "--optimizer", "sgd"]
+
+
+def assert_close(ours, theirs):
+    ours, theirs = weights_of(ours), weights_of(theirs)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert (ours[name] - tensor).abs().max() <= 1e-5 * max(tensor.abs().max(), 1), name
+
+
+@pytest.mark.parametrize(("script", "processes"), [("finetune_cls", 1), ("finetune_ift", 1), ("finetune_cls", 2)])
+def test_auto_gives_the_numbers_of_any_fixed_micro_batch(
+    script, processes, tiny_model, mail_file, question_file, tmp_path
+):
+    flags = flags_of(script, tiny_model, mail_file, question_file)
+    fixed = run_script(script, *flags, "--micro-batch-size", 3, "--output-dir", tmp_path / "fixed")
+    found = run_script(
+        script, *flags, "--micro-batch-size", "auto", "--output-dir", tmp_path / "auto", processes=processes
+    )
+    assert fixed.returncode == found.returncode == 0, fixed.stderr + found.stderr
+    assert results_of(tmp_path / "fixed")["micro_batch"] == {"asked": 3, "used": 3}
+    assert results_of(tmp_path / "auto")["micro_batch"] == {"asked": "auto", "used": 8 // processes}
+    assert results_of(tmp_path / "auto")["args"]["micro_batch_size"] == 8 // processes
+    assert_close(tmp_path / "auto", tmp_path / "fixed")
+
+
+def test_a_resumed_run_keeps_the_number_that_it_started_with(tiny_model, mail_file, tmp_path):
+    flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 60, "--eval-every", 20, "--save-every", 2]
+    flags += ["--batch-size", 8, "--output-dir", tmp_path / "run"]
+    kill_at_a_random_moment("finetune_cls", 1, [*flags, "--micro-batch-size", 3], tmp_path / "run", seed=0)
+    done = run_script("finetune_cls", *flags, "--micro-batch-size", "auto", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert results_of(tmp_path / "run")["micro_batch"] == {"asked": "auto", "used": 3}
+
+
+@pytest.mark.parametrize("wrong", ["0", "some"])
+def test_a_micro_batch_of_neither_a_number_nor_auto_is_refused(wrong, tiny_model, mail_file):
+    done = run_script("finetune_cls", "--data", mail_file, "--model", tiny_model, "--micro-batch-size", wrong)
+    assert done.returncode == 2 and "micro-batch-size" in done.stderr

@@ -1,0 +1,174 @@
+"""What a run prints before and after training: counts, the commonest class, what to be wary of, and what it cost."""
+
+import json
+
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import mails, run_script, write_rows
+
+from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.model import LanguageModel
+from training.evaluation.metrics import commonest
+from training.flags.common import MethodArgs, ModelArgs, UpdateArgs
+from training.forecast.duration import Evaluations, give_numbers, print_seconds
+from training.forecast.memory import model_without_weights
+from training.forecast.work import Work
+from training.model.methods import apply_method
+from training.run.outcome import only_answer, outcome_notes, print_outcome, still_falling
+from training.run.record import Intervals
+from training.run.summary import print_facts
+
+
+def curve(*losses):
+    return [{"step": i, "val_loss": loss} for i, loss in enumerate(losses)] + [{"step": 99}]
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([1.517, 1.474, 1.517, 1.484, 1.437, 1.436, 1.421, 1.408, 1.404, 1.404], True),  # LoRA, 80 updates, 42% right
+        ([1.459, 1.441, 1.467, 1.337, 1.121, 0.934, 0.79, 0.706, 0.668, 0.66], True),  # full, 80 updates, 80% right
+        ([1.5, 1.2, 0.6, 0.2, 0.05, 0.02, 0.011, 0.009, 0.008, 0.0079], False),  # at rest
+        ([1.5, 1.2, 0.6, 0.2, 0.1, 0.12, 0.15, 0.2, 0.21, 0.22], False),  # overfitting
+        ([1.5, 1.0, 0.5], False),  # too few evaluations to tell
+        ([], False),
+    ],
+)
+def test_a_validation_loss_that_has_not_come_to_rest_is_told(losses, expected):
+    assert still_falling(curve(*losses)) is expected
+
+
+@pytest.mark.parametrize(
+    ("matrix", "expected"),
+    [
+        ([[0, 3], [0, 2]], "spam"),
+        ([[1, 3], [0, 2]], None),
+        ([[0, 0], [0, 2]], None),  # all examples are spam: the model may be right
+        ([[0, 0, 3], [0, 0, 2]], None),  # tokens that stand for no class
+        ([], None),
+    ],
+)
+def test_a_model_that_gives_one_answer_only_is_told(matrix, expected):
+    assert only_answer({"confusion_matrix": matrix}, ("ham", "spam")) == expected
+
+
+def metric(value):
+    return {"value": value, "low": value, "high": value, "n": 5}
+
+
+def outcome(labels, classes=None):
+    shares = {name: 1 for name in labels} | {labels[0]: 3}
+    return {
+        "data": {"labels": labels, "balance": {"train": shares, "test": shares}},
+        "before": {"accuracy": metric(0.1)},
+        "test": {"accuracy": metric(0.6), "confusion_matrix": [], **({"classes": classes} if classes else {})},
+        "curve": curve(1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
+        "seconds": {"train": 12.34, "eval": 5},
+        "peak_memory_mib": 1234.5,
+    }
+
+
+def test_the_last_lines_have_the_commonest_class_the_classes_the_cost_and_what_to_be_wary_of(tmp_path, capsys):
+    scores = {"precision": 0.5, "recall": 1.0, "f1": 0.667, "n": 3}
+    found = outcome(["ham", "spam", "eggs"], {"ham": scores, "spam": scores, "eggs": scores})
+    print_outcome(tmp_path, found | {"notes": outcome_notes(found)}, ("accuracy",), "  (untrained)")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("(untrained)") and not lines[1].endswith("(untrained)")
+    assert "commonest class, ham  accuracy 0.6000" in lines
+    assert sum(line.split() == ["ham", "0.500", "1.000", "0.667", "3"] for line in lines) == 1
+    assert any(line.startswith("note    validation loss still falls") and "--epochs" in line for line in lines)
+    assert "cost    training 12.3 s, evaluation while training 5.0 s; peak memory 1,234 MiB" in lines
+
+
+def test_of_very_many_classes_the_worst_are_printed_and_the_others_counted(tmp_path, capsys):
+    names = [f"intent-{i}" for i in range(150)]
+    classes = {name: {"precision": 1.0, "recall": 1.0, "f1": i / 150, "n": 2} for i, name in enumerate(names)}
+    found = outcome(names, classes)
+    print_outcome(tmp_path, found | {"notes": []}, ("accuracy",))
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) < 30
+    assert "intent-0 " in text and "intent-149" not in text and "(138 classes with a higher f1" in text
+
+
+def test_of_very_many_classes_the_commonest_are_counted_before_training(capsys):
+    balance = {f"intent-{i}": 1 + i for i in range(150)}
+    data = {"source": "x", "sha256": "0" * 64, "rows": {"train": 11325}, "skipped": {}, "notes": ["odd"], "lengths": {}}
+    data |= {"balance": {"train": balance}, "labels": list(balance)}
+    print_facts(data, {"total": 10, "trainable": 1, "share": 0.1}, {"updates": 200})
+    text = capsys.readouterr().out
+    assert commonest(balance) == "intent-149"
+    assert "intent-149 150, intent-148 149" in text and "142 others with 1 to 142" in text
+    assert "classes    150; the commonest, intent-149, is 1.3% of train" in text
+    assert "note       odd" in text and "plan       updates 200" in text
+    assert max(map(len, text.splitlines())) < 300
+
+
+@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift"])
+def test_a_dry_run_counts_classes_and_updates_and_needs_no_free_folder(
+    script, tiny_model, mail_file, question_file, tmp_path
+):
+    data = mail_file if script == "finetune_cls" else question_file
+    (tmp_path / "thesis.tex").write_text("years of work")
+    flags = ["--data", data, "--model", tiny_model, "--epochs", 2, "--output-dir", tmp_path]
+    done = run_script(script, *flags, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    assert "plan       updates 12, epochs 2, lr" in done.stdout
+    assert "note       --epochs 2 gives 12 updates" in done.stdout
+    if script == "finetune_cls":
+        assert "train           48  ham 24, spam 24" in done.stdout
+        assert "classes    2; the commonest, ham, is 50.0% of train, 50.0% of validation, 50.0% of test" in done.stdout
+
+
+def test_a_run_on_little_data_gets_200_updates_and_one_that_learnt_nothing_says_so(tiny_model, tmp_path):
+    rows = [row | {"label": "spam" if i % 3 == 0 else "ham"} for i, row in enumerate(mails(30))]
+    data = write_rows(tmp_path / "mails.jsonl", rows)
+    folder = tmp_path / "run"
+    done = run_script("finetune_cls", "--data", data, "--model", tiny_model, "--lr", 1e-9, "--output-dir", folder)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((folder / "results.json").read_text())
+    assert results["curve"][-1]["step"] == 201 and results["args"]["epochs"] == 67
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("before") and line.endswith("(of a class head with random weights)") for line in lines)
+    assert "commonest class, ham  accuracy 0.6667" in lines
+    notes = [line for line in lines if line.startswith("note ")]
+    assert len(notes) == len(results["data"]["notes"]) + len(results["notes"])
+    assert any(line.startswith("cost ") and "peak memory" in line for line in lines)
+
+
+@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift", "finetune_dpo"])
+def test_a_dry_run_times_the_kinds_of_work_that_a_run_has(script, tiny_model, mail_file, question_file, tmp_path):
+    """The numbers depend on the machine; that every part is there, and that they add up, does not."""
+    data = {"finetune_cls": ["--data", mail_file], "finetune_ift": ["--data", question_file, "--new-tokens", 8]}
+    flags = [*data.get(script, ["--dataset", "preferences", "--max-length", 64]), "--model", tiny_model]
+    flags += ["--max-steps", 20, "--forgetting-tokens", 600, "--dry-run", "--output-dir", tmp_path / "run"]
+    done = run_script(script, *flags, "--micro-batch-size", "auto")
+    assert done.returncode == 0, done.stderr
+    table = done.stdout.split("time of a run on cpu, in seconds")[1].splitlines()[1:]
+    seconds = {line[2:26].strip(): float(line[26:].replace(",", "")) for line in table}
+    parts = {"start and end", "20 updates", "10 evaluations", "before and after", "general text", "checkpoints"}
+    assert set(seconds) == parts | {"in all"} | ({"answers"} if script == "finetune_ift" else set())
+    assert seconds["in all"] == pytest.approx(sum(seconds.values()) - seconds["in all"], abs=0.5)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_does_not_fit_is_not_tried_by_a_dry_run(capsys):
+    accelerator = Accelerator(cpu=True)
+    work = Work(None, UpdateArgs(), accelerator, [], [], 0)  # type: ignore[arg-type]
+    print_seconds(work, Evaluations(Intervals(1, 1, 1, 1), [], []), None)
+    assert "not measured, since it does not fit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bits", [None, 4, 8])
+def test_random_numbers_fill_a_model_without_weights_and_what_is_shared_stays_shared(bits):
+    config = GPT2Config(width=64, blocks=2, heads=2, vocabulary=512, context=64)
+    model = model_without_weights(LanguageModel, config, ModelArgs(base_bits=bits))
+    apply_method(model, MethodArgs(), 0)
+    give_numbers(model, torch.device("cpu"))
+    everything = [*model.parameters(), *model.buffers()]
+    assert everything and not any(tensor.is_meta for tensor in everything)
+    assert model.lm_head.weight is model.transformer.wte.weight
+    assert all(p.isfinite().all() for p in everything if p.is_floating_point())
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained and all(".linear." not in name for name in trained)

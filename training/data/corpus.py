@@ -1,0 +1,184 @@
+"""Text for pretraining: documents -> one stream of tokens -> batches of exactly so many tokens.
+
+Documents lie back to back and do not see each other; nothing is padded. Position in the stream is all that a resumed
+run has to know.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from gpt2_scratch.tokenizer import Tokenizer
+from tasks import read_rows, read_text
+from training.data.batches import Batch, Encoded, collate
+
+TEXT = (".txt", ".md")
+
+
+class Documents(NamedTuple):
+    """The texts of a corpus, and notes on what was changed, left out or passed over."""
+
+    texts: list[str]
+    notes: list[str]
+
+
+def read_documents(paths: Sequence[Path], column: str, encoding: str | None = None) -> Documents:
+    """A document is a text file or a row of a table (csv, json, jsonl, parquet); folders stand for their text files.
+
+    `<br />` becomes a line break; blank lines before a text and white space behind it are no part of it. Duplicates and
+    empty ones are left out, and counted in the notes. Raises ValueError for what cannot be read.
+    """
+    found: dict[str, None] = {}
+    notes: list[str] = []
+    read = breaks = empty = 0
+    for path in paths:
+        for text in _texts(path, column, encoding, notes):
+            read, breaks = read + 1, breaks + ("<br />" in text)
+            text = re.sub(r"^(\s*\n)+", "", text.replace("<br />", "\n")).rstrip()
+            if text:
+                found.setdefault(text)
+            else:
+                empty += 1
+    if breaks:
+        notes.append(f"in {breaks:,} documents <br /> was read as a line break")
+    if len(found) < read:
+        notes.append(f"documents left out: {read - empty - len(found):,} duplicate, {empty:,} empty")
+    return Documents(list(found), notes)
+
+
+def _texts(path: Path, column: str, encoding: str | None, notes: list[str]) -> Iterator[str]:
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        texts = [file for file in files if file.suffix.lower() in TEXT]
+        if not texts:
+            raise ValueError(f"--data {path}: the folder holds no {' or '.join(TEXT)} file")
+        if len(texts) < len(files):
+            passed = ", ".join(file.name for file in files if file not in texts)
+            notes.append(f"{path}: passed over as no text files ({len(files) - len(texts):,}): {passed[:100]}")
+        yield from (text for file in texts for text in _texts(file, column, encoding, notes))
+    elif path.is_file() and path.suffix.lower() in TEXT:
+        yield read_text(path, encoding)
+    else:
+        source = read_rows(path, encoding)
+        notes += source.notes
+        if not all(isinstance(row.get(column), str) for row in source.rows):
+            columns = ", ".join(source.rows[0])[:100]
+            raise ValueError(f"--text-column {column}: {path} has no text there in some rows; its columns: {columns}")
+        yield from (row[column] for row in source.rows)
+
+
+def tokenised(documents: Sequence[str], tokenizer: Tokenizer) -> list[np.ndarray]:
+    """Tokens of each document and the end of text that follows it (if the base has one), int32.
+
+    An end of text inside, which a text spells only where special tokens are read as tokens, parts two documents.
+    """
+    end = tokenizer.vocabulary.end
+    found = []
+    for tokens in tokenizer.encode_all(documents):
+        document = np.array(tokens if end is None else [*tokens, end], np.int32)
+        if end is None or tokenizer.meaning == "text":
+            found.append(document)
+        else:
+            parts = np.split(document, np.flatnonzero(document == end) + 1)
+            found += [part for part in parts if len(part) > 1]
+    return found
+
+
+def fingerprint(documents: Sequence[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(document.tobytes())
+    return digest.hexdigest()
+
+
+def hold_out(documents: list[np.ndarray], share: float, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """(training, validation): whole documents drawn until they have `share` of all tokens, at least one on each side.
+
+    Raises ValueError when there are not two documents.
+    """
+    if len(documents) < 2:
+        raise ValueError(
+            f"--data: {len(documents)} document; validation needs one more (a text file is one document; "
+            "--special-tokens tokens parts it where <|endoftext|> stands)"
+        )
+    order = np.random.default_rng(seed).permutation(len(documents))
+    sizes = np.cumsum([len(documents[i]) for i in order])
+    count = int(np.clip(np.searchsorted(sizes, share * sizes[-1]) + 1, 1, len(documents) - 1))
+    return [documents[i] for i in sorted(order[count:])], [documents[i] for i in sorted(order[:count])]
+
+
+def pieces(documents: Sequence[np.ndarray], max_length: int) -> list[Encoded]:
+    """Documents in pieces of at most `max_length` tokens, all next tokens labelled; to be evaluated."""
+    cut = [d[start : start + max_length + 1] for d in documents for start in range(0, len(d) - 1, max_length)]
+    return [Encoded(i, part[:-1], part[1:].astype(np.int64)) for i, part in enumerate(cut)]
+
+
+def upto(examples: Sequence[Encoded], tokens: int) -> list[Encoded]:
+    """The first of `examples`, about `tokens` tokens of them, at least one."""
+    ends = np.cumsum([len(e.tokens) for e in examples])
+    return list(examples[: int(np.searchsorted(ends, tokens)) + 1])
+
+
+class Stream(NamedTuple):
+    """The tokens of one epoch: documents in a drawn order; `starts` are where a sequence begins."""
+
+    tokens: np.ndarray  # (E,) inputs
+    targets: np.ndarray  # (E,) the token after each
+    starts: np.ndarray
+
+    def bounds(self, start: int, end: int) -> np.ndarray:
+        """Where sequences begin between `start` and `end`, and both of these, where a document may be cut."""
+        inside = self.starts[np.searchsorted(self.starts, start, "right") : np.searchsorted(self.starts, end)]
+        return np.array([start, *inside, end])
+
+    def batch(self, start: int, end: int) -> Batch:
+        """Tokens `start` to `end` - 1; of nothing, a stand-in."""
+        if start == end:
+            return collate([])
+        tokens, targets = (torch.from_numpy(part[start:end].astype(np.int64)) for part in (self.tokens, self.targets))
+        return Batch(tokens, torch.from_numpy(np.diff(self.bounds(start, end))), targets, [])
+
+
+def stream(documents: Sequence[np.ndarray], max_length: int, seed: int, epoch: int) -> Stream:
+    """Example, max_length 2: the document 3 4 5 50256 gives tokens 3 4 5, targets 4 5 50256, starts 0 and 2."""
+    order = np.random.default_rng([seed, epoch]).permutation(len(documents))
+    drawn = [documents[i] for i in order]
+    tokens, targets = np.concatenate([d[:-1] for d in drawn]), np.concatenate([d[1:] for d in drawn])
+    begins = np.cumsum([0, *(len(d) - 1 for d in drawn)])
+    starts = [np.arange(a, b, max_length) for a, b in zip(begins, begins[1:], strict=False)]
+    return Stream(tokens, targets, np.concatenate(starts))
+
+
+class Packing:
+    """Optimizer step -> the batches of one process: `batch_tokens` tokens over all processes and micro-batches."""
+
+    def __init__(
+        self, documents: Sequence[np.ndarray], max_length: int, batch_tokens: int, micro_tokens: int, seed: int
+    ) -> None:
+        self.documents, self.max_length, self.seed = documents, max_length, seed
+        self.batch_tokens, self.micro_tokens = batch_tokens, micro_tokens
+        self.tokens = sum(len(d) - 1 for d in documents)  # of one epoch
+        self.per_epoch = -(-self.tokens // batch_tokens)
+        self.epoch, self.stream = -1, Stream(*[np.empty(0)] * 3)
+
+    def span(self, step: int) -> tuple[int, int]:
+        """The tokens of `step` in its epoch's stream; those of the last step may be fewer."""
+        start = step % self.per_epoch * self.batch_tokens
+        return start, min(start + self.batch_tokens, self.tokens)
+
+    def at(self, step: int, rank: int, processes: int) -> list[Batch]:
+        """As many micro-batches on every process, of about as many tokens each: no sequence is cut for that."""
+        epoch = step // self.per_epoch
+        if epoch != self.epoch:
+            self.stream, self.epoch = stream(self.documents, self.max_length, self.seed, epoch), epoch
+        start, end = self.span(step)
+        micros = -(-(end - start) // (processes * self.micro_tokens))
+        bounds, parts = self.stream.bounds(start, end), processes * micros
+        part_of = ((bounds[:-1] + bounds[1:]) / 2 - start) * parts // (end - start)  # by the middle of each sequence
+        edges = bounds[np.searchsorted(part_of, np.arange(rank * micros, (rank + 1) * micros + 1))]
+        return [self.stream.batch(a, b) for a, b in zip(edges, edges[1:], strict=False)]

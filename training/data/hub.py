@@ -1,0 +1,49 @@
+"""The hub, asked in a way that a user can follow. Imports nothing heavy until the hub is asked.
+
+with from_hub("--model", "gpt2", "model"):
+    folder = resolve("gpt2")
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from training.data.hub_reasons import Asked, explain, network_reason
+
+
+class HubError(ValueError):
+    """What the hub did not give, and why; `unreachable`: a command that works without a network is the advice."""
+
+    def __init__(self, message: str, unreachable: bool):
+        super().__init__(message)
+        self.unreachable = unreachable
+
+
+@contextmanager
+def from_hub(flag: str, name: str, kind: Literal["model", "dataset"]) -> Iterator[None]:
+    """Whatever the libraries raise inside becomes a HubError that says why, and what to do."""
+    try:
+        from training.data.hub_client import use_hub_client
+
+        use_hub_client()
+        yield
+    except Exception as error:  # they share no other class: OSError, ValueError, httpx2's, datasets', StopIteration
+        reason = explain(error, Asked(flag, name, kind))
+        raise HubError(f"{flag} {name}: {reason.text}", reason.unreachable) from error
+
+
+def without_network(command: str) -> str:
+    """The advice for a HubError that is unreachable."""
+    return f"\n       this works without a network, with what ships with the project:\n         {command}"
+
+
+def used_as_cached(name: str) -> str | None:
+    """One sentence for the user when the hub was not there, so that what is cached had to do; None when it was."""
+    from huggingface_hub import constants
+
+    from training.data.hub_client import given_up
+
+    if constants.HF_HUB_OFFLINE:
+        return f"{name} is used as it is cached: HF_HUB_OFFLINE is set"
+    error = given_up(constants.ENDPOINT)
+    return None if error is None else f"{name} is used as it is cached: {network_reason(error)}"

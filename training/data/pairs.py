@@ -1,0 +1,92 @@
+"""Preference pairs -> token arrays -> batches with both answers of each pair side by side.
+
+A pair is one example to the plan of an epoch, so that no update and no micro-batch splits it; to the model it is two
+sequences, chosen before rejected. Letters: B pairs, so 2B sequences, of which M tokens are targets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpt2_scratch.tokenizer import Tokenizer
+from tasks import Preference
+from training.data.batches import Batch, Encoded, collate, encode_all_instructions
+
+
+@dataclass(frozen=True)
+class Pair:
+    """`reference`: log-probabilities of the chosen and the rejected answer under the reference, where they are kept."""
+
+    id: int
+    chosen: Encoded
+    rejected: Encoded
+    reference: tuple[float, float] | None = None
+    count = 1  # terms that a pair adds to the loss
+
+    @property
+    def texts(self) -> tuple[Encoded, Encoded]:
+        return self.chosen, self.rejected
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Of both texts, one behind the other: what the plan of an epoch sorts by."""
+        return np.concatenate([self.chosen.tokens, self.rejected.tokens])
+
+    @property
+    def room(self) -> bool:
+        """Whether the prompt, which both texts share, leaves anything of the answers inside the length limit."""
+        return self.chosen.room and self.rejected.room
+
+    @property
+    def alike(self) -> bool:
+        """Whether nothing is left of what sets the answers apart, once they are cut to the length limit."""
+        ends = [(e.tokens.tolist(), e.labels.tolist()) for e in self.texts]  # type: ignore[union-attr]
+        return ends[0] == ends[1]
+
+
+def encode_pairs(
+    tokenizer: Tokenizer, examples: Sequence[Preference], max_length: int, response_header: bool = True
+) -> list[Pair]:
+    """Prompt and answers in the form of finetune_ift, the answers alone as targets. The two texts of a pair have ids of
+    their own: 2 i and 2 i + 1."""
+    records = [record for example in examples for record in example.records()]
+    texts = encode_all_instructions(tokenizer, records, max_length, response_header=response_header)
+    return [
+        Pair(e.id, replace(chosen, id=2 * e.id), replace(rejected, id=2 * e.id + 1))
+        for e, chosen, rejected in zip(examples, texts[::2], texts[1::2], strict=True)
+    ]
+
+
+def encode_pair(tokenizer: Tokenizer, example: Preference, max_length: int, response_header: bool = True) -> Pair:
+    """`encode_pairs` of one."""
+    return encode_pairs(tokenizer, [example], max_length, response_header)[0]
+
+
+def texts_of(examples: Sequence[Encoded | Pair]) -> list[Encoded]:
+    """The texts that a model reads: of a pair both, of anything else the one that it is."""
+    return [text for e in examples for text in (e.texts if isinstance(e, Pair) else (e,))]
+
+
+def paired(pairs: Sequence[Pair], texts: Sequence[Encoded]) -> list[Pair]:
+    """The same pairs with other forms of their texts (prefix.py), which are in the order of `texts_of`."""
+    return [replace(p, chosen=a, rejected=b) for p, a, b in zip(pairs, texts[::2], texts[1::2], strict=True)]
+
+
+@dataclass(frozen=True)
+class PairBatch(Batch):
+    """`labels` as of a language model; `targets` (B, 2): labelled tokens of each text; `reference` (B, 2): zeros where
+    it is computed for each batch. Both stay on the CPU."""
+
+    targets: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
+    reference: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
+
+
+def collate_pairs(pairs: Sequence[Pair]) -> PairBatch:
+    """One packed batch of 2B texts; of nothing, the stand-in of `collate`."""
+    batch = collate(texts_of(pairs))
+    targets = torch.tensor([[e.count for e in pair.texts] for pair in pairs]).view(-1, 2)
+    reference = torch.tensor([pair.reference or (0.0, 0.0) for pair in pairs], dtype=torch.float64).view(-1, 2)
+    return PairBatch(**vars(batch), targets=targets, reference=reference)

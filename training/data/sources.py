@@ -1,0 +1,163 @@
+"""Finds the data and the base model before anything heavy is loaded; knows no torch.
+
+Order for data: --data, the dataset's usual file in $DATA_DIR (default data/), the bundled file, the hub.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.own_tokenizer import find_tokenizer
+from gpt2_scratch.sources import load_config, on_hub, repository_of, resolve, resolve_config
+from gpt2_scratch.tokenizer import Tokenizer
+from tasks import NAMES, Limits, Skipped, Source, Splits, Task, read_rows, split_examples
+from tasks._hub import choose_splits, open_hub, read_splits
+from tasks._task import BUNDLED
+from training.data.hub import HubError, from_hub, used_as_cached, without_network
+from training.data.special_tokens import notes_on
+from training.flags.cli import refuse, say
+from training.flags.common import DataArgs
+
+K = TypeVar("K", bound=Task)
+
+
+class HubChoice(NamedTuple):
+    """What is read of a data set of the hub: --dataset-config and --split."""
+
+    config: str | None = None
+    splits: Sequence[str] = ()
+
+    def flags(self) -> str:
+        split = f"--split {' '.join(self.splits)}" if self.splits else ""
+        return split or (f"--dataset-config {self.config}" if self.config else "")
+
+
+ALL_OF_IT = HubChoice()
+
+
+@dataclass(frozen=True)
+class Inputs(Generic[K]):
+    """All that a run reads: the task, its examples, where they came from; folder, shape and tokenizer of the base."""
+
+    task: K
+    splits: Splits[Any]
+    source: str
+    model_folder: Path
+    config: GPT2Config
+    tokenizer: Tokenizer
+    weights: Path | None  # the same folder where it holds weights: for a dry run they stay on the hub
+
+
+def _asking(source: str, asked: str) -> AbstractContextManager[None]:
+    """What goes wrong on the hub is said in words; what is wrong with a folder or a name says so itself."""
+    if not on_hub(source):
+        return nullcontext()
+    repository_of(source, asked)
+    return from_hub(asked, source, "model")
+
+
+def base_model(source: str, asked: str = "--model", weights: bool = True) -> tuple[Path, GPT2Config]:
+    """Folder and shape of a base model, downloaded if need be, the shape first: of another kind of model the weights
+    are not. Raises ValueError when there is none that we can use; `asked` is the flag that named it, `weights` off
+    leaves them on the hub."""
+    with _asking(source, asked):
+        folder = resolve_config(source, asked)
+    config = load_config(folder, asked)
+    if weights or not on_hub(source):
+        with _asking(source, asked):
+            folder = resolve(source, asked)
+    if on_hub(source) and (cached := used_as_cached(source)):
+        say(f"note    {cached}")
+    return folder, config
+
+
+def _hub_rows(name: str, repository: str, choice: HubChoice, encoding: str | None) -> Source:
+    """Of a data set of the hub, what its names or --split make train, validation and test."""
+    with from_hub("--dataset", name, "dataset"):
+        found = open_hub(repository, choice.config)
+    chosen = choose_splits(name, list(found.splits), choice.splits)
+    with from_hub("--dataset", name, "dataset"):
+        source = read_splits(found, chosen, encoding)
+    if empty := [part for part, rows in source.parts.items() if not rows]:
+        raise ValueError(f"--dataset {name}: {' and '.join(empty)} hold no rows of text; choose others with --split")
+    cached = used_as_cached(repository)
+    return replace(source, notes=[*source.notes, cached] if cached else source.notes)
+
+
+def locate_rows(task: Task, data: Path | None, encoding: str | None = None, choice: HubChoice = ALL_OF_IT) -> Source:
+    """The rows of `data`, else of the dataset's usual place. Raises ValueError when there are none."""
+    usual = Path(os.environ.get("DATA_DIR", "data")) / task.file if task.file else None
+    if data is not None:
+        source = read_rows(data, encoding)
+    elif usual is not None and usual.exists():
+        source = replace(read_rows(usual, encoding), origin=f"$DATA_DIR/{task.file}")
+    elif task.bundled is not None:
+        source = replace(read_rows(BUNDLED / task.bundled), origin=f"bundled {task.bundled}")
+    elif task.hub is not None:
+        return _hub_rows(task.name if task.name in NAMES else task.hub, task.hub, choice, encoding)
+    else:
+        raise ValueError(f"--dataset {task.name}: not on the hub; give --data, or put {task.file} into $DATA_DIR")
+    if flags := choice.flags():
+        raise ValueError(f"{flags}: chooses from a data set of the hub, but {source.origin} is read; leave it out")
+    return source
+
+
+def asked_rows(task: Task, data: DataArgs) -> Source:
+    """The rows that the flags name. Errors as of `locate_rows`."""
+    return locate_rows(task, data.data, data.encoding, HubChoice(data.dataset_config, data.split))
+
+
+def split_rows(task: Task, source: Source, data: DataArgs) -> Splits[Any]:
+    if data.subset == "report" and task.report_subset is None:
+        raise ValueError(f"--subset report: the report has no rule for {task.name}")
+    skipped = Skipped()
+    limits = Limits(data.validation_share, data.test_share, data.train_examples, data.val_examples, data.test_examples)
+    subset = task.report_subset if data.subset == "report" else None
+    notes = list(source.notes)
+    parts = task.parts(source.parts, skipped, notes, source.files)
+    if not any(parts.values()):
+        raise ValueError(task.nothing_left(source.parts, skipped))
+    splits = split_examples(parts, limits, data.split_seed, skipped, subset)
+    return replace(splits, notes=[*notes, *splits.notes, *task.remarks(splits.named())])
+
+
+def find_inputs(
+    data: DataArgs, model: str, find_task: Callable[[], K], offline: str, weights: bool = True
+) -> Inputs[K]:
+    """Raises one ValueError with all that is wrong with data and model.
+
+    `offline` is a command that works without a network, for the message when something is only on the hub. `weights`:
+    off, the model's folder need not hold any.
+    """
+    problems: list[ValueError] = []
+    found: dict[str, Any] = {}
+
+    def attempt(name: str, act: Callable[[], Any]) -> None:
+        try:
+            found[name] = act()
+        except ValueError as error:
+            problems.append(error)
+
+    def examples() -> tuple[K, Splits[Any], str]:
+        task = find_task()
+        source = asked_rows(task, data)
+        return task, split_rows(task, source, data), source.origin
+
+    def base() -> tuple[Path, GPT2Config, Tokenizer]:
+        folder, config = base_model(model, weights=weights)
+        return folder, config, find_tokenizer(folder, config).reading(data.special_tokens)
+
+    attempt("examples", examples)
+    attempt("model", base)
+    words = [str(problem) for problem in problems]
+    if any(isinstance(problem, HubError) and problem.unreachable for problem in problems):
+        words[-1] += without_network(offline)
+    refuse(words)
+    (task, splits, source), (folder, config, tokenizer) = found["examples"], found["model"]
+    splits = replace(splits, notes=[*splits.notes, *notes_on(tokenizer, splits)])
+    with_weights = folder if weights or not on_hub(model) else None
+    return Inputs(task, splits, source, folder, config, tokenizer, with_weights)

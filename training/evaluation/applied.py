@@ -1,0 +1,185 @@
+"""A trained model in any form that we or transformers write, found before anything heavy is loaded.
+
+A run folder, its adapter or model, a merged folder, an adapter of PEFT's, a GPT-2 (classifier) of transformers'. What a
+run says of itself (columns, length, classes) comes along; of a bare model the classes' names are in its config.json.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt2_scratch.own_tokenizer import find_tokenizer
+from gpt2_scratch.sources import load_config
+from tasks import folded
+from training.data.sources import base_model
+from training.data.trained_on import read_trained_on
+from training.evaluation.prediction_output import few
+from training.storage.run_folder import RESULTS, read_run
+
+if TYPE_CHECKING:
+    from gpt2_scratch.tokenizer import Tokenizer
+    from training.model.saved import Model
+
+CONFIG, ADAPTER_FILES = "config.json", ("adapter.json", "adapter_config.json")
+CLASSIFIER, LANGUAGE = "GPT2ForSequenceClassification", (None, "GPT2LMHeadModel", "GPT2Model")
+
+
+@dataclass(frozen=True)
+class Applied:
+    """`labels` None: a language model. `flags`: those it was trained with, as far as it says. `trained_on`: hash of a
+    text -> the part it was in, None where that is not known. `own_labels`: its names of the classes where the user gave
+    others."""
+
+    folder: Path
+    kind: str  # run, adapter or model
+    labels: tuple[str, ...] | None
+    flags: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    trained_on: dict[str, str] | None = None
+    base: str | None = None
+    own_labels: tuple[str, ...] = ()
+
+    @property
+    def training_labels(self) -> dict[str, int]:
+        """Training examples of each class, where the run says so and its classes have kept their names."""
+        counts: dict[str, int] = self.results.get("data", {}).get("balance", {}).get("train", {})
+        return counts if counts.keys() <= set(self.labels or ()) else {}
+
+    @property
+    def source(self) -> str | None:
+        """Where the run had its data from, as `Source.origin` says it."""
+        return self.results.get("data", {}).get("source")
+
+    @property
+    def said(self) -> str:
+        """One line for people."""
+        if self.labels is None:
+            return f"{self.folder}, a language model"
+        return f"{self.folder}, a classifier of {len(self.labels)} classes: {few(self.labels)}"
+
+    def load(self) -> "Model":
+        """The model on the CPU, ready to be applied. Raises ValueError for what is damaged or does not fit."""
+        from training.model.saved import adapted, rebuild, whole_model  # takes seconds
+
+        if self.kind == "run":
+            return rebuild(self.folder, self.results, self.base).eval()
+        if self.kind == "adapter":
+            return adapted(self.folder, self.base)
+        return whole_model(self.folder, {"labels": None if self.labels is None else list(self.labels)})
+
+    def tokenizer(self) -> "Tokenizer":
+        """Errors as of `load`."""
+        from training.model.saved import adapter_tokenizer, tokenizer_of
+
+        if self.kind == "run":
+            return tokenizer_of(self.folder, self.results, self.base)
+        if self.kind == "adapter":
+            return adapter_tokenizer(self.folder, self.base)
+        return find_tokenizer(self.folder, load_config(self.folder))
+
+
+def find_applied(run: Path | None, adapter: Path | None, model: str | None) -> Applied:
+    """What the flags --run, --adapter and --model name; with one of the first two --model is the base.
+
+    Raises ValueError when it is nothing that can be applied, or not to be had from the hub.
+    """
+    if run is not None:
+        if not (run / RESULTS).exists() and any((run / name).exists() for name in (CONFIG, *ADAPTER_FILES)):
+            raise ValueError(f"--run {run}: is a model without its run; name it with --model in place of --run")
+        return _of_run(run, "--run", model)
+    if adapter is not None:
+        return _of_adapter(adapter, "--adapter", model)
+    assert model is not None, "the flags are checked before"
+    folder = Path(model)
+    if (folder / RESULTS).exists():
+        return _of_run(folder, "--model", None)
+    if folder.name in ("adapter", "model") and (folder.parent / RESULTS).exists():
+        return _of_run(folder.parent, "--model", None)
+    if not (folder / CONFIG).exists() and any((folder / name).exists() for name in ADAPTER_FILES):
+        return _of_adapter(folder, "--model", None)
+    return _of_model(model)
+
+
+def renamed(applied: Applied, given: Sequence[str]) -> Applied:
+    """The same with the names `given` for its classes, in the model's order, where it has none but LABEL_0, LABEL_1 ...
+
+    Raises ValueError for other names than those that a run of ours has, for another number of them, and for a name that
+    the model itself has for another class.
+    """
+    own, names = applied.labels or (), tuple(map(folded, given))
+    order = f"the model's order is {few(own, 4)}"
+    if len(names) != len(own):
+        raise ValueError(f"--labels: names {len(names)} classes, the model has {len(own)}; {order}")
+    if names == tuple(map(folded, own)):
+        return applied
+    known = [folded(name).casefold() for name in own]
+    if any(name.casefold() in known and name.casefold() != known[i] for i, name in enumerate(names)):
+        raise ValueError(f"--labels {few(names, 4)}: {order}; leave --labels out, or give them in that order")
+    if applied.flags:
+        raise ValueError(
+            f"--labels {few(names, 4)}: the model was trained with names of its own; {order}; leave it out"
+        )
+    return replace(applied, labels=names, own_labels=own)
+
+
+def _of_run(folder: Path, asked: str, base: str | None) -> Applied:
+    results = read_run(folder, asked)
+    if "dpo_loss" in results["args"]:
+        raise ValueError(f"{asked} {folder}: is a run of finetune_dpo; scripts/generate.py asks it")
+    labels = results["data"].get("labels")
+    known = read_trained_on(folder)
+    classes = None if labels is None else tuple(labels)
+    return Applied(folder, "run", classes, results["args"], results, known, base)
+
+
+def _of_adapter(folder: Path, asked: str, base: str | None) -> Applied:
+    from training.model.saved import (
+        read_facts,  # takes seconds, but how many classes PEFT's adapter has is in its tensors
+    )
+
+    facts = read_facts(folder)
+    if base is None and "base" not in facts:
+        base = json.loads((folder / ADAPTER_FILES[1]).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        if not base:
+            raise ValueError(f"{asked} {folder}: does not say what it was trained on; --adapter {folder} --model BASE")
+    labels = facts.get("labels")
+    classes = None if labels is None else tuple(labels)
+    known = read_trained_on(folder) or read_trained_on(folder.parent)
+    return Applied(folder, "adapter", classes, facts.get("args", {}), {}, known, base)
+
+
+def _of_model(model: str) -> Applied:
+    folder, _ = base_model(model)
+    return Applied(folder, "model", class_names(folder), trained_on=read_trained_on(folder))
+
+
+def class_names(folder: Path) -> tuple[str, ...] | None:
+    """Names of the classes of the classifier in `folder`, None for a language model.
+
+    transformers leaves out names that are its defaults: LABEL_0 and LABEL_1. Raises ValueError for another head.
+    """
+    settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    architecture = (settings.get("architectures") or [None])[0]
+    if architecture is None:
+        from gpt2_scratch.pretrained import heads_in  # takes seconds, but such a folder says it by its weights alone
+
+        architecture = CLASSIFIER if "score" in heads_in(folder) else None
+    if architecture in LANGUAGE:
+        return None
+    if architecture != CLASSIFIER:
+        raise ValueError(f"--model {folder}: is a {architecture}; predict.py applies {CLASSIFIER} and GPT2LMHeadModel")
+    names = settings.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}
+    try:
+        labels = tuple(str(names[i]) for i in sorted(names, key=int))
+        if {int(i) for i in names} != set(range(len(labels))):
+            raise ValueError(f"its keys are not 0 to {len(labels) - 1}")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--model {folder}: id2label in config.json does not number classes ({error})") from error
+    kind = settings.get("problem_type") or "single_label_classification"
+    if kind != "single_label_classification" or len(labels) < 2:
+        raise ValueError(f"--model {folder}: its head is for {kind} with {len(labels)} outputs; classes are needed")
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"--model {folder}: id2label in config.json names a class twice; name them with other names")
+    return labels

@@ -1,0 +1,140 @@
+"""Evaluates examples on all processes and gathers one row an example; no number depends on the batching."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+from torch.nn import functional as F
+
+from gpt2_scratch.generate import Sampling, generate
+from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.tokenizer import Tokenizer
+from lora import merge, unmerge
+from tasks import RESPONSE_HEADER
+from training.data.batches import (
+    IGNORED,
+    TOKENS_PER_BATCH,
+    Batch,
+    Encoded,
+    collate,
+    inference_plan,
+    with_all_tokens_labelled,
+)
+from training.evaluation.metrics import Row
+
+R = TypeVar("R")
+
+
+class Answer(NamedTuple):
+    """A response, and whether the model ended it by itself."""
+
+    text: str
+    stopped: bool
+
+
+@torch.no_grad()
+def classify(model: Classifier, examples: Sequence[Encoded], accelerator: Accelerator, classes: int) -> list[Row]:
+    """Rows in the order of `examples`; of a vocabulary head, only the probabilities of the `classes` are listed."""
+
+    def rows(batch: Batch) -> list[Row]:
+        logits = model(batch.tokens, batch.lengths, batch.hidden).float()  # (B, n)
+        losses = F.cross_entropy(logits, batch.labels, reduction="none").tolist()
+        probabilities = logits.softmax(1)[:, :classes].tolist()
+        columns = zip(
+            batch.example_ids, batch.labels.tolist(), losses, logits.argmax(1).tolist(), probabilities, strict=True
+        )
+        return [Row(id, label, loss, 1, predicted, tuple(p)) for id, label, loss, predicted, p in columns]
+
+    return _evaluate(model, examples, accelerator, rows)
+
+
+@torch.no_grad()
+def score_targets(model: LanguageModel, examples: Sequence[Encoded], accelerator: Accelerator) -> list[Row]:
+    """Loss summed over each example's targets, in the order of `examples`."""
+
+    def rows(batch: Batch) -> list[Row]:
+        log_probabilities = model(batch.tokens, batch.lengths, batch.labels, batch.hidden).double().cpu()  # (M,)
+        counts = _targets_per_sequence(batch)
+        sums = [-float(part.sum()) for part in log_probabilities.split(counts)]
+        return [Row(id, -1, loss, count) for id, loss, count in zip(batch.example_ids, sums, counts, strict=True)]
+
+    return _evaluate(model, examples, accelerator, rows)
+
+
+@torch.no_grad()
+def score_texts(
+    model: LanguageModel, examples: Sequence[Encoded], accelerator: Accelerator
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """Loss summed over each example's targets, over its response, and over its whole text, from one pass."""
+    known = {e.id: e for e in examples}
+
+    def rows(batch: Batch) -> list[Row]:
+        log_probabilities = model(batch.tokens, batch.lengths, batch.labels, batch.hidden).double().cpu()  # (N,)
+        found = []
+        for id, part in zip(batch.example_ids, log_probabilities.split(batch.lengths.tolist()), strict=True):
+            targets = torch.from_numpy(known[id].labels != IGNORED)
+            for chosen in (part[targets], part[known[id].response_from :], part):
+                found.append(Row(id, -1, -float(chosen.sum()), len(chosen)))
+        return found
+
+    found = _evaluate(model, [with_all_tokens_labelled(e) for e in examples], accelerator, rows)
+    return found[::3], found[1::3], found[2::3]
+
+
+def _targets_per_sequence(batch: Batch) -> list[int]:
+    parts: tuple[Tensor, ...] = batch.labels.cpu().split(batch.lengths.tolist())
+    return [int((part != IGNORED).sum()) for part in parts]
+
+
+def answer(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[list[int]],
+    accelerator: Accelerator,
+    new_tokens: int,
+    sampling: Sampling,
+) -> list[Answer]:
+    """What the model writes after each prompt, in order, merged adapters doing the work; prompts are shared out.
+
+    Adapters beside quantised layers are not merged: it would be faster, but these are for what has no room.
+    """
+    mine = range(accelerator.process_index, len(prompts), accelerator.num_processes)
+    merge(model, dequantise=False)
+    try:
+        with accelerator.autocast():  # which frozen weights in half precision rely on
+            written = generate(model, [prompts[i] for i in mine], tokenizer.vocabulary, new_tokens, sampling)
+    finally:
+        unmerge(model)
+    texts = [response_in(tokenizer.decode(w.tokens)) for w in written]
+    found = [(i, Answer(text, w.stopped)) for i, text, w in zip(mine, texts, written, strict=True)]
+    return [answer for _, answer in sorted(_gather(found, accelerator))]
+
+
+def response_in(text: str) -> str:
+    """What follows the header, when the model was left to write it (--no-response-header). White space at the ends
+    stays: a model writes it where the responses that it learnt have it."""
+    return text.removeprefix(RESPONSE_HEADER)
+
+
+def _gather(found: list[R], accelerator: Accelerator) -> list[R]:
+    return gather_object(found) if accelerator.num_processes > 1 else found
+
+
+def _evaluate(
+    model: LanguageModel | Classifier,
+    examples: Sequence[Encoded],
+    accelerator: Accelerator,
+    rows: Callable[[Batch], list[Row]],
+) -> list[Row]:
+    was_training = model.training
+    model.eval()
+    plan = inference_plan([len(e.tokens) for e in examples], TOKENS_PER_BATCH, accelerator.num_processes)
+    found = []
+    for batch in plan[accelerator.process_index]:
+        found += rows(collate([examples[i] for i in batch]).to(accelerator.device))
+    model.train(was_training)
+    place = {e.id: i for i, e in enumerate(examples)}
+    return sorted(_gather(found, accelerator), key=lambda row: place[row.id])

@@ -1,0 +1,65 @@
+"""What was learnt of preferences: the loss, and how much more the model now likes the better answer than it did.
+
+A reward is beta * (log pi(answer) - log pi_ref(answer)), the margin that of the chosen answer minus that of the
+rejected (Rafailov et al. 2023, section 5). Every interval is over pairs.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from evidence.intervals import bootstrap_mean, share
+from tasks import Preference
+from training.data.pairs import Pair
+from training.flags.preference import PreferenceArgs
+from training.step.losses import pair_losses
+
+
+def references(pairs: Sequence[Pair]) -> np.ndarray:
+    """(n, 2): log-probabilities under the reference."""
+    assert all(pair.reference for pair in pairs), "pairs are scored by the reference before they are judged"
+    return np.array([pair.reference for pair in pairs]).reshape(-1, 2)
+
+
+def losses(scores: np.ndarray, pairs: Sequence[Pair], args: PreferenceArgs) -> np.ndarray:
+    """(n,) from the model's log-probabilities `scores` (n, 2)."""
+    ratios = torch.from_numpy(scores - references(pairs))
+    targets = torch.tensor([[text.count for text in pair.texts] for pair in pairs]).view(-1, 2)
+    return pair_losses(ratios, targets, args.dpo_loss, args.beta, args.label_smoothing).numpy()
+
+
+def wins(margins: np.ndarray) -> np.ndarray:
+    """1 where the better answer is ahead, 1/2 where neither is: a model that has learnt nothing scores 1/2."""
+    return (np.sign(margins) + 1) / 2
+
+
+def pair_metrics(scores: np.ndarray, pairs: Sequence[Pair], args: PreferenceArgs) -> dict[str, Any]:
+    """loss, reward_accuracy, reward_margin, chosen_reward, rejected_reward as {value, low, high, n}; ranking_accuracy:
+    that of the log-probabilities themselves, without a reference."""
+    rewards = args.beta * (scores - references(pairs))
+    margins = rewards[:, 0] - rewards[:, 1]
+    found = {
+        "loss": bootstrap_mean(losses(scores, pairs, args)),
+        "reward_accuracy": share(wins(margins)),
+        "reward_margin": bootstrap_mean(margins),
+        "chosen_reward": bootstrap_mean(rewards[:, 0]),
+        "rejected_reward": bootstrap_mean(rewards[:, 1]),
+        "ranking_accuracy": share(wins(scores[:, 0] - scores[:, 1])),
+    }
+    return {name: interval.entry() for name, interval in found.items()}
+
+
+def predictions(
+    scores: np.ndarray, pairs: Sequence[Pair], examples: Sequence[Preference], args: PreferenceArgs
+) -> list[dict[str, Any]]:
+    """A row a pair, for predictions.jsonl: its texts, the rewards, and the reference's log-probabilities."""
+    texts, before = {e.id: e for e in examples}, references(pairs)
+    rows = []
+    for pair, (chosen, rejected), was in zip(pairs, scores, before, strict=True):
+        e = texts[pair.id]
+        row = {"id": pair.id, "prompt": e.prompt, "chosen": e.chosen, "rejected": e.rejected}
+        row |= {"chosen_reward": args.beta * (chosen - was[0]), "rejected_reward": args.beta * (rejected - was[1])}
+        rows.append(row | {"chosen_reference": was[0], "rejected_reference": was[1]})
+    return [{name: float(v) if isinstance(v, np.floating) else v for name, v in row.items()} for row in rows]

@@ -1,0 +1,82 @@
+"""How a script starts, and the one way in which it refuses. Imports nothing heavy."""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from training.flags.command_line import changed_flags as changed_flags
+from training.flags.command_line import flags_in, parse
+from training.flags.command_line import resolved as resolved
+from training.flags.last_word import repeat_after_launcher
+from training.flags.resuming import completed
+from training.storage.files import NoRoom
+
+T = TypeVar("T")
+SILENCE = 10.0  # seconds
+before_stop: list[Callable[[], None]] = []  # what clears the screen for the last message, such as a progress line
+GOES_ON = "a training run goes on from its last checkpoint with --resume (not --overwrite)"
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def at_least(args: Any, least: int, *names: str) -> list[str]:
+    """One problem for each field of `args` that is set and below `least`, or not finite."""
+    return [
+        f"{flag(name)} {value}: must be at least {least}" + (" and finite" if value == math.inf else "")
+        for name in names
+        if (value := getattr(args, name)) is not None and not least <= value < math.inf
+    ]
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raises ValueError with all problems together, if there are any."""
+    if problems:
+        raise ValueError("\n       ".join(problems))
+
+
+def run(main: Callable[[T], None], arguments: type[T], description: str | None) -> None:
+    """Parses the command line and calls `main`.
+
+    What a user can cause (ValueError, OSError) becomes one message and exit status 2; Ctrl-C 130.
+    """
+    try:
+        sys.argv[1:] = completed(arguments, sys.argv[1:])
+        args = parse(arguments, sys.argv[1:], description)
+        groups = [getattr(args, field.name) for field in fields(args)]  # type: ignore[arg-type]
+        refuse([p for group in [*groups, args] if hasattr(group, "problems") for p in group.problems()])
+        main(args)
+    except NoRoom as error:
+        stop(f"{error}; {GOES_ON}" if "resume" in flags_in(arguments) else str(error), 2)
+    except KeyboardInterrupt:
+        stop(f"interrupted; {GOES_ON if 'resume' in flags_in(arguments) else 'nothing is left half-written'}", 130)
+    except (ValueError, OSError) as error:
+        stop(str(error), 2)
+
+
+def speaks() -> bool:
+    """One process of each host: what is wrong can be wrong on one host alone."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def say(line: str) -> None:
+    """For the user, beside the program's own output."""
+    if speaks():
+        print(line, file=sys.stderr, flush=True)
+
+
+def stop(message: str, status: int) -> None:
+    for act in before_stop:
+        act()
+    sys.stdout.flush()
+    if speaks():
+        print(f"\nerror: {message}", file=sys.stderr, flush=True)
+        repeat_after_launcher(f"\nerror: {message}\n")
+    else:  # a launcher ends all processes as soon as one has failed: the one with the message goes first
+        time.sleep(SILENCE)
+    sys.exit(status)

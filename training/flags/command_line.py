@@ -1,0 +1,155 @@
+"""The command line becomes the flags of a script; what is wrong with it is said in our form. Imports nothing heavy."""
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import tyro
+
+from training.flags.near_misses import meant, nearest, plain
+
+T = TypeVar("T")
+OMIT = (tyro.conf.OmitArgPrefixes,)
+MOST = 4  # complaints in one message
+KINDS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text"}
+
+
+def flags_in(arguments: Any) -> dict[str, Any]:
+    """Every flag of a script, as lora-rank, with its default, MISSING where it has none."""
+    found: dict[str, Any] = {}
+    hints = get_type_hints(arguments)
+    for field in fields(arguments):
+        inner = hints[field.name]
+        found |= flags_in(inner) if is_dataclass(inner) else {field.name.replace("_", "-"): field.default}
+    return found
+
+
+def _paths_in(arguments: Any) -> set[str]:
+    """The flags that are files or folders, as --output-dir."""
+    found: set[str] = set()
+    for name, kind in get_type_hints(arguments).items():
+        if is_dataclass(kind):
+            found |= _paths_in(kind)
+        elif Path in (kind, *get_args(kind)):
+            found.add(f"--{name.replace('_', '-')}")
+    return found
+
+
+def _misused(arguments: Any, words: Sequence[str]) -> list[str]:
+    """Switches with a value behind them, and paths that are empty, which would be this folder."""
+    switches = {f"--{name}" for name, default in flags_in(arguments).items() if isinstance(default, bool)}
+    paths, found = _paths_in(arguments), []
+    for word, behind in zip_longest(words, words[1:]):
+        name = f"--{plain(word)}"
+        value = word.split("=", 1)[1] if "=" in word else behind
+        if not word.startswith("--") or value is None:
+            continue
+        if name in switches and ("=" in word or not value.startswith("-")):
+            found.append(f"{name} takes no value, but has {_cut(value)!r}: write {name} alone, or leave it out")
+        if name in paths and not value.strip():
+            found.append(f"{name}: is empty; name a path, or leave it out")
+    return found
+
+
+def resolved(args: Any) -> dict[str, Any]:
+    """All flags, flat, as plain values for results.json."""
+    flat: dict[str, Any] = {}
+    for field in fields(args):
+        value = getattr(args, field.name)
+        flat |= asdict(value) if is_dataclass(value) else {field.name: value}  # type: ignore[arg-type]
+    return {name: _plain(value) for name, value in flat.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def parse(arguments: type[T], words: Sequence[str], description: str | None = None) -> T:
+    """Raises ValueError with all that can be said of the words; `--help` prints and exits."""
+    said, known = io.StringIO(), [f"--{name}" for name in flags_in(arguments)]
+    if misused := _misused(arguments, words):
+        raise ValueError("\n       ".join(misused[:MOST]))
+    try:
+        with contextlib.redirect_stderr(said):
+            args, unknown = tyro.cli(
+                arguments, args=words, description=description, config=OMIT, return_unknown_args=True
+            )
+    except SystemExit as stopped:
+        if not stopped.code:
+            raise
+        slips = [word for word in words if word.startswith("--") and not _is_known(word, known)]
+        raise ValueError(_unknown(slips, known) if slips else _complaint(said.getvalue(), words)) from None
+    if unknown:
+        raise ValueError(_unknown(unknown, known))
+    return args
+
+
+def _is_known(word: str, known: Sequence[str]) -> bool:
+    return f"--{plain(word)}" in known or f"--{plain(word).removeprefix('no-')}" in known
+
+
+def _unknown(words: Sequence[str], known: Sequence[str]) -> str:
+    """Example: --learning-rate: no such flag; did you mean --lr? The value behind it is not complained of."""
+    slips = [word for word in words if word.startswith("-") and not re.fullmatch(r"-[\d.e-]+", word)]
+    if not slips:
+        return f"{_cut(' '.join(words))}: belongs to no flag; quote a value that has spaces, --help lists the flags"
+    found = []
+    for word in slips[:MOST]:
+        better = meant(word, known)
+        name = _cut(word.split("=", 1)[0])
+        hint = f"did you mean {better}?" if better and better.startswith("--") else better
+        found.append(f"{name}: no such flag; {hint or '--help lists the flags'}")
+    if len(slips) > MOST:
+        found.append(f"and {len(slips) - MOST} others")
+    return "\n       ".join(found)
+
+
+def _complaint(said: str, words: Sequence[str]) -> str:
+    """tyro's box as one line with flag, value and what is allowed."""
+    text = " ".join(re.sub(r"[\u2500-\u257f]+", " ", said).split())
+    if wrong := re.search(r"Error parsing (--[\w-]+):.*?Argument helptext: --[\w-]+ (\S+)", text):
+        kinds = [KINDS.get(kind, kind.strip("{}").replace(",", ", ")) for kind in wrong[2].split("|")]
+        kinds.sort(key=lambda kind: kind == "None")
+        return f"{wrong[1]} {_cut(typed(words, wrong[1]))}: must be {' or '.join(kinds)}"
+    if wrong := re.search(r"invalid choice '(.*?)' for argument '(--[\w-]+)'. Expected one of \((.*?)\)", text):
+        choices = re.findall(r"'([^']*)'", wrong[3])
+        close = nearest(wrong[1], choices)
+        hint = f" (did you mean {close}?)" if close else ""
+        return f"{wrong[2]} {_cut(wrong[1])}: must be one of {', '.join(choices)}{hint}"
+    if wrong := re.search(r"Missing value for argument '(--[\w-]+)'", text):
+        return f"{wrong[1]}: needs a value"
+    if "Missing from" in text:
+        missing = re.findall(r"(?<= )(--[a-z-]+) (?:\[|\{|[A-Z]{3})", text)
+        return f"{', '.join(missing)}: needed; --help explains every flag"
+    return _cut(text, 280)
+
+
+def typed(words: Sequence[str], flag: str) -> str:
+    """The value that follows a flag on the command line."""
+    for i, word in enumerate(words):
+        if f"--{plain(word)}" == flag and word.startswith("--"):
+            return word.split("=", 1)[1] if "=" in word else " ".join(words[i + 1 : i + 2])
+    return ""
+
+
+def _cut(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def changed_flags(args: Any) -> dict[str, Any]:
+    """The flags that are not at their defaults, as they are."""
+    found: dict[str, Any] = {}
+    for field in fields(args):
+        value = getattr(args, field.name)
+        if is_dataclass(value):
+            found |= changed_flags(value)
+        elif field.default is MISSING or value != field.default:
+            found[field.name] = value
+    return found

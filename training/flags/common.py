@@ -1,0 +1,156 @@
+"""Every flag of the scripts, once, with its unit and default; what is wrong with a value is said by its group.
+
+Imports nothing heavy, so that `--help` and a refusal answer at once.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+
+from gpt2_scratch.config import GPT2Config
+from training.flags.cli import at_least, flag
+from training.flags.method import BLOCK_TARGETS as BLOCK_TARGETS
+from training.flags.method import MethodArgs
+from training.flags.update import UpdateArgs as UpdateArgs
+from training.flags.update import needs_bitsandbytes
+
+E = TypeVar("E")
+
+
+@dataclass(frozen=True)
+class DataArgs:
+    """Where the examples come from and how they are split"""
+
+    dataset: str | None = None
+    """a file in tasks/, or owner/name of the hub with the columns that you name; else --data and its columns"""
+    dataset_config: Annotated[str | None, tyro.conf.arg(aliases=("--config",))] = None
+    """configuration of a data set of the hub that has several"""
+    split: tuple[str, ...] = ()
+    """splits of a data set of the hub as PART=SPLIT (train=train_sft test=test_sft); a split alone is trained on; none
+    given: by their names"""
+    data: Path | None = None
+    """csv, tsv, json, jsonl, parquet or arrow file, also with .gz, a folder of them, or one that save_to_disk wrote;
+    else $DATA_DIR, the bundled file, the hub"""
+    encoding: str | None = None
+    """encoding of text files, like cp1252; None: UTF-8, or what a byte order mark says"""
+    subset: Literal["all", "report"] = "all"
+    """'report': the subset rule that the report used for this dataset"""
+    validation_share: float = 0.1
+    """share of the examples held out to choose on (where the source has no validation part)"""
+    test_share: float = 0.1
+    """share held out to report on (where the source has no test part)"""
+    train_examples: int | None = None
+    """at most this many training examples; None: all"""
+    val_examples: int | None = None
+    """at most this many validation examples; None: all"""
+    test_examples: int | None = None
+    """at most this many test examples; None: all"""
+    split_seed: int = 0
+    """seed of the split alone, so that runs with different --seed are tested on the same examples"""
+    max_length: int = 512
+    """tokens kept of an example; longer ones are cut and counted"""
+    special_tokens: Literal["text", "tokens"] = "text"
+    """what spells <|endoftext|> or another special token of the base: ordinary text, or that token; then an end marker
+    of other models (</s>, <|im_end|>) is the end of text too, and a response that has one gets no second"""
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.dataset is None and self.data is None:
+            found.append("--dataset or --data: one of them is needed (--dataset spamassassin works offline)")
+        if self.data is not None and self.dataset is not None and "/" in self.dataset:
+            found.append(f"--dataset {self.dataset}, --data {self.data}: choose one; --data names files")
+        for name in ("validation_share", "test_share"):
+            if not 0 <= getattr(self, name) < 1:
+                found.append(f"{flag(name)} {getattr(self, name)}: must be at least 0 and below 1")
+        if self.validation_share + self.test_share >= 1:
+            found.append("--validation-share and --test-share: together they must be below 1")
+        found += at_least(self, 0, "split_seed")
+        found += at_least(self, 1, "train_examples", "val_examples", "test_examples", "max_length")
+        return found
+
+
+@dataclass(frozen=True)
+class ModelArgs:
+    """The base model"""
+
+    model: str = "gpt2"
+    """gpt2-nano (bundled), gpt2, gpt2-medium, gpt2-large, gpt2-xl (hub), a hub repository, or a folder in HF format"""
+    dropout: float = 0.0
+    """probability, on embeddings, attention and residual branches"""
+    untie_head: bool = False
+    """give the LM head a copy of the token embedding instead of the embedding itself (as the report's authors did)"""
+    base_bits: Literal[4, 8] | None = None
+    """hold the frozen matrices of the blocks in 4 bits (NF4) or 8, by bitsandbytes: less memory, more time; None: no"""
+
+    def problems(self) -> list[str]:
+        found = needs_bitsandbytes(f"--base-bits {self.base_bits}") if self.base_bits else []
+        if not 0 <= self.dropout < 1:
+            found.append(f"--dropout {self.dropout}: must be at least 0 and below 1")
+        return found
+
+
+@dataclass(frozen=True)
+class FolderArgs:
+    """The run folder"""
+
+    output_dir: Path | None = None
+    """None: a folder in runs/<script>/ that is named after data or size, base, method and seed, where there are such"""
+    overwrite: bool = False
+    """throw away what the output folder holds"""
+    resume: bool = False
+    """go on from the checkpoint in the output folder"""
+
+    def problems(self) -> list[str]:
+        return ["--overwrite and --resume: choose one"] if self.overwrite and self.resume else []
+
+
+@dataclass(frozen=True)
+class RunArgs(FolderArgs):
+    """Evaluation and the run folder"""
+
+    eval_every: int | None = None
+    """optimizer steps between evaluations of the validation set; None: a tenth of the run"""
+    eval_batches: int | None = None
+    """evaluate on n batches of the validation set only while training (as the report's authors did); None: all of it"""
+    keep: Literal["best", "last"] = "best"
+    """weights that are saved and reported on: those of the lowest validation loss, or the last (as the report's authors
+    did)"""
+    early_stop: int | None = None
+    """stop after this many evaluations without a lower validation loss; None: never"""
+    save_every: int | None = None
+    """optimizer steps between checkpoints; None: at every evaluation"""
+    log_every: int | None = None
+    """optimizer steps between points of the training curve; None: a hundredth of the run"""
+
+    def evaluated(self, validation: Sequence[E], batch_size: int) -> Sequence[E]:
+        """The validation examples that are evaluated while training, always the same ones.
+
+        Raises ValueError when there are none and the run is to stop by them.
+        """
+        if self.early_stop is not None and not validation:
+            raise ValueError(f"--early-stop {self.early_stop}: there are no validation examples to stop by")
+        wanted = len(validation) if self.eval_batches is None else self.eval_batches * batch_size
+        return validation if wanted >= len(validation) else random.Random(0).sample(validation, wanted)
+
+    def problems(self) -> list[str]:
+        found = at_least(self, 1, "eval_every", "eval_batches", "early_stop", "save_every", "log_every")
+        return found + super().problems()
+
+
+def fit_problems(method: MethodArgs, model: ModelArgs, config: GPT2Config, data: DataArgs) -> list[str]:
+    """What is wrong with values whose range depends on the base model."""
+    problems = []
+    if model.base_bits is not None and method.method == "full":
+        problems.append(
+            f"--base-bits {model.base_bits}: what is quantised cannot train; use another --method than full"
+        )
+    if model.base_bits is None and method.lora_init == "loftq":
+        problems.append("--lora-init loftq: makes up for what --base-bits rounds off; add it, or leave this out")
+    problems += method.fit_problems(model.model, config)
+    if data.max_length > config.context:
+        problems.append(f"--max-length {data.max_length}: the context of {model.model} is {config.context} tokens")
+    return problems

@@ -1,0 +1,79 @@
+"""Flags of speed and memory: they change how an update is computed, not what it is."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gpt2_scratch.config import GPT2Config
+from training.flags.common import MethodArgs, ModelArgs
+from training.storage.run_folder import nearest
+
+# What Accelerate would read of the environment, where a shell, `accelerate launch` or its default configuration put it:
+# the values that change nothing, and what to do instead of others.
+ENVIRONMENT = {
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (("", "1"), "it divides every gradient; use --micro-batch-size"),
+    "ACCELERATE_GRADIENT_CLIPPING": (("",), "use --max-grad-norm"),
+    "ACCELERATE_DYNAMO_BACKEND": (("", "no"), "use --compile"),
+    "ACCELERATE_USE_DEEPSPEED": (("", "false", "0", "no"), "these scripts know data parallelism alone"),
+    "ACCELERATE_USE_FSDP": (("", "false", "0", "no"), "these scripts know data parallelism alone"),
+    "ACCELERATE_USE_MEGATRON_LM": (("", "false", "0", "no"), "these scripts know data parallelism alone"),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": (("", "false", "0", "no"), "these scripts know data parallelism alone"),
+}
+
+
+def environment_problems() -> list[str]:
+    """What the environment would change about an update without a word."""
+    found = [
+        f"{name}={os.environ[name]} in the environment: {remedy}; unset it, or change Accelerate's configuration"
+        for name, (harmless, remedy) in ENVIRONMENT.items()
+        if os.environ.get(name, "").lower() not in harmless
+    ]
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision.lower() not in ("", "no", "bf16", "fp16"):
+        found.append(f"ACCELERATE_MIXED_PRECISION={precision} in the environment: must be no, bf16 or fp16")
+    return found
+
+
+@dataclass(frozen=True)
+class SpeedArgs:
+    """Speed and memory"""
+
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
+    """None: what the launcher was told (accelerate_configs/)"""
+    tf32: bool = False
+    """fp32 matrix products of a CUDA GPU with 10 bits of mantissa: faster, and no longer to 1e-5"""
+    compile: Literal["dynamic", "filled"] | None = None
+    """torch.compile for dynamic shapes, or with every batch filled up to a multiple of 256 tokens; None: do not"""
+    checkpoint_activations: bool = False
+    """compute each trained block twice instead of keeping what is inside it: less memory, a third more time"""
+
+    def problems(self) -> list[str]:
+        return environment_problems()
+
+
+@dataclass(frozen=True)
+class ComputeArgs(SpeedArgs):
+    """Speed and memory"""
+
+    cache_prefix: Literal["memory", "disk"] | None = None
+    """compute the frozen blocks below the first trained one once for each text and keep the result, in the memory of
+    each process or in a file for all of them; None: do not"""
+    cache_dir: Path = Path("cache")
+    """where --cache-prefix disk keeps its files, for other runs too"""
+    dry_run: bool = False
+    """say what the data has, how much memory and time the run would need and what fits, and stop; nothing is written"""
+
+    def prefix_problems(self, method: MethodArgs, model: ModelArgs, config: GPT2Config) -> list[str]:
+        """Why there is nothing that --cache-prefix could keep; whether it fits is known once there is a model."""
+        if self.cache_prefix is None:
+            return []
+        found, asked = [], f"--cache-prefix {self.cache_prefix}:"
+        head_alone = method.method == "head" or (method.adapts and method.lora_targets == ("lm-head",))
+        if not head_alone and method.last_blocks in (None, config.blocks):
+            found.append(f"{asked} all {config.blocks} blocks train; add --last-blocks n, or leave it out")
+        if model.dropout > 0:
+            found.append(f"{asked} --dropout {model.dropout} acts on frozen blocks too; leave out one of the two")
+        if not nearest(self.cache_dir).is_dir():
+            found.append(f"--cache-dir {self.cache_dir}: is a file, or in one; name a folder")
+        return found

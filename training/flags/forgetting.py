@@ -1,0 +1,65 @@
+"""Flags of the measurement of forgetting. Imports nothing heavy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks._task import BUNDLED
+from training.flags.cli import at_least
+from training.flags.common import MethodArgs
+
+GENERAL = "general.txt"
+
+
+@dataclass(frozen=True)
+class ForgettingArgs:
+    """Forgetting: the loss on general text of the model that training starts from, and after"""
+
+    forgetting_data: str = "bundled"
+    """a text file; bundled: public speeches; none: do not measure"""
+    forgetting_tokens: int | None = 10_000
+    """its first n tokens, read once before the training and once after: 3 s each for gpt2-nano on a core, 206 MB
+    for logits; None: all (80,068 of the bundled text)"""
+    forgetting_curve: bool = False
+    """also the task metric (accuracy or response loss, of the validation examples, else the test examples) and the
+    general loss with the adapters at 0, 0.25, ... 1.5 of their strength, and a picture: seven more evaluations; 0 is
+    the frozen weights alone, from which --lora-init loftq does not start"""
+
+    def source(self) -> str | None:
+        """The text's name in results.json; None when nothing is measured."""
+        names = {"bundled": f"bundled {GENERAL}", "none": None}
+        return names.get(self.forgetting_data, self.forgetting_data)
+
+    def text(self) -> str:
+        """Raises ValueError for anything but a file of text."""
+        asked = f"--forgetting-data {self.forgetting_data}:"
+        path = BUNDLED / GENERAL if self.forgetting_data == "bundled" else Path(self.forgetting_data)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except OSError as error:
+            raise ValueError(f"{asked} {error.strerror}; give a text file, bundled or none") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{asked} not UTF-8 (byte {error.start}); save it as UTF-8") from error
+        if len(text.strip()) < 2:
+            raise ValueError(f"{asked} holds fewer than two tokens of text; give another file, bundled or none")
+        return text
+
+    def problems(self) -> list[str]:
+        found = at_least(self, 1, "forgetting_tokens")
+        if self.source() is None:
+            return found + ["--forgetting-curve: needs --forgetting-data"] * self.forgetting_curve
+        try:
+            self.text()
+        except ValueError as error:
+            found.append(str(error))
+        return found
+
+    def problems_with(self, method: MethodArgs) -> list[str]:
+        if self.forgetting_curve and not method.adapts:
+            return [f"--forgetting-curve: --method {method.method} has no adapters to scale; leave it out"]
+        return []
+
+    def curve_problems(self, held_out: Sequence[object]) -> list[str]:
+        if self.forgetting_curve and not held_out:
+            return ["--forgetting-curve: there are no validation or test examples for the task metric"]
+        return []

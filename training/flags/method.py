@@ -1,0 +1,151 @@
+"""Flags of what is trained, and the rank and alpha that they give to each adapter. Imports nothing heavy."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal, TypeVar
+
+from gpt2_scratch.config import GPT2Config
+from training.flags.cli import at_least, flag
+
+V = TypeVar("V", int, float)
+Target = Literal["q", "k", "v", "attn-out", "mlp-in", "mlp-out", "lm-head"]
+BLOCK_TARGETS: tuple[Target, ...] = ("q", "k", "v", "attn-out", "mlp-in", "mlp-out")
+WITHOUT_ADAPTERS = ("full", "bitfit", "head")
+
+
+@dataclass(frozen=True)
+class MethodArgs:
+    """What is trained"""
+
+    method: Literal["lora", "dora", "pissa", "olora", "lora-fa", "full", "bitfit", "head"] = "lora"
+    """lora: adapters beside frozen matrices;
+    dora: lengths of rows trained apart, 3% more trained numbers, 20% more time, 10% more kept for the backward pass;
+    pissa: starts at the largest singular values, 7% more time, and before it a minute for gpt2-medium;
+    olora: starts at a QR decomposition, 7% more time;
+    lora-fa: A fixed, half the trained numbers, 8% less time, no less memory with this GPT-2;
+    full: all weights, each with a gradient and AdamW's two moments, no adapters' products;
+    bitfit: biases, no adapters' products, the same backward pass through the blocks;
+    head: the head alone, no backward pass through the blocks (numbers: against lora, gpt2-nano, rank 16, a CPU)"""
+    lora_rank: int = 16
+    """rank of every adapter; 1 to the smaller side of an adapted matrix"""
+    lora_alpha: float = 16.0
+    """strength of the adapters before scaling, whatever the rank"""
+    lora_rank_pattern: tuple[str, ...] = ()
+    """PATTERN=RANK: another rank for matrices that match, the last match counts: 'h.5.*=32' '*.mlp-in=8' 'h.1.[qkv]=4'
+    (q, k and v of a block share one; lm-head and score are heads)"""
+    lora_alpha_pattern: tuple[str, ...] = ()
+    """PATTERN=ALPHA: another alpha, likewise"""
+    lora_scaling: Literal["standard", "rslora", "paper"] = "standard"
+    """standard: alpha/r; rslora: alpha/sqrt(r); paper: alpha"""
+    lora_init: Literal["standard", "paper", "loftq"] = "standard"
+    """A uniform within 1/sqrt(inputs), or as the report's authors had it within 1/sqrt(r); loftq: A and B make up for
+    what --base-bits rounded off, as far as their rank goes: at the start each matrix is read and dequantised once more
+    and its error decomposed (SVD), after that no cost"""
+    lora_dropout: float = 0.0
+    """probability, on what A multiplies; a third more time, 20% more kept for the backward pass"""
+    lora_plus_ratio: float | None = None
+    """learning rate of the adapters' B over that of all else, at least 1 (LoRA+: 16), at no cost; None: the same"""
+    lora_targets: tuple[Target, ...] = BLOCK_TARGETS
+    """matrices that get an adapter"""
+    last_blocks: int | None = None
+    """train in the last n blocks only; None: all (and with --method full the embeddings too)"""
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the method is a variant of lora/."""
+        return self.method not in WITHOUT_ADAPTERS
+
+    @property
+    def starts_at_frozen(self) -> bool:
+        """Whether adapters that are not trained yet change nothing; those of loftq make up for what was rounded off."""
+        return self.lora_init != "loftq"
+
+    def places(self, blocks: int) -> list[str]:
+        """What the patterns are matched with: every adapted matrix of a model of `blocks` blocks, as h.5.mlp-in."""
+        first = 0 if self.last_blocks is None else max(blocks - self.last_blocks, 0)
+        named = [f"h.{i}.{t}" for i in range(first, blocks) for t in BLOCK_TARGETS if t in self.lora_targets]
+        return named + ["lm-head"] * ("lm-head" in self.lora_targets)
+
+    def rank_at(self, place: str) -> int:
+        return _last_match(self.lora_rank_pattern, place, self.lora_rank, int)
+
+    def alpha_at(self, place: str) -> float:
+        return _last_match(self.lora_alpha_pattern, place, self.lora_alpha, float)
+
+    def problems(self) -> list[str]:
+        found = at_least(self, 1, "lora_rank", "last_blocks", "lora_plus_ratio")
+        if not 0 < self.lora_alpha < math.inf:
+            found.append(f"--lora-alpha {self.lora_alpha}: must be above 0 and finite")
+        if not 0 <= self.lora_dropout < 1:
+            found.append(f"--lora-dropout {self.lora_dropout}: must be at least 0 and below 1")
+        found += _pattern_problems("lora_rank_pattern", self.lora_rank_pattern, int, "a whole number, at least 1")
+        found += _pattern_problems("lora_alpha_pattern", self.lora_alpha_pattern, float, "a number above 0")
+        if not self.lora_targets:
+            found.append("--lora-targets: name at least one")
+        if len(set(self.lora_targets)) < len(self.lora_targets):
+            found.append(f"--lora-targets {' '.join(self.lora_targets)}: a target is named twice")
+        if self.method in ("pissa", "olora") and self.lora_init != "standard":
+            found.append(f"--lora-init {self.lora_init}: {self.method} has a start of its own; leave it out")
+        if self.lora_init == "loftq" and self.method != "lora":
+            found.append("--lora-init loftq: needs --method lora")
+        for name in ("lora_rank_pattern", "lora_alpha_pattern", "lora_dropout", "lora_plus_ratio"):
+            if getattr(self, name) and not self.adapts:
+                found.append(f"{flag(name)}: --method {self.method} has no adapters; leave it out")
+        return found
+
+    def fit_problems(self, name: str, config: GPT2Config) -> list[str]:
+        """What is wrong with values whose range depends on the base model `name`; after `problems` found nothing."""
+        found = []
+        if self.last_blocks is not None and self.last_blocks > config.blocks:
+            found.append(f"--last-blocks {self.last_blocks}: {name} has {config.blocks} blocks")
+        if not self.adapts:
+            return found
+        places = self.places(config.blocks)
+        for pattern in (*self.lora_rank_pattern, *self.lora_alpha_pattern):
+            if not any(fnmatchcase(place, pattern.rpartition("=")[0]) for place in (*places, "score")):
+                shown = f"{places[0]} to {places[-1]}"
+                found.append(
+                    f"--lora-rank-pattern, --lora-alpha-pattern {pattern}: matches no matrix; there are {shown}"
+                )
+        ranks = {self.lora_rank, *map(self.rank_at, places)}
+        if max(ranks) > config.width:
+            found.append(f"--lora-rank {max(ranks)}: must be 1 to {config.width}, the width of {name}")
+        return found + self._fused_problems(places)
+
+    def _fused_problems(self, places: list[str]) -> list[str]:
+        """q, k and v of a block are parts of one matrix, whose adapter has one rank and one scale."""
+        given: dict[str, set[tuple[int, float]]] = {}
+        for place in places:
+            block, _, target = place.rpartition(".")
+            if target in ("q", "k", "v"):
+                given.setdefault(block, set()).add((self.rank_at(place), self.alpha_at(place)))
+        mixed = [block for block, settings in given.items() if len(settings) > 1]
+        if not mixed:
+            return []
+        return [
+            f"--lora-rank-pattern, --lora-alpha-pattern: q, k and v of {', '.join(mixed)} differ; they share one rank "
+            "and one alpha, so name all of those that are adapted ('h.0.[qkv]=4')"
+        ]
+
+
+def _last_match(patterns: tuple[str, ...], place: str, otherwise: V, kind: Callable[[str], V]) -> V:
+    for pattern in reversed(patterns):
+        names, _, value = pattern.rpartition("=")
+        if fnmatchcase(place, names):
+            return kind(value)
+    return otherwise
+
+
+def _pattern_problems(name: str, patterns: tuple[str, ...], kind: Callable[[str], float], wanted: str) -> list[str]:
+    found = []
+    for pattern in patterns:
+        names, _, value = pattern.rpartition("=")
+        try:
+            good = bool(names) and 0 < kind(value) < math.inf
+        except ValueError:
+            good = False
+        if not good:
+            found.append(f"{flag(name)} {pattern}: must be PATTERN=VALUE with {wanted}, like 'h.5.*=32'")
+    return found

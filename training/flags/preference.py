@@ -1,0 +1,104 @@
+"""Flags of learning from preferences. Imports nothing heavy."""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from tasks import Columns, Preferences, find_or_own, preference_forms
+from training.flags.common import MethodArgs, ModelArgs
+from training.flags.compute import ComputeArgs
+from training.flags.task import twice_or_nothing
+from training.storage.run_folder import nearest
+
+
+@dataclass(frozen=True)
+class PairArgs:
+    """Columns and prompt"""
+
+    prompt_column: str | None = None
+    """column of the prompt; None: one with a usual name, or none where both answers begin with it (docs/chat.md)"""
+    chosen_column: str | None = None
+    """column of the answer that is preferred; None: chosen"""
+    rejected_column: str | None = None
+    """column of the answer that it is preferred to; None: rejected"""
+    response_header: bool = True
+    """end the prompt with '### Response:'; off: it is part of both answers (as the report's authors had it)"""
+
+    def task(self, dataset: str | None, data: Path | None) -> Preferences:
+        """The dataset's task, or that of `data`, with the columns that the flags name."""
+        forms = preference_forms(self.prompt_column, self.chosen_column, self.rejected_column)
+        task = find_or_own(dataset, data, Preferences, forms)
+        if task.columns is forms:
+            return replace(task, usual_columns=True)
+        return replace(task, columns=tuple(self._columns(columns) for columns in task.columns))
+
+    def _columns(self, known: Columns) -> Columns:
+        prompt, rejected = known.inputs
+        return Columns(
+            (self.prompt_column or prompt, self.rejected_column or rejected), self.chosen_column or known.target
+        )
+
+    def problems(self) -> list[str]:
+        named = [n for n in (self.prompt_column, self.chosen_column, self.rejected_column) if n is not None]
+        return twice_or_nothing("--prompt-column, --chosen-column and --rejected-column", named)
+
+
+@dataclass(frozen=True)
+class PreferenceArgs:
+    """Learning from preferences"""
+
+    start_from: Path | None = None
+    """a finished run of finetune_ift (or of this script), or the folder of an adapter, ours or PEFT's, trained on
+    --model: what is learned is learned on top of it, and it is the reference; None: --model itself is"""
+    dpo_loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    """sigmoid: DPO's own; ipo: a squared distance, which does not push margins ever further"""
+    beta: float = 0.1
+    """how much a step away from the reference costs; with ipo the margin aimed at is 1/(2 beta) nats a token"""
+    label_smoothing: float = 0.0
+    """probability that a preference is the wrong way round, 0 to below 0.5; sigmoid only"""
+    reference: Literal["adapter-off", "cached"] | None = None
+    """adapter-off: a pass without adapters before each update; cached: log-probabilities computed once and kept in
+    --cache-dir, a file for each set of texts and base; None: adapter-off with adapters that start at nothing, else
+    cached (--lora-init loftq: with the adapters as they start)"""
+
+    def problems(self) -> list[str]:
+        found = []
+        if not 0 < self.beta < math.inf:
+            found.append(f"--beta {self.beta}: must be above 0 and finite")
+        if not 0 <= self.label_smoothing < 0.5:
+            found.append(f"--label-smoothing {self.label_smoothing}: must be at least 0 and below 0.5")
+        if self.label_smoothing and self.dpo_loss == "ipo":
+            found.append(f"--label-smoothing {self.label_smoothing}: --dpo-loss ipo has none; leave it out")
+        if self.start_from is not None and not self.start_from.is_dir():
+            found.append(f"--start-from {self.start_from}: no such folder")
+        return found
+
+    def problems_with(self, method: MethodArgs, model: ModelArgs, compute: ComputeArgs) -> list[str]:
+        found = []
+        if self.caches(method) and not nearest(compute.cache_dir).is_dir():
+            found.append(f"--cache-dir {compute.cache_dir}: is a file, or in one; name a folder")
+        if method.method == "head" and not model.untie_head:
+            found.append("--method head: the LM head is the token embedding; add --untie-head to train it apart")
+        if self.reference == "adapter-off" and not method.adapts:
+            found.append(
+                f"--reference adapter-off: --method {method.method} has no adapters to switch off; use "
+                "--reference cached, or leave it out"
+            )
+        if self.reference == "adapter-off" and not method.starts_at_frozen:
+            found.append(
+                f"--reference adapter-off: training starts with the adapters of --lora-init {method.lora_init}, not "
+                "without; use --reference cached, or leave it out"
+            )
+        if self.start_from is not None and model.base_bits is not None:
+            found.append(
+                f"--start-from {self.start_from}: is merged into the weights, which --base-bits {model.base_bits} does "
+                "not allow; merge it with scripts/merge_lora.py and give the folder as --model"
+            )
+        return found
+
+    def caches(self, method: MethodArgs) -> bool:
+        """Whether the reference's log-probabilities are computed once, instead of before each update."""
+        if self.reference is None:
+            return not (method.adapts and method.starts_at_frozen)
+        return self.reference == "cached"

@@ -1,0 +1,172 @@
+"""Flags that belong to one kind of task, and the task they describe: a dataset of `tasks/` or the user's own file."""
+
+import math
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from gpt2_scratch.config import GPT2Config
+from tasks import Classification, Columns, Instructions, find_or_own, folded, instruction_forms, join_lines
+from tasks._cells import short
+from tasks._labels import as_arguments, in_order
+from training.flags.cli import at_least
+from training.flags.common import MethodArgs, ModelArgs
+
+G = TypeVar("G")
+
+
+def twice_or_nothing(flags: str, named: list[str]) -> list[str]:
+    """A problem where the flags name one column twice: the answer would be among the inputs. Or none at all."""
+    found = [f"{flags}: one of them is empty; name a column, or leave the flag out"] if "" in named else []
+    twice = dict.fromkeys(name for name in named if name and named.count(name) > 1)
+    return found + [f"{flags}: name column {short(name)} twice; give each of them another" for name in list(twice)[:1]]
+
+
+@dataclass(frozen=True)
+class TextArgs:
+    """Columns and text"""
+
+    text_column: tuple[str, ...] = ()
+    """column or columns of the text, joined by line breaks; needed with your own file"""
+    label_column: str | None = None
+    """column of the class; needed with your own file"""
+    labels: tuple[str, ...] = ()
+    """the classes in order; none given: those found in the file"""
+    leave_out_labels: tuple[str, ...] = ()
+    """labels whose rows are left out and counted, such as - ? N/A; rows without a label always are"""
+    truncate: Literal["premise-first", "tail"] = "premise-first"
+    """what a pair of sentences loses when it is too long"""
+    pad_to: int | None = None
+    """append --pad-id up to this many tokens and read the class behind them (as the report's authors did)"""
+    pad_id: int = 50256
+    """token for --pad-to"""
+
+    def problems(self) -> list[str]:
+        found = at_least(self, 1, "pad_to")
+        if not 0 <= self.pad_id < 50257:
+            found.append(f"--pad-id {self.pad_id}: must be 0 to 50256")
+        labels, left_out = ([folded(label) for label in names] for names in (self.labels, self.leave_out_labels))
+        if twice := in_order({label for label in labels if labels.count(label) > 1}):
+            found.append(f"--labels {as_arguments(twice)}: a class is named twice")
+        if both := in_order({*labels} & {*left_out}):
+            found.append(f"--leave-out-labels {as_arguments(both)}: is among --labels; choose one")
+        named = [*self.text_column, *([] if self.label_column is None else [self.label_column])]
+        return found + twice_or_nothing("--text-column and --label-column", named)
+
+    def problems_with(self, config: GPT2Config) -> list[str]:
+        if self.pad_to is not None and self.pad_to > config.context:
+            return [f"--pad-to {self.pad_to}: the context of the model is {config.context} tokens"]
+        if self.pad_to is not None and self.pad_id >= config.vocabulary:
+            return [f"--pad-id {self.pad_id}: the model has {config.vocabulary:,} tokens; name one of its own"]
+        return []
+
+    def task(self, dataset: str | None, data: Path | None) -> Classification:
+        """The dataset's task, or that of `data`, with the columns and classes that the flags name."""
+        task = find_or_own(dataset, data, Classification, (Columns(("text",), "label"),))
+        wanted = len(task.columns[0].inputs)
+        if self.text_column and task.compose is not join_lines and len(self.text_column) != wanted:
+            raise ValueError(f"--text-column {' '.join(self.text_column)}: {task.name} takes {wanted} of them")
+        columns = tuple(Columns(self.text_column or c.inputs, self.label_column or c.target) for c in task.columns)
+        labels, left_out = (tuple(map(folded, names)) for names in (self.labels, self.leave_out_labels))
+        return replace(task, columns=columns, labels=labels or task.labels, left_out=left_out)
+
+
+@dataclass(frozen=True)
+class HeadArgs:
+    """The class head"""
+
+    head: Literal["linear", "lm-token"] = "linear"
+    """linear: one output a class; lm-token: the first tokens of the vocabulary are the classes (the report's NLE)"""
+    head_bias: bool = False
+    """give the class head a bias; Hugging Face's has none, so such a model cannot be exported"""
+    head_training: Literal["train", "frozen+lora", "train+lora"] = "train"
+    """train the head itself, an adapter on a frozen one, or both"""
+
+    @property
+    def exportable(self) -> bool:
+        """Whether Hugging Face's classifier has such a head."""
+        return self.head == "linear" and not self.head_bias
+
+    def problems_with(self, method: MethodArgs, model: ModelArgs) -> list[str]:
+        found = []
+        if self.head_training != "train" and not method.adapts:
+            found.append(f"--head-training {self.head_training}: needs a --method with adapters, like lora")
+        if self.head == "lm-token" and self.head_training != "frozen+lora" and not model.untie_head:
+            found.append(
+                "--head lm-token: its weight is the token embedding; add --untie-head or --head-training frozen+lora"
+            )
+        if self.head == "lm-token" and self.head_bias:
+            found.append("--head-bias: a vocabulary head has none; leave it out with --head lm-token")
+        if "lm-head" in method.lora_targets:
+            found.append(
+                "--lora-targets lm-head: a classifier has none; --head-training frozen+lora adapts the class head"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class PromptArgs:
+    """Columns and prompt"""
+
+    prompt_column: str | None = None
+    """column of the instruction, or of the whole conversation (docs/chat.md); None: one with a usual name"""
+    input_column: str | None = None
+    """column of what the instruction is about; None: one named input, context or passage, if there is one; '': none"""
+    response_column: str | None = None
+    """column of the response; None: one with a usual name, such as response, output, completion or answer"""
+    mask_prompt: bool = True
+    """train on the response only; off: on the prompt too (as the report's authors did)"""
+    response_header: bool = True
+    """end the prompt with '### Response:'; off: the model has to write it (as the report's authors had it)"""
+
+    def problems(self) -> list[str]:
+        named = [n for n in (self.prompt_column, self.input_column or None, self.response_column) if n is not None]
+        return twice_or_nothing("--prompt-column, --input-column and --response-column", named)
+
+    def task(self, dataset: str | None, data: Path | None) -> Instructions:
+        """The dataset's task, or that of `data`, with the columns that the flags name."""
+        forms = instruction_forms(self.prompt_column, self.response_column)
+        task = find_or_own(dataset, data, Instructions, forms)
+        if task.columns is not forms:
+            return replace(task, columns=tuple(self._columns(c) for c in task.columns))
+        columns = tuple(c._replace(inputs=(*c.inputs, self.input_column)) if self.input_column else c for c in forms)
+        return replace(task, columns=columns, usual_columns=True, about=self.input_column is None)
+
+    def _columns(self, known: Columns) -> Columns:
+        inputs = known.inputs if self.prompt_column is None else (self.prompt_column, *known.inputs[1:])
+        if self.input_column is not None:
+            inputs = (inputs[0], *([self.input_column] if self.input_column else []))
+        return Columns(inputs, self.response_column or known.target)
+
+    def problems_with(self, method: MethodArgs, model: ModelArgs) -> list[str]:
+        if method.method == "head" and not model.untie_head:
+            return ["--method head: the LM head is the token embedding; add --untie-head to train it apart"]
+        return []
+
+
+@dataclass(frozen=True)
+class GenerationArgs:
+    """Answers to the test prompts"""
+
+    new_tokens: int = 128
+    """most tokens of a response; 0: generate nothing"""
+    temperature: float = 0.0
+    """0 is greedy"""
+    top_k: int | None = None
+    """draw from the k likeliest tokens; None: all"""
+    top_p: float | None = None
+    """draw from the fewest tokens that together reach this probability; None: all"""
+
+    def problems(self) -> list[str]:
+        found = at_least(self, 0, "new_tokens", "temperature") + at_least(self, 1, "top_k")
+        if self.temperature == math.inf:
+            found.append("--temperature inf: must be finite")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            found.append(f"--top-p {self.top_p}: must be above 0 and at most 1")
+        return found
+
+
+def group_of(kind: type[G], flags: dict[str, Any]) -> G:
+    """The group of flags `kind` from the flat flags of results.json."""
+    known = {field.name: flags[field.name] for field in fields(kind) if field.name in flags}  # type: ignore[arg-type]
+    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()})

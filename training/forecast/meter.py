@@ -1,0 +1,190 @@
+"""Counts what lives: operations run on torch's fake tensors, which have a shape but no numbers and no memory.
+
+On a CPU, what a process takes from the machine is what its allocator ever touched, which is more than what lived at
+once: a freed block serves the next tensor only if that one fits. Hence each fake tensor is given a real block that
+nobody writes to, so that the gaps are the allocator's own. Not seen is what a kernel allocates and frees within itself.
+"""
+
+import copy
+import ctypes
+import weakref
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lora import QuantisedLinear
+from training.run.launch import LARGEST_KEPT
+
+PAGE = 4096
+END = 0  # the token that ends a text, for what is generated on fake tensors
+CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+ALIGNMENT = {"cpu": 64, "cuda": 512}  # bytes, of torch's allocators
+# Operations of bitsandbytes that on a CPU are written in those of torch, each of which makes a tensor.
+IN_PARTS = ("bitsandbytes::optimizer_update", "bitsandbytes::quantize_4bit", "bitsandbytes::int8_vectorwise_quant")
+CODES = (torch.uint8, torch.int8)  # of quantised numbers; nothing else in a model is held in them
+
+
+class Heap:
+    """The pages that blocks of given sizes would take in glibc's heap; they are taken, and never written to.
+
+    What is touched stays so, except blocks too large for the heap (training/run/launch.py), which come and go.
+    """
+
+    def __init__(self) -> None:
+        self.libc = ctypes.CDLL(None)
+        self.libc.free.argtypes = [ctypes.c_void_p]
+        self.libc.posix_memalign.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t, ctypes.c_size_t]
+        self.starts: list[int] = []  # of disjoint ranges of addresses, in order
+        self.ends: list[int] = []
+        self.apart = 0  # bytes of blocks that are too large, or that could not be had
+        self.peak = 0  # bytes
+
+    def take(self, size: int) -> int | None:
+        """Address of a block, None for one that is counted apart."""
+        address = self._block(size) if size < LARGEST_KEPT else None
+        if address is None:
+            self.apart += -(-size // PAGE) * PAGE
+        self.peak = max(self.peak, self.touched)
+        return address
+
+    def _block(self, size: int) -> int | None:
+        address = ctypes.c_void_p()
+        if self.libc.posix_memalign(ctypes.byref(address), ALIGNMENT["cpu"], size) != 0 or address.value is None:
+            return None
+        self._touch(address.value // PAGE * PAGE, -(-(address.value + size) // PAGE) * PAGE)
+        return address.value
+
+    def give(self, address: int | None, size: int) -> None:
+        if address is None:
+            self.apart -= -(-size // PAGE) * PAGE
+        else:
+            self.libc.free(address)
+
+    def _touch(self, start: int, end: int) -> None:
+        first, beyond = bisect_left(self.ends, start), bisect_right(self.starts, end)
+        if first < beyond:
+            start, end = min(start, self.starts[first]), max(end, self.ends[beyond - 1])
+        self.starts[first:beyond], self.ends[first:beyond] = [start], [end]
+
+    @property
+    def touched(self) -> int:
+        return sum(self.ends) - sum(self.starts) + self.apart
+
+
+def has_room_for_blocks() -> bool:
+    """Whether there is glibc, and no limit on addresses (`ulimit -v`) that blocks for the forecast would use up."""
+    if not hasattr(ctypes.CDLL(None), "mallinfo2"):
+        return False
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+
+
+class Meter(TorchDispatchMode):
+    """Counts the bytes of all tensors that operations make, from when each is made until it is freed.
+
+    Floating-point and quantised tensors are fake; integers that decide over shapes (lengths, labels, indices) are
+    computed.
+    """
+
+    def __init__(self, vocabulary: int, heap: Heap | None, alignment: int) -> None:
+        super().__init__()
+        self.fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self.vocabulary, self.heap, self.alignment = vocabulary, heap, alignment
+        self.kind = "activations"  # of what is made now
+        self.live: Counter[str] = Counter()
+        self.at_peak: Counter[str] = Counter()
+        self.known: dict[int, tuple[str, int, int | None]] = {}  # storage -> kind, bytes, block of the heap
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = self._run(func, args, kwargs or {})
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._count(tensor)
+        return made
+
+    def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        if any(isinstance(x, FakeTensor) for x in given):
+            if func is torch.ops.aten._local_scalar_dense.default:  # a number is asked for: all generated texts end
+                return 0.0 if given[0].is_floating_point() else END
+            if given[0].device.type == "cpu" and func.name().startswith(IN_PARTS):
+                with self:
+                    return func.redispatch(CPU, *args, **kwargs)
+            with self.fake:
+                return func(*args, **kwargs)
+        if not given:  # made out of nothing
+            with self.fake:
+                made = func(*args, **kwargs)
+            if isinstance(made, Tensor) and (made.is_floating_point() or made.dtype in CODES):
+                return made
+        return func(*args, **kwargs)
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        place = storage._cdata
+        if place in self.known or tensor.device.type == "meta":
+            return
+        kind = "logits" if tensor.dim() == 2 and tensor.shape[1] == self.vocabulary else self.kind
+        size = -(-storage.nbytes() // self.alignment) * self.alignment
+        self.known[place] = kind, size, self.heap.take(size) if self.heap and size else None
+        weakref.finalize(storage, self._forget, place)
+        self.live[kind] += size
+        if self.live.total() > self.at_peak.total():
+            self.at_peak = self.live.copy()
+
+    def _forget(self, place: int) -> None:
+        kind, size, block = self.known.pop(place)
+        self.live[kind] -= size
+        if self.heap and size:
+            self.heap.give(block, size)
+
+    @contextmanager
+    def counting(self, kind: str) -> Iterator[None]:
+        before, self.kind = self.kind, kind
+        yield
+        self.kind = before
+
+    def name(self, tensor: Tensor, kind: str) -> None:
+        """What was made as something else turns out to be of this kind."""
+        place = tensor.untyped_storage()._cdata
+        before, size, block = self.known[place]
+        self.known[place] = kind, size, block
+        self.live[before] -= size
+        self.live[kind] += size
+
+    def shapes_of(self, model: Any, device: torch.device) -> Any:
+        """A copy of `model` in fake tensors on `device`; what is shared stays shared."""
+        codes = {id(p) for m in model.modules() if isinstance(m, QuantisedLinear) for p in m.stored()}
+        tensors = [t for t in [*model.parameters(), *model.buffers()] if id(t) not in codes]
+        made: dict[int, Any] = {}
+        for dtype in (
+            torch.float32,
+            None,
+        ):  # weights are read as fp32, then what is held in half precision is converted
+            for tensor in tensors:
+                if dtype is None and tensor.dtype == made[id(tensor)].dtype:
+                    continue
+                with self.counting("trained weights" if tensor.requires_grad else "frozen weights"):
+                    fake = torch.empty(tensor.shape, dtype=dtype or tensor.dtype, device=device)
+                trained = tensor.requires_grad
+                made[id(tensor)] = nn.Parameter(fake, trained) if isinstance(tensor, nn.Parameter) else fake
+        fakes = [x for x in made.values() if x.requires_grad]
+        built = copy.deepcopy(model, made | dict.fromkeys(codes))
+        with self.counting("frozen weights"):
+            for layer in built.modules():
+                if isinstance(layer, QuantisedLinear):
+                    layer.store(torch.empty(layer.out_features, layer.in_features, device=device))
+        for block in built.transformer.h:
+            block.compiled = None  # compiled code keeps less; what it is compiled from cannot be too low
+        for parameter in fakes:
+            parameter.register_post_accumulate_grad_hook(lambda p: self.name(p.grad, "gradients"))
+        return built

@@ -1,0 +1,155 @@
+"""How many examples a device holds at a time: what --dry-run says of it, and what --micro-batch-size auto finds.
+
+The number changes no update: which examples make up a step depends on --batch-size alone (training/data/batches.py).
+"""
+
+import gc
+import os
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import torch
+from accelerate.utils import gather_object
+from accelerate.utils.memory import should_reduce_batch_size
+
+from training.data.batches import Encoded
+from training.flags.common import ModelArgs, UpdateArgs
+from training.flags.compute import ComputeArgs
+from training.forecast.memory import forecast, resident, worst_micro_batches
+from training.forecast.rehearsal import MIB, Forecast
+from training.forecast.work import Work
+from training.run.checkpoint import saved_flag
+
+SHARE = 0.9  # of the free memory that the forecast may ask for: it is right to within a tenth
+CGROUP = Path("/sys/fs/cgroup")  # limits of a container: version 2, then version 1
+LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+REMEDY = "add --checkpoint-activations, --mixed-precision bf16 or --last-blocks n, or lower --max-length"
+
+
+def base_memory(compute: ComputeArgs, update: UpdateArgs, model: ModelArgs) -> int:
+    """Bytes before there is a model, where a forecast is asked for: finding out takes seconds. Else 0."""
+    quantises = model.base_bits is not None or "8bit" in update.optimizer
+    return resident(quantises) if compute.dry_run or update.micro_batch_size == "auto" else 0
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that one process of this machine can have more of."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0]
+    free = psutil.virtual_memory().available
+    for limit, used in LIMITS:
+        try:
+            free = min(free, int((CGROUP / limit).read_text()) - int((CGROUP / used).read_text()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return max(free, 0) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def room(device: torch.device) -> int:
+    """Bytes that this process may have in all, what it has already counted in."""
+    held = torch.cuda.memory_reserved(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+    return held + int(SHARE * free_memory(device))
+
+
+def sizes(update: UpdateArgs, processes: int) -> list[int]:
+    """Micro-batch sizes that divide the work of a process differently, largest first. Example: 5 examples: 5 3 2 1."""
+    share = -(-update.batch_size // processes)
+    return sorted({-(-share // count) for count in range(1, share + 1)}, reverse=True)
+
+
+def largest_forecast(work: Work, most: int) -> int:
+    """The largest micro-batch whose forecast stays within `most` bytes; 0 when there is none."""
+    candidates = sizes(work.update, work.accelerator.num_processes)
+
+    def fits(size: int) -> bool:
+        return forecast(work, size).peak <= most
+
+    if fits(candidates[0]):  # as is most often the case
+        return candidates[0]
+    place = bisect_left(candidates, True, lo=1, key=fits)
+    return candidates[place] if place < len(candidates) else 0
+
+
+def attempt(work: Work, micro_batches: Sequence[Sequence[Encoded]], reserve: int) -> bool:
+    """Whether the device holds gradients and activations of these micro-batches beside `reserve` bytes.
+
+    Leaves no gradient, and the random state and the mode of the model as they were.
+    """
+    model, device, was_training = work.model, work.accelerator.device, work.model.training
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            kept = torch.empty(reserve, dtype=torch.uint8, device=device)
+            model.to(device).train()
+            for examples in micro_batches:
+                work.loss(work.accelerator, model, work.batch(examples, device)).backward()
+            del kept
+        except MemoryError:
+            return False
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            return False
+        finally:
+            model.zero_grad(set_to_none=True)
+            model.train(was_training)
+    return True
+
+
+def largest_held(work: Work) -> int:
+    """The largest micro-batch that by its forecast fits, halved until it really does; 0 when not even 1 does."""
+    size = largest_forecast(work, room(work.accelerator.device))
+    while size:
+        worst, _, accumulated = worst_micro_batches(work, size)
+        states = forecast(work, size).parts["optimizer"]
+        buckets = sum(p.nbytes for p in work.model.parameters() if p.requires_grad)
+        reserve = states + (buckets if work.accelerator.num_processes > 1 else 0)
+        held = attempt(work, [micro for micro in worst for _ in range(min(accumulated, 2))], reserve)
+        gc.collect()  # what a failed attempt left
+        if held:
+            break
+        size //= 2
+    return size
+
+
+def settle(work: Work, resumed: Path | None = None) -> UpdateArgs:
+    """The update with the number that --micro-batch-size auto stands for: what all processes hold, or what the run in
+    the folder `resumed` had.
+
+    Raises ValueError on all of them when one does not hold a single example.
+    """
+    if work.update.micro_batch_size != "auto":
+        return work.update
+    accelerator = work.accelerator
+    size = saved_flag(resumed, accelerator, "micro_batch_size") if resumed else largest_held(work)
+    size = min(gather_object([size])) if accelerator.num_processes > 1 else size
+    if size == 0:
+        needed, there = (n / MIB for n in (forecast(work, 1).peak, room(accelerator.device)))
+        raise ValueError(
+            f"--micro-batch-size auto: one example needs {needed:,.0f} MiB, {there:,.0f} MiB can be had; {REMEDY}"
+        )
+    if accelerator.is_main_process:
+        print(f"memory     micro-batches of {size} (--micro-batch-size auto)", flush=True)
+    return replace(work.update, micro_batch_size=size)
+
+
+def print_forecast(work: Work) -> int | None:
+    """What --dry-run is for: the peak, what it consists of, and what fits. On the main process, and there the size of
+    micro-batch that the run would have, if it fits."""
+    if not work.accelerator.is_main_process:
+        return None
+    most = room(work.accelerator.device)
+    fitting = largest_forecast(work, most)
+    asked = work.update.micro_batch_size
+    size = max(fitting, 1) if asked == "auto" else asked
+    found: Forecast = forecast(work, size)
+    print(f"memory of a run with micro-batches of {size}, on {work.accelerator.device}, in MiB")
+    for name, count in found.parts.items():
+        print(f"  {name:<24}{count / MIB:>12,.1f}")
+    print(f"  {'peak':<24}{found.peak / MIB:>12,.1f}")
+    print(f"  {'can be had':<24}{most / MIB:>12,.1f}")
+    print(f"  {'largest micro-batch':<24}{fitting or f'none; {REMEDY}':>12}")
+    return size if found.peak <= most else None

@@ -1,0 +1,152 @@
+"""One or several adapters and their base -> one model without adapters; and how far that is from the unmerged one.
+
+The update of every adapter is measured against the untouched base, takes a weight, and is added in fp32.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gpt2_scratch.attention import sequences
+from gpt2_scratch.model import Classifier, LanguageModel
+from lora import Adapter, adapters, dense, dequantise, set_strength
+from lora._frozen import with_matrix
+from training.flags.task import HeadArgs, group_of
+from training.model.methods import own_state
+from training.model.saved import FACTS, Model, adapted, build, find_base, read_facts
+
+Chosen = Sequence[tuple[Path, float]]  # folders of adapters, and what each counts
+
+
+class Sum(nn.Module):
+    """A frozen layer under several adapters of strength t: W + sum of t * (W' - W)."""
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.linear, self.adapters = linear, nn.ModuleList()
+
+    def add(self, adapter: Adapter) -> None:
+        adapter.linear = self.linear  # type: ignore[assignment]
+        self.adapters.append(adapter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        return sum((adapter(x) - y for adapter in self.adapters), start=y)
+
+    def merged_weight(self) -> Tensor:
+        """(out, in) in fp32."""
+        return sum((a.strength * a.update() for a in self.adapters), start=dense(self.linear))  # type: ignore[operator, union-attr]
+
+
+def common_facts(folders: Sequence[Path]) -> dict[str, Any]:
+    """What the adapters say of themselves (adapter.json), where it has to be the same for them to be one model.
+
+    Raises ValueError when it is not, for adapters of different bases as far as they say which, and for a class head
+    that transformers does not have.
+    """
+    found = [(folder, read_facts(folder)) for folder in folders]
+    (first, facts), *others = found
+    bases = [(folder, one["base"]) for folder, one in found if "base" in one]
+    for folder, base in bases[1:]:
+        known, other = bases[0]
+        if base["sha256"] != other["sha256"]:
+            raise ValueError(
+                f"--adapter {known} {folder}: were trained on different weights ({other['name']}; {base['name']}); "
+                "merge adapters of one base"
+            )
+    for folder, other in others:
+        for name, what in (("labels", "classes"), ("base_bits", "--base-bits")):
+            ours, theirs = (f.get(name, f.get("args", {}).get(name)) for f in (facts, other))
+            if ours != theirs:
+                raise ValueError(f"--adapter {first} {folder}: {what} differ ({ours or 'none'}; {theirs or 'none'})")
+    for folder, one in found:
+        if not group_of(HeadArgs, one.get("args", {})).exportable:
+            raise ValueError(f"--adapter {folder}: transformers has no such head (--head-bias, --head lm-token)")
+    return facts
+
+
+def combined(chosen: Chosen, base: str | None) -> Model:
+    """The base with all adapters in it, each counted with its weight; class heads are added with the same weights."""
+    facts = common_facts([folder for folder, _ in chosen])
+    place = base or facts.get("base", {}).get("name")  # the weights are the same wherever the others had them
+    model = build(*find_base(chosen[0][0], facts, base), facts)
+    if isinstance(model, Classifier):
+        nn.init.zeros_(model.score.weight)  # noise until here
+    changes: dict[str, Any] = defaultdict(float)
+    for folder, weight in chosen:
+        one = adapted(folder, place if (folder / FACTS).exists() else base)
+        set_strength(one, weight)
+        found = list(adapters(one))
+        for path, adapter in found:
+            _sum_at(model, path).add(adapter)
+        inside = tuple(f"{path}." for path, _ in found)
+        for name, trained in own_state(one).items():
+            if not name.startswith(inside):
+                changes[name] += weight * (trained - _value(model, name))
+    if "lm_head.weight" in changes and isinstance(model, LanguageModel) and model.config.tied_head:
+        model.untie()
+    with torch.no_grad():
+        for name, change in changes.items():
+            _value(model, name).add_(change)
+    return model.eval()
+
+
+def _sum_at(model: nn.Module, path: str) -> Sum:
+    layer = model.get_submodule(path)
+    if not isinstance(layer, Sum):
+        layer = Sum(layer)
+        model.set_submodule(path, layer)
+    return layer
+
+
+def _value(model: nn.Module, name: str) -> Tensor:
+    """The parameter, which stands one level deeper where adapters have been added to its layer."""
+    path, _, leaf = name.rpartition(".")
+    layer = model.get_submodule(path)
+    return (layer.linear if isinstance(layer, Sum) else layer).get_parameter(leaf)  # type: ignore[operator, union-attr]
+
+
+def merge_for_good(model: Model) -> None:
+    """Plain fp32 layers in the place of sums and quantised layers. An adapted LM head is no longer the embedding."""
+    if isinstance(model, LanguageModel) and isinstance(model.lm_head, Sum):
+        model.config = replace(model.config, tied_head=False)
+    for path, layer in list(model.named_modules()):
+        if isinstance(layer, Sum):
+            model.set_submodule(path, with_matrix(layer.linear, layer.merged_weight()))
+    dequantise(model)
+
+
+@dataclass
+class Difference:
+    """Of two models on the same texts. `choices`: texts of a classifier, positions of a language model."""
+
+    logit: float = 0.0  # largest difference
+    largest: float = 0.0  # logit of the first model, to compare with
+    choices: int = 0
+    changed: int = 0  # choices that the models make differently
+
+
+@torch.no_grad()
+def compare(a: Model, b: Model, texts: Sequence[list[int]]) -> Difference:
+    """`texts` as tokens."""
+    found = Difference()
+    for text in texts:
+        x, y = logits(a, text), logits(b, text)
+        found.logit = max(found.logit, float((x - y).abs().max()))
+        found.largest = max(found.largest, float(x.abs().max()))
+        found.choices += len(x)
+        found.changed += int((x.argmax(1) != y.argmax(1)).sum())
+    return found
+
+
+def logits(model: Model, text: list[int]) -> Tensor:
+    """(1, classes) of a classifier, (T, V) of a language model."""
+    tokens, lengths = torch.tensor(text), torch.tensor([len(text)])
+    if isinstance(model, Classifier):
+        return model(tokens, lengths)
+    return model.lm_head(model.transformer(tokens, sequences(lengths, tokens.device)))

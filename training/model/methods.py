@@ -1,0 +1,231 @@
+"""Base model + method -> the model that trains: adapters put in, everything else frozen, the head prepared."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.precision import HALF
+from gpt2_scratch.pretrained import load_weights, read_weight, without_storage
+from lora import Adapter, QuantisedLinear, Spec, variant
+from training.flags.common import ModelArgs
+from training.flags.compute import SpeedArgs
+from training.flags.method import BLOCK_TARGETS, MethodArgs, Target
+from training.step.seeds import generator
+
+# Target -> (matrix in a block, part of it). Queries, keys and values share one fused matrix.
+MATRICES = {
+    "q": ("attn.c_attn", 0),
+    "k": ("attn.c_attn", 1),
+    "v": ("attn.c_attn", 2),
+    "attn-out": ("attn.c_proj", 0),
+    "mlp-in": ("mlp.c_fc", 0),
+    "mlp-out": ("mlp.c_proj", 0),
+}
+PARTS = {"attn.c_attn": 3}
+FILL = 256  # tokens, of --compile filled
+HeadTraining = Literal["train", "frozen+lora", "train+lora"]
+
+
+def quantised_matrices(
+    model: LanguageModel | Classifier, bits: Literal[4, 8] | None
+) -> dict[str, Callable[[Tensor], None]]:
+    """For each matrix of a block, by the name of its weight: puts a quantised layer in its place in `model`, once given
+    the weight (on meta: a layer of the right shape). Empty without `bits`."""
+    if bits is None:
+        return {}
+
+    def put(path: str, weight: Tensor) -> None:
+        bias = model.get_submodule(path).get_parameter("bias")
+        layer = QuantisedLinear(weight.shape[1], weight.shape[0], bias, bits)
+        if not weight.is_meta:
+            layer.store(weight)
+        model.set_submodule(path, layer)
+
+    blocks = len(model.transformer.h)
+    paths = [f"transformer.h.{i}.{matrix}" for i in range(blocks) for matrix in dict(MATRICES.values())]
+    return {f"{path}.weight": partial(put, path) for path in paths}
+
+
+def build_language_model(folder: Path, config: GPT2Config, model: ModelArgs) -> LanguageModel:
+    built = without_storage(LanguageModel, replace(config, dropout=model.dropout))
+    load_weights(built, folder, quantised_matrices(built, model.base_bits))
+    if model.untie_head and config.tied_head:
+        built.untie()
+    return built
+
+
+def build_classifier(
+    folder: Path,
+    config: GPT2Config,
+    model: ModelArgs,
+    classes: int,
+    seed: int,
+    head_bias: bool = False,
+    lm_token: bool = False,
+    rows: Sequence[int] | None = None,
+) -> Classifier:
+    """`lm_token`: classes are the first n tokens of the vocabulary, scored by the embedding (the report's NLE runs).
+    `rows`: those of the trained class head in `folder` that are our classes, in our order; None: a new head."""
+    built = without_storage(Classifier, replace(config, dropout=model.dropout), classes, head_bias, lm_token)
+    load_weights(built, folder, quantised_matrices(built, model.base_bits), class_head=False)
+    if not lm_token:
+        with torch.no_grad():
+            built.score.weight.normal_(0.0, 0.02, generator=generator(seed, "head"))
+            if rows is not None:
+                built.score.weight.copy_(read_weight(folder, "score.weight")[list(rows)])
+            if head_bias:
+                built.score.bias.zero_()
+    elif model.untie_head and config.tied_head:
+        built.untie()
+    return built
+
+
+def apply_method(
+    model: LanguageModel | Classifier,
+    method: MethodArgs,
+    seed: int,
+    head_training: HeadTraining = "train",
+    source: Path | None = None,
+) -> None:
+    """Freezes `model`, then lets train what the method names, in the last blocks only if asked.
+
+    The class head trains with every method unless `head_training` freezes it; an LM head only with `full` and `head`.
+    `source`: folder of the base model, of which --lora-init loftq reads the matrices that were quantised once more;
+    without it they start as `standard` has it, for a caller who puts saved factors in their place.
+    """
+    blocks = list(model.transformer.h)
+    chosen = blocks if method.last_blocks is None else blocks[-method.last_blocks :]
+    model.requires_grad_(method.method == "full" and method.last_blocks is None)
+    if method.method == "full":
+        for module in (*chosen, model.transformer.ln_f):
+            module.requires_grad_(True)
+    elif method.method == "bitfit":
+        for module in (*chosen, model.transformer.ln_f):
+            for name, parameter in module.named_parameters():
+                parameter.requires_grad_(name.endswith("bias"))
+    elif method.adapts:
+        for i, block in enumerate(chosen, len(blocks) - len(chosen)):
+            _adapt_block(block, method, seed, i, source)
+    if isinstance(model, Classifier):
+        model.score.requires_grad_(head_training != "frozen+lora")
+        if head_training != "train":
+            score = _adapt_head(model.score, method, seed, "score")
+            score.linear.requires_grad_(head_training == "train+lora")
+            model.add_module("score", score)
+    elif method.method == "head":
+        model.lm_head.requires_grad_(True)
+    elif method.adapts and "lm-head" in method.lora_targets:
+        model.add_module("lm_head", _adapt_head(model.lm_head, method, seed, "lm_head"))
+
+
+def _adapt_block(block: nn.Module, method: MethodArgs, seed: int, index: int, source: Path | None) -> None:
+    adapted: dict[str, list[Target]] = defaultdict(list)
+    for target in BLOCK_TARGETS:
+        if target in method.lora_targets:
+            adapted[MATRICES[target][0]].append(target)
+    for path, targets in adapted.items():
+        linear, original = block.get_submodule(path), None
+        if method.lora_init == "loftq" and source is not None and isinstance(linear, QuantisedLinear):
+            original = read_weight(source, f"transformer.h.{index}.{path}.weight")
+        spec = _spec(method, f"h.{index}.{targets[0]}", original is not None)  # that of all `targets`
+        active, draw = tuple(MATRICES[target][1] for target in targets), generator(seed, "lora", f"{index}.{path}")
+        adapter = variant(method.method)(linear, spec, PARTS.get(path, 1), active, draw, original)
+        block.set_submodule(path, adapter)
+
+
+def _adapt_head(head: nn.Module, method: MethodArgs, seed: int, name: str) -> Adapter:
+    spec = _spec(method, name.replace("_", "-"), quantised=False)
+    return variant(method.method)(head, spec, generator=generator(seed, "lora", name))
+
+
+def _spec(method: MethodArgs, place: str, quantised: bool) -> Spec:
+    """How the adapter of one matrix is made. `place`: its name for patterns; loftq is for what is quantised only."""
+    init = "standard" if method.lora_init == "loftq" and not quantised else method.lora_init
+    return Spec(method.rank_at(place), method.alpha_at(place), method.lora_scaling, init, method.lora_dropout)
+
+
+def apply_compute(model: LanguageModel | Classifier, method: str, compute: SpeedArgs, precision: str) -> None:
+    """How the update is computed, once it is settled what trains. `precision` as Accelerate has it: no, bf16, fp16."""
+    if compute.checkpoint_activations:
+        model.transformer.checkpoint_blocks()
+    if precision != "no" and method != "full":  # which saves the frozen blocks with those that train
+        hold_frozen(model.transformer.h, HALF[precision])
+    if compute.compile is not None:
+        require_compiler()
+        model.transformer.compile_blocks(FILL if compute.compile == "filled" else None)
+
+
+def hold_frozen(blocks: nn.Module, dtype: torch.dtype) -> None:
+    """Frozen matrices of the blocks in the precision they are computed in: half the memory, no cast at every use.
+
+    Not those of heads: one may be the embedding too, which is not rounded, another is saved with the adapter.
+    """
+    for module in blocks.modules():
+        for parameter in module.parameters(recurse=False) if isinstance(module, nn.Linear) else ():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)
+
+
+def require_compiler() -> None:
+    """Raises ValueError when code for a CPU cannot be compiled; on a GPU torch brings its own compiler."""
+    if not torch.cuda.is_available():
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler as error:
+            raise ValueError("--compile: needs a C++ compiler; install g++, or name one in CXX") from error
+
+
+def parameter_counts(model: nn.Module) -> dict[str, int | float]:
+    """`total` without adapters (what a fine-tuned model has once merged), `trainable`, and their ratio `share`."""
+    adapter_owned = {
+        id(p) for m in model.modules() if isinstance(m, Adapter) for n, p in m.named_parameters() if _added(n)
+    }
+    quantised = [m for m in model.modules() if isinstance(m, QuantisedLinear)]
+    stored = {id(p) for m in quantised for p in m.stored()}
+    total = sum(p.numel() for p in model.parameters() if id(p) not in adapter_owned | stored)
+    total += sum(m.in_features * m.out_features for m in quantised)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return {"total": total, "trainable": trainable, "share": trainable / total}
+
+
+def _added(name: str) -> bool:
+    return not name.startswith("linear.")
+
+
+def own_state(model: nn.Module) -> dict[str, Tensor]:
+    """What the run adds to the base model: trained tensors, everything of an adapter, a class head even if frozen."""
+    wanted = {id(p) for p in model.parameters() if p.requires_grad}
+    for module in model.modules():
+        if isinstance(module, Adapter):
+            wanted |= {id(t) for n, t in [*module.named_parameters(), *module.named_buffers()] if _added(n)}
+    if isinstance(model, Classifier) and not model.tied_score:
+        wanted |= {id(t) for t in model.score.parameters()}
+    return {n: t.detach() for n, t in [*model.named_parameters(), *model.named_buffers()] if id(t) in wanted}
+
+
+def load_own_state(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Raises ValueError when names or shapes are not exactly those of `own_state(model)`."""
+    expected = own_state(model)
+    problems = [f"missing {n}" for n in expected.keys() - state.keys()]
+    problems += [f"unexpected {n}" for n in state.keys() - expected.keys()]
+    problems += [
+        f"{n} has shape {tuple(state[n].shape)} instead of {tuple(expected[n].shape)}"
+        for n in expected.keys() & state.keys()
+        if state[n].shape != expected[n].shape
+    ]
+    if problems:
+        raise ValueError(f"saved weights do not fit this model: {'; '.join(sorted(problems)[:6])}")
+    with torch.no_grad():
+        for name, tensor in expected.items():
+            tensor.copy_(state[name])

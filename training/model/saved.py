@@ -1,0 +1,227 @@
+"""The best weights of a run: while it trains, and what it leaves: an adapter or, for full fine-tuning, a whole model.
+
+An adapter is two files that PEFT reads (lora/peft_format.py), with adapter.json beside them; what PEFT has no words for
+(biases, an LM head that was trained itself, a class head with a bias) is adapter.safetensors beside adapter.json.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.own_tokenizer import find_tokenizer
+from gpt2_scratch.pretrained import load_weights, read_weight, save_pretrained, weights_hash
+from gpt2_scratch.sources import load_config, refuse_pointer
+from gpt2_scratch.tokenizer import END_OF_TEXT, Tokenizer
+from lora import Adapter, adapters
+from lora.peft_format import CONFIG, TENSORS, attach, classes_in, exported
+from training.data.sources import base_model
+from training.flags.cli import refuse
+from training.flags.common import MethodArgs, ModelArgs
+from training.flags.task import HeadArgs, group_of
+from training.model.methods import apply_method, build_classifier, build_language_model, load_own_state, own_state
+from training.storage.files import load_tensors, replace_file, replace_folder, save_tensors, write_json
+from training.storage.run_folder import STATE
+
+Model = LanguageModel | Classifier
+ADAPTER, MODEL = "adapter", "model"
+WEIGHTS, FACTS, CARD = "adapter.safetensors", "adapter.json", "README.md"
+BEST = STATE.with_name("best.safetensors")
+
+
+def base_facts(name: str, folder: Path, tokenizer: Tokenizer) -> dict[str, str]:
+    """What identifies a base: its weights, and its tokenizer where that is not GPT-2's own."""
+    own = {"tokenizer": tokenizer.sha256} if tokenizer.sha256 else {}
+    return {"name": name, "sha256": weights_hash(folder)} | own
+
+
+def save_best(folder: Path, model: Model, method: str, facts: dict[str, Any], tokenizer: Tokenizer) -> None:
+    """The weights as they are in training, to the last bit. `facts` as for `save_adapter`; `tokenizer` of the base."""
+
+    def write_model(new: Path) -> None:
+        save_pretrained(model, new, tokenizer, **label_names(facts.get("labels") or []))
+
+    if method == "full":
+        replace_folder(folder / MODEL, write_model)
+    else:
+        replace_file(folder / BEST, lambda new: save_tensors(new, own_state(model)))
+
+
+def label_names(labels: list[str]) -> dict[str, Any]:
+    """What config.json says of classes, in their order; nothing of none."""
+    names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+    return names if labels else {}
+
+
+def read_best(folder: Path, model: Model, method: str) -> dict[str, Tensor]:
+    """The saved weights under the names of `own_state(model)`."""
+    if method != "full":
+        return load_tensors(folder / BEST)
+    load_weights(model, folder / MODEL)
+    return own_state(model)
+
+
+def card(facts: dict[str, Any], folder: Path) -> str:
+    """The model card of an adapter: how PEFT loads it, for which nothing but code can carry the names of classes."""
+    base, labels = facts["base"]["name"], facts.get("labels")
+    kind = "AutoPeftModelForCausalLM" if labels is None else "AutoPeftModelForSequenceClassification"
+    lines, more = [f"from peft import {kind}", ""], ""
+    if labels is not None:
+        lines.append(f"id2label = {dict(enumerate(labels))!r}")
+        more = ", id2label=id2label, label2id={name: i for i, name in id2label.items()}"
+        more += f", pad_token_id={facts.get('pad_token_id', END_OF_TEXT)}"
+    lines.append(f"model = {kind}.from_pretrained({str(folder)!r}{more})")
+    about = "a language model" if labels is None else f"a classifier of {len(labels)} classes"
+    code = "\n".join(lines)
+    head = f"---\nbase_model: {json.dumps(base)}\nlibrary_name: peft\n---\n"
+    tokens = ""
+    if "tokenizer" in facts["base"]:
+        tokens = "\nNothing stands around a text: call the base's tokenizer with add_special_tokens=False.\n"
+    return f"{head}\nAn adapter that makes {about} of {base}.\n\n```python\n{code}\n```\n{tokens}"
+
+
+def save_adapter(folder: Path, model: Model, method: str, facts: dict[str, Any]) -> None:
+    """What `model`, with its best weights, adds to its base; nothing for method full, whose model is saved.
+
+    `facts`: the resolved flags `args`, `base` (name, sha256); of a classifier `labels` and `pad_token_id`.
+    """
+
+    def write(new: Path) -> None:
+        if in_peft_format(model):
+            task, head = ("SEQ_CLS", "score") if isinstance(model, Classifier) else ("CAUSAL_LM", None)
+            config, tensors = exported(model, facts["base"]["name"], task, head)
+            write_json(new / CONFIG, config)
+            save_tensors(new / TENSORS, tensors)
+            (new / CARD).write_text(card(facts, folder / ADAPTER), encoding="utf-8")
+        else:
+            save_tensors(new / WEIGHTS, own_state(model))
+        write_json(new / FACTS, facts)
+
+    if method != "full":
+        replace_folder(folder / ADAPTER, write)
+
+
+def in_peft_format(model: Model) -> bool:
+    """Whether PEFT can say what was trained: adapters, and a class head as transformers has it."""
+    adapted = {path for path, _ in adapters(model)}
+    if isinstance(model, Classifier):
+        score = model.score.linear if isinstance(model.score, Adapter) else model.score
+        if model.tied_score or (isinstance(score, nn.Linear) and score.bias is not None):
+            return False
+        adapted |= {"score"}
+    known = tuple(f"{path}." for path in adapted)
+    return bool(adapted - {"score"}) and all(name.startswith(known) for name in own_state(model))
+
+
+def read_facts(adapter: Path) -> dict[str, Any]:
+    """adapter.json; without one, what an adapter of PEFT says: nothing but its classes, if it has any.
+
+    Raises ValueError when the folder holds no adapter, or a damaged one.
+    """
+    path = adapter / FACTS
+    for file in adapter.glob("adapter*"):
+        refuse_pointer(file)
+    if not path.exists():
+        if not adapter.is_dir():
+            raise ValueError(f"adapter {adapter}: no such folder")
+        count = classes_in(adapter)
+        return {} if count is None else {"labels": [f"LABEL_{i}" for i in range(count)]}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts["args"]["model"], facts["base"]["name"], facts["base"]["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); copy it again") from error
+    return facts
+
+
+def find_base(adapter: Path, facts: dict[str, Any], base: str | None = None) -> tuple[Path, GPT2Config]:
+    """Folder and shape of the base of an adapter: `base`, or where it was when the adapter was trained.
+
+    Raises ValueError when there is none, or these are not the weights it was trained on, as far as it says which.
+    """
+    name = base or facts.get("base", {}).get("name")
+    if name is None:
+        raise ValueError(f"adapter {adapter}: does not say what it was trained on; add --model")
+    try:
+        source, config = base_model(name)
+    except ValueError as error:
+        if base is not None:
+            raise
+        raise ValueError(
+            f"{error}; {name} was the base in training: where it has moved, name it with --model"
+        ) from error
+    if "base" in facts and weights_hash(source) != facts["base"]["sha256"]:
+        raise ValueError(
+            f"adapter {adapter}: was trained on other weights than {name} has (sha256 differs); give its base"
+        )
+    return source, config
+
+
+def build(source: Path, config: GPT2Config, facts: dict[str, Any]) -> Model:
+    """The base model of an adapter with these facts, in the precision it had; its class head holds noise.
+
+    Raises ValueError when it was quantised by a library that is not here.
+    """
+    flags = facts.get("args", {})
+    model, head, labels = group_of(ModelArgs, flags), group_of(HeadArgs, flags), facts.get("labels")
+    refuse(model.problems())
+    if labels is None:
+        return build_language_model(source, config, model)
+    return build_classifier(source, config, model, len(labels), 0, head.head_bias, head.head == "lm-token")
+
+
+def adapted(adapter: Path, base: str | None = None) -> Model:
+    """The base with what the adapter in folder `adapter`, ours or PEFT's, adds to it. Errors as of `find_base`."""
+    facts = read_facts(adapter)
+    model = build(*find_base(adapter, facts, base), facts)
+    if (adapter / WEIGHTS).exists():
+        head = (facts["args"]["head_training"],) if isinstance(model, Classifier) else ()
+        apply_method(model, group_of(MethodArgs, facts["args"]), facts["args"]["seed"], *head)
+        load_own_state(model, load_tensors(adapter / WEIGHTS))
+    else:
+        attach(model, adapter)
+    return model.eval()
+
+
+def whole_model(folder: Path, facts: dict[str, Any]) -> Model:
+    """A model in Hugging Face's format, its class head included; `facts` as for an adapter."""
+    model = build(folder, load_config(folder), facts)
+    if isinstance(model, Classifier) and not model.tied_score:  # else its head is not made anew
+        for name, parameter in model.score.named_parameters():
+            weight = read_weight(folder, f"score.{name}")
+            if weight.shape != parameter.shape:
+                shapes = f"{tuple(weight.shape)} instead of {tuple(parameter.shape)}"
+                raise ValueError(f"weights in {folder} do not fit its classes: score.{name} has shape {shapes}")
+            parameter.data = weight
+    return model.eval()
+
+
+def rebuild(folder: Path, results: dict[str, Any], base: str | None = None) -> Model:
+    """The fine-tuned model of a run; an adapter needs its base, found where it was or at `base`."""
+    if not (folder / MODEL).is_dir():
+        return adapted(folder / ADAPTER, base)
+    return whole_model(folder / MODEL, {"args": results["args"], "labels": results["data"].get("labels")})
+
+
+def adapter_tokenizer(adapter: Path, base: str | None = None) -> Tokenizer:
+    """The tokenizer of the base of an adapter, reading special tokens as in training.
+
+    Raises ValueError as `find_base`, and when the base has another tokenizer now.
+    """
+    facts = read_facts(adapter)
+    place, config = find_base(adapter, facts, base)
+    found = find_tokenizer(place, config)
+    if "base" in facts and found.sha256 != facts["base"].get("tokenizer"):
+        raise ValueError(f"adapter {adapter}: was trained with another tokenizer than {place} has; give its base")
+    return found.reading(facts.get("args", {}).get("special_tokens", "text"))
+
+
+def tokenizer_of(folder: Path, results: dict[str, Any], base: str | None = None) -> Tokenizer:
+    """The tokenizer of the run in `folder`: that of its base, or of its whole model. Errors as of `rebuild`."""
+    place = folder / MODEL
+    if not place.is_dir():
+        return adapter_tokenizer(folder / ADAPTER, base)
+    return find_tokenizer(place, load_config(place)).reading(results["args"].get("special_tokens", "text"))

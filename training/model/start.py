@@ -1,0 +1,194 @@
+"""Where learning from preferences starts, and what it leaves.
+
+A starting adapter is merged into the frozen weights, so that the model without its new adapters is the one that was
+started from. What is saved fits the base that the starting adapter was trained on: one adapter with both updates, or,
+where no adapter can say that (DoRA, biases or weights that were trained themselves), a whole model.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.model import LanguageModel
+from gpt2_scratch.pretrained import save_pretrained, weights_hash, without_storage
+from gpt2_scratch.sources import load_config
+from gpt2_scratch.tokenizer import Tokenizer
+from lora import Spec, adapters, variant
+from lora.peft_format import CONFIG, TENSORS, block_diagonal
+from training.data.sources import Inputs
+from training.flags.common import MethodArgs, ModelArgs
+from training.flags.preference import PairArgs
+from training.model.methods import apply_method, build_language_model, load_own_state, own_state
+from training.model.saved import ADAPTER, MODEL, WEIGHTS, adapted, in_peft_format, read_facts, save_adapter
+from training.storage.files import replace_folder
+from training.storage.run_folder import RESULTS, read_run
+
+Updates = Mapping[str, tuple[Tensor, Tensor]]  # path of a matrix -> A (R, in), B (out, R): it is changed by B A
+
+
+@dataclass(frozen=True)
+class Start:
+    """`folder`: of an adapter on the base, or with `whole` of a fully fine-tuned model; None: the base itself."""
+
+    base: Path  # folder of the base model
+    config: GPT2Config  # of the base
+    folder: Path | None = None
+    whole: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)  # `args` and `base` of where it comes from, as far as known
+
+    def sha256(self) -> str:
+        """Of all weights that are frozen in a run that starts here."""
+        if self.folder is None:
+            return weights_hash(self.base)
+        found = hashlib.sha256(weights_hash(self.base).encode())
+        names = ("model.safetensors", "config.json") if self.whole else (CONFIG, TENSORS, WEIGHTS)
+        for path in (self.folder / name for name in names):
+            found.update(path.read_bytes() if path.exists() else b"")
+        return found.hexdigest()
+
+    def trained_shape(self) -> GPT2Config:
+        """Of the model that trains: a merged adapter of the LM head leaves a head that is not the embedding."""
+        if self.folder is None:
+            return self.config
+        if self.whole:
+            return load_config(self.folder)
+        if not (self.folder / TENSORS).exists():
+            return self.config
+        with safe_open(self.folder / TENSORS, "pt") as file:
+            apart = any(".lm_head." in key for key in file.keys())  # noqa: SIM118 - not a dict
+        return replace(self.config, tied_head=self.config.tied_head and not apart)
+
+
+def find_start(folder: Path | None, pairs: PairArgs, model: ModelArgs, inputs: Inputs[Any]) -> Start:
+    """Raises ValueError when `folder` holds nothing to start from, or something that --model does not fit."""
+    if folder is None:
+        return Start(inputs.model_folder, inputs.config)
+    asked, whole, place = f"--start-from {folder}:", False, folder
+    if (folder / RESULTS).exists():
+        results = read_run(folder, "--start-from")
+        facts = {"args": results["args"], "base": results["model"], "labels": results["data"].get("labels")}
+        whole = (folder / MODEL).is_dir()
+        place = folder / (MODEL if whole else ADAPTER)
+    elif (folder / CONFIG).exists() or (folder / WEIGHTS).exists():
+        try:
+            facts = read_facts(folder)
+        except ValueError as error:
+            raise ValueError(f"{asked} {error}") from error
+    else:
+        raise ValueError(f"{asked} holds neither a finished run nor an adapter; a whole model is given as --model")
+    if facts.get("labels"):
+        raise ValueError(f"{asked} is a classifier's; it writes nothing")
+    _check_fit(asked, facts, pairs, model, inputs.weights)
+    return Start(inputs.model_folder, inputs.config, place, whole, facts)
+
+
+def _check_fit(asked: str, facts: dict[str, Any], pairs: PairArgs, model: ModelArgs, base: Path | None) -> None:
+    flags, known = facts.get("args", {}), facts.get("base")
+    if known is not None and base is not None and known["sha256"] != weights_hash(base):
+        raise ValueError(
+            f"{asked} was trained on {known['name']}, whose weights are not those of --model {model.model}; "
+            f"add --model {known['name']}"
+        )
+    if flags.get("base_bits") is not None:
+        raise ValueError(
+            f"{asked} was trained beside weights in {flags['base_bits']} bits, which it cannot be merged into here; "
+            "merge it with scripts/merge_lora.py and give the folder as --model"
+        )
+    given = {"untie_head": model.untie_head, "response_header": pairs.response_header}
+    for name, value in given.items():
+        if flags.get(name, value) != value:
+            spelled = name.replace("_", "-")
+            raise ValueError(f"{asked} was trained with --{'no-' * value}{spelled}; give the same")
+
+
+def start_model(start: Start, model: ModelArgs) -> tuple[LanguageModel, Updates | None]:
+    """The model that is started from, without adapters, and what a starting adapter changed; None where no adapter of
+    low rank can say it."""
+    if start.folder is None:
+        return build_language_model(start.base, start.config, model), {}
+    if start.whole:
+        return build_language_model(start.folder, load_config(start.folder), model), None
+    found = adapted(start.folder, model.model)
+    assert isinstance(found, LanguageModel), "find_start refuses classifiers"
+    updates = low_rank_updates(found) if in_peft_format(found) else None
+    merged = merge_away(found)
+    built = without_storage(LanguageModel, replace(merged.config, dropout=model.dropout))
+    built.load_state_dict(merged.state_dict(), assign=True)
+    built.tie()
+    return built, updates
+
+
+def merge_away(model: LanguageModel) -> LanguageModel:
+    """`model` itself, with plain layers in the place of adapters. An adapted LM head is no longer the embedding."""
+    for path, adapter in list(adapters(model)):
+        adapter.merge()
+        model.set_submodule(path, adapter.linear)
+        if path == "lm_head":
+            model.config = replace(model.config, tied_head=False)
+    return model
+
+
+@torch.no_grad()
+def low_rank_updates(model: LanguageModel) -> Updates | None:
+    """What all adapters change, with their scale in B; None when one of them is not of low rank (DoRA)."""
+    found = {}
+    for path, adapter in adapters(model):
+        a, b, scale, magnitude = adapter.factors()
+        if magnitude is not None:
+            return None
+        b = scale * block_diagonal(b.float(), adapter.parts, adapter.active)
+        found[path] = a.float().cpu().clone(), b.cpu()
+    return found
+
+
+def summed(config: GPT2Config, *updates: Updates) -> LanguageModel:
+    """A model without weights, but for the adapters: their updates are the sums of `updates`, their ranks likewise."""
+    model = without_storage(LanguageModel, config).requires_grad_(False)
+    for path in dict.fromkeys(path for each in updates for path in each):
+        factors = [each[path] for each in updates if path in each]
+        a, b = torch.cat([a for a, _ in factors]), torch.cat([b for _, b in factors], 1)  # (R, in), (out, R)
+        spec = Spec(rank=len(a), alpha=float(len(a)))
+        adapter = variant("lora")(model.get_submodule(path), spec, generator=torch.Generator())
+        adapter.low_rank.A, adapter.low_rank.B = nn.Parameter(a), nn.Parameter(b.t()[None])
+        model.set_submodule(path, adapter)
+    return model
+
+
+def _rebuilt(trained: LanguageModel, start: Start, method: MethodArgs, model: ModelArgs, seed: int) -> LanguageModel:
+    """The same in fp32 with adapters merged: frozen weights of `trained` may be held in half precision."""
+    found, _ = start_model(start, model)
+    apply_method(found, method, seed)
+    load_own_state(found, {name: tensor.cpu() for name, tensor in own_state(trained).items()})
+    return merge_away(found)
+
+
+def save_learnt(
+    folder: Path,
+    trained: LanguageModel,
+    start: Start,
+    before: Updates | None,
+    facts: dict[str, Any],
+    method: MethodArgs,
+    model: ModelArgs,
+    tokenizer: Tokenizer,
+) -> None:
+    """What `trained`, with its best weights, adds to the base, as an adapter, or else a whole model.
+
+    `before` as `start_model` gave it; `facts` as for `save_adapter`. Method full has saved a whole model already.
+    """
+    if method.method == "full" or start.folder is None:
+        save_adapter(folder, trained, method.method, facts)
+        return
+    ours = low_rank_updates(trained) if in_peft_format(trained) else None
+    if before is not None and ours is not None:
+        save_adapter(folder, summed(start.config, before, ours), method.method, facts)
+    else:
+        whole = _rebuilt(trained, start, method, model, facts["args"]["seed"])
+        replace_folder(folder / MODEL, lambda new: save_pretrained(whole, new, tokenizer))

@@ -1,0 +1,91 @@
+"""The last lines of a run: what came out, beside what no training would have given, and what it cost."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evidence.intervals import shown
+from training.evaluation.metrics import commonest
+from training.run.summary import MOST_CLASSES
+
+FALLING = 0.1  # of all that the validation loss fell, so much in the last third of the run: it had not come to rest
+
+
+def still_falling(curve: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the validation loss is lowest at the end of the curve and fell there by a good part of its whole fall."""
+    losses = [point["val_loss"] for point in curve if "val_loss" in point]
+    if len(losses) < 4 or losses[-1] > min(losses):
+        return False
+    before_last_third = losses[-1 - len(losses) // 3]
+    return before_last_third - losses[-1] > FALLING * (max(losses) - losses[-1])
+
+
+def only_answer(test: Mapping[str, Any], labels: Sequence[str]) -> str | None:
+    """The class that all predictions are, where the examples have several."""
+    matrix = test.get("confusion_matrix", ())
+    used = [i for i, column in enumerate(zip(*matrix, strict=True)) if any(column)]
+    several = sum(any(row) for row in matrix) > 1
+    return labels[used[0]] if several and len(used) == 1 and used[0] < len(labels) else None
+
+
+def outcome_notes(outcome: Mapping[str, Any]) -> list[str]:
+    """What a reader of the metrics should know, a sentence each."""
+    notes, labels = [], outcome["data"].get("labels", ())
+    only = only_answer(outcome.get("test") or {}, labels)
+    if only is not None:
+        notes.append(f"the model answers {only!r} to every test example: it has learnt no difference")
+    if still_falling(outcome["curve"]):
+        notes.append(
+            "validation loss still falls at the end: with more --epochs (or --max-steps) this method can do better, so "
+            "compare it with no other yet"
+        )
+    return notes
+
+
+def _shown(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {shown(metrics[name])}" for name in names if name in metrics)
+
+
+def print_classes(classes: Mapping[str, Mapping[str, float]], file: str = "results.json") -> None:
+    """Precision, recall and F1 of each class; of very many those with the lowest F1, the others are in `file`."""
+    ranked = sorted(classes, key=lambda name: classes[name]["f1"])
+    named = [*classes] if len(ranked) <= MOST_CLASSES else ranked[:MOST_CLASSES]
+    width = max(len("class"), *(len(name) for name in named))
+    print(f"        {'class':<{width}}  precision  recall      f1      n")
+    for name in named:
+        scores = "{precision:9.3f}  {recall:6.3f}  {f1:6.3f}  {n:5,}".format(**classes[name])
+        print(f"        {name:<{width}}  {scores}")
+    if len(named) < len(ranked):
+        print(f"        ({len(ranked) - len(named):,} classes with a higher f1 are in {file})")
+
+
+def _print_commonest(data: Mapping[str, Any]) -> None:
+    most, test = commonest(data["balance"]["train"]), data["balance"]["test"]
+    print(f"commonest class, {most}  accuracy {test.get(most, 0) / sum(test.values()):.4f}")
+
+
+def print_outcome(folder: Path, outcome: Mapping[str, Any], names: Sequence[str], untrained: str = "") -> None:
+    """Test metrics with intervals, metrics by class, costs, and where everything is; `untrained`: what to say of the
+    metrics before training."""
+    data, test = outcome["data"], outcome.get("test") or {}
+    for part, metrics, remark in (("before", outcome.get("before") or {}, untrained), ("test", test, "")):
+        print(f"{part:<8}{_shown(metrics, names) or 'no test examples'}{metrics and remark}")
+    if test:
+        print(f"        95% intervals over n = {test[names[0]]['n']:,} test examples")
+        if "labels" in data:
+            _print_commonest(data)
+        if test.get("classes"):
+            print_classes(test["classes"])
+    for note in outcome["notes"]:
+        print(f"note    {note}")
+    if lost := outcome.get("forgetting"):
+        print(
+            "general text  loss {:.3f} -> {:.3f}, ".format(*(lost[name]["value"] for name in ("before", "after"))),
+            end="",
+        )
+        print(shown(lost["difference"], "+.3f"), f"over {lost['tokens']:,} tokens")
+    seconds = outcome["seconds"]
+    print(f"cost    training {seconds['train']:,.1f} s, evaluation while training {seconds['eval']:,.1f} s; ", end="")
+    print(f"peak memory {outcome['peak_memory_mib']:,.0f} MiB")
+    print(f"curves  {folder}/curves.png; tensorboard --logdir {folder}/tensorboard")
+    print(f"results {folder}/results.json")

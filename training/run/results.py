@@ -1,0 +1,103 @@
+"""results.json, which every other program reads: what was run, where, and what came out."""
+
+import os
+import platform
+import resource
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from training.run.record import Record
+from training.storage.files import write_json
+from training.storage.run_folder import RESULTS, STATE
+
+LIBRARIES = ("torch", "accelerate", "transformers", "datasets", "tiktoken", "scikit-learn", "numpy")
+
+
+def environment(accelerator: Accelerator) -> dict[str, Any]:
+    """What produced the numbers, as far as it can be known."""
+    cuda = accelerator.device.type == "cuda"
+    found = {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "libraries": {name: v for name in LIBRARIES if (v := _version(name)) is not None},
+        "device": torch.cuda.get_device_name(accelerator.device) if cuda else cpu_name(),
+        "threads": torch.get_num_threads(),
+        "precision": accelerator.mixed_precision,
+        "processes": accelerator.num_processes,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def measured(accelerator: Accelerator, record: Record) -> dict[str, Any]:
+    """The part of results.json that is the same for every kind of training."""
+    return {
+        "curve": record.curve,
+        "best_step": record.best_step if record.best_step >= 0 else record.step,
+        "seconds": {"train": record.train_seconds, "eval": record.eval_seconds},
+        "tokens_per_second": record.tokens / record.train_seconds,
+        "peak_memory_mib": peak_memory_mib(accelerator),
+        "overflows": record.overflows,
+    }
+
+
+def peak_memory_mib(accelerator: Accelerator) -> float:
+    """CUDA: the allocator's peak; CPU: the peak resident set of this process."""
+    if accelerator.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(accelerator.device) / 2**20
+    try:  # not getrusage's, which begins with what the parent had when it started this process
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 2**10
+    except (OSError, IndexError):  # no Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> None:
+    """Last of all files, in one step: a folder with results.json is a finished run. The checkpoint has then served.
+
+    What is None was not measured and is left out.
+    """
+    files = sorted(path.name for path in folder.iterdir() if path.name != STATE.parent.name)
+    present = {name: value for name, value in results.items() if value is not None}
+    write_json(folder / RESULTS, present | {"files": [*files, RESULTS]})
+    shutil.rmtree(folder / STATE.parent, ignore_errors=True)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Commit of the project, with + when files differ from it; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str | None:
+        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit and commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except FileNotFoundError:  # no git on this machine
+        return None
+
+
+def cpu_name() -> str:
+    names = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    model = names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,69 @@
+"""Numbers -> (sum, count): the sum of sums over the sum of counts is exact, a mean of means is not."""
+
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn import functional as F
+
+from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.precision import at_least_fp32
+from training.data.batches import Batch
+from training.data.pairs import PairBatch
+from training.flags.preference import PreferenceArgs
+
+
+def class_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+    """Cross-entropy in nats: logits (B, n), labels (B,) -> (sum, B)."""
+    return F.cross_entropy(logits.to(at_least_fp32(logits)), labels, reduction="sum"), len(labels)
+
+
+def token_loss(log_probabilities: Tensor) -> tuple[Tensor, int]:
+    """Negative log-likelihood in nats of labelled tokens (M,) -> (sum, M)."""
+    return -log_probabilities.sum(), len(log_probabilities)
+
+
+def pair_losses(
+    log_ratios: Tensor, targets: Tensor, kind: Literal["sigmoid", "ipo"], beta: float, smoothing: float
+) -> Tensor:
+    """One loss a pair: `log_ratios` (B, 2) of the chosen and the rejected answer, `targets` (B, 2) -> (B,).
+
+    A log-ratio is log pi(answer) - log pi_ref(answer), summed over the answer's `targets` tokens. sigmoid: Rafailov et
+    al. 2023, eq. 7; `smoothing`: the probability that a label is wrong (Mitchell 2023, cDPO). ipo: Azar et al. 2023,
+    eq. 17, with `beta` for their tau and, as they ran it, the mean over tokens in place of the sum.
+    """
+    if kind == "ipo":
+        chosen, rejected = (log_ratios / targets).unbind(1)
+        return (chosen - rejected - 1 / (2 * beta)) ** 2
+    margins = beta * (log_ratios[:, 0] - log_ratios[:, 1])
+    return -(1 - smoothing) * F.logsigmoid(margins) - smoothing * F.logsigmoid(-margins)
+
+
+def per_answer(log_probabilities: Tensor, batch: PairBatch) -> Tensor:
+    """Those of the targets (M,), summed over each answer: (B, 2)."""
+    counts = batch.targets.flatten().tolist()
+    return torch.stack([part.sum() for part in log_probabilities.split(counts)]).view(-1, 2)
+
+
+def pair_loss(log_probabilities: Tensor, reference: Tensor, batch: PairBatch, args: PreferenceArgs) -> Tensor:
+    """The sum over the pairs of a batch, from the model's log-probabilities (M,) and the `reference`'s (B, 2)."""
+    if batch.weight == 0:
+        return token_loss(log_probabilities)[0]
+    answers = per_answer(log_probabilities, batch)
+    targets = batch.targets.to(answers.device)
+    ratios = answers - reference.to(answers)
+    return pair_losses(ratios, targets, args.dpo_loss, args.beta, args.label_smoothing).sum()
+
+
+def outputs_of(accelerator: Accelerator, model: Classifier | LanguageModel, batch: Batch) -> Tensor:
+    """Class logits (B, n), or log-probabilities of the labelled tokens (M,), in the run's precision."""
+    with accelerator.autocast():
+        if isinstance(model, Classifier):
+            return model(batch.tokens, batch.lengths, batch.hidden)
+        return model(batch.tokens, batch.lengths, batch.labels, batch.hidden)
+
+
+def loss_of(accelerator: Accelerator, model: Classifier | LanguageModel, batch: Batch) -> Tensor:
+    outputs = outputs_of(accelerator, model, batch)
+    return class_loss(outputs, batch.labels)[0] if isinstance(model, Classifier) else token_loss(outputs)[0]

@@ -1,0 +1,55 @@
+"""A softmax estimated from part of the vocabulary, for pretraining a small model whose head is most of its work."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gpt2_scratch.attention import sequences
+from gpt2_scratch.lm_head import SomeRows, label_log_probabilities
+from gpt2_scratch.model import LanguageModel
+
+DRAWN = 0.25  # of the tokens that stand in the softmax
+
+
+def frequent_tokens(documents: Sequence[np.ndarray], most: int, vocabulary: int) -> Tensor:
+    """The `most` frequent tokens of `documents` (most,)."""
+    counts = sum(np.bincount(document, minlength=vocabulary) for document in documents)
+    return torch.from_numpy(np.argsort(-counts, kind="stable")[:most].copy())
+
+
+class ShortSoftmax(nn.Module):
+    """`model` with a softmax over its frequent tokens, the labels of the batch, and tokens drawn from the others.
+
+    A drawn token stands for as many of the others as there are for each that was drawn, which makes the sum of
+    exponentials right on average (Jean et al. 2015, section 3, with a uniform proposal). `most` None: all tokens.
+    """
+
+    frequent: Tensor
+
+    def __init__(self, model: LanguageModel, documents: Sequence[np.ndarray], most: int | None) -> None:
+        super().__init__()
+        self.model, self.vocabulary = model, model.config.vocabulary
+        most = self.vocabulary if most is None else most
+        self.short = most < self.vocabulary
+        self.drawn = int(DRAWN * most)
+        frequent = frequent_tokens(documents, most - self.drawn, self.vocabulary)
+        self.register_buffer("frequent", frequent, persistent=False)
+
+    def forward(self, tokens: Tensor, lengths: Tensor, labels: Tensor, whole: bool) -> Tensor:
+        """`tokens`, `labels` (N,), all of them asked for, `lengths` (B,) -> log-probabilities (N,).
+
+        Draws from torch's global generator on the CPU, which is set for each micro-batch (training/step/update.py).
+        """
+        if whole or not self.short:
+            return self.model(tokens, lengths, labels)
+        final = self.model.transformer(tokens, sequences(lengths, tokens.device))  # (N, C)
+        certain = torch.unique(torch.cat([self.frequent, labels]))
+        drawn = torch.randint(self.vocabulary, (self.drawn,)).to(labels.device)
+        kept = torch.unique(torch.cat([certain, drawn]))  # (K,), ascending
+        weight = (self.vocabulary - len(certain)) / max(len(kept) - len(certain), 1)
+        added = torch.where(torch.isin(kept, certain), 0.0, math.log(max(weight, 1.0)))  # (K,)
+        head = SomeRows(self.model.lm_head.weight[kept], added)
+        return label_log_probabilities(head, final, torch.searchsorted(kept, labels))

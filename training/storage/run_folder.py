@@ -1,0 +1,114 @@
+"""The folder of a run: what may be written into it. Imports nothing heavy, so that a refusal comes at once."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+RESULTS = "results.json"
+STATE = Path("checkpoint") / "state.pt"
+STARTED = Path("checkpoint") / "started.json"  # the script, its command line, and all flags as they were resolved
+# Flags that may differ between two runs that are the same, or the run that stopped and the one that goes on.
+FREE_FLAGS = ("output_dir", "overwrite", "resume", "save_every", "cache_dir", "dry_run")
+OURS = (
+    RESULTS,
+    "predictions.jsonl",
+    "generations.jsonl",
+    "trained_on.json",
+    "curves.png",
+    "forgetting.png",
+    "tensorboard",
+    "adapter",
+    "model",
+    "checkpoint",
+    "judge",  # what scripts/judge_ift.py has paid for
+)
+
+
+def nearest(path: Path) -> Path:
+    """`path`, or the closest of its parents that exists."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
+def default_folder(script: str, name: str, changed: Mapping[str, Any], spelled: Mapping[str, Any]) -> Path:
+    """runs/SCRIPT/NAME, and where flags that change the result are not at their defaults, a hash of these.
+
+    `changed`: the flags that were given; `spelled`: those that the name spells out, with the value that it has.
+    """
+    others = {
+        flag: os.path.relpath(value) if isinstance(value, Path) else value
+        for flag, value in changed.items()
+        if flag not in FREE_FLAGS and not (flag in spelled and spelled[flag] == value)
+    }
+    told = json.dumps(others, sort_keys=True, default=str)
+    ending = f"-{hashlib.sha256(told.encode()).hexdigest()[:8]}" if others else ""
+    return Path("runs") / script / f"{name}{ending}"
+
+
+def run_name(task: str, model: str, method: str, seed: int) -> tuple[str, dict[str, Any]]:
+    """Name of a fine-tuning run for `default_folder`, and the flags that it spells out."""
+    spelled = {"dataset": task, "model": Path(model).name, "method": method, "seed": seed}
+    return f"{task}-{spelled['model']}-{method}-seed{seed}", spelled
+
+
+def finished(folder: Path, resuming: bool) -> str:
+    """What to say of a folder with a finished run."""
+    nothing_left = ", nothing is left to --resume" if resuming else ""
+    return f"--output-dir {folder}: holds a finished run{nothing_left}; add --overwrite or choose another folder"
+
+
+def check_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
+    """True when there is a checkpoint to go on from. Changes nothing.
+
+    Raises ValueError for a finished run without --overwrite, an unfinished one without --resume or --overwrite, and a
+    folder that holds something else.
+    """
+    at = f"--output-dir {folder}:"
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{at} is a file")
+    if not os.access(nearest(folder), os.W_OK):
+        raise ValueError(f"{at} cannot be written")
+    names = (path.name for path in folder.glob("*") if not path.name.startswith("predict-"))  # scripts/predict.py's
+    present = {name.removesuffix(".new").removesuffix(".old") for name in names}
+    if present - set(OURS):
+        raise ValueError(f"{at} holds other files ({', '.join(sorted(present - set(OURS))[:3])}); choose a new folder")
+    if (folder / RESULTS).exists() and not overwrite:
+        raise ValueError(finished(folder, resume))
+    unfinished = (folder / STATE).exists()
+    if present and not (overwrite or resume):
+        raise ValueError(f"{at} holds an unfinished run; add --resume to go on, or --overwrite to start again")
+    return unfinished and resume
+
+
+def prepare_folder(folder: Path, resuming: bool) -> None:
+    """Makes the folder and, unless resuming, clears what an earlier run left. Raises ValueError when it cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in () if resuming else folder.glob("*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    except OSError as error:
+        raise ValueError(f"--output-dir {folder}: cannot be written ({error.strerror})") from error
+
+
+def read_run(folder: Path, asked: str = "--run") -> dict[str, Any]:
+    """results.json of a finished run of fine-tuning. Raises ValueError when there is none; `asked` is the flag that
+    named the folder."""
+    path = folder / RESULTS
+    if not path.exists():
+        raise ValueError(f"{asked} {folder}: holds no finished run ({RESULTS} is missing)")
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        tuned = "method" in results["args"]
+        if tuned:
+            results["args"]["model"], results["data"]["sha256"], results["model"]["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{asked} {folder}: {RESULTS} is damaged ({error})") from error
+    if not tuned:
+        raise ValueError(
+            f"{asked} {folder}: is not a run of fine-tuning; the model of a run of pretrain.py is a base: "
+            f"{folder / 'model'}, for --model of fine-tuning, generate.py or playground.py"
+        )
+    return results
