@@ -1,8 +1,8 @@
 """Finished runs -> RESULTS.md, report.html, tables.csv, tables.tex and a picture a table, all from results.json files.
 
-    python reproduce/report.py                       # of the collected runs, as from a clean checkout
+    python reproduce/report.py                       # of the packed runs, as from a clean checkout
     python reproduce/report.py --scale report --runs runs/reproduce --output runs/report
-    python reproduce/report.py --collect             # first copy what is needed of new runs into reproduce/results
+    python reproduce/report.py --collect             # first add what is needed of new runs to reproduce/results
 
 Tables 1 to 8, Figures 1 to 5, the inline results and the appendix of the report, and what goes beyond it. Which cells
 there are is asked of the table files. In RESULTS.md, what stands outside the generated parts is kept.
@@ -10,8 +10,8 @@ there are is asked of the table files. In RESULTS.md, what stands outside the ge
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,12 +25,12 @@ from report_list import Table, all_tables, parse_list, preferred
 from report_markdown import filled, parts
 from report_notes import Column
 from report_pictures import curves, data_sizes, dots, shows_report
-from report_runs import Run, Store
+from report_runs import Run, Store, write_packed
 from report_sections import block_of, by_size, examples_of
 from report_words import size_in, sized
 
 HERE = Path(__file__).parent
-PICTURES, LIST = "pictures", "list.tsv"
+PICTURES = "pictures"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Args:
     runs: Path = Path("runs/reproduce")
     """folder of the runs (RUNS of the table files)"""
     results: Path = HERE / "results"
-    """folder of the collected runs"""
+    """folder of the packed runs, one file a scale"""
     scale: Literal["nano", "report"] = "nano"
     """scale of the runs that are shown"""
     output: Path = HERE
@@ -46,7 +46,11 @@ class Args:
     tables: Path = HERE
     """folder of the table files"""
     collect: bool = False
-    """first copy what is needed of finished runs into the folder of the collected ones"""
+    """first add what is needed of finished runs to the packed ones"""
+
+
+def packed_file(args: Args) -> Path:
+    return args.results / f"{args.scale}.jsonl.gz"
 
 
 def columns_of(table: Table, find: Callable[[str], Run | None]) -> dict[str, dict[str, list[Cell]]]:
@@ -116,12 +120,6 @@ def facts_of(cells: Sequence[Cell], scale: str) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def unlisted(results: Path, scale: str, keys: Set[str]) -> list[Path]:
-    """Collected runs of this scale that no table lists."""
-    found = sorted(path.parent for path in (results / scale).glob("*/*/results.json"))
-    return [folder for folder in found if folder.relative_to(results).as_posix() not in keys]
-
-
 def write(path: Path, text: str) -> None:
     """In one step, so that an interrupted report leaves the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,20 +129,24 @@ def write(path: Path, text: str) -> None:
 
 
 def collect(args: Args, store: Store, tables: Sequence[Table]) -> None:
-    """Copies finished runs and their lines, without the folder of runs, which is this machine's."""
-    lines = [line for table in tables for line in table.lines if line.status == "run" and store.has(line.key)]
-    keys = {line.key for line in lines}
-    print(f"collected  {store.collect(sorted(keys)):,} runs in {args.results}")
-    text = "".join("\t".join(line) + "\n" for line in lines).replace(f"{args.runs}/", "runs/reproduce/")
-    write(args.results / args.scale / LIST, text)
-    for folder in unlisted(args.results, args.scale, keys):
-        print(f"note       {folder} is in no table any more; it can be deleted")
+    """Packs the finished runs, with their lines, without the folder of runs, which is this machine's."""
+    lines = [line for table in tables for line in table.lines if line.status == "run"]
+    found = {line.key: (line, run) for line in lines if (run := store.get(line.key)) is not None}
+    runs = {
+        key: replace(run, script=run.script or Path(line.command.split()[1]).stem) for key, (line, run) in found.items()
+    }
+    write_packed(packed_file(args), store.packed | runs)
+    print(f"collected  {len(runs):,} runs in {packed_file(args)}")
+    text = "".join("\t".join(line) + "\n" for line in lines if line.key in runs)
+    write(args.results / f"{args.scale}.tsv", text.replace(f"{args.runs}/", "runs/reproduce/"))
+    for key in sorted(store.packed.keys() - runs.keys()):
+        print(f"note       {key} is in no table any more")
 
 
 def main(args: Args) -> None:
-    store = Store(args.runs, args.results)
+    store = Store(args.runs, packed_file(args))
     tables = all_tables(args.tables, args.runs, args.scale)
-    kept = args.results / args.scale / LIST
+    kept = args.results / f"{args.scale}.tsv"
     if kept.exists():
         known = {line.identity: line for line in parse_list(kept.read_text(encoding="utf-8"), str(kept))}
         tables = [

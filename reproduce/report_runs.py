@@ -1,18 +1,19 @@
-"""Finished runs, as a training script left them or as they were collected: small enough to be kept beside the tables.
+"""Finished runs, as a training script left them or packed: all runs of a scale in one file, results/nano.jsonl.gz.
 
-A collected run is results.json without what no table shows, and examples.json.gz with a column for each number of an
-example, the curve, and a few answers in full. Both kinds are read through the same form, so that a page made from
-either is the same page.
+A line of that file is a run: its key and script, results.json without what no table shows, a column for each number of
+an example, the curve, and a few answers in full. A folder and a line are read into the same form, so that a page made
+from either is the same page.
 """
 
 import gzip
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-RESULTS, EXAMPLES = "results.json", "examples.json.gz"
+RESULTS = "results.json"
 KEPT: tuple[str, ...] = (
     "args",
     "environment",
@@ -34,10 +35,12 @@ ANSWERS, LONGEST = 4, 600  # answers kept in full, and characters of each
 
 @dataclass(frozen=True)
 class Run:
-    """`examples`: columns of equal length, id and either label, prediction (and loss) or loss, tokens of the response.
+    """`script`: finetune_cls, for example; empty where results.json is of a version that does not say.
+    `examples`: columns of equal length, id and either label, prediction (and loss) or loss, tokens of the response.
     `scores`: a judge's, by id. `general`: tokens of each piece of the general text, and its loss before and after.
     """
 
+    script: str
     results: dict[str, Any]
     examples: dict[str, list[Any]]
     scores: dict[str, float]
@@ -55,14 +58,12 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """A run folder of either kind. Raises ValueError when a file of it is damaged."""
+    """A run folder. Raises ValueError when a file of it is damaged."""
     place = folder / RESULTS
     try:
         results = json.loads(place.read_text(encoding="utf-8"))
         if not isinstance(results["args"], dict):
             raise TypeError("args is not an object")
-        if (place := folder / EXAMPLES).exists():
-            return Run(results, **json.loads(gzip.decompress(place.read_bytes())))
         place = folder / "predictions.jsonl"
         if not place.exists():
             place = folder / "generations.jsonl"
@@ -75,50 +76,49 @@ def read_run(folder: Path) -> Run:
         place = folder.with_name(f"{folder.name}.answers.txt")
         asked = place.read_text(encoding="utf-8") if place.exists() else ""
         general = results.get("forgetting", {}).get("pieces", {})
-        return Run(_compact(results), columns, scores, curve, answers, general, asked)
+        return Run(results.get("script", ""), _compact(results), columns, scores, curve, answers, general, asked)
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError) as error:
         what = f"{type(error).__name__}: {error}"
         raise ValueError(f"{place}: damaged ({what}); delete {folder} and run its table again") from error
 
 
-def write_run(folder: Path, run: Run) -> None:
-    """The collected form; results.json last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    columns: dict[str, Any] = {
-        "examples": run.examples,
-        "scores": run.scores,
-        "curve": run.curve,
-        "answers": run.answers,
-        "general": run.general,
-    }
-    columns |= {"asked": run.asked} if run.asked else {}
-    text = json.dumps(columns, separators=(",", ":"), ensure_ascii=False)
-    (folder / EXAMPLES).write_bytes(gzip.compress(text.encode(), mtime=0))
-    (folder / RESULTS).write_text(json.dumps(run.results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def read_packed(path: Path) -> dict[str, Run]:
+    """Runs by key; none where there is no such file. Raises ValueError when it is damaged."""
+    if not path.exists():
+        return {}
+    try:
+        rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+        return {row.pop("key"): Run(**row) for row in rows}
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError) as error:
+        raise ValueError(f"{path}: damaged ({type(error).__name__}: {error}); check it out again") from error
+
+
+def write_packed(path: Path, runs: Mapping[str, Run]) -> None:
+    """In one step, and the same bytes for the same runs."""
+    rows = [{"key": key} | asdict(run) for key, run in sorted(runs.items())]
+    text = "".join(json.dumps(row, separators=(",", ":"), ensure_ascii=False) + "\n" for row in rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".new")
+    new.write_bytes(gzip.compress(text.encode(), mtime=0))
+    os.replace(new, path)
 
 
 class Store:
-    """Runs by key: first from the folder of runs, then from the collected ones."""
+    """Runs by key: first from the folder of runs, then from the packed ones."""
 
-    def __init__(self, runs: Path, collected: Path) -> None:
-        self.places, self.known = (runs, collected), dict[str, Run | None]()
+    def __init__(self, runs: Path, packed: Path) -> None:
+        self.runs, self.packed = runs, read_packed(packed)
+        self.known = dict[str, Run | None]()
 
     def get(self, key: str) -> Run | None:
         """None for a run that has not finished. Raises ValueError when it is damaged."""
         if key not in self.known:
-            folders = (place / key for place in self.places)
-            self.known[key] = next((read_run(folder) for folder in folders if (folder / RESULTS).exists()), None)
+            folder = self.runs / key
+            self.known[key] = read_run(folder) if (folder / RESULTS).exists() else self.packed.get(key)
         return self.known[key]
 
     def has(self, key: str) -> bool:
         return self.get(key) is not None
-
-    def collect(self, keys: Iterable[str]) -> int:
-        """Copies what has finished into the collected ones; how many."""
-        found = {key: run for key in keys if (run := self.get(key)) is not None}
-        for key, run in found.items():
-            write_run(self.places[1] / key, run)
-        return len(found)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from report_list import Line, all_tables, natural, parse_list, title_of
 from report_markdown import filled, parts
 from report_metrics import ACCURACY, JUDGE, PERPLEXITY
 from report_notes import commonest_notes, comparison_notes, disagreements, small_notes
-from report_runs import Store, read_run, write_run
+from report_runs import Store, read_packed, read_run, write_packed
 from report_scale import identical_notes, rate_notes, size_notes
 from report_sections import block_of, by_size
 from report_settings import DEFAULTS, confounds, effective_scale, first_step, settings_of
@@ -337,12 +337,12 @@ def test_a_damaged_run_is_named_with_what_to_do(damage, tmp_path):
     assert str(folder / name) in str(error.value)
 
 
-def test_a_damaged_collected_run_is_named_too(tmp_path):
-    write_run(tmp_path / "b", read_run(classifier(tmp_path / "a", range(9))))
-    path = tmp_path / "b/examples.json.gz"
+def test_damaged_packed_runs_are_named_too(tmp_path):
+    path = tmp_path / "nano.jsonl.gz"
+    write_packed(path, {"nano/b/seed0": read_run(classifier(tmp_path / "a", range(9)))})
     path.write_bytes(path.read_bytes()[:30])
-    with pytest.raises(ValueError, match="examples.json.gz: damaged"):
-        read_run(tmp_path / "b")
+    with pytest.raises(ValueError, match="nano.jsonl.gz: damaged .*check it out again"):
+        read_packed(path)
 
 
 def run_report(*flags):
@@ -770,14 +770,28 @@ def test_a_page_from_collected_runs_is_the_page_from_the_runs_byte_for_byte(smal
     assert {path.name for path in files} >= {"RESULTS.md", "report.html", "tables.csv", "tables.tex", "table4_rank.svg"}
     for name in files:
         assert (first / name).read_bytes() == (second / name).read_bytes() == (made / name).read_bytes(), name
-    assert {path.name for path in results.rglob("*.*")} == {"results.json", "examples.json.gz", "list.tsv"}
-    assert report.unlisted(results, "nano", {"nano/ift-a/seed0"})[0] == results / "nano/spam-corrected2/seed0"
-    kept = json.loads((results / "nano/spam-published2/seed0/results.json").read_text())
-    assert "curve" not in kept and kept["args"] == {"method": "lora", "lora_rank": 8}
-    packed = (results / "nano/spam-published2/seed0/examples.json.gz").read_bytes()
+    assert {path.name for path in results.iterdir()} == {"nano.jsonl.gz", "nano.tsv"}
+    packed = (results / "nano.jsonl.gz").read_bytes()
     assert packed[4:8] == bytes(4), "no time in the file, so that collecting again changes nothing"
-    columns = json.loads(gzip.decompress(packed))
-    assert set(columns["examples"]) == {"id", "label", "prediction", "loss"} and len(columns["examples"]["id"]) == 300
+    rows = {row["key"]: row for row in map(json.loads, gzip.decompress(packed).splitlines())}
+    assert list(rows) == sorted(rows) and len(rows) == 16
+    assert {rows[key]["script"] for key in rows} == {"finetune_cls"}
+    kept = rows["nano/spam-published2/seed0"]
+    assert "curve" not in kept["results"] and kept["results"]["args"] == {"method": "lora", "lora_rank": 8}
+    assert set(kept["examples"]) == {"id", "label", "prediction", "loss"} and len(kept["examples"]["id"]) == 300
+
+
+def test_new_runs_are_added_to_the_packed_ones(small, tmp_path):
+    results, some = tmp_path / "results", tmp_path / "some"
+    shutil.copytree(small.runs, some)
+    shutil.rmtree(some / "nano/spam-published2")
+    report.main(report.Args(some, results, "nano", tmp_path / "out", small.tables, collect=True))
+    before = read_packed(results / "nano.jsonl.gz")
+    new = tmp_path / "new"
+    shutil.copytree(small.runs / "nano/spam-published2", new / "nano/spam-published2")
+    report.main(report.Args(new, results, "nano", tmp_path / "out", small.tables, collect=True))
+    after = read_packed(results / "nano.jsonl.gz")
+    assert before.items() <= after.items() and len(after) == len(before) + 3
 
 
 def test_a_checkout_without_the_data_shows_the_collected_runs_of_the_same_rows(tmp_path, monkeypatch):
@@ -805,8 +819,9 @@ def test_a_checkout_without_the_data_shows_the_collected_runs_of_the_same_rows(t
     assert [(row["label"], row["value"], row["missing"]) for row in rows] == [
         *(("a", "0.75", ""), ("b", "", "not run"), ("c", "0.75", "")),
     ]
-    kept = [path.read_text() for path in (tmp_path / "results").rglob("*.*") if path.suffix != ".gz"]
-    assert len(kept) == 4 and not any("/home/me" in text or str(tmp_path) in text for text in kept)
+    kept = [(tmp_path / "results/nano.tsv").read_text()]
+    kept.append(gzip.decompress((tmp_path / "results/nano.jsonl.gz").read_bytes()).decode())
+    assert not any("/home/me" in text or str(tmp_path) in text for text in kept)
 
 
 def test_the_csv_has_a_line_for_each_cell_and_version(small, made):
