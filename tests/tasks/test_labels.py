@@ -273,7 +273,7 @@ def test_the_order_of_classes_does_not_depend_on_the_seed_of_hashes(tmp_path):
     seeds = [
         subprocess.run(
             [sys.executable, "-c", code, str(tmp_path / "mine.jsonl")],
-            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{Path(__file__).parent}"},
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": f"{ROOT}:{ROOT}/tests:{ROOT}/tests/tasks"},
             capture_output=True,
             text=True,
             check=True,
