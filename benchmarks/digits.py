@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evidence.intervals import bootstrap_mean, shown
-from lora import Spec
+from lora.adapter import Spec
 from lora.conv import ConvLoRA
 from training.evaluation.metrics import Row, classification_metrics, mean_loss
 from training.flags.cli import at_least, flag, resolved, run

@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 from transformers.utils import logging
 
-import lora
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.pretrained import save_pretrained, weights_hash
 from gpt2_scratch.tokenizer import END_OF_TEXT, GPT2
+from lora.adapter import merge
 from tasks import read_rows
 from tasks._task import BUNDLED
 from training.data.sources import base_model
@@ -147,7 +147,7 @@ class Exchange:
         expected = self.all_logits(theirs, peft_logits)
         ours = adapted(folder / "adapter", self.args.model)
         found = self.all_logits(ours, logits)
-        lora.merge(ours)
+        merge(ours)
         return [relative(x, expected) for x in (start, found, self.all_logits(ours, logits))]
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora._adapter import Adapter, Factors, LowRank, Spec, random_factors
-from lora._frozen import CONVOLUTIONS
+from lora.adapter import Adapter, Factors, LowRank, Spec, random_factors
+from lora.frozen import CONVOLUTIONS
 
 
 class ConvLoRA(Adapter):
@@ -36,6 +36,3 @@ class ConvLoRA(Adapter):
 
     def factors(self) -> Factors:
         return Factors(self.low_rank.A, self.low_rank.B, self.scale)
-
-
-VARIANT = ConvLoRA

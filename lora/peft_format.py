@@ -18,9 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lora import Adapter, QuantisedLinear, Spec, adapters, variant
-from lora._frozen import dense, shape
-from lora._peft_config import HEADS, config_problems, rank_and_alpha
+from lora.adapter import Adapter, Spec, adapters
+from lora.frozen import dense, shape
+from lora.peft_config import HEADS, config_problems, rank_and_alpha
+from lora.quantised import QuantisedLinear
+from lora.variants import adapter_class
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -161,7 +163,7 @@ def _adapter(linear: Any, part: dict[str, Tensor], config: dict[str, Any], path:
     spec = Spec(
         rank, alpha, "rslora" if config.get("use_rslora") else "standard", dropout=config.get("lora_dropout", 0.0)
     )
-    adapter = variant("dora" if config.get("use_dora") else "lora")(linear, spec, generator=torch.Generator())
+    adapter = adapter_class("dora" if config.get("use_dora") else "lora")(linear, spec, generator=torch.Generator())
     with torch.no_grad():
         adapter.low_rank.A.copy_(part[A])
         adapter.low_rank.B.copy_(part[B].t()[None])

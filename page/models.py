@@ -13,7 +13,8 @@ from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.pretrained import weights_hash
 from gpt2_scratch.tokenizer import Tokenizer
-from lora import adapters, set_strength
+from lora.adapter import adapters, set_strength
+from lora.variants import VARIANTS
 from tasks import RESPONSE_HEADER, Classification, Instruction, Labelled, join_lines
 from tasks._cells import writable
 from training.data.batches import encode_labelled, encode_prompt
@@ -25,7 +26,7 @@ from training.flags.task import TextArgs, group_of
 from training.model.methods import build_language_model
 from training.model.saved import rebuild, tokenizer_of
 
-METHODS = {"lora": "LoRA", "dora": "DoRA", "pissa": "PiSSA", "olora": "OLoRA", "lora-fa": "LoRA-FA"}
+METHODS = {name: variant.title for name, variant in VARIANTS.items()}
 METHODS |= {"full": "Full fine-tuning", "bitfit": "Biases alone", "head": "Head alone"}
 Results = dict[str, Any]  # results.json of a run
 

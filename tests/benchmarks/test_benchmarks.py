@@ -18,7 +18,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import _peer
 import _steps
-import lora
 from _flops import update_flops
 from _peer import PeerTraining
 from _rows import HEAD_TOO, OTHER_ROWS, find_row, row_names
@@ -29,6 +28,7 @@ from gpt2_scratch.attention import sequences
 from gpt2_scratch.config import SIZES, GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.tokenizer import GPT2
+from lora.adapter import adapters
 from tasks import Labelled
 from training.data.batches import encode_labelled
 from training.flags.common import BLOCK_TARGETS, MethodArgs
@@ -121,7 +121,7 @@ def test_every_weight_moves_as_with_transformers(name, tiny):
 def with_pefts_factors(ours, theirs, draw):
     """Gives all factors of `theirs` random values and copies them into `ours`: A three times where q, k, v share it."""
     modules = dict(theirs.base_model.model.named_modules())
-    for name, adapter in lora.adapters(ours):
+    for name, adapter in adapters(ours):
         a, b = modules[name].lora_A["default"].weight, modules[name].lora_B["default"].weight
         with torch.no_grad():
             b.normal_(0, 0.1, generator=draw)
@@ -222,11 +222,11 @@ def thin_flops(model, count, last_only, labelled):
     """Products with A and B: two forward; backward one for B, two for A, and one for what comes in if it depends on
     something trained."""
     total = 0
-    for name, adapter in lora.adapters(model):
+    for name, adapter in adapters(model):
         last = last_only and name.startswith(f"transformer.h.{TINY.blocks - 1}.") and not name.endswith("c_attn")
         rows = len(LENGTHS) if last or name == "score" else labelled if name == "lm_head" else count
         a, b = adapter.low_rank.A, adapter.low_rank.B
-        first = next(lora.adapters(model))[0] == name
+        first = next(adapters(model))[0] == name
         # The head takes the gradient of its input in any case.
         total += 2 * rows * (a.numel() * (2 if first and name != "lm_head" else 3) + b.numel() * 3)
     return total

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-import lora
-from lora import Spec
-from lora.conv import VARIANT as ConvLoRA
+from lora.adapter import Spec, set_strength
+from lora.conv import ConvLoRA
 
 SPEC = Spec(4, 8.0)
 LAYERS = {
@@ -74,7 +73,7 @@ def test_strength_goes_from_the_base_to_the_adapter_in_a_straight_line(case):
     adapter = adapter_of(layer)
     base, whole = layer(x), adapter(x)
     for strength in (0.0, 0.3, 1.5):
-        lora.set_strength(adapter, strength)
+        set_strength(adapter, strength)
         close(adapter(x), base + strength * (whole - base))
     adapter.strength = 0.0
     assert torch.equal(adapter(x), base)

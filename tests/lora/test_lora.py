@@ -5,11 +5,12 @@ import pytest
 import torch
 import transformers
 
-import lora
 from gpt2_scratch.config import SIZES, GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.pretrained import save_pretrained, without_storage
 from gpt2_scratch.tokenizer import GPT2
+from lora.adapter import adapters, merge, unmerge
+from lora.variants import VARIANTS
 from training.flags.method import BLOCK_TARGETS, MethodArgs
 from training.model.methods import apply_method, load_own_state, own_state, parameter_counts
 
@@ -62,7 +63,7 @@ def test_logits_and_gradients_equal_pefts_with_the_same_factors(name, tmp_path):
     )
     theirs = peft.get_peft_model(hf, config).eval()
     modules = dict(theirs.base_model.model.named_modules())
-    pairs = [(adapter, modules[path]) for path, adapter in lora.adapters(model)]
+    pairs = [(adapter, modules[path]) for path, adapter in adapters(model)]
     assert len(pairs) == 4 * SMALL.blocks
     for adapter, module in pairs:
         with torch.no_grad():
@@ -88,10 +89,10 @@ def test_logits_and_gradients_equal_pefts_with_the_same_factors(name, tmp_path):
 def test_merging_a_whole_model_changes_no_output_and_no_embedding():
     model = adapted()
     before, embedding = outputs(model), model.transformer.wte.weight.detach().clone()
-    lora.merge(model)
+    merge(model)
     assert torch.allclose(outputs(model), before, rtol=1e-4, atol=1e-4)
     assert torch.equal(model.transformer.wte.weight, embedding)
-    lora.unmerge(model)
+    unmerge(model)
     assert torch.equal(outputs(model), before)
     assert model.lm_head.linear.weight is model.transformer.wte.weight
 
@@ -99,7 +100,7 @@ def test_merging_a_whole_model_changes_no_output_and_no_embedding():
 @pytest.mark.parametrize(
     ("name", "head_training"),
     [
-        *((name, head) for name in lora.VARIANTS for head in ("train", "frozen+lora", "train+lora")),
+        *((name, head) for name in VARIANTS for head in ("train", "frozen+lora", "train+lora")),
         ("full", "train"),
         ("bitfit", "train"),
         ("head", "train"),

@@ -13,11 +13,11 @@ from conftest import results_of, run_script
 from forked import run_forked
 from safetensors.torch import load_file, save_file
 
-import lora
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.pretrained import load_weights, save_pretrained, weights_hash
 from gpt2_scratch.tokenizer import GPT2
+from lora.adapter import adapters, merge
 from lora.peft_format import attach, block_diagonal
 from tasks import Instruction
 from training.data.batches import encode_prompt
@@ -188,7 +188,7 @@ def test_our_adapter_comes_back_from_its_files_and_is_written_the_same_again(nam
     folder = saved(model, method, base, tmp_path)
     again = adapted(folder)
     assert differ(again, model) < 1e-5 * max(float(logits(model, text).detach().abs().max()) for text in TEXTS)
-    assert {n.rpartition(".low_rank")[0] for n in own_state(again)} >= {path for path, _ in lora.adapters(again)}
+    assert {n.rpartition(".low_rank")[0] for n in own_state(again)} >= {path for path, _ in adapters(again)}
     twice = saved(again, method, base, tmp_path / "twice")
     ours, theirs = (load_file(f / "adapter_model.safetensors") for f in (folder, twice))
     assert ours.keys() == theirs.keys()
@@ -208,7 +208,7 @@ def test_dropout_is_written_and_read(base, tmp_path):
     method = MethodArgs(lora_rank=2, lora_dropout=0.25)
     folder = saved(trained(base, method), method, base, tmp_path)
     assert json.loads((folder / "adapter_config.json").read_text())["lora_dropout"] == 0.25
-    assert {adapter.dropout for _, adapter in lora.adapters(adapted(folder))} == {0.25}
+    assert {adapter.dropout for _, adapter in adapters(adapted(folder))} == {0.25}
 
 
 def test_block_diagonal_puts_each_part_into_its_own_rows_and_columns():
@@ -279,7 +279,7 @@ def test_an_adapter_trained_by_peft_is_the_same_model_here_before_and_after_merg
     model = adapted(tmp_path, str(base))
     assert differ(model, plain(base)) > 0.1
     assert_same_logits(model, theirs)
-    lora.merge(model)
+    merge(model)
     assert_same_logits(model, theirs)
 
 
@@ -288,7 +288,7 @@ def test_a_classifier_trained_by_peft_is_the_same_model_here_before_and_after_me
     theirs = trained_by_peft(base, tmp_path, THEIRS[name], Classifier)
     model = adapted(tmp_path, str(base))
     assert_same_logits(model, theirs)
-    lora.merge(model)
+    merge(model)
     assert_same_logits(model, theirs)
 
 
@@ -396,7 +396,7 @@ def test_tensors_that_do_not_fit_are_refused_by_name(change, message, good, base
     model = plain(base)
     with pytest.raises(ValueError, match=message):
         attach(model, altered(good, tmp_path / "bad", tensors=change))
-    assert not list(lora.adapters(model))
+    assert not list(adapters(model))
 
 
 def test_an_adapter_for_a_wider_base_is_refused_with_both_widths(good):

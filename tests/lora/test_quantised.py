@@ -14,8 +14,9 @@ from gpt2_scratch.generate import Sampling
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.pretrained import save_pretrained, weights_hash
 from gpt2_scratch.tokenizer import GPT2
-from lora import QuantisedLinear, adapters, dense, dequantise, load_bitsandbytes, merge, unmerge
-from lora._quantised import PIECE
+from lora.adapter import adapters, merge, unmerge
+from lora.frozen import dense
+from lora.quantised import PIECE, QuantisedLinear, dequantise, load_bitsandbytes
 from training.evaluation.inference import answer, classify
 from training.flags.common import MethodArgs, ModelArgs, UpdateArgs
 from training.flags.compute import ComputeArgs

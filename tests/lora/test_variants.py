@@ -1,6 +1,11 @@
 """The adapter contract for every variant of lora/, and each variant against its paper's formula and PEFT."""
 
 import copy
+import importlib
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import peft
@@ -10,18 +15,20 @@ from peft.utils.loftq_utils import _low_rank_decomposition
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
-import lora
-from lora import Adapter, Spec
-from lora._low_rank_linear import low_rank_linear
+from lora.adapter import Adapter, Spec, b_factors, set_strength
+from lora.loftq import start_at_rounding_error
+from lora.low_rank_linear import low_rank_linear
+from lora.quantised import QuantisedLinear
+from lora.variants import VARIANTS, Variant, adapter_class
 from training.flags.method import MethodArgs
 
 SPECS = [Spec(1), Spec(4, 8.0), Spec(4, 8.0, "rslora"), Spec(3, 2.0, "paper", "paper")]
 PARTS = [(1, (0,)), (3, (0, 1, 2)), (3, (0, 2)), (3, (1,))]
 
 
-@pytest.fixture(params=lora.VARIANTS)
+@pytest.fixture(params=VARIANTS)
 def variant(request):
-    return lora.variant(request.param)
+    return adapter_class(request.param)
 
 
 def adapter_of(variant, spec=SPECS[1], parts=1, active=(0,), trained=True, layer=None):
@@ -46,15 +53,30 @@ def own(adapter, *kinds):
 
 def quantised(bits):
     pytest.importorskip("bitsandbytes")
-    layer = lora.QuantisedLinear(64, 96, torch.nn.Parameter(torch.randn(96)), bits)
+    layer = QuantisedLinear(64, 96, torch.nn.Parameter(torch.randn(96)), bits)
     layer.store(torch.randn(96, 64))
     return layer
 
 
 def test_the_methods_are_the_files_of_the_folder_and_those_without_adapters():
-    assert {"lora", "lora-fa"} < set(lora.VARIANTS) and not {"conv", "peft-format"} & set(lora.VARIANTS)
-    assert set(get_args(get_type_hints(MethodArgs)["method"])) == {*lora.VARIANTS, "full", "bitfit", "head"}
-    assert all(MethodArgs(method).adapts for method in lora.VARIANTS)
+    files = (Path(__file__).parents[2] / "lora" / "variants").glob("[!_]*.py")
+    assert set(VARIANTS) == {file.stem.replace("_", "-") for file in files} > {"lora", "lora-fa"}
+    assert set(get_args(get_type_hints(MethodArgs)["method"])) == {*VARIANTS, "full", "bitfit", "head"}
+    assert all(MethodArgs(method).adapts for method in VARIANTS)
+
+
+def test_what_a_file_says_of_its_variant_is_read_without_torch():
+    code = "import sys; from lora.variants import VARIANTS; print(VARIANTS, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{VARIANTS} False\n"
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_says_what_its_module_says(name):
+    module = importlib.import_module(adapter_class(name).__module__)
+    said = {field.name: getattr(module, field.name.upper(), field.default) for field in fields(Variant)}
+    assert VARIANTS[name] == Variant(**said)
+    assert name == "lora" or VARIANTS[name].cost
 
 
 def test_adapters_know_nothing_of_gpt2(variant):
@@ -163,7 +185,7 @@ def test_what_an_adapter_adds_is_all_that_has_to_be_saved(variant, parts, active
 def test_strength_goes_from_the_base_to_the_adapter_in_a_straight_line(variant, parts, active):
     adapter, x = adapter_of(variant, SPECS[1], parts, active), torch.randn(5, 12)
     base, whole, update = adapter.linear(x), adapter(x), adapter.update()
-    lora.set_strength(torch.nn.Sequential(adapter), 0.0)
+    set_strength(torch.nn.Sequential(adapter), 0.0)
     assert torch.equal(adapter(x), base)
     assert torch.equal(adapter.merged_weight(), adapter.linear.weight)
     for strength in (0.3, 1.5):
@@ -227,7 +249,7 @@ def test_compiled_it_does_the_same(variant):
 
 def test_b_factors_are_the_trained_b_and_nothing_else(variant):
     model = torch.nn.Sequential(adapter_of(variant), torch.nn.Linear(18, 2), adapter_of(variant))
-    assert [id(b) for b in lora.b_factors(model)] == [id(model[i].low_rank.B) for i in (0, 2)]
+    assert [id(b) for b in b_factors(model)] == [id(model[i].low_rank.B) for i in (0, 2)]
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -261,7 +283,7 @@ def test_scale_is_as_the_scaling_says(scaling, expected):
 
 @pytest.mark.parametrize(("init", "bound"), [("standard", 1 / 12**0.5), ("paper", 1 / 4**0.5)])
 def test_a_starts_uniform_within_its_bound_and_b_at_zero(init, bound):
-    adapter = adapter_of(lora.variant("lora"), Spec(4, init=init), trained=False)
+    adapter = adapter_of(adapter_class("lora"), Spec(4, init=init), trained=False)
     assert 0.8 * bound < float(adapter.low_rank.A.detach().abs().max()) <= bound
     assert not adapter.low_rank.B.any()
 
@@ -292,7 +314,7 @@ def close(ours, theirs, tolerance=1e-5):
 
 def test_dropout_is_pefts_before_a_and_off_in_evaluation():
     spec = Spec(4, 8.0, dropout=0.3)
-    adapter, x = adapter_of(lora.variant("lora"), spec), torch.randn(50, 12)
+    adapter, x = adapter_of(adapter_class("lora"), spec), torch.randn(50, 12)
     theirs = peft_of(adapter.linear, lora_dropout=0.3)
     same_factors(theirs, adapter)
     outputs = []
@@ -337,8 +359,8 @@ def test_loftq_starts_at_the_best_that_its_rank_can_do_about_the_rounding(parts,
     layer = torch.nn.Linear(12, 18)
     layer.weight.data = (original * 2).round() / 2
     rounded = layer.weight.detach().clone()
-    spec = Spec(4, 8.0, init="loftq")
-    adapter = lora.variant("lora")(layer, spec, parts, active, original=original)
+    adapter = adapter_class("lora")(layer, Spec(4, 8.0), parts, active)
+    start_at_rounding_error(adapter, original)
     left = (original - adapter.merged_weight()).unflatten(0, (parts, -1))
     before = (original - rounded).unflatten(0, (parts, -1))
     for part in range(parts):
@@ -348,12 +370,12 @@ def test_loftq_starts_at_the_best_that_its_rank_can_do_about_the_rounding(parts,
             assert left[part].norm() < before[part].norm()
         else:
             assert torch.equal(left[part], before[part])
-    assert not hasattr(adapter, "original")
 
 
 def test_loftq_starts_as_pefts_does_where_the_scale_is_one():
     layer, original = torch.nn.Linear(12, 18), torch.randn(18, 12)
-    adapter = lora.variant("lora")(layer, Spec(4, 4.0, init="loftq"), original=original)
+    adapter = adapter_class("lora")(layer, Spec(4, 4.0))
+    start_at_rounding_error(adapter, original)
     expected = _low_rank_decomposition(original - layer.weight.detach(), 4)
     close(adapter.update(), expected["L"] @ expected["R"])
     assert torch.allclose(adapter.low_rank.A.norm(dim=1), expected["R"].norm(dim=1), rtol=1e-5)
@@ -365,12 +387,12 @@ def test_loftq_starts_as_pefts_does_where_the_scale_is_one():
 @pytest.mark.parametrize(("parts", "active"), PARTS)
 @pytest.mark.parametrize("bias", [True, False])
 def test_dora_equals_pefts_with_the_same_factors_and_magnitude(parts, active, bias):
-    adapter = adapter_of(lora.variant("dora"), parts=parts, active=active, layer=torch.nn.Linear(12, 18, bias=bias))
+    adapter = adapter_of(adapter_class("dora"), parts=parts, active=active, layer=torch.nn.Linear(12, 18, bias=bias))
     x, rank, width = torch.randn(5, 12), 4 * len(active), 18 // parts
     theirs = peft_of(adapter.linear, use_dora=True, rank_pattern={"0": rank}, alpha_pattern={"0": 2 * rank})
     rows = torch.cat([torch.arange(18).chunk(parts)[part] for part in active])  # those that have an update
     magnitude = theirs.lora_magnitude_vector["default"].weight
-    close(adapter_of(lora.variant("dora"), trained=False, layer=adapter.linear).factors().magnitude, magnitude)
+    close(adapter_of(adapter_class("dora"), trained=False, layer=adapter.linear).factors().magnitude, magnitude)
     with torch.no_grad():
         theirs.lora_A["default"].weight.copy_(adapter.low_rank.A)
         theirs.lora_B["default"].weight.zero_()[rows] = torch.block_diag(*adapter.low_rank.B.transpose(1, 2))
@@ -387,7 +409,7 @@ def test_dora_equals_pefts_with_the_same_factors_and_magnitude(parts, active, bi
 
 
 def test_doras_magnitude_is_the_length_of_each_row():
-    adapter = adapter_of(lora.variant("dora"), parts=3, active=(0, 2))
+    adapter = adapter_of(adapter_class("dora"), parts=3, active=(0, 2))
     lengths = adapter.merged_weight().norm(dim=1)
     assert torch.allclose(lengths.chunk(3)[0], adapter.magnitude.chunk(2)[0].abs(), atol=1e-5)
     assert torch.allclose(lengths.chunk(3)[1], adapter.linear.weight.chunk(3)[1].norm(dim=1), atol=1e-6)
@@ -396,7 +418,7 @@ def test_doras_magnitude_is_the_length_of_each_row():
 def test_a_row_of_zeros_stays_one_under_dora():
     layer = torch.nn.Linear(12, 18, bias=False)
     layer.weight.data[3] = 0
-    adapter = adapter_of(lora.variant("dora"), trained=False, layer=layer)
+    adapter = adapter_of(adapter_class("dora"), trained=False, layer=layer)
     x = torch.randn(5, 12)
     output = adapter(x)
     output.square().sum().backward()
@@ -410,7 +432,7 @@ def test_a_row_of_zeros_stays_one_under_dora():
 
 @pytest.mark.parametrize("name", ["pissa", "olora"])
 def test_a_start_in_the_matrix_is_pefts_and_so_are_outputs_and_gradients_from_there_on(name):
-    adapter, x = adapter_of(lora.variant(name), trained=False), torch.randn(5, 12)
+    adapter, x = adapter_of(adapter_class(name), trained=False), torch.randn(5, 12)
     theirs = peft_of(adapter.linear, init_lora_weights=name)
     close(adapter.low_rank.A, theirs.lora_A["default"].weight)
     close(adapter.low_rank.B[0], theirs.lora_B["default"].weight.t())
@@ -424,21 +446,21 @@ def test_a_start_in_the_matrix_is_pefts_and_so_are_outputs_and_gradients_from_th
 
 
 def test_pissa_starts_at_the_largest_singular_values():
-    adapter = adapter_of(lora.variant("pissa"), Spec(4, 8.0, "rslora"), trained=False)
+    adapter = adapter_of(adapter_class("pissa"), Spec(4, 8.0, "rslora"), trained=False)
     piece = adapter.scale * adapter.low_rank.B[0].t() @ adapter.low_rank.A
     values = torch.linalg.svdvals(adapter.linear.weight)
     assert torch.allclose(torch.linalg.svdvals(adapter.linear.weight - piece)[:8], values[4:], atol=1e-5)
 
 
 def test_olora_starts_with_orthonormal_columns():
-    b = adapter_of(lora.variant("olora"), trained=False).low_rank.B[0]
+    b = adapter_of(adapter_class("olora"), trained=False).low_rank.B[0]
     assert torch.allclose(b @ b.t(), torch.eye(4), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["pissa", "olora"])
 def test_a_matrix_of_two_rows_has_no_more_than_two_pieces(name):
     adapter, x = (
-        adapter_of(lora.variant(name), Spec(16), trained=False, layer=torch.nn.Linear(12, 2)),
+        adapter_of(adapter_class(name), Spec(16), trained=False, layer=torch.nn.Linear(12, 2)),
         torch.randn(3, 12),
     )
     assert torch.equal(adapter(x), adapter.linear(x))
@@ -451,7 +473,7 @@ def test_a_matrix_of_two_rows_has_no_more_than_two_pieces(name):
 def test_lora_fa_is_lora_whose_a_gets_no_gradient():
     x, found = torch.randn(5, 12), []
     for name in ("lora", "lora-fa"):
-        adapter = adapter_of(lora.variant(name), parts=3, active=(0, 2), trained=False)
+        adapter = adapter_of(adapter_class(name), parts=3, active=(0, 2), trained=False)
         with torch.no_grad():
             adapter.low_rank.B.copy_(torch.randn(adapter.low_rank.B.shape, generator=torch.Generator().manual_seed(4)))
         y = adapter(x)
@@ -464,7 +486,7 @@ def test_lora_fa_is_lora_whose_a_gets_no_gradient():
 
 @pytest.mark.parametrize(("name", "kept"), [("lora", True), ("lora-fa", False)])
 def test_lora_fa_keeps_nothing_of_the_layers_input(name, kept):
-    adapter, x = adapter_of(lora.variant(name)), torch.randn(5, 12).requires_grad_()
+    adapter, x = adapter_of(adapter_class(name)), torch.randn(5, 12).requires_grad_()
     saved = []
     with saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         adapter(x * 1)

@@ -21,7 +21,7 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.generate import Sampling, generate
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.tokenizer import GPT2
-from lora import adapters, set_strength
+from lora.adapter import adapters, set_strength
 from page.html import card, coloured, listed
 from page.models import Answerer, Reader, Written, heaviest, read, share_frozen, shown, side_by_side
 from tasks import Classification, Instruction, find

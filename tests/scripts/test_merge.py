@@ -18,7 +18,7 @@ from gpt2_scratch.model import LanguageModel, initialise
 from gpt2_scratch.pretrained import save_pretrained, weights_hash
 from gpt2_scratch.sources import load_config
 from gpt2_scratch.tokenizer import GPT2
-from lora import set_strength
+from lora.adapter import set_strength
 from training.flags.common import MethodArgs
 from training.flags.method import BLOCK_TARGETS
 from training.model.merging import combined, compare, logits

@@ -18,7 +18,8 @@ from transformers import GPT2ForSequenceClassification
 
 from gpt2_scratch.model import Classifier
 from gpt2_scratch.tokenizer import GPT2
-from lora import Adapter, QuantisedLinear, adapters
+from lora.adapter import Adapter, adapters
+from lora.quantised import QuantisedLinear
 from training.flags.common import MethodArgs, ModelArgs
 from training.flags.compute import ComputeArgs
 from training.forecast.memory import forecast, model_without_weights

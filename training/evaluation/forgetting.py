@@ -22,7 +22,7 @@ from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.pretrained import read_weight, without_storage
 from gpt2_scratch.tokenizer import Tokenizer
 from gpt2_scratch.weights import has_weights, keys
-from lora import set_strength
+from lora.adapter import set_strength
 from training.data.batches import Encoded
 from training.data.corpus import fingerprint, pieces, tokenised
 from training.evaluation.inference import score_targets

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from gpt2_scratch.generate import Sampling, generate
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.tokenizer import Tokenizer
-from lora import merge, unmerge
+from lora.adapter import merge, unmerge
 from tasks import RESPONSE_HEADER
 from training.data.batches import (
     IGNORED,

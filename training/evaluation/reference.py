@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from gpt2_scratch.model import LanguageModel
-from lora import QuantisedLinear
+from lora.quantised import QuantisedLinear
 from training.data.batches import Encoded
 from training.data.pairs import Pair, PairBatch, texts_of
 from training.evaluation.forgetting import adapters_at

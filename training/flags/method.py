@@ -54,7 +54,7 @@ class MethodArgs:
 
     @property
     def adapts(self) -> bool:
-        """Whether the method is a variant of lora/."""
+        """Whether the method is a variant of LoRA."""
         return self.method not in WITHOUT_ADAPTERS
 
     @property

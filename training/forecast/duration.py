@@ -19,7 +19,8 @@ from torch import nn
 from gpt2_scratch.generate import ROWS, Sampling, generate
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.tokenizer import Vocabulary
-from lora import QuantisedLinear, merge, unmerge
+from lora.adapter import merge, unmerge
+from lora.quantised import QuantisedLinear
 from training.data.batches import TOKENS_PER_BATCH, Encoded, Plan, inference_plan, with_all_tokens_labelled
 from training.evaluation.forgetting import STRENGTHS, language_model_in
 from training.forecast.meter import END as SELDOM

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lora import QuantisedLinear
+from lora.quantised import QuantisedLinear
 from training.run.launch import LARGEST_KEPT
 
 PAGE = 4096

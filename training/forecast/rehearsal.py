@@ -11,7 +11,8 @@ from gpt2_scratch.generate import Sampling, generate
 from gpt2_scratch.model import Classifier
 from gpt2_scratch.pretrained import hf_state
 from gpt2_scratch.tokenizer import Vocabulary
-from lora import QuantisedLinear, merge, unmerge
+from lora.adapter import merge, unmerge
+from lora.quantised import QuantisedLinear
 from training.data.batches import Encoded, collate
 from training.evaluation.forgetting import adapters_at, language_model_in
 from training.forecast.meter import ALIGNMENT, END, Heap, Meter, has_room_for_blocks

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from gpt2_scratch.attention import sequences
 from gpt2_scratch.model import Classifier, Hidden, LanguageModel
 from gpt2_scratch.precision import HALF
-from lora import QuantisedLinear
+from lora.quantised import QuantisedLinear
 from training.data.batches import TOKENS_PER_BATCH, Encoded, inference_plan
 from training.flags.cli import refuse
 from training.flags.compute import ComputeArgs

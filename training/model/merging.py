@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from gpt2_scratch.attention import sequences
 from gpt2_scratch.model import Classifier, LanguageModel
-from lora import Adapter, adapters, dense, dequantise, set_strength
-from lora._frozen import with_matrix
+from lora.adapter import Adapter, adapters, set_strength
+from lora.frozen import dense, with_matrix
+from lora.quantised import dequantise
 from training.flags.task import HeadArgs, group_of
 from training.model.methods import own_state
 from training.model.saved import FACTS, Model, adapted, build, find_base, read_facts

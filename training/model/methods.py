@@ -14,7 +14,10 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.precision import HALF
 from gpt2_scratch.pretrained import load_weights, read_weight, without_storage
-from lora import Adapter, QuantisedLinear, Spec, variant
+from lora.adapter import Adapter, Spec
+from lora.loftq import start_at_rounding_error
+from lora.quantised import QuantisedLinear
+from lora.variants import adapter_class
 from training.flags.common import ModelArgs
 from training.flags.compute import SpeedArgs
 from training.flags.method import BLOCK_TARGETS, MethodArgs, Target
@@ -132,23 +135,22 @@ def _adapt_block(block: nn.Module, method: MethodArgs, seed: int, index: int, so
         if target in method.lora_targets:
             adapted[MATRICES[target][0]].append(target)
     for path, targets in adapted.items():
-        linear, original = block.get_submodule(path), None
-        if method.lora_init == "loftq" and source is not None and isinstance(linear, QuantisedLinear):
-            original = read_weight(source, f"transformer.h.{index}.{path}.weight")
-        spec = _spec(method, f"h.{index}.{targets[0]}", original is not None)  # that of all `targets`
+        linear, spec = block.get_submodule(path), _spec(method, f"h.{index}.{targets[0]}")  # that of all `targets`
         active, draw = tuple(MATRICES[target][1] for target in targets), generator(seed, "lora", f"{index}.{path}")
-        adapter = variant(method.method)(linear, spec, PARTS.get(path, 1), active, draw, original)
+        adapter = adapter_class(method.method)(linear, spec, PARTS.get(path, 1), active, draw)
+        if method.lora_init == "loftq" and source is not None and isinstance(linear, QuantisedLinear):
+            start_at_rounding_error(adapter, read_weight(source, f"transformer.h.{index}.{path}.weight"))
         block.set_submodule(path, adapter)
 
 
 def _adapt_head(head: nn.Module, method: MethodArgs, seed: int, name: str) -> Adapter:
-    spec = _spec(method, name.replace("_", "-"), quantised=False)
-    return variant(method.method)(head, spec, generator=generator(seed, "lora", name))
+    spec = _spec(method, name.replace("_", "-"))
+    return adapter_class(method.method)(head, spec, generator=generator(seed, "lora", name))
 
 
-def _spec(method: MethodArgs, place: str, quantised: bool) -> Spec:
-    """How the adapter of one matrix is made. `place`: its name for patterns; loftq is for what is quantised only."""
-    init = "standard" if method.lora_init == "loftq" and not quantised else method.lora_init
+def _spec(method: MethodArgs, place: str) -> Spec:
+    """How the adapter of the matrix at `place` is made; one that starts as loftq says replaces its factors later."""
+    init = "standard" if method.lora_init == "loftq" else method.lora_init
     return Spec(method.rank_at(place), method.alpha_at(place), method.lora_scaling, init, method.lora_dropout)
 
 

@@ -16,7 +16,7 @@ from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.pretrained import load_weights, read_weight, save_pretrained, weights_hash
 from gpt2_scratch.sources import load_config, refuse_pointer
 from gpt2_scratch.tokenizer import END_OF_TEXT, Tokenizer
-from lora import Adapter, adapters
+from lora.adapter import Adapter, adapters
 from lora.peft_format import CONFIG, TENSORS, attach, classes_in, exported
 from training.data.sources import base_model
 from training.flags.cli import refuse

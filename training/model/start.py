@@ -20,8 +20,9 @@ from gpt2_scratch.model import LanguageModel
 from gpt2_scratch.pretrained import save_pretrained, weights_hash, without_storage
 from gpt2_scratch.sources import load_config
 from gpt2_scratch.tokenizer import Tokenizer
-from lora import Spec, adapters, variant
+from lora.adapter import Spec, adapters
 from lora.peft_format import CONFIG, TENSORS, block_diagonal
+from lora.variants import adapter_class
 from training.data.sources import Inputs
 from training.flags.common import MethodArgs, ModelArgs
 from training.flags.preference import PairArgs
@@ -155,7 +156,7 @@ def summed(config: GPT2Config, *updates: Updates) -> LanguageModel:
         factors = [each[path] for each in updates if path in each]
         a, b = torch.cat([a for a, _ in factors]), torch.cat([b for _, b in factors], 1)  # (R, in), (out, R)
         spec = Spec(rank=len(a), alpha=float(len(a)))
-        adapter = variant("lora")(model.get_submodule(path), spec, generator=torch.Generator())
+        adapter = adapter_class("lora")(model.get_submodule(path), spec, generator=torch.Generator())
         adapter.low_rank.A, adapter.low_rank.B = nn.Parameter(a), nn.Parameter(b.t()[None])
         model.set_submodule(path, adapter)
     return model

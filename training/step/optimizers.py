@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lora import b_factors, load_bitsandbytes
+from lora.adapter import b_factors
+from lora.quantised import load_bitsandbytes
 from training.flags.common import UpdateArgs
 
 

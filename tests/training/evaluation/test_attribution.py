@@ -7,7 +7,7 @@ from torch import nn
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, Hidden
 from gpt2_scratch.tokenizer import GPT2
-from lora import adapters
+from lora.adapter import adapters
 from training.evaluation.attribution import attribute, log_odds, pieces
 from training.flags.method import MethodArgs
 from training.model.methods import apply_method

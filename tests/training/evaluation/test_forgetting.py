@@ -21,7 +21,8 @@ from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.pretrained import save_pretrained
 from gpt2_scratch.sources import load_config
 from gpt2_scratch.tokenizer import GPT2
-from lora import VARIANTS, adapters
+from lora.adapter import adapters
+from lora.variants import VARIANTS
 from training.evaluation.forgetting import (
     LONGEST,
     STRENGTHS,

@@ -16,7 +16,8 @@ import gpt2_scratch.lm_head
 from gpt2_scratch.lm_head import label_log_probabilities
 from gpt2_scratch.model import LanguageModel, initialise
 from gpt2_scratch.tokenizer import GPT2
-from lora import Spec, adapters, variant
+from lora.adapter import Spec, adapters
+from lora.variants import adapter_class
 from tasks import Preference
 from training.data.batches import Plan
 from training.data.pairs import collate_pairs, encode_pair, paired, texts_of
@@ -248,7 +249,9 @@ def test_a_prediction_says_what_the_metrics_are_made_of():
 
 def head_with_dropout():
     head = torch.nn.Linear(4, 7, bias=False).double()
-    adapter = variant("lora")(head, Spec(rank=2, dropout=0.5), generator=torch.Generator().manual_seed(0)).double()
+    adapter = adapter_class("lora")(
+        head, Spec(rank=2, dropout=0.5), generator=torch.Generator().manual_seed(0)
+    ).double()
     with torch.no_grad():
         adapter.low_rank.B.normal_(generator=torch.Generator().manual_seed(1))
     return adapter.train()

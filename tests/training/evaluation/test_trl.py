@@ -13,7 +13,7 @@ from gpt2_scratch.model import LanguageModel, initialise
 from gpt2_scratch.pretrained import TRANSPOSED, save_pretrained
 from gpt2_scratch.sources import load_config
 from gpt2_scratch.tokenizer import GPT2
-from lora import adapters
+from lora.adapter import adapters
 from lora.peft_format import attach
 from tasks import Preference, read_rows
 from training.data.pairs import collate_pairs, encode_pair

@@ -9,11 +9,12 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 
-import lora
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.pretrained import save_pretrained, without_storage
 from gpt2_scratch.tokenizer import GPT2
+from lora.adapter import adapters
+from lora.variants import VARIANTS, adapter_class
 from training.flags.common import DataArgs, ModelArgs, UpdateArgs, fit_problems
 from training.flags.method import BLOCK_TARGETS, MethodArgs
 from training.flags.task import HeadArgs
@@ -26,7 +27,7 @@ def adapted(method, kind=LanguageModel, head_training="train"):
     model = kind(SMALL, *([3] if kind is Classifier else []))
     initialise(model, torch.Generator().manual_seed(0))
     apply_method(model, method, 0, head_training)
-    return dict(lora.adapters(model))
+    return dict(adapters(model))
 
 
 def rank_of(adapter):
@@ -89,11 +90,11 @@ def test_the_adapter_of_a_class_head_is_named_score():
     assert {path: rank_of(a) for path, a in found.items() if rank_of(a) != 16} == {"score": 2}
 
 
-@pytest.mark.parametrize("method", lora.VARIANTS)
+@pytest.mark.parametrize("method", VARIANTS)
 def test_every_variant_goes_into_both_models_with_and_without_heads(method):
     everywhere = MethodArgs(method, lora_rank=2, lora_targets=(*BLOCK_TARGETS, "lm-head"), lora_dropout=0.1)
     found = adapted(everywhere)
-    assert len(found) == 13 and {type(a) for a in found.values()} == {lora.variant(method)}
+    assert len(found) == 13 and {type(a) for a in found.values()} == {adapter_class(method)}
     assert {a.dropout for a in found.values()} == {0.1}
     for head_training, heads in (("train", 0), ("frozen+lora", 1), ("train+lora", 1)):
         found = adapted(replace(everywhere, lora_targets=("q", "mlp-in")), Classifier, head_training)
@@ -163,7 +164,7 @@ def test_ranks_may_differ_between_the_parts_of_a_block_that_have_an_adapter_and_
     assert rank_of(adapted(method)["transformer.h.1.attn.c_attn"]) == 8
 
 
-@pytest.mark.parametrize("method", lora.VARIANTS)
+@pytest.mark.parametrize("method", VARIANTS)
 def test_a_head_can_be_trained_by_every_variant_and_by_nothing_else(method):
     head = HeadArgs(head_training="frozen+lora")
     assert not head.problems_with(MethodArgs(method), ModelArgs())
@@ -179,7 +180,7 @@ def test_loftq_brings_a_quantised_model_nearer_to_the_original(tmp_path):
     for init, source in (("standard", tmp_path), ("loftq", tmp_path), ("loftq", None)):
         model = build_language_model(tmp_path, SMALL, ModelArgs(base_bits=4))
         apply_method(model, MethodArgs(lora_rank=8, lora_init=init), 0, source=source)
-        found = {path: base.get_submodule(path).weight - a.merged_weight() for path, a in lora.adapters(model)}
+        found = {path: base.get_submodule(path).weight - a.merged_weight() for path, a in adapters(model)}
         errors.append({path: float(error.detach().norm()) for path, error in found.items()})
     rounded, started, without = errors
     assert len(rounded) == 12
@@ -196,4 +197,4 @@ def test_a_model_without_storage_can_be_prepared_for_loftq(tmp_path):
         with torch.device("meta"):
             put(model.get_parameter(name))
     apply_method(model, MethodArgs(lora_init="loftq"), 0, source=tmp_path)
-    assert all(a.low_rank.A.is_meta and a.low_rank.A.shape[1] in (64, 256) for _, a in lora.adapters(model))
+    assert all(a.low_rank.A.is_meta and a.low_rank.A.shape[1] in (64, 256) for _, a in adapters(model))

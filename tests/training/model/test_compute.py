@@ -20,15 +20,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import gpt2_scratch.attention
 import gpt2_scratch.lm_head
 import gpt2_scratch.model
-import lora
 from gpt2_scratch.attention import attend, attend_padded, sequences
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.generate import Sampling
 from gpt2_scratch.lm_head import label_log_probabilities
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.tokenizer import GPT2
-from lora import Spec, adapters
-from lora._low_rank_linear import LowRankLinear, low_rank_linear
+from lora.adapter import Spec, adapters
+from lora.low_rank_linear import LowRankLinear, low_rank_linear
+from lora.variants import adapter_class
 from training.evaluation.inference import answer
 from training.flags.common import BLOCK_TARGETS, MethodArgs
 from training.flags.compute import ComputeArgs
@@ -239,7 +239,7 @@ def head_of(kind, tied_to):
     if kind == "plain":
         head.requires_grad_(False)
     if kind == "adapted":
-        head = lora.variant("lora")(head, Spec(2), generator=rng()).double()
+        head = adapter_class("lora")(head, Spec(2), generator=rng()).double()
         torch.nn.init.normal_(head.low_rank.B, generator=rng(3))
     return head
 

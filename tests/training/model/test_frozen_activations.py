@@ -21,7 +21,7 @@ import training.model.frozen_activations
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.tokenizer import GPT2
-from lora import Adapter
+from lora.adapter import Adapter
 from tasks import Instruction, Labelled
 from training.data.batches import (
     collate,

@@ -15,7 +15,7 @@ from test_merge import base as base
 from gpt2_scratch.pretrained import save_pretrained, weights_hash
 from gpt2_scratch.sources import load_config
 from gpt2_scratch.tokenizer import GPT2
-from lora import set_strength
+from lora.adapter import set_strength
 from training.data.sources import Inputs
 from training.flags.common import MethodArgs, ModelArgs
 from training.flags.preference import PairArgs

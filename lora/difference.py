@@ -1,21 +1,21 @@
-"""Factors that start at a piece of the frozen matrix, and count by how far they have come from there.
+"""Adapters whose factors start at a piece of the frozen matrix: the update is scale * (B A - B0 A0).
 
-Elsewhere that piece is taken out of the frozen matrix: here the matrix stays as it is, for others to share and to put
-the adapter beside any copy of it, and the update is scale * (B A - B0 A0).
+Other libraries take that piece out of the frozen matrix. Here the matrix stays as it is, so that other layers can share
+it and the adapter fits every copy of it.
 """
 
 import torch
 from torch import Tensor
 
-from lora._adapter import Adapter, Factors, LowRank, Spec
-from lora._frozen import dense
+from lora.adapter import Adapter, Factors, LowRank, Spec
+from lora.frozen import dense
 
 
 class Difference(Adapter):
-    """A variant has `piece`. Dropout acts on the x of the update, so that training starts at the base with it too."""
+    """A variant defines `piece`. Dropout acts on the update's x, so that with it too training starts at the base."""
 
     def piece(self, matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-        """The factors that a part with this `matrix` (out / parts, in) starts from: (R, in), (R, out / parts)."""
+        """The factors (R, in) and (R, out / parts) at which a part with this `matrix` (out / parts, in) starts."""
         raise NotImplementedError
 
     def add_factors(self, spec: Spec, generator: torch.Generator | None) -> None:
@@ -27,7 +27,7 @@ class Difference(Adapter):
         return self.with_low_rank(x, *self.factors()[:2])
 
     def factors(self) -> Factors:
-        """Rank 2R: B A - B0 A0 = B (A - A0) + (B - B0) A0, which is zero exactly when nothing has been trained."""
+        """Factors of rank 2R: B A - B0 A0 = B (A - A0) + (B - B0) A0, exactly zero before anything has been trained."""
         now, start, active = self.low_rank, self.initial, len(self.active)
         a, a0 = (x.unflatten(0, (active, -1)) for x in (now.A, start.A))  # (P, R, in)
         return Factors(
@@ -36,9 +36,9 @@ class Difference(Adapter):
 
 
 def singular_factors(matrix: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
-    """A (R, in) and B (R, out) with scale * B^T A the best approximation of `matrix` (out, in) that rank R allows.
+    """A (R, in) and B (R, out) whose scale * B^T A is the best approximation of `matrix` (out, in) that rank R allows.
 
-    R is at most the number of singular values. Each factor has the root of the singular values in it.
+    R is at most the number of singular values. Each factor holds the root of the singular values.
     """
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     root = (s[:rank, None] / scale).sqrt()  # (R, 1)

@@ -1,8 +1,8 @@
 """The contract of an adapter, and what can be done with all adapters of a model at once.
 
-Every parameter of an adapter outside `.linear` is trained; fixed factors are persistent buffers; both are saved.
-A fused matrix (queries, keys and values in one) counts as `parts` stacked outputs; `active` names those with an update.
-Letters: N tokens, R rank, P active parts, W the frozen matrix, W' the one that the adapter makes of it.
+Every parameter of an adapter outside `.linear` is trained, fixed factors are persistent buffers, and both are saved.
+A fused matrix (queries, keys and values in one) counts as `parts` stacked outputs; `active` numbers those that get an
+update of their own. Letters: N tokens, R rank, P active parts, W the frozen matrix, W' the adapted one.
 """
 
 import math
@@ -14,19 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora._frozen import dense, is_plain, shape, with_matrix
-from lora._low_rank_linear import add_low_rank, low_rank_linear
-from lora._quantised import QuantisedLinear
+from lora.frozen import dense, is_plain, shape, with_matrix
+from lora.low_rank_linear import add_low_rank, low_rank_linear
+from lora.quantised import QuantisedLinear
 
-# How the update is scaled, from (alpha, rank). `paper` is what the report's authors ran.
+# How (alpha, rank) scale the update. `paper` is what the report's authors ran.
 SCALINGS: dict[str, Callable[[float, int], float]] = {
     "standard": lambda alpha, rank: alpha / rank,  # Hu et al. 2021, section 4.1
     "rslora": lambda alpha, rank: alpha / math.sqrt(rank),  # Kalajdzievski 2023
     "paper": lambda alpha, rank: alpha,
 }
 
-# Half-width of the uniform distribution that A starts from, given (inputs, rank). The authors' A is stored transposed,
-# so that kaiming_uniform_ took the rank for the number of inputs.
+# A is drawn uniformly between minus and plus this, given (inputs, rank). The authors' A is stored transposed, so that
+# kaiming_uniform_ took the rank for the number of inputs.
 INITS: dict[str, Callable[[int, int], float]] = {
     "standard": lambda inputs, rank: 1 / math.sqrt(inputs),
     "paper": lambda inputs, rank: 1 / math.sqrt(rank),
@@ -35,8 +35,8 @@ INITS: dict[str, Callable[[int, int], float]] = {
 
 @dataclass(frozen=True)
 class Spec:
-    """How one adapter is made. `rank` >= 1; `alpha` is divided as `scaling` says; `init` is one of INITS, or loftq with
-    method lora; `dropout`: probability, on what A multiplies."""
+    """How one adapter is made. `scaling` is one of SCALINGS, `init` one of INITS; `dropout` is the probability
+    with which an input of A is dropped."""
 
     rank: int
     alpha: float = 16.0
@@ -50,8 +50,8 @@ class Spec:
 
 
 class Factors(NamedTuple):
-    """An update in numbers. Without a magnitude W' = W + scale * B^T A in the rows of each active part; with one, each
-    of these rows is then stretched to the length that `magnitude` gives (DoRA)."""
+    """An update in numbers: W' = W + scale * B^T A in the rows of each active part. With a `magnitude` (DoRA) each of
+    these rows is then stretched to the length that it gives."""
 
     A: Tensor  # (P R, in)
     B: Tensor  # (P, R, out / parts)
@@ -66,7 +66,7 @@ class Factors(NamedTuple):
 
 
 class LowRank(nn.Module):
-    """The factors of P updates side by side: A (P R, in) and B (P, R, out / parts); those not in `trains` are fixed."""
+    """The factors of P updates: A (P R, in) and B (P, R, out / parts). A factor that is not in `trains` is fixed."""
 
     A: Tensor
     B: Tensor
@@ -81,12 +81,12 @@ class LowRank(nn.Module):
 
 
 class Adapter(nn.Module):
-    """A frozen layer and what trains beside it. A variant has `add_factors`, `adapted` and `factors`; the factors that
-    it trains are in `low_rank`."""
+    """A frozen layer and what trains beside it. A variant defines `add_factors`, which sets `low_rank`, `adapted` and
+    `factors`."""
 
-    linear: Any  # an nn.Linear, or a layer that _frozen.py knows
+    linear: Any  # an nn.Linear, or another layer that frozen.py knows
     low_rank: LowRank
-    strength = 1.0  # t: the layer computes W + t * (W' - W); is not saved
+    strength = 1.0  # t: the layer computes W + t * (W' - W); it is not saved
 
     def __init__(
         self,
@@ -95,9 +95,7 @@ class Adapter(nn.Module):
         parts: int = 1,
         active: tuple[int, ...] = (0,),
         generator: torch.Generator | None = None,
-        original: Tensor | None = None,
     ) -> None:
-        """`original` (out, in): the matrix before `linear` was quantised, for an `init` that makes up for it."""
         super().__init__()
         outputs = shape(linear)[0]
         assert outputs % parts == 0, f"{outputs} outputs do not split into {parts} parts"
@@ -105,13 +103,10 @@ class Adapter(nn.Module):
         assert spec.rank >= 1, f"rank {spec.rank}"  # no upper bound: the report's class heads of 2 rows have rank 16
         self.linear = linear.requires_grad_(False)
         self.parts, self.active, self.scale, self.dropout = parts, active, spec.scale, spec.dropout
-        # In a tuple, else the frozen matrix would count as one of ours to train.
+        # The tuple keeps the frozen matrix from being registered as one of ours to train.
         self._set_aside: tuple[nn.Module, ...] = ()
-        device = next(linear.parameters()).device
-        self.original = None if original is None else original.detach().to(device)
-        with device:
+        with next(linear.parameters()).device:
             self.add_factors(spec, generator)
-        del self.original
 
     @property
     def merged(self) -> bool:
@@ -122,7 +117,7 @@ class Adapter(nn.Module):
         raise NotImplementedError
 
     def adapted(self, x: Tensor) -> Tensor:
-        """What the layer with its adapter at strength 1 makes of x: (N, in) -> (N, out)."""
+        """The output of the layer with its adapter at strength 1: (N, in) -> (N, out)."""
         raise NotImplementedError
 
     def factors(self) -> Factors:
@@ -138,14 +133,14 @@ class Adapter(nn.Module):
         return y if self.strength == 0 else torch.lerp(y, self.adapted(x), self.strength)
 
     def with_low_rank(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """W x + bias + scale * B^T A dropout(x), the last in the active parts alone: (N, in) -> (N, out)."""
+        """W x + bias, and in the active parts + scale * B^T A dropout(x): (N, in) -> (N, out)."""
         if is_plain(self.linear) and not (self.training and self.dropout):
             return low_rank_linear(x, self.linear.weight, self.linear.bias, a, b, self.scale, self.active)
         dropped = F.dropout(x, self.dropout, self.training)
         return add_low_rank(self.linear(x), dropped, a, b, self.scale, self.active)
 
     def active_rows(self, matrix: Tensor) -> Tensor:
-        """(out, in) -> (P, out / parts, in): the rows of each active part, a copy."""
+        """(out, in) -> (P, out / parts, in): a copy of the rows of each active part."""
         return matrix.unflatten(0, (self.parts, -1))[list(self.active)]
 
     @torch.no_grad()
@@ -184,12 +179,12 @@ class Adapter(nn.Module):
 
 
 def row_lengths(rows: Tensor) -> Tensor:
-    """(..., in) -> (..., 1). Never quite 0, so that a row of zeros, divided by its length, stays one."""
+    """(..., in) -> (..., 1). A length is never quite 0, so that a row of zeros divided by it stays one."""
     return torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
 
 
 def random_factors(adapter: Adapter, spec: Spec, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """A (P R, in) uniform as `spec.init` says, B (P, R, out / parts) zero: the update starts at zero."""
+    """A (P R, in) drawn as `spec.init` says, and B (P, R, out / parts) of zeros, so that the update starts at zero."""
     outputs, inputs = shape(adapter.linear)
     bound, active = INITS[spec.init](inputs, spec.rank), len(adapter.active)
     a = torch.empty(active * spec.rank, inputs).uniform_(-bound, bound, generator=generator)
@@ -202,19 +197,19 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, Adapter]]:
 
 
 def b_factors(model: nn.Module) -> list[nn.Parameter]:
-    """The B of every adapter in `model`, which LoRA+ trains faster than the rest."""
+    """The trained B of every adapter in `model`, to which LoRA+ gives a higher learning rate."""
     return [b for _, adapter in adapters(model) if isinstance(b := adapter.low_rank.B, nn.Parameter)]
 
 
 def set_strength(model: nn.Module, strength: float) -> None:
-    """How much of every adapter in `model` counts: 0 is the frozen layers exactly, 1 the adapter as it was trained."""
+    """Sets how much every adapter in `model` counts: at 0 the layers are the frozen ones exactly, at 1 as trained."""
     for _, adapter in adapters(model):
-        assert not adapter.merged, "unmerge first: what is merged keeps the strength it was merged with"
+        assert not adapter.merged, "unmerge first: a merged matrix keeps the strength that it was merged with"
         adapter.strength = strength
 
 
 def merge(model: nn.Module, dequantise: bool = True) -> None:
-    """`dequantise`: merge what stands beside a quantised layer too, which takes the memory of a plain one."""
+    """Merges every adapter in `model`. With `dequantise` also those of quantised layers, which become plain ones."""
     for _, adapter in adapters(model):
         if dequantise or not isinstance(adapter.linear, QuantisedLinear):
             adapter.merge()

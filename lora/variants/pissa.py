@@ -6,7 +6,12 @@ the time (lora.py); the singular values of each matrix at the start, 14 s for gp
 
 from torch import Tensor
 
-from lora._difference import Difference, singular_factors
+from lora.difference import Difference, singular_factors
+
+TITLE = "PiSSA"
+HELP = "starts at the largest singular values"
+COST = "7% more time, and before it a minute for gpt2-medium"
+INITS = ("standard",)
 
 
 class PiSSA(Difference):
@@ -14,4 +19,4 @@ class PiSSA(Difference):
         return singular_factors(matrix, rank, self.scale)
 
 
-VARIANT = PiSSA
+ADAPTER = PiSSA

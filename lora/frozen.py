@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora._quantised import QuantisedLinear
+from lora.quantised import QuantisedLinear
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 OWN_MATRIX = (nn.Linear, *CONVOLUTIONS)  # layers whose `weight` is what they multiply by
