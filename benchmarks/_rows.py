@@ -71,6 +71,6 @@ def _ours_against_ours(name: str, model: str, steps: int) -> Row:
     if name == "ours-lora-full":
         lora, full = ((*common, "gpt2-medium", "--method", method) for method in ("lora", "full"))
         return Row(name, "classification, gpt2-medium", "lora", "fp32", "ours, full", full, lora)
-    cached = (*common, model, "--last-blocks", "4", "--cache-prefix", "memory")
+    cached = (*common, model, "--last-blocks", "4", "--cache-frozen", "memory")
     title, every = f"classification, {model}", (*common, model)
     return Row(name, title, "lora, last 4 blocks, cached", "fp32", "ours, all blocks", every, cached)

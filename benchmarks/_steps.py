@@ -19,7 +19,7 @@ from training.data.batches import Batch, Encoded, collate
 from training.evaluation.inference import classify, score_targets
 from training.flags.common import MethodArgs, ModelArgs, UpdateArgs
 from training.flags.compute import ComputeArgs
-from training.model.frozen_activations import attach_prefix
+from training.model.frozen_activations import with_frozen_activations
 from training.model.methods import apply_compute, apply_method, build_classifier, build_language_model
 from training.run.launch import start
 from training.run.results import environment, peak_memory_mib
@@ -83,9 +83,11 @@ class Training:
         self.prepared, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         self.steps = 0
 
-    def with_prefix(self, batches: list[list[Encoded]]) -> list[list[Encoded]]:
-        """The same batches as all epochs but the first find them, where the frozen blocks are cached."""
-        return attach_prefix(self.accelerator, self.model, self.compute, "random weights", batches)[0]
+    def cached(self, batches: list[list[Encoded]]) -> list[list[Encoded]]:
+        """The same batches as all epochs but the first find them: with the frozen blocks' activations, if cached."""
+        if self.compute.cache_frozen is None:
+            return batches
+        return with_frozen_activations(self.accelerator, self.model, self.compute, "random weights", batches)[0]
 
     def loss(self, batch: Batch) -> torch.Tensor:
         if isinstance(self.model, Classifier):

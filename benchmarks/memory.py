@@ -32,7 +32,7 @@ ROWS = (
     f"{NANO} --task cls --batch-size 1 --max-length 512",
     f"{NANO} --task cls --batch-size 4 --max-length 128",
     f"{NANO} --task cls --batch-size 8 --max-length 512 --last-blocks 2",
-    f"{NANO} --task cls --batch-size 8 --max-length 512 --last-blocks 2 --cache-prefix memory",
+    f"{NANO} --task cls --batch-size 8 --max-length 512 --last-blocks 2 --cache-frozen memory",
     f"{NANO} --task cls --batch-size 8 --max-length 512 --checkpoint-activations",
     f"{NANO} --task cls --batch-size 4 --max-length 256 --precision bf16",
     f"{NANO} --task cls --batch-size 8 --max-length 512 --method full",
@@ -49,7 +49,7 @@ ROWS = (
     f"{NANO} --task ift --batch-size 8 --max-length 256 --method full",
     f"{NANO} --task ift --batch-size 1 --max-length 128 --method full",
     f"{NANO} --task ift --batch-size 4 --max-length 256 --method bitfit",
-    f"{NANO} --task ift --batch-size 8 --max-length 512 --last-blocks 1 --cache-prefix memory",
+    f"{NANO} --task ift --batch-size 8 --max-length 512 --last-blocks 1 --cache-frozen memory",
     f"{GPT2} --task cls --batch-size 2 --max-length 256",
     f"{GPT2} --task cls --batch-size 4 --max-length 256 --last-blocks 4",
     f"{GPT2} --task cls --batch-size 4 --max-length 256 --checkpoint-activations",
@@ -71,7 +71,7 @@ class Args:
     """examples at a time; None: the whole batch"""
     checkpoint_activations: bool = False
     """as in scripts/finetune_cls.py"""
-    cache_prefix: Literal["memory"] | None = None
+    cache_frozen: Literal["memory"] | None = None
     """as in scripts/finetune_cls.py"""
     weights: Path | None = None
     """folder that the base model is read from, of the size --model; None: random weights, made in memory"""
@@ -93,7 +93,7 @@ class Args:
         return ComputeArgs(
             mixed_precision=PRECISIONS[self.work.precision],
             checkpoint_activations=self.checkpoint_activations,
-            cache_prefix=self.cache_prefix,
+            cache_frozen=self.cache_frozen,
         )
 
     @property
@@ -142,7 +142,7 @@ def in_a_fork(work: Callable[[], Any]) -> Any:
 
 def measure(args: Args) -> None:
     work, method = args.work, args.method
-    refuse(work.problems_with(method) + args.compute.prefix_problems(method, args.model, work.config))
+    refuse(work.problems_with(method) + args.compute.cache_problems(method, args.model, work.config))
 
     # Imported here because they take seconds: whatever can be refused without them has been.
     from _steps import report, use_device
@@ -193,7 +193,7 @@ def measured_peak(args: Args, train: "list[Encoded]") -> int:
     model = read_model(args.work, args.weights, args.base_bits) if args.weights else None
     training = Training(args.work, args.method, args.compute, model, args.update)
     plan = Plan(train, args.update, 1)
-    (train,) = training.with_prefix([train])
+    (train,) = training.cached([train])
     evaluated = [with_all_tokens_labelled(e) for e in train] if args.work.task == "ift" else train
     training.evaluate(evaluated)
     for step in range(2 * args.work.steps):  # twice: optimizer states and gaps are there from the first on

@@ -2,7 +2,7 @@
 
     python benchmarks/step_time.py --task cls --method lora --model gpt2 --precision fp32 --batch-size 8 --steps 10
     python benchmarks/step_time.py --task ift --method full --batch-size 4 --no-mask-prompt --steps 20
-    python benchmarks/step_time.py --task cls --last-blocks 4 --cache-prefix memory
+    python benchmarks/step_time.py --task cls --last-blocks 4 --cache-frozen memory
 
 Everything is put together as scripts/finetune_*.py do it. Also timed: our evaluation of the same batches, and the
 matrix product that the machine's speed is read from. Tokens are real ones, FLOPs those that the update needs.
@@ -30,7 +30,7 @@ class Args:
     """as in scripts/finetune_cls.py"""
     checkpoint_activations: bool = False
     """as in scripts/finetune_cls.py"""
-    cache_prefix: Literal["memory"] | None = None
+    cache_frozen: Literal["memory"] | None = None
     """as in scripts/finetune_cls.py; the cache is filled before the clock starts, as in every epoch but the first"""
     json: Path | None = None
     """file for the numbers"""
@@ -41,13 +41,13 @@ class Args:
             mixed_precision=PRECISIONS[self.work.precision],
             compile=self.compile,
             checkpoint_activations=self.checkpoint_activations,
-            cache_prefix=self.cache_prefix,
+            cache_frozen=self.cache_frozen,
         )
 
 
 def main(args: Args) -> None:
     work, method = args.work, args.method
-    refuse(work.problems_with(method) + args.compute.prefix_problems(method, ModelArgs(), work.config))
+    refuse(work.problems_with(method) + args.compute.cache_problems(method, ModelArgs(), work.config))
 
     # Imported here because they take seconds: whatever can be refused without them has been.
     from _steps import Training, clock, clock_updates, matrix_product_flops_per_second, report, use_device
@@ -56,7 +56,7 @@ def main(args: Args) -> None:
     use_device(work)
     chosen = batches(work)
     training = Training(work, method, args.compute)
-    chosen = training.with_prefix(chosen)
+    chosen = training.cached(chosen)
     accelerator, steps = training.accelerator, len(chosen)
     warm_up = 1 if args.compile is None else steps  # code is compiled when a batch of a new size comes
     numbers = clock_updates(training.update, chosen, chosen[0], accelerator, warm_up)
@@ -76,7 +76,7 @@ def flops(args: Args, batch: "list[Encoded]") -> int:
     config, classifies = args.work.config, args.work.task == "cls"
     head = (len(batch), len(CLASSES)) if classifies else (sum(e.count for e in batch), config.vocabulary)
     lengths = [len(e.tokens) for e in batch]
-    return update_flops(config, args.method, lengths, head, classifies, args.cache_prefix is not None)
+    return update_flops(config, args.method, lengths, head, classifies, args.cache_frozen is not None)
 
 
 if __name__ == "__main__":

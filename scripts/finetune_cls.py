@@ -8,7 +8,7 @@ Report sections 1.2 (tasks 2 to 4), 3.1.2 and 3.2. The class is read at the last
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def main(args: Args) -> None:
     weights = not args.compute.dry_run
     inputs = find_inputs(data, model, lambda: args.text.task(data.dataset, data.data), OFFLINE, weights)
     problems = fit_problems(args.method, args.model, inputs.config, data) + args.text.problems_with(inputs.config)
-    refuse(problems + args.compute.prefix_problems(args.method, args.model, inputs.config))
+    refuse(problems + args.compute.cache_problems(args.method, args.model, inputs.config))
     classes = inputs.task.classes([e for part in inputs.splits.named().values() for e in part])
     name, spelled = run_name(inputs.task.name, model, args.method.method, args.update.seed)
     folder = args.run.output_dir or default_folder("finetune_cls", name, changed_flags(args), spelled)
@@ -72,7 +72,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.forecast.memory import model_without_weights
     from training.forecast.micro_batch import base_memory, print_forecast, settle
     from training.forecast.work import Work
-    from training.model.frozen_activations import attach_prefix
+    from training.model.frozen_activations import with_frozen_activations
     from training.model.heads import head_notes, trained_rows
     from training.model.methods import apply_compute, apply_method, build_classifier, load_own_state, parameter_counts
     from training.model.saved import base_facts, read_best, save_adapter, save_best
@@ -156,10 +156,11 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     record, extra = Record(), None
     if resuming:
         record, extra = load_checkpoint(folder, training, flags)
-    parts = (examples, validation, test, held_out)
-    (examples, validation, test, held_out), prefix = attach_prefix(
-        accelerator, model, args.compute, base["sha256"], parts
-    )
+    cache = None
+    if args.compute.cache_frozen is not None:
+        parts = (examples, validation, test, held_out)
+        parts, cache = with_frozen_activations(accelerator, model, args.compute, base["sha256"], parts)
+        examples, validation, test, held_out = parts
     if extra is None:
         rows = classify(model, test, accelerator, n)
         extra = {"metrics": classification_metrics(rows, classes) if rows and main_process else None}
@@ -226,7 +227,8 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     plot_forgetting(folder / "forgetting.png", lost, folder.name, "accuracy")
     described: dict[str, Any] = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
     micro_batch = {"asked": args.update.micro_batch_size, "used": update.micro_batch_size}
-    outcome = described | {"parameters": parameters, "prefix": prefix, "micro_batch": micro_batch}
+    outcome = described | {"parameters": parameters, "micro_batch": micro_batch}
+    outcome |= {"frozen_activations": cache and asdict(cache)}
     outcome |= measured(accelerator, record)
     outcome |= {"before": extra["metrics"], "forgetting": lost} | metrics
     outcome |= {"notes": outcome_notes(outcome)}

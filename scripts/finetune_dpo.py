@@ -9,7 +9,7 @@ The first item of the report's future work (section 5). Direct preference optimi
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def main(args: Args) -> None:
     inputs = find_inputs(data, model, lambda: args.pairs.task(data.dataset, data.data), OFFLINE, weights)
     needed_end(inputs.tokenizer, model)
     problems = fit_problems(args.method, args.model, inputs.config, data)
-    refuse(problems + args.compute.prefix_problems(args.method, args.model, inputs.config))
+    refuse(problems + args.compute.cache_problems(args.method, args.model, inputs.config))
     name, spelled = run_name(inputs.task.name, model, args.method.method, args.update.seed)
     folder = args.run.output_dir or default_folder("finetune_dpo", name, changed_flags(args), spelled)
     train(args, inputs, folder, not args.compute.dry_run and check_folder(folder, args.run.overwrite, args.run.resume))
@@ -71,7 +71,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     from training.forecast.memory import model_without_weights
     from training.forecast.micro_batch import base_memory, print_forecast, settle
     from training.forecast.work import Work
-    from training.model.frozen_activations import attach_prefix
+    from training.model.frozen_activations import with_frozen_activations
     from training.model.heads import head_notes
     from training.model.methods import apply_compute, apply_method, load_own_state, parameter_counts
     from training.model.saved import base_facts, read_best, save_best
@@ -157,8 +157,11 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     identity |= {"tokenizer": tokenizer.sha256} if tokenizer.sha256 else {}
     check_same(accelerator, identity)
     training = Training(accelerator, model, optimizer, identity)
-    texts, prefix = attach_prefix(accelerator, model, args.compute, identity["base"], [texts_of(p) for p in parts])
-    parts = [paired(part, of_part) for part, of_part in zip(parts, texts, strict=True)]
+    cache = None
+    if args.compute.cache_frozen is not None:
+        texts = [texts_of(part) for part in parts]
+        texts, cache = with_frozen_activations(accelerator, model, args.compute, identity["base"], texts)
+        parts = [paired(part, of_part) for part, of_part in zip(parts, texts, strict=True)]
     if cached:  # before a checkpoint changes weights that the reference needs
         strength = 0 if args.method.starts_at_frozen else 1
         parts = with_cached_reference(accelerator, model, args.compute, identity["base"], parts, strength)
@@ -233,7 +236,8 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     plot_forgetting(folder / "forgetting.png", lost, folder.name, f"{preference.dpo_loss} loss")
     described: dict[str, Any] = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
     micro_batch = {"asked": args.update.micro_batch_size, "used": update.micro_batch_size}
-    outcome = described | {"parameters": parameters, "prefix": prefix, "micro_batch": micro_batch}
+    outcome = described | {"parameters": parameters, "micro_batch": micro_batch}
+    outcome |= {"frozen_activations": cache and asdict(cache)}
     outcome |= {"reference": {"sha256": identity["base"], "cached": cached}}
     outcome |= measured(accelerator, record)
     outcome |= {"before": extra["metrics"], "forgetting": lost, "val": val_metrics, "test": metrics}

@@ -8,7 +8,7 @@ Report sections 1.2 (task 1), 3.1.1 and 3.2. The loss is on the response and the
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def main(args: Args) -> None:
     if args.generation.new_tokens >= inputs.config.context:
         limit = f"the context of {model} is {inputs.config.context} tokens, the prompt included"
         problems.append(f"--new-tokens {args.generation.new_tokens}: {limit}")
-    refuse(problems + args.compute.prefix_problems(args.method, args.model, inputs.config))
+    refuse(problems + args.compute.cache_problems(args.method, args.model, inputs.config))
     name, spelled = run_name(inputs.task.name, model, args.method.method, args.update.seed)
     folder = args.run.output_dir or default_folder("finetune_ift", name, changed_flags(args), spelled)
     train(args, inputs, folder, not args.compute.dry_run and check_folder(folder, args.run.overwrite, args.run.resume))
@@ -77,7 +77,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     from training.forecast.memory import model_without_weights
     from training.forecast.micro_batch import base_memory, print_forecast, settle
     from training.forecast.work import Work
-    from training.model.frozen_activations import attach_prefix
+    from training.model.frozen_activations import with_frozen_activations
     from training.model.heads import head_notes
     from training.model.methods import (
         apply_compute,
@@ -178,10 +178,11 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     record, extra = Record(), None
     if resuming:
         record, extra = load_checkpoint(folder, training, flags)
-    parts = (examples, validation, test, held_out)
-    (examples, validation, test, held_out), prefix = attach_prefix(
-        accelerator, model, args.compute, base["sha256"], parts
-    )
+    cache = None
+    if args.compute.cache_frozen is not None:
+        parts = (examples, validation, test, held_out)
+        parts, cache = with_frozen_activations(accelerator, model, args.compute, base["sha256"], parts)
+        examples, validation, test, held_out = parts
     if extra is None:
         extra = {"metrics": evaluate_whole(test)[0], "answers": answers()}
         extra["general"] = general_losses(model, general, accelerator)
@@ -245,7 +246,8 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     plot_forgetting(folder / "forgetting.png", lost, folder.name, "response loss (nats a token)")
     described: dict[str, Any] = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
     micro_batch = {"asked": args.update.micro_batch_size, "used": update.micro_batch_size}
-    outcome = described | {"parameters": parameters, "prefix": prefix, "micro_batch": micro_batch}
+    outcome = described | {"parameters": parameters, "micro_batch": micro_batch}
+    outcome |= {"frozen_activations": cache and asdict(cache)}
     outcome |= measured(accelerator, record)
     outcome |= {"before": extra["metrics"], "forgetting": lost, "val": val_metrics, "test": metrics}
     outcome |= {"notes": outcome_notes(outcome)}

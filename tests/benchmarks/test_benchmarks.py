@@ -174,8 +174,8 @@ def test_cached_and_checkpointed_steps_have_the_loss_of_plain_ones(tiny):
     work, examples = WORK["ift"]
     method = MethodArgs(last_blocks=1)
     expected, gradients, _ = update(Training(work, method, ComputeArgs()), examples)
-    training = Training(work, method, ComputeArgs(cache_prefix="memory", checkpoint_activations=True))
-    (cached,) = training.with_prefix([examples])
+    training = Training(work, method, ComputeArgs(cache_frozen="memory", checkpoint_activations=True))
+    (cached,) = training.cached([examples])
     assert all(e.hidden is not None for e in cached)
     loss, same, _ = update(training, cached)
     assert loss == pytest.approx(expected, rel=1e-5)
@@ -339,7 +339,7 @@ def benchmark(script, *flags, **env):
         ("step_time", ["--max-length", 2000], "--max-length 2000"),
         ("step_time", ["--lora-targets", "lm-head"], "--lora-targets lm-head"),
         ("step_time", ["--task", "ift", "--method", "head"], "--method head"),
-        ("step_time", ["--cache-prefix", "memory"], "--cache-prefix memory"),
+        ("step_time", ["--cache-frozen", "memory"], "--cache-frozen memory"),
         ("step_time", ["--device", "cuda"], "--device cuda"),
         ("peft_time", ["--method", "bitfit"], "--method"),
         ("peft_time", ["--last-blocks", 1], "--last-blocks"),

@@ -197,7 +197,7 @@ def test_generation_leaves_a_quantised_base_as_it_is_and_writes_what_a_merged_on
 
 
 def test_a_cache_of_frozen_blocks_serves_a_base_of_the_same_bits_only(base, tmp_path):
-    disk, examples = ComputeArgs(cache_prefix="disk", cache_dir=tmp_path), labelled(4)
+    disk, examples = ComputeArgs(cache_frozen="disk", cache_dir=tmp_path), labelled(4)
     method, seen = MethodArgs(last_blocks=1), []
     for bits in (None, 4, 8, 4):
         model = build(base, Classifier, bits, method)

@@ -126,15 +126,15 @@ def test_with_loftq_the_reference_is_the_untrained_model_with_its_adapters(train
 
 
 @pytest.mark.parametrize(
-    "how", [["--micro-batch-size", 3], ["--micro-batch-size", "auto"], ["--cache-prefix", "memory"]]
+    "how", [["--micro-batch-size", 3], ["--micro-batch-size", "auto"], ["--cache-frozen", "memory"]]
 )
 def test_how_an_update_is_computed_does_not_change_it(how, train, steps):
     plain, _ = train("plain", *steps, "--last-blocks", 2, "--optimizer", "sgd")
     other, _ = train("other", *steps, "--last-blocks", 2, "--optimizer", "sgd", *how)
     assert_same_numbers(other, plain)
     assert other["parameters"] == plain["parameters"]
-    if "--cache-prefix" in how:
-        assert other["prefix"]["blocks"] == 1 and other["prefix"]["texts"] == 80
+    if "--cache-frozen" in how:
+        assert other["frozen_activations"]["blocks"] == 1 and other["frozen_activations"]["texts"] == 80
 
 
 @pytest.mark.parametrize("flags", [["full"], ["bitfit"], ["head", "--untie-head"], ["lora", "--lora-dropout", 0.1]])
@@ -240,7 +240,7 @@ def files(tmp_path_factory):
         (["good", "--start-from", "{files}/nowhere"], "--start-from .*nowhere: no such folder"),
         (["good", "--start-from", "{files}"], "--start-from .* holds neither a finished run nor an adapter"),
         (["good", "--method", "full", "--cache-dir", "{files}/good.jsonl/x"], "--cache-dir .* is a file, or in one"),
-        (["good", "--cache-prefix", "memory"], "all 3 blocks train"),
+        (["good", "--cache-frozen", "memory"], "all 3 blocks train"),
         (["good", "--early-stop", "1", "--validation-share", "0"], "--early-stop 1: there are no validation examples"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",

@@ -132,7 +132,7 @@ def test_a_killed_and_resumed_run_ends_bit_for_bit_like_an_unbroken_one(
 
 def test_a_run_on_a_quantised_base_is_applied_and_merged(base, mail_file, tmp_path):
     flags = ["--data", mail_file, "--model", base, "--base-bits", 4, "--lora-init", "loftq", "--max-steps", 3]
-    flags += ["--max-length", 128, "--cache-prefix", "memory", "--last-blocks", 1, "--checkpoint-activations"]
+    flags += ["--max-length", 128, "--cache-frozen", "memory", "--last-blocks", 1, "--checkpoint-activations"]
     done = run_script("finetune_cls", *flags, "--mixed-precision", "bf16", "--output-dir", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     for script, more in (("predict", ["--data", mail_file]), ("merge_lora", ["--output", tmp_path / "merged"])):

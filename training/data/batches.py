@@ -32,7 +32,7 @@ class Encoded:
     cut: bool = False
     response_from: int = 0  # first position whose target belongs to the response
     pads: int = 0  # tokens at the end that only fill the text up
-    hidden: Hidden | None = None  # what the frozen blocks make of the tokens, where that is cached (prefix.py)
+    hidden: Hidden | None = None  # after the frozen blocks, where that is cached (training/model/frozen_activations.py)
 
     @property
     def room(self) -> bool:

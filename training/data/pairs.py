@@ -71,7 +71,7 @@ def texts_of(examples: Sequence[Encoded | Pair]) -> list[Encoded]:
 
 
 def paired(pairs: Sequence[Pair], texts: Sequence[Encoded]) -> list[Pair]:
-    """The same pairs with other forms of their texts (prefix.py), which are in the order of `texts_of`."""
+    """The same pairs with `texts` in place of theirs, in the order of `texts_of`: with hidden states, for one."""
     return [replace(p, chosen=a, rejected=b) for p, a, b in zip(pairs, texts[::2], texts[1::2], strict=True)]
 
 

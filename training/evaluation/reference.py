@@ -1,15 +1,13 @@
-"""Log-probabilities of answers: under the model as it is, and under the reference that it must not leave too far.
+"""Log-probabilities of answers, under the model as it is and under the reference that it must not leave too far.
 
-The reference is the model that training starts from: the one without its adapters where these start at nothing, or
-numbers that were computed before anything was trained.
+The reference is the model that training starts from. Where adapters start as the identity it is the model without them;
+its numbers can also be computed before anything is trained.
 """
 
-import fcntl
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,10 +24,9 @@ from training.flags.compute import ComputeArgs
 from training.model.methods import own_state
 from training.step.losses import outputs_of, per_answer
 from training.step.processes import from_main
-from training.storage.files import load_tensors, replace_file, save_tensors
+from training.storage.content_cache import CachedFile, content_key
 
-VERSION = 1  # to be raised when answers are scored in another way: older files are then not found any more
-NAME = "log_probabilities"
+VERSION = 1  # raise it when answers are scored in another way, so that older files are not found any more
 
 
 @contextmanager
@@ -71,7 +68,7 @@ def with_reference(model: LanguageModel, pairs: Sequence[Pair], accelerator: Acc
 
 
 def _digest(text: Encoded) -> bytes:
-    """Of what is read and what is scored."""
+    """The hash of the tokens that are read and of the targets that are scored."""
     assert isinstance(text.labels, np.ndarray)
     return hashlib.sha256(text.tokens.tobytes() + text.labels.tobytes()).digest()
 
@@ -81,13 +78,6 @@ def _adapters_digest(model: LanguageModel) -> str:
     for tensor in own_state(model).values():
         found.update(tensor.cpu().numpy().tobytes())
     return found.hexdigest()
-
-
-def reference_file(compute: ComputeArgs, texts: dict[bytes, Encoded], base: str, precision: str) -> Path:
-    """Named by all that the numbers depend on: how texts were split and how the model is trained do not count."""
-    facts = VERSION, base, precision
-    name = hashlib.sha256(repr(facts).encode() + b"".join(texts)).hexdigest()[:32]
-    return compute.cache_dir / f"reference-{name}.safetensors"
 
 
 def with_cached_reference(
@@ -108,36 +98,17 @@ def with_cached_reference(
     texts = {digest: distinct[digest] for digest in sorted(distinct)}
     bits = {m.bits for m in model.modules() if isinstance(m, QuantisedLinear)}
     precision = f"{accelerator.mixed_precision}{'+tf32' if compute.tf32 else ''}, base bits {bits or 32}"
-    path = reference_file(compute, texts, base + _adapters_digest(model) * (strength > 0), precision)
-    found = from_main(accelerator, lambda: _read(path, len(texts)))
+    key = content_key((VERSION, base + _adapters_digest(model) * (strength > 0), precision), texts)
+    file = CachedFile(compute.cache_dir, key, "reference", 8 * len(texts))  # fp64
+    found = from_main(accelerator, lambda: np.fromfile(file.path) if file.complete else None)
     if accelerator.is_main_process:
-        print(f"reference  {len(texts):,} texts, {path}{'' if found is None else ', found'}", flush=True)
+        print(f"reference  {len(texts):,} texts, {file.path}{'' if found is None else ', found'}", flush=True)
     if found is None:
         with reference(model, strength):
-            found = score_texts(model, list(texts.values()), accelerator).tolist()
+            found = score_texts(model, list(texts.values()), accelerator)
         if accelerator.is_main_process:
-            _write(path, found)
-    known = dict(zip(texts, found, strict=True))
+            file.write([found.data])
+    known = dict(zip(texts, found.tolist(), strict=True))
     return [
         [replace(p, reference=(known[_digest(p.chosen)], known[_digest(p.rejected)])) for p in part] for part in parts
     ]
-
-
-def _read(path: Path, count: int) -> list[float] | None:
-    """A damaged file is as good as none: its content follows from its name, so it can be made again."""
-    try:
-        kept = load_tensors(path)[NAME].tolist()
-    except (ValueError, KeyError):
-        return None
-    return kept if len(kept) == count else None
-
-
-def _write(path: Path, values: list[float]) -> None:
-    kept = {NAME: torch.tensor(values, dtype=torch.float64)}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.with_name("lock"), "w") as lock:  # two runs may come to write the same file
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            replace_file(path, lambda new: save_tensors(new, kept))
-    except OSError as error:
-        raise OSError(f"--cache-dir {path.parent}: {error}") from error

@@ -56,19 +56,19 @@ class SpeedArgs:
 class ComputeArgs(SpeedArgs):
     """Speed and memory"""
 
-    cache_prefix: Literal["memory", "disk"] | None = None
+    cache_frozen: Literal["memory", "disk"] | None = None
     """compute the frozen blocks below the first trained one once for each text and keep the result, in the memory of
     each process or in a file for all of them; None: do not"""
     cache_dir: Path = Path("cache")
-    """where --cache-prefix disk keeps its files, for other runs too"""
+    """where --cache-frozen disk keeps its files, for other runs too"""
     dry_run: bool = False
     """say what the data has, how much memory and time the run would need and what fits, and stop; nothing is written"""
 
-    def prefix_problems(self, method: MethodArgs, model: ModelArgs, config: GPT2Config) -> list[str]:
-        """Why there is nothing that --cache-prefix could keep; whether it fits is known once there is a model."""
-        if self.cache_prefix is None:
+    def cache_problems(self, method: MethodArgs, model: ModelArgs, config: GPT2Config) -> list[str]:
+        """Why there is nothing that --cache-frozen could keep; whether it fits is known once there is a model."""
+        if self.cache_frozen is None:
             return []
-        found, asked = [], f"--cache-prefix {self.cache_prefix}:"
+        found, asked = [], f"--cache-frozen {self.cache_frozen}:"
         head_alone = method.method == "head" or (method.adapts and method.lora_targets == ("lm-head",))
         if not head_alone and method.last_blocks in (None, config.blocks):
             found.append(f"{asked} all {config.blocks} blocks train; add --last-blocks n, or leave it out")

@@ -122,6 +122,8 @@ ELSEWHERE = """
     gradient-checkpointing activation-checkpointing grad-checkpointing use-gradient-checkpointing
 --compile dynamic
     torch-compile use-compile
+--cache-frozen
+    cache-prefix
 --new-tokens
     max-new-tokens max-generate-tokens gen-length max-gen-length generation-max-length
 --labels

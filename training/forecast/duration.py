@@ -148,7 +148,7 @@ class Stopwatch:
         if not general.pieces:
             return 0.0
         lm = language_model_in(self.model) if isinstance(self.model, Classifier) else self.model
-        work, self.work = self.work, replace(self.work, compute=replace(self.work.compute, cache_prefix=None))
+        work, self.work = self.work, replace(self.work, compute=replace(self.work.compute, cache_frozen=None))
         once, self.work = self.evaluation(general.pieces, lm), work
         return once * (2 + len(STRENGTHS) * general.curve)
 

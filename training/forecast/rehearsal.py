@@ -22,7 +22,7 @@ from training.step.optimizers import build_optimizer
 
 MIB = 2**20
 # What a peak consists of, in the order of the table.
-PARTS = ("frozen weights", "trained weights", "gradients", "optimizer", "activations", "logits", "prefix cache")
+PARTS = ("frozen weights", "trained weights", "gradients", "optimizer", "activations", "logits", "frozen activations")
 GAPS, BASE, FILE = "allocator's gaps", "libraries and data", "mapped weight file"
 # A CPU's kernels compile themselves and keep buffers, by precision. Measured on a Xeon with AMX, classification and
 # instructions, gpt2-nano: 28 to 36 MiB in fp32; in bf16, where each shape has a kernel of its own, 110 to 145, of which
@@ -73,8 +73,8 @@ class Rehearsal:
         if held is None:
             return
         with self.meter, torch.no_grad(), self.work.accelerator.autocast():
-            if self.work.on_cpu and self.work.compute.cache_prefix == "memory":
-                with self.meter.counting("prefix cache"):
+            if self.work.on_cpu and self.work.compute.cache_frozen == "memory":
+                with self.meter.counting("frozen activations"):
                     self.cache = torch.empty(held.shape, dtype=held.dtype)
             batch = collate([replace(e, hidden=None) for e in examples]).to(self.device)
             where = sequences(batch.lengths, self.device)

@@ -40,7 +40,7 @@ class Work:
     @cached_property
     def prefix(self) -> Contents | None:
         """What the prefix cache will hold, where there is one."""
-        wanted = self.compute.cache_prefix is not None
+        wanted = self.compute.cache_frozen is not None
         return contents(self.model, self.texts, self.accelerator.mixed_precision) if wanted else None
 
     @property

@@ -193,7 +193,7 @@ def test_a_cached_reference_is_computed_once_for_any_split_and_method(tmp_path):
     first = cached(model, [pairs[:4], pairs[4:]], tmp_path / "new")
     expected = references(with_reference(model, pairs, cpu()))
     assert np.allclose(references([*first[0], *first[1]]), expected, rtol=1e-5)
-    (path,) = (tmp_path / "new").glob("*.safetensors")
+    (path,) = (tmp_path / "new").glob("*/reference")
     written = path.stat().st_mtime_ns
     other = model_of(MethodArgs("full"))  # would give other numbers
     again = cached(other, [pairs[::-1], []], tmp_path / "new")
@@ -204,12 +204,12 @@ def test_a_cached_reference_is_computed_once_for_any_split_and_method(tmp_path):
 def test_another_base_or_text_has_another_file_and_a_damaged_file_is_made_anew(tmp_path):
     model, pairs = model_of(), pairs_of()
     whole = references(cached(model, [pairs], tmp_path)[0])
-    (path,) = tmp_path.glob("*.safetensors")
+    (path,) = tmp_path.glob("*/reference")
     path.write_bytes(path.read_bytes()[:-9])
     assert np.array_equal(references(cached(model, [pairs], tmp_path)[0]), whole)
     cached(model, [pairs], tmp_path, base="other weights")
     cached(model, [pairs[1:]], tmp_path)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+    assert len(list(tmp_path.glob("*/reference"))) == 3
 
 
 def test_a_cache_folder_that_cannot_be_written_is_named(tmp_path):
@@ -293,7 +293,7 @@ def test_the_logits_of_a_frozen_head_are_computed_once_whatever_the_gradients():
     assert len(calls) == 1 and hidden.grad is not None and hidden.grad[0].abs().max() == 0
 
 
-# Memory and the prefix cache.
+# Memory and the frozen-activation cache.
 
 
 def work_of(model, pairs, compute, precision, cached_reference):
@@ -335,15 +335,15 @@ def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(method, cache
     assert rehearsal.meter.live.total() == counted.live
 
 
-def test_the_forecast_of_a_run_with_pairs_grows_with_the_micro_batch_and_counts_the_prefix_cache():
+def test_the_forecast_of_a_run_with_pairs_grows_with_the_micro_batch_and_counts_the_frozen_activations():
     method, pairs = MethodArgs(lora_rank=2, last_blocks=1), pairs_of(8)
     work = replace(work_of(model_of(method), pairs, ComputeArgs(), "no", False), held_out=())
     small, large = (forecast(work, size).peak for size in (1, 4))
     assert 0 < small < large
-    held = replace(work, compute=ComputeArgs(cache_prefix="memory"))
+    held = replace(work, compute=ComputeArgs(cache_frozen="memory"))
     tokens = sum(len(text.tokens) for text in {text.tokens.tobytes(): text for text in texts_of(pairs)}.values())
     assert held.prefix.shape == (tokens, CONFIG.width)
-    assert forecast(held, 2).parts["prefix cache"] >= 4 * tokens * CONFIG.width
+    assert forecast(held, 2).parts["frozen activations"] >= 4 * tokens * CONFIG.width
 
 
 def test_pairs_keep_their_place_when_their_texts_get_another_form():

@@ -1,4 +1,4 @@
-"""The frozen-prefix cache: the same numbers as without it, a file that is trusted only where it belongs, refusals."""
+"""The frozen-activation cache: the numbers of a run without it, files trusted only where they belong, refusals."""
 
 import os
 import resource
@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import namedtuple
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -18,6 +18,7 @@ from conftest import ROOT, results_of, run_script, weights_of
 from test_resume import kill_at_a_random_moment
 
 import training.model.frozen_activations
+import training.storage.content_cache
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.tokenizer import GPT2
@@ -34,14 +35,15 @@ from training.data.batches import (
 from training.evaluation.inference import classify, score_targets, score_texts
 from training.flags.common import BLOCK_TARGETS, MethodArgs
 from training.flags.compute import ComputeArgs
-from training.model.frozen_activations import attach_prefix, cache_key, contents, frozen_blocks
+from training.model.frozen_activations import cache_key, contents, frozen_blocks, with_frozen_activations
 from training.model.methods import apply_method
 from training.step.losses import class_loss, token_loss
 from training.step.update import accumulate
 
 CONFIG = GPT2Config(width=16, blocks=4, heads=2, context=128)
 WORDS = ["a", "few words", "rather more words than that", "x" * 40]
-MEMORY = ComputeArgs(cache_prefix="memory")
+WITH_TESTS = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # for child processes
+MEMORY = ComputeArgs(cache_frozen="memory")
 
 
 @pytest.fixture(autouse=True)
@@ -97,13 +99,13 @@ def update_of(model, examples, micro_batch_size):
 def attached(model, examples, compute=MEMORY, base="base", precision="no"):
     AcceleratorState._reset_state()
     accelerator = Accelerator(cpu=True, mixed_precision=precision)
-    (examples,), facts = attach_prefix(accelerator, model, compute, base, [examples])
-    return examples, facts
+    (examples,), facts = with_frozen_activations(accelerator, model, compute, base, [examples])
+    return examples, asdict(facts)
 
 
 @pytest.fixture
 def disk(tmp_path):
-    return ComputeArgs(cache_prefix="disk", cache_dir=tmp_path / "cache")
+    return ComputeArgs(cache_frozen="disk", cache_dir=tmp_path / "cache")
 
 
 def files_in(compute):
@@ -136,7 +138,7 @@ def test_frozen_blocks_are_counted_on_the_model(kind, method, head, frozen):
 def test_nothing_is_frozen_where_all_blocks_train(kind, method):
     model = build(kind, MethodArgs(method))
     assert frozen_blocks(model) == 0
-    with pytest.raises(ValueError, match="--cache-prefix memory: .*--last-blocks"):
+    with pytest.raises(ValueError, match="--cache-frozen memory: .*--last-blocks"):
         attached(model, labelled(2))
 
 
@@ -156,7 +158,7 @@ def test_loss_and_gradients_are_those_without_the_cache(kind, method, head, froz
     model = build(kind, method, head_training=head)
     examples = labelled(9) if kind is Classifier else instructions(9, mask_prompt=frozen != 4)
     loss, gradients = update_of(model, examples, 9)
-    cached, _ = attached(model, examples, ComputeArgs(cache_prefix=where, cache_dir=tmp_path))
+    cached, _ = attached(model, examples, ComputeArgs(cache_frozen=where, cache_dir=tmp_path))
     assert all(e.hidden.blocks == frozen for e in cached)
     same_loss, same = update_of(model, cached, micro_batch_size)
     assert same_loss == pytest.approx(loss, rel=1e-5)
@@ -218,9 +220,9 @@ def test_evaluation_uses_what_is_cached():
 def test_a_text_that_occurs_twice_is_held_once_and_parts_keep_their_order():
     model, accelerator = build(Classifier, MethodArgs("lora", last_blocks=2)), Accelerator(cpu=True)
     first, second = labelled(6), [replace(e, id=e.id + 100) for e in reversed(labelled(6))]
-    (a, b), facts = attach_prefix(accelerator, model, MEMORY, "base", [first, second])
-    assert facts["texts"] == 6
-    assert facts["bytes"] == sum(len(e.tokens) for e in first) * CONFIG.width * 4
+    (a, b), facts = with_frozen_activations(accelerator, model, MEMORY, "base", [first, second])
+    assert facts.texts == 6
+    assert facts.bytes == sum(len(e.tokens) for e in first) * CONFIG.width * 4
     assert [e.id for e in a] == [e.id for e in first] and [e.id for e in b] == [e.id for e in second]
     assert all(torch.equal(x.hidden.states, y.hidden.states) for x, y in zip(a, reversed(b), strict=True))
 
@@ -232,12 +234,6 @@ def test_a_classifier_whose_head_alone_trains_keeps_one_row_a_text_and_an_lm_all
     assert {tuple(e.hidden.states.shape) for e in cached} == {(1, CONFIG.width)}
     cached, facts = attached(build(LanguageModel, MethodArgs("head")), records)
     assert [len(e.hidden.states) for e in cached] == [len(e.tokens) for e in records]
-
-
-def test_without_the_flag_nothing_is_attached():
-    examples, facts = attached(build(Classifier, MethodArgs("lora")), labelled(3), ComputeArgs())
-    assert facts is None and all(e.hidden is None for e in examples)
-    assert collate(examples).hidden is None
 
 
 def test_a_batch_of_nothing_stands_in_without_hidden_states():
@@ -267,7 +263,7 @@ def test_hidden_states_that_overflow_are_refused(monkeypatch):
     monkeypatch.setitem(training.model.frozen_activations.HALF, "bf16", torch.float16)  # fp16 itself needs a GPU
     model = build(Classifier, MethodArgs("lora", last_blocks=2))
     torch.nn.init.constant_(model.transformer.wpe.weight, 1e5)
-    with pytest.raises(ValueError, match="--cache-prefix: .*overflow in torch.float16"):
+    with pytest.raises(ValueError, match="--cache-frozen: .*overflow in torch.float16"):
         attached(model, labelled(2), precision="bf16")
 
 
@@ -353,8 +349,7 @@ def test_a_file_of_the_wrong_size_is_made_again(size, disk):
 
 
 DIES = """
-import os, signal, sys, torch
-sys.path.insert(0, {tests!r})
+import os, signal, torch
 import training.model.frozen_activations
 from pathlib import Path
 from test_frozen_activations import *
@@ -369,14 +364,15 @@ def dies(states):
     return real(states)
 
 torch.isfinite = dies
-compute = ComputeArgs(cache_prefix="disk", cache_dir=Path({folder!r}))
+compute = ComputeArgs(cache_frozen="disk", cache_dir=Path({folder!r}))
 attached(build(Classifier, MethodArgs("lora", last_blocks=2)), labelled(9), compute)
 """
 
 
 def test_a_kill_while_writing_leaves_nothing_that_is_trusted(disk):
-    code = DIES.format(tests=str(Path(__file__).parent), folder=str(disk.cache_dir))
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    code = DIES.format(folder=str(disk.cache_dir))
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=WITH_TESTS, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     (folder,) = disk.cache_dir.iterdir()
     assert {path.name for path in folder.iterdir()} == {"lock", "hidden.new"}
@@ -390,8 +386,8 @@ def test_a_kill_while_writing_leaves_nothing_that_is_trusted(disk):
 def test_two_that_need_the_same_file_at_once_make_it_once(disk):
     """The second waits for the lock that the first holds, and then finds the file."""
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_frozen_activations import *\n"
-        f"compute = ComputeArgs(cache_prefix='disk', cache_dir=Path({str(disk.cache_dir)!r}))\n"
+        "from test_frozen_activations import *\n"
+        f"compute = ComputeArgs(cache_frozen='disk', cache_dir=Path({str(disk.cache_dir)!r}))\n"
         "model = build(Classifier, MethodArgs('lora', last_blocks=2))\n"
         "states = training.model.frozen_activations._states\n"
         "def counted(*a, **k):\n    yield from states(*a, **k)\n    print('computed')\n"
@@ -400,7 +396,7 @@ def test_two_that_need_the_same_file_at_once_make_it_once(disk):
         "print(float(torch.cat([e.hidden.states for e in cached]).double().sum()))"
     )
     command = [sys.executable, "-c", code]
-    runs = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    runs = [subprocess.Popen(command, cwd=ROOT, env=WITH_TESTS, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     outputs = [run.communicate(timeout=120)[0].split("\n", 1)[1] for run in runs]
     assert [run.returncode for run in runs] == [0] * 3
     assert "".join(outputs).count("computed") == 1
@@ -418,7 +414,7 @@ def test_a_cache_larger_than_the_memory_is_refused(monkeypatch):
     assert 2**20 < size < 2**21
     attached(model, examples)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="--cache-prefix memory: needs . MiB, 2 MiB are free for 2 copies.*disk"):
+    with pytest.raises(ValueError, match="--cache-frozen memory: needs . MiB, 2 MiB are free for 2 copies.*disk"):
         attached(model, examples)
 
 
@@ -426,15 +422,15 @@ def test_a_cache_larger_than_the_disk_is_refused_and_what_a_kill_left_is_counted
     model, usage = build(Classifier, MethodArgs("lora", last_blocks=2)), namedtuple("Usage", "free")
     examples = labelled(50)
     size = sum(len(e.tokens) for e in examples) * CONFIG.width * 4
-    monkeypatch.setattr(training.model.frozen_activations.shutil, "disk_usage", lambda path: usage(size - 1))
-    with pytest.raises(ValueError, match=f"--cache-prefix disk: needs .*--cache-dir {disk.cache_dir}; make room"):
+    monkeypatch.setattr(training.storage.content_cache.shutil, "disk_usage", lambda path: usage(size - 1))
+    with pytest.raises(ValueError, match=f"--cache-frozen disk: needs .*--cache-dir {disk.cache_dir}; make room"):
         attached(model, examples, disk)
     assert not disk.cache_dir.exists()
     folder = disk.cache_dir / cache_key(contents(model, examples, "no"), model, "base", "no")
     folder.mkdir(parents=True)
     (folder / "hidden.new").write_bytes(b"\1" * 100)
     assert attached(model, examples, disk)[1]["built"]
-    monkeypatch.setattr(training.model.frozen_activations.shutil, "disk_usage", lambda path: usage(0))
+    monkeypatch.setattr(training.storage.content_cache.shutil, "disk_usage", lambda path: usage(0))
     assert not attached(model, examples, disk)[1]["built"]
 
 
@@ -483,12 +479,12 @@ def test_a_run_with_the_cache_draws_the_curve_of_one_without(
     script, where, flags, tiny_model, mail_file, question_file, tmp_path
 ):
     flags = flags_of(script, tiny_model, mail_file, question_file, *flags)
-    cache = ["--cache-prefix", where, "--cache-dir", tmp_path / "cache"]
+    cache = ["--cache-frozen", where, "--cache-dir", tmp_path / "cache"]
     runs = {"plain": [], "cached": cache} | ({"other": [*cache, "--seed", 1]} if where == "disk" else {})
     for name, more in runs.items():
         done = run_script(script, *flags, *more, "--output-dir", tmp_path / name)
         assert done.returncode == 0, done.stderr
-        facts = results_of(tmp_path / name).get("prefix")
+        facts = results_of(tmp_path / name).get("frozen_activations")
         assert (facts is None) == (name == "plain")
         if facts:
             assert f"{facts['blocks']} of 3 blocks" in done.stdout
@@ -499,7 +495,7 @@ def test_a_run_with_the_cache_draws_the_curve_of_one_without(
 @pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift"])
 def test_training_and_evaluation_read_nothing_but_the_cache(script, tiny_model, mail_file, question_file, tmp_path):
     """A file that is wrong, though of the right size, is believed: every loss shows it."""
-    flags = flags_of(script, tiny_model, mail_file, question_file, "--last-blocks", 1, "--cache-prefix", "disk")
+    flags = flags_of(script, tiny_model, mail_file, question_file, "--last-blocks", 1, "--cache-frozen", "disk")
     flags += ["--cache-dir", tmp_path / "cache"]
     assert run_script(script, *flags, "--output-dir", tmp_path / "right").returncode == 0
     (path,) = tmp_path.glob("cache/*/hidden")
@@ -517,19 +513,19 @@ def test_training_and_evaluation_read_nothing_but_the_cache(script, tiny_model, 
 @pytest.mark.parametrize("where", ["memory", "disk"])
 def test_two_processes_share_the_cache_and_do_the_same_as_one(where, tiny_model, mail_file, tmp_path):
     common = flags_of("finetune_cls", tiny_model, mail_file, None, "--last-blocks", 2, "--micro-batch-size", 3)
-    common += ["--cache-prefix", where, "--optimizer", "sgd"]
+    common += ["--cache-frozen", where, "--optimizer", "sgd"]
     for processes, name in ((1, "one"), (2, "two")):
         flags = ["--output-dir", tmp_path / name, "--cache-dir", tmp_path / f"cache-{name}"]
         done = run_script("finetune_cls", *common, *flags, processes=processes)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("prefix  ") == 1
+        assert done.stdout.count("frozen   ") == 1
     assert_same_run(tmp_path / "two", tmp_path / "one", 1e-4)
     assert len(list(tmp_path.glob("cache-two/*/*"))) == (2 if where == "disk" else 0)
 
 
 @pytest.mark.parametrize(("script", "where"), [("finetune_cls", "disk"), ("finetune_ift", "memory")])
 def test_a_killed_run_goes_on_with_its_cache(script, where, tiny_model, mail_file, question_file, tmp_path):
-    flags = flags_of(script, tiny_model, mail_file, question_file, "--last-blocks", 1, "--cache-prefix", where)
+    flags = flags_of(script, tiny_model, mail_file, question_file, "--last-blocks", 1, "--cache-frozen", where)
     flags += ["--max-steps", 60, "--save-every", 3]
     caches = {name: ["--cache-dir", tmp_path / f"cache-{name}"] for name in "ab"}
     assert run_script(script, *flags, *caches["a"], "--output-dir", tmp_path / "a").returncode == 0
@@ -542,11 +538,11 @@ def test_a_killed_run_goes_on_with_its_cache(script, where, tiny_model, mail_fil
     ours, theirs = weights_of(tmp_path / "b"), weights_of(tmp_path / "a")
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
     assert results_of(tmp_path / "a")["curve"] == results_of(tmp_path / "b")["curve"]
-    assert results_of(tmp_path / "b")["prefix"]["built"] == (where == "memory")
+    assert results_of(tmp_path / "b")["frozen_activations"]["built"] == (where == "memory")
 
 
 def test_a_full_disk_while_writing_leaves_nothing_and_says_what_to_do(tiny_model, mail_file, tmp_path):
-    flags = flags_of("finetune_cls", tiny_model, mail_file, None, "--last-blocks", 1, "--cache-prefix", "disk")
+    flags = flags_of("finetune_cls", tiny_model, mail_file, None, "--last-blocks", 1, "--cache-frozen", "disk")
     flags += ["--cache-dir", tmp_path / "cache", "--output-dir", tmp_path / "run"]
 
     def small_disk():  # a file cannot grow beyond this, as on a disk that is full
@@ -562,13 +558,19 @@ def test_a_full_disk_while_writing_leaves_nothing_and_says_what_to_do(tiny_model
     assert run_script("finetune_cls", *flags).returncode == 0
 
 
+@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift", "finetune_dpo"])
+def test_the_former_name_of_the_flag_is_answered_with_the_new_one(script):
+    done = run_script(script, "--dataset", "preferences", "--cache-prefix", "disk")
+    assert done.returncode == 2 and "--cache-frozen" in done.stderr
+
+
 REFUSED = [
-    ("finetune_cls", [], "--cache-prefix disk: all 3 blocks train; add --last-blocks"),
-    ("finetune_cls", ["--last-blocks", "3"], "--cache-prefix disk: all 3 blocks train"),
-    ("finetune_cls", ["--method", "full"], "--cache-prefix disk: all 3 blocks train"),
-    ("finetune_ift", ["--method", "bitfit"], "--cache-prefix disk: all 3 blocks train"),
-    ("finetune_cls", ["--last-blocks", "1", "--dropout", "0.1"], "--cache-prefix disk: --dropout 0.1"),
-    ("finetune_ift", ["--last-blocks", "1", "--dropout", "0.1"], "--cache-prefix disk: --dropout 0.1"),
+    ("finetune_cls", [], "--cache-frozen disk: all 3 blocks train; add --last-blocks"),
+    ("finetune_cls", ["--last-blocks", "3"], "--cache-frozen disk: all 3 blocks train"),
+    ("finetune_cls", ["--method", "full"], "--cache-frozen disk: all 3 blocks train"),
+    ("finetune_ift", ["--method", "bitfit"], "--cache-frozen disk: all 3 blocks train"),
+    ("finetune_cls", ["--last-blocks", "1", "--dropout", "0.1"], "--cache-frozen disk: --dropout 0.1"),
+    ("finetune_ift", ["--last-blocks", "1", "--dropout", "0.1"], "--cache-frozen disk: --dropout 0.1"),
     ("finetune_cls", ["--last-blocks", "1", "--cache-dir", "README.md"], "--cache-dir README.md: is a file"),
     ("finetune_cls", ["--last-blocks", "1", "--cache-dir", "README.md/x"], "--cache-dir README.md/x: is a file, or in"),
 ]
@@ -581,7 +583,7 @@ def test_a_script_refuses_at_once_what_it_cannot_cache(
     given = flags_of(script, tiny_model, mail_file, question_file, "--output-dir", tmp_path / "run")
     if "--cache-dir" not in flags:
         flags = [*flags, "--cache-dir", tmp_path / "cache"]
-    done = run_script(script, *given, "--cache-prefix", "disk", *flags)
+    done = run_script(script, *given, "--cache-frozen", "disk", *flags)
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr
     assert os.listdir(tmp_path) == []

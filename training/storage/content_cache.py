@@ -1,0 +1,62 @@
+"""Files whose name is a hash of all that their content depends on: they are written once and serve every later run."""
+
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.storage.files import replace_file
+from training.storage.run_folder import nearest
+
+
+def content_key(facts: tuple[Any, ...], digests: Iterable[bytes] = ()) -> str:
+    """128 bits of the sha256 of `facts` and of the digests of all texts."""
+    return hashlib.sha256(repr(facts).encode() + b"".join(digests)).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class CachedFile:
+    """A file of `size` bytes in `folder`, the value of --cache-dir."""
+
+    folder: Path
+    key: str
+    name: str
+    size: int
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.key / self.name
+
+    @property
+    def complete(self) -> bool:
+        """A file of another size is as good as none: its content follows from its key, so it can be written again."""
+        return self.path.is_file() and self.path.stat().st_size == self.size
+
+    def room(self) -> tuple[int, int]:
+        """(bytes that writing the file needs, bytes that are free); what a killed run left will be written over."""
+        left = self.path.with_name(self.path.name + ".new")
+        return self.size - (left.stat().st_size if left.exists() else 0), shutil.disk_usage(nearest(self.path)).free
+
+    def write(self, chunks: Iterable[Any]) -> None:
+        """Writes `chunks` (bytes or buffers) one after the other, unless the file is complete.
+
+        The process that comes first writes, and all others wait for it, be it for hours. Raises OSError, and leaves no
+        part of the file, when the disk is full.
+        """
+
+        def fill(new: Path) -> None:
+            with open(new, "wb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path.with_name("lock"), "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel releases it when the process is killed
+                if not self.complete:
+                    replace_file(self.path, fill)
+        except OSError as error:
+            raise OSError(f"--cache-dir {self.folder}: {error}") from error
