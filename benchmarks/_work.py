@@ -8,8 +8,8 @@ from gpt2_scratch.config import SIZES, GPT2Config
 from gpt2_scratch.tokenizer import GPT2
 from tasks import Classification, Instructions, Task, find
 from training.data.sources import locate_rows, split_rows
-from training.flags.cli import at_least
-from training.flags.common import DataArgs, MethodArgs, ModelArgs, UpdateArgs, fit_problems
+from training.flags.cli import at_least, problems_between
+from training.flags.common import DataArgs, MethodArgs, ModelArgs, UpdateArgs
 
 if TYPE_CHECKING:
     from training.data.batches import Encoded
@@ -53,9 +53,9 @@ class Work:
             found.append(f"--model {self.model}: must be one of {', '.join(SIZES)}")
         return found
 
-    def problems_with(self, method: MethodArgs) -> list[str]:
+    def problems_given(self, method: MethodArgs) -> list[str]:
         data = DataArgs(max_length=self.max_length)
-        found = fit_problems(method, ModelArgs(self.model), self.config, data)
+        found = problems_between(method=method, model=ModelArgs(self.model), config=self.config, data=data)
         if self.task == "cls" and "lm-head" in method.lora_targets:
             found.append("--lora-targets lm-head: a classifier has none; use --task ift")
         if self.task == "ift" and method.method == "head":

@@ -28,7 +28,7 @@ class Args:
 
 def main(args: Args) -> None:
     method = args.method
-    problems = args.work.problems_with(method)
+    problems = []
     if method.method not in ("lora", "full") or method.last_blocks is not None:
         problems.append("--method and --last-blocks: the comparison is of lora and full, in all blocks")
     if not set(BLOCK_TARGETS) <= set(method.lora_targets) or method.lora_scaling != "standard":

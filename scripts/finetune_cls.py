@@ -14,8 +14,8 @@ from typing import Any
 
 from tasks import Classification
 from training.data.sources import Inputs, find_inputs
-from training.flags.cli import changed_flags, refuse, resolved, run
-from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fit_problems
+from training.flags.cli import changed_flags, problems_in, refuse, resolved, run
+from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs
 from training.flags.compute import ComputeArgs
 from training.flags.forgetting import ForgettingArgs
 from training.flags.task import HeadArgs, TextArgs
@@ -42,12 +42,10 @@ class Args:
 
 
 def main(args: Args) -> None:
-    refuse(args.head.problems_with(args.method, args.model) + args.forgetting.problems_with(args.method))
     data, model = args.data, args.model.model
     weights = not args.compute.dry_run
     inputs = find_inputs(data, model, lambda: args.text.task(data.dataset, data.data), OFFLINE, weights)
-    problems = fit_problems(args.method, args.model, inputs.config, data) + args.text.problems_with(inputs.config)
-    refuse(problems + args.compute.cache_problems(args.method, args.model, inputs.config))
+    refuse(problems_in(args, config=inputs.config))
     classes = inputs.task.classes([e for part in inputs.splits.named().values() for e in part])
     name, spelled = run_name(inputs.task.name, model, args.method.method, args.update.seed)
     folder = args.run.output_dir or default_folder("finetune_cls", name, changed_flags(args), spelled)
@@ -107,7 +105,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     held_out = args.run.evaluated(validation, args.update.batch_size)
     update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width, len(examples))
     steps = update.steps(len(examples))
-    refuse(args.forgetting.curve_problems([*validation, *test]))
+    args.forgetting.check_examples([*validation, *test])
     general = general_text(args.forgetting, inputs.model_folder, inputs.config, inputs.tokenizer)
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)
     data = data_facts(inputs.splits, encoded, inputs.source) | {"labels": list(classes)}

@@ -16,8 +16,8 @@ from typing import Any
 from gpt2_scratch.own_tokenizer import needed_end
 from tasks import Preferences
 from training.data.sources import Inputs, find_inputs
-from training.flags.cli import changed_flags, refuse, resolved, run
-from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fit_problems
+from training.flags.cli import changed_flags, problems_in, refuse, resolved, run
+from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs
 from training.flags.compute import ComputeArgs
 from training.flags.forgetting import ForgettingArgs
 from training.flags.preference import PairArgs, PreferenceArgs
@@ -46,14 +46,11 @@ class Args:
 
 
 def main(args: Args) -> None:
-    problems = args.preference.problems_with(args.method, args.model, args.compute)
-    refuse(problems + args.forgetting.problems_with(args.method))
     data, model = args.data, args.model.model
     weights = not args.compute.dry_run
     inputs = find_inputs(data, model, lambda: args.pairs.task(data.dataset, data.data), OFFLINE, weights)
     needed_end(inputs.tokenizer, model)
-    problems = fit_problems(args.method, args.model, inputs.config, data)
-    refuse(problems + args.compute.cache_problems(args.method, args.model, inputs.config))
+    refuse(problems_in(args, config=inputs.config))
     name, spelled = run_name(inputs.task.name, model, args.method.method, args.update.seed)
     folder = args.run.output_dir or default_folder("finetune_dpo", name, changed_flags(args), spelled)
     train(args, inputs, folder, not args.compute.dry_run and check_folder(folder, args.run.overwrite, args.run.resume))
@@ -115,7 +112,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width, len(parts[0]), FEWEST_UPDATES)
     steps = update.steps(len(parts[0]))
     data["notes"] += head_notes(inputs.model_folder, None, used=False)
-    refuse(args.forgetting.curve_problems([*parts[1], *parts[2]]))
+    args.forgetting.check_examples([*parts[1], *parts[2]])
     general = general_text(args.forgetting, inputs.model_folder, inputs.config, inputs.tokenizer)
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)
 

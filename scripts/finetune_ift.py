@@ -15,8 +15,8 @@ from typing import Any
 from gpt2_scratch.own_tokenizer import needed_end
 from tasks import Instructions
 from training.data.sources import Inputs, find_inputs
-from training.flags.cli import changed_flags, refuse, resolved, run
-from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fit_problems
+from training.flags.cli import changed_flags, problems_in, refuse, resolved, run
+from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs
 from training.flags.compute import ComputeArgs
 from training.flags.forgetting import ForgettingArgs
 from training.flags.task import GenerationArgs, PromptArgs
@@ -42,16 +42,11 @@ class Args:
 
 
 def main(args: Args) -> None:
-    refuse(args.prompt.problems_with(args.method, args.model) + args.forgetting.problems_with(args.method))
     data, model = args.data, args.model.model
     weights = not args.compute.dry_run
     inputs = find_inputs(data, model, lambda: args.prompt.task(data.dataset, data.data), OFFLINE, weights)
     needed_end(inputs.tokenizer, model)
-    problems = fit_problems(args.method, args.model, inputs.config, data)
-    if args.generation.new_tokens >= inputs.config.context:
-        limit = f"the context of {model} is {inputs.config.context} tokens, the prompt included"
-        problems.append(f"--new-tokens {args.generation.new_tokens}: {limit}")
-    refuse(problems + args.compute.cache_problems(args.method, args.model, inputs.config))
+    refuse(problems_in(args, config=inputs.config))
     name, spelled = run_name(inputs.task.name, model, args.method.method, args.update.seed)
     folder = args.run.output_dir or default_folder("finetune_ift", name, changed_flags(args), spelled)
     train(args, inputs, folder, not args.compute.dry_run and check_folder(folder, args.run.overwrite, args.run.resume))
@@ -119,7 +114,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     update = args.update.with_defaults(*DEFAULTS[method], inputs.config.width, len(examples))
     steps = update.steps(len(examples))
     data["notes"] += args.update.notes(steps) + head_notes(inputs.model_folder, None, used=False)
-    refuse(args.forgetting.curve_problems([*validation, *test]))
+    args.forgetting.check_examples([*validation, *test])
     general = general_text(args.forgetting, inputs.model_folder, inputs.config, inputs.tokenizer)
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)
     asked = {e.id for e in test}

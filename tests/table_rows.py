@@ -11,6 +11,8 @@ from typing import NamedTuple
 import tyro
 from conftest import ROOT
 
+from training.flags.cli import problems_in
+
 KINDS = ("table", "figure", "inline", "appendix", "beyond")
 FILES = sorted(path for kind in KINDS for path in ROOT.glob(f"reproduce/{kind}*.sh"))
 RATES = ROOT / "reproduce" / "learning_rates.sh"
@@ -74,11 +76,5 @@ def understood(command):
     place = words.index("--output-dir")
     del words[place : place + 2]
     args = tyro.cli(load(ROOT / path).Args, args=words, config=(tyro.conf.OmitArgPrefixes,))
-    groups = [getattr(args, name) for name in args.__dataclass_fields__]
-    problems = [p for group in groups if hasattr(group, "problems") for p in group.problems()]
-    if path.endswith("finetune_cls.py"):
-        problems += args.head.problems_with(args.method, args.model)
-    if path.endswith("finetune_ift.py"):
-        problems += args.prompt.problems_with(args.method, args.model)
-    assert not problems, (command, problems)
+    assert not problems_in(args), (command, problems_in(args))
     return path, args

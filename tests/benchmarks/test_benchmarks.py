@@ -31,6 +31,7 @@ from gpt2_scratch.tokenizer import GPT2
 from lora.adapter import adapters
 from tasks import Labelled
 from training.data.batches import encode_labelled
+from training.flags.cli import problems_in
 from training.flags.common import BLOCK_TARGETS, MethodArgs
 from training.flags.compute import ComputeArgs
 from training.model.methods import apply_method
@@ -299,7 +300,7 @@ def test_both_commands_of_a_row_are_understood_and_mean_the_same_work(name):
         assert (theirs.model, theirs.prompts, theirs.new_tokens) == (ours.model, ours.prompts, ours.new_tokens)
         return
     for args in (theirs, ours):
-        assert args.work.problems() + args.work.problems_with(args.method) == []
+        assert problems_in(args) == []
     same = ("task", "model", "batch_size", "max_length", "mask_prompt", "steps", "device")
     assert [getattr(theirs.work, n) for n in same] == [getattr(ours.work, n) for n in same]
     if name.startswith("ours"):

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from inspect import signature
 from typing import Any, TypeVar
 
 from training.flags.command_line import changed_flags as changed_flags
@@ -40,6 +41,25 @@ def refuse(problems: Sequence[str]) -> None:
         raise ValueError("\n       ".join(problems))
 
 
+def problems_between(**groups: Any) -> list[str]:
+    """What is wrong with each group of flags beside the others. Its `problems_given` gets those that its parameters
+    name, of `groups` by name; where one of them is missing, there is nothing to check."""
+    found = []
+    for check in [group.problems_given for group in groups.values() if hasattr(group, "problems_given")]:
+        wanted = signature(check).parameters
+        if wanted.keys() <= groups.keys():
+            found += check(**{name: groups[name] for name in wanted})
+    return found
+
+
+def problems_in(args: Any, **found: Any) -> list[str]:
+    """What is wrong with the flags of a script: what each group's `problems` says of its own values, and where that is
+    nothing, `problems_between` them and what is `found` by then, such as the `config` of the base."""
+    groups = {field.name: getattr(args, field.name) for field in fields(args)}
+    alone = [p for group in [*groups.values(), args] if hasattr(group, "problems") for p in group.problems()]
+    return alone or problems_between(**groups, **found)
+
+
 def run(main: Callable[[T], None], arguments: type[T], description: str | None) -> None:
     """Parses the command line and calls `main`.
 
@@ -48,8 +68,7 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None) 
     try:
         sys.argv[1:] = completed(arguments, sys.argv[1:])
         args = parse(arguments, sys.argv[1:], description)
-        groups = [getattr(args, field.name) for field in fields(args)]  # type: ignore[arg-type]
-        refuse([p for group in [*groups, args] if hasattr(group, "problems") for p in group.problems()])
+        refuse(problems_in(args))
         main(args)
     except NoRoom as error:
         stop(f"{error}; {GOES_ON}" if "resume" in flags_in(arguments) else str(error), 2)

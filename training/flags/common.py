@@ -14,9 +14,9 @@ import tyro
 from gpt2_scratch.config import GPT2Config
 from training.flags.cli import at_least, flag
 from training.flags.method import BLOCK_TARGETS as BLOCK_TARGETS
-from training.flags.method import MethodArgs
+from training.flags.method import MethodArgs as MethodArgs
+from training.flags.method import ModelArgs as ModelArgs
 from training.flags.update import UpdateArgs as UpdateArgs
-from training.flags.update import needs_bitsandbytes
 
 E = TypeVar("E")
 
@@ -72,25 +72,10 @@ class DataArgs:
         found += at_least(self, 1, "train_examples", "val_examples", "test_examples", "max_length")
         return found
 
-
-@dataclass(frozen=True)
-class ModelArgs:
-    """The base model"""
-
-    model: str = "gpt2"
-    """gpt2-nano (bundled), gpt2, gpt2-medium, gpt2-large, gpt2-xl (hub), a hub repository, or a folder in HF format"""
-    dropout: float = 0.0
-    """probability, on embeddings, attention and residual branches"""
-    untie_head: bool = False
-    """give the LM head a copy of the token embedding instead of the embedding itself (as the report's authors did)"""
-    base_bits: Literal[4, 8] | None = None
-    """hold the frozen matrices of the blocks in 4 bits (NF4) or 8, by bitsandbytes: less memory, more time; None: no"""
-
-    def problems(self) -> list[str]:
-        found = needs_bitsandbytes(f"--base-bits {self.base_bits}") if self.base_bits else []
-        if not 0 <= self.dropout < 1:
-            found.append(f"--dropout {self.dropout}: must be at least 0 and below 1")
-        return found
+    def problems_given(self, model: ModelArgs, config: GPT2Config) -> list[str]:
+        if self.max_length > config.context:
+            return [f"--max-length {self.max_length}: the context of {model.model} is {config.context} tokens"]
+        return []
 
 
 @dataclass(frozen=True)
@@ -139,18 +124,3 @@ class RunArgs(FolderArgs):
     def problems(self) -> list[str]:
         found = at_least(self, 1, "eval_every", "eval_batches", "early_stop", "save_every", "log_every")
         return found + super().problems()
-
-
-def fit_problems(method: MethodArgs, model: ModelArgs, config: GPT2Config, data: DataArgs) -> list[str]:
-    """What is wrong with values whose range depends on the base model."""
-    problems = []
-    if model.base_bits is not None and method.method == "full":
-        problems.append(
-            f"--base-bits {model.base_bits}: what is quantised cannot train; use another --method than full"
-        )
-    if model.base_bits is None and method.lora_init == "loftq":
-        problems.append("--lora-init loftq: makes up for what --base-bits rounds off; add it, or leave this out")
-    problems += method.fit_problems(model.model, config)
-    if data.max_length > config.context:
-        problems.append(f"--max-length {data.max_length}: the context of {model.model} is {config.context} tokens")
-    return problems

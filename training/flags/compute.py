@@ -64,7 +64,7 @@ class ComputeArgs(SpeedArgs):
     dry_run: bool = False
     """say what the data has, how much memory and time the run would need and what fits, and stop; nothing is written"""
 
-    def cache_problems(self, method: MethodArgs, model: ModelArgs, config: GPT2Config) -> list[str]:
+    def problems_given(self, method: MethodArgs, model: ModelArgs, config: GPT2Config) -> list[str]:
         """Why there is nothing that --cache-frozen could keep; whether it fits is known once there is a model."""
         if self.cache_frozen is None:
             return []

@@ -54,12 +54,12 @@ class ForgettingArgs:
             found.append(str(error))
         return found
 
-    def problems_with(self, method: MethodArgs) -> list[str]:
+    def problems_given(self, method: MethodArgs) -> list[str]:
         if self.forgetting_curve and not method.adapts:
             return [f"--forgetting-curve: --method {method.method} has no adapters to scale; leave it out"]
         return []
 
-    def curve_problems(self, held_out: Sequence[object]) -> list[str]:
+    def check_examples(self, held_out: Sequence[object]) -> None:
+        """Raises ValueError when there is nothing to take the task metric of."""
         if self.forgetting_curve and not held_out:
-            return ["--forgetting-curve: there are no validation or test examples for the task metric"]
-        return []
+            raise ValueError("--forgetting-curve: there are no validation or test examples for the task metric")

@@ -8,11 +8,32 @@ from typing import Literal, TypeVar
 
 from gpt2_scratch.config import GPT2Config
 from training.flags.cli import at_least, flag
+from training.flags.update import needs_bitsandbytes
 
 V = TypeVar("V", int, float)
 Target = Literal["q", "k", "v", "attn-out", "mlp-in", "mlp-out", "lm-head"]
 BLOCK_TARGETS: tuple[Target, ...] = ("q", "k", "v", "attn-out", "mlp-in", "mlp-out")
 WITHOUT_ADAPTERS = ("full", "bitfit", "head")
+
+
+@dataclass(frozen=True)
+class ModelArgs:
+    """The base model"""
+
+    model: str = "gpt2"
+    """gpt2-nano (bundled), gpt2, gpt2-medium, gpt2-large, gpt2-xl (hub), a hub repository, or a folder in HF format"""
+    dropout: float = 0.0
+    """probability, on embeddings, attention and residual branches"""
+    untie_head: bool = False
+    """give the LM head a copy of the token embedding instead of the embedding itself (as the report's authors did)"""
+    base_bits: Literal[4, 8] | None = None
+    """hold the frozen matrices of the blocks in 4 bits (NF4) or 8, by bitsandbytes: less memory, more time; None: no"""
+
+    def problems(self) -> list[str]:
+        found = needs_bitsandbytes(f"--base-bits {self.base_bits}") if self.base_bits else []
+        if not 0 <= self.dropout < 1:
+            found.append(f"--dropout {self.dropout}: must be at least 0 and below 1")
+        return found
 
 
 @dataclass(frozen=True)
@@ -95,9 +116,14 @@ class MethodArgs:
                 found.append(f"{flag(name)}: --method {self.method} has no adapters; leave it out")
         return found
 
-    def fit_problems(self, name: str, config: GPT2Config) -> list[str]:
-        """What is wrong with values whose range depends on the base model `name`; after `problems` found nothing."""
-        found = []
+    def problems_given(self, model: ModelArgs, config: GPT2Config) -> list[str]:
+        name, found = model.model, []
+        if model.base_bits is not None and self.method == "full":
+            found.append(
+                f"--base-bits {model.base_bits}: what is quantised cannot train; use another --method than full"
+            )
+        if model.base_bits is None and self.lora_init == "loftq":
+            found.append("--lora-init loftq: makes up for what --base-bits rounds off; add it, or leave this out")
         if self.last_blocks is not None and self.last_blocks > config.blocks:
             found.append(f"--last-blocks {self.last_blocks}: {name} has {config.blocks} blocks")
         if not self.adapts:

@@ -74,7 +74,7 @@ class PreferenceArgs:
             found.append(f"--start-from {self.start_from}: no such folder")
         return found
 
-    def problems_with(self, method: MethodArgs, model: ModelArgs, compute: ComputeArgs) -> list[str]:
+    def problems_given(self, method: MethodArgs, model: ModelArgs, compute: ComputeArgs) -> list[str]:
         found = []
         if self.caches(method) and not nearest(compute.cache_dir).is_dir():
             found.append(f"--cache-dir {compute.cache_dir}: is a file, or in one; name a folder")

@@ -53,7 +53,7 @@ class TextArgs:
         named = [*self.text_column, *([] if self.label_column is None else [self.label_column])]
         return found + twice_or_nothing("--text-column and --label-column", named)
 
-    def problems_with(self, config: GPT2Config) -> list[str]:
+    def problems_given(self, config: GPT2Config) -> list[str]:
         if self.pad_to is not None and self.pad_to > config.context:
             return [f"--pad-to {self.pad_to}: the context of the model is {config.context} tokens"]
         if self.pad_to is not None and self.pad_id >= config.vocabulary:
@@ -87,7 +87,7 @@ class HeadArgs:
         """Whether Hugging Face's classifier has such a head."""
         return self.head == "linear" and not self.head_bias
 
-    def problems_with(self, method: MethodArgs, model: ModelArgs) -> list[str]:
+    def problems_given(self, method: MethodArgs, model: ModelArgs) -> list[str]:
         found = []
         if self.head_training != "train" and not method.adapts:
             found.append(f"--head-training {self.head_training}: needs a --method with adapters, like lora")
@@ -138,7 +138,7 @@ class PromptArgs:
             inputs = (inputs[0], *([self.input_column] if self.input_column else []))
         return Columns(inputs, self.response_column or known.target)
 
-    def problems_with(self, method: MethodArgs, model: ModelArgs) -> list[str]:
+    def problems_given(self, method: MethodArgs, model: ModelArgs) -> list[str]:
         if method.method == "head" and not model.untie_head:
             return ["--method head: the LM head is the token embedding; add --untie-head to train it apart"]
         return []
@@ -164,6 +164,12 @@ class GenerationArgs:
         if self.top_p is not None and not 0 < self.top_p <= 1:
             found.append(f"--top-p {self.top_p}: must be above 0 and at most 1")
         return found
+
+    def problems_given(self, model: ModelArgs, config: GPT2Config) -> list[str]:
+        if self.new_tokens < config.context:
+            return []
+        limit = f"the context of {model.model} is {config.context} tokens, the prompt included"
+        return [f"--new-tokens {self.new_tokens}: {limit}"]
 
 
 def group_of(kind: type[G], flags: dict[str, Any]) -> G:

@@ -3,11 +3,16 @@
 import re
 import subprocess
 import sys
+from dataclasses import is_dataclass
+from inspect import signature
+from typing import get_type_hints
 
 import pytest
 from conftest import ROOT, run_script
 from test_commands import load_script
 
+from gpt2_scratch.config import GPT2Config
+from training.flags.cli import problems_in
 from training.flags.command_line import changed_flags, flags_in, parse
 from training.flags.compute import ENVIRONMENT
 from training.flags.near_misses import ELSEWHERE, OURS, meant
@@ -132,8 +137,33 @@ def test_a_command_line_that_is_wrong_gets_one_short_message(words, message):
 )
 def test_numbers_that_no_run_can_have_meant_are_refused(script, words, message):
     args = parse(load_script(script).Args, ["--dataset", "imdb"] * (script != "generate") + words.split())
-    groups = [group for group in vars(args).values() if hasattr(group, "problems")]
-    assert message in [problem for group in groups for problem in group.problems()]
+    assert message in problems_in(args)
+
+
+def test_every_check_of_a_group_is_one_that_the_scripts_make():
+    """By its name, and by those of its parameters: groups of a script, or what is found of the base."""
+    groups = {}
+    for script in SCRIPTS:
+        groups |= {n: kind for n, kind in get_type_hints(load_script(script).Args).items() if is_dataclass(kind)}
+    assert len(groups) > 15
+    checks = {(kind, name) for kind in groups.values() for name in vars(kind) if name.startswith("problems")}
+    assert {name for _, name in checks} == {"problems", "problems_given"}
+    for kind in groups.values():
+        if hasattr(kind, "problems_given"):
+            assert {*signature(kind.problems_given).parameters} - {"self"} <= {*groups, "config"}, kind
+
+
+def test_what_a_group_says_beside_the_others_is_asked_as_soon_as_they_are_there():
+    args = parse(
+        load_script("finetune_cls").Args, ["--dataset", "imdb", "--method", "bitfit", "--head-training", "frozen+lora"]
+    )
+    (problem,) = problems_in(args)
+    assert problem.startswith("--head-training frozen+lora: needs a --method with adapters")
+    args = parse(load_script("finetune_cls").Args, ["--dataset", "imdb", "--last-blocks", "9", "--max-length", "99"])
+    assert problems_in(args) == []
+    config = GPT2Config(width=64, blocks=2, heads=2, vocabulary=101, context=32)
+    found = " ".join(problems_in(args, config=config))
+    assert "--last-blocks 9: gpt2 has 2 blocks" in found and "--max-length 99: the context of gpt2 is 32" in found
 
 
 def test_a_line_that_moves_leaves_the_screen_before_the_last_message(monkeypatch, capsys):

@@ -15,7 +15,8 @@ from gpt2_scratch.pretrained import save_pretrained, without_storage
 from gpt2_scratch.tokenizer import GPT2
 from lora.adapter import adapters
 from lora.variants import VARIANTS, adapter_class
-from training.flags.common import DataArgs, ModelArgs, UpdateArgs, fit_problems
+from training.flags.cli import problems_between
+from training.flags.common import DataArgs, ModelArgs, UpdateArgs
 from training.flags.method import BLOCK_TARGETS, MethodArgs
 from training.flags.task import HeadArgs
 from training.model.methods import apply_method, build_language_model, quantised_matrices
@@ -35,9 +36,8 @@ def rank_of(adapter):
 
 
 def problems(method, **model):
-    return method.problems() or fit_problems(
-        method, replace(ModelArgs("small"), **model), SMALL, DataArgs(max_length=9)
-    )
+    base = replace(ModelArgs("small"), **model)
+    return method.problems() or problems_between(method=method, model=base, config=SMALL, data=DataArgs(max_length=9))
 
 
 def help_of(field):
@@ -167,8 +167,8 @@ def test_ranks_may_differ_between_the_parts_of_a_block_that_have_an_adapter_and_
 @pytest.mark.parametrize("method", VARIANTS)
 def test_a_head_can_be_trained_by_every_variant_and_by_nothing_else(method):
     head = HeadArgs(head_training="frozen+lora")
-    assert not head.problems_with(MethodArgs(method), ModelArgs())
-    assert head.problems_with(MethodArgs("bitfit"), ModelArgs())
+    assert not head.problems_given(MethodArgs(method), ModelArgs())
+    assert head.problems_given(MethodArgs("bitfit"), ModelArgs())
 
 
 def test_loftq_brings_a_quantised_model_nearer_to_the_original(tmp_path):
