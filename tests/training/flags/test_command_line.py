@@ -167,7 +167,7 @@ def test_what_a_group_says_beside_the_others_is_asked_as_soon_as_they_are_there(
 
 
 def test_a_line_that_moves_leaves_the_screen_before_the_last_message(monkeypatch, capsys):
-    from training import cli
+    from training.flags import cli
     from training.run.progress import ProgressLine
 
     monkeypatch.setattr(cli, "before_stop", [])
