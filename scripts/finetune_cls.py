@@ -82,6 +82,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.run.record import Record, intervals
     from training.run.results import environment, measured, write_results
     from training.run.summary import data_facts, print_facts
+    from training.run.trackers import close_trackers
     from training.step.losses import class_loss
     from training.step.optimizers import build_optimizer
     from training.step.processes import check_same, from_main
@@ -231,6 +232,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     outcome |= {"before": extra["metrics"], "forgetting": lost} | metrics
     outcome |= {"notes": outcome_notes(outcome)}
     write_results(folder, outcome)
+    close_trackers(accelerator, record.step, outcome)
     print_outcome(folder, outcome, ("accuracy", "macro_f1", "mcc"), UNTRAINED if new_head else "")
     if not head.exportable:
         print("note    this head exists here alone: the model cannot be exported to transformers or PEFT")

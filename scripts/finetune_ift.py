@@ -90,6 +90,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     from training.run.record import Record, intervals
     from training.run.results import environment, measured, write_results
     from training.run.summary import data_facts, print_facts
+    from training.run.trackers import close_trackers
     from training.step.losses import token_loss
     from training.step.optimizers import build_optimizer
     from training.step.processes import check_same, from_main
@@ -247,6 +248,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     outcome |= {"before": extra["metrics"], "forgetting": lost, "val": val_metrics, "test": metrics}
     outcome |= {"notes": outcome_notes(outcome)}
     write_results(folder, outcome)
+    close_trackers(accelerator, record.step, outcome, generations)
     print_outcome(folder, outcome, ("response_perplexity", "text_perplexity"))
 
 

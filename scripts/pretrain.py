@@ -192,6 +192,7 @@ def train(
     from training.run.progress import ProgressLine
     from training.run.record import Record
     from training.run.results import environment, measured, write_results
+    from training.run.trackers import close_trackers
     from training.step.losses import token_loss
     from training.step.optimizers import muon_with_adamw
     from training.step.processes import check_same, from_main
@@ -304,6 +305,7 @@ def train(
     outcome = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
     outcome |= {"parameters": parameters} | measured(accelerator, record) | {"val": text_loss(rows)}
     write_results(folder, outcome)
+    close_trackers(accelerator, record.step, outcome)
     print(f"val     loss {shown(outcome['val']['loss'])}", end=" ")
     print(f"nats a token, {held_tokens:,} tokens of {len(held_out):,} documents")
     print(f"model   {folder}/model; --model {folder}/model uses it in the other scripts")

@@ -6,6 +6,7 @@ Imports nothing heavy, so that `--help` and a refusal answer at once.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -19,6 +20,9 @@ from training.flags.method import ModelArgs as ModelArgs
 from training.flags.update import UpdateArgs as UpdateArgs
 
 E = TypeVar("E")
+Tracker = Literal[
+    "tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "none"
+]
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,18 @@ class FolderArgs:
     """throw away what the output folder holds"""
     resume: bool = False
     """go on from the checkpoint in the output folder"""
+    report_to: tuple[Tracker, ...] = ("tensorboard",)
+    """trackers that get flags, curves, results and sample answers; tensorboard writes into the output folder"""
 
     def problems(self) -> list[str]:
-        return ["--overwrite and --resume: choose one"] if self.overwrite and self.resume else []
+        found = ["--overwrite and --resume: choose one"] if self.overwrite and self.resume else []
+        if not self.report_to or ("none" in self.report_to and len(self.report_to) > 1):
+            found.append("--report-to: name trackers, or none alone")
+        return found + [
+            f"--report-to {name}: needs {name}; pip install {name.replace('_', '-')}"
+            for name in self.report_to
+            if name != "none" and find_spec(name) is None
+        ]
 
 
 @dataclass(frozen=True)

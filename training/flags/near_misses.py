@@ -148,8 +148,10 @@ examples are never padded, and evaluation takes as many as fit; leave it out
 training, evaluation and the test always happen; leave it out
     do-train do-eval do-predict do-test evaluation-strategy eval-strategy save-strategy logging-strategy
     predict-with-generate
-curves always go to TensorBoard; leave it out
-    report-to logging-dir log-with with-tracking tensorboard wandb wandb-project use-wandb
+--report-to wandb
+    wandb use-wandb wandb-project
+--report-to
+    logging-dir log-with with-tracking tensorboard tracker trackers logger use-tensorboard
 it is used where the hardware has it; leave it out
     flash-attention use-flash-attn flash-attn attn-implementation flash-attention-2 use-flash-attention-2
 accelerate launch has --cpu and --num_processes for this

@@ -1,4 +1,4 @@
-"""The accelerator, with what a launcher can get wrong checked first, and TensorBoard."""
+"""The accelerator, with what a launcher can get wrong checked first, and the folder of the run."""
 
 import ctypes
 import os
@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from training.flags.compute import SpeedArgs
+from training.run.trackers import open_trackers
 from training.step.processes import from_main
 from training.storage.files import write_json
 from training.storage.run_folder import STARTED, prepare_folder
@@ -49,7 +50,7 @@ def start(compute: SpeedArgs, folder: Path, resuming: bool) -> tuple[Accelerator
     """
     keep_freed_memory()
     precision = compute.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "").lower() or "no"
-    accelerator = Accelerator(mixed_precision=precision, log_with="tensorboard", project_dir=str(folder))
+    accelerator = Accelerator(mixed_precision=precision, project_dir=str(folder))
     torch.backends.cuda.matmul.allow_tf32 = compute.tf32  # after Accelerator, which may have a will of its own
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("--mixed-precision fp16: needs a GPU (a CPU would silently compute in fp32); use no or bf16")
@@ -58,23 +59,23 @@ def start(compute: SpeedArgs, folder: Path, resuming: bool) -> tuple[Accelerator
 
 
 def open_run(accelerator: Accelerator, folder: Path, resuming: bool, done_steps: int, flags: Mapping[str, Any]) -> None:
-    """Makes or clears the run folder, once nothing is left to refuse, and starts TensorBoard in it.
+    """Makes or clears the run folder, once nothing is left to refuse, and starts the trackers of --report-to.
 
-    What a stopped run logged after `done_steps` is dropped.
+    `done_steps`: those that a stopped run had saved. Raises ValueError as `open_trackers`.
     """
     if accelerator.is_main_process:
         prepare_folder(folder, resuming)
         if not (folder / STARTED).exists():
             command = {"script": Path(sys.argv[0]).stem, "command": sys.argv[1:]}
             write_json(folder / STARTED, command | {"args": dict(flags)})
-    accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": done_steps + 1}})
+    open_trackers(accelerator, flags["report_to"], folder, done_steps, flags)
 
 
 def close_run(accelerator: Accelerator) -> None:
-    """Stops TensorBoard and parts the processes, which are together until then.
+    """Parts the processes, which are together until then; the main process goes on to write the results.
 
     The barrier is for a worker thread of gloo: what it holds of the last collective it can only let go while the
     interpreter is alive, else it aborts the process (pytorch issue 190489).
     """
     accelerator.wait_for_everyone()
-    accelerator.end_training()
+    accelerator.state.destroy_process_group()

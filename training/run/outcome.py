@@ -87,5 +87,6 @@ def print_outcome(folder: Path, outcome: Mapping[str, Any], names: Sequence[str]
     seconds = outcome["seconds"]
     print(f"cost    training {seconds['train']:,.1f} s, evaluation while training {seconds['eval']:,.1f} s; ", end="")
     print(f"peak memory {outcome['peak_memory_mib']:,.0f} MiB")
-    print(f"curves  {folder}/curves.png; tensorboard --logdir {folder}/tensorboard")
+    board = f"; tensorboard --logdir {folder}/tensorboard" if "tensorboard" in outcome["args"]["report_to"] else ""
+    print(f"curves  {folder}/curves.png{board}")
     print(f"results {folder}/results.json")

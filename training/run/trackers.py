@@ -1,0 +1,74 @@
+"""Experiment trackers: curves, flags, results and sample answers go where --report-to says, by way of Accelerate."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
+
+PROJECT = "gpt2-lora-bench"
+NAMED = {"wandb": "name", "trackio": "name", "mlflow": "run_name"}  # how a library calls the name of a run
+SAMPLES = 8  # answers that are shown
+
+
+def _tracker(name: str, folder: Path, done_steps: int) -> GeneralTracker:
+    kind = LOGGER_TYPE_TO_CLASS[name]
+    if name == "tensorboard":
+        return kind(name, folder, purge_step=done_steps + 1)
+    place = (folder,) if kind.requires_logging_directory else ()
+    return kind(PROJECT, *place, **({NAMED[name]: folder.name} if name in NAMED else {}))
+
+
+def open_trackers(
+    accelerator: Accelerator, names: Sequence[str], folder: Path, done_steps: int, flags: Mapping[str, Any]
+) -> None:
+    """Starts the trackers `names` and hands them the `flags` as hyperparameters.
+
+    What a stopped run logged after `done_steps` TensorBoard drops; in other trackers a resumed run is a second one of
+    the same name. Raises ValueError when a tracker does not start.
+    """
+    plain = {n: value if isinstance(value, bool | int | float) else str(value) for n, value in flags.items()}
+    try:  # each by itself: init_trackers would give all of them one name
+        accelerator.log_with = [_tracker(name, folder, done_steps) for name in names if name != "none"]
+        accelerator.init_trackers(PROJECT, plain)
+    except Exception as error:  # each library has errors of its own
+        raise ValueError(
+            f"--report-to {' '.join(names)}: does not start ({error}); log in to it, or leave it out"
+        ) from error
+
+
+def _values(outcome: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of results.json by name, as test/accuracy."""
+    parts = {name: outcome.get(name) or {} for name in ("before", "val", "test", "forgetting")}
+    return {
+        f"{part}/{name}": metric["value"]
+        for part, metrics in parts.items()
+        for name, metric in metrics.items()
+        if isinstance(metric, dict) and "value" in metric
+    }
+
+
+def _log_text(accelerator: Accelerator, name: str, text: str, step: int) -> None:
+    for tracker in accelerator.trackers:
+        if tracker.name == "mlflow":  # Accelerate's tracker of mlflow takes numbers alone
+            import mlflow
+
+            mlflow.log_text(text, f"{name}.md")
+        else:
+            tracker.log({name: text}, step=step)
+
+
+def close_trackers(
+    accelerator: Accelerator, step: int, outcome: Mapping[str, Any], answers: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Logs the metrics of results.json and the first of the `answers` (rows of generations.jsonl), and ends them all.
+
+    Called by the main process alone.
+    """
+    accelerator.log(_values(outcome), step=step)
+    if answers:
+        shown = [f"**{a['instruction']}**\n\n{a['input']}\n\n> {a['response']}\n" for a in answers[:SAMPLES]]
+        _log_text(accelerator, "answers", "\n---\n".join(shown), step)
+    for tracker in accelerator.trackers:
+        tracker.finish()
