@@ -62,10 +62,10 @@ def test_none_leaves_the_folder_without_tensorboard(tmp_path, short):
 def test_mlflow_gets_the_same(tmp_path, short, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    _, results, answers = answered(tmp_path / "run", short, "--report-to", "mlflow")
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    (experiment,) = [e for e in client.search_experiments() if e.name == "gpt2-lora-bench"]
-    (run,) = client.search_runs([experiment.experiment_id])
+    experiment = client.create_experiment("gpt2-lora-bench", artifact_location=(tmp_path / "artifacts").as_uri())
+    _, results, answers = answered(tmp_path / "run", short, "--report-to", "mlflow")
+    (run,) = client.search_runs([experiment])
     assert run.info.run_name == "run" and run.data.params["lr"] == str(results["args"]["lr"])
     assert run.data.metrics["test/response_perplexity"] == results["test"]["response_perplexity"]["value"]
     assert run.data.metrics["train_loss"] == results["curve"][-1]["train_loss"]
