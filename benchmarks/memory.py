@@ -146,7 +146,7 @@ def measure(args: Args) -> None:
 
     # Imported here because they take seconds: whatever can be refused without them has been.
     from _steps import report, use_device
-    from training.forecast.memory import resident
+    from training.forecast.workload import resident
     from training.run.launch import start
 
     use_device(work)
@@ -167,16 +167,17 @@ def measure(args: Args) -> None:
 def forecast_parts(args: Args, accelerator: Any, train: "list[Encoded]", base: int) -> dict[str, int]:
     from _work import CLASSES
     from gpt2_scratch.model import Classifier, LanguageModel
-    from training.forecast.memory import forecast, model_without_weights
-    from training.forecast.work import Work as Run
-    from training.model.methods import apply_compute, apply_method
+    from training.forecast.memory import memory_of
+    from training.forecast.workload import Workload
+    from training.model.methods import apply_compute, apply_method, build_without_weights
 
     kind: Any = (Classifier, len(CLASSES)) if args.work.task == "cls" else (LanguageModel,)
-    model = model_without_weights(kind[0], args.work.config, args.model, *kind[1:])
+    model = build_without_weights(kind[0], args.work.config, args.model, *kind[1:])
     apply_method(model, args.method, 0)
     apply_compute(model, args.method.method, args.compute, accelerator.mixed_precision)
-    work = Run(model, args.update, accelerator, train, train, base, args.compute, from_file=args.weights is not None)
-    return forecast(work, args.micro_batch_size or args.work.batch_size).parts
+    known = {"compute": args.compute, "from_file": args.weights is not None, "base": base}
+    workload = Workload(model, args.update, accelerator, train, train, **known)
+    return memory_of(workload, args.micro_batch_size or args.work.batch_size).parts
 
 
 def measured_peak(args: Args, train: "list[Encoded]") -> int:

@@ -66,13 +66,17 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.evaluation.forgetting import forgetting, general_losses, general_text
     from training.evaluation.inference import classify
     from training.evaluation.metrics import accuracy, classification_metrics, mean_loss, name_of
-    from training.forecast.duration import Evaluations, print_seconds
-    from training.forecast.memory import model_without_weights
-    from training.forecast.micro_batch import base_memory, print_forecast, settle
-    from training.forecast.work import Work
+    from training.forecast import Workload, print_forecast, resolve_micro_batch
     from training.model.frozen_activations import with_frozen_activations
     from training.model.heads import head_notes, trained_rows
-    from training.model.methods import apply_compute, apply_method, build_classifier, load_own_state, parameter_counts
+    from training.model.methods import (
+        apply_compute,
+        apply_method,
+        build_classifier,
+        build_without_weights,
+        load_own_state,
+        parameter_counts,
+    )
     from training.model.saved import base_facts, read_best, save_adapter, save_best
     from training.run.checkpoint import Training, load_checkpoint, save_checkpoint
     from training.run.launch import close_run, open_run, start
@@ -116,26 +120,24 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     data["notes"] += head_notes(inputs.model_folder, classes, trained_head is not None)
 
     # Model, adapters and freezing.
-    libraries = base_memory(args.compute, update, args.model)
     shape: tuple[Any, ...] = (n, head.head_bias, head.head == "lm-token")
     if args.compute.dry_run:
-        model = model_without_weights(Classifier, inputs.config, args.model, *shape)
+        model = build_without_weights(Classifier, inputs.config, args.model, *shape)
     else:
         shape = (*shape[1:], trained_head)
         model = build_classifier(inputs.model_folder, inputs.config, args.model, n, update.seed, *shape)
     apply_method(model, args.method, update.seed, head.head_training, inputs.weights)
     apply_compute(model, method, args.compute, accelerator.mixed_precision)
-    work = Work(model, update, accelerator, examples, [*validation, *test], libraries, args.compute)
-    work = replace(work, from_file=True, whole_model=method == "full", general=general)
+    workload = Workload(model, update, accelerator, examples, validation, test, args.compute, general)
+    workload = replace(workload, whole_model=method == "full")
     parameters = parameter_counts(model)
     if main_process:
         length = {"updates": f"{steps:,}", "epochs": f"{steps / update.steps_per_epoch(len(examples)):.3g}"}
         print_facts(data, parameters, length | {"lr": f"{update.lr:.3g}", "output": folder})
     if args.compute.dry_run:
-        evaluations = Evaluations(due, held_out, [*test, *test, *validation])
-        print_seconds(work, evaluations, print_forecast(work))
+        print_forecast(workload, due, held_out)
         return
-    update = settle(work, folder if resuming else None)
+    update = resolve_micro_batch(workload, folder if resuming else None)
     plan, flags = Plan(examples, update, accelerator.num_processes), resolved(args) | resolved(update)
     base = base_facts(args.model.model, inputs.model_folder, tokenizer)
     facts = {"args": flags, "base": base, "labels": list(classes), "pad_token_id": tokenizer.pad}

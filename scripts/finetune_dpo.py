@@ -64,13 +64,16 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     from training.evaluation.forgetting import forgetting, general_losses, general_text
     from training.evaluation.preference import losses, pair_metrics, predictions, references
     from training.evaluation.reference import reference_in, score_pairs, with_cached_reference, with_reference
-    from training.forecast.duration import Evaluations, print_seconds
-    from training.forecast.memory import model_without_weights
-    from training.forecast.micro_batch import base_memory, print_forecast, settle
-    from training.forecast.work import Work
+    from training.forecast import Workload, print_forecast, resolve_micro_batch
     from training.model.frozen_activations import with_frozen_activations
     from training.model.heads import head_notes
-    from training.model.methods import apply_compute, apply_method, load_own_state, parameter_counts
+    from training.model.methods import (
+        apply_compute,
+        apply_method,
+        build_without_weights,
+        load_own_state,
+        parameter_counts,
+    )
     from training.model.saved import base_facts, read_best, save_best
     from training.model.start import find_start, save_learnt, start_model
     from training.run.checkpoint import Training, load_checkpoint, save_checkpoint
@@ -118,9 +121,8 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     schedule, due = build_schedule(update, steps), intervals(args.run, steps)
 
     # Model, adapters and freezing.
-    libraries = base_memory(args.compute, update, args.model)
     if args.compute.dry_run:
-        model, before = model_without_weights(LanguageModel, origin.trained_shape(), args.model), None
+        model, before = build_without_weights(LanguageModel, origin.trained_shape(), args.model), None
     else:
         model, before = start_model(origin, args.model)
     apply_method(model, args.method, update.seed, source=inputs.weights)
@@ -130,19 +132,16 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
         reference = reference_in(accelerator, model, batch, cached)
         return pair_loss(outputs_of(accelerator, model, batch), reference, batch, preference)
 
-    work = Work(model, update, accelerator, parts[0], texts_of(parts[1] + parts[2]), libraries, args.compute)
-    work = replace(work, loss=unprepared_loss)
-    work = replace(work, from_file=True, whole_model=method == "full", general=general)
+    workload = Workload(model, update, accelerator, *parts, args.compute, general)
+    workload = replace(workload, whole_model=method == "full", loss=unprepared_loss)
     parameters = parameter_counts(model)
     if main_process:
         length = {"updates": f"{steps:,}", "epochs": f"{steps / update.steps_per_epoch(len(parts[0])):.3g}"}
         print_facts(data, parameters, length | {"lr": f"{update.lr:.3g}", "output": folder})
     if args.compute.dry_run:
-        watched, once = [parts[1][i] for i in held_out], [*parts[2], *parts[2], *parts[1]]
-        evaluations = Evaluations(due, texts_of(watched), texts_of(once))
-        print_seconds(work, evaluations, print_forecast(work))
+        print_forecast(workload, due, [parts[1][i] for i in held_out])
         return
-    update = settle(work, folder if resuming else None)
+    update = resolve_micro_batch(workload, folder if resuming else None)
     plan, flags = Plan(parts[0], update, accelerator.num_processes), resolved(args) | resolved(update)
     base = base_facts(args.model.model, inputs.model_folder, tokenizer)
     facts = {"args": flags, "base": base}

@@ -68,16 +68,14 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     from training.evaluation.forgetting import forgetting, general_losses, general_text
     from training.evaluation.inference import answer, score_targets, score_texts
     from training.evaluation.metrics import Row, mean_loss, perplexities
-    from training.forecast.duration import Evaluations, print_seconds
-    from training.forecast.memory import model_without_weights
-    from training.forecast.micro_batch import base_memory, print_forecast, settle
-    from training.forecast.work import Work
+    from training.forecast import Workload, print_forecast, resolve_micro_batch
     from training.model.frozen_activations import with_frozen_activations
     from training.model.heads import head_notes
     from training.model.methods import (
         apply_compute,
         apply_method,
         build_language_model,
+        build_without_weights,
         load_own_state,
         parameter_counts,
     )
@@ -124,25 +122,22 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     prompts = [encode_prompt(tokenizer, e, longest, prompt.response_header) for e in questions if longest]
 
     # Model, adapters and freezing.
-    libraries = base_memory(args.compute, update, args.model)
     if args.compute.dry_run:
-        model = model_without_weights(LanguageModel, inputs.config, args.model)
+        model = build_without_weights(LanguageModel, inputs.config, args.model)
     else:
         model = build_language_model(inputs.model_folder, inputs.config, args.model)
     apply_method(model, args.method, update.seed, source=inputs.weights)
     apply_compute(model, method, args.compute, accelerator.mixed_precision)
-    work = Work(model, update, accelerator, examples, [*validation, *test], libraries, args.compute)
-    work = replace(work, prompts=prompts, new_tokens=args.generation.new_tokens)
-    work = replace(work, from_file=True, whole_model=method == "full", general=general)
+    workload = Workload(model, update, accelerator, examples, validation, test, args.compute, general)
+    workload = replace(workload, prompts=prompts, new_tokens=args.generation.new_tokens, whole_model=method == "full")
     parameters = parameter_counts(model)
     if main_process:
         length = {"updates": f"{steps:,}", "epochs": f"{steps / update.steps_per_epoch(len(examples)):.3g}"}
         print_facts(data, parameters, length | {"lr": f"{update.lr:.3g}", "output": folder})
     if args.compute.dry_run:
-        evaluations = Evaluations(due, held_out, [*test, *test, *validation])
-        print_seconds(work, evaluations, print_forecast(work))
+        print_forecast(workload, due, held_out)
         return
-    update = settle(work, folder if resuming else None)
+    update = resolve_micro_batch(workload, folder if resuming else None)
     plan, flags = Plan(examples, update, accelerator.num_processes), resolved(args) | resolved(update)
     base = base_facts(args.model.model, inputs.model_folder, tokenizer)
     facts = {"args": flags, "base": base}

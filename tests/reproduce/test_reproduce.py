@@ -13,8 +13,7 @@ from table_rows import FILES, ON_DISK, RATES, listed, shell, understood
 
 from gpt2_scratch.config import SIZES
 from gpt2_scratch.model import Classifier, LanguageModel
-from training.forecast.memory import model_without_weights
-from training.model.methods import apply_method, parameter_counts
+from training.model.methods import apply_method, build_without_weights, parameter_counts
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +82,11 @@ def trainable(command):
     path, args = understood(command)
     config = SIZES[args.model.model]
     if path.endswith("finetune_ift.py"):
-        model = model_without_weights(LanguageModel, config, args.model)
+        model = build_without_weights(LanguageModel, config, args.model)
         apply_method(model, args.method, 0)
     else:
         shape = (2, args.head.head_bias, args.head.head == "lm-token")
-        model = model_without_weights(Classifier, config, args.model, *shape)
+        model = build_without_weights(Classifier, config, args.model, *shape)
         apply_method(model, args.method, 0, args.head.head_training)
     return parameter_counts(model)["trainable"]
 

@@ -9,7 +9,7 @@ import torch
 from conftest import results_of, run_script, weights_of
 from test_frozen_activations import _own_precision as _own_precision
 from test_frozen_activations import labelled
-from test_memory import Counted, work_of
+from test_memory import Counted, workload_of
 from test_merge import adapter
 from test_quantised import BITS, CONFIG, build
 from test_quantised import base as base
@@ -22,10 +22,9 @@ from lora.adapter import Adapter, adapters
 from lora.quantised import QuantisedLinear
 from training.flags.common import MethodArgs, ModelArgs
 from training.flags.compute import ComputeArgs
-from training.forecast.memory import forecast, model_without_weights
+from training.forecast.memory import DryRun, memory_of
 from training.forecast.meter import CPU
-from training.forecast.rehearsal import Rehearsal
-from training.model.methods import apply_compute, apply_method, parameter_counts
+from training.model.methods import apply_compute, apply_method, build_without_weights, parameter_counts
 from training.model.saved import rebuild
 from training.step.losses import loss_of
 from training.step.optimizers import build_optimizer
@@ -48,49 +47,49 @@ def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(base, bits, p
     examples, compute = labelled(8), ComputeArgs(checkpoint_activations=checkpointed)
     model = build(base, Classifier, bits)
     apply_compute(model, "lora", compute, precision)
-    work = work_of(model, examples, compute, precision)
-    rehearsal = Rehearsal(work)
-    rehearsal.meter.at_peak.clear()  # of what was made while it was quantised
-    rehearsal.update([examples[:4], examples[4:]])
+    workload = workload_of(model, examples, compute, precision)
+    dry_run = DryRun(workload)
+    dry_run.meter.at_peak.clear()  # of what was made while it was quantised
+    dry_run.update([examples[:4], examples[4:]])
 
     parameters = list(model.parameters())
     counted = Counted([*parameters, *model.buffers()])
-    optimizer = build_optimizer(model, work.update)
+    optimizer = build_optimizer(model, workload.update)
     with counted:
         for part in (examples[:4], examples[4:]):
-            loss_of(work.accelerator, model, work.batch(part, torch.device("cpu"))).backward()
+            loss_of(workload.accelerator, model, workload.batch(part, torch.device("cpu"))).backward()
         torch.nn.utils.clip_grad_norm_([p for p in parameters if p.requires_grad], 1.0)
         optimizer.step()
-    assert rehearsal.meter.at_peak.total() == counted.peak
+    assert dry_run.meter.at_peak.total() == counted.peak
 
 
 def test_fake_updates_make_what_the_8_bit_optimizer_unpacks(base):
     model, examples = build(base, Classifier, None, MethodArgs("full")), labelled(4)
-    work = work_of(model, examples)
-    work = replace(work, update=replace(work.update, optimizer="adamw8bit"))
-    rehearsal, counted = Rehearsal(work), Inside([*model.parameters(), *model.buffers()])
+    workload = workload_of(model, examples)
+    workload = replace(workload, update=replace(workload.update, optimizer="adamw8bit"))
+    dry_run, counted = DryRun(workload), Inside([*model.parameters(), *model.buffers()])
     with counted:
-        optimizer = build_optimizer(model, work.update)
+        optimizer = build_optimizer(model, workload.update)
     for _ in range(2):
-        rehearsal.update([examples])
+        dry_run.update([examples])
         with counted:
-            loss_of(work.accelerator, model, work.batch(examples, torch.device("cpu"))).backward()
+            loss_of(workload.accelerator, model, workload.batch(examples, torch.device("cpu"))).backward()
             torch.nn.utils.clip_grad_norm_(list(model.parameters()), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-    assert rehearsal.meter.at_peak.total() == counted.peak
+    assert dry_run.meter.at_peak.total() == counted.peak
 
 
 @BITS
 def test_a_model_without_weights_has_the_forecast_of_one_with_them(base, bits):
     examples, found = labelled(8), []
     for model in (
-        model_without_weights(Classifier, CONFIG, ModelArgs(base_bits=bits), 3),
+        build_without_weights(Classifier, CONFIG, ModelArgs(base_bits=bits), 3),
         build(base, Classifier, bits),
     ):
         if not list(adapters(model)):
             apply_method(model, MethodArgs(), 0)
-        parts = forecast(work_of(model, examples), 4).parts
+        parts = memory_of(workload_of(model, examples), 4).parts
         found.append({name: size for name, size in parts.items() if name != "allocator's gaps"})
     assert found[0] == found[1]
     assert found[0]["frozen weights"] < 4 * CONFIG.width * (CONFIG.vocabulary + 128) + 12 * CONFIG.width**2 * 2 * 1.2

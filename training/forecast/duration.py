@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,9 +22,10 @@ from gpt2_scratch.tokenizer import Vocabulary
 from lora.adapter import merge, unmerge
 from lora.quantised import QuantisedLinear
 from training.data.batches import TOKENS_PER_BATCH, Encoded, Plan, inference_plan, with_all_tokens_labelled
+from training.data.pairs import texts_of
 from training.evaluation.forgetting import STRENGTHS, language_model_in
 from training.forecast.meter import END as SELDOM
-from training.forecast.work import Work
+from training.forecast.workload import Workload
 from training.run.record import Intervals
 from training.step.losses import outputs_of
 from training.step.optimizers import build_optimizer
@@ -38,16 +39,6 @@ PIECE = 2**25  # bytes that are written to see how fast the disk is
 def age() -> float:
     """Seconds since this process began."""
     return time.time() - psutil.Process().create_time()
-
-
-@dataclass(frozen=True)
-class Evaluations:
-    """What is evaluated: the examples watched while training, and those before or after it, as often as they are."""
-
-    due: Intervals
-    watched: Sequence[Encoded]
-    once: Sequence[Encoded]
-    so_far: float = field(default_factory=age)  # seconds for what a run does before it comes to its model
 
 
 def give_numbers(model: nn.Module, device: torch.device) -> None:
@@ -96,20 +87,20 @@ def mean_time(device: torch.device, acts: Iterator[tuple[float, Callable[[], obj
 class Stopwatch:
     """Times the kinds of work that a run consists of."""
 
-    def __init__(self, work: Work) -> None:
-        self.work, self.device, self.model = work, work.accelerator.device, work.model
+    def __init__(self, workload: Workload) -> None:
+        self.workload, self.device, self.model = workload, workload.accelerator.device, workload.model
         give_numbers(self.model, self.device)
-        self.optimizer = build_optimizer(self.model, work.update, work.accelerator.scaler is not None)
+        self.optimizer = build_optimizer(self.model, workload.update, workload.accelerator.scaler is not None)
 
     def updates(self, steps: int) -> tuple[float, float]:
         """(seconds of starting, of `steps` updates)."""
-        work, trained = self.work, [p for p in self.model.parameters() if p.requires_grad]
-        plan = Plan(work.train, work.update, work.accelerator.num_processes)
+        workload, trained = self.workload, [p for p in self.model.parameters() if p.requires_grad]
+        plan = Plan(workload.train, workload.update, workload.accelerator.num_processes)
 
         def update(micro_batches: list[list[int]]) -> None:
             for micro in micro_batches:
-                batch = work.batch([work.train[i] for i in micro], self.device)
-                work.loss(work.accelerator, self.model, batch).backward()
+                batch = workload.batch([workload.train[i] for i in micro], self.device)
+                workload.loss(workload.accelerator, self.model, batch).backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -122,21 +113,21 @@ class Stopwatch:
         self.model.train()
         starting, a_token = mean_time(self.device, chosen())
         mean_length = sum(plan.lengths) / len(plan.lengths)
-        return starting, a_token * mean_length * plan.examples_in(steps) / work.accelerator.num_processes
+        return starting, a_token * mean_length * plan.examples_in(steps) / workload.accelerator.num_processes
 
     @torch.no_grad()
     def evaluation(self, examples: Sequence[Encoded], model: Any = None) -> float:
         """Seconds for one evaluation of all examples."""
         if not examples:
             return 0.0
-        lengths, processes = [len(e.tokens) for e in examples], self.work.accelerator.num_processes
+        lengths, processes = [len(e.tokens) for e in examples], self.workload.accelerator.num_processes
         batches = inference_plan(lengths, TOKENS_PER_BATCH, processes)[0]
         spread = [batches[i * len(batches) // 4] for i in range(4)] if len(batches) > 4 else batches
         model = model or self.model
 
         def read(chosen: list[int]) -> None:
-            batch = self.work.batch([examples[i] for i in chosen], self.device)
-            outputs_of(self.work.accelerator, model, batch).float().cpu()
+            batch = self.workload.batch([examples[i] for i in chosen], self.device)
+            outputs_of(self.workload.accelerator, model, batch).float().cpu()
 
         model.eval()
         acts = ((sum(lengths[i] for i in batch), partial(read, batch)) for batch in [*spread, spread[-1]])
@@ -144,27 +135,28 @@ class Stopwatch:
 
     def general_text(self) -> float:
         """Seconds for the loss on the general text, before and after, and at all strengths where they are asked for."""
-        general = self.work.general
+        general = self.workload.general
         if not general.pieces:
             return 0.0
         lm = language_model_in(self.model) if isinstance(self.model, Classifier) else self.model
-        work, self.work = self.work, replace(self.work, compute=replace(self.work.compute, cache_frozen=None))
-        once, self.work = self.evaluation(general.pieces, lm), work
+        workload, uncached = self.workload, replace(self.workload.compute, cache_frozen=None)
+        self.workload = replace(workload, compute=uncached)
+        once, self.workload = self.evaluation(general.pieces, lm), workload
         return once * (2 + len(STRENGTHS) * general.curve)
 
     @torch.no_grad()
     def answers(self, longest_reference: int) -> float:
         """Seconds for answers before training, which rarely end by themselves, and after it, when they mostly do."""
-        work = self.work
-        if not work.prompts or not work.new_tokens or not isinstance(self.model, LanguageModel):
+        workload = self.workload
+        if not workload.prompts or not workload.new_tokens or not isinstance(self.model, LanguageModel):
             return 0.0
-        prompts = sorted(work.prompts, key=len)
+        prompts = sorted(workload.prompts, key=len)
         middle = max((len(prompts) - ROWS) // 2, 0)
-        some, few = prompts[middle : middle + ROWS], min(4, work.new_tokens)
+        some, few = prompts[middle : middle + ROWS], min(4, workload.new_tokens)
         model = self.model
 
         def write(count: int) -> None:
-            with work.accelerator.autocast():
+            with workload.accelerator.autocast():
                 generate(model, some, Vocabulary(model.config.vocabulary, SELDOM), count, Sampling())
 
         merge(model, dequantise=False)
@@ -173,14 +165,14 @@ class Stopwatch:
         unmerge(model)
         a_token = max(more - short, 0.0) / (2 * few)
         reading = max(short - few * a_token, 0.0)
-        batches = math.ceil(len(prompts) / len(some) / work.accelerator.num_processes)
-        both = work.new_tokens + min(longest_reference, work.new_tokens)
+        batches = math.ceil(len(prompts) / len(some) / workload.accelerator.num_processes)
+        both = workload.new_tokens + min(longest_reference, workload.new_tokens)
         return batches * (2 * reading + both * a_token)
 
     def saving(self, due: Intervals) -> float:
         """Seconds for checkpoints, and for the best weights at every second evaluation, by the speed of the disk."""
         trained = 4 * sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        best = 4 * sum(p.numel() for p in self.model.parameters()) if self.work.whole_model else trained
+        best = 4 * sum(p.numel() for p in self.model.parameters()) if self.workload.whole_model else trained
         wanted = 3 * trained * math.ceil(due.steps / due.save) + best * (1 + math.ceil(due.steps / due.evaluate) / 2)
         with tempfile.TemporaryFile() as file:
 
@@ -192,37 +184,23 @@ class Stopwatch:
             return timed(torch.device("cpu"), write) * wanted / PIECE
 
 
-def seconds_of(work: Work, evaluations: Evaluations) -> dict[str, float]:
-    """Seconds of a run by kind of work."""
-    lm, due = isinstance(work.model, LanguageModel), evaluations.due
-    watch = Stopwatch(work)
+def seconds_of(workload: Workload, due: Intervals, watched: Sequence[Any], so_far: float) -> dict[str, float]:
+    """Seconds of a run by kind of work; `so_far` have passed already."""
+    lm, watch = isinstance(workload.model, LanguageModel), Stopwatch(workload)
     starting, updates = watch.updates(due.steps)
     times = math.ceil(due.steps / due.evaluate)
-    once = [with_all_tokens_labelled(e) for e in evaluations.once] if lm else evaluations.once
-    curve = len(STRENGTHS) * work.general.curve
-    watched = watch.evaluation(evaluations.watched)
-    reference = max((len(e.tokens) - e.response_from for e in evaluations.once), default=0)
+    test, validation = texts_of(workload.test), texts_of(workload.validation)
+    evaluated = [*test, *test, *validation]  # the test before training too
+    once = [with_all_tokens_labelled(e) for e in evaluated] if lm else evaluated
+    curve = len(STRENGTHS) * workload.general.curve
+    seconds = watch.evaluation(texts_of(watched))
+    reference = max((len(e.tokens) - e.response_from for e in evaluated), default=0)
     return {
-        "start and end": evaluations.so_far + starting + END,
+        "start and end": so_far + starting + END,
         f"{due.steps:,} updates": updates,
-        f"{times:,} evaluations": watched * times,
-        "before and after": watch.evaluation(once) + watched * curve,
+        f"{times:,} evaluations": seconds * times,
+        "before and after": watch.evaluation(once) + seconds * curve,
         "general text": watch.general_text(),
         "answers": watch.answers(reference),
         "checkpoints": watch.saving(due),
     }
-
-
-def print_seconds(work: Work, evaluations: Evaluations, micro_batch_size: int | None) -> None:
-    """The time of a run as a table, unless it would not fit into memory (None). On the main process."""
-    if not work.accelerator.is_main_process:
-        return
-    if micro_batch_size is None:
-        print("time of a run: not measured, since it does not fit into memory")
-        return
-    found = seconds_of(replace(work, update=replace(work.update, micro_batch_size=micro_batch_size)), evaluations)
-    print(f"time of a run on {work.accelerator.device}, in seconds, from a few updates and evaluations timed just now")
-    for name, seconds in found.items():
-        if seconds:
-            print(f"  {name:<24}{seconds:>12,.1f}")
-    print(f"  {'in all':<24}{sum(found.values()):>12,.1f}")

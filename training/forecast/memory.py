@@ -1,69 +1,160 @@
 """How much memory a run needs: its own code, run on tensors that have a shape but no numbers.
 
-Nothing is modelled by a formula. Evaluation, generation and updates run as they will, on the tensors of meter.py; every
-one that they make is counted while it lives. That takes seconds for any size of model, and no memory.
+Nothing is modelled by a formula. Evaluation, generation and updates run as they will, on the tensors of meter.py, and
+every tensor that they make is counted while it lives. That takes seconds for any size of model, and no memory.
 """
 
-import ctypes
 import gc
-import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
-from importlib import import_module
-from typing import Any
 
-import psutil
 import torch
+from torch import nn
 
-from gpt2_scratch.config import GPT2Config
-from gpt2_scratch.generate import ROWS
-from gpt2_scratch.model import LanguageModel
-from gpt2_scratch.pretrained import without_storage
-from training.data.batches import TOKENS_PER_BATCH, Encoded, Plan, inference_plan, with_all_tokens_labelled
-from training.flags.common import ModelArgs
-from training.forecast.rehearsal import Forecast, Rehearsal, use_bitsandbytes
-from training.forecast.work import Work
-from training.model.methods import quantised_matrices
+from gpt2_scratch.attention import sequences
+from gpt2_scratch.generate import ROWS, Sampling, generate
+from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.pretrained import hf_state
+from gpt2_scratch.tokenizer import Vocabulary
+from lora.adapter import merge, unmerge
+from training.data.batches import TOKENS_PER_BATCH, Encoded, Plan, collate, inference_plan, with_all_tokens_labelled
+from training.evaluation.forgetting import adapters_at, language_model_in
+from training.forecast.meter import ALIGNMENT, END, Heap, Meter, can_take_blocks
+from training.forecast.workload import Workload, use_bitsandbytes
+from training.step.losses import outputs_of
+from training.step.optimizers import build_optimizer
 
-LATER = ("torch._dynamo", "evaluate", "sklearn.metrics", "torch.utils.tensorboard", "matplotlib.pyplot")
-
-
-def resident(quantises: bool = False) -> int:
-    """Bytes that this process has of the machine's memory, once what it no longer uses is given back.
-
-    Imports first what a run imports on its way (every optimizer torch's compiler, for one), since that stays.
-    """
-    for name in LATER:
-        import_module(name)
-    if quantises:
-        use_bitsandbytes()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
-    return psutil.Process().memory_info().rss
-
-
-def model_without_weights(kind: Any, config: GPT2Config, model: ModelArgs, *head: Any) -> Any:
-    """What training.model.methods builds, without memory: for a dry run, which may be of a model that does not fit."""
-    built = without_storage(kind, replace(config, dropout=model.dropout), *head)
-    if model.untie_head and config.tied_head:
-        built.untie()
-    for name, put in quantised_matrices(built, model.base_bits).items():
-        with torch.device("meta"):
-            put(built.get_parameter(name))
-    return built
-
-
+MIB = 2**20
+# What a peak consists of, in the order of the table.
+WEIGHTS = ("frozen weights", "trained weights", "gradients", "optimizer")
+PARTS = (*WEIGHTS, "activations", "logits", "frozen activations")
+GAPS, BASE, FILE = "allocator's gaps", "libraries and data", "mapped weight file"
+# A CPU's kernels compile themselves and keep buffers, by precision. Measured on a Xeon with AMX, classification and
+# instructions, gpt2-nano: 28 to 36 MiB in fp32; in bf16, where each shape has a kernel of its own, 110 to 145, of which
+# not all is there at the peak.
+KERNELS = {"no": 30 * MIB, "bf16": 100 * MIB}
 LOOKED_AT = 200_000  # updates; in a longer training every text has met enough others by then
 
 
-def worst_micro_batches(work: Work, micro_batch_size: int) -> tuple[list[list[Encoded]], list[Encoded], int]:
+@dataclass(frozen=True)
+class Memory:
+    """Bytes at the moment of the peak, by PARTS and on a CPU also GAPS, FILE and BASE."""
+
+    parts: dict[str, int]
+
+    @property
+    def peak(self) -> int:
+        return sum(self.parts.values())
+
+
+class DryRun:
+    """A run on fake tensors, part by part: what it would make is counted (meter.py), and nothing is computed."""
+
+    def __init__(self, workload: Workload) -> None:
+        # Accelerate calls it cpu:0 where there are several processes, which torch does not take for the same.
+        device = torch.device("cpu") if workload.on_cpu else workload.accelerator.device
+        self.workload, self.device = workload, device
+        self.strength = 0.5 if workload.general.curve else 1.0  # between base and adapter, evaluation needs both
+        self.heap = Heap() if workload.on_cpu and can_take_blocks() else None
+        if workload.quantises:
+            use_bitsandbytes()
+        self.meter = Meter(workload.model.config.vocabulary, self.heap, ALIGNMENT.get(device.type, 512))
+        with self.meter:
+            self.model = self.meter.shapes_of(workload.model, device)
+            self.trained = [p for p in self.model.parameters() if p.requires_grad]
+            self.optimizer = build_optimizer(self.model, workload.update, workload.accelerator.scaler is not None)
+            if workload.accelerator.num_processes > 1:  # DistributedDataParallel's buckets
+                with self.meter.counting("gradients"):
+                    self.buckets = [torch.empty_like(p) for p in self.trained]
+
+    def fill_cache(self, examples: Sequence[Encoded]) -> None:
+        """Runs what training/model/frozen_activations.py does with its first batch."""
+        held = self.workload.frozen
+        if held is None:
+            return
+        with self.meter, torch.no_grad(), self.workload.accelerator.autocast():
+            if self.workload.on_cpu and self.workload.compute.cache_frozen == "memory":
+                with self.meter.counting("frozen activations"):
+                    self.cache = torch.empty(held.shape, dtype=held.dtype)
+            batch = collate([replace(e, hidden=None) for e in examples]).to(self.device)
+            where = sequences(batch.lengths, self.device)
+            self.model.transformer.prefix(batch.tokens, where, held.blocks, last_only=held.last_only)
+
+    def evaluate(self, examples: Sequence[Encoded]) -> None:
+        self.model.eval()
+        with self.meter, torch.no_grad(), adapters_at(self.model, self.strength):
+            outputs_of(self.workload.accelerator, self.model, self.workload.batch(examples, self.device))
+        self.model.train()
+
+    def read_general(self, examples: Sequence[Encoded]) -> None:
+        """Runs what training/evaluation/forgetting.py does with a batch: nothing of it is cached, and a classifier gets
+        the head of the vocabulary."""
+        batch, head, config = collate(examples), None, self.model.config
+        self.model.eval()
+        strength = adapters_at(self.model, self.strength)
+        with self.meter, torch.no_grad(), strength, self.workload.accelerator.autocast():
+            batch = batch.to(self.device)
+            if self.workload.general.head is not None and isinstance(self.model, Classifier):
+                with self.meter.counting("frozen weights"):
+                    mapped = torch.empty(config.vocabulary, config.width, device=self.device)
+                    head = mapped.clone()
+                    del mapped
+            language_model_in(self.model, head)(batch.tokens, batch.lengths, batch.labels)
+        self.model.train()
+
+    def answer(self, prompts: list[list[int]]) -> None:
+        vocabulary = Vocabulary(self.model.config.vocabulary, END)
+        with self.meter, self.workload.accelerator.autocast():
+            merge(self.model, dequantise=False)
+            generate(self.model, prompts, vocabulary, self.workload.new_tokens, Sampling())
+            unmerge(self.model)
+
+    def update(self, micro_batches: Sequence[Sequence[Encoded]]) -> None:
+        workload = self.workload
+        with self.meter:
+            for examples in micro_batches:
+                workload.loss(workload.accelerator, self.model, workload.batch(examples, self.device)).backward()
+            nn.utils.clip_grad_norm_(self.trained, 1.0)
+            with self.meter.counting("optimizer"):
+                self.optimizer.step()
+            self.optimizer.zero_grad()
+
+    def save(self) -> None:
+        """Makes what a whole model is written from; an adapter is written as it is."""
+        if self.workload.whole_model:
+            with self.meter:
+                hf_state(self.model)
+
+    def mapped_file(self, touched: int) -> int:
+        """Bytes of the weight file, of which one tensor at a time is mapped, that come on top of `touched`.
+
+        The base is read when there is nothing but its weights yet, the embedding first of all; a saved model when the
+        heap is as large as ever.
+        """
+        parameters, config = list(self.workload.model.parameters()), self.workload.model.config
+        if self.workload.whole_model:
+            return 4 * max(p.numel() for p in parameters)
+        weights = sum(p.numel() * (4 if p.is_floating_point() else 1) for p in parameters)  # read as fp32
+        second = 4 * config.width * max(config.context, 4 * config.width)  # after the embedding, the largest
+        return max(0, weights + second - touched) if self.workload.from_file else 0
+
+    def peak(self) -> Memory:
+        parts = {kind: self.meter.at_peak[kind] for kind in PARTS}
+        if self.workload.on_cpu:
+            touched = self.heap.peak if self.heap else sum(parts.values())
+            parts[GAPS] = touched - sum(parts.values())
+            parts[FILE] = self.mapped_file(touched)
+            parts[BASE] = self.workload.libraries + KERNELS[self.workload.accelerator.mixed_precision]
+        return Memory(parts)
+
+
+def worst_micro_batches(workload: Workload, micro_batch_size: int) -> tuple[list[list[Encoded]], list[Encoded], int]:
     """Of all micro-batches of the training: those with most tokens, rows times the longest, or targets (which may be
     the same one), an average one, and how many make up a step on one process."""
-    train, steps = work.train, min(work.update.steps(len(work.train)), LOOKED_AT)
-    update = replace(work.update, micro_batch_size=micro_batch_size)
-    plan = Plan(train, update, work.accelerator.num_processes)
+    train, steps = workload.train, min(workload.update.steps(len(workload.train)), LOOKED_AT)
+    update = replace(workload.update, micro_batch_size=micro_batch_size)
+    plan = Plan(train, update, workload.accelerator.num_processes)
     measures = [
         lambda micro: sum(plan.lengths[i] for i in micro),
         lambda micro: len(micro) * max(plan.lengths[i] for i in micro),
@@ -86,29 +177,29 @@ def evaluation_batches(examples: Sequence[Encoded], processes: int) -> list[list
 
 
 @cache
-def forecast(work: Work, micro_batch_size: int) -> Forecast:
+def memory_of(workload: Workload, micro_batch_size: int) -> Memory:
     """What the run needs with so many examples at a time; takes seconds, once."""
-    worst, average, accumulated = worst_micro_batches(work, micro_batch_size)
-    evaluated = evaluation_batches(work.held_out, work.accelerator.num_processes)
-    if isinstance(work.model, LanguageModel):
+    worst, average, accumulated = worst_micro_batches(workload, micro_batch_size)
+    evaluated = evaluation_batches(workload.held_out, workload.accelerator.num_processes)
+    if isinstance(workload.model, LanguageModel):
         evaluated = [[with_all_tokens_labelled(e) for e in batch] for batch in evaluated]
-    general = evaluation_batches(work.general.pieces, work.accelerator.num_processes)
-    prompts = sorted(work.prompts, key=len)[-ROWS:]
+    general = evaluation_batches(workload.general.pieces, workload.accelerator.num_processes)
+    prompts = sorted(workload.prompts, key=len)[-ROWS:]
     twice = min(accumulated, 2)  # from the second micro-batch on there are gradients
 
-    rehearsal = Rehearsal(work)
-    rehearsal.fill_prefix(evaluation_batches(work.texts, 1)[0])
+    dry_run = DryRun(workload)
+    dry_run.fill_cache(evaluation_batches(workload.texts, 1)[0])
     for step in range(2):
         for batch in evaluated:
-            rehearsal.evaluate(batch)
+            dry_run.evaluate(batch)
         for batch in general:
-            rehearsal.read_general(batch)
-        if prompts and work.new_tokens:
-            rehearsal.answer(prompts)
+            dry_run.read_general(batch)
+        if prompts and workload.new_tokens:
+            dry_run.answer(prompts)
         for micro in (average, *worst) if step == 0 else worst:
-            rehearsal.update([micro] * twice)
-        rehearsal.save()
-    found = rehearsal.forecast()
-    del rehearsal
+            dry_run.update([micro] * twice)
+        dry_run.save()
+    found = dry_run.peak()
+    del dry_run
     gc.collect()  # its blocks of the heap
     return found

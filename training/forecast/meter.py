@@ -79,7 +79,7 @@ class Heap:
         return sum(self.ends) - sum(self.starts) + self.apart
 
 
-def has_room_for_blocks() -> bool:
+def can_take_blocks() -> bool:
     """Whether there is glibc, and no limit on addresses (`ulimit -v`) that blocks for the forecast would use up."""
     if not hasattr(ctypes.CDLL(None), "mallinfo2"):
         return False

@@ -1,4 +1,4 @@
-"""How many examples a device holds at a time: what --dry-run says of it, and what --micro-batch-size auto finds.
+"""How many examples a device holds at a time, which --micro-batch-size auto finds.
 
 The number changes no update: which examples make up a step depends on --batch-size alone (training/data/batches.py).
 """
@@ -16,23 +16,15 @@ from accelerate.utils import gather_object
 from accelerate.utils.memory import should_reduce_batch_size
 
 from training.data.batches import Encoded
-from training.flags.common import ModelArgs, UpdateArgs
-from training.flags.compute import ComputeArgs
-from training.forecast.memory import forecast, resident, worst_micro_batches
-from training.forecast.rehearsal import MIB, Forecast
-from training.forecast.work import Work
+from training.flags.common import UpdateArgs
+from training.forecast.memory import MIB, memory_of, worst_micro_batches
+from training.forecast.workload import Workload
 from training.run.checkpoint import saved_flag
 
 SHARE = 0.9  # of the free memory that the forecast may ask for: it is right to within a tenth
 CGROUP = Path("/sys/fs/cgroup")  # limits of a container: version 2, then version 1
 LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 REMEDY = "add --checkpoint-activations, --mixed-precision bf16 or --last-blocks n, or lower --max-length"
-
-
-def base_memory(compute: ComputeArgs, update: UpdateArgs, model: ModelArgs) -> int:
-    """Bytes before there is a model, where a forecast is asked for: finding out takes seconds. Else 0."""
-    quantises = model.base_bits is not None or "8bit" in update.optimizer
-    return resident(quantises) if compute.dry_run or update.micro_batch_size == "auto" else 0
 
 
 def free_memory(device: torch.device) -> int:
@@ -49,8 +41,8 @@ def free_memory(device: torch.device) -> int:
     return max(free, 0) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def room(device: torch.device) -> int:
-    """Bytes that this process may have in all, what it has already counted in."""
+def available(device: torch.device) -> int:
+    """Bytes that this process may have in all, with those that it already has."""
     held = torch.cuda.memory_reserved(device) if device.type == "cuda" else psutil.Process().memory_info().rss
     return held + int(SHARE * free_memory(device))
 
@@ -61,12 +53,12 @@ def sizes(update: UpdateArgs, processes: int) -> list[int]:
     return sorted({-(-share // count) for count in range(1, share + 1)}, reverse=True)
 
 
-def largest_forecast(work: Work, most: int) -> int:
+def largest_forecast(workload: Workload, most: int) -> int:
     """The largest micro-batch whose forecast stays within `most` bytes; 0 when there is none."""
-    candidates = sizes(work.update, work.accelerator.num_processes)
+    candidates = sizes(workload.update, workload.accelerator.num_processes)
 
     def fits(size: int) -> bool:
-        return forecast(work, size).peak <= most
+        return memory_of(workload, size).peak <= most
 
     if fits(candidates[0]):  # as is most often the case
         return candidates[0]
@@ -74,18 +66,18 @@ def largest_forecast(work: Work, most: int) -> int:
     return candidates[place] if place < len(candidates) else 0
 
 
-def attempt(work: Work, micro_batches: Sequence[Sequence[Encoded]], reserve: int) -> bool:
+def attempt(workload: Workload, micro_batches: Sequence[Sequence[Encoded]], reserve: int) -> bool:
     """Whether the device holds gradients and activations of these micro-batches beside `reserve` bytes.
 
-    Leaves no gradient, and the random state and the mode of the model as they were.
+    No gradient is left; the random state and the mode of the model stay as they were.
     """
-    model, device, was_training = work.model, work.accelerator.device, work.model.training
+    model, device, was_training = workload.model, workload.accelerator.device, workload.model.training
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             kept = torch.empty(reserve, dtype=torch.uint8, device=device)
             model.to(device).train()
             for examples in micro_batches:
-                work.loss(work.accelerator, model, work.batch(examples, device)).backward()
+                workload.loss(workload.accelerator, model, workload.batch(examples, device)).backward()
             del kept
         except MemoryError:
             return False
@@ -99,15 +91,15 @@ def attempt(work: Work, micro_batches: Sequence[Sequence[Encoded]], reserve: int
     return True
 
 
-def largest_held(work: Work) -> int:
+def largest_held(workload: Workload) -> int:
     """The largest micro-batch that by its forecast fits, halved until it really does; 0 when not even 1 does."""
-    size = largest_forecast(work, room(work.accelerator.device))
+    size = largest_forecast(workload, available(workload.accelerator.device))
     while size:
-        worst, _, accumulated = worst_micro_batches(work, size)
-        states = forecast(work, size).parts["optimizer"]
-        buckets = sum(p.nbytes for p in work.model.parameters() if p.requires_grad)
-        reserve = states + (buckets if work.accelerator.num_processes > 1 else 0)
-        held = attempt(work, [micro for micro in worst for _ in range(min(accumulated, 2))], reserve)
+        worst, _, accumulated = worst_micro_batches(workload, size)
+        states = memory_of(workload, size).parts["optimizer"]
+        buckets = sum(p.nbytes for p in workload.model.parameters() if p.requires_grad)
+        reserve = states + (buckets if workload.accelerator.num_processes > 1 else 0)
+        held = attempt(workload, [micro for micro in worst for _ in range(min(accumulated, 2))], reserve)
         gc.collect()  # what a failed attempt left
         if held:
             break
@@ -115,41 +107,22 @@ def largest_held(work: Work) -> int:
     return size
 
 
-def settle(work: Work, resumed: Path | None = None) -> UpdateArgs:
-    """The update with the number that --micro-batch-size auto stands for: what all processes hold, or what the run in
-    the folder `resumed` had.
+def resolve_micro_batch(workload: Workload, resumed: Path | None = None) -> UpdateArgs:
+    """The update with a number in place of --micro-batch-size auto: what all processes hold, or what the run in the
+    folder `resumed` had.
 
-    Raises ValueError on all of them when one does not hold a single example.
+    Raises ValueError on all processes when one does not hold a single example.
     """
-    if work.update.micro_batch_size != "auto":
-        return work.update
-    accelerator = work.accelerator
-    size = saved_flag(resumed, accelerator, "micro_batch_size") if resumed else largest_held(work)
+    if workload.update.micro_batch_size != "auto":
+        return workload.update
+    accelerator = workload.accelerator
+    size = saved_flag(resumed, accelerator, "micro_batch_size") if resumed else largest_held(workload)
     size = min(gather_object([size])) if accelerator.num_processes > 1 else size
     if size == 0:
-        needed, there = (n / MIB for n in (forecast(work, 1).peak, room(accelerator.device)))
+        needed, there = (n / MIB for n in (memory_of(workload, 1).peak, available(accelerator.device)))
         raise ValueError(
             f"--micro-batch-size auto: one example needs {needed:,.0f} MiB, {there:,.0f} MiB can be had; {REMEDY}"
         )
     if accelerator.is_main_process:
         print(f"memory     micro-batches of {size} (--micro-batch-size auto)", flush=True)
-    return replace(work.update, micro_batch_size=size)
-
-
-def print_forecast(work: Work) -> int | None:
-    """What --dry-run is for: the peak, what it consists of, and what fits. On the main process, and there the size of
-    micro-batch that the run would have, if it fits."""
-    if not work.accelerator.is_main_process:
-        return None
-    most = room(work.accelerator.device)
-    fitting = largest_forecast(work, most)
-    asked = work.update.micro_batch_size
-    size = max(fitting, 1) if asked == "auto" else asked
-    found: Forecast = forecast(work, size)
-    print(f"memory of a run with micro-batches of {size}, on {work.accelerator.device}, in MiB")
-    for name, count in found.parts.items():
-        print(f"  {name:<24}{count / MIB:>12,.1f}")
-    print(f"  {'peak':<24}{found.peak / MIB:>12,.1f}")
-    print(f"  {'can be had':<24}{most / MIB:>12,.1f}")
-    print(f"  {'largest micro-batch':<24}{fitting or f'none; {REMEDY}':>12}")
-    return size if found.peak <= most else None
+    return replace(workload.update, micro_batch_size=size)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,18 @@ def quantised_matrices(
     blocks = len(model.transformer.h)
     paths = [f"transformer.h.{i}.{matrix}" for i in range(blocks) for matrix in dict(MATRICES.values())]
     return {f"{path}.weight": partial(put, path) for path in paths}
+
+
+def build_without_weights(kind: Any, config: GPT2Config, model: ModelArgs, *head: Any) -> Any:
+    """What the two functions below build, on the meta device: a dry run may be of a model that does not fit. `head`:
+    the arguments of Classifier after its configuration."""
+    built = without_storage(kind, replace(config, dropout=model.dropout), *head)
+    if model.untie_head and config.tied_head:
+        built.untie()
+    for name, put in quantised_matrices(built, model.base_bits).items():
+        with torch.device("meta"):
+            put(built.get_parameter(name))
+    return built
 
 
 def build_language_model(folder: Path, config: GPT2Config, model: ModelArgs) -> LanguageModel:

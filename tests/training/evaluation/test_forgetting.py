@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import ROOT, results_of, run_script
-from test_memory import Counted, labelled, work_of
+from test_memory import Counted, labelled, workload_of
 from test_resume import kill_at_a_random_moment
 from transformers import GPT2LMHeadModel
 
@@ -34,9 +34,8 @@ from training.evaluation.forgetting import (
 )
 from training.flags.common import MethodArgs, ModelArgs
 from training.flags.forgetting import ForgettingArgs
-from training.forecast.memory import forecast, model_without_weights
-from training.forecast.rehearsal import Rehearsal
-from training.model.methods import apply_method, build_classifier, build_language_model
+from training.forecast.memory import DryRun, memory_of
+from training.model.methods import apply_method, build_classifier, build_language_model, build_without_weights
 
 SHORT = ForgettingArgs(forgetting_tokens=300)
 
@@ -183,25 +182,25 @@ def test_a_class_head_stays_as_trained_whatever_the_strength_even_where_it_has_a
 def test_the_forecast_of_the_measurement_has_the_tensors_that_it_makes(kind, curve, base, monkeypatch):
     monkeypatch.setattr(lm_head, "LOGIT_ROWS", 1)  # so that the peak is where strength matters
     model, general = built(kind, base, "lora")
-    rehearsal = Rehearsal(replace(work_of(model, labelled(8)), general=replace(general, curve=curve)))
-    rehearsal.meter.at_peak.clear()
-    rehearsal.read_general(general.pieces)
+    dry_run = DryRun(replace(workload_of(model, labelled(8)), general=replace(general, curve=curve)))
+    dry_run.meter.at_peak.clear()
+    dry_run.read_general(general.pieces)
     peaks = []
     for strength in (0, 0.25, 1) if curve else (0, 1):
         with Counted([*model.parameters(), *model.buffers()]) as counted:
             losses_of(model, general, strength=strength)
         peaks.append(counted.peak)
     integers = 16 * general.counts.sum() + 192  # at most; tokens, labels and lengths are not forecast
-    assert 0 <= max(peaks) - rehearsal.meter.at_peak.total() <= integers
+    assert 0 <= max(peaks) - dry_run.meter.at_peak.total() <= integers
 
 
 @pytest.mark.parametrize(("tied", "more"), [(True, 0), (False, 50257 * 32 * 4)])
 def test_the_forecast_has_the_logits_of_general_text_and_a_head_of_its_own(tied, more, tmp_path):
     config = GPT2Config(width=32, blocks=2, heads=2, context=512, tied_head=tied)
-    model = model_without_weights(Classifier, config, ModelArgs(), 3)
-    work = work_of(model, labelled(8))
+    model = build_without_weights(Classifier, config, ModelArgs(), 3)
+    workload = workload_of(model, labelled(8))
     general = general_text(ForgettingArgs(forgetting_tokens=2000), tmp_path, config, GPT2)
-    without, parts = forecast(work, 4).parts, forecast(replace(work, general=general), 4).parts
+    without, parts = memory_of(workload, 4).parts, memory_of(replace(workload, general=general), 4).parts
     assert without["logits"] == 0 and parts["logits"] >= LOGIT_ROWS * 50257 * 4
     assert parts["frozen weights"] - without["frozen weights"] == more
 

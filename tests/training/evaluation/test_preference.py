@@ -32,9 +32,8 @@ from training.evaluation.reference import (
 from training.flags.common import MethodArgs, UpdateArgs
 from training.flags.compute import ComputeArgs
 from training.flags.preference import PreferenceArgs
-from training.forecast.memory import forecast
-from training.forecast.rehearsal import Rehearsal
-from training.forecast.work import Work
+from training.forecast.memory import DryRun, memory_of
+from training.forecast.workload import Workload
 from training.model.methods import apply_compute, apply_method
 from training.step.losses import outputs_of, pair_loss, pair_losses, per_answer
 from training.step.optimizers import build_optimizer
@@ -296,13 +295,13 @@ def test_the_logits_of_a_frozen_head_are_computed_once_whatever_the_gradients():
 # Memory and the frozen-activation cache.
 
 
-def work_of(model, pairs, compute, precision, cached_reference):
+def workload_of(model, pairs, compute, precision, cached_reference):
     def loss(accelerator, model, batch):
         known = reference_in(accelerator, model, batch, cached_reference)
         return pair_loss(outputs_of(accelerator, model, batch), known, batch, ARGS)
 
     update = UpdateArgs(batch_size=4, micro_batch_size=2, max_steps=2)
-    return Work(model, update, cpu(precision), pairs, texts_of(pairs), 0, compute, loss=loss)
+    return Workload(model, update, cpu(precision), pairs, pairs, compute=compute, loss=loss, base=0)
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
@@ -312,38 +311,38 @@ def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(method, cache
     model, pairs = model_of(method, moved=False).train(), pairs_of(8)
     compute = ComputeArgs(checkpoint_activations=checkpoint)
     apply_compute(model, method.method, compute, precision)
-    work = work_of(model, pairs, compute, precision, cached_reference)
+    workload = workload_of(model, pairs, compute, precision, cached_reference)
     micro_batches = [pairs[:4], pairs[4:]]
-    rehearsal = Rehearsal(work)
-    rehearsal.meter.at_peak.clear()
+    dry_run = DryRun(workload)
+    dry_run.meter.at_peak.clear()
     for _ in range(2):
-        rehearsal.update(micro_batches)
+        dry_run.update(micro_batches)
 
     counted = Counted([*model.parameters(), *model.buffers()])
     with counted:
-        optimizer = build_optimizer(model, work.update)
+        optimizer = build_optimizer(model, workload.update)
         for _ in range(2):
             for part in micro_batches:
-                work.loss(work.accelerator, model, collate_pairs(part)).backward()
+                workload.loss(workload.accelerator, model, collate_pairs(part)).backward()
             torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
             optimizer.step()
             optimizer.zero_grad()
     state = (
         8192  # bytes at most: that of a generator, which torch makes behind the back of those who count real tensors
     )
-    assert 0 <= rehearsal.meter.at_peak.total() - counted.peak <= state
-    assert rehearsal.meter.live.total() == counted.live
+    assert 0 <= dry_run.meter.at_peak.total() - counted.peak <= state
+    assert dry_run.meter.live.total() == counted.live
 
 
 def test_the_forecast_of_a_run_with_pairs_grows_with_the_micro_batch_and_counts_the_frozen_activations():
     method, pairs = MethodArgs(lora_rank=2, last_blocks=1), pairs_of(8)
-    work = replace(work_of(model_of(method), pairs, ComputeArgs(), "no", False), held_out=())
-    small, large = (forecast(work, size).peak for size in (1, 4))
+    workload = replace(workload_of(model_of(method), pairs, ComputeArgs(), "no", False), validation=())
+    small, large = (memory_of(workload, size).peak for size in (1, 4))
     assert 0 < small < large
-    held = replace(work, compute=ComputeArgs(cache_frozen="memory"))
+    held = replace(workload, compute=ComputeArgs(cache_frozen="memory"))
     tokens = sum(len(text.tokens) for text in {text.tokens.tobytes(): text for text in texts_of(pairs)}.values())
-    assert held.prefix.shape == (tokens, CONFIG.width)
-    assert forecast(held, 2).parts["frozen activations"] >= 4 * tokens * CONFIG.width
+    assert held.frozen.shape == (tokens, CONFIG.width)
+    assert memory_of(held, 2).parts["frozen activations"] >= 4 * tokens * CONFIG.width
 
 
 def test_pairs_keep_their_place_when_their_texts_get_another_form():

@@ -24,12 +24,11 @@ from gpt2_scratch.model import Classifier, LanguageModel
 from training.data.batches import Encoded, collate
 from training.flags.common import BLOCK_TARGETS, MethodArgs, ModelArgs, UpdateArgs
 from training.flags.compute import ComputeArgs
-from training.forecast.memory import forecast, model_without_weights, worst_micro_batches
+from training.forecast.memory import BASE, FILE, GAPS, PARTS, DryRun, memory_of, worst_micro_batches
 from training.forecast.meter import Heap
-from training.forecast.micro_batch import largest_forecast, settle, sizes
-from training.forecast.rehearsal import BASE, FILE, GAPS, PARTS, Rehearsal
-from training.forecast.work import Work
-from training.model.methods import apply_compute
+from training.forecast.micro_batch import largest_forecast, resolve_micro_batch, sizes
+from training.forecast.workload import Workload
+from training.model.methods import apply_compute, build_without_weights
 from training.run.launch import keep_freed_memory
 from training.step.losses import loss_of
 from training.step.optimizers import build_optimizer
@@ -74,10 +73,11 @@ class Counted(TorchDispatchMode):
         return made
 
 
-def work_of(model, examples, compute=DEFAULT, precision="no", batch_size=4, **more):
+def workload_of(model, examples, compute=DEFAULT, precision="no", batch_size=4, **more):
     update = UpdateArgs(batch_size=batch_size, max_steps=2)
     accelerator = Accelerator(cpu=True, mixed_precision=precision)
-    return Work(model, update, accelerator, examples, examples, 0, compute, **more)
+    known = {"compute": compute, "from_file": False, "base": 0} | more
+    return Workload(model, update, accelerator, examples, examples, **known)
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
@@ -99,27 +99,27 @@ def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(kind, method,
     examples = labelled(8) if kind is Classifier else instructions(8)
     compute = ComputeArgs(checkpoint_activations=checkpoint)
     apply_compute(model, method.method, compute, precision)
-    work = work_of(model, examples, compute, precision)
+    workload = workload_of(model, examples, compute, precision)
     micro_batches = [examples[:4], examples[4:]]
 
-    rehearsal = Rehearsal(work)
-    rehearsal.meter.at_peak.clear()  # of the weights before they were converted
+    dry_run = DryRun(workload)
+    dry_run.meter.at_peak.clear()  # of the weights before they were converted
     for _ in range(2):
-        rehearsal.update(micro_batches)
+        dry_run.update(micro_batches)
 
     trained = [p for p in model.parameters() if p.requires_grad]
     counted = Counted([*model.parameters(), *model.buffers()])
     with counted:
-        optimizer = build_optimizer(model, work.update)
+        optimizer = build_optimizer(model, workload.update)
         for _ in range(2):
             for part in micro_batches:
-                loss_of(work.accelerator, model, collate(part)).backward()
+                loss_of(workload.accelerator, model, collate(part)).backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
-    assert rehearsal.meter.at_peak.total() == counted.peak
-    assert rehearsal.meter.live.total() == counted.live
-    parts = rehearsal.meter.live
+    assert dry_run.meter.at_peak.total() == counted.peak
+    assert dry_run.meter.live.total() == counted.live
+    parts = dry_run.meter.live
     assert parts["gradients"] == 0
     rounding = 64 * len([*model.parameters()])
     assert 0 <= parts["trained weights"] - sum(p.nbytes for p in trained) < rounding
@@ -130,7 +130,7 @@ def test_a_forecast_touches_nothing_of_the_model_and_its_parts_add_up():
     model = build(LanguageModel, LM_HEAD, config=CONFIG)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state, mode = torch.get_rng_state(), model.training
-    found = forecast(work_of(model, instructions(8), prompts=[[1, 2], [3] * 40], new_tokens=4), 2)
+    found = memory_of(workload_of(model, instructions(8), prompts=[[1, 2], [3] * 40], new_tokens=4), 2)
     assert set(found.parts) == {*PARTS, GAPS, FILE, BASE}
     assert found.peak == sum(found.parts.values())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -141,7 +141,7 @@ def test_a_forecast_touches_nothing_of_the_model_and_its_parts_add_up():
 def test_the_forecast_takes_the_heaviest_micro_batches_of_the_whole_plan():
     examples = [Encoded(i, np.ones(n, np.int32), 0) for i, n in enumerate([9, 3, 30, 4, 5, 31, 8, 7])]
     model = build(Classifier, MethodArgs("head"))
-    worst, _, accumulated = worst_micro_batches(work_of(model, examples), 2)
+    worst, _, accumulated = worst_micro_batches(workload_of(model, examples), 2)
     assert accumulated == 2
     assert [[len(e.tokens) for e in micro] for micro in worst] == [[30, 31]]
 
@@ -149,9 +149,9 @@ def test_the_forecast_takes_the_heaviest_micro_batches_of_the_whole_plan():
 def test_a_training_without_end_is_forecast_from_its_first_updates(monkeypatch):
     monkeypatch.setattr("training.forecast.memory.LOOKED_AT", 6)
     examples = [Encoded(i, np.ones(n, np.int32), 0) for i, n in enumerate([9, 3, 30, 4, 5, 31, 8, 7])]
-    work = work_of(build(Classifier, MethodArgs("head")), examples)
-    endless = replace(work, update=replace(work.update, max_steps=10**9))
-    six = replace(work, update=replace(work.update, max_steps=6))
+    workload = workload_of(build(Classifier, MethodArgs("head")), examples)
+    endless = replace(workload, update=replace(workload.update, max_steps=10**9))
+    six = replace(workload, update=replace(workload.update, max_steps=6))
     assert worst_micro_batches(endless, 2)[0] == worst_micro_batches(six, 2)[0]
 
 
@@ -188,11 +188,11 @@ def test_the_largest_micro_batch_is_the_one_before_the_limit():
     keep_freed_memory()  # as training.run.launch.start does: without it every large block has pages of its own
     wide = GPT2Config(width=256, blocks=6, heads=2, vocabulary=512, context=512)  # so that activations are the most
     model = build(Classifier, MethodArgs("full"), config=wide)
-    work = work_of(model, [Encoded(i, np.ones(512, np.int32), 0) for i in range(16)], batch_size=8)
-    needed = {size: forecast(work, size).peak for size in (8, 4, 3, 2, 1)}
-    assert largest_forecast(work, needed[8] * 2) == 8
-    assert largest_forecast(work, (needed[4] + needed[8]) // 2) == 4
-    assert largest_forecast(work, needed[1] // 2) == 0
+    workload = workload_of(model, [Encoded(i, np.ones(512, np.int32), 0) for i in range(16)], batch_size=8)
+    needed = {size: memory_of(workload, size).peak for size in (8, 4, 3, 2, 1)}
+    assert largest_forecast(workload, needed[8] * 2) == 8
+    assert largest_forecast(workload, (needed[4] + needed[8]) // 2) == 4
+    assert largest_forecast(workload, needed[1] // 2) == 0
 
 
 # Real peaks, each in a process of its own.
@@ -208,7 +208,7 @@ import tyro
 import memory
 from training.data.batches import Encoded
 from training.run.launch import start
-from training.forecast.memory import resident
+from training.forecast.workload import resident
 args = tyro.cli(memory.Args, args=sys.argv[1:], config=(tyro.conf.OmitArgPrefixes,))
 rng = np.random.default_rng(0)
 def example(i, n):
@@ -245,6 +245,31 @@ def test_the_peak_of_a_process_is_forecast_to_a_tenth_libraries_and_data_left_ou
     assert forecast == pytest.approx(measured, rel=0.1)
 
 
+LIBRARIES = """
+import json, torch
+torch.set_num_threads(1)
+from accelerate import Accelerator
+from gpt2_scratch.config import SIZES
+from gpt2_scratch.model import Classifier, initialise
+from training.flags.common import UpdateArgs
+from training.forecast.workload import Workload, resident
+from training.run.launch import keep_freed_memory
+
+keep_freed_memory()
+accelerator, before = Accelerator(cpu=True), resident()
+model = Classifier(SIZES["gpt2"], 2)
+initialise(model, torch.Generator().manual_seed(0))
+print(json.dumps([before, Workload(model, UpdateArgs(), accelerator, ()).libraries]))
+"""
+
+
+def test_what_libraries_and_data_take_is_found_beside_a_model_too():
+    done = subprocess.run([sys.executable, "-c", LIBRARIES], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    before, beside = json.loads(done.stdout)
+    assert abs(beside - before) < 16 * 2**20  # of 475 MiB for the model itself
+
+
 # What does not fit.
 
 LIMITED = """
@@ -257,11 +282,11 @@ from gpt2_scratch.model import Classifier, initialise
 from training.flags.common import MethodArgs, UpdateArgs
 from training.data.batches import Encoded, collate
 from training.run.launch import keep_freed_memory
-from training.forecast.memory import resident
+from training.forecast.workload import resident
 from training.model.methods import apply_method
-from training.forecast.micro_batch import settle
+from training.forecast.micro_batch import resolve_micro_batch
 from training.step.optimizers import build_optimizer
-from training.forecast.work import Work
+from training.forecast.workload import Workload, resident
 from training.step.losses import loss_of
 
 keep_freed_memory()
@@ -271,9 +296,9 @@ initialise(model, torch.Generator().manual_seed(0))
 apply_method(model, MethodArgs(), 0)
 train = [Encoded(i, np.full(512, i, np.int32), i % 2) for i in range(16)]
 update = UpdateArgs(batch_size=16, micro_batch_size="auto", max_steps=1)
-work = Work(model, update, Accelerator(cpu=True), train, (), base)
+workload = Workload(model, update, Accelerator(cpu=True), train, from_file=False, base=base)
 optimizer = build_optimizer(model, update)
-loss_of(work.accelerator, model, collate(train[:1])).backward()  # the optimizer gets a state
+loss_of(workload.accelerator, model, collate(train[:1])).backward()  # the optimizer gets a state
 optimizer.step()
 optimizer.zero_grad()
 model.eval()
@@ -285,7 +310,7 @@ def everything():
 before = everything()
 limit, (_, most) = psutil.Process().memory_info().vms + int(sys.argv[1]) * 2**20, resource.getrlimit(resource.RLIMIT_AS)
 resource.setrlimit(resource.RLIMIT_AS, (limit, most))
-size = settle(work).micro_batch_size
+size = resolve_micro_batch(workload).micro_batch_size
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
 same = all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
 no_gradients = all(p.grad is None for p in model.parameters())
@@ -312,11 +337,11 @@ def test_a_micro_batch_is_halved_when_memory_runs_out_and_everything_is_as_it_wa
 
 def test_what_not_even_one_example_fits_into_is_refused():
     vast = GPT2Config(width=51200, blocks=8, heads=2, context=128)
-    model = model_without_weights(Classifier, vast, ModelArgs(), 3)
-    work = work_of(model, labelled(8))
-    work = replace(work, update=replace(work.update, micro_batch_size="auto"))
+    model = build_without_weights(Classifier, vast, ModelArgs(), 3)
+    workload = workload_of(model, labelled(8))
+    workload = replace(workload, update=replace(workload.update, micro_batch_size="auto"))
     with pytest.raises(ValueError, match="--micro-batch-size auto: one example needs .*--checkpoint-activations"):
-        settle(work)
+        resolve_micro_batch(workload)
 
 
 # The scripts.

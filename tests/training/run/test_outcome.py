@@ -6,15 +6,15 @@ import pytest
 import torch
 from accelerate import Accelerator
 from conftest import mails, run_script, write_rows
+from test_frozen_activations import instructions
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import LanguageModel
 from training.evaluation.metrics import commonest
 from training.flags.common import MethodArgs, ModelArgs, UpdateArgs
-from training.forecast.duration import Evaluations, give_numbers, print_seconds
-from training.forecast.memory import model_without_weights
-from training.forecast.work import Work
-from training.model.methods import apply_method
+from training.forecast import Workload, print_forecast
+from training.forecast.duration import give_numbers
+from training.model.methods import apply_method, build_without_weights
 from training.run.outcome import only_answer, outcome_notes, print_outcome, still_falling
 from training.run.record import Intervals
 from training.run.summary import print_facts
@@ -155,16 +155,18 @@ def test_a_dry_run_times_the_kinds_of_work_that_a_run_has(script, tiny_model, ma
 
 
 def test_what_does_not_fit_is_not_tried_by_a_dry_run(capsys):
-    accelerator = Accelerator(cpu=True)
-    work = Work(None, UpdateArgs(), accelerator, [], [], 0)  # type: ignore[arg-type]
-    print_seconds(work, Evaluations(Intervals(1, 1, 1, 1), [], []), None)
+    vast = GPT2Config(width=51200, blocks=8, heads=2, context=128)
+    model, examples = build_without_weights(LanguageModel, vast, ModelArgs()), instructions(4)
+    apply_method(model, MethodArgs("head"), 0)
+    workload = Workload(model, UpdateArgs(batch_size=2, max_steps=1), Accelerator(cpu=True), examples)
+    print_forecast(workload, Intervals(1, 1, 1, 1), [])
     assert "not measured, since it does not fit" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("bits", [None, 4, 8])
 def test_random_numbers_fill_a_model_without_weights_and_what_is_shared_stays_shared(bits):
     config = GPT2Config(width=64, blocks=2, heads=2, vocabulary=512, context=64)
-    model = model_without_weights(LanguageModel, config, ModelArgs(base_bits=bits))
+    model = build_without_weights(LanguageModel, config, ModelArgs(base_bits=bits))
     apply_method(model, MethodArgs(), 0)
     give_numbers(model, torch.device("cpu"))
     everything = [*model.parameters(), *model.buffers()]

@@ -1,0 +1,45 @@
+"""What --dry-run prints: the memory and the time of a run, as two tables."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from training.forecast.duration import age, seconds_of
+from training.forecast.memory import MIB, memory_of
+from training.forecast.micro_batch import REMEDY, available, largest_forecast
+from training.forecast.workload import Workload
+from training.run.record import Intervals
+
+
+def _print_rows(rows: Mapping[str, Any]) -> None:
+    for name, value in rows.items():
+        print(f"  {name:<24}{value if isinstance(value, str) else f'{value:,.1f}':>12}")
+
+
+def _print_memory(workload: Workload) -> int | None:
+    """Prints the peak, what it consists of and what fits; returns the micro-batch of the run, None if it fits not."""
+    most = available(workload.accelerator.device)
+    fitting = largest_forecast(workload, most)
+    asked = workload.update.micro_batch_size
+    size = max(fitting, 1) if asked == "auto" else asked
+    found = memory_of(workload, size)
+    print(f"memory of a run with micro-batches of {size}, on {workload.accelerator.device}, in MiB")
+    _print_rows({name: count / MIB for name, count in found.parts.items()})
+    _print_rows({"peak": found.peak / MIB, "can be had": most / MIB})
+    _print_rows({"largest micro-batch": str(fitting) if fitting else f"none; {REMEDY}"})
+    return size if found.peak <= most else None
+
+
+def print_forecast(workload: Workload, due: Intervals, watched: Sequence[Any]) -> None:
+    """Prints both tables on the main process; `watched` is evaluated while training, as often as `due` says."""
+    if not workload.accelerator.is_main_process:
+        return
+    so_far, size = age(), _print_memory(workload)
+    if size is None:
+        print("time of a run: not measured, since it does not fit into memory")
+        return
+    fitting = replace(workload, update=replace(workload.update, micro_batch_size=size))
+    seconds = {name: s for name, s in seconds_of(fitting, due, watched, so_far).items() if s}
+    device = fitting.accelerator.device
+    print(f"time of a run on {device}, in seconds, from a few updates and evaluations timed just now")
+    _print_rows(seconds | {"in all": sum(seconds.values())})

@@ -1,0 +1,110 @@
+"""What a run asks of one device, as its forecast sees it."""
+
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import import_module
+from typing import Any
+
+import psutil
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from gpt2_scratch.model import Classifier, Hidden, LanguageModel
+from lora.quantised import QuantisedLinear
+from training.data.batches import Batch, Encoded, collate
+from training.data.pairs import Pair, collate_pairs, texts_of
+from training.evaluation.forgetting import General
+from training.flags.common import UpdateArgs
+from training.flags.compute import ComputeArgs
+from training.model.frozen_activations import Contents, contents
+from training.step.losses import loss_of
+
+LATER = ("torch._dynamo", "evaluate", "sklearn.metrics", "torch.utils.tensorboard", "matplotlib.pyplot")
+
+
+def use_bitsandbytes() -> None:
+    """The library's first work costs memory too, and makes tables, which must not be fake."""
+    for bits in (4, 8):
+        QuantisedLinear(64, 64, None, bits).store(torch.zeros(64, 64))
+
+
+def resident(quantises: bool = False) -> int:
+    """Bytes that this process has of the machine's memory, once what it no longer uses is given back.
+
+    Imports first what a run imports on its way (every optimizer torch's compiler, for one), since that stays.
+    """
+    for name in LATER:
+        import_module(name)
+    if quantises:
+        use_bitsandbytes()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
+    return psutil.Process().memory_info().rss
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """What a run asks of one device. An example is a text (Encoded) or a pair of them (Pair)."""
+
+    model: Classifier | LanguageModel  # ready to train and not yet prepared, with or without weights
+    update: UpdateArgs
+    accelerator: Accelerator
+    train: Sequence[Any]
+    validation: Sequence[Any] = ()
+    test: Sequence[Any] = ()
+    compute: ComputeArgs = ComputeArgs()
+    general: General = General()  # text that forgetting is measured on
+    prompts: Sequence[list[int]] = ()  # that are answered
+    new_tokens: int = 0
+    whole_model: bool = False  # whether the best weights are saved as a model, with all that is frozen
+    from_file: bool = True  # whether the base model is read from one
+    loss: Callable[[Accelerator, Any, Any], Tensor] = loss_of
+    base: int | None = None  # bytes of the process before its model; None: found when they are needed
+
+    @cached_property
+    def frozen(self) -> Contents | None:
+        """What the frozen-activation cache will hold, where there is one."""
+        wanted = self.compute.cache_frozen is not None
+        return contents(self.model, self.texts, self.accelerator.mixed_precision) if wanted else None
+
+    @property
+    def held_out(self) -> list[Encoded]:
+        return texts_of([*self.validation, *self.test])
+
+    @property
+    def texts(self) -> list[Encoded]:
+        """All texts that are read, those of a pair one by one."""
+        return [*texts_of(self.train), *self.held_out]
+
+    @property
+    def quantises(self) -> bool:
+        return "8bit" in self.update.optimizer or any(isinstance(m, QuantisedLinear) for m in self.model.modules())
+
+    @cached_property
+    def libraries(self) -> int:
+        """Bytes of the process without its model, which may have been read already."""
+        if self.base is not None:
+            return self.base
+        tensors = [t for t in [*self.model.parameters(), *self.model.buffers()] if t.device.type == "cpu"]
+        storages = {s._cdata: s.nbytes() for s in (t.untyped_storage() for t in tensors)}
+        return resident(self.quantises) - sum(storages.values())
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.accelerator.device.type == "cpu"
+
+    def batch(self, examples: Sequence[Any], device: torch.device) -> Batch:
+        """The batch that training makes of `examples`, with zeros in place of what the cache will hold."""
+        pairs = bool(examples) and isinstance(examples[0], Pair)
+        batch = replace(collate_pairs(examples) if pairs else collate(examples), hidden=None).to(device)
+        held = self.frozen
+        if held is None:
+            return batch
+        rows = len(examples) if held.last_only else len(batch.tokens)
+        states = torch.zeros(rows, held.width, dtype=held.dtype, device=device)
+        return replace(batch, hidden=Hidden(states, held.blocks))
