@@ -175,8 +175,10 @@ def forecast_parts(args: Args, accelerator: Any, train: "list[Encoded]", base: i
     model = build_without_weights(kind[0], args.work.config, args.model, *kind[1:])
     apply_method(model, args.method, 0)
     apply_compute(model, args.method.method, args.compute, accelerator.mixed_precision)
-    known = {"compute": args.compute, "from_file": args.weights is not None, "base": base}
-    workload = Workload(model, args.update, accelerator, train, train, **known)
+    from_file = args.weights is not None
+    workload = Workload(
+        model, args.update, accelerator, train, train, compute=args.compute, from_file=from_file, base=base
+    )
     return memory_of(workload, args.micro_batch_size or args.work.batch_size).parts
 
 

@@ -159,8 +159,8 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
         record, extra = load_checkpoint(folder, training, flags)
     cache = None
     if args.compute.cache_frozen is not None:
-        parts = (examples, validation, test, held_out)
-        parts, cache = with_frozen_activations(accelerator, model, args.compute, base["sha256"], parts)
+        plain = (examples, validation, test, held_out)
+        parts, cache = with_frozen_activations(accelerator, model, args.compute, base["sha256"], plain)
         examples, validation, test, held_out = parts
     if extra is None:
         rows = classify(model, test, accelerator, n)

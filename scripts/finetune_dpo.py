@@ -132,7 +132,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
         reference = reference_in(accelerator, model, batch, cached)
         return pair_loss(outputs_of(accelerator, model, batch), reference, batch, preference)
 
-    workload = Workload(model, update, accelerator, *parts, args.compute, general)
+    workload = Workload(model, update, accelerator, parts[0], parts[1], parts[2], args.compute, general)
     workload = replace(workload, whole_model=method == "full", loss=unprepared_loss)
     parameters = parameter_counts(model)
     if main_process:

@@ -171,8 +171,8 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         record, extra = load_checkpoint(folder, training, flags)
     cache = None
     if args.compute.cache_frozen is not None:
-        parts = (examples, validation, test, held_out)
-        parts, cache = with_frozen_activations(accelerator, model, args.compute, base["sha256"], parts)
+        plain = (examples, validation, test, held_out)
+        parts, cache = with_frozen_activations(accelerator, model, args.compute, base["sha256"], plain)
         examples, validation, test, held_out = parts
     if extra is None:
         extra = {"metrics": evaluate_whole(test)[0], "answers": answers()}
