@@ -65,7 +65,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     from training.data.trained_on import write_trained_on
     from training.evaluation.forgetting import forgetting, general_losses, general_text
     from training.evaluation.inference import classify
-    from training.evaluation.metrics import accuracy, classification_metrics, mean_loss, name_of
+    from training.evaluation.metrics import accuracy, classification_metrics, mean_loss, name_of, shown_metrics
     from training.forecast import Workload, print_forecast, resolve_micro_batch
     from training.model.frozen_activations import with_frozen_activations
     from training.model.heads import head_notes, trained_rows
@@ -235,7 +235,7 @@ def train(args: Args, inputs: Inputs[Classification], classes: tuple[str, ...], 
     outcome |= {"notes": outcome_notes(outcome)}
     write_results(folder, outcome)
     close_trackers(accelerator, record.step, outcome)
-    print_outcome(folder, outcome, ("accuracy", "macro_f1", "mcc"), UNTRAINED if new_head else "")
+    print_outcome(folder, outcome, shown_metrics(), UNTRAINED if new_head else "")
     if not head.exportable:
         print("note    this head exists here alone: the model cannot be exported to transformers or PEFT")
 

@@ -25,7 +25,7 @@ from evidence.intervals import (
     shown,
     with_two_more,
 )
-from training import metrics
+from training.evaluation import metrics
 from training.evaluation.metrics import Row, perplexities
 
 
@@ -36,7 +36,7 @@ def accuracy_of(confusion):
 
 def of_score(name, classes):
     """(value and slopes of a confusion matrix, its least value)."""
-    return (metrics._mcc, -1) if name == "mcc" else (lambda c: metrics._macro_f1(c, classes), 0)
+    return (metrics.mcc_slopes, -1) if name == "mcc" else (lambda c: metrics.macro_f1_slopes(c, classes), 0)
 
 
 def mean_of(sums, n):
@@ -342,8 +342,8 @@ def test_macro_f1_and_mcc_of_a_confusion_matrix_are_those_of_scikit_learn(case, 
     confusion = sklearn_metrics.confusion_matrix(labels, predictions, labels=range(classes))
     expected = sklearn_values(labels, predictions, classes)
     for times in (1, 3):  # neither depends on how often all examples are repeated
-        assert metrics._macro_f1(times * confusion, classes)[0] == pytest.approx(expected["macro_f1"])
-        assert metrics._mcc(times * confusion)[0] == pytest.approx(expected["mcc"], abs=1e-12)
+        assert metrics.macro_f1_slopes(times * confusion, classes)[0] == pytest.approx(expected["macro_f1"])
+        assert metrics.mcc_slopes(times * confusion)[0] == pytest.approx(expected["mcc"], abs=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore:A single label was found")

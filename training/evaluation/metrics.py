@@ -1,10 +1,12 @@
 """Gathered rows -> metrics with n and interval: classification over scikit-learn, language modelling over token sums.
 
-The point values come from `evaluate.Metric` modules that are defined here; `evaluate.load` would ask the hub. Importing
-evaluate costs seconds, so it happens when the first metric is computed.
+METRICS has all that is known of each metric of predicted classes; to add one, add an entry. Their values are computed
+by `evaluate.Metric` modules that are made of the entries; `evaluate.load` would ask the hub. Importing evaluate and
+scikit-learn costs seconds, so it happens when the first metric is computed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -43,9 +45,147 @@ def commonest(balance: Mapping[str, int]) -> str:
     return max(balance, key=lambda label: balance[label])
 
 
+def macro_f1_slopes(confusion: np.ndarray, classes: int) -> tuple[float, np.ndarray]:
+    """(value, change by one more example in each cell); a class that occurs neither as label nor as prediction counts
+    0, as in scikit-learn."""
+    hits, both = np.diagonal(confusion), confusion.sum(0) + confusion.sum(1)
+    inverse = np.divide(1.0, both, out=np.zeros(len(hits)), where=both > 0)
+    inverse[classes:] = 0
+    # Of a class F = 2 hits / both: one more in its row or column is -F / both, a hit is in both and adds 2 / both.
+    lost = 2 * hits * inverse**2
+    slopes = 2 * np.diag(inverse) - lost[:, None] - lost
+    return float(2 * hits @ inverse) / classes, slopes / classes
+
+
+def mcc_slopes(confusion: np.ndarray) -> tuple[float, np.ndarray]:
+    """(value, change by one more example in each cell) of Matthews' correlation for any number of classes (Gorodkin
+    2004, eq. 8); 0 where it is undefined."""
+    labels, predictions, total = confusion.sum(1), confusion.sum(0), confusion.sum()
+    covariance = np.trace(confusion) * total - labels @ predictions
+    of_labels, of_predictions = total**2 - labels @ labels, total**2 - predictions @ predictions
+    if of_labels <= 0 or of_predictions <= 0:
+        return 0.0, np.zeros(confusion.shape)
+    spread = np.sqrt(of_labels) * np.sqrt(of_predictions)
+    value = covariance / spread
+    slopes = (total * np.eye(len(labels)) + np.trace(confusion) - predictions[:, None] - labels) / spread
+    slopes -= value * ((total - labels) / of_labels)[:, None] + value * (total - predictions) / of_predictions
+    return float(value), slopes
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of predicted classes.
+
+    `value` is computed from labels, predictions, the number of classes and weights of the examples (None: all alike),
+    `interval` from the confusion matrix [label][prediction] and the number of classes; None: `interval_of(value)`.
+    """
+
+    name: str  # in results.json
+    words: str
+    value: Callable[[Any, Any, int, Any], float]
+    interval: Callable[[np.ndarray, int], Interval] | None = None
+    shown: bool = True  # whether it is printed at the end of a run
+
+
+def interval_of(value: Callable[[Any, Any, int, Any], float], least: float = 0.0) -> Callable[..., Interval]:
+    """The interval of any metric from `least` to 1, by the slopes of its value: K * K calls for K classes."""
+
+    def interval(confusion: np.ndarray, classes: int) -> Interval:
+        labels, predictions = np.indices(confusion.shape).reshape(2, -1)
+
+        def score(counts: np.ndarray) -> tuple[float, np.ndarray]:
+            weights, step = counts.ravel().astype(np.float64), 1e-6 * counts.sum()
+            found = value(labels, predictions, classes, weights)
+            more = weights + step * np.eye(len(weights))
+            slopes = [(value(labels, predictions, classes, one) - found) / step for one in more]
+            return found, np.reshape(slopes, counts.shape)
+
+        return of_cells(confusion, score, least)
+
+    return interval
+
+
+def _accuracy(labels: Any, predictions: Any, classes: int, weights: Any = None) -> float:
+    from sklearn.metrics import accuracy_score
+
+    return accuracy_score(labels, predictions, sample_weight=weights)
+
+
+def _accuracy_interval(confusion: np.ndarray, classes: int) -> Interval:
+    hits = int(np.trace(confusion))
+    return share(np.repeat([1.0, 0.0], [hits, confusion.sum() - hits]))
+
+
+def _macro_f1(labels: Any, predictions: Any, classes: int, weights: Any = None) -> float:
+    from sklearn.metrics import f1_score
+
+    names = {"labels": range(classes), "average": "macro", "zero_division": 0}
+    return f1_score(labels, predictions, sample_weight=weights, **names)
+
+
+def _macro_f1_interval(confusion: np.ndarray, classes: int) -> Interval:
+    found = of_cells(confusion, lambda counts: macro_f1_slopes(counts, classes), least=0)
+    # A class that no row has counts 0 in the macro F1; with rows of it, it could have had anything up to 1.
+    absent = int((confusion[:classes].sum(1) == 0).sum())
+    return found._replace(high=min(found.high + absent / classes, 1.0))
+
+
+def _mcc(labels: Any, predictions: Any, classes: int, weights: Any = None) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    one = len({*labels, *predictions}) == 1  # of which scikit-learn warns, and which is 0 to it too
+    return 0.0 if one else matthews_corrcoef(labels, predictions, sample_weight=weights)
+
+
+METRICS = (
+    Metric("accuracy", "share of right predictions", _accuracy, _accuracy_interval),
+    Metric("macro_f1", "F1 averaged over classes", _macro_f1, _macro_f1_interval),
+    Metric("mcc", "Matthews' correlation", _mcc, lambda confusion, classes: of_cells(confusion, mcc_slopes, least=-1)),
+)
+
+
+@cache
+def _modules(chosen: tuple[Metric, ...], classes: int) -> Any:
+    """The metrics as one `evaluate` module."""
+    import datasets
+    import evaluate
+
+    features = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
+
+    def module(metric: Metric) -> evaluate.Metric:
+        class Module(evaluate.Metric):
+            def _info(self) -> evaluate.MetricInfo:
+                return evaluate.MetricInfo(description=metric.words, citation="", features=features)
+
+            def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
+                return {metric.name: float(metric.value(references, predictions, classes, None))}
+
+        return Module(keep_in_memory=True)
+
+    return evaluate.combine([module(metric) for metric in chosen])
+
+
+def _by_class(confusion: np.ndarray) -> list[dict[str, float]]:
+    """What is undefined, such as the precision of a class that was never predicted, is 0, as in scikit-learn."""
+    hits, labels, predicted = np.diagonal(confusion), confusion.sum(1), confusion.sum(0)
+
+    def ratio(above: np.ndarray, below: np.ndarray) -> list[float]:
+        return np.divide(above, below, out=np.zeros(hits.shape), where=below > 0).tolist()
+
+    columns = (ratio(hits, predicted), ratio(hits, labels), ratio(2 * hits, labels + predicted))
+    names = ("precision", "recall", "f1", "n", "predicted")
+    rows = zip(*columns, labels.tolist(), predicted.tolist(), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def shown_metrics() -> tuple[str, ...]:
+    """Names of the metrics that are printed at the end of a run."""
+    return tuple(metric.name for metric in METRICS if metric.shown)
+
+
 def classification_metrics(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
-    """accuracy, macro_f1, mcc, loss as {value, low, high, n}; `confusion_matrix[label][prediction]`; `classes`: of each
-    by its name precision, recall, f1, n (rows with that label) and predicted (rows predicted so).
+    """METRICS and loss as {value, low, high, n}; `confusion_matrix[label][prediction]`; `classes`: of each by its name
+    precision, recall, f1, n (rows with that label) and predicted (rows predicted so).
 
     A prediction outside the classes (possible with the head of the vocabulary) is wrong and fills one more column.
     """
@@ -54,19 +194,11 @@ def classification_metrics(rows: Sequence[Row], names: Sequence[str]) -> dict[st
     size = max(classes, max(predictions) + 1)
     confusion = np.zeros((size, size), np.int64)
     np.add.at(confusion, (labels, predictions), 1)
-    values = _combined(classes).compute(predictions=predictions, references=labels)
-    intervals = {
-        "accuracy": share([row.prediction == row.label for row in rows]),
-        "macro_f1": of_cells(confusion, lambda c: _macro_f1(c, classes), least=0),
-        "mcc": of_cells(confusion, _mcc, least=-1),
-    }
-    # A class that no row has counts 0 in the macro F1; with rows of it, it could have had anything up to 1.
-    absent = classes - len(set(labels))
-    macro_f1 = intervals["macro_f1"]
-    intervals["macro_f1"] = macro_f1._replace(high=min(macro_f1.high + absent / classes, 1.0))
-    metrics: dict[str, Any] = {
-        name: interval._replace(value=float(values[name])).entry() for name, interval in intervals.items()
-    }
+    values = _modules(METRICS, classes).compute(predictions=predictions, references=labels)
+    metrics: dict[str, Any] = {}
+    for metric in METRICS:
+        interval = (metric.interval or interval_of(metric.value))(confusion, classes)
+        metrics[metric.name] = interval._replace(value=float(values[metric.name])).entry()
     metrics["loss"] = bootstrap_mean([row.loss for row in rows]).entry()
     metrics["classes"] = dict(zip(names, _by_class(confusion)[:classes], strict=True))
     metrics["confusion_matrix"] = confusion[:classes].tolist()
@@ -94,78 +226,3 @@ def text_loss(rows: Sequence[Row]) -> dict[str, Any]:
     """loss of running text in nats a token, the interval over pieces of text."""
     losses, targets = (np.array([getattr(row, name) for row in rows]) for name in ("loss", "targets"))
     return {"loss": bootstrap_ratio(losses, targets).entry()}
-
-
-def _by_class(confusion: np.ndarray) -> list[dict[str, float]]:
-    """What is undefined, such as the precision of a class that was never predicted, is 0, as in scikit-learn."""
-    hits, labels, predicted = np.diagonal(confusion), confusion.sum(1), confusion.sum(0)
-
-    def ratio(above: np.ndarray, below: np.ndarray) -> list[float]:
-        return np.divide(above, below, out=np.zeros(hits.shape), where=below > 0).tolist()
-
-    columns = (ratio(hits, predicted), ratio(hits, labels), ratio(2 * hits, labels + predicted))
-    names = ("precision", "recall", "f1", "n", "predicted")
-    rows = zip(*columns, labels.tolist(), predicted.tolist(), strict=True)
-    return [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def _macro_f1(confusion: np.ndarray, classes: int) -> tuple[float, np.ndarray]:
-    """(value, change by one more example in each cell); a class that occurs neither as label nor as prediction counts
-    0, as in scikit-learn."""
-    hits, both = np.diagonal(confusion), confusion.sum(0) + confusion.sum(1)
-    inverse = np.divide(1.0, both, out=np.zeros(len(hits)), where=both > 0)
-    inverse[classes:] = 0
-    # Of a class F = 2 hits / both: one more in its row or column is -F / both, a hit is in both and adds 2 / both.
-    lost = 2 * hits * inverse**2
-    slopes = 2 * np.diag(inverse) - lost[:, None] - lost
-    return float(2 * hits @ inverse) / classes, slopes / classes
-
-
-def _mcc(confusion: np.ndarray) -> tuple[float, np.ndarray]:
-    """(value, change by one more example in each cell) of Matthews' correlation for any number of classes (Gorodkin
-    2004, eq. 8); 0 where it is undefined."""
-    labels, predictions, total = confusion.sum(1), confusion.sum(0), confusion.sum()
-    covariance = np.trace(confusion) * total - labels @ predictions
-    of_labels, of_predictions = total**2 - labels @ labels, total**2 - predictions @ predictions
-    if of_labels <= 0 or of_predictions <= 0:
-        return 0.0, np.zeros(confusion.shape)
-    spread = np.sqrt(of_labels) * np.sqrt(of_predictions)
-    value = covariance / spread
-    slopes = (total * np.eye(len(labels)) + np.trace(confusion) - predictions[:, None] - labels) / spread
-    slopes -= value * ((total - labels) / of_labels)[:, None] + value * (total - predictions) / of_predictions
-    return float(value), slopes
-
-
-@cache
-def _combined(classes: int) -> Any:
-    """accuracy, macro_f1 and mcc as one `evaluate` module."""
-    import datasets
-    import evaluate
-    from sklearn import metrics
-
-    features = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
-
-    def module(name: str, compute: Any) -> evaluate.Metric:
-        class Module(evaluate.Metric):
-            def _info(self) -> evaluate.MetricInfo:
-                return evaluate.MetricInfo(description=name, citation="", features=features)
-
-            def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
-                return {name: float(compute(references, predictions))}
-
-        return Module(keep_in_memory=True)
-
-    def macro_f1(references: list[int], predictions: list[int]) -> float:
-        return metrics.f1_score(references, predictions, labels=range(classes), average="macro", zero_division=0)
-
-    def mcc(references: list[int], predictions: list[int]) -> float:
-        one = len({*references, *predictions}) == 1  # of which scikit-learn warns, and which is 0 to it too
-        return 0.0 if one else metrics.matthews_corrcoef(references, predictions)
-
-    return evaluate.combine(
-        [
-            module("accuracy", metrics.accuracy_score),
-            module("macro_f1", macro_f1),
-            module("mcc", mcc),
-        ]
-    )
