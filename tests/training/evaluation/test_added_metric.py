@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
-from conftest import results_of, run_script
+from accelerate.state import AcceleratorState
+from conftest import results_of
 from sklearn.metrics import balanced_accuracy_score
+from test_commands import load_script
 
 from training.evaluation import metrics
 
@@ -37,20 +39,22 @@ def test_a_metric_of_nothing_but_right_predictions_is_1_and_its_interval_goes_lo
 
 
 def test_an_added_metric_is_in_the_results_in_the_last_lines_and_in_predictions(
-    tiny_model, mail_file, tmp_path, monkeypatch
+    tiny_model, mail_file, tmp_path, monkeypatch, run_here
 ):
     monkeypatch.setattr(metrics, "METRICS", (*metrics.METRICS, BALANCED))
     folder = tmp_path / "run"
-    done = run_script(
-        "finetune_cls", "--data", mail_file, "--model", tiny_model, "--max-steps", 2, "--output-dir", folder
-    )
-    assert done.returncode == 0, done.stderr
+    flags = ["--model", tiny_model, "--max-steps", 2, "--forgetting-data", "none", "--output-dir", folder]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    status, out, err = run_here(load_script("finetune_cls"), "--data", mail_file, *flags)
+    assert status == 0, err
     found = results_of(folder)["test"]
-    rows, confusion = found["balanced_accuracy"], np.array(found["confusion_matrix"])[:, :2]
-    assert rows["value"] == pytest.approx((confusion.diagonal() / confusion.sum(1)).mean())
-    assert 0 <= rows["low"] < rows["value"] < rows["high"] <= 1 and rows["n"] == found["accuracy"]["n"]
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("test    ")]
-    assert f"balanced_accuracy {rows['value']:.4f} [" in line
-    done = run_script("predict", "--run", folder, "--data", mail_file)
-    assert done.returncode == 0, done.stderr
-    assert [line for line in done.stdout.splitlines() if line.startswith("balanced_accuracy ")]
+    entry, confusion = found["balanced_accuracy"], np.array(found["confusion_matrix"])[:, :2]
+    assert entry["value"] == pytest.approx((confusion.diagonal() / confusion.sum(1)).mean())
+    assert 0 <= entry["low"] < entry["value"] < entry["high"] <= 1 and entry["n"] == found["accuracy"]["n"]
+    (line,) = [line for line in out.splitlines() if line.startswith("test    ")]
+    assert f"balanced_accuracy {entry['value']:.4f} [" in line
+    AcceleratorState._reset_state(reset_partial_state=True)
+    status, out, err = run_here(load_script("predict"), "--run", folder, "--data", mail_file)
+    assert status == 0, err
+    assert [line for line in out.splitlines() if line.startswith("balanced_accuracy ")]
+    AcceleratorState._reset_state(reset_partial_state=True)
