@@ -18,13 +18,13 @@ from training.flags.cli import changed_flags, problems_in, refuse, resolved, run
 from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs
 from training.flags.compute import ComputeArgs
 from training.flags.forgetting import ForgettingArgs
+from training.flags.method import like_lora
 from training.flags.task import HeadArgs, TextArgs
 from training.storage.run_folder import check_folder, default_folder, run_name
 
 OFFLINE = "accelerate launch scripts/finetune_cls.py --dataset spamassassin --model gpt2-nano"
 # Peak learning rate at width 192 and epochs of each method, chosen on validation mail: README, "Defaults".
-DEFAULTS = {"lora": (1e-3, 2.0), "full": (5e-4, 2.0), "bitfit": (5e-3, 2.0), "head": (1e-2, 2.0)}
-DEFAULTS |= dict.fromkeys(("dora", "pissa", "olora", "lora-fa"), DEFAULTS["lora"])
+DEFAULTS = like_lora(1e-3, 2.0) | {"full": (5e-4, 2.0), "bitfit": (5e-3, 2.0), "head": (1e-2, 2.0)}
 UNTRAINED = "  (of a class head with random weights)"
 
 

@@ -20,13 +20,13 @@ from training.flags.cli import changed_flags, problems_in, refuse, resolved, run
 from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs
 from training.flags.compute import ComputeArgs
 from training.flags.forgetting import ForgettingArgs
+from training.flags.method import like_lora
 from training.flags.preference import PairArgs, PreferenceArgs
 from training.storage.run_folder import check_folder, default_folder, run_name
 
 OFFLINE = "accelerate launch scripts/finetune_dpo.py --dataset preferences --model gpt2-nano"
 # Peak learning rate at width 192 and epochs of each method, chosen on validation pairs: README, "Defaults".
-DEFAULTS = {"lora": (2e-3, 3.0), "full": (2e-4, 3.0), "bitfit": (2e-3, 3.0), "head": (2e-4, 3.0)}
-DEFAULTS |= dict.fromkeys(("dora", "pissa", "olora", "lora-fa"), DEFAULTS["lora"])
+DEFAULTS = like_lora(2e-3, 3.0) | {"full": (2e-4, 3.0), "bitfit": (2e-3, 3.0), "head": (2e-4, 3.0)}
 # Few pairs get no more epochs for that: 101 bundled ones (LoRA, seed 0) gave a loss on 12 test pairs of 0.42 after 39
 # updates, and of 0.90 at the best validation loss of 208.
 FEWEST_UPDATES = 1

@@ -9,9 +9,10 @@ from dataclasses import fields
 from inspect import signature
 from typing import Any, TypeVar
 
-from training.flags.command_line import changed_flags as changed_flags
-from training.flags.command_line import flags_in, parse
-from training.flags.command_line import resolved as resolved
+from training.flags.command_line import parse
+from training.flags.fields import changed_flags as changed_flags
+from training.flags.fields import flags_of
+from training.flags.fields import resolved as resolved
 from training.flags.last_word import repeat_after_launcher
 from training.flags.resuming import completed
 from training.storage.files import NoRoom
@@ -71,9 +72,9 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None) 
         refuse(problems_in(args))
         main(args)
     except NoRoom as error:
-        stop(f"{error}; {GOES_ON}" if "resume" in flags_in(arguments) else str(error), 2)
+        stop(f"{error}; {GOES_ON}" if "resume" in flags_of(arguments) else str(error), 2)
     except KeyboardInterrupt:
-        stop(f"interrupted; {GOES_ON if 'resume' in flags_in(arguments) else 'nothing is left half-written'}", 130)
+        stop(f"interrupted; {GOES_ON if 'resume' in flags_of(arguments) else 'nothing is left half-written'}", 130)
     except (ValueError, OSError) as error:
         stop(str(error), 2)
 

@@ -4,13 +4,14 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, fields, is_dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar
 
 import tyro
 
+from training.flags.fields import flags_of
+from training.flags.help import help_text
 from training.flags.near_misses import meant, nearest, plain
 
 T = TypeVar("T")
@@ -19,31 +20,11 @@ MOST = 4  # complaints in one message
 KINDS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text"}
 
 
-def flags_in(arguments: Any) -> dict[str, Any]:
-    """Every flag of a script, as lora-rank, with its default, MISSING where it has none."""
-    found: dict[str, Any] = {}
-    hints = get_type_hints(arguments)
-    for field in fields(arguments):
-        inner = hints[field.name]
-        found |= flags_in(inner) if is_dataclass(inner) else {field.name.replace("_", "-"): field.default}
-    return found
-
-
-def _paths_in(arguments: Any) -> set[str]:
-    """The flags that are files or folders, as --output-dir."""
-    found: set[str] = set()
-    for name, kind in get_type_hints(arguments).items():
-        if is_dataclass(kind):
-            found |= _paths_in(kind)
-        elif Path in (kind, *get_args(kind)):
-            found.add(f"--{name.replace('_', '-')}")
-    return found
-
-
 def _misused(arguments: Any, words: Sequence[str]) -> list[str]:
     """Switches with a value behind them, and paths that are empty, which would be this folder."""
-    switches = {f"--{name}" for name, default in flags_in(arguments).items() if isinstance(default, bool)}
-    paths, found = _paths_in(arguments), []
+    flags, found = flags_of(arguments).values(), []
+    switches = {f"--{flag.name}" for flag in flags if flag.kind is bool}
+    paths = {f"--{flag.name}" for flag in flags if Path in flag.types}
     for word, behind in zip_longest(words, words[1:]):
         name = f"--{plain(word)}"
         value = word.split("=", 1)[1] if "=" in word else behind
@@ -56,34 +37,18 @@ def _misused(arguments: Any, words: Sequence[str]) -> list[str]:
     return found
 
 
-def resolved(args: Any) -> dict[str, Any]:
-    """All flags, flat, as plain values for results.json."""
-    flat: dict[str, Any] = {}
-    for field in fields(args):
-        value = getattr(args, field.name)
-        flat |= asdict(value) if is_dataclass(value) else {field.name: value}  # type: ignore[arg-type]
-    return {name: _plain(value) for name, value in flat.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
-
-
 def parse(arguments: type[T], words: Sequence[str], description: str | None = None) -> T:
-    """Raises ValueError with all that can be said of the words; `--help` prints and exits."""
-    said, known = io.StringIO(), [f"--{name}" for name in flags_in(arguments)]
+    """Raises ValueError with all that can be said of the words; `--help` and `--help-all` print and exit."""
+    said, known = io.StringIO(), [f"--{name}" for name in flags_of(arguments)]
+    if asked := {"h", "help", "help-all"} & {plain(word) for word in words if word.startswith("-")}:
+        print(help_text(arguments, description, "help-all" in asked))
+        raise SystemExit(0)
     if misused := _misused(arguments, words):
         raise ValueError("\n       ".join(misused[:MOST]))
     try:
         with contextlib.redirect_stderr(said):
-            args, unknown = tyro.cli(
-                arguments, args=words, description=description, config=OMIT, return_unknown_args=True
-            )
-    except SystemExit as stopped:
-        if not stopped.code:
-            raise
+            args, unknown = tyro.cli(arguments, args=words, config=OMIT, return_unknown_args=True, add_help=False)
+    except SystemExit:
         slips = [word for word in words if word.startswith("--") and not _is_known(word, known)]
         raise ValueError(_unknown(slips, known) if slips else _complaint(said.getvalue(), words)) from None
     if unknown:
@@ -141,15 +106,3 @@ def typed(words: Sequence[str], flag: str) -> str:
 
 def _cut(text: str, most: int = 60) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
-
-
-def changed_flags(args: Any) -> dict[str, Any]:
-    """The flags that are not at their defaults, as they are."""
-    found: dict[str, Any] = {}
-    for field in fields(args):
-        value = getattr(args, field.name)
-        if is_dataclass(value):
-            found |= changed_flags(value)
-        elif field.default is MISSING or value != field.default:
-            found[field.name] = value
-    return found

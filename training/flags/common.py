@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
-
-import tyro
+from typing import Literal, TypeVar
 
 from gpt2_scratch.config import GPT2Config
 from training.flags.cli import at_least, flag
+from training.flags.fields import AsPublished, Rare
 from training.flags.method import BLOCK_TARGETS as BLOCK_TARGETS
 from training.flags.method import MethodArgs as MethodArgs
 from training.flags.method import ModelArgs as ModelArgs
@@ -30,34 +29,34 @@ class DataArgs:
     """Where the examples come from and how they are split"""
 
     dataset: str | None = None
-    """a file in tasks/, or owner/name of the hub with the columns that you name; else --data and its columns"""
-    dataset_config: Annotated[str | None, tyro.conf.arg(aliases=("--config",))] = None
+    """a file in tasks/, or owner/name of the hub. Of the hub name the columns too"""
+    dataset_config: Rare[str | None] = None
     """configuration of a data set of the hub that has several"""
-    split: tuple[str, ...] = ()
+    split: Rare[tuple[str, ...]] = ()
     """splits of a data set of the hub as PART=SPLIT (train=train_sft test=test_sft); a split alone is trained on; none
     given: by their names"""
     data: Path | None = None
-    """csv, tsv, json, jsonl, parquet or arrow file, also with .gz, a folder of them, or one that save_to_disk wrote;
-    else $DATA_DIR, the bundled file, the hub"""
-    encoding: str | None = None
+    """csv, tsv, json, jsonl, parquet or arrow file, or a folder of them. Also with .gz, or a folder that save_to_disk
+    wrote; None: the dataset's file in $DATA_DIR, else the bundled one, else the hub's"""
+    encoding: Rare[str | None] = None
     """encoding of text files, like cp1252; None: UTF-8, or what a byte order mark says"""
-    subset: Literal["all", "report"] = "all"
+    subset: AsPublished[Literal["all", "report"]] = "all"
     """'report': the subset rule that the report used for this dataset"""
-    validation_share: float = 0.1
+    validation_share: Rare[float] = 0.1
     """share of the examples held out to choose on (where the source has no validation part)"""
-    test_share: float = 0.1
+    test_share: Rare[float] = 0.1
     """share held out to report on (where the source has no test part)"""
     train_examples: int | None = None
     """at most this many training examples; None: all"""
-    val_examples: int | None = None
+    val_examples: Rare[int | None] = None
     """at most this many validation examples; None: all"""
-    test_examples: int | None = None
+    test_examples: Rare[int | None] = None
     """at most this many test examples; None: all"""
-    split_seed: int = 0
+    split_seed: Rare[int] = 0
     """seed of the split alone, so that runs with different --seed are tested on the same examples"""
     max_length: int = 512
     """tokens kept of an example; longer ones are cut and counted"""
-    special_tokens: Literal["text", "tokens"] = "text"
+    special_tokens: Rare[Literal["text", "tokens"]] = "text"
     """what spells <|endoftext|> or another special token of the base: ordinary text, or that token; then an end marker
     of other models (</s>, <|im_end|>) is the end of text too, and a response that has one gets no second"""
 
@@ -87,13 +86,13 @@ class FolderArgs:
     """The run folder"""
 
     output_dir: Path | None = None
-    """None: a folder in runs/<script>/ that is named after data or size, base, method and seed, where there are such"""
+    """folder of the run; None: one in runs/<script>/. It is named after data or size, base, method and seed"""
     overwrite: bool = False
     """throw away what the output folder holds"""
     resume: bool = False
     """go on from the checkpoint in the output folder"""
     report_to: tuple[Tracker, ...] = ("tensorboard",)
-    """trackers that get flags, curves, results and sample answers; tensorboard writes into the output folder"""
+    """trackers that get flags, curves, results and sample answers. tensorboard writes into the output folder"""
 
     def problems(self) -> list[str]:
         found = ["--overwrite and --resume: choose one"] if self.overwrite and self.resume else []
@@ -111,17 +110,17 @@ class RunArgs(FolderArgs):
     """Evaluation and the run folder"""
 
     eval_every: int | None = None
-    """optimizer steps between evaluations of the validation set; None: a tenth of the run"""
-    eval_batches: int | None = None
+    """optimizer steps between evaluations; None: a tenth of the run"""
+    eval_batches: AsPublished[int | None] = None
     """evaluate on n batches of the validation set only while training (as the report's authors did); None: all of it"""
-    keep: Literal["best", "last"] = "best"
+    keep: Rare[Literal["best", "last"]] = "best"
     """weights that are saved and reported on: those of the lowest validation loss, or the last (as the report's authors
     did)"""
     early_stop: int | None = None
-    """stop after this many evaluations without a lower validation loss; None: never"""
-    save_every: int | None = None
+    """stop after so many evaluations without a lower validation loss"""
+    save_every: Rare[int | None] = None
     """optimizer steps between checkpoints; None: at every evaluation"""
-    log_every: int | None = None
+    log_every: Rare[int | None] = None
     """optimizer steps between points of the training curve; None: a hundredth of the run"""
 
     def evaluated(self, validation: Sequence[E], batch_size: int) -> Sequence[E]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from gpt2_scratch.config import GPT2Config
 from training.flags.common import MethodArgs, ModelArgs
+from training.flags.fields import Rare
 from training.storage.run_folder import nearest
 
 # What Accelerate would read of the environment, where a shell, `accelerate launch` or its default configuration put it:
@@ -40,12 +41,12 @@ class SpeedArgs:
     """Speed and memory"""
 
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
-    """None: what the launcher was told (accelerate_configs/)"""
-    tf32: bool = False
+    """precision; None: what the launcher was told (accelerate_configs/)"""
+    tf32: Rare[bool] = False
     """fp32 matrix products of a CUDA GPU with 10 bits of mantissa: faster, and no longer to 1e-5"""
-    compile: Literal["dynamic", "filled"] | None = None
+    compile: Rare[Literal["dynamic", "filled"] | None] = None
     """torch.compile for dynamic shapes, or with every batch filled up to a multiple of 256 tokens; None: do not"""
-    checkpoint_activations: bool = False
+    checkpoint_activations: Rare[bool] = False
     """compute each trained block twice instead of keeping what is inside it: less memory, a third more time"""
 
     def problems(self) -> list[str]:
@@ -57,12 +58,12 @@ class ComputeArgs(SpeedArgs):
     """Speed and memory"""
 
     cache_frozen: Literal["memory", "disk"] | None = None
-    """compute the frozen blocks below the first trained one once for each text and keep the result, in the memory of
-    each process or in a file for all of them; None: do not"""
-    cache_dir: Path = Path("cache")
+    """compute frozen blocks once for each text. Those below the first trained one; the result is kept in the memory of
+    each process or in a file for all of them"""
+    cache_dir: Rare[Path] = Path("cache")
     """where --cache-frozen disk keeps its files, for other runs too"""
     dry_run: bool = False
-    """say what the data has, how much memory and time the run would need and what fits, and stop; nothing is written"""
+    """say what memory and time the run would need, and stop. Of the data too; nothing is written"""
 
     def problems_given(self, method: MethodArgs, model: ModelArgs, config: GPT2Config) -> list[str]:
         """Why there is nothing that --cache-frozen could keep; whether it fits is known once there is a model."""

@@ -7,20 +7,21 @@ from pathlib import Path
 from tasks._task import BUNDLED
 from training.flags.cli import at_least
 from training.flags.common import MethodArgs
+from training.flags.fields import Rare
 
 GENERAL = "general.txt"
 
 
 @dataclass(frozen=True)
 class ForgettingArgs:
-    """Forgetting: the loss on general text of the model that training starts from, and after"""
+    """Forgetting: the loss on general text before training and after"""
 
     forgetting_data: str = "bundled"
     """a text file; bundled: public speeches; none: do not measure"""
-    forgetting_tokens: int | None = 10_000
+    forgetting_tokens: Rare[int | None] = 10_000
     """its first n tokens, read once before the training and once after: 3 s each for gpt2-nano on a core, 206 MB
     for logits; None: all (80,068 of the bundled text)"""
-    forgetting_curve: bool = False
+    forgetting_curve: Rare[bool] = False
     """also the task metric (accuracy or response loss, of the validation examples, else the test examples) and the
     general loss with the adapters at 0, 0.25, ... 1.5 of their strength, and a picture: seven more evaluations; 0 is
     the frozen weights alone, from which --lora-init loftq does not start"""

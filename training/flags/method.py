@@ -4,16 +4,39 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from gpt2_scratch.config import GPT2Config
+from lora.variants import VARIANTS, Variant
 from training.flags.cli import at_least, flag
+from training.flags.fields import AsPublished, Help, Rare
 from training.flags.update import needs_bitsandbytes
 
 V = TypeVar("V", int, float)
 Target = Literal["q", "k", "v", "attn-out", "mlp-in", "mlp-out", "lm-head"]
 BLOCK_TARGETS: tuple[Target, ...] = ("q", "k", "v", "attn-out", "mlp-in", "mlp-out")
-WITHOUT_ADAPTERS = ("full", "bitfit", "head")
+WITHOUT_ADAPTERS = {
+    "full": Variant("full", "all weights", "a gradient and AdamW's two moments for each weight, no adapters' products"),
+    "bitfit": Variant("BitFit", "biases", "no adapters' products, the same backward pass through the blocks"),
+    "head": Variant("head", "the head alone", "no backward pass through the blocks"),
+}
+METHODS = {"lora": VARIANTS["lora"]} | VARIANTS | WITHOUT_ADAPTERS
+if TYPE_CHECKING:
+    Method = str
+else:
+    Method = Literal[tuple(METHODS)]
+
+
+def _methods() -> str:
+    """What each method does, and in a second sentence what it costs."""
+    does = "; ".join(f"{name}: {method.help}" for name, method in METHODS.items())
+    costs = "; ".join(f"{name}: {method.cost}" for name, method in METHODS.items() if method.cost)
+    return f"{does}. Against lora (gpt2-nano, rank 16, a CPU) {costs}"
+
+
+def like_lora(rate: float, epochs: float) -> dict[str, tuple[float, float]]:
+    """Default peak learning rate and epochs of every variant, given LoRA's."""
+    return {name: (rate * variant.rate, epochs) for name, variant in VARIANTS.items()}
 
 
 @dataclass(frozen=True)
@@ -21,13 +44,13 @@ class ModelArgs:
     """The base model"""
 
     model: str = "gpt2"
-    """gpt2-nano (bundled), gpt2, gpt2-medium, gpt2-large, gpt2-xl (hub), a hub repository, or a folder in HF format"""
-    dropout: float = 0.0
+    """gpt2-nano (bundled), gpt2, gpt2-medium, gpt2-large, gpt2-xl, a hub repository, or a folder in HF format"""
+    dropout: Rare[float] = 0.0
     """probability, on embeddings, attention and residual branches"""
-    untie_head: bool = False
+    untie_head: AsPublished[bool] = False
     """give the LM head a copy of the token embedding instead of the embedding itself (as the report's authors did)"""
     base_bits: Literal[4, 8] | None = None
-    """hold the frozen matrices of the blocks in 4 bits (NF4) or 8, by bitsandbytes: less memory, more time; None: no"""
+    """hold frozen matrices in 4 bits (NF4) or 8, by bitsandbytes. Those of the blocks: less memory, more time"""
 
     def problems(self) -> list[str]:
         found = needs_bitsandbytes(f"--base-bits {self.base_bits}") if self.base_bits else []
@@ -40,38 +63,30 @@ class ModelArgs:
 class MethodArgs:
     """What is trained"""
 
-    method: Literal["lora", "dora", "pissa", "olora", "lora-fa", "full", "bitfit", "head"] = "lora"
-    """lora: adapters beside frozen matrices;
-    dora: lengths of rows trained apart, 3% more trained numbers, 20% more time, 10% more kept for the backward pass;
-    pissa: starts at the largest singular values, 7% more time, and before it a minute for gpt2-medium;
-    olora: starts at a QR decomposition, 7% more time;
-    lora-fa: A fixed, half the trained numbers, 8% less time, no less memory with this GPT-2;
-    full: all weights, each with a gradient and AdamW's two moments, no adapters' products;
-    bitfit: biases, no adapters' products, the same backward pass through the blocks;
-    head: the head alone, no backward pass through the blocks (numbers: against lora, gpt2-nano, rank 16, a CPU)"""
+    method: Annotated[Method, Help(_methods())] = "lora"
     lora_rank: int = 16
-    """rank of every adapter; 1 to the smaller side of an adapted matrix"""
+    """rank of every adapter. At least 1, at most the smaller side of an adapted matrix"""
     lora_alpha: float = 16.0
-    """strength of the adapters before scaling, whatever the rank"""
-    lora_rank_pattern: tuple[str, ...] = ()
+    """strength of the adapters, before scaling"""
+    lora_rank_pattern: Rare[tuple[str, ...]] = ()
     """PATTERN=RANK: another rank for matrices that match, the last match counts: 'h.5.*=32' '*.mlp-in=8' 'h.1.[qkv]=4'
     (q, k and v of a block share one; lm-head and score are heads)"""
-    lora_alpha_pattern: tuple[str, ...] = ()
+    lora_alpha_pattern: Rare[tuple[str, ...]] = ()
     """PATTERN=ALPHA: another alpha, likewise"""
     lora_scaling: Literal["standard", "rslora", "paper"] = "standard"
     """standard: alpha/r; rslora: alpha/sqrt(r); paper: alpha"""
-    lora_init: Literal["standard", "paper", "loftq"] = "standard"
+    lora_init: Rare[Literal["standard", "paper", "loftq"]] = "standard"
     """A uniform within 1/sqrt(inputs), or as the report's authors had it within 1/sqrt(r); loftq: A and B make up for
     what --base-bits rounded off, as far as their rank goes: at the start each matrix is read and dequantised once more
     and its error decomposed (SVD), after that no cost"""
-    lora_dropout: float = 0.0
+    lora_dropout: Rare[float] = 0.0
     """probability, on what A multiplies; a third more time, 20% more kept for the backward pass"""
-    lora_plus_ratio: float | None = None
+    lora_plus_ratio: Rare[float | None] = None
     """learning rate of the adapters' B over that of all else, at least 1 (LoRA+: 16), at no cost; None: the same"""
     lora_targets: tuple[Target, ...] = BLOCK_TARGETS
     """matrices that get an adapter"""
     last_blocks: int | None = None
-    """train in the last n blocks only; None: all (and with --method full the embeddings too)"""
+    """train in the last n blocks only; None: all. With --method full all is the embeddings too"""
 
     @property
     def adapts(self) -> bool:
@@ -107,10 +122,12 @@ class MethodArgs:
             found.append("--lora-targets: name at least one")
         if len(set(self.lora_targets)) < len(self.lora_targets):
             found.append(f"--lora-targets {' '.join(self.lora_targets)}: a target is named twice")
-        if self.method in ("pissa", "olora") and self.lora_init != "standard":
-            found.append(f"--lora-init {self.lora_init}: {self.method} has a start of its own; leave it out")
-        if self.lora_init == "loftq" and self.method != "lora":
-            found.append("--lora-init loftq: needs --method lora")
+        takes = VARIANTS[self.method].inits if self.adapts else ("standard", "paper")
+        if self.lora_init not in takes:
+            others = " or ".join(name for name, variant in VARIANTS.items() if self.lora_init in variant.inits)
+            own = takes == ("standard",)
+            why = f"{self.method} has a start of its own; leave it out" if own else f"needs --method {others}"
+            found.append(f"--lora-init {self.lora_init}: {why}")
         for name in ("lora_rank_pattern", "lora_alpha_pattern", "lora_dropout", "lora_plus_ratio"):
             if getattr(self, name) and not self.adapts:
                 found.append(f"{flag(name)}: --method {self.method} has no adapters; leave it out")

@@ -8,6 +8,7 @@ from typing import Literal
 from tasks import Columns, Preferences, find_or_own, preference_forms
 from training.flags.common import MethodArgs, ModelArgs
 from training.flags.compute import ComputeArgs
+from training.flags.fields import AsPublished, Rare
 from training.flags.task import twice_or_nothing
 from training.storage.run_folder import nearest
 
@@ -17,12 +18,12 @@ class PairArgs:
     """Columns and prompt"""
 
     prompt_column: str | None = None
-    """column of the prompt; None: one with a usual name, or none where both answers begin with it (docs/chat.md)"""
+    """column of the prompt; None: one with a usual name. Or none, where both answers begin with it (docs/chat.md)"""
     chosen_column: str | None = None
     """column of the answer that is preferred; None: chosen"""
     rejected_column: str | None = None
     """column of the answer that it is preferred to; None: rejected"""
-    response_header: bool = True
+    response_header: AsPublished[bool] = True
     """end the prompt with '### Response:'; off: it is part of both answers (as the report's authors had it)"""
 
     def task(self, dataset: str | None, data: Path | None) -> Preferences:
@@ -49,15 +50,15 @@ class PreferenceArgs:
     """Learning from preferences"""
 
     start_from: Path | None = None
-    """a finished run of finetune_ift (or of this script), or the folder of an adapter, ours or PEFT's, trained on
-    --model: what is learned is learned on top of it, and it is the reference; None: --model itself is"""
+    """a finished run of finetune_ift or of this script, or the folder of an adapter. The adapter is ours or PEFT's and
+    was trained on --model; what is learned is learned on top of it, and it is the reference; None: --model itself is"""
     dpo_loss: Literal["sigmoid", "ipo"] = "sigmoid"
     """sigmoid: DPO's own; ipo: a squared distance, which does not push margins ever further"""
     beta: float = 0.1
-    """how much a step away from the reference costs; with ipo the margin aimed at is 1/(2 beta) nats a token"""
-    label_smoothing: float = 0.0
+    """how much a step away from the reference costs. With ipo the margin aimed at is 1/(2 beta) nats a token"""
+    label_smoothing: Rare[float] = 0.0
     """probability that a preference is the wrong way round, 0 to below 0.5; sigmoid only"""
-    reference: Literal["adapter-off", "cached"] | None = None
+    reference: Rare[Literal["adapter-off", "cached"] | None] = None
     """adapter-off: a pass without adapters before each update; cached: log-probabilities computed once and kept in
     --cache-dir, a file for each set of texts and base; None: adapter-off with adapters that start at nothing, else
     cached (--lora-init loftq: with the adapters as they start)"""

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.flags.command_line import flags_in, parse, resolved, typed
+from training.flags.command_line import parse, typed
+from training.flags.fields import flags_of as flags_in
+from training.flags.fields import resolved
 from training.flags.near_misses import plain
 from training.storage.run_folder import FREE_FLAGS, RESULTS, STARTED, finished
 

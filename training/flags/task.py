@@ -11,6 +11,7 @@ from tasks._cells import short
 from tasks._labels import as_arguments, in_order
 from training.flags.cli import at_least
 from training.flags.common import MethodArgs, ModelArgs
+from training.flags.fields import AsPublished, Rare
 
 G = TypeVar("G")
 
@@ -27,18 +28,18 @@ class TextArgs:
     """Columns and text"""
 
     text_column: tuple[str, ...] = ()
-    """column or columns of the text, joined by line breaks; needed with your own file"""
+    """column or columns of the text; needed with your own file. Several are joined by line breaks"""
     label_column: str | None = None
     """column of the class; needed with your own file"""
     labels: tuple[str, ...] = ()
     """the classes in order; none given: those found in the file"""
-    leave_out_labels: tuple[str, ...] = ()
+    leave_out_labels: Rare[tuple[str, ...]] = ()
     """labels whose rows are left out and counted, such as - ? N/A; rows without a label always are"""
-    truncate: Literal["premise-first", "tail"] = "premise-first"
+    truncate: Rare[Literal["premise-first", "tail"]] = "premise-first"
     """what a pair of sentences loses when it is too long"""
-    pad_to: int | None = None
+    pad_to: AsPublished[int | None] = None
     """append --pad-id up to this many tokens and read the class behind them (as the report's authors did)"""
-    pad_id: int = 50256
+    pad_id: AsPublished[int] = 50256
     """token for --pad-to"""
 
     def problems(self) -> list[str]:
@@ -75,11 +76,11 @@ class TextArgs:
 class HeadArgs:
     """The class head"""
 
-    head: Literal["linear", "lm-token"] = "linear"
+    head: AsPublished[Literal["linear", "lm-token"]] = "linear"
     """linear: one output a class; lm-token: the first tokens of the vocabulary are the classes (the report's NLE)"""
-    head_bias: bool = False
+    head_bias: AsPublished[bool] = False
     """give the class head a bias; Hugging Face's has none, so such a model cannot be exported"""
-    head_training: Literal["train", "frozen+lora", "train+lora"] = "train"
+    head_training: Rare[Literal["train", "frozen+lora", "train+lora"]] = "train"
     """train the head itself, an adapter on a frozen one, or both"""
 
     @property
@@ -109,14 +110,14 @@ class PromptArgs:
     """Columns and prompt"""
 
     prompt_column: str | None = None
-    """column of the instruction, or of the whole conversation (docs/chat.md); None: one with a usual name"""
+    """column of the instruction, or of the conversation (docs/chat.md); None: one with a usual name"""
     input_column: str | None = None
-    """column of what the instruction is about; None: one named input, context or passage, if there is one; '': none"""
+    """column of what the instruction is about. None: one named input, context or passage, if there is one; '': none"""
     response_column: str | None = None
-    """column of the response; None: one with a usual name, such as response, output, completion or answer"""
-    mask_prompt: bool = True
+    """column of the response; None: one with a usual name. Such as response, output, completion or answer"""
+    mask_prompt: AsPublished[bool] = True
     """train on the response only; off: on the prompt too (as the report's authors did)"""
-    response_header: bool = True
+    response_header: AsPublished[bool] = True
     """end the prompt with '### Response:'; off: the model has to write it (as the report's authors had it)"""
 
     def problems(self) -> list[str]:
@@ -152,9 +153,9 @@ class GenerationArgs:
     """most tokens of a response; 0: generate nothing"""
     temperature: float = 0.0
     """0 is greedy"""
-    top_k: int | None = None
+    top_k: Rare[int | None] = None
     """draw from the k likeliest tokens; None: all"""
-    top_p: float | None = None
+    top_p: Rare[float | None] = None
     """draw from the fewest tokens that together reach this probability; None: all"""
 
     def problems(self) -> list[str]:

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from training.flags.cli import at_least, flag
+from training.flags.fields import AsPublished, Rare
 
 # What default epochs give at least. 320 tickets in five classes, the commonest 40% (gpt2-nano, seeds 0 and 1, default
 # rates, accuracy of 40 test tickets, LoRA and full): 80 updates 0.43 0.40 and 0.80 0.73; 120 0.68 0.55 and 1.00 0.95;
@@ -25,43 +26,43 @@ class UpdateArgs:
     """How it is trained"""
 
     epochs: float | None = None
-    """passes over the training examples, fractions allowed; None: the method's default (README, 'Defaults'), or as many
-    as 200 updates take, where that is more"""
+    """passes over the training examples; None: the method's default. Fractions are allowed. The default (README,
+    'Defaults') is as many as 200 updates take, where that is more"""
     max_steps: int | None = None
-    """stop after this many optimizer steps, whatever --epochs says"""
+    """optimizer steps, whatever --epochs says"""
     batch_size: int = 8
     """examples per optimizer step, over all processes"""
     micro_batch_size: int | Literal["auto"] = 8
-    """examples one device holds at a time; the accumulation steps follow from it. auto: as many as its memory holds"""
-    optimizer: Literal["adamw", "adamw8bit", "paged-adamw8bit", "sgd", "sgd-momentum"] = "adamw"
+    """examples that one device holds at a time; auto: as many as fit. The accumulation steps follow from it"""
+    optimizer: Rare[Literal["adamw", "adamw8bit", "paged-adamw8bit", "sgd", "sgd-momentum"]] = "adamw"
     """adamw8bit: states in 8 bits, by bitsandbytes; paged-adamw8bit: on a CUDA GPU they also make room by moving to the
     machine's memory; sgd-momentum uses 0.9 unless --momentum says otherwise"""
-    momentum: float = 0.9
+    momentum: Rare[float] = 0.9
     """of sgd-momentum"""
     lr: float | None = None
-    """peak learning rate; None: the method's default (README, 'Defaults')"""
-    lr_init: float = 0.0
+    """peak learning rate; None: the method's default. README, 'Defaults', has these"""
+    lr_init: Rare[float] = 0.0
     """learning rate at the first warmup step"""
-    lr_min: float = 0.0
+    lr_min: Rare[float] = 0.0
     """learning rate that the cosine ends at"""
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Rare[Literal["cosine", "constant"]] = "cosine"
     """after the warmup"""
-    warmup_ratio: float = 0.05
+    warmup_ratio: Rare[float] = 0.05
     """share of the steps that warm up"""
-    warmup_steps: int | None = None
+    warmup_steps: Rare[int | None] = None
     """steps that warm up; overrides --warmup-ratio"""
-    max_grad_norm: float | None = 1.0
+    max_grad_norm: Rare[float | None] = 1.0
     """clip the norm of all gradients together to this; None: no clipping"""
-    clip_after_warmup: bool = False
+    clip_after_warmup: AsPublished[bool] = False
     """do not clip during the warmup (as the report's authors did)"""
-    weight_decay: float = 0.01
+    weight_decay: Rare[float] = 0.01
     """on matrices only; decoupled with adamw"""
-    decay_all: bool = False
+    decay_all: AsPublished[bool] = False
     """decay biases, norms and embeddings too"""
-    drop_last: bool = False
+    drop_last: AsPublished[bool] = False
     """leave out the last batch of an epoch when it is short"""
     seed: int = 0
-    """of initialisation, order, dropout and sampling"""
+    """seed of initialisation, order, dropout and sampling"""
 
     def with_defaults(
         self, lr_at_width_192: float, epochs: float, width: int, examples: int, fewest: int = FEWEST_UPDATES

@@ -13,12 +13,13 @@ from test_commands import load_script
 
 from gpt2_scratch.config import GPT2Config
 from training.flags.cli import problems_in
-from training.flags.command_line import changed_flags, flags_in, parse
+from training.flags.command_line import parse
 from training.flags.compute import ENVIRONMENT
+from training.flags.fields import changed_flags, flags_of
 from training.flags.near_misses import ELSEWHERE, OURS, meant
 
 SCRIPTS = ("finetune_cls", "finetune_ift", "finetune_dpo", "pretrain", "predict", "generate", "judge_ift", "merge_lora")
-KNOWN = {script: [f"--{name}" for name in flags_in(load_script(script).Args)] for script in SCRIPTS}
+KNOWN = {script: [f"--{name}" for name in flags_of(load_script(script).Args)] for script in SCRIPTS}
 
 
 @pytest.mark.parametrize(

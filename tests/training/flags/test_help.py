@@ -1,0 +1,95 @@
+"""--help is short, --help-all is whole, and what is said of a flag is said in one place."""
+
+import re
+import shutil
+
+import pytest
+from conftest import ROOT, results_of, run_script
+from test_commands import load_script
+
+from training.flags.fields import AS_PUBLISHED, RARE, flags_of
+from training.flags.help import PUBLISHED, help_text
+
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+
+
+def shown(script, everything, width=80):
+    module = load_script(script)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(width))
+        return help_text(module.Args, module.__doc__, everything)
+
+
+def entries(text):
+    """The flags that have a paragraph of their own."""
+    return re.findall(r"^  --(?:no-)?([a-z0-9-]+)", text, re.M)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_the_help_of_a_script_is_less_than_100_lines(script, width):
+    assert len(shown(script, everything=False, width=width).splitlines()) < 100
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_all_has_every_flag_once_and_help_those_that_are_not_marked(script):
+    flags = flags_of(load_script(script).Args)
+    general = {"help", "config"}
+    names = {name.removeprefix("no-") if name not in flags else name for name in entries(shown(script, True))}
+    assert names == {*flags} | general and len(entries(shown(script, True))) == len(names)
+    plain = {name for name, flag in flags.items() if not {RARE, AS_PUBLISHED} & {*flag.notes}}
+    assert {*entries(shown(script, False))} == plain | general
+
+
+@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift", "finetune_dpo"])
+def test_what_repeats_the_published_runs_is_one_group_at_the_end(script):
+    flags = flags_of(load_script(script).Args)
+    published = {name for name, flag in flags.items() if AS_PUBLISHED in flag.notes}
+    assert {"clip-after-warmup", "untie-head", "decay-all", "drop-last", "eval-batches"} <= published
+    before, last = shown(script, True).split(PUBLISHED)
+    assert {*entries(last)} == published and not {*entries(before)} & published
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_and_help_all_are_what_the_script_prints(script):
+    short, whole = (run_script(script, flag) for flag in ("--help", "--help-all"))
+    assert (short.returncode, whole.returncode) == (0, 0)
+    assert short.stdout.splitlines()[0] == load_script(script).__doc__.splitlines()[0]
+    assert len(entries(short.stdout)) <= len(entries(whole.stdout))
+
+
+MINE = """
+from lora.variants.lora import LoRA
+
+TITLE = "Mine"
+HELP = "is LoRA under another name"
+COST = "7% more patience"
+RATE = 0.5
+
+
+class Mine(LoRA):
+    pass
+
+
+ADAPTER = Mine
+"""
+
+
+def test_a_variant_is_one_file_with_its_help_cost_defaults_and_run(tmp_path, tiny_model, mail_file):
+    shutil.copytree(ROOT / "lora", tmp_path / "lora")
+    (tmp_path / "lora" / "variants" / "my_own.py").write_text(MINE)
+    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    helped = " ".join(run_script("finetune_cls", "--help-all", env=env).stdout.split())
+    assert "my-own: is LoRA under another name" in helped and "my-own: 7% more patience" in helped
+    flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 2]
+    found = {}
+    for method in ("lora", "my-own"):
+        done = run_script(
+            "finetune_cls", *flags, "--method", method, "--output-dir", tmp_path / "runs" / method, env=env
+        )
+        assert done.returncode == 0, done.stderr
+        found[method] = results_of(tmp_path / "runs" / method)
+    assert found["my-own"]["args"]["lr"] == 0.5 * found["lora"]["args"]["lr"]
+    assert found["my-own"]["args"]["method"] == "my-own"
+    done = run_script("predict", "--run", tmp_path / "runs" / "my-own", "--data", mail_file, "--overwrite", env=env)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,97 @@
+"""The flags of a script, read off the dataclasses that hold them: a field is a flag. Imports nothing heavy.
+
+A field of a type in `Rare` is in --help-all alone; one in `AsPublished` is too, in a group of its own: it repeats what
+the report's authors did. All others are in --help.
+"""
+
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+RARE, AS_PUBLISHED = "rare", "as published"
+Rare = Annotated[T, RARE]
+AsPublished = Annotated[T, AS_PUBLISHED]
+
+
+@dataclass(frozen=True)
+class Help:
+    """The help of a flag that is put together, in its type's annotation; the others have it under the field."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag as --lora-rank, called lora-rank here."""
+
+    name: str
+    kind: Any  # its type without annotations
+    notes: tuple[Any, ...]  # its annotations
+    default: Any  # MISSING where there is none
+    group: type  # the dataclass that it is a field of
+
+    @property
+    def several(self) -> bool:
+        """Whether it takes any number of values."""
+        return get_origin(self.kind) is tuple
+
+    @property
+    def types(self) -> tuple[Any, ...]:
+        """Those that a value may have."""
+        if self.several:
+            return get_args(self.kind)[:1]
+        return get_args(self.kind) if get_origin(self.kind) in (UnionType, Union) else (self.kind,)
+
+    @property
+    def values(self) -> str:
+        """What is written behind it, as {adamw,sgd}; nothing behind a switch."""
+        names = {str: "TEXT", int: "INT", float: "NUMBER", Path: "PATH"}
+        written = [
+            "{" + ",".join(map(str, get_args(kind))) + "}" if get_origin(kind) is Literal else names[kind]
+            for kind in self.types
+            if kind not in (NoneType, bool)
+        ]
+        return "|".join(written) + " ..." * self.several
+
+
+def flags_of(arguments: Any) -> dict[str, Flag]:
+    """Every flag of a script, by name."""
+    found: dict[str, Flag] = {}
+    hints = get_type_hints(arguments, include_extras=True)
+    for field in fields(arguments):
+        kind, notes = hints[field.name], ()
+        if get_origin(kind) is Annotated:
+            kind, *notes = get_args(kind)
+        name = field.name.replace("_", "-")
+        inner = flags_of(kind) if is_dataclass(kind) else {name: Flag(name, kind, (*notes,), field.default, arguments)}
+        found |= inner
+    return found
+
+
+def resolved(args: Any) -> dict[str, Any]:
+    """All flags, flat, as plain values for results.json."""
+    flat: dict[str, Any] = {}
+    for field in fields(args):
+        value = getattr(args, field.name)
+        flat |= asdict(value) if is_dataclass(value) else {field.name: value}  # type: ignore[arg-type]
+    return {name: _plain(value) for name, value in flat.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def changed_flags(args: Any) -> dict[str, Any]:
+    """The flags that are not at their defaults, as they are."""
+    found: dict[str, Any] = {}
+    for field in fields(args):
+        value = getattr(args, field.name)
+        if is_dataclass(value):
+            found |= changed_flags(value)
+        elif value != field.default:
+            found[field.name] = value
+    return found

@@ -1,0 +1,76 @@
+"""What --help and --help-all print: a flag a paragraph, in the groups of its dataclasses. Imports nothing heavy."""
+
+import ast
+import inspect
+import re
+import shutil
+import textwrap
+from dataclasses import MISSING, is_dataclass
+from itertools import pairwise
+
+from training.flags.fields import AS_PUBLISHED, RARE, Flag, Help, flags_of
+
+COLUMN = 26  # where the help of a flag begins
+WIDEST = 120
+PUBLISHED = "As published: what the report's authors did, slips included"
+GENERAL = {
+    "--help, --help-all": "the flags that most runs need, or all of them",
+    "--config FILE": "a YAML file of flags (lora-rank: 8); those on the command line win",
+}
+
+
+def _texts(group: type) -> dict[str, str]:
+    """The text under each field of a dataclass, and of those it inherits from."""
+    found: dict[str, str] = {}
+    for part in filter(is_dataclass, reversed(group.__mro__)):
+        (described,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
+        assert isinstance(described, ast.ClassDef), "the source of a class"
+        for field, text in pairwise(described.body):
+            match field, text:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):
+                    found[name.replace("_", "-")] = " ".join(said.split())
+    return found
+
+
+def text_of(flag: Flag, whole: bool) -> str:
+    """Its help, or the first sentence of that, with its default, where that is not None or off."""
+    text = next((note.text for note in flag.notes if isinstance(note, Help)), None) or _texts(flag.group)[flag.name]
+    text = text if whole else re.split(r"(?<=[\w)/])[.] ", text)[0]
+    if flag.default is MISSING:
+        return f"{text} (needed)"
+    if flag.default is None or flag.default is False or flag.default in ((), ""):
+        return text
+    values = flag.default if flag.several else (flag.default,)
+    return f"{text} ({'on' if flag.default is True else ' '.join(map(str, values))})"
+
+
+def _entry(invocation: str, text: str, width: int) -> str:
+    start = f"  {invocation}".ljust(COLUMN)
+    indent = " " * COLUMN
+    if len(start) > COLUMN or start[-1] != " ":  # too long to have its help beside it
+        return "\n".join([start.rstrip(), *textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent)])
+    return textwrap.fill(text, width, initial_indent=start, subsequent_indent=indent)
+
+
+def _title(flag: Flag, arguments: type) -> str:
+    """Of the group that the help shows a flag in."""
+    if AS_PUBLISHED in flag.notes:
+        return PUBLISHED
+    return "Flags" if flag.group is arguments else (inspect.getdoc(flag.group) or "").split("\n\n")[0]
+
+
+def help_text(arguments: type, description: str | None, everything: bool) -> str:
+    """With `everything`, also the flags that few runs need, and last those that repeat the published runs."""
+    width = min(shutil.get_terminal_size((100, 24)).columns, WIDEST)
+    flags = flags_of(arguments).values()
+    shown = [flag for flag in flags if everything or not {RARE, AS_PUBLISHED} & {*flag.notes}]
+    groups: dict[str, list[str]] = {"Help": [_entry(*one, width) for one in GENERAL.items()]}
+    groups |= {_title(flag, arguments): [] for flag in shown if AS_PUBLISHED not in flag.notes} | {PUBLISHED: []}
+    for flag in shown:
+        name = f"--no-{flag.name}" if flag.default is True else f"--{flag.name}"
+        groups[_title(flag, arguments)].append(
+            _entry(f"{name} {flag.values}".rstrip(), text_of(flag, everything), width)
+        )
+    parts = [f"{textwrap.fill(title, width)}\n" + "\n".join(entries) for title, entries in groups.items() if entries]
+    more = len(flags) - len(shown)
+    return "\n\n".join([(description or "").strip(), *parts] + [f"--help-all shows {more} more flags"] * bool(more))
