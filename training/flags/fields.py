@@ -61,12 +61,10 @@ def flags_of(arguments: Any) -> dict[str, Flag]:
     found: dict[str, Flag] = {}
     hints = get_type_hints(arguments, include_extras=True)
     for field in fields(arguments):
-        kind, notes = hints[field.name], ()
-        if get_origin(kind) is Annotated:
-            kind, *notes = get_args(kind)
-        name = field.name.replace("_", "-")
-        inner = flags_of(kind) if is_dataclass(kind) else {name: Flag(name, kind, (*notes,), field.default, arguments)}
-        found |= inner
+        hint, name = hints[field.name], field.name.replace("_", "-")
+        kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        own = {name: Flag(name, kind, tuple(notes), field.default, arguments)}
+        found |= flags_of(kind) if is_dataclass(kind) else own
     return found
 
 
