@@ -1,1 +1,4 @@
-"""What numbers mean: intervals and tests. Knows numpy and scipy, and nothing else of this project."""
+"""What numbers mean, and how they are shown: runs become cells with intervals and tests, cells a page with pictures.
+
+Knows numpy, scipy and matplotlib, no torch, and nothing else of this project.
+"""

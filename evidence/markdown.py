@@ -4,7 +4,7 @@ import html
 import re
 from typing import NamedTuple
 
-from report_document import WARNINGS, Block, Grid, Page, Section
+from evidence.document import WARNINGS, Block, Grid, Page, Section
 
 START = "# Results\n\n"
 HEAD = "head"

@@ -2,7 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+MISSING, NONE = "missing", "–"
+
+
+def listing(words: Sequence[str]) -> str:
+    """a; a and b; a, b and c."""
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def on_any_machine(value: Any) -> str:
+    """A number with the digits that do not depend on the processor (its exp and log differ in the last of 16)."""
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 class Shown(NamedTuple):

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from report_document import WARNINGS, Block, Example, Grid, Note, Page, Section, Shown
-from report_markdown import HEAD, Written, paragraphs
-from report_words import MISSING, on_any_machine
+from evidence.document import MISSING, WARNINGS, Block, Example, Grid, Note, Page, Section, Shown, on_any_machine
+from evidence.markdown import HEAD, Written, paragraphs
 
 HERE = Path(__file__).parent
 ONLY_FROM_HERE = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -80,7 +79,7 @@ def page(found: Page, written: Mapping[str, Written]) -> str:
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in found.facts)
     above, last = (written.get(name, Written()) for name in (HEAD, ""))
     sections = "\n".join(section(part, written.get(part.name, Written())) for part in found.sections)
-    style, script = ((HERE / f"report_page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    style, script = ((HERE / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     return f"""<!doctype html>
 <html lang="en">
 <head>

@@ -1,0 +1,225 @@
+"""The kinds of column: what each reads of a run, its interval and test, its unit, its words, and how it is pictured.
+
+A kind is defined here and nowhere else. Those of SCORES have a number for every test example and are told from what the
+runs of a column have; those of OF_A_RUN have one number a run and are told from the column's name.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from evidence.document import listing
+from evidence.intervals import (
+    Difference,
+    Interval,
+    bootstrap_ratio,
+    bounded_mean,
+    linearised,
+    paired_bootstrap,
+    paired_shares,
+    perplexity,
+    share,
+    with_two_more,
+)
+from evidence.runs import Run
+
+Scores = dict[Any, tuple[float, float]]  # (sum, weight) of an example, by id
+
+
+def ratio_difference(ours: np.ndarray, theirs: np.ndarray, weights: np.ndarray) -> tuple[Difference, np.ndarray]:
+    """Difference of two sums (seeds, n) over the weights (n,), and (n,) scores whose mean varies as it does."""
+    difference = ours.mean(0) - theirs.mean(0)
+    # Whether a draw's sum is above 0 does not depend on what it is divided by, so p holds for the ratio too.
+    value, low, high, n = bootstrap_ratio(difference, weights)
+    found = Difference(value, low, high, paired_bootstrap(ours, theirs).p, n)
+    return found, linearised(difference, weights)
+
+
+def share_difference(ours: np.ndarray, theirs: np.ndarray, weights: np.ndarray) -> tuple[Difference, np.ndarray]:
+    return paired_shares(ours, theirs), with_two_more(ours.mean(0) - theirs.mean(0))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`scores` are averaged over seeds; None where a run has none of this kind. As a percentage a value is shown as
+    100 times what is stored."""
+
+    name: str = ""  # of a score, in a sentence
+    unit: str = ""
+    scores: Callable[[Run], Scores | None] | None = None
+    number: Callable[[Run], float | None] | None = None  # of the run as a whole
+    interval: Callable[[np.ndarray, np.ndarray], Interval] = bootstrap_ratio  # of sums (n,) and weights (n,)
+    difference: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[Difference, np.ndarray]] = ratio_difference
+    ratio: bool = False  # the exponential of a mean, compared as a ratio
+    higher_is_better: bool = True
+    factor: float = 1.0
+    digits: int = 3
+    percent: bool = False  # the report may print it in percent
+    pictured: bool = True
+    compares: bool = True  # rows are compared by it, so that what else moves between them matters
+    about: Callable[[Sequence[Run], bool], str] = lambda runs, told: ""  # of the number; told: the report has values
+    baseline: Callable[[Run], str] = lambda run: ""  # what an answer that is always the same would score
+
+    def in_unit(self, value: float) -> float:
+        return perplexity(value) if self.ratio else value
+
+    def as_given(self, values: Sequence[float]) -> "Kind":
+        """In percent, if the report's values are."""
+        if not (self.percent and any(value > 1 for value in values)):
+            return self
+        return replace(self, unit=f"{self.unit}, %", factor=100.0, digits=1)
+
+    def text(self, value: float) -> str:
+        """With its digits, fewer for large numbers."""
+        scaled = value * self.factor
+        if 0 < abs(scaled) < 0.001:
+            return f"{scaled:.2e}"
+        digits = 0 if abs(scaled) >= 10_000 else min(self.digits, 1) if abs(scaled) >= 100 else self.digits
+        return f"{scaled:,.{digits}f}"
+
+    def size(self, value: float) -> str:
+        """Of a difference, whatever its sign."""
+        points = " points" if self.factor != 1 else ""
+        return f"a factor of {value:.3f}" if self.ratio else f"{value * self.factor:.{self.digits}f}{points}"
+
+    def change(self, value: float) -> str:
+        """Of a difference, with its sign."""
+        return f"×{value:.3f}" if self.ratio else f"{value * self.factor:+.{self.digits}f}".replace("-", "−")
+
+
+def _right(run: Run) -> Scores | None:
+    if "prediction" not in run.examples:
+        return None
+    rows = zip(*(run.examples[name] for name in ("id", "label", "prediction")), strict=True)
+    return {i: (float(label == prediction), 1.0) for i, label, prediction in rows}
+
+
+def _judged(run: Run) -> Scores | None:
+    return {i: (run.scores[str(i)], 1.0) for i in run.examples["id"] if str(i) in run.scores} if run.scores else None
+
+
+def _losses(run: Run) -> Scores | None:
+    if "tokens" not in run.examples:
+        return None
+    rows = zip(*(run.examples[name] for name in ("id", "loss", "tokens")), strict=True)
+    return {i: (loss, float(tokens)) for i, loss, tokens in rows if tokens}
+
+
+def _lost(run: Run) -> Scores | None:
+    """Of every piece of the general text, with its tokens for an id: other texts have nothing in common."""
+    if not run.general:
+        return None
+    rows = zip(*(run.general[name] for name in ("tokens", "before", "after")), strict=True)
+    return {(i, tokens): (after - before, float(tokens)) for i, (tokens, before, after) in enumerate(rows)}
+
+
+def _commonest(run: Run) -> str:
+    labels = run.examples["label"]
+    ((_, count),) = Counter(labels).most_common(1)
+    return f"{count / len(labels):.1%} of n = {len(labels):,}"
+
+
+def _judges(runs: Sequence[Run], told: bool) -> str:
+    judges = sorted({one["judge"]["model"] for run in runs for one in run.results.get("judge", {}).values()})
+    return f"Judge: {listing(judges)}. The report's judge was another, so only differences compare."
+
+
+def _at(*path: str, over: float = 1.0) -> Callable[[Run], float | None]:
+    """A number of results.json."""
+
+    def number(run: Run) -> float | None:
+        value = run.number(*path)
+        return None if value is None else value / over
+
+    return number
+
+
+def _tested(run: Run) -> float | None:
+    found = (run.number("test", name, "value") for name in ("accuracy", "response_perplexity", "loss"))
+    return next((value for value in found if value is not None), None)
+
+
+ACCURACY = Kind(
+    name="accuracy", unit="accuracy", percent=True,
+    scores=_right, interval=lambda sums, weights: share(sums), difference=share_difference, baseline=_commonest,
+)  # fmt: skip
+JUDGE = Kind(
+    name="judge's score", unit="judge's score, 0 to 100", digits=1,
+    scores=_judged, interval=lambda sums, weights: bounded_mean(sums, 100), about=_judges,
+)  # fmt: skip
+PERPLEXITY = Kind(
+    name="perplexity of the response", unit="perplexity of the response", digits=2, ratio=True, higher_is_better=False,
+    scores=_losses,
+    about=lambda runs, told: told * "No judge was asked: the perplexity of the reference responses stands in (lower is better).",
+)  # fmt: skip
+SCORES = (ACCURACY, JUDGE, PERPLEXITY)  # the first that all runs of a column have is the column's
+FORGETTING = Kind(name="forgetting", unit="forgetting, nats", higher_is_better=False, scores=_lost)
+UNKNOWN = Kind(number=_tested)  # of runs that kept no examples
+OF_A_RUN = {
+    "parameters": Kind(
+        unit="trained parameters", number=_at("parameters", "trainable"), digits=0, pictured=False, compares=False
+    ),
+    "memory": Kind(
+        unit="peak memory, GiB", number=_at("peak_memory_mib", over=1024), digits=2, pictured=False, compares=False
+    ),
+    "minutes": Kind(unit="minutes of training", number=_at("seconds", "train", over=60), digits=2, compares=False),
+    "peak-lr": Kind(
+        unit="peak learning rate",
+        number=lambda run: max((point["lr"] for point in run.curve if "lr" in point), default=None),
+        pictured=False,
+        compares=False,
+    ),
+    "val-loss": Kind(
+        unit="lowest validation loss",
+        number=lambda run: min((point["val_loss"] for point in run.curve if "val_loss" in point), default=None),
+    ),
+}
+
+
+def kind_of(column: str, runs: Sequence[Run]) -> Kind:
+    """A column has one kind: the judge's score only where every run has one."""
+    if column in OF_A_RUN:
+        return OF_A_RUN[column]
+    every = (kind for kind in SCORES if kind.scores and all(kind.scores(run) is not None for run in runs))
+    return next(every, UNKNOWN)
+
+
+def common(runs: Sequence[Run], kind: Kind) -> list[Any]:
+    """Ids of the examples that all runs have a score of, in order."""
+    assert kind.scores is not None, "a number of a run has no examples"
+    return sorted(set.intersection(*(set(kind.scores(run) or ()) for run in runs)))
+
+
+def arrays(runs: Sequence[Run], kind: Kind, ids: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Sums (seeds, n) and weights (n,) of the examples `ids`."""
+    assert kind.scores is not None, "a number of a run has no examples"
+    found = [kind.scores(run) or {} for run in runs]
+    return np.array([[one[i][0] for i in ids] for one in found]), np.array([found[0][i][1] for i in ids])
+
+
+# What a run cost: name -> its number.
+COSTS: Mapping[str, Callable[[Run], float | None]] = {
+    "trained": _at("parameters", "trainable"),
+    "share": _at("parameters", "share"),
+    "peak_mib": _at("peak_memory_mib"),
+    "seconds": _at("seconds", "train"),
+    "tokens_per_second": _at("tokens_per_second"),
+}
+ENDS = ("", "_low", "_high")
+
+
+def costs(runs: Sequence[Run]) -> dict[str, float]:
+    """Means over runs, of those of COSTS that every run has; forgetting where all measured it on one text."""
+    found: dict[str, float] = {}
+    for name, number in COSTS.items():
+        values = [value for run in runs if (value := number(run)) is not None]
+        found |= {name: float(np.mean(values))} if len(values) == len(runs) > 0 else {}
+    texts = [_lost(run) for run in runs]
+    if texts and texts[0] and all(text and text.keys() == texts[0].keys() for text in texts):
+        sums, weights = arrays(runs, FORGETTING, sorted(texts[0]))
+        ends = FORGETTING.interval(sums.mean(0), weights)[:3]
+        found |= {f"forgetting{end}": value for end, value in zip(ENDS, ends, strict=True)}
+    return found

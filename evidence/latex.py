@@ -1,0 +1,35 @@
+"""The grids of a page as LaTeX (booktabs)."""
+
+import re
+
+from evidence.document import Grid, Page
+
+SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "×": r"$\times$", "–": "--", "−": "$-$",
+}  # fmt: skip
+
+
+def latex(text: str) -> str:
+    return re.sub("|".join(map(re.escape, SPECIAL)), lambda found: SPECIAL[found[0]], text)
+
+
+def tabular(grid: Grid) -> str:
+    lines = [" & ".join(map(latex, grid.header)) + r" \\", r"\midrule"]
+    lines += [" & ".join(latex(shown.text) for shown in row) + r" \\" for row in grid.rows]
+    body = "\n".join(["\\toprule", *lines, "\\bottomrule"])
+    return f"\\begin{{tabular}}{{l{'r' * (len(grid.header) - 1)}}}\n{body}\n\\end{{tabular}}"
+
+
+def as_latex(page: Page) -> str:
+    """A table environment for each column; notes stand under it."""
+    found = ["% \\usepackage{booktabs}"]
+    for section in page.sections:
+        for i, block in enumerate(section.blocks, 1):
+            notes = " ".join(latex(note.text) for note in block.notes)
+            caption = f"\\caption{{{latex(section.title)}. {latex(block.title)}.}}\n\\label{{tab:{section.name}-{i}}}"
+            under = f"\n\\par\\smallskip\\footnotesize {notes}" if notes else ""
+            found.append(f"\\begin{{table}}\n\\centering\n{caption}\n{tabular(block.grid)}{under}\n\\end{{table}}")
+    return "\n\n".join(found) + "\n"

@@ -1,0 +1,162 @@
+"""Finished runs, as a training script left them or packed: many in one file of gzipped JSON lines, a run a line.
+
+A packed run is its key and script, results.json without what no table shows, a column for each number of an example,
+the curve, and a few answers in full. A folder is read into the same form, so that a page of either is the same page.
+"""
+
+import gzip
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+RESULTS = "results.json"
+KEPT = ["schema", "args", "environment", "model", "parameters", "best_step", "before", "val", "test", "forgetting"]
+KEPT += ["judge", "seconds", "tokens_per_second", "peak_memory_mib"]
+OF_DATA = ("source", "sha256", "rows", "labels")
+OF_A_MACHINE = ("output_dir", "cache_dir")  # flags that are not kept
+OF_CURVE = ("step", "epoch", "train_loss", "val_loss", "val_accuracy", "lr")
+OF_AN_ANSWER = ("instruction", "input", "reference", "before", "response")
+ANSWERS, LONGEST = 4, 600  # answers kept in full, and characters of each
+
+
+@dataclass(frozen=True)
+class Run:
+    """`script`: finetune_cls, for example; empty where results.json is of a version that does not say.
+    `examples`: columns of equal length, id and either label, prediction (and loss) or loss, tokens of the response.
+    `scores`: a judge's, by id. `general`: tokens of each piece of the general text, and its loss before and after.
+    """
+
+    script: str
+    results: dict[str, Any]
+    examples: dict[str, list[Any]]
+    scores: dict[str, float]
+    curve: list[dict[str, float]]
+    answers: list[dict[str, str]]
+    general: dict[str, list[float]]
+    asked: str = ""  # answers to the report's own questions, as they were printed
+
+    def number(self, *path: str) -> float | None:
+        """A number of results.json; None where it was not measured."""
+        found: Any = self.results
+        for name in path:
+            found = found.get(name) if isinstance(found, dict) else None
+        return None if found is None else float(found)
+
+
+def read_run(folder: Path) -> Run:
+    """Raises ValueError when a file of the run folder is damaged."""
+    place = folder / RESULTS
+    try:
+        results = json.loads(place.read_text(encoding="utf-8"))
+        if not isinstance(results["args"], dict):
+            raise TypeError("args is not an object")
+        place = folder / "predictions.jsonl"
+        if not place.exists():
+            place = folder / "generations.jsonl"
+        rows = _lines(place)
+        columns = _columns(rows)
+        answers = [row for row in rows[:ANSWERS] if "response" in row]
+        place = folder / "judge"
+        scores = _scores(place, results)
+        place = folder / RESULTS
+        curve = [{k: float(f"{point[k]:.5g}") for k in OF_CURVE if k in point} for point in results.get("curve", [])]
+        asked = folder.with_name(f"{folder.name}.answers.txt")
+        return Run(
+            results.get("script", ""),
+            _compact(results),
+            columns,
+            scores,
+            curve,
+            [{name: str(row.get(name, ""))[:LONGEST] for name in OF_AN_ANSWER} for row in answers],
+            results.get("forgetting", {}).get("pieces", {}),
+            asked.read_text(encoding="utf-8") if asked.exists() else "",
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{place}: damaged ({what}); delete {folder} and run its table again") from error
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Losses to four decimals (nats of a whole example)."""
+    if not rows:
+        return {}
+    if "prediction" in rows[0]:
+        names = [name for name in ("id", "label", "prediction", "loss") if name in rows[0] or name != "loss"]
+    else:
+        names = ["id", "reference_loss", "reference_tokens"]
+    columns = {name.removeprefix("reference_"): [row[name] for row in rows] for name in names}
+    return columns | ({"loss": [round(loss, 4) for loss in columns["loss"]]} if "loss" in columns else {})
+
+
+def _scores(folder: Path, results: dict[str, Any]) -> dict[str, float]:
+    """The first judge's mean score of each answer; answers without a verdict are absent."""
+    judges = results.get("judge", {})
+    names = [name for name in sorted(judges) if "score" in judges[name] and judges[name]["judge"]["text"] == "response"]
+    found: dict[str, list[float]] = {}
+    for reply in _lines(folder / names[0] / "replies.jsonl") if names else []:
+        if reply["value"] is not None:
+            found.setdefault(str(reply["item"]), []).append(float(reply["value"]))
+    return {item: sum(values) / len(values) for item, values in found.items()}
+
+
+def _some(entries: Mapping[str, Any], names: Any) -> dict[str, Any]:
+    return {name: entries[name] for name in names if name in entries}
+
+
+def _compact(results: dict[str, Any]) -> dict[str, Any]:
+    kept = _some(results, KEPT)
+    kept["args"] = {name: value for name, value in kept["args"].items() if name not in OF_A_MACHINE}
+    if "data" in results:
+        kept["data"] = _some(results["data"], OF_DATA)
+        if "source" in kept["data"]:
+            kept["data"]["source"] = Path(str(kept["data"]["source"])).name
+    for part in {"before", "val", "test"} & kept.keys():
+        kept[part] = {k: v for k, v in kept[part].items() if isinstance(v, dict) and "value" in v}
+    if "forgetting" in kept:
+        kept["forgetting"] = {name: value for name, value in kept["forgetting"].items() if name != "pieces"}
+    if "judge" in kept:
+        kept["judge"] = {name: _some(one, ("judge", "counts", "score")) for name, one in kept["judge"].items()}
+    return kept
+
+
+def read_packed(path: Path) -> dict[str, Run]:
+    """Runs by key; none where there is no such file. Raises ValueError when it is damaged."""
+    if not path.exists():
+        return {}
+    try:
+        rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+        return {row.pop("key"): Run(**row) for row in rows}
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError) as error:
+        raise ValueError(f"{path}: damaged ({type(error).__name__}: {error}); check it out again") from error
+
+
+def write_packed(path: Path, runs: Mapping[str, Run]) -> None:
+    """In one step, and the same bytes for the same runs."""
+    rows = [{"key": key} | asdict(run) for key, run in sorted(runs.items())]
+    text = "".join(json.dumps(row, separators=(",", ":"), ensure_ascii=False) + "\n" for row in rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".new")
+    new.write_bytes(gzip.compress(text.encode(), mtime=0))
+    os.replace(new, path)
+
+
+class Store:
+    """Runs by key: first from the folder of runs, then from the packed ones."""
+
+    def __init__(self, runs: Path, packed: Path) -> None:
+        self.runs, self.packed = runs, read_packed(packed)
+        self.known = dict[str, Run | None]()
+
+    def get(self, key: str) -> Run | None:
+        """None for a run that has not finished. Raises ValueError when it is damaged."""
+        if key not in self.known:
+            folder = self.runs / key
+            self.known[key] = read_run(folder) if (folder / RESULTS).exists() else self.packed.get(key)
+        return self.known[key]
