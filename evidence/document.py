@@ -30,6 +30,13 @@ class Grid:
     header: Sequence[str]
     rows: Sequence[Sequence[Shown]]
 
+    def text(self) -> str:
+        """For a terminal: labels to the left, numbers to the right."""
+        lines = [[*self.header], *([shown.text for shown in row] for row in self.rows)]
+        widths = [max(map(len, words)) for words in zip(*lines, strict=True)]
+        start, *others = widths
+        return "\n".join("  ".join([f"{a:<{start}}", *map(str.rjust, b, others)]) for a, *b in lines)
+
 
 class Note(NamedTuple):
     """A line under a grid; `kind`: note, warning (of a confound), small (n too small), disagreement."""
@@ -77,6 +84,6 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    scale: str
+    title: str
     facts: Sequence[tuple[str, str]]  # commit, command, device, seeds
     sections: Sequence[Section]

@@ -142,6 +142,7 @@ def _tested(run: Run) -> float | None:
     return next((value for value in found if value is not None), None)
 
 
+_NO_JUDGE = "No judge was asked: the perplexity of the reference responses stands in (lower is better)."
 ACCURACY = Kind(
     name="accuracy", unit="accuracy", percent=True,
     scores=_right, interval=lambda sums, weights: share(sums), difference=share_difference, baseline=_commonest,
@@ -153,7 +154,7 @@ JUDGE = Kind(
 PERPLEXITY = Kind(
     name="perplexity of the response", unit="perplexity of the response", digits=2, ratio=True, higher_is_better=False,
     scores=_losses,
-    about=lambda runs, told: told * "No judge was asked: the perplexity of the reference responses stands in (lower is better).",
+    about=lambda runs, told: told * _NO_JUDGE,
 )  # fmt: skip
 SCORES = (ACCURACY, JUDGE, PERPLEXITY)  # the first that all runs of a column have is the column's
 FORGETTING = Kind(name="forgetting", unit="forgetting, nats", higher_is_better=False, scores=_lost)

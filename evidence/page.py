@@ -10,7 +10,6 @@ from evidence.markdown import HEAD, Written, paragraphs
 
 HERE = Path(__file__).parent
 ONLY_FROM_HERE = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-TITLE = "LoRA or full fine-tuning: every table and figure"
 
 
 def cell(shown: Shown) -> str:
@@ -87,7 +86,7 @@ def page(found: Page, written: Mapping[str, Written]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{ONLY_FROM_HERE}">
 <link rel="icon" href="data:,">
-<title>{escape(TITLE)}</title>
+<title>{escape(found.title)}</title>
 <style>
 {style}</style>
 </head>
@@ -95,7 +94,7 @@ def page(found: Page, written: Mapping[str, Written]) -> str:
 <div class="frame">
 <nav aria-label="Tables and figures"><ol>{contents}</ol></nav>
 <main>
-<h1>{escape(TITLE)}</h1>
+<h1>{escape(found.title)}</h1>
 <dl class="facts">{facts}</dl>
 {paragraphs(above.before)}
 {paragraphs(above.under)}

@@ -5,9 +5,7 @@ A fused matrix (queries, keys and values in one) counts as `parts` stacked outpu
 update of their own. Letters: N tokens, R rank, P active parts, W the frozen matrix, W' the adapted one.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -17,36 +15,8 @@ from torch.nn import functional as F
 from lora.frozen import dense, is_plain, shape, with_matrix
 from lora.low_rank_linear import add_low_rank, low_rank_linear
 from lora.quantised import QuantisedLinear
-
-# How (alpha, rank) scale the update. `paper` is what the report's authors ran.
-SCALINGS: dict[str, Callable[[float, int], float]] = {
-    "standard": lambda alpha, rank: alpha / rank,  # Hu et al. 2021, section 4.1
-    "rslora": lambda alpha, rank: alpha / math.sqrt(rank),  # Kalajdzievski 2023
-    "paper": lambda alpha, rank: alpha,
-}
-
-# A is drawn uniformly between minus and plus this, given (inputs, rank). The authors' A is stored transposed, so that
-# kaiming_uniform_ took the rank for the number of inputs.
-INITS: dict[str, Callable[[int, int], float]] = {
-    "standard": lambda inputs, rank: 1 / math.sqrt(inputs),
-    "paper": lambda inputs, rank: 1 / math.sqrt(rank),
-}
-
-
-@dataclass(frozen=True)
-class Spec:
-    """How one adapter is made. `scaling` is one of SCALINGS, `init` one of INITS; `dropout` is the probability
-    with which an input of A is dropped."""
-
-    rank: int
-    alpha: float = 16.0
-    scaling: str = "standard"
-    init: str = "standard"
-    dropout: float = 0.0
-
-    @property
-    def scale(self) -> float:
-        return SCALINGS[self.scaling](self.alpha, self.rank)
+from lora.spec import INITS
+from lora.spec import Spec as Spec
 
 
 class Factors(NamedTuple):

@@ -6,25 +6,15 @@
 # The prompts are the report's; the answers of each run are in FOLDER.answers.txt.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-questions=(
-  "Edit the following sentence for grammar. He go to the park every day."
-  "Convert the active sentence to passive: 'The manager approved the project.'"
-  "Translate the following sentence into French. Where is the nearest restaurant?"
-  "What is the contraction for \"will not\"?"
-  "Compose a tweet about the benefits of studying abroad."
-)
+question "Edit the following sentence for grammar. He go to the park every day."
+question "Convert the active sentence to passive: 'The manager approved the project.'"
+question "Translate the following sentence into French. Where is the nearest restaurant?"
+question "What is the contraction for \"will not\"?"
+question "Compose a tweet about the benefits of studying abroad."
 
-#    label         column   report  record  --  script        what the cell alone has
-version published
+run=("${published_ift[@]}" "${scheduled[@]}" "${full[@]}" --batch-size 2 --epochs 1)
+published answers  "full, large"   -  -  "${run[@]}" --model gpt2-large
+published answers  "full, medium"  -  -  "${run[@]}" --model gpt2-medium
 
-common "${published_ift[@]}" "${scheduled[@]}" "${full[@]}" --batch-size 2 --epochs 1
-cell "full, large"   answers  -       -       --  finetune_ift  --model gpt2-large
-cell "full, medium"  answers  -       -       --  finetune_ift  --model gpt2-medium
-
-version corrected
-
-common "${corrected_ift[@]}" "${full[@]}"
-cell "full, large"   answers  -       -       --  finetune_ift  --model gpt2-large
-cell "full, medium"  answers  -       -       --  finetune_ift  --model gpt2-medium
-
-finish
+corrected answers  "full, large"   "${ift_full_large[@]}"
+corrected answers  "full, medium"  "${ift_full_medium[@]}"

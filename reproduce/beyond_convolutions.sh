@@ -5,15 +5,10 @@
 #     bash reproduce/beyond_convolutions.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-#    label     column  report and record  --  script  what the cell alone has
-version corrected
-
-cell "full"    digits  - -  --  digits  --method full
-cell "head"    digits  - -  --  digits  --method head
-cell "rank 1"  digits  - -  --  digits  --method lora --lora-rank 1
-cell "rank 2"  digits  - -  --  digits  --method lora --lora-rank 2
-cell "rank 4"  digits  - -  --  digits  --method lora --lora-rank 4
-cell "rank 8"  digits  - -  --  digits  --method lora --lora-rank 8
-cell "rank 16" digits  - -  --  digits  --method lora --lora-rank 16
-
-finish
+corrected digits  "full"     python benchmarks/digits.py --method full
+corrected digits  "head"     python benchmarks/digits.py --method head
+corrected digits  "rank 1"   python benchmarks/digits.py --method lora --lora-rank 1
+corrected digits  "rank 2"   python benchmarks/digits.py --method lora --lora-rank 2
+corrected digits  "rank 4"   python benchmarks/digits.py --method lora --lora-rank 4
+corrected digits  "rank 8"   python benchmarks/digits.py --method lora --lora-rank 8
+corrected digits  "rank 16"  python benchmarks/digits.py --method lora --lora-rank 16

@@ -7,20 +7,13 @@
 # stands for all there are. Epochs are the recipe's: fewer examples are fewer updates.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-version corrected
-
 for size in 125 250 500 1000 2000 4000 8000 1000000; do
-  common "${corrected_spam[@]}" --model gpt2-medium
-  cell "full"          "spam $size"      - -  --  finetune_cls  "${full[@]}" --train-examples $size
-  cell "LoRA, rank 16" "spam $size"      - -  --  finetune_cls  "${lora[@]}" --train-examples $size --lora-rank 16
+  corrected "spam $size"       "full"           "${spam_full_medium[@]}" --train-examples $size
+  corrected "spam $size"       "LoRA, rank 16"  "${spam_lora_medium[@]}" --train-examples $size --lora-rank 16
 
-  common "${corrected_sentiment[@]}" --model gpt2-medium
-  cell "full"          "sentiment $size" - -  --  finetune_cls  "${full[@]}" --train-examples $size
-  cell "LoRA, rank 16" "sentiment $size" - -  --  finetune_cls  "${lora[@]}" --train-examples $size --lora-rank 16
+  corrected "sentiment $size"  "full"           "${sentiment_full_medium[@]}" --train-examples $size
+  corrected "sentiment $size"  "LoRA, rank 16"  "${sentiment_lora_medium[@]}" --train-examples $size --lora-rank 16
 
-  common "${corrected_ift[@]}" --model gpt2-medium
-  cell "full"          "ift $size"       - -  --  finetune_ift  "${full[@]}" --train-examples $size
-  cell "LoRA, rank 16" "ift $size"       - -  --  finetune_ift  "${lora[@]}" --train-examples $size --lora-rank 16
+  corrected "ift $size"        "full"           "${ift_full_medium[@]}" --train-examples $size
+  corrected "ift $size"        "LoRA, rank 16"  "${ift_lora_medium[@]}" --train-examples $size --lora-rank 16
 done
-
-finish

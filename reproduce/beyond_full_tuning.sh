@@ -6,37 +6,30 @@
 # One setting moves at a time, away from the recipe: learning rate, epochs, weight decay, batch size.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-#    label        column        report and record  --  script        what the cell alone has
-version corrected
+corrected lr            "full, 2.5e-5"  "${sentiment_full_medium[@]}" --lr 2.5e-5
+corrected lr            "full, 5e-5"    "${sentiment_full_medium[@]}" --lr 5e-5
+corrected lr            "full, 1e-4"    "${sentiment_full_medium[@]}" --lr 1e-4
+corrected lr            "full, 2e-4"    "${sentiment_full_medium[@]}" --lr 2e-4
+corrected epochs        "full, 1"       "${sentiment_full_medium[@]}" --epochs 1
+corrected epochs        "full, 2"       "${sentiment_full_medium[@]}" --epochs 2
+corrected epochs        "full, 4"       "${sentiment_full_medium[@]}" --epochs 4
+corrected weight-decay  "full, 0"       "${sentiment_full_medium[@]}" --weight-decay 0
+corrected weight-decay  "full, 0.01"    "${sentiment_full_medium[@]}" --weight-decay 0.01
+corrected weight-decay  "full, 0.1"     "${sentiment_full_medium[@]}" --weight-decay 0.1
+corrected batch         "full, 4"       "${sentiment_full_medium[@]}" --batch-size 4
+corrected batch         "full, 8"       "${sentiment_full_medium[@]}" --batch-size 8
+corrected batch         "full, 32"      "${sentiment_full_medium[@]}" --batch-size 32
 
-common "${corrected_sentiment[@]}" "${full[@]}" --model gpt2-medium
-cell "full, 2.5e-5"  lr            - -  --  finetune_cls  --lr 2.5e-5
-cell "full, 5e-5"    lr            - -  --  finetune_cls  --lr 5e-5
-cell "full, 1e-4"    lr            - -  --  finetune_cls  --lr 1e-4
-cell "full, 2e-4"    lr            - -  --  finetune_cls  --lr 2e-4
-cell "full, 1"       epochs        - -  --  finetune_cls  --epochs 1
-cell "full, 2"       epochs        - -  --  finetune_cls  --epochs 2
-cell "full, 4"       epochs        - -  --  finetune_cls  --epochs 4
-cell "full, 0"       weight-decay  - -  --  finetune_cls  --weight-decay 0
-cell "full, 0.01"    weight-decay  - -  --  finetune_cls  --weight-decay 0.01
-cell "full, 0.1"     weight-decay  - -  --  finetune_cls  --weight-decay 0.1
-cell "full, 4"       batch         - -  --  finetune_cls  --batch-size 4
-cell "full, 8"       batch         - -  --  finetune_cls  --batch-size 8
-cell "full, 32"      batch         - -  --  finetune_cls  --batch-size 32
-
-common "${corrected_sentiment[@]}" "${lora[@]}" --model gpt2-medium --lora-rank 16
-cell "LoRA, 1e-4"    lr            - -  --  finetune_cls  --lr 1e-4
-cell "LoRA, 2e-4"    lr            - -  --  finetune_cls  --lr 2e-4
-cell "LoRA, 4e-4"    lr            - -  --  finetune_cls  --lr 4e-4
-cell "LoRA, 8e-4"    lr            - -  --  finetune_cls  --lr 8e-4
-cell "LoRA, 1"       epochs        - -  --  finetune_cls  --epochs 1
-cell "LoRA, 2"       epochs        - -  --  finetune_cls  --epochs 2
-cell "LoRA, 4"       epochs        - -  --  finetune_cls  --epochs 4
-cell "LoRA, 0"       weight-decay  - -  --  finetune_cls  --weight-decay 0
-cell "LoRA, 0.01"    weight-decay  - -  --  finetune_cls  --weight-decay 0.01
-cell "LoRA, 0.1"     weight-decay  - -  --  finetune_cls  --weight-decay 0.1
-cell "LoRA, 4"       batch         - -  --  finetune_cls  --batch-size 4
-cell "LoRA, 8"       batch         - -  --  finetune_cls  --batch-size 8
-cell "LoRA, 32"      batch         - -  --  finetune_cls  --batch-size 32
-
-finish
+corrected lr            "LoRA, 1e-4"    "${sentiment_lora_medium[@]}" --lora-rank 16 --lr 1e-4
+corrected lr            "LoRA, 2e-4"    "${sentiment_lora_medium[@]}" --lora-rank 16 --lr 2e-4
+corrected lr            "LoRA, 4e-4"    "${sentiment_lora_medium[@]}" --lora-rank 16 --lr 4e-4
+corrected lr            "LoRA, 8e-4"    "${sentiment_lora_medium[@]}" --lora-rank 16 --lr 8e-4
+corrected epochs        "LoRA, 1"       "${sentiment_lora_medium[@]}" --lora-rank 16 --epochs 1
+corrected epochs        "LoRA, 2"       "${sentiment_lora_medium[@]}" --lora-rank 16 --epochs 2
+corrected epochs        "LoRA, 4"       "${sentiment_lora_medium[@]}" --lora-rank 16 --epochs 4
+corrected weight-decay  "LoRA, 0"       "${sentiment_lora_medium[@]}" --lora-rank 16 --weight-decay 0
+corrected weight-decay  "LoRA, 0.01"    "${sentiment_lora_medium[@]}" --lora-rank 16 --weight-decay 0.01
+corrected weight-decay  "LoRA, 0.1"     "${sentiment_lora_medium[@]}" --lora-rank 16 --weight-decay 0.1
+corrected batch         "LoRA, 4"       "${sentiment_lora_medium[@]}" --lora-rank 16 --batch-size 4
+corrected batch         "LoRA, 8"       "${sentiment_lora_medium[@]}" --lora-rank 16 --batch-size 8
+corrected batch         "LoRA, 32"      "${sentiment_lora_medium[@]}" --lora-rank 16 --batch-size 32

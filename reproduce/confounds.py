@@ -1,59 +1,18 @@
-"""What a row was run with, and whether two rows differ in more than the table says.
+"""Whether two rows differ in more than their table says.
 
 A flag that a table sweeps is confounded when rows at two of its values differ in something else as well, whichever two
-such rows are taken. The scripts' flags are read off results.json, or off the command while there are no results.
+such rows are taken. Settings are the flags of a row's script, resolved; another script may have others.
 """
 
 import itertools
 import math
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lora.spec import Spec
+from training.flags.method import WITHOUT_ADAPTERS
+
 Settings = Mapping[str, Any]
-WITHOUT_ADAPTERS = ("full", "bitfit", "head")
-# Of the scripts, for commands without results; a test compares them with the flags' own.
-DEFAULTS: dict[str, Any] = {
-    "method": "lora", "lora_rank": 16, "lora_alpha": 16.0, "lora_scaling": "standard", "lora_init": "standard",
-    "lora_targets": ["q", "k", "v", "attn-out", "mlp-in", "mlp-out"], "last_blocks": None, "model": "gpt2",
-    "dataset": None, "data": None, "max_length": 512, "train_examples": None, "val_examples": None,
-    "test_examples": None, "test_share": 0.1, "subset": "all", "batch_size": 8, "eval_batches": None, "epochs": None,
-    "max_steps": None, "schedule": "cosine", "warmup_ratio": 0.05, "warmup_steps": None, "lr": None, "lr_init": 0.0,
-    "lr_min": 0.0, "max_grad_norm": 1.0, "clip_after_warmup": False, "optimizer": "adamw", "momentum": 0.9,
-    "weight_decay": 0.01, "decay_all": False, "head": "linear", "head_bias": False, "head_training": "train",
-    "pad_to": None, "pad_id": 50256, "mask_prompt": True, "response_header": True, "dropout": 0.0,
-}  # fmt: skip
-
-
-def settings_of(command: str) -> dict[str, Any]:
-    """Flags of a command as results.json spells them, defaults filled in."""
-    found: dict[str, list[str]] = {}
-    name = ""
-    for word in shlex.split(command):
-        if word.startswith("--"):
-            name, _, value = word[2:].partition("=")
-            found[name] = [value] if value else []
-        elif name:
-            found[name].append(word)
-    given: dict[str, Any] = {}
-    for name, values in found.items():
-        if values:
-            several = isinstance(DEFAULTS.get(name.replace("-", "_")), list) or len(values) > 1
-            given[name.replace("-", "_")] = [_value(v) for v in values] if several else _value(values[0])
-        else:
-            given[name.removeprefix("no-").replace("-", "_")] = not name.startswith("no-")
-    return DEFAULTS | given
-
-
-def _value(word: str) -> Any:
-    if word == "None":
-        return None
-    for kind in (int, float):
-        try:
-            return kind(word)
-        except ValueError:
-            continue
-    return {"True": True, "False": False}.get(word, word)
 
 
 def adapts(s: Settings) -> bool:
@@ -61,9 +20,8 @@ def adapts(s: Settings) -> bool:
 
 
 def effective_scale(s: Settings) -> float:
-    """What the adapters' product B A is multiplied by: alpha/r, alpha/sqrt(r) (Kalajdzievski 2023) or alpha."""
-    rank, alpha = float(s["lora_rank"]), float(s["lora_alpha"])
-    return {"standard": alpha / rank, "rslora": alpha / math.sqrt(rank), "paper": alpha}[s["lora_scaling"]]
+    """What the adapters' product B A is multiplied by."""
+    return Spec(int(s["lora_rank"]), float(s["lora_alpha"]), s["lora_scaling"]).scale
 
 
 def first_step(s: Settings) -> float:
@@ -78,11 +36,17 @@ def first_step(s: Settings) -> float:
 
 
 class Aspect(NamedTuple):
-    """A side of a row's settings. `value` is None where it does not apply, and then differs from nothing."""
+    """A side of a row's settings. Its value is None where it does not apply, and then it differs from nothing."""
 
     name: str
-    value: Callable[[Settings], Any]
+    read: Callable[[Settings], Any]
     within: tuple[str, ...] = ()  # compared only between rows that are equal in these flags
+
+    def value(self, s: Settings) -> Any:
+        try:
+            return self.read(s)
+        except KeyError:  # the row's script has no such flag
+            return None
 
 
 def _evaluated(s: Settings) -> str:
@@ -162,7 +126,7 @@ ASPECTS = SUBJECTS + OTHERS
 
 
 def differ(aspect: Aspect, a: Settings, b: Settings) -> bool:
-    if any(a[flag] != b[flag] for flag in aspect.within):
+    if any(a.get(flag) != b.get(flag) for flag in aspect.within):
         return False
     one, other = aspect.value(a), aspect.value(b)
     return None not in (one, other) and one != other

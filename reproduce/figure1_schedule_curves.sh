@@ -7,18 +7,10 @@
 # published.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-#    label                     column    report  record  --  script        what the cell alone has
-version published
+run=("${published_ift[@]}" "${full[@]}" --model gpt2-large --batch-size 2 --epochs 1)
+published val-loss  "large, constant rate"       -  1.495  "${run[@]}" "${constant[@]}"
+published val-loss  "large, schedule, clipping"  -  1.416  "${run[@]}" "${scheduled[@]}"
 
-common "${published_ift[@]}" "${full[@]}" --model gpt2-large --batch-size 2 --epochs 1
-cell "large, constant rate"      val-loss  -       1.495   --  finetune_ift  "${constant[@]}"
-cell "large, schedule, clipping" val-loss  -       1.416   --  finetune_ift  "${scheduled[@]}"
-
-version corrected
-
-common "${corrected_ift[@]}" "${full[@]}" --model gpt2-large
-cell "large, constant rate"      val-loss  =       =       --  finetune_ift  --schedule constant --warmup-ratio 0 --max-grad-norm None
-cell "large, schedule"           val-loss  -       -       --  finetune_ift  --max-grad-norm None
-cell "large, schedule, clipping" val-loss  =       =       --  finetune_ift
-
-finish
+corrected val-loss  "large, constant rate"       "${ift_full_large[@]}" --schedule constant --warmup-ratio 0 --max-grad-norm None
+corrected val-loss  "large, schedule"            "${ift_full_large[@]}" --max-grad-norm None
+corrected val-loss  "large, schedule, clipping"  "${ift_full_large[@]}"

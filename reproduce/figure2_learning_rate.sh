@@ -6,15 +6,7 @@
 # The picture is `lr` in the `curve` of a run of Table 1 (1,200 of 6,000 steps warm up); the column is its peak.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-#    label                     column   report  record  --  script        what the cell alone has
-version published
+run=("${published_ift[@]}" "${full[@]}" --model gpt2-large --batch-size 2 --epochs 1)
+published peak-lr  "large, schedule, clipping"  5e-5  5e-5  "${run[@]}" "${scheduled[@]}"
 
-common "${published_ift[@]}" "${full[@]}" --model gpt2-large --batch-size 2 --epochs 1
-cell "large, schedule, clipping" peak-lr  5e-5    5e-5    --  finetune_ift  "${scheduled[@]}"
-
-version corrected
-
-common "${corrected_ift[@]}" "${full[@]}" --model gpt2-large
-cell "large, schedule, clipping" peak-lr  =       =       --  finetune_ift
-
-finish
+corrected peak-lr  "large, schedule, clipping"  "${ift_full_large[@]}"

@@ -7,16 +7,8 @@
 # loss of 20 reviews, which is volatile at any batch size; the corrected curves are of the whole validation part.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-#    label     column    report  record  --  script        what the cell alone has
-version published
+run=("${published_sentiment[@]}" --validation-share 0.1 --test-share 0.1 --eval-every 5 --eval-batches 5 --save-every 500 --keep last "${constant[@]}" "${full[@]}" --model gpt2 --max-length 1024 --pad-to 1024 --epochs 1)
+published val-loss  "batch 4"   -  0.017  "${run[@]}" --batch-size 4
 
-common "${published_sentiment[@]}" --validation-share 0.1 --test-share 0.1 --eval-every 5 --eval-batches 5 --save-every 500 --keep last "${constant[@]}" "${full[@]}" --model gpt2 --max-length 1024 --pad-to 1024 --epochs 1
-cell "batch 4"   val-loss  -       0.017   --  finetune_cls  --batch-size 4
-
-version corrected
-
-common "${corrected_sentiment[@]}" "${full[@]}" --model gpt2 --max-length 1024
-cell "batch 4"   val-loss  =       =       --  finetune_cls  --batch-size 4
-cell "batch 32"  val-loss  -       -       --  finetune_cls  --batch-size 32
-
-finish
+corrected val-loss  "batch 4"   "${sentiment_full_small[@]}" --max-length 1024 --batch-size 4
+corrected val-loss  "batch 32"  "${sentiment_full_small[@]}" --max-length 1024 --batch-size 32

@@ -6,17 +6,9 @@
 # As published, the run with 20% has two epochs and the one with 1% has one, drawn on the same axis.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-#    label         column    report  record  --  script        what the cell alone has
-version published
+run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-large --lora-rank 16 --lora-alpha 16 --batch-size 2)
+published val-loss  "warmup 20%"  -  1.427  "${run[@]}" --warmup-ratio 0.2 --epochs 2
+published val-loss  "warmup 1%"   -  1.394  "${run[@]}" --warmup-ratio 0.01 --epochs 1
 
-common "${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-large --lora-rank 16 --lora-alpha 16 --batch-size 2
-cell "warmup 20%"  val-loss  -       1.427   --  finetune_ift  --warmup-ratio 0.2  --epochs 2
-cell "warmup 1%"   val-loss  -       1.394   --  finetune_ift  --warmup-ratio 0.01 --epochs 1
-
-version corrected
-
-common "${corrected_ift[@]}" "${lora[@]}" --model gpt2-large --lora-rank 16
-cell "warmup 20%"  val-loss  =       =       --  finetune_ift  --warmup-ratio 0.2
-cell "warmup 1%"   val-loss  =       =       --  finetune_ift  --warmup-ratio 0.01
-
-finish
+corrected val-loss  "warmup 20%"  "${ift_lora_large[@]}" --lora-rank 16 --warmup-ratio 0.2
+corrected val-loss  "warmup 1%"   "${ift_lora_large[@]}" --lora-rank 16 --warmup-ratio 0.01

@@ -7,17 +7,9 @@
 # validation part for the curve. The corrected runs have four epochs, so that overfitting has the time to show.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-#    label                column    report  record  --  script        what the cell alone has
-version published
+run=("${published_sentiment[@]}" --validation-share 0.1 --test-share 0.1 --eval-batches 5 --save-every 500 --keep last --model gpt2-large)
+published val-loss  "full (the caption)"  -  0.122  "${run[@]}" "${constant[@]}" "${full[@]}" --batch-size 16 --epochs 1 --eval-every 5
+published val-loss  "LoRA (the picture)"  -  0.165  "${run[@]}" "${scheduled[@]}" "${paper_lora_sentiment[@]}" --lora-rank 16 --lora-alpha 16 --last-blocks 24 --batch-size 32 --epochs 2 --warmup-steps 1 --eval-every 25
 
-common "${published_sentiment[@]}" --validation-share 0.1 --test-share 0.1 --eval-batches 5 --save-every 500 --keep last --model gpt2-large
-cell "full (the caption)" val-loss  -       0.122   --  finetune_cls  "${constant[@]}" "${full[@]}" --batch-size 16 --epochs 1 --eval-every 5
-cell "LoRA (the picture)" val-loss  -       0.165   --  finetune_cls  "${scheduled[@]}" "${paper_lora_sentiment[@]}" --lora-rank 16 --lora-alpha 16 --last-blocks 24 --batch-size 32 --epochs 2 --warmup-steps 1 --eval-every 25
-
-version corrected
-
-common "${corrected_sentiment[@]}" --model gpt2-large --epochs 4
-cell "full (the caption)" val-loss  =       =       --  finetune_cls  "${full[@]}"
-cell "LoRA (the picture)" val-loss  =       =       --  finetune_cls  "${lora[@]}" --lora-rank 16
-
-finish
+corrected val-loss  "full (the caption)"  "${sentiment_full_large[@]}" --epochs 4
+corrected val-loss  "LoRA (the picture)"  "${sentiment_lora_large[@]}" --epochs 4 --lora-rank 16

@@ -6,19 +6,11 @@
 # The report gives no numbers; alpha = r/2 has no record. As published, alpha itself is the scale.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-#    label         column  report  record  --  script        what the cell alone has
-version published
+run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --lora-rank 16 --batch-size 2 --epochs 1)
+published ift  "alpha = r"    -  28.65  "${run[@]}" --lora-alpha 16
+published ift  "alpha = r/2"  -  -      "${run[@]}" --lora-alpha 8
+published ift  "alpha = 2r"   -  21.22  "${run[@]}" --lora-alpha 32
 
-common "${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --lora-rank 16 --batch-size 2 --epochs 1
-cell "alpha = r"   ift     -       28.65   --  finetune_ift  --lora-alpha 16
-cell "alpha = r/2" ift     -       -       --  finetune_ift  --lora-alpha 8
-cell "alpha = 2r"  ift     -       21.22   --  finetune_ift  --lora-alpha 32
-
-version corrected
-
-common "${corrected_ift[@]}" "${lora[@]}" --model gpt2-medium --lora-rank 16
-cell "alpha = r"   ift     =       =       --  finetune_ift  --lora-alpha 16
-cell "alpha = r/2" ift     =       =       --  finetune_ift  --lora-alpha 8
-cell "alpha = 2r"  ift     =       =       --  finetune_ift  --lora-alpha 32
-
-finish
+corrected ift  "alpha = r"    "${ift_lora_medium[@]}" --lora-rank 16 --lora-alpha 16
+corrected ift  "alpha = r/2"  "${ift_lora_medium[@]}" --lora-rank 16 --lora-alpha 8
+corrected ift  "alpha = 2r"   "${ift_lora_medium[@]}" --lora-rank 16 --lora-alpha 32

@@ -6,29 +6,20 @@
 # Of spam the report says that larger batches were more accurate; no run with another batch than 8 is recorded.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-#    label     column  report  record  --  script        what the cell alone has
-version published
+run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --epochs 1)
+published ift   "batch 2"   28.7  28.65  "${run[@]}" --batch-size 2
+published ift   "batch 4"   32.4  32.46  "${run[@]}" --batch-size 4
 
-common "${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --epochs 1
-cell "batch 2"  ift     28.7    28.65   --  finetune_ift  --batch-size 2
-cell "batch 4"  ift     32.4    32.46   --  finetune_ift  --batch-size 4
+run=("${published_spam[@]}" "${constant[@]}" "${paper_lora_spam[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --epochs 2)
+published spam  "batch 4"   -     -      "${run[@]}" --batch-size 4
+published spam  "batch 8"   -     93.5   "${run[@]}" --batch-size 8
+published spam  "batch 32"  -     -      "${run[@]}" --batch-size 32
 
-common "${published_spam[@]}" "${constant[@]}" "${paper_lora_spam[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --epochs 2
-cell "batch 4"  spam    -       -       --  finetune_cls  --batch-size 4
-cell "batch 8"  spam    -       93.5    --  finetune_cls  --batch-size 8
-cell "batch 32" spam    -       -       --  finetune_cls  --batch-size 32
+corrected ift   "batch 2"   "${ift_lora_medium[@]}" --lora-rank 16 --batch-size 2
+corrected ift   "batch 4"   "${ift_lora_medium[@]}" --lora-rank 16 --batch-size 4
+corrected ift   "batch 8"   "${ift_lora_medium[@]}" --lora-rank 16 --batch-size 8
+corrected ift   "batch 32"  "${ift_lora_medium[@]}" --lora-rank 16 --batch-size 32
 
-version corrected
-
-common "${corrected_ift[@]}" "${lora[@]}" --model gpt2-medium --lora-rank 16
-cell "batch 2"  ift     =       =       --  finetune_ift  --batch-size 2
-cell "batch 4"  ift     =       =       --  finetune_ift  --batch-size 4
-cell "batch 8"  ift     -       -       --  finetune_ift  --batch-size 8
-cell "batch 32" ift     -       -       --  finetune_ift  --batch-size 32
-
-common "${corrected_spam[@]}" "${lora[@]}" --model gpt2-medium --lora-rank 16
-cell "batch 4"  spam    =       =       --  finetune_cls  --batch-size 4
-cell "batch 8"  spam    =       =       --  finetune_cls  --batch-size 8
-cell "batch 32" spam    =       =       --  finetune_cls  --batch-size 32
-
-finish
+corrected spam  "batch 4"   "${spam_lora_medium[@]}" --lora-rank 16 --batch-size 4
+corrected spam  "batch 8"   "${spam_lora_medium[@]}" --lora-rank 16 --batch-size 8
+corrected spam  "batch 32"  "${spam_lora_medium[@]}" --lora-rank 16 --batch-size 32

@@ -7,19 +7,11 @@
 # that a rate falls with 1 / width is an argument about Adam, yet the nano scale maps SGD's in the same way.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-#    label             column  report  record  --  script        what the cell alone has
-version published
+run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --batch-size 4 --epochs 2)
+published ift  "AdamW"              36.35  36.35  "${run[@]}" --optimizer adamw
+published ift  "SGD"                14.96  14.96  "${run[@]}" --optimizer sgd
+published ift  "SGD, momentum 0.9"  21.69  21.69  "${run[@]}" --optimizer sgd-momentum --momentum 0.9
 
-common "${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --batch-size 4 --epochs 2
-cell "AdamW"             ift     36.35   36.35   --  finetune_ift  --optimizer adamw
-cell "SGD"               ift     14.96   14.96   --  finetune_ift  --optimizer sgd
-cell "SGD, momentum 0.9" ift     21.69   21.69   --  finetune_ift  --optimizer sgd-momentum --momentum 0.9
-
-version corrected
-
-common "${corrected_ift[@]}" "${lora[@]}" --model gpt2-medium --lora-rank 16
-cell "AdamW"             ift     =       =       --  finetune_ift  --optimizer adamw
-cell "SGD"               ift     =       =       --  finetune_ift  --optimizer sgd
-cell "SGD, momentum 0.9" ift     =       =       --  finetune_ift  --optimizer sgd-momentum --momentum 0.9
-
-finish
+corrected ift  "AdamW"              "${ift_lora_medium[@]}" --lora-rank 16
+corrected ift  "SGD"                "${ift_sgd_medium[@]}" --lora-rank 16
+corrected ift  "SGD, momentum 0.9"  "${ift_momentum_medium[@]}" --lora-rank 16

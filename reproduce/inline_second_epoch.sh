@@ -6,17 +6,9 @@
 # As published, the batch size doubled with the epochs.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-#    label       column     report  record  --  script        what the cell alone has
-version published
+run=("${published_sentiment[@]}" "${scheduled[@]}" "${paper_lora_sentiment[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --last-blocks 18)
+published sentiment  "one epoch"   -  88.2    "${run[@]}" --batch-size 16 --epochs 1
+published sentiment  "two epochs"  -  91.633  "${run[@]}" --batch-size 32 --epochs 2
 
-common "${published_sentiment[@]}" "${scheduled[@]}" "${paper_lora_sentiment[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --last-blocks 18
-cell "one epoch"   sentiment  -       88.2    --  finetune_cls  --batch-size 16 --epochs 1
-cell "two epochs"  sentiment  -       91.633  --  finetune_cls  --batch-size 32 --epochs 2
-
-version corrected
-
-common "${corrected_sentiment[@]}" "${lora[@]}" --model gpt2-medium --lora-rank 16 --last-blocks 18
-cell "one epoch"   sentiment  =       =       --  finetune_cls  --epochs 1
-cell "two epochs"  sentiment  =       =       --  finetune_cls  --epochs 2
-
-finish
+corrected sentiment  "one epoch"   "${sentiment_lora_medium[@]}" --lora-rank 16 --last-blocks 18 --epochs 1
+corrected sentiment  "two epochs"  "${sentiment_lora_medium[@]}" --lora-rank 16 --last-blocks 18 --epochs 2

@@ -1,25 +1,24 @@
 """What stands under a column: what its marks mean, what could have been found, what is missing, what to beware of."""
 
 import math
-from collections import Counter
+import re
 from collections.abc import Mapping, Sequence
 
-from report_cells import VERSIONS, Cell, distinct_runs
-from report_document import Note
-from report_metrics import ACCURACY, JUDGE, PERPLEXITY
-from report_settings import Settings, confounds
-from report_words import SPELLED, Unit, listing, number, verdict
+from evidence.cells import distinct_runs
+from evidence.document import Note, listing
+from evidence.kinds import Kind
+from reproduce.cells import SPELLED, VERSIONS, Cell, Column, number
+from reproduce.confounds import between, confounds
 
-Column = Mapping[str, Sequence[Cell]]  # cells by version
 VERDICTS = {1: "better", -1: "worse", 0: "not told apart"}
 
 
 def reference(cells: Sequence[Cell]) -> Cell | None:
     """The row that the others were compared with."""
-    return next((cell for cell in cells if cell.metric is not None), None)
+    return next((cell for cell in cells if cell.scored), None)
 
 
-def comparison_notes(column: Column, unit: Unit) -> list[Note]:
+def comparison_notes(column: Column, kind: Kind) -> list[Note]:
     """What the arrows mean, n, and the smallest difference that would have been found; alike versions together."""
     found: dict[tuple[str, int, int], list[str]] = {}
     notes = []
@@ -35,7 +34,7 @@ def comparison_notes(column: Column, unit: Unit) -> list[Note]:
             text += f"scores the same as {against}, which does not tell how small a difference could be found."
             notes.append(Note("note", text))
             continue
-        least = unit.size(max(known))
+        least = kind.size(max(known))
         key = against, comparisons[0].among, comparisons[0].n
         found.setdefault(key, []).append(f"{least} ({SPELLED[version]})")
     for (against, count, n), sizes in found.items():
@@ -45,20 +44,22 @@ def comparison_notes(column: Column, unit: Unit) -> list[Note]:
     return notes
 
 
-def commonest_notes(column: Column) -> list[Note]:
-    """What an answer that is always the same would score, on the reference row's test examples."""
+def by_version(texts: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(text, the versions that it is of); `texts`: by version, empty ones left out."""
     found: dict[str, list[str]] = {}
-    for version, cells in column.items():
-        first = reference(cells)
-        if first is not None and first.metric is ACCURACY:
-            labels = first.runs[0].examples["label"]
-            ((_, count),) = Counter(labels).most_common(1)
-            share = f"{count / len(labels):.1%} of n = {len(labels):,}"
-            found.setdefault(share, []).append(SPELLED[version])
+    for version, text in texts.items():
+        if text:
+            found.setdefault(text, []).append(SPELLED[version])
+    return [(text, " and ".join(versions)) for text, versions in found.items()]
+
+
+def baseline_notes(column: Column) -> list[Note]:
+    """What an answer that is always the same would score, on the reference row's test examples."""
+    firsts = {version: reference(cells) for version, cells in column.items()}
+    found = by_version({v: first.kind.baseline(first.runs[0]) for v, first in firsts.items() if first and first.kind})
     if not found:
         return []
-    shares = [f"{share} ({' and '.join(versions)})" for share, versions in found.items()]
-    told = listing(shares) if len(found) > 1 else next(iter(found))
+    told = listing([f"{share} ({versions})" for share, versions in found]) if len(found) > 1 else found[0][0]
     return [Note("note", f"Always answering the commonest class would be right in {told}.")]
 
 
@@ -78,24 +79,16 @@ def missing_notes(column: Column) -> list[Note]:
     return notes
 
 
-def metric_notes(cells: Sequence[Cell]) -> list[Note]:
-    """Which judge; and that perplexity stands in for one."""
+def kind_notes(cells: Sequence[Cell]) -> list[Note]:
+    """What is to be known about the number itself: which judge gave it, or that it stands in for one."""
     first = reference(cells)
-    if first is None or first.metric is ACCURACY:
-        return []
-    if first.metric is JUDGE:
-        judges = sorted({one["judge"]["model"] for run in first.runs for one in run.results.get("judge", {}).values()})
-        return [Note("note", f"Judge: {listing(judges)}. The report's judge was another, so only differences compare.")]
-    if first.metric is PERPLEXITY and any(cell.report for cell in cells):
-        return [
-            Note("note", "No judge was asked: the perplexity of the reference responses stands in (lower is better).")
-        ]
-    return []
+    about = first.kind.about(first.runs, any(cell.report for cell in cells)) if first and first.kind else ""
+    return [Note("note", about)] if about else []
 
 
-def confound_notes(version: str, cells: Sequence[Cell], design: Sequence[Settings]) -> list[Note]:
+def confound_notes(version: str, cells: Sequence[Cell]) -> list[Note]:
     """Of the rows as they are written, and what else moves at this scale among the rows that there are."""
-    written = confounds(design)
+    written = confounds([cell.written for cell in cells])
     known = {names for one in written for names in one.names}
     here = confounds([cell.settings for cell in cells if cell.runs or cell.reason == "not run"])
     texts = [one.text for one in written]
@@ -103,10 +96,10 @@ def confound_notes(version: str, cells: Sequence[Cell], design: Sequence[Setting
     return [Note("warning", f"{SPELLED[version].capitalize()}: {text}.") for text in texts]
 
 
-def small_notes(version: str, cells: Sequence[Cell], unit: Unit) -> list[Note]:
+def small_notes(version: str, cells: Sequence[Cell], kind: Kind) -> list[Note]:
     """Differences that the report claims, where n is too small to find them."""
     first = reference(cells)
-    base = None if first is None or first.metric is PERPLEXITY else number(first.report)
+    base = None if first is None or kind.ratio else number(first.report)
     if first is None or base is None:
         return []
     small = []
@@ -115,9 +108,9 @@ def small_notes(version: str, cells: Sequence[Cell], unit: Unit) -> list[Note]:
         if found is None or value is None or value == base:  # no n shows that the reference's own runs differ
             continue
         claimed = value - base
-        if abs(claimed) < found.detectable * unit.factor:
-            shown = f"{claimed:+.{unit.digits}f}".replace("-", "−")
-            small.append(f"{cell.label} {shown} (could be found: {unit.size(found.detectable)})")
+        if abs(claimed) < found.detectable * kind.factor:
+            shown = f"{claimed:+.{kind.digits}f}".replace("-", "−")
+            small.append(f"{cell.label} {shown} (could be found: {kind.size(found.detectable)})")
     if not small:
         return []
     text = f"{SPELLED[version].capitalize()}: n = {first.n:,} is too small for the differences from {first.label} that "
@@ -129,7 +122,7 @@ def disagreements(column: Column) -> list[Note]:
     firsts = [reference(column.get(version, ())) for version in VERSIONS]
     if firsts[0] is None or firsts[1] is None:
         return []
-    published, corrected = ({c.label: c for c in column[v] if c.metric is not None} for v in VERSIONS)
+    published, corrected = ({c.label: c for c in column[v] if c.scored} for v in VERSIONS)
     both = [label for label in published if label in corrected]
     texts = []
     if firsts[0].label == firsts[1].label:
@@ -137,7 +130,7 @@ def disagreements(column: Column) -> list[Note]:
         for label in both:
             if published[label].keys == firsts[0].keys or corrected[label].keys == firsts[1].keys:
                 continue  # the reference's own runs are not compared with themselves
-            changed.setdefault((verdict(published[label]), verdict(corrected[label])), []).append(label)
+            changed.setdefault((published[label].verdict, corrected[label].verdict), []).append(label)
         parts = [
             f"{listing(labels)} {'are' if len(labels) > 1 else 'is'} {VERDICTS[one]} as published, {VERDICTS[other]} "
             "when corrected"
@@ -148,11 +141,61 @@ def disagreements(column: Column) -> list[Note]:
     once = [{cell.label for cell in distinct_runs(cells.values())} for cells in (published, corrected)]
     ranked = [label for label in both if label in once[0] & once[1]]  # the same runs have no order
     orders = [_best_first([cells[label] for label in ranked]) for cells in (published, corrected)]
-    if orders[0] != orders[1] and any(verdict(cells[label]) for cells in (published, corrected) for label in both):
+    if orders[0] != orders[1] and any(cells[label].verdict for cells in (published, corrected) for label in both):
         texts.append(f"Best first, as published: {', '.join(orders[0])}; corrected: {', '.join(orders[1])}.")
     return [Note("disagreement", " ".join(texts))] if texts else []
 
 
 def _best_first(cells: Sequence[Cell]) -> list[str]:
-    best = 1 if cells and cells[0].metric is not None and cells[0].metric.higher_is_better else -1
+    best = 1 if cells and cells[0].kind is not None and cells[0].kind.higher_is_better else -1
     return [cell.label for cell in sorted(cells, key=lambda cell: -best * (cell.value or 0.0))]
+
+
+def identical_notes(column: Column) -> list[Note]:
+    """Which rows show the same runs, alike versions together."""
+    groups = {}
+    for version, cells in column.items():
+        labels: dict[tuple[str, ...], list[str]] = {}
+        for cell in cells:
+            if cell.keys:
+                labels.setdefault(cell.keys, []).append(cell.label)
+        groups[version] = "; ".join(listing(same) for same in labels.values() if len(same) > 1)
+    return [
+        Note("note", f"At this scale the same runs stand in several rows, {versions}: {same}.")
+        for same, versions in by_version(groups)
+    ]
+
+
+def size_notes(version: str, cells: Sequence[Cell]) -> list[Note]:
+    """What is between rows of two sizes where one model stands for all."""
+    rows = [cell for cell in cells if cell.value is not None]
+    if len({cell.settings["model"] for cell in rows}) != 1:
+        return []
+    first = rows[0]
+    alike: dict[str, list[str]] = {}
+    for cell in rows[1:]:
+        if cell.written.get("model") != first.written.get("model"):
+            what = listing(between(first.settings, cell.settings)) or "none of the settings that are compared"
+            alike.setdefault(what, []).append(cell.label)
+    if not alike:
+        return []
+    parts = [
+        f"{listing(labels)} differ{'s' * (len(labels) == 1)} from {first.label} in {what}"
+        for what, labels in alike.items()
+    ]
+    text = f"{SPELLED[version].capitalize()}: at this scale all sizes are one model, and no difference is one of size; "
+    return [Note("warning", f"{text}{'; '.join(parts)}.")]
+
+
+def rate_notes(column: Column) -> list[Note]:
+    """How the learning rates that ran relate to those in the labels: 2.5e-5 at width 1024 is 5.33 times that at 192."""
+    factors = []
+    for cell in [cell for cells in column.values() for cell in cells]:
+        rate = cell.written.get("lr")
+        if rate in [number(word) for word in re.findall(r"[\w.+-]+", cell.label)] and rate:
+            factors += [lr / rate for run in cell.runs if (lr := run.number("args", "lr")) is not None]
+    times = dict.fromkeys(f"{factor:.3g}" for factor in (min(factors, default=1), max(factors, default=1)))
+    if list(times) == ["1"]:
+        return []
+    text = f"Learning rates in the labels are for the width as written; what ran is {' to '.join(times)} times that."
+    return [Note("note", text)]

@@ -6,21 +6,13 @@
 # As published, the batch size moved with both. Every review was filled up to the number of tokens with "!".
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-#    label                column     report  record   --  script        what the cell alone has
-version published
+run=("${published_sentiment[@]}" "${constant[@]}" "${full[@]}" --epochs 1)
+published sentiment  "small, 256 tokens"    0.905  0.905    "${run[@]}" --model gpt2 --max-length 256 --pad-to 256 --batch-size 32
+published sentiment  "small, 1024 tokens"   0.926  0.926    "${run[@]}" --model gpt2 --max-length 1024 --pad-to 1024 --batch-size 4
+published sentiment  "medium, 256 tokens"   0.932  0.93233  "${run[@]}" --model gpt2-medium --max-length 256 --pad-to 256 --batch-size 8
+published sentiment  "medium, 1024 tokens"  0.942  0.94233  "${run[@]}" --model gpt2-medium --max-length 1024 --pad-to 1024 --batch-size 4
 
-common "${published_sentiment[@]}" "${constant[@]}" "${full[@]}" --epochs 1
-cell "small, 256 tokens"   sentiment  0.905   0.905   --  finetune_cls  --model gpt2        --max-length 256  --pad-to 256  --batch-size 32
-cell "small, 1024 tokens"  sentiment  0.926   0.926   --  finetune_cls  --model gpt2        --max-length 1024 --pad-to 1024 --batch-size 4
-cell "medium, 256 tokens"  sentiment  0.932   0.93233 --  finetune_cls  --model gpt2-medium --max-length 256  --pad-to 256  --batch-size 8
-cell "medium, 1024 tokens" sentiment  0.942   0.94233 --  finetune_cls  --model gpt2-medium --max-length 1024 --pad-to 1024 --batch-size 4
-
-version corrected
-
-common "${corrected_sentiment[@]}" "${full[@]}"
-cell "small, 256 tokens"   sentiment  =       =       --  finetune_cls  --model gpt2        --max-length 256
-cell "small, 1024 tokens"  sentiment  =       =       --  finetune_cls  --model gpt2        --max-length 1024
-cell "medium, 256 tokens"  sentiment  =       =       --  finetune_cls  --model gpt2-medium --max-length 256
-cell "medium, 1024 tokens" sentiment  =       =       --  finetune_cls  --model gpt2-medium --max-length 1024
-
-finish
+corrected sentiment  "small, 256 tokens"    "${sentiment_full_small[@]}" --max-length 256
+corrected sentiment  "small, 1024 tokens"   "${sentiment_full_small[@]}" --max-length 1024
+corrected sentiment  "medium, 256 tokens"   "${sentiment_full_medium[@]}" --max-length 256
+corrected sentiment  "medium, 1024 tokens"  "${sentiment_full_medium[@]}" --max-length 1024

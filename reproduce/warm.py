@@ -1,12 +1,9 @@
-"""Runs rows in children of one process that has imported what is heavy, so that no row spends its time on starting.
+"""Runs in children of one process that has imported what is heavy, so that none spends its time on starting.
 
-    printf 'FOLDER\\tscripts/finetune_cls.py --dataset spamassassin --output-dir FOLDER\\n' | python reproduce/warm.py
-
-A line of the input is a run: its folder and its command. The output of a run goes to FOLDER.log. The first failure, or
-Ctrl-C, stops all others; every run then goes on with --resume. Imports nothing of the project.
+The children are forked, so a process that calls `run_all` sets OMP_NUM_THREADS before it imports anything: threads do
+not survive a fork.
 """
 
-import argparse
 import importlib
 import os
 import runpy
@@ -15,40 +12,30 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-HEAVY: tuple[str, ...] = (
-    "torch",
-    "accelerate",
-    "transformers",
-    "datasets",
-    "evaluate",
-    "sklearn.metrics",
-    "scipy.stats",
-)
-HEAVY += ("tiktoken", "safetensors.torch", "torch.utils.tensorboard", "torch._dynamo", "matplotlib.pyplot", "tyro")
-SHOWN = 2000  # characters of the log of a failed run
+HEAVY = ["torch", "accelerate", "transformers", "datasets", "evaluate", "sklearn.metrics", "scipy.stats", "tiktoken"]
+HEAVY += ["safetensors.torch", "torch.utils.tensorboard", "torch._dynamo", "matplotlib.pyplot", "tyro"]
 
 
 class Run(NamedTuple):
     folder: Path
-    command: str
+    command: str  # python scripts/finetune_cls.py ...
 
     @property
     def log(self) -> Path:
         return self.folder.with_name(self.folder.name + ".log")
 
+    @property
+    def words(self) -> list[str]:
+        return [*shlex.split(self.command)[1:], "--resume"]
 
-def read_runs(lines: list[str]) -> list[Run]:
-    """Raises ValueError for a line that is not a folder, a tab and a command."""
-    runs = []
-    for line in lines:
-        folder, tab, command = line.rstrip("\n").partition("\t")
-        if not (folder and tab and command):
-            raise ValueError(f"not a folder, a tab and a command: {line!r}")
-        runs.append(Run(Path(folder), command))
-    return runs
+    def tell_failure(self) -> None:
+        """The end of the log, and the command as the last line."""
+        tail = self.log.read_text(errors="replace").splitlines()[-20:] if self.log.exists() else []
+        print("\n".join([*tail, f"failed: {self.command} (log: {self.log})"]), file=sys.stderr, flush=True)
 
 
 def become(run: Run) -> NoReturn:
@@ -61,7 +48,7 @@ def become(run: Run) -> NoReturn:
     os.dup2(log, 1)
     os.dup2(log, 2)
     status = 0
-    sys.argv = shlex.split(run.command)
+    sys.argv = run.words
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as ending:
@@ -82,8 +69,10 @@ def stop(children: dict[int, Run]) -> None:
         children.pop(os.wait()[0], None)
 
 
-def run_all(runs: list[Run], jobs: int) -> int:
-    """At most `jobs` at a time, in the order given. 0, or 1 after the first failure."""
+def run_all(runs: Sequence[Run], jobs: int, imports: Sequence[str] = HEAVY) -> int:
+    """At most `jobs` at a time, in the order given. 0, or 1 after the first failure, which stops all others."""
+    for name in imports:
+        importlib.import_module(name)
     waiting, done = list(reversed(runs)), 0
     children: dict[int, Run] = {}
     started: dict[int, float] = {}
@@ -98,8 +87,7 @@ def run_all(runs: list[Run], jobs: int) -> int:
             child, status = os.wait()
             run = children.pop(child)
             if status != 0:
-                tail = run.log.read_text(errors="replace")[-SHOWN:] if run.log.exists() else ""
-                print(f"{tail}\nfailed: python {run.command} (log: {run.log})", file=sys.stderr, flush=True)
+                run.tell_failure()
                 return 1
             done += 1
             seconds = time.monotonic() - started[child]
@@ -107,34 +95,3 @@ def run_all(runs: list[Run], jobs: int) -> int:
     finally:
         stop(children)
     return 0
-
-
-def interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, a core each")
-    parser.add_argument("--imports", nargs="*", default=HEAVY, help="what the process imports before the first run")
-    args = parser.parse_args()
-    if args.jobs < 1:
-        parser.error(f"--jobs {args.jobs}: must be at least 1")
-    try:
-        runs = read_runs(sys.stdin.readlines())
-    except ValueError as error:
-        parser.error(str(error))
-    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: threads do not survive a fork
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
-    for name in args.imports:
-        importlib.import_module(name)
-    try:
-        return run_all(runs, args.jobs)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it was", file=sys.stderr, flush=True)
-        return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,7 +18,7 @@ LAYERS = {
     "page": {"gpt2_scratch", "lora", "tasks", "training", "evidence"},
     "scripts": {"gpt2_scratch", "lora", "tasks", "training", "evidence", "judge", "page"},
     "benchmarks": {"gpt2_scratch", "lora", "tasks", "training", "evidence", "judge"},
-    "reproduce": {"training", "evidence"},
+    "reproduce": {"gpt2_scratch", "lora", "training", "evidence"},
 }
 FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
 

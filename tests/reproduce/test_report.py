@@ -1,6 +1,5 @@
 """The report's page from finished runs: its numbers, its warnings, its files, and the page in a browser."""
 
-import ast
 import csv
 import gzip
 import io
@@ -9,32 +8,39 @@ import math
 import os
 import re
 import shutil
-from dataclasses import asdict, fields, is_dataclass, replace
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
-import tyro
 from conftest import ROOT, results_of, run_script
 from forked import run_forked
-from test_commands import load_script
 
 import compare_runs
-import report
+from evidence.cells import in_column
+from evidence.document import Block, Grid, Page, Section, Shown, listing, on_any_machine
 from evidence.intervals import bootstrap_mean, bootstrap_ratio, detectable_difference, paired_bootstrap
-from report_cells import cell_of, cells_of
-from report_document import Block, Grid, Page, Section, Shown
-from report_exports import COLUMNS, latex
-from report_list import Line, all_tables, natural, parse_list, title_of
-from report_markdown import filled, parts
-from report_metrics import ACCURACY, JUDGE, PERPLEXITY
-from report_notes import commonest_notes, comparison_notes, disagreements, small_notes
-from report_runs import Store, read_packed, read_run, write_packed
-from report_scale import identical_notes, rate_notes, size_notes
-from report_sections import block_of, by_size
-from report_settings import DEFAULTS, confounds, effective_scale, first_step, settings_of
-from report_words import Unit, listing, mark, number, on_any_machine, unit_of
-from training.flags.cli import resolved
+from evidence.kinds import ACCURACY, JUDGE, OF_A_RUN, PERPLEXITY, Kind
+from evidence.latex import latex
+from evidence.markdown import filled, parts
+from evidence.runs import Store, read_packed, read_run, write_packed
+from reproduce import report
+from reproduce.cells import by_size, cell_of, number
+from reproduce.confounds import confounds, effective_scale, first_step
+from reproduce.notes import (
+    baseline_notes,
+    comparison_notes,
+    disagreements,
+    identical_notes,
+    rate_notes,
+    size_notes,
+    small_notes,
+)
+from reproduce.sections import block_of
+from reproduce.tables import Plan, Row, all_tables, flags_of, natural, plans, read_table, title_of
 
 REPRODUCE = ROOT / "reproduce"
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
@@ -93,17 +99,50 @@ def general(difference, spread):
     return {"pieces": {"tokens": [100, 100], "before": [300.0, 300.0], "after": after}}
 
 
-def line(label, key, version="corrected", column="spam", seed=0, given=("-", "-"), status="run", flags="--lora-rank 8"):
-    command = f"python scripts/finetune_cls.py {flags} --seed {seed}"
-    return Line("t", label, column, version, "nano", str(seed), *given, status, f"runs/nano/{key}/seed{seed}", command)
+CLS = "python scripts/finetune_cls.py"
+PERCENT = ACCURACY.as_given([92.4])
 
 
-def table_file(folder, name, lines, comment="A table of tests."):
+class Line(NamedTuple):
+    """A row's run of one seed, kept in a folder that the test names."""
+
+    row: Row
+    seed: int
+    place: str
+    why: str = ""
+
+    @property
+    def key(self):
+        return f"{self.place}/seed{self.seed}"
+
+
+def line(label, key, version="corrected", column="spam", seed=0, given=("", ""), why="", flags="--lora-rank 8"):
+    return Line(Row(version, column, label, *given, f"{CLS} {flags}"), seed, f"nano/{key}", why)
+
+
+def cells_of(lines, find):
+    """The cells of one column and version."""
+    rows = {}
+    for one in lines:
+        rows.setdefault(one.row, []).append(one)
+    cells = []
+    for row, runs in rows.items():
+        plan = Plan(row, flags_of(row.command), row.command, runs[0].place, runs[0].why)
+        cells.append(cell_of(plan, [str(one.seed) for one in runs], find))
+    return in_column(lines[0].row.column if lines else "", cells)
+
+
+def table_file(folder, name, rows, comment="A table of tests."):
     folder.mkdir(parents=True, exist_ok=True)
-    listed = "\n".join("\t".join(one) for one in lines)
-    text = f"#!/usr/bin/env bash\n# {comment}\n#\n#     bash x.sh\ncat <<'END'\n{listed}\nEND\n"
-    (folder / f"{name}.sh").write_text(text)
-    return folder
+    text = "\n".join("\t".join(text or "-" for text in row) for row in rows)
+    path = folder / f"{name}.sh"
+    path.write_text(f"#!/usr/bin/env bash\n# {comment}\n#\n#     bash x.sh\ncat <<'END'\n{text}\nEND\n")
+    return path
+
+
+def places(path, scale="nano", data=None):
+    """Where the runs of a table's rows are kept, without the seed, by version, column and label."""
+    return {plan.row[:3]: plan.key for plan in plans(read_table(path), scale, data)}
 
 
 def found_in(runs):
@@ -111,42 +150,52 @@ def found_in(runs):
     return Store(runs, runs / "none").get
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Two versions of a table of three rows, three seeds each, one row not run; an appendix with answers; arguments."""
-    folder = tmp_path_factory.mktemp("report")
-    runs, lines = folder / "runs", []
-    for version, offsets in (("published", (0, 30, 32)), ("corrected", (0, 1, 0))):
-        for rank, offset, claim in zip((2, 8, 32), offsets, ("62.8", "89.8", "-"), strict=True):
-            for seed in range(3):
-                key = f"spam-{version}{rank}"
-                one = line(f"rank {rank}", key, version, seed=seed, given=(claim, "-"), flags=f"--lora-rank {rank}")
-                lines.append(one)
-                if rank != 32 or version == "published":
-                    right = range(200 + offset + seed)
-                    curve = [
-                        {"step": s, "epoch": s / 4, "train_loss": 2 - s / 4, "val_loss": 2.1 - s / 4} for s in range(5)
-                    ]
-                    lost = general(0.1 * seed, 0.02)
-                    classifier(runs / one.key, right, 300, curve=curve, forgetting=lost)
-    unavailable = "not available at this scale: <size> & more"
-    lines.insert(3, line("<xl>", "-", "published", given=("1", "2"), status=unavailable))
-    answered = line("LoRA", "ift-a", column="answers")
-    tutor(runs / answered.key, [2.0, 3.0, 1.0], [2, 3, 4])
+def make_small(folder):
+    """Two versions of a table of three rows, three seeds each, one row not run, one that differs in size only; an
+    appendix with answers; a figure. Arguments of the report."""
+    runs, tables, rows = folder / "runs", folder / "tables", []
+    mail = f"{CLS} --dataset enron --model gpt2-medium"
+    for version in ("published", "corrected"):
+        for rank, claim in zip((2, 8, 32), ("62.8", "89.8", "-"), strict=True):
+            decay = " --decay-all" * (version == "published")
+            rows.append(Row(version, "spam", f"rank {rank}", claim, "-", f"{mail} --lora-rank {rank}{decay}"))
+    xl = Row("published", "spam", "<xl>", "1", "2", rows[0].command.replace("medium", "xl"))
+    figure = [row._replace(column="val-loss", report="1.5") for row in rows]
+    table = table_file(
+        tables, "table4_rank", [rows[0], xl, *rows[1:]], "Table 4: 100% of <ranks> & more (report, section 3)."
+    )
+    table_file(tables, "figure1_curves", figure, "Figure 1: curves.")
+    offsets = {"published": (0, 30, 32), "corrected": (0, 1, None)}
+    for row, offset in zip(rows, [n for some in offsets.values() for n in some], strict=True):
+        for seed in range(3) if offset is not None else ():
+            curve = [{"step": s, "epoch": s / 4, "train_loss": 2 - s / 4, "val_loss": 2.1 - s / 4} for s in range(5)]
+            place = runs / places(table)[row[:3]] / f"seed{seed}"
+            classifier(place, range(200 + offset + seed), 300, curve=curve, forgetting=general(0.1 * seed, 0.02))
+    ask = "python scripts/finetune_ift.py --dataset alpaca --model gpt2-medium"
+    answered = Row("corrected", "answers", "LoRA", "", "", ask)
+    appendix = table_file(tables, "appendix_answers", [answered], "Appendix: answers.")
+    folder = runs / places(appendix)[answered[:3]]
+    tutor(folder / "seed0", [2.0, 3.0, 1.0], [2, 3, 4])
     printed = "> What is <b>2 + 2</b>?\nbase: 2 and\n\n2 [...]\nfine-tuned: 4\n\n"
     printed += "> Name a bird.\nbase: A\nfine-tuned: Wren\n\n"
-    (runs / "nano/ift-a/seed0.answers.txt").write_text(printed)
-    tables = table_file(folder / "tables", "table4_rank", lines, "Table 4: 100% of <ranks> & more (report, section 3).")
-    table_file(tables, "appendix_answers", [answered], "Appendix: answers.")
-    figure = [one._replace(column="val-loss", report="1.5") for one in lines if one.status == "run"]
-    table_file(tables, "figure1_curves", figure, "Figure 1: curves.")
-    return report.Args(runs, folder / "results", "nano", folder / "out", tables)
+    (folder / "seed0.answers.txt").write_text(printed)
+    return report.Args(runs, runs / "results", "nano", runs / "out", tables)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return make_small(tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="module")
 def made(small):
     report.main(small)
     return small.output
+
+
+def of_rank(args, version, rank):
+    """The folder of a row's runs."""
+    return args.runs / places(args.tables / "table4_rank.sh")[version, "spam", f"rank {rank}"]
 
 
 # Numbers.
@@ -203,7 +252,7 @@ def test_perplexity_is_weighted_by_tokens_and_compared_as_a_ratio(tmp_path):
     expected = bootstrap_ratio((sums[0] + sums[1]) / 2, tokens)
     assert (a.value, a.low, a.high) == pytest.approx(tuple(map(math.exp, expected[:3])))
     each = [math.exp(loss.sum() / tokens.sum()) for loss in sums[:2]]
-    assert a.sd == pytest.approx(np.std(each, ddof=1)) and a.metric is PERPLEXITY
+    assert a.sd == pytest.approx(np.std(each, ddof=1)) and a.kind is PERPLEXITY
     difference = (sums[2] + sums[3] - sums[0] - sums[1]) / 2
     assert b.comparison.value == pytest.approx(math.exp(difference.sum() / tokens.sum()))
     drawn = np.random.default_rng(0).integers(0, 50, (10_000, 50))
@@ -242,11 +291,11 @@ def test_a_judge_counts_where_every_run_of_the_column_was_judged(tmp_path):
     for one, replies in zip(lines, scores, strict=True):
         tutor(tmp_path / one.key, [3.0, 4.0, 5.0], [2, 2, 2], replies)
     a, b = cells_of(lines, found_in(tmp_path))
-    assert (a.metric, a.value, a.n, b.value) == (JUDGE, 60.0, 2, 70.0)
+    assert (a.kind, a.value, a.n, b.value) == (JUDGE, 60.0, 2, 70.0)
     assert b.comparison.value == 10.0 and b.comparison.n == 2
     tutor(tmp_path / "nano/c/seed0", [3.0, 4.0, 5.0], [2, 2, 2])
     mixed = cells_of([*lines, line("c", "c")], found_in(tmp_path))
-    assert {cell.metric for cell in mixed} == {PERPLEXITY}
+    assert {cell.kind for cell in mixed} == {PERPLEXITY}
     assert bootstrap_mean([50.0, 70.0]).low == a.low
 
 
@@ -255,7 +304,7 @@ def test_rows_on_other_examples_are_shown_and_not_compared(tmp_path):
     classifier(tmp_path / "nano/b/seed0", range(20), 30)
     cells = cells_of([line("a", "a"), line("b", "b")], found_in(tmp_path))
     assert cells[1].value == 20 / 30 and cells[1].comparison is None and cells[1].why_alone
-    notes = block_of("spam", {"corrected": cells}, {}).notes
+    notes = block_of("spam", {"corrected": cells}).notes
     assert any(note.text == "Not compared, tested on other examples than a: b (corrected)." for note in notes)
 
 
@@ -267,10 +316,29 @@ def test_columns_of_a_run_as_a_whole_have_a_mean_and_no_test(tmp_path):
     for column in ("parameters", "memory", "minutes", "val-loss", "peak-lr"):
         (cell,) = cells_of([line("a", "a", column=column, seed=seed) for seed in range(2)], found_in(tmp_path))
         values[column] = cell.value
-        assert cell.comparison is None and cell.metric is None
+        assert cell.comparison is None and cell.kind.number
     assert values == pytest.approx(
         {"parameters": 1234, "memory": 700.4 / 1024, "minutes": 1.0, "val-loss": 2.5, "peak-lr": 1e-3}
     )
+
+
+def test_a_kind_of_column_is_one_entry_and_is_shown_everywhere(tmp_path, monkeypatch):
+    """The walk through of docs: value, unit, digits, words and picture of a new kind come from what is written here."""
+    speed = Kind(unit="tokens a second", digits=0, number=lambda run: run.number("tokens_per_second"))
+    monkeypatch.setitem(OF_A_RUN, "speed", speed)
+    rows = [Row("published", "speed", f"rank {rank}", "4000", "-", f"{CLS} --lora-rank {rank}") for rank in (2, 8)]
+    path = table_file(tmp_path / "tables", "table1_x", rows)
+    for key in places(path, "report").values():
+        classifier(tmp_path / key / "seed0", range(9))
+    report.main(report.Args(tmp_path, tmp_path, "report", tmp_path / "out", tmp_path / "tables"))
+    text, page, csv_text, tex = (
+        (tmp_path / "out" / name).read_text() for name in ("RESULTS.md", "report.html", "tables.csv", "tables.tex")
+    )
+    assert "**Tokens a second**" in text and "| rank 2 | 4,000 | missing | 3,210 |" in text
+    assert '<td data-key="3210">3,210</td>' in page and r"rank 8 & 4,000 & missing & 3,210 \\" in tex
+    assert "speed,published,report,,4000,,3210," in csv_text
+    picture = (tmp_path / "out/pictures/table1_x.svg").read_text()
+    assert ">tokens a second<" in picture and ">report<" in picture
 
 
 def test_runs_of_the_scripts_are_read_as_they_leave_them(tiny_model, mail_file, question_file, tmp_path):
@@ -294,19 +362,17 @@ def test_runs_of_the_scripts_are_read_as_they_leave_them(tiny_model, mail_file, 
 def test_a_missing_cell_says_why_and_a_missing_seed_is_not_counted(tmp_path):
     classifier(tmp_path / "nano/a/seed1", range(20))
     lines = [line("a", "a", seed=seed) for seed in range(3)]
-    lines += [line("b", "b"), line("c", "-", status="not available at this scale: differs from 'a' in size only")]
+    lines += [line("b", "b"), line("c", "-", why="differs from 'a' in size only")]
     a, b, c = cells_of(lines, found_in(tmp_path))
     assert a.seeds == ("1",) and a.sd is None and a.value == 0.5
     assert (b.value, b.reason) == (None, "not run")
     assert c.reason.endswith("in size only")
-    block = block_of("spam", {"corrected": [a, b, c]}, {})
+    block = block_of("spam", {"corrected": [a, b, c]})
     assert [row[-1].text for row in block.grid.rows] == ["0.500 [0.352, 0.648]", "missing", "missing"]
     texts = [note.text for note in block.notes]
     assert "Not run: b (corrected)." in texts and "Not yet run, seed 0 2: a (corrected)." in texts
     assert "Not available at this scale: differs from 'a' in size only: c (corrected)." in texts
-    texts = [
-        note.text for note in block_of("spam", {"published": [b], "corrected": [b, replace(b, label="d")]}, {}).notes
-    ]
+    texts = [note.text for note in block_of("spam", {"published": [b], "corrected": [b, replace(b, label="d")]}).notes]
     assert texts == ["Not run: b (as published); every row (corrected)."]
 
 
@@ -352,53 +418,39 @@ def run_report(*flags):
 def test_the_program_refuses_with_one_message_and_status_2(small, tmp_path):
     runs = tmp_path / "runs"
     shutil.copytree(small.runs, runs)
-    (runs / "nano/spam-published2/seed1/results.json").write_text("{")
+    place = of_rank(small, "published", 2).relative_to(small.runs) / "seed1" / "results.json"
+    (runs / place).write_text("{")
     done = run_report("--runs", runs, "--tables", small.tables, "--output", tmp_path / "out")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.count("error:") == 1 and "spam-published2/seed1/results.json: damaged" in done.stderr
+    assert done.stderr.count("error:") == 1 and f"{place}: damaged" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_without_tables_and_a_table_that_fails_are_named(tmp_path):
     with pytest.raises(ValueError, match="holds no table files"):
-        all_tables(tmp_path, tmp_path, "nano")
+        all_tables(tmp_path)
     (tmp_path / "table1_x.sh").write_text("echo 'error: SEEDS' >&2; exit 2\n")
-    with pytest.raises(ValueError, match="table1_x.sh failed with status 2: error: SEEDS"):
-        all_tables(tmp_path, tmp_path, "nano")
+    with pytest.raises(ValueError, match="table1_x.sh rows: failed with status 2: error: SEEDS"):
+        all_tables(tmp_path)
 
 
-def test_a_line_of_another_shape_is_refused_with_its_place():
-    good = "\t".join(line("a", "b"))
-    assert parse_list(good + "\n", "x.sh") == [line("a", "b")]
-    with pytest.raises(ValueError, match="x.sh, line 2 of its list: 3 fields instead of 11"):
-        parse_list(good + "\none\ttwo\tthree\n", "x.sh")
+def test_a_line_of_another_shape_is_refused_with_its_place(tmp_path):
+    row = Row("corrected", "spam", "a", "", "", f"{CLS} --lora-rank 8")
+    path = table_file(tmp_path, "table1_x", [row])
+    assert read_table(path).rows == [row]
+    path.write_text(path.read_text().replace("\nEND\n", "\none\ttwo\tthree\nEND\n"))
+    with pytest.raises(ValueError, match="line 2 is no row .version, column, label.*one.ttwo"):
+        read_table(path)
+
+
+def test_a_corrected_row_has_the_values_of_its_published_one(tmp_path):
+    rows = [Row(version, "spam", label, *given, CLS) for version, label, given in (
+        ("published", "a", ("92.4", "-")), ("corrected", "a", ("-", "-")), ("corrected", "b", ("-", "-")))]  # fmt: skip
+    found = read_table(table_file(tmp_path, "table1_x", rows)).rows
+    assert [row[3:5] for row in found] == [("92.4", ""), ("92.4", ""), ("", "")]
 
 
 # Settings and confounds.
-
-
-def test_the_defaults_are_those_of_the_scripts():
-    found = {}
-    for name in ("finetune_cls", "finetune_ift"):
-        for group in fields(load_script(name).Args):
-            assert is_dataclass(group.type)
-            if all(f.default is not f.default_factory for f in fields(group.type)):
-                found |= asdict(group.type())
-    assert {name: list(v) if isinstance(v, tuple) else v for name, v in found.items() if name in DEFAULTS} == DEFAULTS
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        "--dataset enron --model gpt2-medium --lora-rank 8 --lora-alpha 8 --lora-scaling paper --decay-all --lr 5e-5",
-        "--dataset imdb --max-grad-norm None --head-training train+lora --warmup-steps 1 --pad-to 256 --epochs 2",
-        "--dataset imdb --lora-targets q v --no-decay-all --head-bias --test-examples 500 --lora-init=paper",
-    ],
-)
-def test_settings_of_a_command_are_what_the_script_resolves(flags):
-    args = tyro.cli(load_script("finetune_cls").Args, args=flags.split(), config=(tyro.conf.OmitArgPrefixes,))
-    theirs, ours = resolved(args), settings_of(f"python scripts/finetune_cls.py {flags}")
-    assert {name: ours[name] for name in ours if name in theirs} == {n: theirs[n] for n in ours if n in theirs}
 
 
 @pytest.mark.parametrize("scaling", ["standard", "rslora", "paper"])
@@ -407,7 +459,7 @@ def test_the_first_step_grows_with_the_rank_as_in_a_simulated_update(scaling, in
     """y = s B A x after B's entries moved by lr in the direction of the gradient's sign."""
     inputs, rng, moved, told = 256, np.random.default_rng(0), [], []
     for rank in (2, 32):
-        s = DEFAULTS | {"lora_rank": rank, "lora_alpha": 16.0, "lora_scaling": scaling, "lora_init": init}
+        s = {"lora_rank": rank, "lora_alpha": 16.0, "lora_scaling": scaling, "lora_init": init}
         bound = 1 / math.sqrt(rank if init == "paper" else inputs)
         a, x = rng.uniform(-bound, bound, (400, rank, inputs)), rng.normal(size=inputs)
         b = np.sign(a @ x)  # of one output, the loss falling as it grows
@@ -457,7 +509,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("table", PUBLISHED)
 def test_what_moves_with_a_swept_flag_is_told(table):
     commands, expected = PUBLISHED[table]
-    found = confounds([settings_of(command) for command in commands])
+    found = confounds([flags_of(f"{CLS} {command}") for command in commands])
     assert set().union(*(one.names for one in found)) == expected
     for one in found:
         assert one.swept.name in one.text and all(other.name in one.text for other in one.moving)
@@ -480,11 +532,11 @@ CLEAN = {
 
 @pytest.mark.parametrize("case", CLEAN)
 def test_a_clean_sweep_is_not_warned_of(case):
-    assert confounds([settings_of(command) for command in CLEAN[case]]) == []
+    assert confounds([flags_of(f"{CLS} {command}") for command in CLEAN[case]]) == []
 
 
 def test_a_rate_that_moves_with_the_rank_is_told():
-    (found,) = confounds([settings_of(f"--lora-rank {r} --lr {lr}") for r, lr in ((2, 1e-3), (8, 2e-3))])
+    (found,) = confounds([flags_of(f"{CLS} --lora-rank {r} --lr {lr}") for r, lr in ((2, 1e-3), (8, 2e-3))])
     assert found.names == {("rank", "learning rate")}
 
 
@@ -495,25 +547,20 @@ REAL = [
 
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
-def test_tables_2_to_6_are_confounded_as_published_and_clean_when_corrected(path, tmp_path):
-    if not path.exists():
-        pytest.skip(f"{path.name} is not there")
-    tables = tmp_path / "tables"
-    tables.mkdir()
-    (tables / path.name).write_text(f"# A table.\nexec bash {path}\n")
-    (table,) = all_tables(tables, tmp_path, "report")
-    names = {line.column for line in table.lines} - {"parameters", "memory"}
-    assert names
-    found = {}
-    for name in names:
-        for version, rows in report.design_of(table, name).items():
-            found.setdefault(version, []).extend(confounds([settings_of(command) for command in rows.values()]))
-    assert found["published"] and found["corrected"] == []
+def test_tables_2_to_6_are_confounded_as_published_and_clean_when_corrected(path):
+    rows = [row for row in read_table(path).rows if row.column not in ("parameters", "memory")]
+    found = {"published": [], "corrected": []}
+    for name in {row.column for row in rows}:
+        for version, told in found.items():
+            here = [row for row in rows if (row.column, row.version) == (name, version)]
+            told += confounds([flags_of(row.command) for row in here])
+    assert rows and found["published"] and found["corrected"] == []
 
 
 def test_a_rate_that_a_run_chose_itself_is_not_what_the_table_sets(tmp_path):
     lines = [line(f"rank {rank}", f"r{rank}", flags=f"--lora-rank {rank}") for rank in (2, 8)]
-    given = [one._replace(command=f"{one.command} --lr {lr}") for one, lr in zip(lines, (1e-3, 2e-3), strict=True)]
+    rates = (f"{one.row.command} --lr {lr}" for one, lr in zip(lines, (1e-3, 2e-3), strict=True))
+    given = [one._replace(row=one.row._replace(command=c)) for one, c in zip(lines, rates, strict=True)]
     for one, rank, lr in zip(lines, (2, 8), (1e-3, 2e-3), strict=True):
         classifier(tmp_path / one.key, range(9), args={"method": "lora", "lora_rank": rank, "lr": lr})
     for asked, expected in ((lines, []), (given, [{("rank", "learning rate")}])):
@@ -523,19 +570,14 @@ def test_a_rate_that_a_run_chose_itself_is_not_what_the_table_sets(tmp_path):
 
 def test_what_a_smaller_scale_hides_is_told_from_the_rows_as_they_are_written(tmp_path):
     """Two token counts that are one at the nano scale, where the batch size alone is left to differ."""
-    lines = [
-        line(f"{n}", f"k{n}", flags=f"--max-length $(({n} / SMALLER)) --batch-size {batch}")
-        for n, batch in ((256, 32), (257, 4))
-    ]
-    table_file(tmp_path / "tables", "table2_tokens", lines)
-    path = tmp_path / "tables/table2_tokens.sh"
-    smaller = "[[ $SCALE == nano ]] && SMALLER=4 || SMALLER=1\ncat <<END"
-    path.write_text(path.read_text().replace("cat <<'END'", smaller))
+    flags = f"{CLS} --dataset enron --model gpt2 --max-length %d --batch-size %d"
+    rows = [Row("corrected", "spam", f"{n}", "", "", flags % (n, batch)) for n, batch in ((512, 32), (1024, 4))]
+    table_file(tmp_path / "tables", "table2_tokens", rows)
     report.main(report.Args(tmp_path, tmp_path, "nano", tmp_path / "out", tmp_path / "tables"))
     text = (tmp_path / "out/RESULTS.md").read_text()
-    assert "--max-length 64 --batch-size 32" in text and "--max-length 64 --batch-size 4" in text
-    warning = "**Confounded.** Corrected: token count (256 / 257) does not change alone; with it: batch size (32 / 4)."
-    assert warning in text and text.count("Confounded") == 1
+    assert "--batch-size 32" in text and "--batch-size 4" in text and text.count("--max-length 128") == 2
+    warning = "Corrected: token count (512 / 1024) does not change alone; with it: batch size (32 / 4)."
+    assert f"**Confounded.** {warning}" in text and text.count("Confounded") == 1
 
 
 # What is said under a column.
@@ -566,7 +608,7 @@ def test_where_the_versions_disagree_a_sentence_says_so(tmp_path):
 
 def test_a_claim_smaller_than_what_n_can_show_is_told(tmp_path):
     column = verdicts(tmp_path, (150, 140), (150, 140))
-    unit = Unit("accuracy, %", 100.0, 1)
+    unit = PERCENT
     (note,) = small_notes("corrected", column["corrected"], unit)
     assert "n = 200 is too small" in note.text and "b +1.0 (could be found:" in note.text
     large = verdicts(tmp_path / "l", (150, 140), (150, 140), given=("60.0", "95.0"))
@@ -577,7 +619,7 @@ def test_a_claim_smaller_than_what_n_can_show_is_told(tmp_path):
 
 def test_accuracies_that_never_differ_tell_what_could_be_found_and_perplexities_do_not(tmp_path):
     cells = of_runs(tmp_path, {"x": 150, "y": 150}, "xy")
-    (note,) = comparison_notes({"corrected": cells}, Unit("accuracy, %", 100.0, 1))
+    (note,) = comparison_notes({"corrected": cells}, PERCENT)
     # Two examples of 202 that differ, one each way: 2.80 sd of the mean.
     least = 2.8016 * math.sqrt(2 / 201 / 202)
     assert (
@@ -587,7 +629,7 @@ def test_accuracies_that_never_differ_tell_what_could_be_found_and_perplexities_
     for name in "ab":
         tutor(tmp_path / f"nano/t{name}/seed0", [2.0, 3.0, 1.0], [2, 3, 4])
     answered = cells_of([line(name, f"t{name}") for name in "ab"], found_in(tmp_path))
-    (note,) = comparison_notes({"corrected": answered}, Unit("perplexity", 1.0, 1, ratio=True))
+    (note,) = comparison_notes({"corrected": answered}, PERPLEXITY)
     assert note.text.startswith("Corrected: on each of the n = 3 test examples every row scores the same as a,")
 
 
@@ -606,8 +648,8 @@ def test_runs_that_stand_in_several_rows_are_compared_once(tmp_path):
     a, b, c, d, e = of_runs(tmp_path, rights, "xxyyz")
     once = of_runs(tmp_path, rights, "xyz")
     assert c.comparison == d.comparison == once[1].comparison and e.comparison == once[2].comparison
-    assert c.comparison.among == 2 and (c.reference, d.reference, mark(d)) == ("a", "a", "↓ ")
-    assert a.comparison is None and b.comparison is None and (b.value, b.why_alone, mark(b)) == (a.value, "", "")
+    assert c.comparison.among == 2 and (c.reference, d.reference, d.mark) == ("a", "a", "↓ ")
+    assert a.comparison is None and b.comparison is None and (b.value, b.why_alone, b.mark) == (a.value, "", "")
     _, c, d, e = of_runs(tmp_path, rights, "xywz")
     assert c.comparison == d.comparison and e.comparison.among == 3 and identical_notes({"corrected": [c, d, e]}) == []
 
@@ -618,7 +660,7 @@ def test_rows_that_show_the_same_runs_are_told_alike_versions_together(tmp_path)
         column = {version: of_runs(tmp_path, rights, keys, version) for version in ("published", "corrected")}
         if keys == "xyzz":
             column["published"] = of_runs(tmp_path, rights, "xyz", "published")
-        notes = [note.text for note in block_of("spam", column, {}).notes if "the same runs" in note.text]
+        notes = [note.text for note in block_of("spam", column).notes if "the same runs" in note.text]
         assert notes == [f"At this scale the same runs stand in several rows{told}"]
     assert identical_notes({"corrected": of_runs(tmp_path, {}, "mn")}) == []  # not run
 
@@ -631,7 +673,7 @@ def test_runs_that_stand_in_several_rows_lead_to_no_conclusion_about_themselves(
         for version, keys in (("published", "xyyz"), ("corrected", "xxyz"))
     }
     assert disagreements(column) == []  # b is worse than a as published, and a itself when corrected
-    (note,) = small_notes("corrected", column["corrected"], Unit("accuracy, %", 100.0, 1))
+    (note,) = small_notes("corrected", column["corrected"], PERCENT)
     assert "claims: c +0.5 (" in note.text and "b +" not in note.text
     rights |= {"z": 112}
     column = {
@@ -647,79 +689,80 @@ def test_what_always_the_same_answer_would_score_is_told(tmp_path):
         for one in lines:
             classifier(tmp_path / one.key, range(100), 200, ham=ham)
         column[version] = cells_of(lines, found_in(tmp_path))
-    texts = [note.text for note in block_of("spam", {v: column[v] for v in ("published", "corrected")}, {}).notes]
+    texts = [note.text for note in block_of("spam", {v: column[v] for v in ("published", "corrected")}).notes]
     assert texts.count("Always answering the commonest class would be right in 57.0% of n = 200.") == 1
-    (note,) = commonest_notes({"published": column["published"], "corrected": column["another"]})
+    (note,) = baseline_notes({"published": column["published"], "corrected": column["another"]})
     assert note.text.endswith("in 57.0% of n = 200 (as published) and 60.0% of n = 200 (corrected).")
     one = line("a", "ift")
     tutor(tmp_path / one.key, [3.0, 4.0], [2, 2])
-    assert commonest_notes({"corrected": cells_of([one], found_in(tmp_path)), "published": []}) == []
+    assert baseline_notes({"corrected": cells_of([one], found_in(tmp_path)), "published": []}) == []
 
 
 def sizes(tmp_path, written, ran):
-    """Rows by the flags of the design and of what ran; (cells, design by label)."""
-    lines = [line(label, label, flags=flags) for label, flags in zip("abcd", ran, strict=False)]
-    for one in lines:
-        args = {name: value for name, value in settings_of(one.command).items() if name != "seed"}
+    """Cells of rows with the flags as they are written, by those of what ran."""
+    cells = []
+    for label, flags, others in zip("abcd", written, ran, strict=False):
+        one = line(label, label, flags=flags)
+        args = {name: value for name, value in flags_of(f"{CLS} {others}").items() if name != "seed"}
         classifier(tmp_path / one.key, range(150), 200, args=args)
-    design = {label: settings_of(f"python x.py {flags}") for label, flags in zip("abcd", written, strict=False)}
-    return cells_of(lines, found_in(tmp_path)), design
+        cells += cells_of([one], found_in(tmp_path))
+    return cells
 
 
 def test_rows_of_sizes_that_are_one_model_here_are_told_with_what_is_between_them(tmp_path):
     written = ["--model gpt2 --batch-size 32", "--model gpt2 --batch-size 4", "--model gpt2-medium --batch-size 8"]
-    written.append(written[-1])
-    ran = [flags.replace("gpt2-medium", "gpt2").replace("gpt2", "gpt2-nano") + " --lr 2e-4" for flags in written]
+    written = [f"{flags} --lr 5e-5" for flags in [*written, written[-1]]]
+    ran = [re.sub("gpt2(-medium)?", "gpt2-nano", flags).replace("5e-5", "2e-4") for flags in written]
     ran[2:] = [flags.replace("2e-4", "3e-4") for flags in ran[2:]]
-    (note,) = size_notes("published", *sizes(tmp_path / "one", written, ran))
+    (note,) = size_notes("published", sizes(tmp_path / "one", written, ran))
     assert note.kind == "warning" and note.text == (
         "As published: at this scale all sizes are one model, and no difference is one of size; c and d differ from a "
         "in batch size (32 / 8) and learning rate (0.0002 / 0.0003)."
     )
-    assert size_notes("published", *sizes(tmp_path / "as-written", written, written)) == []
-    assert size_notes("published", *sizes(tmp_path / "same", written[:2], ran[:2])) == []
-    assert size_notes("published", [], {}) == []
+    assert size_notes("published", sizes(tmp_path / "as-written", written, written)) == []
+    assert size_notes("published", sizes(tmp_path / "same", written[:2], ran[:2])) == []
+    assert size_notes("published", []) == []
 
 
 def test_rates_in_labels_are_told_apart_from_those_that_ran(tmp_path):
-    column, design = {}, {"corrected": {}}
     labels = {"full, 2.5e-5": ("2.5e-5", 1.333e-4), "full, 1e-4": ("1e-4", 5.333e-4), "rank 5": ("5e-5", 1.0)}
-    lines = [line(label, f"r{i}", flags="--lr 1") for i, label in enumerate(labels)]
-    for one, (rate, ran) in zip(lines, labels.values(), strict=True):
-        design["corrected"][one.label] = f"python x.py --lr {rate} --lr-min 0"
-        classifier(tmp_path / one.key, range(9), args={"method": "full", "lr": ran})
-    column["corrected"] = cells_of(lines, found_in(tmp_path))
+
+    def column(ran):
+        lines = [
+            line(label, f"r{i}", flags=f"--lr {rate} --lr-min 0") for i, (label, (rate, _)) in enumerate(labels.items())
+        ]
+        for one, lr in zip(lines, ran, strict=True):
+            classifier(tmp_path / one.key, range(9), args={"method": "full", "lr": lr})
+        return cells_of(lines, found_in(tmp_path))
+
+    cells = column([lr for _, lr in labels.values()])
     told = "Learning rates in the labels are for the width as written; what ran is 5.33 times that."
-    assert [n.text for n in block_of("lr", column, design).notes if "Learning rates" in n.text] == [told]
-    assert rate_notes({"corrected": column["corrected"][2:]}, design) == []  # a label without its rate
-    design["corrected"]["full, 1e-4"] = "python x.py --lr 1e-4"
-    classifier(tmp_path / lines[0].key, range(9), args={"method": "full", "lr": 1e-4})
-    column["corrected"] = cells_of(lines, found_in(tmp_path))
-    (note,) = rate_notes(column, design)
+    texts = [n.text for n in block_of("lr", {"corrected": cells}).notes]
+    assert [text for text in texts if "Learning rates" in text] == [told]
+    assert rate_notes({"corrected": cells[2:]}) == []  # a label without its rate
+    (note,) = rate_notes({"corrected": column([1e-4, 5.333e-4, 1.0])})
     assert note.text.endswith("what ran is 4 to 5.33 times that.")
-    for one, (rate, _) in zip(lines, labels.values(), strict=True):
-        classifier(tmp_path / one.key, range(9), args={"method": "full", "lr": float(rate)})
-    assert rate_notes({"corrected": cells_of(lines, found_in(tmp_path))}, design) == []
+    assert rate_notes({"corrected": column([float(rate) for rate, _ in labels.values()])}) == []
 
 
 def test_the_notes_on_scale_come_from_the_table_files(tmp_path):
     """Sizes that become one and rates that move with the width at the nano scale, and neither at the report's."""
-    flags = ("--lr $((2 * N))e-4 --model gpt2$SMALL", "--lr $((4 * N))e-4 --model gpt2$LARGE")
-    lines = [line(f"{rate}e-4", f"k{rate}", column="spam 125", flags=f) for rate, f in zip((2, 4), flags, strict=True)]
-    lines = [one._replace(folder=one.folder.replace("/nano/", "/$SCALE/")) for one in lines]
-    table_file(tmp_path / "tables", "table2_x", lines)
-    path = tmp_path / "tables/table2_x.sh"
-    scales = "[[ $SCALE == nano ]] && N=2 SMALL=-nano LARGE=-nano || N=1 SMALL='' LARGE=-medium\ncat <<END"
-    path.write_text(path.read_text().replace("cat <<'END'", scales))
-    for scale, times in (("nano", 2), ("report", 1)):
-        for rate, model in ((2, "gpt2"), (4, "gpt2-medium")):
-            args = {"method": "lora", "model": "gpt2-nano" if times == 2 else model, "lr": times * rate * 1e-4}
-            classifier(tmp_path / f"runs/{scale}/k{rate}/seed0", range(30), args=args)
+    flags = f"{CLS} --dataset enron --train-examples 125 --max-length 256 --lr %s --model %s --dropout %s"
+    rows = [Row("corrected", "spam 125", f"{rate}", "", "", flags % (rate, model, dropout))
+            for rate, model, dropout in (("2e-4", "gpt2", 0), ("4e-4", "gpt2-medium", 0.1))]  # fmt: skip
+    path = table_file(tmp_path / "tables", "table2_x", rows)
+    for scale, factors in (("nano", (768 / 192, 1024 / 192)), ("report", (1, 1))):
+        for row, factor in zip(rows, factors, strict=True):
+            args = flags_of(row.command) | {"lr": float(row.label) * factor, "data": None}
+            args |= {"model": "gpt2-nano"} if scale == "nano" else {}
+            classifier(tmp_path / f"runs/{places(path, scale)[row[:3]]}/seed0", range(30), args=args)
         output = tmp_path / scale
         report.main(report.Args(tmp_path / "runs", tmp_path / "no", scale, output, tmp_path / "tables"))
         text = (output / "RESULTS.md").read_text()
-        assert text.count("what ran is 2 times that") == text.count("all sizes are one model") == (scale == "nano")
-        told = "125, 4e-4 differs from 125, 2e-4 in learning rate (0.0004 / 0.0008)."
+        assert (
+            text.count("what ran is 4 to 5.33 times that") == text.count("all sizes are one model") == (scale == "nano")
+        )
+        told = "125, 4e-4 differs from 125, 2e-4 in learning rate (0.0008 / 0.002133) and dropout (0.0 / 0.1)."
         assert text.count(told) == (scale == "nano")
 
 
@@ -733,17 +776,16 @@ def test_columns_of_several_sizes_become_one_and_keep_their_comparisons(tmp_path
     merged = by_size(columns)["spam"]["corrected"]
     assert [cell.label for cell in merged] == ["125, full", "125, LoRA", "all, full", "all, LoRA"]
     assert [cell.comparison is not None for cell in merged] == [False, True, False, True]
-    notes = block_of("spam", {"corrected": merged}, {}).notes
+    notes = block_of("spam", {"corrected": merged}).notes
     assert "lower than full of the same size (paired bootstrap over examples, Holm over 1, 5%)" in notes[0].text
 
 
 def test_units_follow_the_report():
-    lines = [line("a", "a", given=("0.905", "-"))]
-    accuracy = cell_of(lines, lambda key: None)
+    (accuracy,) = cells_of([line("a", "a", given=("0.905", ""))], lambda key: None)
     assert accuracy.report == "0.905" and accuracy.record == ""
-    assert unit_of("spam", ACCURACY, ["", "88.2"]) == Unit("accuracy, %", 100.0, 1)
-    assert unit_of("spam", ACCURACY, ["0.905", "0.90467"]) == unit_of("spam", ACCURACY, [""]) == Unit("accuracy")
-    assert unit_of("parameters", None, ["14e6"]).text(7_898_384) == "7,898,384"
+    assert ACCURACY.as_given([88.2]) == PERCENT and PERCENT.text(0.9) == "90.0"
+    assert ACCURACY.as_given([0.905, 0.90467]) == ACCURACY.as_given([]) == ACCURACY
+    assert OF_A_RUN["parameters"].text(7_898_384) == "7,898,384"
     assert [number(text) for text in ("92.4%", "7,898,384", "36.35/38.10", "59.86 or 61.26", "14e6", "?", "")] == [
         *(92.4, 7898384, 36.35, 59.86, 14e6),
         *(None, None),
@@ -770,13 +812,13 @@ def test_a_page_from_collected_runs_is_the_page_from_the_runs_byte_for_byte(smal
     assert {path.name for path in files} >= {"RESULTS.md", "report.html", "tables.csv", "tables.tex", "table4_rank.svg"}
     for name in files:
         assert (first / name).read_bytes() == (second / name).read_bytes() == (made / name).read_bytes(), name
-    assert {path.name for path in results.iterdir()} == {"nano.jsonl.gz", "nano.tsv"}
+    assert {path.name for path in results.iterdir()} == {"nano.jsonl.gz"}
     packed = (results / "nano.jsonl.gz").read_bytes()
     assert packed[4:8] == bytes(4), "no time in the file, so that collecting again changes nothing"
     rows = {row["key"]: row for row in map(json.loads, gzip.decompress(packed).splitlines())}
     assert list(rows) == sorted(rows) and len(rows) == 16
-    assert {rows[key]["script"] for key in rows} == {"finetune_cls"}
-    kept = rows["nano/spam-published2/seed0"]
+    assert {row["script"] for row in rows.values()} == {"finetune_cls", "finetune_ift"}
+    kept = rows[str(of_rank(small, "published", 2).relative_to(small.runs) / "seed0")]
     assert "curve" not in kept["results"] and kept["results"]["args"] == {"method": "lora", "lora_rank": 8}
     assert set(kept["examples"]) == {"id", "label", "prediction", "loss"} and len(kept["examples"]["id"]) == 300
 
@@ -784,49 +826,48 @@ def test_a_page_from_collected_runs_is_the_page_from_the_runs_byte_for_byte(smal
 def test_new_runs_are_added_to_the_packed_ones(small, tmp_path):
     results, some = tmp_path / "results", tmp_path / "some"
     shutil.copytree(small.runs, some)
-    shutil.rmtree(some / "nano/spam-published2")
+    left_out = of_rank(small, "published", 2).relative_to(small.runs)
+    shutil.rmtree(some / left_out)
     report.main(report.Args(some, results, "nano", tmp_path / "out", small.tables, collect=True))
     before = read_packed(results / "nano.jsonl.gz")
     new = tmp_path / "new"
-    shutil.copytree(small.runs / "nano/spam-published2", new / "nano/spam-published2")
+    shutil.copytree(small.runs / left_out, new / left_out)
     report.main(report.Args(new, results, "nano", tmp_path / "out", small.tables, collect=True))
     after = read_packed(results / "nano.jsonl.gz")
     assert before.items() <= after.items() and len(after) == len(before) + 3
 
 
-def test_a_checkout_without_the_data_shows_the_collected_runs_of_the_same_rows(tmp_path, monkeypatch):
-    """The list depends on DATA_DIR: another data set, or none. A row with other settings has not been run."""
-    rates = {"a": 1, "b": "$LR"}
-    rows = [line(label, f"{label}-$TASK", flags=f"--dataset $TASK --lr {lr}") for label, lr in rates.items()]
-    away = line("c", "-", status="imdb.parquet is not in DATA_DIR")._replace(command="-")
-    here = line("c", "c-imdb", flags="--dataset imdb")
-    tables = table_file(tmp_path / "tables", "table1_x", [*rows, line("c", "$C")])
-    path = tables / "table1_x.sh"
-    text = path.read_text().replace("\t".join(line("c", "$C")), "$C").replace("cat <<'END'", "cat <<END")
-    choice = f"if [ -n \"$DATA_DIR\" ]; then TASK=enron C='{chr(9).join(here)}'\n"
-    path.write_text(choice + f"else TASK=mail C='{chr(9).join(away)}'; fi\n" + text)
-    for key in ("a-enron", "b-enron", "c-imdb"):
-        classifier(tmp_path / "runs/nano" / key / "seed0", range(30), data={"source": "/home/me/enron.parquet"})
-    monkeypatch.setenv("LR", "1")
-    monkeypatch.setenv("DATA_DIR", "somewhere")
+def test_a_checkout_without_the_data_shows_the_packed_runs_of_the_same_rows(tmp_path, monkeypatch):
+    """Without the data there is another data set, or none. A row with other settings has not been run."""
+    data, tables = tmp_path / "data", tmp_path / "tables"
+    data.mkdir()
+    for name in ("enron_spam_data.parquet", "imdb_train.parquet"):
+        (data / name).touch()
+    flags = {"a": "--dataset enron --lr 1", "b": "--dataset enron --lr 3", "c": "--dataset imdb --lr 2"}
+    rows = [Row("corrected", "spam", label, "", "", f"{CLS} --model gpt2 {words}") for label, words in flags.items()]
+    path = table_file(tables, "table1_x", rows)
+    for key in places(path).values():
+        classifier(tmp_path / "runs" / key / "seed0", range(30), data={"source": "/home/me/enron.parquet"})
+    monkeypatch.setenv("DATA_DIR", str(data))
     report.main(report.Args(tmp_path / "runs", tmp_path / "results", "nano", tmp_path / "one", tables, collect=True))
-    monkeypatch.delenv("DATA_DIR")
-    report.main(report.Args(tmp_path / "no", tmp_path / "results", "nano", tmp_path / "two", tables))
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    report.main(report.Args(tmp_path / "runs", tmp_path / "results", "nano", tmp_path / "two", tables))
     assert (tmp_path / "one/tables.csv").read_text() == (tmp_path / "two/tables.csv").read_text()
-    monkeypatch.setenv("LR", "2")
+    path.write_text(path.read_text().replace("--lr 3", "--lr 4"))
     report.main(report.Args(tmp_path / "no", tmp_path / "results", "nano", tmp_path / "three", tables))
     rows = csv.DictReader(io.StringIO((tmp_path / "three/tables.csv").read_text()))
     assert [(row["label"], row["value"], row["missing"]) for row in rows] == [
         *(("a", "0.75", ""), ("b", "", "not run"), ("c", "0.75", "")),
     ]
-    kept = [(tmp_path / "results/nano.tsv").read_text()]
-    kept.append(gzip.decompress((tmp_path / "results/nano.jsonl.gz").read_bytes()).decode())
-    assert not any("/home/me" in text or str(tmp_path) in text for text in kept)
+    kept = gzip.decompress((tmp_path / "results/nano.jsonl.gz").read_bytes()).decode()
+    assert "/home/me" not in kept and str(tmp_path) not in kept
 
 
 def test_the_csv_has_a_line_for_each_cell_and_version(small, made):
     rows = list(csv.DictReader(io.StringIO((made / "tables.csv").read_text())))
-    assert list(rows[0]) == COLUMNS and len({tuple(row[c] for c in COLUMNS[:4]) for row in rows}) == len(rows)
+    assert list(rows[0]) == report.COLUMNS and len({tuple(row[c] for c in report.COLUMNS[:4]) for row in rows}) == len(
+        rows
+    )
     ranks = {(row["label"], row["version"]): row for row in rows if row["table"] == "table4_rank"}
     assert float(ranks["rank 8", "published"]["value"]) == pytest.approx((230 + 231 + 232) / 900, abs=1e-12)
     row = ranks["rank 8", "published"]
@@ -840,7 +881,7 @@ def test_the_csv_has_a_line_for_each_cell_and_version(small, made):
     assert float(row["difference"]) == pytest.approx(0.1) and float(row["p_holm"]) < 0.001
     assert float(row["forgetting"]) == pytest.approx(0.1)
     assert ranks["rank 32", "corrected"]["missing"] == "not run"
-    assert ranks["<xl>", "published"]["missing"] == "not available at this scale: <size> & more"
+    assert ranks["<xl>", "published"]["missing"] == ("not available at this scale: differs from 'rank 2' in size only")
 
 
 def test_files_have_only_digits_that_every_processor_finds():
@@ -891,7 +932,7 @@ def test_what_a_person_wrote_stays(small, made, tmp_path):
 
 
 def test_a_part_that_does_not_end_is_refused_and_a_new_one_is_added():
-    page = Page("nano", [("scale", "nano")], [Section("table1_x", "Table 1", [])])
+    page = Page("T", [("scale", "nano")], [Section("table1_x", "Table 1", [])])
     with pytest.raises(ValueError, match="'<!-- begin table1_x -->' has no '<!-- end table1_x -->'"):
         filled(page, "# Results\n<!-- begin table1_x -->\nlost", "pictures")
     text = filled(page, "# Results\n\nWords.\n", "pictures")
@@ -901,21 +942,16 @@ def test_a_part_that_does_not_end_is_refused_and_a_new_one_is_added():
 
 def test_a_cell_of_a_markdown_table_cannot_end_it(tmp_path):
     grid = Grid(["", "a|b"], [[Shown("x | y"), Shown("*1*\n<b>")]])
-    page = Page("nano", [], [Section("table1_x", "T", [Block("t", grid)])])
+    page = Page("T", [], [Section("table1_x", "T", [Block("t", grid)])])
     rows = [row for row in filled(page, "", "p").splitlines() if row.startswith("| ")]
     assert rows == [r"|  | a\|b |", "| :--- | ---: |", r"| x \| y | \*1\* \<b\> |"]
 
 
-def test_the_report_knows_nothing_of_the_project_but_its_statistics():
-    files = sorted(REPRODUCE.glob("report*.py"))
-    assert len(files) > 8
-    known = {"gpt2_scratch", "lora", "tasks", "training", "scripts", "judge", "benchmarks", "torch", "evidence"}
-    for path in files:
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) else []
-            assert not {name.split(".")[0] for name in names} & known - {"evidence"}, path
-            assert all(name == "evidence.intervals" for name in names if name.startswith("evidence")), path
+def test_evidence_knows_nothing_of_the_project_and_no_torch():
+    code = "import sys, evidence.pictures, evidence.page, evidence.latex; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    names = {name.split(".")[0] for name in done.stdout.split()}
+    assert not names & {"gpt2_scratch", "lora", "tasks", "training", "reproduce", "torch"} and "evidence" in names
 
 
 # The page.
@@ -925,7 +961,7 @@ def test_text_from_files_is_escaped_in_the_page(made):
     page = (made / "report.html").read_text()
     assert "<xl>" not in page and '<td data-key="&lt;xl&gt;">&lt;xl&gt;</td>' in page
     assert "<ranks>" not in page and "Table 4: 100% of &lt;ranks&gt; &amp; more" in page
-    assert "not available at this scale: &lt;size&gt; &amp; more" in page
+    assert "not available at this scale: differs from &#x27;rank 2&#x27; in size only" in page
     assert "Ask &lt;0&gt;" in page and "What is &lt;b&gt;2 + 2&lt;/b&gt;?" in page and "<b>2" not in page
 
 

@@ -2,18 +2,22 @@
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from table_rows import FILES, ON_DISK, RATES, listed, shell, understood
+from table_rows import COLUMNS, FILES, ON_DISK, RATES, listed, shell, understood
 
 from gpt2_scratch.config import SIZES
 from gpt2_scratch.model import Classifier, LanguageModel
 from training.model.methods import apply_method, build_without_weights, parameter_counts
+
+SETTINGS = ROOT / "reproduce" / "settings.sh"
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +31,9 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(data_dir):
-    """Every cell at both scales, one seed."""
-    scales = ({"SCALE": "report"}, {"SCALE": "nano", "DATA_DIR": data_dir}, {"SCALE": "nano", "DATA_DIR": "nowhere"})
-    return [line for path in (*FILES, RATES) for scale in scales for line in listed(path, SEEDS="0", **scale)]
+    """Every cell at both scales."""
+    scales = (("report", "nowhere"), ("nano", data_dir), ("nano", "nowhere"))
+    return [line for path in (*FILES, RATES) for scale, data in scales for line in listed(path, scale, data)]
 
 
 def test_there_is_a_file_for_every_table_figure_and_result_in_the_text():
@@ -51,12 +55,35 @@ def test_every_row_is_one_that_its_script_understands(rows):
 
 
 def test_rows_share_a_folder_just_when_their_scripts_would_do_the_same(rows):
-    by_folder, by_meaning = {}, {}
+    by_key, by_meaning = {}, {}
     for line in rows:
         if line.status == "run":
             meaning = repr(understood(line.command))
-            assert by_folder.setdefault(line.folder, meaning) == meaning, line
-            assert by_meaning.setdefault((line.scale, meaning), line.folder) == line.folder, line
+            assert by_key.setdefault(line.key, meaning) == meaning, line
+            assert by_meaning.setdefault((line.scale, meaning), line.key) == line.key, line
+
+
+def test_a_command_is_what_the_row_means_and_can_be_pasted_into_a_terminal():
+    """The end of a line of table 4, where settings.sh has been sourced."""
+    path = ROOT / "reproduce" / "table4_rank.sh"
+    text = path.read_text()
+    (common,) = [line for line in text.splitlines() if line.startswith("run=") and "published_spam" in line]
+    (row,) = re.findall(r'^published spam +"rank 8" +89.8 +89.75 +(.*)$', text, flags=re.MULTILINE)
+    pasted = f"source reproduce/settings.sh\n{common}\npython() {{ echo python $*; }}\n{row}\n"
+    done = subprocess.run(["bash", "-euc", pasted], cwd=ROOT, capture_output=True, text=True, check=True)
+    (line,) = [r for r in listed(path) if r[:4] == ("table4_rank", "rank 8", "spam", "published")]
+    theirs, ours = (asdict(understood(command)[1]) for command in (done.stdout, line.command))
+    assert theirs["text"].pop("text_column") == ("Message",) and ours["text"].pop("text_column") == ("message",)
+    assert theirs == ours
+
+
+def test_rates_of_the_corrected_rows_go_with_one_over_the_width(rows):
+    arms = re.findall(r"^(\w+)_(small|medium|large)=.*--lr (\S+)\)", SETTINGS.read_text(), flags=re.MULTILINE)
+    assert len(arms) == 20
+    for arm in {arm for arm, _, _ in arms}:
+        widths = {"small": 768, "medium": 1024, "large": 1280}
+        found = [float(rate) * widths[size] for name, size, rate in arms if name == arm]
+        assert found == pytest.approx([found[0]] * len(found), rel=1e-4), arm
 
 
 def report_cells():
@@ -123,77 +150,83 @@ def test_corrected_ranks_differ_in_nothing_but_the_rank(rows):
         here = [r.flags for r in rows if r[2:5] == (column, "corrected", "report") and r.table == "table4_rank"]
         assert len(here) == 5
         apart = {name for flags in here for name in flags if flags[name] != here[0][name]}
-        assert apart == {"--lora-rank", "--output-dir"}
-        assert here[0]["--lora-scaling"] == ["standard"] and here[0]["--lora-alpha"] == ["16"]
+        assert apart == {"lora_rank"}
+        assert here[0]["lora_scaling"] == "standard" and here[0]["lora_alpha"] == 16
 
 
 def test_corrected_arms_share_schedule_epochs_batch_and_evaluation(rows):
-    mine = ("--method", "--lr", "--lora-rank", "--lora-alpha", "--lora-scaling", "--output-dir", "--model")
+    mine = ("method", "lr", "lora_rank", "lora_alpha", "lora_scaling", "model")
     for column in ("ift", "sentiment", "spam", "nle"):
         here = [r.flags for r in rows if r[2:5] == (column, "corrected", "report") and r.table == "table3_methods"]
-        shared = [{name: words for name, words in flags.items() if name not in mine} for flags in here]
+        shared = [{name: value for name, value in flags.items() if name not in mine} for flags in here]
         assert len(here) == 4 and all(flags == shared[0] for flags in shared)
-        assert "--eval-batches" not in shared[0]
+        assert shared[0]["eval_batches"] is None
 
 
 def test_the_list_is_stable_and_a_folder_keeps_its_name():
     path = ROOT / "reproduce" / "table4_rank.sh"
-    first, again = (shell(path, LIST="1", SEEDS="0 1 2").stdout for _ in range(2))
-    assert first == again and len(first.splitlines()) == 3 * 45
-    (line,) = [r for r in listed(path, SEEDS="2") if r[:4] == ("table4_rank", "rank 16", "spam", "published")]
-    assert line.folder == "runs/reproduce/report/spam-718b4a3999d0/seed2"  # results are kept under it
+    first = shell(path, LIST="1", SEEDS="0 1 2").stdout
+    rows = [dict(zip(COLUMNS, line.split("\t"), strict=True)) for line in first.splitlines()]
+    assert len(rows) == 3 * 45
+    where = {"label": "rank 16", "column": "spam", "version": "published", "seed": "2"}
+    (row,) = [row for row in rows if where.items() <= row.items()]
+    assert row["folder"] == "runs/reproduce/report/spam-85bfbef7f1ed/seed2"  # results are kept under it
+    assert row["command"].endswith(f"--seed 2 --output-dir {row['folder']}")
 
 
 def test_shares_take_every_row_once_and_identical_rows_together():
-    some = [path for path in FILES if path.stem.startswith(("table1", "table4", "figure", "inline_optimizer"))]
-    whole = [line for path in some for line in listed(path, SEEDS="0 1 2")]
-    shares = [[line for path in some for line in listed(path, SEEDS="0 1 2", ONLY=f"{i}/4")] for i in range(1, 5)]
-    assert sorted(line for share in shares for line in share) == sorted(whole)
-    folders = [{line.folder for line in share} for share in shares]
-    assert sum(map(len, folders)) == len({line.folder for line in whole})
-    assert min(map(len, folders)) > 0.15 * sum(map(len, folders))
+    some = [path for path in FILES if path.stem.startswith(("table1", "figure1", "inline_optimizer"))]
+
+    def lines(**given):
+        return [line for path in some for line in shell(path, LIST="1", SEEDS="0 1 2", **given).stdout.splitlines()]
+
+    whole, shares = lines(), [lines(ONLY=f"{i}/4") for i in range(1, 5)]
+    assert whole and sorted(line for share in shares for line in share) == sorted(whole)
+    folders = [{line.split("\t")[9] for line in share} for share in shares]
+    assert sum(map(len, folders)) == len({line.split("\t")[9] for line in whole})
+    assert min(map(len, folders)) > 0.1 * sum(map(len, folders))
 
 
 def test_nano_scales_blocks_tokens_examples_and_learning_rates(data_dir):
     def row(table, label, column, version):
-        lines = listed(ROOT / "reproduce" / f"{table}.sh", SEEDS="0", SCALE="nano", DATA_DIR=data_dir)
+        lines = listed(ROOT / "reproduce" / f"{table}.sh", "nano", data_dir)
         (line,) = [r for r in lines if r[:4] == (table, label, column, version)]
         return line.flags
 
-    blocks = [row("table7_last_blocks", f"last {n}", "sentiment", "corrected")["--last-blocks"] for n in (1, 4, 8, 12)]
-    assert blocks == [["1"], ["1"], ["2"], ["3"]]  # ceil(6 n / 24)
-    assert row("table3_methods", "LoRA, large", "sentiment", "published")["--last-blocks"] == ["4"]  # 24 of 36
-    assert "--last-blocks" not in row("table5_blocks", "last 22", "spam", "corrected")  # all 6 of 6
+    blocks = [row("table7_last_blocks", f"last {n}", "sentiment", "corrected")["last_blocks"] for n in (1, 4, 8, 12)]
+    assert blocks == [1, 1, 2, 3]  # ceil(6 n / 24)
+    assert row("table3_methods", "LoRA, large", "sentiment", "published")["last_blocks"] == 4  # 24 of 36
+    assert row("table5_blocks", "last 22", "spam", "corrected")["last_blocks"] is None  # all 6 of 6
     published = row("table2_tokens", "small, 1024 tokens", "sentiment", "published")
-    assert published["--model"] == ["gpt2-nano"] and published["--pad-to"] == published["--max-length"] == ["128"]
-    assert row("table2_tokens", "small, 256 tokens", "sentiment", "published")["--pad-to"] == ["64"]
-    assert float(published["--lr"][0]) == pytest.approx(5e-5 * 768 / 192)
-    assert (published["--train-examples"], published["--test-examples"]) == (["500"], ["500"])
-    assert row("table4_rank", "rank 2", "ift", "published")["--test-examples"] == ["50"]
-    assert row("table4_rank", "rank 2", "ift", "published")["--train-examples"] == ["500"]
-    assert row("beyond_data_size", "full", "spam 125", "corrected")["--train-examples"] == ["125"]
-    assert row("beyond_data_size", "full", "ift 1000", "corrected")["--train-examples"] == ["1000"]
-    rate = row("table8_small", "LoRA", "sentiment", "corrected")["--lr"][0]
-    assert float(rate) == pytest.approx(2e-4 * 1024 / 192, rel=1e-3)
-    assert row("table4_rank", "rank 2", "nle", "corrected")["--dataset"] == ["sick"]
+    assert published["model"] == "gpt2-nano" and published["pad_to"] == published["max_length"] == 128
+    assert row("table2_tokens", "small, 256 tokens", "sentiment", "published")["pad_to"] == 64
+    assert published["lr"] == pytest.approx(5e-5 * 768 / 192)
+    assert (published["train_examples"], published["test_examples"]) == (500, 500)
+    assert row("table4_rank", "rank 2", "ift", "published")["test_examples"] == 50
+    assert row("table4_rank", "rank 2", "ift", "published")["train_examples"] == 500
+    assert row("beyond_data_size", "full", "spam 125", "corrected")["train_examples"] == 125
+    assert row("beyond_data_size", "full", "ift 1000", "corrected")["train_examples"] == 1000
+    rate = row("table8_small", "LoRA", "sentiment", "corrected")["lr"]
+    assert rate == pytest.approx(2e-4 * 1024 / 192, rel=1e-3)
+    assert row("table4_rank", "rank 2", "nle", "corrected")["dataset"] == "sick"
 
 
 def test_nano_shows_what_it_cannot_tell_apart_or_does_not_have(data_dir):
     def status(table, label, column, version, data):
-        lines = listed(ROOT / "reproduce" / f"{table}.sh", SEEDS="0", SCALE="nano", DATA_DIR=data)
+        lines = listed(ROOT / "reproduce" / f"{table}.sh", "nano", data)
         (line,) = [r for r in lines if r[:4] == (table, label, column, version)]
-        return line.status, line.folder, line.flags.get("--dataset")
+        return line.status, line.flags["dataset"]
 
     size = status("table3_methods", "LoRA, medium", "spam", "corrected", data_dir)
-    assert size == ("not available at this scale: differs from 'LoRA, large' in size only", "-", None)
+    assert size[0] == "not available at this scale: differs from 'LoRA, large' in size only"
     assert status("table1_schedule", "large, schedule", "ift", "published", data_dir)[0] == "run"
     many = status("beyond_data_size", "full", "spam 2000", "corrected", data_dir)
     assert many[0] == "not available at this scale: more than 1,000 training examples"
     missing = status("table4_rank", "rank 2", "nle", "corrected", "nowhere")
     assert missing[0] == "not available at this scale: sick_nli.csv is not in DATA_DIR"
-    assert status("table4_rank", "rank 2", "spam", "published", "nowhere")[2] == ["spamassassin"]
-    assert status("table4_rank", "rank 2", "ift", "published", "nowhere")[2] == ["instructions"]
-    assert not [r for path in FILES for r in listed(path, SEEDS="0") if r.status != "run"]  # at the report's scale
+    assert status("table4_rank", "rank 2", "spam", "published", "nowhere")[1] == "spamassassin"
+    assert status("table4_rank", "rank 2", "ift", "published", "nowhere")[1] == "instructions"
+    assert not [r for path in FILES for r in listed(path) if r.status != "run"]  # at the report's scale
 
 
 @pytest.mark.parametrize("dry_run", ["", "1"])
@@ -212,7 +245,7 @@ def test_a_table_without_its_data_says_why_it_has_no_runs(dry_run, tmp_path):
         ({"ONLY": "4/3"}, "ONLY=4/3: there are 3 shares"),
         ({"ONLY": "third"}, "ONLY=third: must be a share like 3/8"),
         ({"SEEDS": "1,2"}, "SEEDS=1,2: must be whole numbers"),
-        ({"RUNS": "my runs"}, "RUNS=my runs: must be a path without spaces"),
+        ({"JOBS": "none"}, "JOBS=none: must be a whole number, at least 1"),
         ({"VERSION": "mine"}, "VERSION=mine: must be published, corrected or both"),
     ],
 )
@@ -222,10 +255,29 @@ def test_a_wrong_setting_is_refused_with_one_message(setting, told):
 
 
 def test_a_version_can_be_had_alone_and_still_knows_the_reports_values():
-    path = ROOT / "reproduce" / "table4_rank.sh"
-    both, one = listed(path, SEEDS="0"), listed(path, SEEDS="0", VERSION="corrected")
-    assert one == [line for line in both if line.version == "corrected"]
-    assert one[0].report == "19.92"
+    path = ROOT / "reproduce" / "table8_small.sh"
+    both, one = (
+        shell(path, LIST="1", SEEDS="0", **given).stdout.splitlines() for given in ({}, {"VERSION": "corrected"})
+    )
+    assert one == [line for line in both if line.split("\t")[3] == "corrected"]
+    assert one[0].split("\t")[6] == "0.905"
+
+
+def test_a_row_that_its_script_does_not_understand_is_refused_with_its_command(tmp_path):
+    path = tmp_path / "table9_own.sh"
+    path.write_text(f"source {ROOT}/reproduce/lib.sh\ncorrected own a python scripts/finetune_cls.py --lora-rnk 8\n")
+    done = shell(path)
+    assert done.returncode == 2 and "--lora-rnk: no such flag; did you mean --lora-rank?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_listing_a_table_needs_neither_torch_nor_numpy():
+    code = (
+        "import sys; from pathlib import Path; from reproduce.run import main; main(Path('reproduce/table8_small.sh'));"
+    )
+    code += "assert not {'torch', 'numpy'} & sys.modules.keys()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"LIST": "1"}, check=False)
+    assert done.returncode == 0
 
 
 def test_shellcheck_finds_nothing():

@@ -12,17 +12,18 @@ import pytest
 from conftest import ROOT, results_of, run_script
 from table_rows import shell
 
-WARM = ROOT / "reproduce" / "warm.py"
+from reproduce.run import print_rates
+from reproduce.tables import Plan, Row
 
 
 def table_file(folder, *lines):
     path = folder / "table9_own.sh"
-    path.write_text("\n".join([f"source {ROOT}/reproduce/lib.sh", "version corrected", *lines, "finish", ""]))
+    path.write_text("\n".join([f"source {ROOT}/reproduce/lib.sh", *lines, ""]))
     return path
 
 
 def settings(folder, **more):
-    return {"RUNS": str(folder), "SEEDS": "0", "JOBS": "2", "PYTHON": sys.executable, "LAUNCH": sys.executable} | more
+    return {"RUNS": str(folder), "SEEDS": "0", "JOBS": "2", "LAUNCH": sys.executable, "PYTHON": sys.executable} | more
 
 
 def folders_of(path, **given):
@@ -34,18 +35,18 @@ def folders_of(path, **given):
 def small(mail_file):
     """Flags of a run of seconds: --epochs alone says how long."""
     flags = f"--data {mail_file} --text-column text --label-column label --model gpt2 --max-length 64 --lr 1e-3"
-    return f"common {flags} --forgetting-data none --last-blocks 4 --eval-every 4"
+    return f"run=(python scripts/finetune_cls.py {flags} --forgetting-data none --last-blocks 4 --eval-every 4)"
 
 
 def test_an_interrupted_table_goes_on_where_it_was_and_a_finished_one_does_nothing(small, tiny_model, tmp_path):
-    path = table_file(tmp_path, small, "cell long own - - -- finetune_cls --epochs 30")
+    path = table_file(tmp_path, small, 'corrected own long "${run[@]}" --epochs 30')
     given = settings(tmp_path / "runs", SCALE="nano", MODEL=str(tiny_model))
     (folder,) = folders_of(path, **given)
     env = os.environ | given
     begun = subprocess.Popen(["bash", str(path)], env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
     state = folder / "checkpoint" / "state.pt"
     while not state.exists():
-        assert begun.poll() is None, "ended before it could be interrupted"
+        assert begun.poll() is None, begun.stderr.read()
         time.sleep(0.02)
     os.killpg(begun.pid, signal.SIGINT)
     _, told = begun.communicate(timeout=120)
@@ -66,8 +67,11 @@ def test_an_interrupted_table_goes_on_where_it_was_and_a_finished_one_does_nothi
 
 
 def test_the_first_failure_stops_the_table_and_names_the_command(small, tiny_model, tmp_path):
-    cells = [f"cell {name} own - - -- finetune_cls --lora-rank {rank}" for name, rank in (("a", 999), ("b", 2))]
-    path = table_file(tmp_path, small, f"block+=(--model {tiny_model} --last-blocks 1)", *cells)
+    cells = [
+        f'corrected own {name} "${{run[@]}}" --model {tiny_model} --last-blocks 1 --lora-rank {rank}'
+        for name, rank in (("a", 999), ("b", 2))
+    ]
+    path = table_file(tmp_path, small, *cells)
     given = settings(tmp_path / "runs")
     done = shell(path, **given)
     wrong, right = folders_of(path, **given)
@@ -78,17 +82,20 @@ def test_the_first_failure_stops_the_table_and_names_the_command(small, tiny_mod
 
 
 def test_a_finished_row_is_not_run_again(small, tmp_path):
-    path = table_file(tmp_path, small, "cell a own - - -- finetune_cls --epochs 1 --data nowhere")
+    path = table_file(tmp_path, small, 'corrected own a "${run[@]}" --epochs 1 --data nowhere')
     given = settings(tmp_path / "runs")
     (folder,) = folders_of(path, **given)
     folder.mkdir(parents=True)
-    (folder / "results.json").write_text("{}")
+    (folder / "results.json").write_text(json.dumps({"args": {}, "test": {"accuracy": {"value": 0.5}}}))
     done = shell(path, **given)
     assert done.returncode == 0 and "1 runs, 0 to make" in done.stdout
+    assert done.stdout.splitlines()[-3:] == ["Own", "   corrected", "a      0.500"]
 
 
 def test_a_dry_run_prints_the_command_memory_and_time_and_writes_nothing(small, tiny_model, tmp_path):
-    path = table_file(tmp_path, small, "cell a own - - -- finetune_cls --epochs 1", "cell b own - - -- digits")
+    path = table_file(
+        tmp_path, small, 'corrected own a "${run[@]}" --epochs 1', "corrected own b python benchmarks/digits.py"
+    )
     given = settings(tmp_path / "runs", SCALE="nano", MODEL=str(tiny_model), SEEDS="0 1")
     done = shell(path, DRY_RUN="1", **given)
     assert done.returncode == 0, done.stderr
@@ -98,15 +105,23 @@ def test_a_dry_run_prints_the_command_memory_and_time_and_writes_nothing(small, 
     assert not (tmp_path / "runs").exists()
 
 
-def warm(lines, *flags, wait=True):
-    words = [sys.executable, str(WARM), "--imports", "json", *flags]
-    begun = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+# What a table does at the nano scale, of runs that are given to it as (folder, command).
+WARM = """
+import sys
+from pathlib import Path
+from reproduce import run, warm
+runs = [warm.Run(Path(folder), command) for folder, command in zip(sys.argv[2::2], sys.argv[3::2])]
+sys.exit(run.to_the_end(lambda: warm.run_all(runs, int(sys.argv[1]), [])))
+"""
+
+
+def warm(runs, jobs=2, wait=True):
+    words = [sys.executable, "-c", WARM, str(jobs), *(str(word) for run in runs for word in run)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    begun = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if not wait:
-        begun.stdin.write("".join(lines))
-        begun.stdin.close()
-        begun.stdin = None
         return begun
-    out, err = begun.communicate("".join(lines), timeout=60)
+    out, err = begun.communicate(timeout=60)
     return begun.returncode, out, err
 
 
@@ -118,7 +133,7 @@ def pretending(tmp_path):
         "import dataclasses, os, pathlib, sys, time, typing\n"
         "@dataclasses.dataclass\nclass Own:\n    word: 'typing.Any'\n"
         "assert typing.get_type_hints(Own), 'the script is the main module'\n"
-        "folder, status, awaited = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]\n"
+        "folder, status, awaited = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:-1]\n"
         "folder.mkdir(parents=True)\n"
         "print('started', os.environ['OMP_NUM_THREADS'], flush=True)\n"
         "try:\n"
@@ -128,7 +143,7 @@ def pretending(tmp_path):
     )
 
     def line(name, status=0, awaited=""):
-        return f"{tmp_path / name}\t{path} {tmp_path / name} {status} {awaited}\n"
+        return tmp_path / name, f"python {path} {tmp_path / name} {status} {awaited}"
 
     return line
 
@@ -142,13 +157,13 @@ def test_a_warm_process_runs_every_line_with_one_thread_and_its_own_log(pretendi
 
 def test_two_rows_run_at_a_time(pretending, tmp_path):
     first = pretending("a", awaited=tmp_path / "b" / "done")  # would wait for ever alone
-    assert warm([first, pretending("b")], "--jobs", "2")[0] == 0
+    assert warm([first, pretending("b")])[0] == 0
 
 
 def test_a_failure_in_a_warm_process_stops_the_others_and_starts_no_more(pretending, tmp_path):
     lines = [pretending("a", awaited=tmp_path / "never"), pretending("b", status=3), pretending("c")]
-    status, _, told = warm(lines, "--jobs", "2")
-    assert status == 1 and f"failed: python {lines[1].split(chr(9))[1].strip()}" in told
+    status, _, told = warm(lines)
+    assert status == 1 and f"failed: {lines[1][1]}" in told
     assert not (tmp_path / "a" / "done").exists() and not (tmp_path / "c").exists()
 
 
@@ -165,35 +180,13 @@ def test_an_interrupted_warm_process_stops_its_children(pretending, tmp_path, ho
     assert log.read_text().endswith("asked to stop\n")
 
 
-def test_a_line_that_is_no_run_is_refused():
-    status, _, told = warm(["no tab here\n"])
-    assert status == 2 and "not a folder, a tab and a command" in told
-
-
-def test_the_learning_rate_with_the_lowest_validation_loss_is_chosen(tmp_path):
-    lines = []
-    for rate, losses in (("1e-4", (0.5, 0.7)), ("2e-4", (0.4, 0.5)), ("4e-4", (0.3, 0.9))):
+def test_the_learning_rate_with_the_lowest_validation_loss_is_chosen(tmp_path, capsys):
+    rows = [Row("corrected", "spam, lora", rate, "", "", "-") for rate in ("1e-4", "2e-4", "4e-4")]
+    found = [Plan(row, {}, "-", f"nano/{row.label}") for row in rows]
+    for plan, losses in zip(found, ((0.5, 0.7), (0.4, 0.5), (0.3, 0.9)), strict=True):
         for seed, loss in enumerate(losses):
-            folder = tmp_path / rate / f"seed{seed}"
+            folder = tmp_path / plan.place(str(seed))
             folder.mkdir(parents=True)
             (folder / "results.json").write_text(json.dumps({"val": {"loss": {"value": loss}}}))
-            row = (
-                "learning_rates",
-                rate,
-                "spam lora",
-                "corrected",
-                "nano",
-                str(seed),
-                "-",
-                "-",
-                "run",
-                str(folder),
-                "-",
-            )
-            lines.append("\t".join(row) + "\n")
-    words = [sys.executable, str(ROOT / "reproduce" / "choose_rates.py")]
-    done = subprocess.run(words, input="".join(lines), capture_output=True, text=True, check=True)
-    assert done.stdout == "  [spam lora]=2e-4  # 0.6000 at 1e-4, 0.4500 at 2e-4, 0.6000 at 4e-4\n"
-    (folder / "results.json").unlink()
-    done = subprocess.run(words, input="".join(lines), capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "is missing; run learning_rates.sh to its end" in done.stderr
+    print_rates(found, ["0", "1"], tmp_path)
+    assert capsys.readouterr().out == "spam, lora: --lr 2e-4  # 0.6000 at 1e-4, 0.4500 at 2e-4, 0.6000 at 4e-4\n"

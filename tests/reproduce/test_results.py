@@ -2,12 +2,15 @@
 
 import csv
 import re
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from forked import run_forked
 
-from report_words import p_remark
+from evidence.cells import p_remark
+from evidence.runs import read_packed
+from reproduce.tables import all_tables, plans
 
 REPRODUCE = ROOT / "reproduce"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,10 +34,26 @@ def remade(tmp_path_factory):
 
 def test_the_page_is_made_again_from_a_clean_checkout(remade):
     for name in PAGES:
-        text = (remade / name).read_text(encoding="utf-8").replace(f"{remade / 'none'}/", "runs/reproduce/")
+        text = (remade / name).read_text(encoding="utf-8")
         assert text == (REPRODUCE / name).read_text(encoding="utf-8"), name
     made, kept = ({path.name for path in (place / "pictures").glob("*.svg")} for place in (remade, REPRODUCE))
     assert made == kept
+
+
+def test_every_packed_run_was_made_with_the_flags_that_its_row_has():
+    """A default that changes makes another run of a row, whose results are then not those that are packed."""
+    packed, found = read_packed(REPRODUCE / "results" / "nano.jsonl.gz"), set()
+    for plan in [plan for table in all_tables(REPRODUCE) for plan in plans(table, "nano", None) if not plan.why]:
+        for seed in "012":
+            found.add(plan.place(seed))
+            args = packed[plan.place(seed)].results["args"]
+            asked = plan.flags | {"seed": int(seed)}
+            own = {name: args[name] for name in asked if name in args and name not in ("resume", "output_dir")}
+            assert {n: asked[n] for n in own if asked[n] is not None} == {
+                n: own[n] for n in own if asked[n] is not None
+            }
+            assert packed[plan.place(seed)].script == Path(plan.command.split()[1]).stem
+    assert found == packed.keys()
 
 
 def headline_row(task):

@@ -1,0 +1,219 @@
+"""The rows of the table files, and the run that each takes at a scale.
+
+A row's command is parsed by its script's own parser. `nano` is the one mapping from the report's scale to two cores.
+"""
+
+import hashlib
+import importlib
+import itertools
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gpt2_scratch.config import SIZES
+from training.flags.command_line import flags_in, parse, resolved
+
+KINDS = ("table", "figure", "inline", "appendix", "beyond")
+SCRIPTS = "scripts/"  # where the commands are that have a scale; benchmarks are the same at every one
+TASKS = {"enron": "spam", "imdb": "sentiment", "nli_med": "nle", "alpaca": "ift"}
+# Of the nano scale: the data set, its file in DATA_DIR, and what is bundled for the same task.
+DATA = {
+    "enron": ("enron", "enron_spam_data.parquet", "spamassassin"),
+    "imdb": ("imdb", "imdb_train.parquet", ""),
+    "nli_med": ("sick", "sick_nli.csv", ""),
+    "alpaca": ("alpaca", "alpaca_data.json", "instructions"),
+}
+RATES = ("lr", "lr_init", "lr_min")
+
+Flags = dict[str, Any]
+
+
+class Row(NamedTuple):
+    """One cell in one version. `report` and `record`: the report's value and the authors' record, empty without one."""
+
+    version: str  # published, corrected
+    column: str
+    label: str
+    report: str
+    record: str
+    command: str
+
+
+class Table(NamedTuple):
+    """`questions`: the report's own, that every run is asked."""
+
+    name: str
+    title: str
+    rows: list[Row]
+    questions: list[str]
+
+    @property
+    def kind(self) -> str:
+        return next((kind for kind in KINDS if self.name.startswith(kind)), "")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a row takes at a scale: a run for each seed, or `why` there is none. `flags`: all that its script has."""
+
+    row: Row
+    flags: Flags
+    command: str
+    key: str  # scale/task-hash, by what determines the run
+    why: str = ""
+
+    @property
+    def status(self) -> str:
+        return f"not available at this scale: {self.why}" if self.why else "run"
+
+    def place(self, seed: str) -> str:
+        """Under the folder of all runs."""
+        return f"{self.key}/seed{seed}"
+
+    def run_command(self, seed: str, runs: Path) -> str:
+        return f"{self.command} --seed {seed} --output-dir {shlex.quote(str(runs / self.place(seed)))}"
+
+
+def title_of(path: Path) -> str:
+    """The first sentence of a table file's comments; without one, its name in words."""
+    lines = [line.rstrip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line for line in lines if not line.startswith(("#!", "# shellcheck"))]
+    paragraph = list(itertools.takewhile(lambda line: line.startswith("# "), lines))
+    words = " ".join(line.removeprefix("# ") for line in paragraph) or path.stem.replace("_", " ").capitalize()
+    return words.split(". ")[0].rstrip(".")
+
+
+def read_table(path: Path) -> Table:
+    """What `bash FILE rows` prints. Raises ValueError when the file fails, or prints something else."""
+    done = subprocess.run(["bash", str(path), "rows"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ValueError(f"bash {path} rows: failed with status {done.returncode}: {done.stderr.strip()[-500:]}")
+    rows, questions, known = [], [], dict[tuple[str, str], list[str]]()
+    for number, line in enumerate(done.stdout.splitlines(), 1):
+        fields = line.split("\t")
+        if fields[0] == "question":
+            questions.append(fields[1])
+        elif len(fields) != len(Row._fields):
+            raise ValueError(f"bash {path} rows: line {number} is no row ({', '.join(Row._fields)}): {line[:80]!r}")
+        else:
+            row = Row(*fields)
+            if row.version == "published":
+                known[row.column, row.label] = ["" if text == "-" else text for text in (row.report, row.record)]
+            report, record = known.get((row.column, row.label), ["", ""])
+            rows.append(row._replace(report=report, record=record))
+    return Table(path.stem, title_of(path), rows, questions)
+
+
+def natural(name: str) -> tuple[int, list[tuple[int, str]]]:
+    """Tables, then figures, inline results, the appendix and what goes beyond; table 10 after table 9."""
+    kind = next(i for i, kind in enumerate(KINDS) if name.startswith(kind))
+    return kind, [(int(digits or 0), rest) for digits, rest in re.findall(r"(\d*)(\D*)", name)]
+
+
+def all_tables(folder: Path) -> list[Table]:
+    """The tables in `folder`, in order. Raises ValueError when there are none."""
+    paths = [path for path in folder.glob("*.sh") if path.name.startswith(KINDS)]
+    if not paths:
+        raise ValueError(f"--tables {folder}: holds no table files ({', '.join(f'{kind}*.sh' for kind in KINDS)})")
+    return [read_table(path) for path in sorted(paths, key=lambda path: natural(path.stem))]
+
+
+def size_in(column: str) -> tuple[str, str | None]:
+    """("spam", "125") of the column "spam 125"; a million and more examples are all there are."""
+    found = re.fullmatch(r"(.+) (\d+)", column)
+    if not found:
+        return column, None
+    return found[1], "all" if int(found[2]) >= 1_000_000 else f"{int(found[2]):,}"
+
+
+# --- from a command to its flags and back ---
+
+
+def arguments_of(path: str) -> Any:
+    return importlib.import_module(path.removesuffix(".py").replace("/", ".")).Args
+
+
+@cache
+def flags_of(command: str) -> Flags:
+    """Every flag of a command, as its script resolves it; none for a benchmark. Raises ValueError for a wrong one."""
+    _, path, *words = shlex.split(command)
+    if not path.startswith(SCRIPTS):
+        return {}
+    try:
+        return resolved(parse(arguments_of(path), words))
+    except ValueError as error:
+        raise ValueError(f"{command[:100]}...: {error}") from error
+
+
+def spelled(path: str, flags: Mapping[str, Any]) -> str:
+    """The command with what is not at its default, in alphabetical order: equal settings are equal commands."""
+    words, defaults = ["python", path], flags_in(arguments_of(path))
+    for name, value in sorted((name.replace("_", "-"), value) for name, value in flags.items()):
+        default = defaults[name]
+        if value == default or value == str(default) or isinstance(default, tuple) and value == [*default]:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name}", *(f"{v:g}" if isinstance(v, float) else shlex.quote(str(v)) for v in values)]
+    return " ".join(words)
+
+
+# --- scales ---
+
+
+def nano(flags: Flags, path: str, column: str, model: str, data: Path | None) -> tuple[Flags, str]:
+    """Six blocks of width 192, a quarter of the tokens, at most 128, and few examples. Rates go with 1 / width. The
+    second is why there is no such run. `data`: where data files are looked for, None: all are there."""
+    size = SIZES[flags["model"]]
+    new = flags | {"model": model, "subset": "all"}
+    for name in RATES:
+        if flags[name] is not None:
+            new[name] = float(f"{flags[name] * size.width / SIZES['gpt2-nano'].width:.4g}")
+    if flags["last_blocks"] is not None:
+        blocks = SIZES["gpt2-nano"].blocks
+        last = -(-blocks * flags["last_blocks"] // size.blocks)
+        new["last_blocks"] = None if last == blocks else last
+    for name in ("max_length", "pad_to"):
+        if flags.get(name) is not None:
+            new[name] = min(flags[name] // 4, 128)
+    swept = size_in(column)[1] is not None  # the number of training examples
+    most = {"train_examples": 1000 if swept else 500, "val_examples": 100, "test_examples": 500}
+    if "new_tokens" in flags:  # an LM head of 50,257 classes takes most of the time
+        most |= {"val_examples": 50, "test_examples": 150, "new_tokens": 32}
+    new |= {name: limit if flags[name] is None else min(flags[name], limit) for name, limit in most.items()}
+    why = "more than 1,000 training examples" if swept and flags["train_examples"] > 1000 else ""
+    if flags["dataset"] in DATA:
+        new["dataset"], file, bundled = DATA[flags["dataset"]]
+        if data is not None and not (data / file).exists():
+            new["dataset"] = bundled
+            new |= {"text_column": ["body"]} if flags.get("text_column") else {}
+            why = why or ("" if bundled else f"{file} is not in DATA_DIR")
+    return new, why
+
+
+def plans(table: Table, scale: str, data: Path | None, model: str = "gpt2-nano") -> list[Plan]:
+    """Rows that differ in the size of the model alone are one run at the nano scale: the first of them has it."""
+    found: list[Plan] = []
+    sizes: dict[str, tuple[str, str]] = {}
+    for row in table.rows:
+        path, flags, why = row.command.split()[1], flags_of(row.command), ""
+        command, task = row.command, TASKS.get(flags.get("dataset", ""), Path(path).stem.removeprefix("finetune_"))
+        if flags and scale == "nano":
+            size = flags["model"]
+            flags, why = nano(flags, path, row.column, model, data)
+            alike = repr([row.version, row.column, path, {k: v for k, v in flags.items() if k not in RATES}])
+            first, label = sizes.setdefault(alike, (size, row.label))
+            why = f"differs from '{label}' in size only" if first != size else why
+        elif flags.get("text_column") == ["Message"] and data is not None and not (data / DATA["enron"][1]).exists():
+            flags = flags | {"text_column": ["message"]}  # as the hub spells it
+        command = spelled(path, flags) if flags else row.command
+        digest = hashlib.sha256(command.encode()).hexdigest()[:12]
+        found.append(Plan(row, flags, command, f"{scale}/{task}-{digest}", why))
+    return found
