@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpt2_scratch.config import SIZES
-from training.flags.command_line import flags_in, parse, resolved
+from training.flags.command_line import parse
+from training.flags.fields import flags_of as fields_of
+from training.flags.fields import resolved
 
 KINDS = ("table", "figure", "inline", "appendix", "beyond")
 SCRIPTS = "scripts/"  # where the commands are that have a scale; benchmarks are the same at every one
@@ -152,9 +154,9 @@ def flags_of(command: str) -> Flags:
 
 def spelled(path: str, flags: Mapping[str, Any]) -> str:
     """The command with what is not at its default, in alphabetical order: equal settings are equal commands."""
-    words, defaults = ["python", path], flags_in(arguments_of(path))
+    words, fields = ["python", path], fields_of(arguments_of(path))
     for name, value in sorted((name.replace("_", "-"), value) for name, value in flags.items()):
-        default = defaults[name]
+        default = fields[name].default
         if value == default or value == str(default) or isinstance(default, tuple) and value == [*default]:
             continue
         if isinstance(value, bool):
