@@ -202,7 +202,7 @@ def test_a_full_disk_while_saving_leaves_the_previous_checkpoint_readable(files,
     assert "Traceback" not in done.stderr
     assert state.read_bytes() == before
     assert torch.load(state, weights_only=True)["record"]["step"] >= 2
-    assert {path.name for path in state.parent.iterdir()} == {"started.json", "state.pt"}
+    assert {path.name for path in state.parent.iterdir()} == {"state.pt"}
 
 
 @pytest.mark.parametrize(

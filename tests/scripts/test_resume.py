@@ -1,7 +1,6 @@
 """A run that is killed and resumed ends like one that never was, and a full disk costs nothing."""
 
 import contextlib
-import json
 import random
 import subprocess
 import time
@@ -9,6 +8,7 @@ import time
 import psutil
 import pytest
 import torch
+import yaml
 from conftest import command, results_of, run_script, weights_of
 
 STEPS = 60
@@ -103,10 +103,10 @@ def test_a_checkpoint_is_not_resumed_into_another_run(stopped, tmp_path):
 
 def test_the_folder_alone_is_enough_to_go_on(stopped):
     flags, folder = stopped
-    started = json.loads((folder / "checkpoint" / "started.json").read_text())
-    assert started["script"] == "finetune_cls" and started["args"]["max_steps"] == 400
+    started = yaml.safe_load((folder / "config.yaml").read_text())
+    assert started["script"] == "finetune_cls" and started["max-steps"] == 400
     alone = ["--resume", "--output-dir", folder]
-    refused([*alone, "--lr", 1e-4], "--lr None (now 0.0001)", "--overwrite")
+    refused([*alone, "--lr", 1e-4], f"--lr {started['lr']} (now 0.0001)", "--overwrite")
     refused([*alone, "--batch_size=4"], "--batch-size 8 (now 4)")
     wrong_script = run_script("finetune_ift", *alone)
     assert wrong_script.returncode == 2 and "holds a run of finetune_cls.py" in wrong_script.stderr
@@ -120,20 +120,18 @@ def test_the_folder_alone_is_enough_to_go_on(stopped):
 def test_a_run_killed_before_its_first_checkpoint_starts_again_with_its_flags(stopped):
     flags, folder = stopped
     (folder / "checkpoint" / "state.pt").unlink()
-    words = json.loads((folder / "checkpoint" / "started.json").read_text())
-    words["command"] = [*words["command"], "--max-steps", "3", "--overwrite"]
-    (folder / "checkpoint" / "started.json").write_text(json.dumps(words))
+    started = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(started.replace("max-steps: 400", "max-steps: 3"))
     done = run_script("finetune_cls", "--output-dir", folder, "--resume")
     assert done.returncode == 0, done.stderr
     assert results_of(folder)["curve"][-1]["step"] == 3
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]"])
+@pytest.mark.parametrize("content", [None, "{", "[]", "lora-rank: many"])
 def test_a_folder_without_a_run_that_was_stopped_gets_one_message(content, tmp_path):
     if content is not None:
-        (tmp_path / "checkpoint").mkdir()
-        (tmp_path / "checkpoint" / "started.json").write_text(content)
-    wanted = "holds no run that was stopped" if content is None else "started.json is damaged"
+        (tmp_path / "config.yaml").write_text(content)
+    wanted = "holds no run that was stopped" if content is None else f"--resume: {tmp_path / 'config.yaml'}: "
     refused(["--resume", "--output-dir", tmp_path], wanted)
 
 

@@ -37,7 +37,7 @@ def test_help_names_every_flag_and_exits_with_0(script):
         r"(--[a-z][a-z0-9-]+)", ast.get_docstring(ast.parse((ROOT / f"scripts/{script}.py").read_text()))
     )
     assert documented
-    for name in set(documented) - {"--config", "--config-file"}:
+    for name in documented:
         assert name in done.stdout, name
 
 
@@ -66,7 +66,7 @@ def tutor(tiny_model, question_file, tmp_path_factory):
 def test_a_run_folder_holds_what_the_design_says(run, request):
     folder, done = request.getfixturevalue(run)
     rows = "predictions.jsonl" if run == "classifier" else "generations.jsonl"
-    names = {"results.json", rows, "trained_on.json", "curves.png", "tensorboard", "adapter"}
+    names = {"results.json", "config.yaml", rows, "trained_on.json", "curves.png", "tensorboard", "adapter"}
     assert {path.name for path in folder.iterdir()} == names
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert str(folder / "curves.png") in done.stdout

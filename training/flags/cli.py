@@ -10,11 +10,11 @@ from inspect import signature
 from typing import Any, TypeVar
 
 from training.flags.command_line import parse
+from training.flags.config_file import completed
 from training.flags.fields import changed_flags as changed_flags
 from training.flags.fields import flags_of
 from training.flags.fields import resolved as resolved
 from training.flags.last_word import repeat_after_launcher
-from training.flags.resuming import completed
 from training.storage.files import NoRoom
 
 T = TypeVar("T")

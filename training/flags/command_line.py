@@ -37,9 +37,13 @@ def _misused(arguments: Any, words: Sequence[str]) -> list[str]:
     return found
 
 
+class Missing(ValueError):
+    """Flags that a script cannot do without."""
+
+
 def parse(arguments: type[T], words: Sequence[str], description: str | None = None) -> T:
     """Raises ValueError with all that can be said of the words; `--help` and `--help-all` print and exit."""
-    said, known = io.StringIO(), [f"--{name}" for name in flags_of(arguments)]
+    said, known = io.StringIO(), [f"--{name}" for name in (*flags_of(arguments), "config")]
     if asked := {"h", "help", "help-all"} & {plain(word) for word in words if word.startswith("-")}:
         print(help_text(arguments, description, "help-all" in asked))
         raise SystemExit(0)
@@ -50,9 +54,11 @@ def parse(arguments: type[T], words: Sequence[str], description: str | None = No
             args, unknown = tyro.cli(arguments, args=words, config=OMIT, return_unknown_args=True, add_help=False)
     except SystemExit:
         slips = [word for word in words if word.startswith("--") and not _is_known(word, known)]
-        raise ValueError(_unknown(slips, known) if slips else _complaint(said.getvalue(), words)) from None
+        if slips:
+            raise ValueError(unknown_flags(slips, known)) from None
+        raise _complaint(said.getvalue(), words) from None
     if unknown:
-        raise ValueError(_unknown(unknown, known))
+        raise ValueError(unknown_flags(unknown, known))
     return args
 
 
@@ -60,7 +66,7 @@ def _is_known(word: str, known: Sequence[str]) -> bool:
     return f"--{plain(word)}" in known or f"--{plain(word).removeprefix('no-')}" in known
 
 
-def _unknown(words: Sequence[str], known: Sequence[str]) -> str:
+def unknown_flags(words: Sequence[str], known: Sequence[str]) -> str:
     """Example: --learning-rate: no such flag; did you mean --lr? The value behind it is not complained of."""
     slips = [word for word in words if word.startswith("-") and not re.fullmatch(r"-[\d.e-]+", word)]
     if not slips:
@@ -76,31 +82,31 @@ def _unknown(words: Sequence[str], known: Sequence[str]) -> str:
     return "\n       ".join(found)
 
 
-def _complaint(said: str, words: Sequence[str]) -> str:
+def _complaint(said: str, words: Sequence[str]) -> ValueError:
     """tyro's box as one line with flag, value and what is allowed."""
     text = " ".join(re.sub(r"[\u2500-\u257f]+", " ", said).split())
     if wrong := re.search(r"Error parsing (--[\w-]+):.*?Argument helptext: --[\w-]+ (\S+)", text):
         kinds = [KINDS.get(kind, kind.strip("{}").replace(",", ", ")) for kind in wrong[2].split("|")]
         kinds.sort(key=lambda kind: kind == "None")
-        return f"{wrong[1]} {_cut(typed(words, wrong[1]))}: must be {' or '.join(kinds)}"
+        return ValueError(f"{wrong[1]} {_cut(typed(words, wrong[1]))}: must be {' or '.join(kinds)}")
     if wrong := re.search(r"invalid choice '(.*?)' for argument '(--[\w-]+)'. Expected one of \((.*?)\)", text):
         choices = re.findall(r"'([^']*)'", wrong[3])
         close = nearest(wrong[1], choices)
         hint = f" (did you mean {close}?)" if close else ""
-        return f"{wrong[2]} {_cut(wrong[1])}: must be one of {', '.join(choices)}{hint}"
+        return ValueError(f"{wrong[2]} {_cut(wrong[1])}: must be one of {', '.join(choices)}{hint}")
     if wrong := re.search(r"Missing value for argument '(--[\w-]+)'", text):
-        return f"{wrong[1]}: needs a value"
+        return ValueError(f"{wrong[1]}: needs a value")
     if "Missing from" in text:
         missing = re.findall(r"(?<= )(--[a-z-]+) (?:\[|\{|[A-Z]{3})", text)
-        return f"{', '.join(missing)}: needed; --help explains every flag"
-    return _cut(text, 280)
+        return Missing(f"{', '.join(missing)}: needed; --help explains every flag")
+    return ValueError(_cut(text, 280))
 
 
 def typed(words: Sequence[str], flag: str) -> str:
-    """The value that follows a flag on the command line."""
-    for i, word in enumerate(words):
-        if f"--{plain(word)}" == flag and word.startswith("--"):
-            return word.split("=", 1)[1] if "=" in word else " ".join(words[i + 1 : i + 2])
+    """The value that follows a flag on the command line, of several the last one."""
+    for i in reversed(range(len(words))):
+        if f"--{plain(words[i])}" == flag and words[i].startswith("--"):
+            return words[i].split("=", 1)[1] if "=" in words[i] else " ".join(words[i + 1 : i + 2])
     return ""
 
 

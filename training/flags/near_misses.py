@@ -62,6 +62,10 @@ ELSEWHERE = """
     model-id model-name-or-id checkpoint-dir
 --output-dir
     output out out-dir output-path output-folder save-dir save-path run-name run-dir results-dir exp-name
+--config
+    cfg config-path config-yaml yaml args-file
+the file of accelerate goes before the script, accelerate launch --config_file FILE scripts/...; --config is for flags
+    config-file
 --overwrite
     overwrite-output-dir force overwrite-output
 --resume

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,10 +10,10 @@ import torch
 from accelerate import Accelerator
 
 from training.flags.compute import SpeedArgs
+from training.flags.config_file import write_config
 from training.run.trackers import open_trackers
 from training.step.processes import from_main
-from training.storage.files import write_json
-from training.storage.run_folder import STARTED, prepare_folder
+from training.storage.run_folder import CONFIG, prepare_folder
 
 T = TypeVar("T")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -65,9 +64,8 @@ def open_run(accelerator: Accelerator, folder: Path, resuming: bool, done_steps:
     """
     if accelerator.is_main_process:
         prepare_folder(folder, resuming)
-        if not (folder / STARTED).exists():
-            command = {"script": Path(sys.argv[0]).stem, "command": sys.argv[1:]}
-            write_json(folder / STARTED, command | {"args": dict(flags)})
+        if not (folder / CONFIG).exists():
+            write_config(folder / CONFIG, flags)
     open_trackers(accelerator, flags["report_to"], folder, done_steps, flags)
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 RESULTS = "results.json"
 STATE = Path("checkpoint") / "state.pt"
-STARTED = Path("checkpoint") / "started.json"  # the script, its command line, and all flags as they were resolved
+CONFIG = "config.yaml"  # all flags as they were resolved
 # Flags that may differ between two runs that are the same, or the run that stopped and the one that goes on.
 FREE_FLAGS = ("output_dir", "overwrite", "resume", "save_every", "cache_dir", "dry_run", "report_to")
 OURS = (
     RESULTS,
+    CONFIG,
     "predictions.jsonl",
     "generations.jsonl",
     "trained_on.json",

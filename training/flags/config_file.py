@@ -1,0 +1,139 @@
+"""--config FILE: flags from a YAML file. A run writes all of its own into one, from which --resume goes on.
+
+A file stands for words of the command line, in front of those that were typed; of two values the last one counts.
+"""
+
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import yaml
+
+from training.flags.command_line import Missing, parse, typed, unknown_flags
+from training.flags.fields import Flag, flags_of, resolved
+from training.flags.near_misses import plain
+from training.storage.files import replace_file
+from training.storage.run_folder import CONFIG, FREE_FLAGS, RESULTS, finished
+
+DATA = {"dataset", "data"}  # flags without which no run starts
+PLACE = ("output_dir", "overwrite", "resume", "dry_run")  # where and how a run is started, not which run it is
+SWITCH = {"true": "", "yes": "", "on": "", "false": "no-", "no": "no-", "off": "no-"}
+SCRIPT = "script"  # the key beside the flags
+HEADER = "# All flags of a run: python scripts/SCRIPT.py --config FILE gives the same again.\n"
+
+
+class Texts(yaml.SafeLoader):
+    """Reads a value as the text that it would be on the command line: no, 1e-3 and 007 too. null alone is None."""
+
+    yaml_implicit_resolvers = {
+        first: [known for known in resolvers if known[0] == "tag:yaml.org,2002:null"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _words(flag: Flag, value: Any) -> list[str]:
+    """A flag and its value as words of a command line. Raises ValueError for what no command line can say."""
+    name, several = f"--{flag.name}", isinstance(value, list)
+    if value is None and NoneType in flag.types:
+        return [name, "None"]
+    if several and flag.several and all(isinstance(part, str) for part in value):
+        return [name, *value]
+    if not isinstance(value, str):
+        held = "no value" if value is None else "several values" if several else "flags of its own"
+        raise ValueError(f"{name}: has {held}; give it {'texts' if flag.several else 'one value'}, or leave it out")
+    if flag.kind is bool:
+        if value.lower() not in SWITCH:
+            raise ValueError(f"{name} {value}: must be true or false")
+        return [f"--{SWITCH[value.lower()]}{flag.name}"]
+    return [name, value] if flag.several else [f"{name}={value}"]
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Texts)
+    except OSError as error:
+        raise ValueError(f"{error.strerror}; name a YAML file of flags") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark else ""
+        raise ValueError(f"is no YAML{line}; write a flag a line: lora-rank: 8") from error
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise ValueError("holds no flags; write a flag a line: lora-rank: 8")
+    if {"compute_environment", "distributed_type"} & {*content}:
+        raise ValueError("is Accelerate's; it goes before the script: accelerate launch --config_file FILE scripts/...")
+    return content
+
+
+def read_config(path: Path, arguments: type, asked: str) -> list[str]:
+    """The words of a file. Raises ValueError for a file that this script cannot take; `asked` is what named it."""
+    try:
+        content = _content(path)
+        script, here = content.pop(SCRIPT, None), Path(sys.argv[0]).stem
+        if script not in (None, here):
+            raise ValueError(f"holds a run of {script}.py; use that script")
+        flags, values = flags_of(arguments), {plain(name): value for name, value in content.items()}
+        if others := [f"--{name}" for name in values if name not in flags]:
+            raise ValueError(unknown_flags(others, [f"--{name}" for name in flags]))
+        words = [word for name, value in values.items() for word in _words(flags[name], value)]
+        with contextlib.suppress(Missing):  # which may be typed
+            parse(arguments, words)
+    except ValueError as error:
+        raise ValueError(f"{asked} {path}: {error}") from error
+    return words
+
+
+def write_config(path: Path, flags: Mapping[str, Any]) -> None:
+    """A file that starts the run with these `flags`, resolved ones, once more."""
+    script = Path(sys.argv[0]).stem
+    said = {SCRIPT: script} | {name.replace("_", "-"): v for name, v in flags.items() if name not in PLACE}
+    text = HEADER.replace("SCRIPT", script) + yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=10**6)
+    replace_file(path, lambda new: new.write_text(text, encoding="utf-8"))
+
+
+def completed(arguments: type, words: Sequence[str]) -> list[str]:
+    """The words of a command line, with those of --config in front, and in front of all those of the run that goes on:
+    --resume --output-dir FOLDER says enough.
+
+    Raises ValueError for a file that this script cannot take, and when the folder holds no run that was stopped, or one
+    with other flags than those given.
+    """
+    words, known = _with_config(arguments, words), flags_of(arguments)
+    given, folder = {plain(word) for word in words if word.startswith("--")}, Path(typed(words, "--output-dir"))
+    if not {"resume", "output-dir"} <= given & {*known}:
+        return words
+    if (folder / RESULTS).exists():
+        raise ValueError(finished(folder, resuming=True))
+    if not (folder / CONFIG).exists():
+        if given & DATA or not {*known} & DATA:  # the whole command: it may be a new run
+            return words
+        raise ValueError(f"--resume --output-dir {folder}: holds no run that was stopped; give the flags of a new one")
+    saved = read_config(folder / CONFIG, arguments, "--resume:")
+    before, now = (resolved(parse(arguments, some)) for some in (saved, [*saved, *words]))
+    differing = [
+        f"--{name.replace('_', '-')} {before[name]} (now {now[name]})"
+        for name in now
+        if name not in FREE_FLAGS
+        and now[name] != before[name]
+        and (name, now[name]) != ("micro_batch_size", "auto")  # which then stands for what the run had
+    ]
+    if differing:
+        raise ValueError(
+            f"--resume: the run in {folder} was started with {', '.join(differing[:3])}; leave it out, or start again "
+            "with --overwrite"
+        )
+    return [*saved, *words]
+
+
+def _with_config(arguments: type, words: Sequence[str]) -> list[str]:
+    """The words with those of the file behind --config in its place, in front."""
+    for i, word in enumerate(words):
+        if word.startswith("--") and plain(word) == "config":
+            path = typed(words, "--config")
+            rest = [*words[:i], *words[i + (1 if "=" in word else 2) :]]
+            if not path.strip() or path.startswith("--"):
+                raise ValueError("--config: needs a YAML file of flags")
+            return read_config(Path(path), arguments, "--config") + _with_config(arguments, rest)
+    return [*words]
