@@ -13,13 +13,13 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from gpt2_scratch.precision import HALF
 
-# Tokens up to which the CPU kernel's backward pass is faster in fp32, casts included (bf16 at T=16: 0.46 against 0.07,
-# 200: 2.7 against 1.7, 400: 5.8 against 5.9, 512: 8.0 against 10.0 ms; 12 heads of 64 on two cores with AMX).
+# Up to so many tokens the CPU kernel's backward pass is faster in fp32, casts included (bf16 against fp32 at T=16: 0.46
+# and 0.07 ms, 200: 2.7 and 1.7, 400: 5.8 and 5.9, 512: 8.0 and 10.0; 12 heads of 64 on two cores with AMX).
 BACKWARD_IN_FP32 = 384
 
 
-class Sequences(NamedTuple):
-    """Where each of the B packed sequences lies among the N tokens. Example: lengths (3, 2) without a past."""
+class Layout(NamedTuple):
+    """How B sequences are packed into N tokens, and what is asked of them. Example: lengths (3, 2), nothing cached."""
 
     lengths: list[int]  # (B,)  3 2
     past: bool  # whether a cache already holds tokens in front of these
@@ -28,35 +28,30 @@ class Sequences(NamedTuple):
     positions: Tensor  # (N,)  0 1 2 0 1   its place in that sequence
     last: Tensor  # (B,)  2 4         index of each sequence's last token
     starts: Tensor  # (B + 1,)  0 3 5   index of each sequence's first token, and N; int32, as flash attention wants it
+    last_only: bool  # whether only the final states of the last tokens are asked for
+
+    def asked(self, x: Tensor) -> Tensor:
+        """The rows of x (N, ...) that are asked for: all of them, or those of the last tokens (B, ...)."""
+        return x[self.last] if self.last_only else x
 
 
-def sequences(lengths: Tensor, device: torch.device, past: Tensor | None = None) -> Sequences:
-    """`lengths` (B,), all >= 1 -> layout on `device`; `past` (B,) counts tokens that a cache already holds."""
+def layout_of(lengths: Tensor, device: torch.device, past: Tensor | None = None, last_only: bool = False) -> Layout:
+    """The layout of sequences of `lengths` (B,), all >= 1; `past` (B,) counts tokens that a cache already holds."""
     lengths = lengths.cpu()
     ends = lengths.cumsum(0)
     rows = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-    before = torch.zeros_like(lengths) if past is None else past.cpu()
-    positions = torch.arange(len(rows)) + (before - ends + lengths)[rows]
-    longest = int((before + lengths).max())
+    cached = torch.zeros_like(lengths) if past is None else past.cpu()
+    positions = torch.arange(len(rows)) + (cached - ends + lengths)[rows]
+    longest = int((cached + lengths).max())
     starts = torch.cat([ends.new_zeros(1), ends]).int()
     on_device = (x.to(device) for x in (rows, positions, ends - 1, starts))
-    return Sequences(lengths.tolist(), past is not None, longest, *on_device)
+    return Layout(lengths.tolist(), past is not None, longest, *on_device, last_only)
 
 
-def fill_up(x: Tensor, where: Sequences, multiple: int, context: int) -> tuple[Tensor, Sequences]:
-    """(N, C) -> (N', C) with N' a multiple of `multiple`: a sequence of zeros behind the others, or more than one when
-    it does not fit the context (tokens)."""
-    missing = -len(x) % multiple
-    if missing == 0:
-        return x, where
-    more = [min(context, missing - start) for start in range(0, missing, context)]
-    return torch.cat([x, x.new_zeros(missing, x.shape[1])]), sequences(torch.tensor(where.lengths + more), x.device)
+class _BySequence(torch.autograd.Function):
+    """`attend` on a CPU without dropout: the kernel behind scaled_dot_product_attention is called for each sequence.
 
-
-class _EachAlone(torch.autograd.Function):
-    """`attend` on a CPU without dropout: the kernel behind scaled_dot_product_attention, called once a sequence.
-
-    By hand because autograd would copy every gradient twice on its way into the fused (N, 3, H, D).
+    The backward pass is written by hand, because autograd would copy every gradient twice into the fused (N, 3, H, D).
     """
 
     @staticmethod
@@ -94,21 +89,24 @@ def _heads(qkv: Tensor) -> tuple[Tensor, ...]:
     return tuple(x.transpose(0, 1)[None] for x in qkv.unbind(1))
 
 
-def attend(qkv: Tensor, where: Sequences, dropout: float = 0.0) -> Tensor:
-    """Every token attends to itself and to what precedes it in its own sequence. qkv (N, 3, H, D) -> (N, H, D).
+def attend(qkv: Tensor, layout: Layout, dropout: float = 0.0) -> Tensor:
+    """Every token attends to itself and to what precedes it in its own sequence: qkv (N, 3, H, D) -> (N, H, D), or the
+    last tokens alone do so: (B, H, D).
 
-    On a CPU one call per sequence is faster than padded rows (T=512: 148 against 177 ms, mixed lengths 10 against 26 ms
-    forward and backward); a GPU prefers one call: flash attention where it has it, else padded rows.
+    On a CPU one call for each sequence is faster than padded rows (T=512: 148 against 177 ms, mixed lengths: 10 against
+    26 ms, forward and backward). A GPU prefers one call: flash attention where it has it, else padded rows.
     """
+    if layout.last_only:
+        return attend_last(qkv, layout, dropout)
     if dropout == 0 and qkv.device.type == "cpu":
-        return _EachAlone.apply(qkv, where.lengths)
+        return _BySequence.apply(qkv, layout.lengths)
     if dropout == 0 and qkv.dtype in HALF.values() and has_flash_attention(qkv.device):
         from torch.nn.attention.varlen import varlen_attn  # here, because importing it takes a second
 
         q, k, v = qkv.unbind(1)
-        bounds = (where.starts, where.starts, where.longest, where.longest)
+        bounds = (layout.starts, layout.starts, layout.longest, layout.longest)
         return cast(Tensor, varlen_attn(q, k, v, *bounds, window_size=(-1, 0)))  # this window is the causal mask
-    return attend_padded(qkv, where, dropout)
+    return attend_padded(qkv, layout, dropout)
 
 
 @cache
@@ -117,51 +115,51 @@ def has_flash_attention(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def attend_padded(qkv: Tensor, where: Sequences, dropout: float = 0.0) -> Tensor:
-    """The same on rows padded on the right. A causal mask alone hides the padding: it comes after every real token."""
-    q, k, v = (x.transpose(1, 2) for x in pad(qkv, where).unbind(2))  # (B, H, T, D)
+def attend_padded(qkv: Tensor, layout: Layout, dropout: float = 0.0) -> Tensor:
+    """The same on rows padded on the right. The causal mask hides the padding, which comes after every real token."""
+    q, k, v = (x.transpose(1, 2) for x in pad(qkv, layout).unbind(2))  # (B, H, T, D)
     mixed = scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-    return mixed.transpose(1, 2)[where.rows, where.positions]
+    return mixed.transpose(1, 2)[layout.rows, layout.positions]
 
 
-def attend_last(q: Tensor, k: Tensor, v: Tensor, where: Sequences, dropout: float = 0.0) -> Tensor:
-    """Only the last token of each sequence asks. q (B, H, D), k and v (N, H, D) -> (B, H, D)."""
-    keys, values = (pad(x, where).transpose(1, 2) for x in (k, v))  # (B, H, T, D)
-    return attend_cached(q, keys, values, where.positions[where.last], dropout)
+def attend_last(qkv: Tensor, layout: Layout, dropout: float = 0.0) -> Tensor:
+    """The last token of each sequence alone has a query: qkv (N, 3, H, D) -> (B, H, D)."""
+    q, k, v = qkv.unbind(1)
+    keys, values = (pad(x, layout).transpose(1, 2) for x in (k, v))  # (B, H, T, D)
+    return attend_cached(q[layout.last], keys, values, layout.positions[layout.last], dropout)
 
 
 def attend_cached(q: Tensor, keys: Tensor, values: Tensor, position: Tensor, dropout: float = 0.0) -> Tensor:
-    """One query a row at `position` (B,): it sees keys 0..position. q (B, H, D), keys and values (B, H, T, D)."""
+    """One query in each sequence, at `position` (B,), sees the keys from 0 to there: q (B, H, D), keys and values
+    (B, H, T, D) -> (B, H, D)."""
     visible = torch.arange(keys.shape[2], device=q.device) <= position[:, None]  # (B, T)
     mixed = scaled_dot_product_attention(q.unsqueeze(2), keys, values, visible[:, None, None], dropout)  # (B, H, 1, D)
     return mixed.squeeze(2)
 
 
-def pad(x: Tensor, where: Sequences) -> Tensor:
-    """(N, ...) -> (B, T, ...), zeros behind each sequence."""
-    rows = x.new_zeros(len(where.lengths), where.longest, *x.shape[1:])
-    return rows.index_put((where.rows, where.positions), x)
+def pad(x: Tensor, layout: Layout) -> Tensor:
+    """(N, ...) -> (B, T, ...), with zeros behind each sequence."""
+    rows = x.new_zeros(len(layout.lengths), layout.longest, *x.shape[1:])
+    return rows.index_put((layout.rows, layout.positions), x)
 
 
-class BlockCache:
-    """Keys and values that one block has already computed, for generation; zeros (B, H, T, D) to begin with.
-
-    Zeros, because a weight of 0 does not hide a NaN that memory happens to hold behind a shorter row.
-    """
+class KVCache:
+    """Keys and values that one block has already computed, for generation. It begins as `zeros` (B, H, T, D), because a
+    weight of 0 would not hide a NaN that memory happens to hold behind a shorter sequence."""
 
     def __init__(self, zeros: Tensor) -> None:
         self.keys, self.values = zeros, zeros.clone()
 
-    def attend(self, qkv: Tensor, where: Sequences) -> Tensor:
-        """Stores keys and values of qkv (N, 3, H, D), then attends: whole prompts at first, then one token a row."""
+    def attend(self, qkv: Tensor, layout: Layout) -> Tensor:
+        """Stores the keys and values of qkv (N, 3, H, D), then attends: first whole prompts, then one token of each."""
         q, k, v = qkv.unbind(1)
-        self.keys[where.rows, :, where.positions] = k
-        self.values[where.rows, :, where.positions] = v
-        if not where.past:
-            return attend(qkv, where)
-        seen = slice(0, where.longest)
-        return attend_cached(q, self.keys[:, :, seen], self.values[:, :, seen], where.positions)
+        self.keys[layout.rows, :, layout.positions] = k
+        self.values[layout.rows, :, layout.positions] = v
+        if not layout.past:
+            return attend(qkv, layout)
+        seen = slice(0, layout.longest)
+        return attend_cached(q, self.keys[:, :, seen], self.values[:, :, seen], layout.positions)
 
     def keep(self, rows: Tensor) -> None:
-        """Forgets all rows but these (indices)."""
+        """Forgets all sequences but these (indices)."""
         self.keys, self.values = self.keys[rows], self.values[rows]

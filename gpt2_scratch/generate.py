@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpt2_scratch.attention import BlockCache, sequences
+from gpt2_scratch.attention import KVCache, layout_of
 from gpt2_scratch.model import LanguageModel
 from gpt2_scratch.precision import of_products
 from gpt2_scratch.tokenizer import Vocabulary
@@ -83,7 +83,7 @@ def _steps(
     limits = [min(new_tokens, config.context - len(p)) for p in prompts]
     capacity = max(len(p) + limit for p, limit in zip(prompts, limits, strict=True))
     shape = (len(prompts), config.heads, capacity, config.width // config.heads)
-    cache = [BlockCache(weight.new_zeros(shape, dtype=of_products(weight))) for _ in range(config.blocks)]
+    cache = [KVCache(weight.new_zeros(shape, dtype=of_products(weight))) for _ in range(config.blocks)]
     generators = [_prompt_generator(sampling.seed, p) for p in prompts]
     written = [0] * len(prompts)
 
@@ -92,7 +92,7 @@ def _steps(
     past: Tensor | None = None
     tokens = torch.tensor([t for p in prompts for t in p], device=device)  # (N,)
     while True:
-        logits = model.next_logits(tokens, sequences(lengths, device, past), cache)  # (B, V)
+        logits = model.next_logits(tokens, layout_of(lengths, device, past), cache)  # (B, V)
         logits = logits[:, : vocabulary.size]  # embeddings filled up to a round number have rows that are no tokens
         chosen = pick(logits.float(), sampling, [generators[i] for i in alive])
         step = dict(zip(alive, chosen.tolist(), strict=True))

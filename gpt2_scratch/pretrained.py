@@ -56,7 +56,7 @@ def load_weights(
     wanted: dict[str, Tensor] = dict(model.named_parameters())
     if isinstance(model, LanguageModel) and model.config.tied_head:
         wanted["lm_head.weight"] = model.lm_head.weight  # listed once under its first name only
-    scores_with_lm_head = isinstance(model, Classifier) and model.tied_score and not model.config.tied_head
+    scores_with_lm_head = isinstance(model, Classifier) and model.embedding_head and not model.config.tied_head
     problems, found = [], set()
     for key, tensor in tensors(folder):
         name = key if key.startswith(("transformer.", "lm_head.", *HEADS)) else f"transformer.{key}"

@@ -1,23 +1,26 @@
-"""Cheap functions whose result the backward pass computes again, instead of finding it kept."""
+"""What the backward pass computes again instead of finding it kept: cheap functions always, whole blocks on request."""
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
 
 from gpt2_scratch.precision import of_products
 
+PositionWise = Callable[[Tensor], Tensor]
+_in_checkpoint = ContextVar("_in_checkpoint", default=False)
 
-def recomputed(cheap: Callable[[Tensor], Tensor], x: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
-    """layer(cheap(x)), in the precision of autocast. What `layer` would keep of cheap(x) is made from `x` once more.
 
-    `x` has to be kept for its own gradient anyway. A compiler decides for itself what it keeps.
-    """
+def recomputed(cheap: PositionWise, x: Tensor, layer: PositionWise) -> Tensor:
+    """layer(cheap(x)), in the precision of autocast. Instead of cheap(x), which `layer` would keep for the backward
+    pass, x is kept, which its own gradient needs anyway. Inside a checkpoint nothing is kept in any case."""
     y = cheap(x)
-    y = y.to(of_products(y))  # here, because it is this tensor then that `layer` keeps
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+    y = y.to(of_products(y))  # here, so that this is the tensor that `layer` keeps
+    if _in_checkpoint.get() or not torch.is_grad_enabled():
         return layer(y)
     source, result = x.detach(), _place(y)
 
@@ -37,3 +40,19 @@ def recomputed(cheap: Callable[[Tensor], Tensor], x: Tensor, layer: Callable[[Te
 
 def _place(x: Tensor) -> tuple[int, torch.Size, torch.dtype]:
     return x.untyped_storage()._cdata, x.shape, x.dtype  # unlike data_ptr, also of a tensor without memory
+
+
+def checkpointed(block: nn.Module, x: Tensor, *others: Any) -> Tensor:
+    """block(x, ...), of which only the inputs are kept: the backward pass computes the block once more."""
+
+    def run(*inputs: Any) -> Tensor:
+        token = _in_checkpoint.set(True)
+        try:
+            return block(*inputs)
+        finally:
+            _in_checkpoint.reset(token)
+
+    trains = x.requires_grad or any(p.requires_grad for p in block.parameters())
+    if not (trains and torch.is_grad_enabled()):
+        return block(x, *others)
+    return checkpoint(run, x, *others, use_reentrant=False)

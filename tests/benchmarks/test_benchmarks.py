@@ -24,7 +24,7 @@ from _rows import HEAD_TOO, OTHER_ROWS, find_row, row_names
 from _steps import Training
 from _table import outcome
 from _work import Work, in_random_order
-from gpt2_scratch.attention import sequences
+from gpt2_scratch.attention import layout_of
 from gpt2_scratch.config import SIZES, GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.tokenizer import GPT2
@@ -265,7 +265,7 @@ def test_flops_of_an_update_are_those_of_the_products_that_it_runs(task, method,
     hidden = None
     if cached:
         with torch.no_grad():
-            hidden = model.transformer.prefix(tokens, sequences(torch.tensor(LENGTHS), tokens.device), first)
+            hidden = model.transformer.first_blocks(tokens, layout_of(torch.tensor(LENGTHS), tokens.device), first)
     with Products() as products:
         model(tokens, torch.tensor(LENGTHS), *([] if classifies else [labels]), hidden).sum().backward()
 

@@ -54,8 +54,8 @@ class Scripted(torch.nn.Module):
         super().__init__()
         self.transformer, self.config = like.transformer, like.config
 
-    def next_logits(self, tokens, where, cache):
-        last = tokens[where.last]
+    def next_logits(self, tokens, layout, cache):
+        last = tokens[layout.last]
         following = torch.where(last == 0, END_OF_TEXT, last - 1)
         return torch.nn.functional.one_hot(following, self.config.vocabulary).float()
 

@@ -8,7 +8,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from gpt2_scratch.attention import attend, attend_padded, sequences
+from gpt2_scratch.attention import attend, attend_padded, layout_of
 from gpt2_scratch.config import SIZES
 from gpt2_scratch.lm_head import LOGIT_ROWS, label_log_probabilities
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
@@ -72,7 +72,7 @@ def test_language_model_logits_and_every_gradient_equal_hugging_faces(name, tmp_
     model = random_model(LanguageModel, SCALED[name])
     hf = hugging_face_twin(model, tmp_path, transformers.GPT2LMHeadModel)
     tokens, lengths = packed()
-    logits = model.lm_head(model.transformer(tokens, sequences(lengths, tokens.device))).split(lengths.tolist())
+    logits = model.lm_head(model.transformer(tokens, layout_of(lengths, tokens.device))).split(lengths.tolist())
     for text, ours in zip(TEXTS, logits, strict=True):
         assert relative_error(ours, hf(torch.tensor([text])).logits[0]) <= 1e-5
     loss, reference = -model(tokens, lengths, next_tokens(TEXTS)).sum(), hugging_face_loss(hf, TEXTS)
@@ -114,7 +114,7 @@ def test_the_bundled_model_equals_hugging_faces_as_it_is():
     hf = transformers.GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
     texts = [[464, 3807, 373, 257, 1049], [40, 1842, 340], [50256], list(range(1000, 1300))]
     tokens, lengths = packed(texts)
-    logits = model.eval().lm_head(model.transformer(tokens, sequences(lengths, tokens.device))).split(lengths.tolist())
+    logits = model.eval().lm_head(model.transformer(tokens, layout_of(lengths, tokens.device))).split(lengths.tolist())
     for text, ours in zip(texts, logits, strict=True):
         assert relative_error(ours, hf(torch.tensor([text])).logits[0]) <= 1e-5
     model, hf = model.double(), hf.double()  # in fp32 trained weights leave up to 2e-6, as the processor has it
@@ -141,12 +141,12 @@ def test_an_output_does_not_depend_on_what_else_is_in_the_batch(kind):
 
 def test_packed_attention_equals_padded_attention_forward_and_backward():
     generator = torch.Generator().manual_seed(0)
-    where = sequences(torch.tensor([3, 1, 7]), torch.device("cpu"))
+    layout = layout_of(torch.tensor([3, 1, 7]), torch.device("cpu"))
     qkv = torch.randn(11, 3, 2, 8, generator=generator, requires_grad=True)
     weight = torch.randn(11, 2, 8, generator=generator)
     gradients = []
     for route in (attend, attend_padded):
-        out = route(qkv, where)
+        out = route(qkv, layout)
         gradients.append([out, *torch.autograd.grad((out * weight).sum(), qkv)])
     for a, b in zip(*gradients, strict=True):
         assert relative_error(a, b) <= 1e-5
@@ -281,6 +281,6 @@ def test_a_vocabulary_head_of_an_untied_base_is_that_of_the_file(tmp_path):
     with torch.no_grad():
         base.lm_head.weight.add_(1.0)
     save_pretrained(base, tmp_path, GPT2)
-    model = without_storage(Classifier, load_config(tmp_path), 2, tied_score=True)
+    model = without_storage(Classifier, load_config(tmp_path), 2, embedding_head=True)
     load_weights(model, tmp_path)
     assert torch.equal(model.score.weight, base.lm_head.weight)

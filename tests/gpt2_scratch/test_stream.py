@@ -26,9 +26,9 @@ class Countdown(torch.nn.Module):
         super().__init__()
         self.transformer, self.config, self.asked = like.transformer, like.config, 0
 
-    def next_logits(self, tokens, where, cache):
+    def next_logits(self, tokens, layout, cache):
         self.asked += 1
-        last = tokens[where.last]
+        last = tokens[layout.last]
         following = torch.where(last == 0, END_OF_TEXT, last - 1)
         return torch.nn.functional.one_hot(following, self.config.vocabulary).float()
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gpt2_scratch.attention import sequences
+from gpt2_scratch.attention import layout_of
 from gpt2_scratch.model import Classifier, Hidden
 from gpt2_scratch.precision import at_least_fp32
 from gpt2_scratch.tokenizer import Tokenizer
@@ -49,7 +49,7 @@ def attribute(model: Classifier, tokens: list[int], classes: int) -> Attribution
     device = model.transformer.wte.weight.device
     packed, lengths = torch.tensor(tokens, device=device), torch.tensor([len(tokens)])  # (N,), (1,)
     with torch.no_grad():
-        x = model.transformer.prefix(packed, sequences(lengths, device), blocks=0).states  # (N, C)
+        x = model.transformer.first_blocks(packed, layout_of(lengths, device), blocks=0).states  # (N, C)
         embeddings = model.transformer.wte(packed)  # (N, C)
     x = x.requires_grad_()  # token plus position: the gradient is that of the token's embedding
     with torch.enable_grad():

@@ -12,7 +12,7 @@ from functools import cache
 import torch
 from torch import nn
 
-from gpt2_scratch.attention import sequences
+from gpt2_scratch.attention import layout_of
 from gpt2_scratch.generate import ROWS, Sampling, generate
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.pretrained import hf_state
@@ -78,8 +78,8 @@ class DryRun:
                 with self.meter.counting("frozen activations"):
                     self.cache = torch.empty(held.shape, dtype=held.dtype)
             batch = collate([replace(e, hidden=None) for e in examples]).to(self.device)
-            where = sequences(batch.lengths, self.device)
-            self.model.transformer.prefix(batch.tokens, where, held.blocks, last_only=held.last_only)
+            layout = layout_of(batch.lengths, self.device, last_only=held.last_only)
+            self.model.transformer.first_blocks(batch.tokens, layout, held.blocks)
 
     def evaluate(self, examples: Sequence[Encoded]) -> None:
         self.model.eval()

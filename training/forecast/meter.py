@@ -183,8 +183,6 @@ class Meter(TorchDispatchMode):
             for layer in built.modules():
                 if isinstance(layer, QuantisedLinear):
                     layer.store(torch.empty(layer.out_features, layer.in_features, device=device))
-        for block in built.transformer.h:
-            block.compiled = None  # compiled code keeps less; what it is compiled from cannot be too low
         for parameter in fakes:
             parameter.register_post_accumulate_grad_hook(lambda p: self.name(p.grad, "gradients"))
         return built

@@ -19,7 +19,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
 
-from gpt2_scratch.attention import sequences
+from gpt2_scratch.attention import layout_of
 from gpt2_scratch.model import Classifier, Hidden, LanguageModel
 from gpt2_scratch.precision import HALF
 from lora.quantised import QuantisedLinear
@@ -101,9 +101,10 @@ def _states(
     (plan,) = inference_plan([len(text) for text in texts], TOKENS_PER_BATCH, 1)
     for batch in tqdm(plan, "frozen blocks", leave=False, disable=not shown):
         tokens = torch.from_numpy(np.concatenate([texts[i] for i in batch]).astype(np.int64)).to(accelerator.device)
-        where = sequences(torch.tensor([len(texts[i]) for i in batch]), accelerator.device)
+        lengths = torch.tensor([len(texts[i]) for i in batch])
+        layout = layout_of(lengths, accelerator.device, last_only=held.last_only)
         with torch.no_grad(), accelerator.autocast():
-            states = model.transformer.prefix(tokens, where, held.blocks, last_only=held.last_only).states
+            states = model.transformer.first_blocks(tokens, layout, held.blocks).states
         states = states.to(held.dtype).cpu()
         if not torch.isfinite(states).all():
             raise ValueError(f"--cache-frozen: hidden states overflow in {held.dtype}; use bf16, or leave it out")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpt2_scratch.attention import sequences
+from gpt2_scratch.attention import layout_of
 from gpt2_scratch.model import Classifier, LanguageModel
 from lora.adapter import Adapter, adapters, set_strength
 from lora.frozen import dense, with_matrix
@@ -150,4 +150,4 @@ def logits(model: Model, text: list[int]) -> Tensor:
     tokens, lengths = torch.tensor(text), torch.tensor([len(text)])
     if isinstance(model, Classifier):
         return model(tokens, lengths)
-    return model.lm_head(model.transformer(tokens, sequences(lengths, tokens.device)))
+    return model.lm_head(model.transformer(tokens, layout_of(lengths, tokens.device)))

@@ -33,7 +33,6 @@ MATRICES = {
     "mlp-out": ("mlp.c_proj", 0),
 }
 PARTS = {"attn.c_attn": 3}
-FILL = 256  # tokens, of --compile filled
 HeadTraining = Literal["train", "frozen+lora", "train+lora"]
 
 
@@ -169,12 +168,9 @@ def _spec(method: MethodArgs, place: str) -> Spec:
 def apply_compute(model: LanguageModel | Classifier, method: str, compute: SpeedArgs, precision: str) -> None:
     """How the update is computed, once it is settled what trains. `precision` as Accelerate has it: no, bf16, fp16."""
     if compute.checkpoint_activations:
-        model.transformer.checkpoint_blocks()
+        model.transformer.checkpointing = True
     if precision != "no" and method != "full":  # which saves the frozen blocks with those that train
         hold_frozen(model.transformer.h, HALF[precision])
-    if compute.compile is not None:
-        require_compiler()
-        model.transformer.compile_blocks(FILL if compute.compile == "filled" else None)
 
 
 def hold_frozen(blocks: nn.Module, dtype: torch.dtype) -> None:
@@ -186,18 +182,6 @@ def hold_frozen(blocks: nn.Module, dtype: torch.dtype) -> None:
         for parameter in module.parameters(recurse=False) if isinstance(module, nn.Linear) else ():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
-
-
-def require_compiler() -> None:
-    """Raises ValueError when code for a CPU cannot be compiled; on a GPU torch brings its own compiler."""
-    if not torch.cuda.is_available():
-        from torch._inductor.cpp_builder import get_cpp_compiler
-        from torch._inductor.exc import InvalidCxxCompiler
-
-        try:
-            get_cpp_compiler()
-        except InvalidCxxCompiler as error:
-            raise ValueError("--compile: needs a C++ compiler; install g++, or name one in CXX") from error
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int | float]:
@@ -223,7 +207,7 @@ def own_state(model: nn.Module) -> dict[str, Tensor]:
     for module in model.modules():
         if isinstance(module, Adapter):
             wanted |= {id(t) for n, t in [*module.named_parameters(), *module.named_buffers()] if _added(n)}
-    if isinstance(model, Classifier) and not model.tied_score:
+    if isinstance(model, Classifier) and not model.embedding_head:
         wanted |= {id(t) for t in model.score.parameters()}
     return {n: t.detach() for n, t in [*model.named_parameters(), *model.named_buffers()] if id(t) in wanted}
 

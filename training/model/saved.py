@@ -109,7 +109,7 @@ def in_peft_format(model: Model) -> bool:
     adapted = {path for path, _ in adapters(model)}
     if isinstance(model, Classifier):
         score = model.score.linear if isinstance(model.score, Adapter) else model.score
-        if model.tied_score or (isinstance(score, nn.Linear) and score.bias is not None):
+        if model.embedding_head or (isinstance(score, nn.Linear) and score.bias is not None):
             return False
         adapted |= {"score"}
     known = tuple(f"{path}." for path in adapted)
@@ -189,8 +189,8 @@ def adapted(adapter: Path, base: str | None = None) -> Model:
 def whole_model(folder: Path, facts: dict[str, Any]) -> Model:
     """A model in Hugging Face's format, its class head included; `facts` as for an adapter."""
     model = build(folder, load_config(folder), facts)
-    if isinstance(model, Classifier) and not model.tied_score:  # else its head is not made anew
-        for name, parameter in model.score.named_parameters():
+    if not model.embedding_head:  # a class head is made anew
+        for name, parameter in model.head.named_parameters():
             weight = read_weight(folder, f"score.{name}")
             if weight.shape != parameter.shape:
                 shapes = f"{tuple(weight.shape)} instead of {tuple(parameter.shape)}"

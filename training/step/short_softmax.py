@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gpt2_scratch.attention import sequences
+from gpt2_scratch.attention import layout_of
 from gpt2_scratch.lm_head import SomeRows, label_log_probabilities
 from gpt2_scratch.model import LanguageModel
 
@@ -45,7 +45,7 @@ class ShortSoftmax(nn.Module):
         """
         if whole or not self.short:
             return self.model(tokens, lengths, labels)
-        final = self.model.transformer(tokens, sequences(lengths, tokens.device))  # (N, C)
+        final = self.model.transformer(tokens, layout_of(lengths, tokens.device))  # (N, C)
         certain = torch.unique(torch.cat([self.frequent, labels]))
         drawn = torch.randint(self.vocabulary, (self.drawn,)).to(labels.device)
         kept = torch.unique(torch.cat([certain, drawn]))  # (K,), ascending

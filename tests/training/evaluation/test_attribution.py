@@ -23,7 +23,9 @@ class Bag(nn.Module):
         super().__init__()
         self.transformer = nn.Module()
         self.transformer.wte = nn.Embedding(50257, 4)
-        self.transformer.prefix = lambda tokens, where, blocks: Hidden(self.transformer.wte(tokens) + 0.5, blocks)
+        self.transformer.first_blocks = lambda tokens, layout, blocks: Hidden(
+            self.transformer.wte(tokens) + 0.5, blocks
+        )
         self.score = nn.Linear(4, classes)
 
     def forward(self, tokens, lengths, hidden):

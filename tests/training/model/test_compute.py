@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import gpt2_scratch.attention
 import gpt2_scratch.lm_head
 import gpt2_scratch.model
-from gpt2_scratch.attention import attend, attend_padded, sequences
+from gpt2_scratch.attention import attend, attend_padded, layout_of
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.generate import Sampling
 from gpt2_scratch.lm_head import label_log_probabilities
@@ -33,7 +33,7 @@ from training.evaluation.inference import answer
 from training.flags.common import BLOCK_TARGETS, MethodArgs
 from training.flags.compute import ComputeArgs
 from training.model.frozen_activations import cache_key, contents, frozen_blocks
-from training.model.methods import FILL, apply_compute, hold_frozen, own_state, require_compiler
+from training.model.methods import apply_compute, hold_frozen, own_state
 from training.step.losses import class_loss, token_loss
 
 CONFIG = GPT2Config(width=16, blocks=3, heads=2, vocabulary=61, context=128)
@@ -152,24 +152,24 @@ def plain_attention(qkv, lengths):
     return torch.cat(mixed)
 
 
-def layout(lengths, device="cpu"):
-    return sequences(torch.tensor(lengths), torch.device(device))
+def packed(lengths, device="cpu", last_only=False):
+    return layout_of(torch.tensor(lengths), torch.device(device), last_only=last_only)
 
 
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 def test_attention_by_sequence_has_the_derivatives_of_what_it_computes(lengths):
-    qkv, where = random(sum(lengths), 3, 2, 4).requires_grad_(), layout(lengths)
-    assert "EachAlone" in type(attend(qkv, where).grad_fn).__name__
-    assert torch.autograd.gradcheck(lambda x: attend(x, where), qkv)
+    qkv, layout = random(sum(lengths), 3, 2, 4).requires_grad_(), packed(lengths)
+    assert "BySequence" in type(attend(qkv, layout).grad_fn).__name__
+    assert torch.autograd.gradcheck(lambda x: attend(x, layout), qkv)
 
 
 @pytest.mark.parametrize("lengths", [*LENGTHS, [40, 1, 130, 7], [600, 1, 384, 385], [64, 128, 32]], ids=str)
 def test_attention_by_sequence_is_the_formula_whatever_layout_the_gradient_has(lengths):
     """The kernel works on blocks of queries and keys, so that lengths at and beyond their borders matter."""
-    count, where = sum(lengths), layout(lengths)
+    count, layout = sum(lengths), packed(lengths)
     for dtype, tolerance in ((torch.float64, EXACT), (torch.float32, 1e-5), (torch.bfloat16, 4 * HALF_EPSILON)):
         qkv = (2 * random(count, 3, 2, 8)).to(dtype).double().requires_grad_()
-        ours, theirs = attend(qkv.to(dtype), where), plain_attention(qkv, lengths)
+        ours, theirs = attend(qkv.to(dtype), layout), plain_attention(qkv, lengths)
         assert ours.dtype == dtype
         assert relative_error(ours, theirs) <= tolerance
         for gradient in (
@@ -197,17 +197,17 @@ def test_attention_by_sequence_is_the_formula_whatever_layout_the_gradient_has(l
 )
 def test_flash_attention_is_taken_in_half_precision_without_dropout(dtype, dropout, taken, monkeypatch):
     monkeypatch.setattr(gpt2_scratch.attention, "has_flash_attention", lambda device: True)
-    where = layout([3, 1, 7], "meta")
+    layout = packed([3, 1, 7], "meta")
     qkv = torch.empty(11, 3, 2, 8, device="meta", dtype=dtype, requires_grad=True)
     with Ops() as ops:
-        mixed = attend(qkv, where, dropout)
+        mixed = attend(qkv, layout, dropout)
         mixed.sum().backward()
     assert (mixed.shape, mixed.dtype) == ((11, 2, 8), dtype)
     assert (qkv.grad.shape, qkv.grad.dtype) == (qkv.shape, dtype)
     calls = ops.named("_varlen_attn.")
     assert len(calls) == taken
     for arguments, _ in calls:
-        assert arguments[3] is where.starts and arguments[4] is where.starts and where.starts.dtype == torch.int32
+        assert arguments[3] is layout.starts and arguments[4] is layout.starts and layout.starts.dtype == torch.int32
         assert arguments[5:7] == (7, 7) and [-1, 0] in arguments[7:]
 
 
@@ -215,18 +215,18 @@ def test_flash_attention_is_taken_in_half_precision_without_dropout(dtype, dropo
 def test_no_flash_attention_where_there_is_no_gpu(device):
     assert not gpt2_scratch.attention.has_flash_attention(torch.device(device))
     with Ops() as ops:
-        attend(torch.empty(4, 3, 2, 8, device="meta", dtype=torch.bfloat16), layout([3, 1], "meta"))
+        attend(torch.empty(4, 3, 2, 8, device="meta", dtype=torch.bfloat16), packed([3, 1], "meta"))
     assert not ops.named("varlen")
 
 
 def test_with_dropout_attention_is_that_of_padded_rows():
-    qkv, where = random(11, 3, 2, 8), layout([3, 1, 7])
+    qkv, layout = random(11, 3, 2, 8), packed([3, 1, 7])
     outs = []
     for route in (attend, attend_padded):
         torch.manual_seed(3)
-        outs.append(route(qkv, where, 0.5))
+        outs.append(route(qkv, layout, 0.5))
     assert torch.equal(*outs)
-    assert not torch.equal(outs[0], attend(qkv, where))
+    assert not torch.equal(outs[0], attend(qkv, layout))
 
 
 # The LM head.
@@ -314,7 +314,6 @@ METHODS = {
     "full": MethodArgs("full"),
     "full, last blocks": MethodArgs("full", last_blocks=2),
 }
-# The context is 128 tokens, so that a batch is filled up to a multiple of 256 by more than one sequence.
 COMPOSITIONS = [[7], [1], [3, 1, 40, 17, 2, 9], [128], [5, 128, 1], [128, 128], [100, 28, 128], [128, 128, 128, 1]]
 
 
@@ -354,40 +353,20 @@ def hidden_of(model, lengths, blocks):
     tokens = torch.randint(CONFIG.vocabulary, (sum(lengths),), generator=rng())
     last_only = isinstance(model, Classifier) and blocks == CONFIG.blocks
     with torch.no_grad():
-        return model.transformer.prefix(tokens, layout(lengths), blocks, last_only)
-
-
-def sizes_of_blocks(model):
-    """Numbers of tokens that enter a block, appended as it runs."""
-    seen = []
-    for block in model.transformer.h:
-        block.register_forward_pre_hook(lambda block, args: seen.append(len(args[0])))
-    return seen
+        return model.transformer.first_blocks(tokens, packed(lengths, last_only=last_only), blocks)
 
 
 @pytest.mark.parametrize("kind", [Classifier, LanguageModel])
 @pytest.mark.parametrize("method", METHODS)
-def test_filling_up_checkpointing_and_going_on_from_a_prefix_change_no_gradient(kind, method):
+def test_checkpointing_and_going_on_after_frozen_blocks_change_no_gradient(kind, method):
     model = model_of(kind, method)
     expected = [outcome(model, lengths) for lengths in COMPOSITIONS]
-    for fill, checkpointed in ((FILL, False), (None, True), (FILL, True), (3, True), (None, False)):
+    for checkpointed in (True, False):
         model = model_of(kind, method, checkpointed=checkpointed)
-        model.transformer.fill, seen = fill, sizes_of_blocks(model)
         for lengths, without in zip(COMPOSITIONS, expected, strict=True):
-            seen.clear()
             assert_same(outcome(model, lengths), without)
-            assert all(n % (fill or 1) == 0 and n - sum(lengths) < (fill or 1) for n in seen) and seen
             for done in range(frozen_blocks(model) + 1) if method != "full" else ():  # there the embedding trains
                 assert_same(outcome(model, lengths, hidden_of(model, lengths, done)), without)
-
-
-def test_a_batch_longer_than_the_fill_and_shorter_than_the_context_is_filled_by_one_sequence():
-    model = model_of(LanguageModel, "lora", config=GPT2Config(16, 2, 2, vocabulary=61, context=512))
-    compositions = ([257], [512], [200, 56], [511, 3], [512, 512])
-    expected = [outcome(model, lengths) for lengths in compositions]
-    model.transformer.fill = FILL
-    for lengths, without in zip(compositions, expected, strict=True):
-        assert_same(outcome(model, lengths), without)
 
 
 @pytest.mark.parametrize("method", [*METHODS, MethodArgs("head"), MethodArgs("bitfit")], ids=str)
@@ -396,8 +375,8 @@ def test_the_last_token_alone_gives_the_gradients_of_all_tokens(method):
     last_only = model.forward
 
     def all_tokens(tokens, lengths, hidden=None):
-        where = sequences(lengths, tokens.device)
-        return model.score(model.transformer(tokens, where)[where.last])
+        layout = layout_of(lengths, tokens.device)
+        return model.score(model.transformer(tokens, layout)[layout.last])
 
     for lengths in COMPOSITIONS:
         model.forward = last_only
@@ -412,7 +391,7 @@ def test_states_of_last_tokens_and_of_all_tokens_after_all_blocks_lead_to_the_sa
     tokens = torch.randint(CONFIG.vocabulary, (44,), generator=rng())
     expected = model(tokens, torch.tensor(lengths))
     with torch.no_grad():
-        short = model.transformer.prefix(tokens, layout(lengths), CONFIG.blocks, last_only=True)
+        short = model.transformer.first_blocks(tokens, packed(lengths, last_only=True), CONFIG.blocks)
     assert short.states.shape == (3, CONFIG.width)
     assert relative_error(model(tokens, torch.tensor(lengths), short), expected) <= EXACT
 
@@ -476,7 +455,7 @@ def test_nothing_is_kept_for_the_backward_pass_below_what_trains(kind, method, f
     assert at == [(0, False)] and len(kept) > 0
     model = model_of(kind, method, checkpointed=True)
     kept, at, _ = saved_in_forward(model, [3, 9], model.transformer.h[int(first[2])])
-    assert at == [(0, False)] and len(kept) > 0
+    assert at == [(1, False)] and len(kept) > 0  # the one is the input of the block that trains
 
 
 @pytest.mark.parametrize("kind", [Classifier, LanguageModel])
@@ -584,35 +563,6 @@ def test_two_methods_share_a_prefix_only_where_they_compute_the_same():
         found.append((key, torch.cat([e.hidden.states for e in cached])))
     (key, states), (other_key, others) = found
     assert key != other_key or torch.equal(states, others)
-
-
-# Compiled blocks: few, because each takes seconds.
-
-
-@pytest.fixture
-def compiler():
-    try:
-        require_compiler()
-    except ValueError as error:
-        pytest.skip(str(error))
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
-@pytest.mark.parametrize("how", ["dynamic", "filled"])
-def test_compiled_blocks_give_the_gradients_of_blocks_that_are_not(how, compiler):
-    compositions = [[7], [1], [3, 1, 40, 17], [128, 128], [5, 128, 1]]
-    for kind, method, blocks, checkpointed in ((Classifier, "full", 2, False), (LanguageModel, "lora", 1, True)):
-        model = model_of(kind, method, torch.float32, config=replace(CONFIG, blocks=blocks))
-        expected = [outcome(model, lengths) for lengths in compositions]
-        apply_compute(model, method, ComputeArgs(compile=how, checkpoint_activations=checkpointed), "no")
-        torch._dynamo.utils.counters.clear()
-        for lengths, without in zip(compositions, expected, strict=True):
-            assert_same(outcome(model, lengths), without, 1e-5, 1e-6)
-        assert (
-            torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
-        )  # before and after, of the block that is whole
 
 
 # The process.
