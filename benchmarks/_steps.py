@@ -23,7 +23,7 @@ from training.model.frozen_activations import with_frozen_activations
 from training.model.methods import apply_compute, apply_method, build_classifier, build_language_model
 from training.run.launch import start
 from training.run.results import environment, peak_memory_mib
-from training.step.losses import class_loss, token_loss
+from training.step.losses import loss_of
 from training.step.optimizers import build_optimizer
 from training.step.seeds import generator
 from training.step.update import accumulate, apply_update
@@ -90,9 +90,7 @@ class Training:
         return with_frozen_activations(self.accelerator, self.model, self.compute, "random weights", batches)[0]
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        if isinstance(self.model, Classifier):
-            return class_loss(self.prepared(batch.tokens, batch.lengths, batch.hidden), batch.labels)[0]
-        return token_loss(self.prepared(batch.tokens, batch.lengths, batch.labels, batch.hidden))[0]
+        return loss_of(self.accelerator, self.model, batch)
 
     def update(self, chosen: Sequence[Encoded]) -> float:
         """The mean loss before the update."""
@@ -120,12 +118,11 @@ def clock(step: Callable[[Any], Any], batches: Sequence[Any], device: torch.devi
 
 
 def clock_updates(
-    update: Callable[[Any], Any], batches: Sequence[Any], first: Any, accelerator: Accelerator, warm_up: int = 1
+    update: Callable[[Any], Any], batches: Sequence[Any], first: Any, accelerator: Accelerator
 ) -> dict[str, Any]:
-    """What both sides report. First come updates on `first`, whose loss is told, and on `warm_up` of the batches."""
+    """What both sides report. An update on `first`, whose loss is told, and one on the first batch come before."""
     loss = float(update(first))
-    for batch in batches[:warm_up]:
-        update(batch)
+    update(batches[0])
     seconds = clock(update, batches, accelerator.device)
     tokens = sum(len(e.tokens) for batch in batches for e in batch)
     return {

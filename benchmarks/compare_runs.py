@@ -39,7 +39,7 @@ from training.storage.run_folder import FREE_FLAGS
 COLUMNS = ["method", "accuracy, 95% interval", "sd", "seeds", "p, against the first", "forgetting, nats", "trained"]
 COLUMNS += ["train s, fastest", "peak MiB"]
 # Flags that change how long a run takes or what else it measures, and not what comes out.
-OF_NO_RESULT = {*FREE_FLAGS, "seed", "micro_batch_size", "checkpoint_activations", "compile", "cache_frozen", "dry_run"}
+OF_NO_RESULT = {*FREE_FLAGS, "seed", "micro_batch_size", "checkpoint_activations", "cache_frozen", "dry_run"}
 OF_NO_RESULT |= {"log_every", "forgetting_data", "forgetting_tokens", "forgetting_curve"}
 OF_NO_RESULT |= {"data", "encoding"}  # by where it lies: whether it is the same is told by its content
 IN_TITLE = ("method", "lora_rank")

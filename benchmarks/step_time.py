@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 class Args:
     work: Work
     method: MethodArgs
-    compile: Literal["dynamic", "filled"] | None = None
-    """as in scripts/finetune_cls.py"""
     checkpoint_activations: bool = False
     """as in scripts/finetune_cls.py"""
     cache_frozen: Literal["memory"] | None = None
@@ -39,7 +37,6 @@ class Args:
     def compute(self) -> ComputeArgs:
         return ComputeArgs(
             mixed_precision=PRECISIONS[self.work.precision],
-            compile=self.compile,
             checkpoint_activations=self.checkpoint_activations,
             cache_frozen=self.cache_frozen,
         )
@@ -58,8 +55,7 @@ def main(args: Args) -> None:
     training = Training(work, method, args.compute)
     chosen = training.cached(chosen)
     accelerator, steps = training.accelerator, len(chosen)
-    warm_up = 1 if args.compile is None else steps  # code is compiled when a batch of a new size comes
-    numbers = clock_updates(training.update, chosen, chosen[0], accelerator, warm_up)
+    numbers = clock_updates(training.update, chosen, chosen[0], accelerator)
     step = numbers["ms_per_step"] / 1000
 
     training.evaluate(chosen[0])

@@ -63,8 +63,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, cache: KVCache | None = None) -> Tensor:
         """(N, C) -> what `layout` asks for, (N, C) or (B, C); keys and values are those of all N tokens."""
-        attended = self.attn(self.ln_1, x, layout, cache)
-        x = layout.asked(x) + self.drop(attended)
+        x = layout.asked(x) + self.drop(self.attn(self.ln_1, x, layout, cache))
         return x + self.drop(self.mlp(self.ln_2, x))
 
 

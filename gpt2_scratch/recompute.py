@@ -17,10 +17,12 @@ _in_checkpoint = ContextVar("_in_checkpoint", default=False)
 
 def recomputed(cheap: PositionWise, x: Tensor, layer: PositionWise) -> Tensor:
     """layer(cheap(x)), in the precision of autocast. Instead of cheap(x), which `layer` would keep for the backward
-    pass, x is kept, which its own gradient needs anyway. Inside a checkpoint nothing is kept in any case."""
+    pass, x is kept, which its own gradient needs anyway."""
+    if _in_checkpoint.get():  # nothing inside is kept
+        return layer(cheap(x))
     y = cheap(x)
     y = y.to(of_products(y))  # here, so that this is the tensor that `layer` keeps
-    if _in_checkpoint.get() or not torch.is_grad_enabled():
+    if not torch.is_grad_enabled():
         return layer(y)
     source, result = x.detach(), _place(y)
 

@@ -121,7 +121,6 @@ class QuantisedLinear(nn.Module):
             whole[rows] = piece
         return whole
 
-    @torch._disable_dynamo  # it fails on `pieces`; torch.compiler.disable does the same, but takes a second to import
     def forward(self, x: Tensor) -> Tensor:
         """(N, in) -> (N, out), in the precision of autocast where that is on."""
         kind = x.device.type

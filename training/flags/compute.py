@@ -15,7 +15,7 @@ from training.storage.run_folder import nearest
 ENVIRONMENT = {
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (("", "1"), "it divides every gradient; use --micro-batch-size"),
     "ACCELERATE_GRADIENT_CLIPPING": (("",), "use --max-grad-norm"),
-    "ACCELERATE_DYNAMO_BACKEND": (("", "no"), "use --compile"),
+    "ACCELERATE_DYNAMO_BACKEND": (("", "no"), "these scripts compile nothing"),
     "ACCELERATE_USE_DEEPSPEED": (("", "false", "0", "no"), "these scripts know data parallelism alone"),
     "ACCELERATE_USE_FSDP": (("", "false", "0", "no"), "these scripts know data parallelism alone"),
     "ACCELERATE_USE_MEGATRON_LM": (("", "false", "0", "no"), "these scripts know data parallelism alone"),
@@ -44,8 +44,6 @@ class SpeedArgs:
     """precision; None: what the launcher was told (accelerate_configs/)"""
     tf32: Rare[bool] = False
     """fp32 matrix products of a CUDA GPU with 10 bits of mantissa: faster, and no longer to 1e-5"""
-    compile: Rare[Literal["dynamic", "filled"] | None] = None
-    """torch.compile for dynamic shapes, or with every batch filled up to a multiple of 256 tokens; None: do not"""
     checkpoint_activations: Rare[bool] = False
     """compute each trained block twice instead of keeping what is inside it: less memory, a third more time"""
 

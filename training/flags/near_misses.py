@@ -124,8 +124,6 @@ the file of accelerate goes before the script, accelerate launch --config_file F
     early-stopping-patience patience early-stopping
 --checkpoint-activations
     gradient-checkpointing activation-checkpointing grad-checkpointing use-gradient-checkpointing
---compile dynamic
-    torch-compile use-compile
 --cache-frozen
     cache-prefix
 --new-tokens
