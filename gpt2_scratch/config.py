@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class GPT2Config:
-    """Shape of one model. `context` in tokens; `dropout` acts on embeddings, attention and residuals alike."""
+    """The shape of one model. `context` is in tokens; `dropout` acts on embeddings, attention and residuals alike."""
 
     width: int = 768
     blocks: int = 12
@@ -22,7 +22,7 @@ class GPT2Config:
             raise ValueError(f"width {self.width} is not divisible by {self.heads} heads")
 
 
-# Radford et al. 2019, table 2; nano is the bundled checkpoint.
+# Radford et al. 2019, table 2, and the bundled gpt2-nano.
 SIZES = {
     "gpt2-nano": GPT2Config(width=192, blocks=6, heads=6),
     "gpt2": GPT2Config(width=768, blocks=12, heads=12),
@@ -42,16 +42,16 @@ _HF_NAMES = {
     "tied_head": "tie_word_embeddings",
 }
 
-# Other names that transformers takes for the same, in the order in which they count; n_ctx is of old configurations.
+# Other names that transformers accepts for these, the first that is there counts; old configurations have n_ctx.
 _ALIASES = {
     "n_embd": ("hidden_size",),
     "n_layer": ("num_hidden_layers",),
     "n_head": ("num_attention_heads",),
     "n_positions": ("max_position_embeddings", "n_ctx"),
 }
-# Names of one function: GELU by way of tanh.
+# These are names of one function, GELU by way of tanh.
 _GELU_BY_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
-# Settings that would change the arithmetic; the value is the only one implemented.
+# Settings that would change the arithmetic, each with the only value that is implemented.
 _HF_FIXED = {
     "model_type": "gpt2",
     "activation_function": "gelu_new",
@@ -59,13 +59,11 @@ _HF_FIXED = {
     "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,
 }
-
-
 _WHOLE = ("n_embd", "n_layer", "n_head", "n_positions", "vocab_size")
 
 
 def _misshapen(settings: dict[str, Any]) -> str | None:
-    """The first setting of the shape whose value is of the wrong kind, in words."""
+    """Says which setting of the shape has a value of the wrong kind, if one has."""
     for name in _WHOLE:
         if name in settings and not (type(settings[name]) is int and settings[name] > 0):
             return f"config.json has {name}={settings[name]!r}; it must be a whole number above 0"
@@ -92,7 +90,7 @@ def from_hf(settings: dict[str, Any]) -> GPT2Config:
         settings |= next(({name: settings[other]} for other in (name, *others) if settings.get(other) is not None), {})
     if settings.get("activation_function") in _GELU_BY_TANH:
         settings["activation_function"] = _HF_FIXED["activation_function"]
-    # What kind of model it is comes first: of another kind the shape has other names.
+    # The kind of model is checked first, because another kind has other names for its shape.
     for name, only in _HF_FIXED.items():
         if settings.get(name, only) != only:
             raise ValueError(f"config.json has {name}={settings[name]!r}; this GPT-2 implements {only!r} only")

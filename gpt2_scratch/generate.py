@@ -1,6 +1,7 @@
-"""Continues prompts with a key-value cache, many at once or token by token; a text does not depend on its neighbours.
+"""Continues prompts with a key-value cache, many at once or token by token.
 
-Every prompt draws from its own generator, so a sampled text too is the same alone or in a batch of any order.
+A text does not depend on its neighbours: every prompt draws from its own generator, so that a sampled text is the same
+alone and in a batch of any order.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ ROWS = 32  # prompts at a time, unless told otherwise
 
 @dataclass(frozen=True)
 class Sampling:
-    """Temperature 0 is greedy. `top_k` and `top_p` of None do not cut; both together cut by k first."""
+    """Temperature 0 is greedy. None for `top_k` or `top_p` cuts nothing; of both, k cuts first."""
 
     temperature: float = 0.0
     top_k: int | None = None
@@ -52,8 +53,9 @@ def _prompt_generator(seed: int, prompt: list[int]) -> torch.Generator:
 def pick(logits: Tensor, sampling: Sampling, generators: list[torch.Generator]) -> Tensor:
     """Next tokens (B,) from logits (B, V).
 
-    The largest of logit + Gumbel noise is a draw from the softmax. Noise a token, rather than one number a row looked
-    up in cumulated probabilities: rounding then changes a choice only when the two best are equal to the last digit.
+    The largest of logit + Gumbel noise is a draw from the softmax. One random number for each token, rather than one
+    for each row that is looked up in cumulated probabilities, makes rounding change a choice only when the two best are
+    equal to the last digit.
     """
     if sampling.temperature == 0:
         return logits.argmax(1)
@@ -74,9 +76,10 @@ def pick(logits: Tensor, sampling: Sampling, generators: list[torch.Generator]) 
 def _steps(
     model: LanguageModel, prompts: list[list[int]], vocabulary: Vocabulary, new_tokens: int, sampling: Sampling
 ) -> Iterator[dict[int, int]]:
-    """One batch: the prompts packed in a first pass, then one token a row; rows that ended leave the batch.
+    """Continues one batch: a first pass over the packed prompts, then one over a new token of each text at a time.
 
-    Gives {row: its next token}, the end of text as the last of a row that the model ended by itself.
+    Yields {prompt: its next token}. The end of text is the last token of a text that the model ends by itself; a text
+    that has ended leaves the batch.
     """
     weight, config = model.transformer.wte.weight, model.config
     device = weight.device
@@ -93,7 +96,7 @@ def _steps(
     tokens = torch.tensor([t for p in prompts for t in p], device=device)  # (N,)
     while True:
         logits = model.next_logits(tokens, layout_of(lengths, device, past), cache)  # (B, V)
-        logits = logits[:, : vocabulary.size]  # embeddings filled up to a round number have rows that are no tokens
+        logits = logits[:, : vocabulary.size]  # an embedding may be padded to a round number of rows
         chosen = pick(logits.float(), sampling, [generators[i] for i in alive])
         step = dict(zip(alive, chosen.tolist(), strict=True))
         yield step
@@ -125,8 +128,8 @@ def stream(
 ) -> Iterator[int]:
     """The tokens that `generate` gives for this prompt, one by one, the end of text last if the model ends by itself.
 
-    `model` must be in evaluation mode. Streams of several prompts or models may be drawn from by turns. Raises
-    ValueError as `generate` does, before the first token is asked for.
+    `model` must be in evaluation mode. Several streams may be read by turns. Raises ValueError as `generate` does,
+    before the first token is asked for.
     """
     assert not model.training, "a stream may never be finished, so it cannot put the model's mode back"
     _check([prompt], model.config.context)
@@ -141,9 +144,10 @@ def generate(
     sampling: Sampling = Sampling(),
     rows: int = ROWS,
 ) -> list[Continuation]:
-    """At most `new_tokens` a prompt, `rows` prompts at a time, prompts of similar length together.
+    """Continues each prompt by at most `new_tokens`, `rows` prompts at a time, prompts of similar length together.
 
-    A prompt that leaves less than that in the context generates less; ValueError when one is empty or leaves nothing.
+    A prompt near the end of the context is continued to its end. Raises ValueError for an empty prompt, and for one
+    that fills the context.
     """
     _check(prompts, model.config.context)
     was_training = model.training

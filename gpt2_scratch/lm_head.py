@@ -1,9 +1,9 @@
 """Log-probabilities of labelled tokens, for a head of V outputs whose logits never exist all at once.
 
-The gradient for the hidden states needs every logit. Rather than keep them, or compute them twice, each chunk is taken
-back to its hidden states at once, for an incoming gradient of one; the real one, once known, only scales the result.
-That always works for hidden states, of which each token has its own, and for a head that trains whenever the gradient
-is the same for all tokens, as it is of a sum over them; otherwise its logits are computed again.
+The gradient of the hidden states needs every logit. Rather than keep the logits, or compute them twice, the forward
+pass takes each chunk back to its hidden states at once, for an incoming gradient of one; the backward pass only scales
+the result. This works for hidden states, since each token has its own, and for a head that trains if the incoming
+gradient is the same for all tokens, as that of a sum is. Otherwise the logits are computed again.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ LOGIT_ROWS = 1024  # labelled tokens whose V logits exist at one time: 1024 * 50
 
 
 class SomeRows(nn.Module):
-    """A head of some tokens of the vocabulary: their rows (K, C) of another head's matrix, which get the gradients, and
-    what is added to each logit (K,)."""
+    """A head for K tokens of the vocabulary: their `rows` (K, C) of another head's matrix, which get the gradients, and
+    what is `added` to each logit (K,)."""
 
     def __init__(self, rows: Tensor, added: Tensor) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class _LabelLogProbabilities(torch.autograd.Function):
 def _forward_and_backward(
     head: nn.Module, hidden: Tensor, labels: Tensor, trained: tuple[Tensor, ...], gradient: Tensor | None
 ) -> list[Tensor]:
-    """Log-probabilities (M,), then the gradients of their sum, weighted by `gradient` (M,): hidden (M, C), trained."""
+    """Log-probabilities (M,), then the gradients of `hidden` and `trained` for their sum, weighted by `gradient` (M,)."""
     found = torch.empty(len(hidden), dtype=at_least_fp32(hidden), device=hidden.device)
     for_hidden = torch.empty_like(hidden)
     for_trained = [torch.zeros_like(p) for p in trained]
@@ -83,7 +83,7 @@ def _forward_and_backward(
         z = _log_softmax(logits.detach())
         targets = labels[part, None]
         found[part] = z.gather(1, targets).squeeze(1)
-        z.exp_().scatter_add_(1, targets, -torch.ones_like(targets, dtype=z.dtype))  # the gradient's negative
+        z.exp_().scatter_add_(1, targets, -torch.ones_like(targets, dtype=z.dtype))  # minus the gradient
         if gradient is not None:
             z.mul_(gradient[part, None])
         wanted = torch.autograd.grad(logits, [rows, *trained], z.to(logits.dtype), materialize_grads=True)
@@ -94,14 +94,14 @@ def _forward_and_backward(
 
 
 def _random_states(device: torch.device) -> list[Tensor]:
-    """Of the generators that dropout draws from: the CPU's, and the GPU's if `device` is one."""
+    """The states of the generators that dropout draws from: the CPU's, and the GPU's if `device` is one."""
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
 @contextlib.contextmanager
 def _replayed(device: torch.device, states: list[Tensor]) -> Iterator[None]:
-    """What is drawn inside is what was drawn after `states` were taken, so that a head's dropout drops the same again;
-    what is drawn afterwards stays as it would have been. Of no states nothing is done."""
+    """Draws the random numbers that followed `states`, so that a head's dropout drops the same again. Afterwards the
+    generators go on as if nothing had been drawn. Without states nothing changes."""
     with torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=bool(states)):
         if states:
             torch.set_rng_state(states[0])
@@ -115,6 +115,6 @@ def _parts(count: int) -> Iterator[slice]:
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    """In the memory of `logits` (rows, V), or of their copy in fp32 if they are in half precision."""
+    """Overwrites `logits` (rows, V), or their copy in fp32 if they are in half precision."""
     logits = logits.to(at_least_fp32(logits))
     return torch.log_softmax(logits, 1, out=logits)

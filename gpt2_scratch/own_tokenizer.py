@@ -18,15 +18,14 @@ from gpt2_scratch.tokenizer_export import ROLES, export_tokenizer
 FILES = VOCABULARIES + BESIDE
 LONGEST_CHARACTER = 4  # bytes
 FREE = ("chat_template", "model_max_length", "name_or_path", "padding_side", "truncation_side")
-FEWEST = 8  # tokens that any vocabulary has; transformers makes an empty one out of files that it does not know
+FEWEST = 8  # tokens that any vocabulary has; from files that it does not know, transformers makes an empty one
 
 
 def _read(folder: Path) -> Any:
-    """transformers' tokenizer of the folder.
+    """The tokenizer that transformers reads from the folder, with two mistakes put right.
 
-    A GPT-2's folder that names no class is read by transformers as byte-pair encoding, whatever its tokenizer.json
-    says; and its GPT-2 class adds an end of text where the vocabulary has none, which no model knows. Both are put
-    right.
+    transformers reads a GPT-2's folder that names no class as byte-pair encoding, whatever tokenizer.json says; and its
+    GPT-2 class adds an end of text, which no model knows, to a vocabulary that has none.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.gpt2.tokenization_gpt2 import GPT2Tokenizer as ByteLevel
@@ -55,7 +54,7 @@ def _read(folder: Path) -> Any:
 
 
 def _digest(folder: Path) -> str:
-    """sha256 of the files that decide over tokens; of the settings, without those that do not."""
+    """sha256 of the files, and of those settings, that decide over the tokens of a text."""
     settings = {name: value for name, value in read_json(folder / "tokenizer_config.json").items() if name not in FREE}
     found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in (*VOCABULARIES, "merges.txt", "added_tokens.json", "special_tokens_map.json"):
@@ -69,10 +68,10 @@ def _special(read: Any) -> dict[str, int]:
 
 
 def _end_of(read: Any, configured: Any) -> tuple[int | None, str]:
-    """The token that ends a text, and why it is another than the one that config.json has `configured`, if it is.
+    """The token that ends a text, and if it is not the one `configured` in config.json, why.
 
-    It is the tokenizer's own, else that of config.json. But a model that was trained from scratch can have GPT-2's
-    50256 there, whatever word of its vocabulary that is: then the one known spelling of an end that it has.
+    It is the tokenizer's own, else that of config.json. But a model that was trained from scratch may have GPT-2's
+    50256 there, whatever word of its vocabulary that is; then it is the known spelling of an end, if there is just one.
     """
     if read.eos_token_id is not None:
         return read.eos_token_id, ""
@@ -87,7 +86,7 @@ def _end_of(read: Any, configured: Any) -> tuple[int | None, str]:
 
 
 class OwnTokenizer(Tokenizer):
-    """The one in `folder`. `configured`: the end of text of config.json, which counts where the tokenizer has none."""
+    """The tokenizer in `folder`. `configured` is config.json's end of text, for a tokenizer that has none."""
 
     def __init__(self, folder: Path, read: Any, configured: Any, meaning: Meaning = "text") -> None:
         self.folder, self.read, self.meaning = folder, read, meaning
@@ -101,7 +100,7 @@ class OwnTokenizer(Tokenizer):
 
     @property
     def pad(self) -> int:
-        """The tokenizer's own, the end of text, or a special token that no text ends with."""
+        """The tokenizer's own padding token, else the end of text, else a special token that ends no text."""
         if self.read.pad_token_id is not None:
             return self.read.pad_token_id
         named = sorted(self.special.items(), key=lambda item: ("pad" not in item[0].lower(), item[1]))
@@ -117,7 +116,7 @@ class OwnTokenizer(Tokenizer):
         return self.read.decode(list(tokens), skip_special_tokens=False)
 
     def whole_characters(self, tokens: Sequence[int]) -> list[int]:
-        """Where tokens are bytes a character is cut if the last ones make none; else U+FFFD stands in the text."""
+        """Drops the last few tokens if the text then no longer ends with U+FFFD; else the character is the text's own."""
         ends = range(len(tokens), max(len(tokens) - LONGEST_CHARACTER, -1), -1)
         whole = (
             end for end in ends if not self.decode(tokens[max(end - 2 * LONGEST_CHARACTER, 0) : end]).endswith("\ufffd")
@@ -125,7 +124,7 @@ class OwnTokenizer(Tokenizer):
         return list(tokens[: next(whole, len(tokens))])
 
     def pieces(self, tokens: Sequence[int]) -> list[tuple[str, int]]:
-        """A token may change how the one before it is written: what is behind the text so far is the piece."""
+        """A token may change how the one before it is written, so a piece is what the text so far grows by."""
         found, done, start = list[tuple[str, int]](), "", 0
         for i in range(1, len(tokens) + 1):
             text = self.read.decode(list(tokens[:i]), skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -1,4 +1,4 @@
-"""Whether the tokenizer files in a base's folder are GPT-2's own, in whatever form they have."""
+"""Tells whether the tokenizer files in a base's folder are GPT-2's own, in whatever form."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ PLAIN = (None, "GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", 
 
 
 def spelling(token: Any) -> str:
-    """Of a token as the files have it: a string, or an object around one."""
+    """The text of a token as the files have it: a string, or an object around one."""
     return token.get("content", "") if isinstance(token, dict) else str(token)
 
 
@@ -28,7 +28,7 @@ def _gpt2s_bpe(vocabulary: Any, merges: Sequence[str]) -> bool:
 
 
 def _same_files(folder: Path) -> bool:
-    """Whether vocab.json and merges.txt are there and GPT-2's."""
+    """Whether the folder has GPT-2's vocab.json and merges.txt."""
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     if not (vocabulary.is_file() and merges.is_file()):
         return False
@@ -64,7 +64,7 @@ def _tokens_named(settings: dict[str, Any]) -> set[str]:
 
 
 def is_gpt2s_own(folder: Path) -> bool:
-    """Whether all that the folder says of its tokenizer is GPT-2's own. Raises ValueError for a damaged file."""
+    """Whether everything in the folder describes GPT-2's own tokenizer. Raises ValueError for a damaged file."""
     if any((folder / name).exists() for name in VOCABULARIES if not name.endswith(".json")):
         return False
     settings, names = read_json(folder / "tokenizer_config.json"), read_json(folder / "special_tokens_map.json")

@@ -1,4 +1,4 @@
-"""Which precision something is computed in."""
+"""The precision in which something is computed."""
 
 import torch
 from torch import Tensor
@@ -8,11 +8,11 @@ DTYPES = {"fp32": torch.float32, **HALF}
 
 
 def at_least_fp32(x: Tensor) -> torch.dtype:
-    """A softmax over many classes, or a sum over many blocks, is not computed in half precision."""
+    """The precision of what must not be computed in half: a softmax over many classes, a sum over many blocks."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 def of_products(x: Tensor) -> torch.dtype:
-    """That of a matrix product of `x`, which autocast may have a word in."""
+    """The precision of a matrix product of `x`: that of autocast where it is on, else that of `x`."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

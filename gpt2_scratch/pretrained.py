@@ -1,6 +1,6 @@
-"""Weights in Hugging Face format: read into our tensors, and written back.
+"""Weights in Hugging Face's format, read into our tensors and written back.
 
-Every key of a file must find its tensor and every tensor its key, with equal shapes, or the error names them.
+Every key of a file must find its tensor, and every tensor its key, with equal shapes; else the error names them.
 """
 
 import json
@@ -17,22 +17,22 @@ from gpt2_scratch.tokenizer import Tokenizer
 from gpt2_scratch.weights import keys, read_tensor, tensors, write_tensors
 from gpt2_scratch.weights import weights_hash as weights_hash
 
-# Conv1D of the original stores (in, out), nn.Linear (out, in).
+# The original's Conv1D stores (in, out), nn.Linear (out, in).
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 # Causal masks that old checkpoints carry. The dot matters: "attn.bias" alone would also match c_attn.bias.
 MASKS = (".attn.bias", ".attn.masked_bias")
-# Heads that other models of transformers and TRL have on a GPT-2; `score` is a classifier's.
+# Heads that transformers and TRL put on a GPT-2; `score` is a classifier's.
 HEADS = ("score.", "classifier.", "multiple_choice_head.", "qa_outputs.", "v_head.")
 
 
 def without_storage(build: Any, *args: Any, **kwargs: Any) -> Any:
-    """A model whose tensors have shapes but no memory, for counting and for reading weights straight into place."""
+    """Builds a model whose tensors have shapes but no memory, to count them or to read weights straight into place."""
     with torch.device("meta"):
         return build(*args, **kwargs)
 
 
 def _refuse_infinite(key: str, tensor: Tensor, folder: Path) -> None:
-    """Raises ValueError for a tensor with a number that is none: all that is computed with it would be none either."""
+    """Raises ValueError for a tensor that holds nan or inf, which would spread to all that is computed with it."""
     wide = tensor.float() if tensor.itemsize == 1 else tensor  # aminmax has no 8 bits
     if not all(bound.isfinite() for bound in wide.aminmax()):
         raise ValueError(f"weights in {folder}: {key} holds numbers that are not finite (nan or inf); take others")
@@ -46,10 +46,10 @@ def load_weights(
 ) -> None:
     """Reads `folder` into `model` (built by `without_storage` or not), as fp32.
 
-    A class head that the file does not have is the caller's to initialise, and without `class_head` the one that it has
-    is left alone, of whatever shape; other heads are dropped (`heads_in` names them). An LM head in the file is dropped
-    when `model` classifies (unless it scores with an untied one), and must equal the embedding when `model` ties it.
-    `elsewhere`: who takes the tensor of that name in place of `model`, of which the parameter stays without storage.
+    The caller initialises a class head that the file lacks; without `class_head` the one in the file is ignored, and
+    other heads always are (`heads_in` names them). A classifier ignores an LM head in the file, unless it scores with
+    an untied embedding; in a model that ties its LM head, the one in the file must equal the embedding. `elsewhere` has
+    functions that take the tensor of a name instead of `model`, whose parameter then stays without storage.
     """
     elsewhere = elsewhere or {}
     _give_storage(model, elsewhere)
@@ -100,20 +100,20 @@ def _give_storage(model: LanguageModel | Classifier, elsewhere: Mapping[str, Any
 
 
 def heads_in(folder: Path) -> list[str]:
-    """Which of HEADS the file has, by their names without the dot."""
+    """The names of those HEADS that the file has, without the dot."""
     known = list(keys(folder))
     return [head.removesuffix(".") for head in HEADS if any(key.startswith(head) for key in known)]
 
 
 def read_weight(folder: Path, name: str) -> Tensor:
-    """The tensor that `load_weights` puts at `name` (transformer.h.0.mlp.c_fc.weight), once more, in fp32."""
+    """Reads, in fp32, the tensor that `load_weights` puts at `name`, for example transformer.h.0.mlp.c_fc.weight."""
     tensor = read_tensor(folder, name, name.removeprefix("transformer."))
     _refuse_infinite(name, tensor, folder)
     return (tensor.t() if name.endswith(TRANSPOSED) else tensor).to(torch.float32, copy=True)
 
 
 def hf_state(model: nn.Module) -> dict[str, Tensor]:
-    """Our parameters under Hugging Face's names and layout; a tied head is left out, as transformers does."""
+    """Our parameters as Hugging Face names and stores them, without a tied head, which transformers leaves out too."""
     return {
         name: (p.detach().t() if name.endswith(TRANSPOSED) else p.detach()).contiguous()
         for name, p in model.named_parameters()
@@ -127,11 +127,8 @@ def save_pretrained(
     dtype: torch.dtype = torch.float32,
     **more: Any,
 ) -> None:
-    """Writes config.json, model.safetensors and the tokenizer's files; transformers loads the folder as it is.
-
-    `dtype` of the saved tensors; `more` goes into config.json (for example `id2label`). Raises OSError when there is no
-    room.
-    """
+    """Writes config.json, model.safetensors with tensors of `dtype`, and the tokenizer's files, as transformers reads
+    them. `more` goes into config.json, for example `id2label`. Raises OSError when the disk is full."""
     folder.mkdir(parents=True, exist_ok=True)
     architecture = "GPT2LMHeadModel" if isinstance(model, LanguageModel) else "GPT2ForSequenceClassification"
     state = {name: tensor.to(dtype) for name, tensor in hf_state(model).items()}

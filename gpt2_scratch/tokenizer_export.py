@@ -1,4 +1,4 @@
-"""A tokenizer that transformers read, written so that whoever reads it there gets the tokens that were trained on."""
+"""Writes a tokenizer that transformers read so that transformers gives the tokens that were trained on."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ SETTINGS = "tokenizer_config.json"
 
 
 def _plain(read: Any, pad: str, context: int) -> Any:
-    """The same as a tokenizer of no particular class. A class such as BERT's puts tokens around every text, whatever
+    """The same tokenizer, of no particular class. A class such as BERT's puts tokens around every text, whatever
     tokenizer.json says, and gives token types, which a GPT-2 would add as words."""
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
@@ -31,8 +31,8 @@ def _plain(read: Any, pad: str, context: int) -> Any:
 
 
 def export_tokenizer(read: Any, folder: Path, context: int, pad: str) -> None:
-    """Writes tokenizer.json and what is said beside it, for texts of up to `context` tokens. `pad`: the token to pad
-    with where the tokenizer names none."""
+    """Writes tokenizer.json and its settings for texts of up to `context` tokens; `pad` is the token to pad with where
+    the tokenizer names none."""
     fast = read.is_fast
     (_plain(read, pad, context) if fast else read).save_pretrained(folder)
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))

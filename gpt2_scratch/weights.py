@@ -1,4 +1,4 @@
-"""The tensors of a base in Hugging Face's format: one file or several, safetensors' or torch's; and writing them."""
+"""Reads and writes the tensors of a base in Hugging Face's format: one file or several, safetensors' or torch's."""
 
 import hashlib
 import pickle
@@ -23,7 +23,7 @@ def has_weights(folder: Path) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The file or files that hold the weights. Raises ValueError when there are none, or one of several is missing."""
+    """The file or files that hold the weights. Raises ValueError when there is none, or one of several is missing."""
     found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if found is None:
         raise ValueError(f"{folder} holds no weights ({WEIGHTS[0]}, {WEIGHTS[2]} or an index of several)")
@@ -37,7 +37,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 @cache
 def weights_hash(folder: Path) -> str:
-    """sha256 of the weight file (of several: of their sums): the identity of a base model, whatever its name."""
+    """The identity of a base model, whatever its name: sha256 of its weight file, or of the sums of several."""
     sums = []
     for path in weight_files(folder):
         with open(path, "rb") as file:
@@ -46,7 +46,7 @@ def weights_hash(folder: Path) -> str:
 
 
 def _pickled(path: Path) -> Mapping[str, Tensor]:
-    """What torch.save wrote, by the loader that runs no code of the file. Raises ValueError for anything else."""
+    """Reads what torch.save wrote, without running code from the file. Raises ValueError for anything else."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
@@ -72,7 +72,7 @@ def _keys_of(path: Path) -> list[str]:
 
 
 def keys(folder: Path) -> dict[str, Path]:
-    """Each tensor's name, and the file it is in; `wte.weight` first, so that a tied head can be compared with it."""
+    """Each tensor's name and file. `wte.weight` comes first, so that a tied head can be compared with it."""
     found = {key: path for path in weight_files(folder) for key in _keys_of(path)}
     return dict(sorted(found.items(), key=lambda item: (not item[0].endswith("wte.weight"), item[1], item[0])))
 
@@ -80,7 +80,8 @@ def keys(folder: Path) -> dict[str, Path]:
 def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """(key, tensor) of all weights, in the order of `keys`.
 
-    A file of safetensors is mapped anew for each: what has been read of a mapped file counts until it is closed.
+    A safetensors file is mapped anew for each tensor, because what has been read of a mapped file stays in memory until
+    it is closed.
     """
     held: tuple[Path | None, Mapping[str, Tensor]] = None, {}
     for key, path in keys(folder).items():
@@ -94,7 +95,7 @@ def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def read_tensor(folder: Path, *names: str) -> Tensor:
-    """The first of these names that there is. Raises ValueError when there is none."""
+    """The tensor with the first of `names` that the weights have. Raises ValueError when they have none."""
     known = keys(folder)
     name = next((name for name in names if name in known), None)
     if name is None:
@@ -106,7 +107,7 @@ def read_tensor(folder: Path, *names: str) -> Tensor:
 
 
 def write_tensors(path: Path, state: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:
-    """As safetensors, with the mode that any new file gets here. Raises OSError when there is no room."""
+    """Writes safetensors, with the mode that any new file gets here. Raises OSError when the disk is full."""
     path.touch()
     mode = path.stat().st_mode
     try:
