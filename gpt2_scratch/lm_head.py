@@ -72,7 +72,7 @@ class _LabelLogProbabilities(torch.autograd.Function):
 def _forward_and_backward(
     head: nn.Module, hidden: Tensor, labels: Tensor, trained: tuple[Tensor, ...], gradient: Tensor | None
 ) -> list[Tensor]:
-    """Log-probabilities (M,), then the gradients of `hidden` and `trained` for their sum, weighted by `gradient` (M,)."""
+    """Log-probabilities (M,), then gradients of their sum, weighted by `gradient` (M,), for `hidden` and `trained`."""
     found = torch.empty(len(hidden), dtype=at_least_fp32(hidden), device=hidden.device)
     for_hidden = torch.empty_like(hidden)
     for_trained = [torch.zeros_like(p) for p in trained]

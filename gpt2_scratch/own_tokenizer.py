@@ -116,7 +116,7 @@ class OwnTokenizer(Tokenizer):
         return self.read.decode(list(tokens), skip_special_tokens=False)
 
     def whole_characters(self, tokens: Sequence[int]) -> list[int]:
-        """Drops the last few tokens if the text then no longer ends with U+FFFD; else the character is the text's own."""
+        """Drops the last few tokens if the text then no longer ends with U+FFFD; else that character is its own."""
         ends = range(len(tokens), max(len(tokens) - LONGEST_CHARACTER, -1), -1)
         whole = (
             end for end in ends if not self.decode(tokens[max(end - 2 * LONGEST_CHARACTER, 0) : end]).endswith("\ufffd")

@@ -1,4 +1,4 @@
-"""Finds a base model: bundled, in a folder, or on the hub. Imports no torch, so that a wrong name is refused at once."""
+"""Finds a base model: bundled, in a folder or on the hub. Imports no torch, so that a wrong name is refused at once."""
 
 import difflib
 import json

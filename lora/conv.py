@@ -1,7 +1,7 @@
-"""LoRA on convolutions: one of the frozen layer's kernel, stride, padding and dilation with R outputs, then a 1x1 one.
+"""LoRA on convolutions: one with the frozen layer's kernel, stride, padding and dilation and R outputs, then a 1x1 one.
 
-That is the low-rank update of the matrix of flattened kernels, (out, in * positions). No method of the scripts: GPT-2
-has no convolution. Cost against the frozen layer: R * (in * positions + out) trained numbers.
+Together they are a low-rank update of the matrix of flattened kernels, (out, in * positions). It is no --method, since
+GPT-2 has no convolution. Cost against the frozen layer: R * (in * positions + out) trained numbers.
 """
 
 import torch
@@ -13,7 +13,7 @@ from lora.frozen import CONVOLUTIONS
 
 
 class ConvLoRA(Adapter):
-    """Takes an nn.Conv1d or nn.Conv2d without groups: with them the kernels are no one matrix over all inputs.
+    """Takes an nn.Conv1d or nn.Conv2d without groups, whose kernels are one matrix over all inputs.
 
     PEFT leaves the dilation out of the first convolution, so that its merged layer differs from the unmerged one.
     """

@@ -1,4 +1,4 @@
-"""What an adapter has to know of the frozen layer under it: the matrix it multiplies by, and how to exchange that.
+"""What an adapter has to know of its frozen layer: the matrix that it multiplies by, and how to exchange that.
 
 A convolution counts as the matrix of its flattened kernels: in = channels of the input * positions of the kernel.
 """
@@ -37,7 +37,7 @@ def dense(layer: Any) -> Tensor:
 
 
 def with_matrix(layer: Any, matrix: Tensor) -> Any:
-    """A layer like this one that multiplies by `matrix` (out, in); this one is not touched, their bias is the same."""
+    """A layer with the same bias that multiplies by `matrix` (out, in); the given one stays as it is."""
     if type(layer) in OWN_MATRIX:
         new, matrix = copy.copy(layer), matrix.view_as(layer.weight).to(layer.weight.dtype)
         new._parameters = dict(layer._parameters)

@@ -1,6 +1,6 @@
 """A linear layer and its low-rank updates as one operation, forward and backward.
 
-Written by hand because autograd would keep and add one more (N, out) tensor for each of the two sums.
+It is written by hand, because autograd would keep and add one more (N, out) tensor for each of the two sums.
 Letters: N tokens, R rank, P active parts of a fused matrix, W = out / parts columns each.
 """
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 
 class LowRankLinear(torch.autograd.Function):
-    """y = x weight^T + bias, and scale * x A_p^T B_p on top in the columns of each active part p.
+    """y = x weight^T + bias, and in the columns of each active part p + scale * x A_p^T B_p.
 
     x is kept for the backward pass only if A or the weight gets a gradient.
     """
@@ -73,7 +73,7 @@ def low_rank_linear(
 
 
 def add_low_rank(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, active: tuple[int, ...]) -> Tensor:
-    """y (N, out) of any layer and scale * x A_p^T B_p on top in the columns of each active part p, by autograd."""
+    """y (N, out) of any layer, and in the columns of each active part p + scale * x A_p^T B_p, by autograd."""
     columns = list(y.split(b.shape[2], 1))
     for part, thin, up in zip(active, F.linear(x, a).chunk(len(active), 1), b, strict=True):
         columns[part] = columns[part] + scale * (thin @ up)  # (N, W)

@@ -1,18 +1,15 @@
-"""adapter_config.json, PEFT's: whether what it says can be followed here, and each layer's rank and alpha.
-
-PEFT's side was read in its version 0.21.
-"""
+"""Reads PEFT's adapter_config.json: the rank and alpha of each layer, and what is not supported. Follows PEFT 0.21."""
 
 import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-HEADS = ("score", "classifier")  # what PEFT saves whole with task_type SEQ_CLS
+HEADS = ("score", "classifier")  # PEFT saves these whole with task_type SEQ_CLS
 # Initialisations that leave the base as it is. The others (pissa, olora, corda, loftq, lora_ga) change its weights, so
-# that their factors alone say nothing about the base that others have.
+# that their factors alone do not fit the base that others have.
 PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva", "mica")
-# Settings that are read here, and those that change no number once trained. Any other must be unset.
+# READ settings are read here, FREE ones change no number of a trained adapter. Any other must be unset.
 READ = {"peft_type", "bias", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora"}
 READ |= {"init_lora_weights", "lora_dropout", "modules_to_save"}
 FREE = {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out", "task_type"}
@@ -32,7 +29,7 @@ def _is_names(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
 
 
-# What a setting must be where it is given, and in words.
+# What a setting must be where it is given: a test, and its words.
 KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "r": (_is_rank, "a whole number from 1"),
     "lora_alpha": (_is_number, "a number"),
@@ -41,27 +38,27 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "use_dora": (lambda value: value is None or isinstance(value, bool), "true or false"),
     "modules_to_save": (_is_names, "a list of names"),
 }
-PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}  # and the setting that they overrule for a layer
+PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}  # each with the setting that it overrules for a layer
 
 
 def _at_the_end(key: str) -> str:
-    """The regular expression by which PEFT finds the layers that a key of a pattern means."""
+    """The regular expression with which PEFT finds the layers that a key of a pattern means."""
     return rf"(.*\.)?({key})"
 
 
 def _setting(pattern: dict[str, Any], path: str, default: Any) -> Any:
-    """Of the first key that matches the end of `path`, as PEFT looks it up."""
+    """The value of the first key that matches the end of `path`, as PEFT looks it up."""
     return next((value for key, value in pattern.items() if re.fullmatch(_at_the_end(key), path)), default)
 
 
 def rank_and_alpha(config: dict[str, Any], path: str) -> tuple[int, float]:
-    """Those of the layer at `path`, for a config without problems."""
+    """Rank and alpha of the layer at `path`, in a config without problems."""
     rank = _setting(config.get("rank_pattern") or {}, path, config.get("r", 8))
     return rank, _setting(config.get("alpha_pattern") or {}, path, config.get("lora_alpha", 8))
 
 
 def _kind_problems(config: dict[str, Any]) -> Iterator[str]:
-    """Settings that are not what PEFT writes there."""
+    """Settings whose values PEFT would not write."""
     for name, (fits, words) in KINDS.items():
         if name in config and not fits(config[name]):
             yield f"{name}={config[name]!r}: must be {words}"
@@ -80,7 +77,7 @@ def _kind_problems(config: dict[str, Any]) -> Iterator[str]:
 
 
 def config_problems(config: dict[str, Any]) -> list[str]:
-    """What is in adapter_config.json that cannot be done here."""
+    """What adapter_config.json asks for that cannot be done here."""
     if config.get("peft_type") != "LORA":
         return [f"peft_type {config.get('peft_type')}: only LORA is supported"]
     found = [f"{name}={config[name]!r} is not supported" for name in config if name not in READ | FREE and config[name]]

@@ -1,8 +1,8 @@
-"""Adapters as PEFT's two files, written and read: adapter_config.json and adapter_model.safetensors.
+"""Writes and reads adapters as PEFT's two files, adapter_config.json and adapter_model.safetensors.
 
-Knows no architecture: a path in the model is a path in the file, so the model's names must be those PEFT will meet.
-To PEFT a fused matrix whose P active parts have factors of their own is one matrix of rank P R with a block-diagonal B.
-Letters: R rank, P active parts. PEFT's side was read in its version 0.21.
+A path in the model is a path in the file, so the model's names must be those that PEFT will meet. A fused matrix whose
+P active parts have factors of rank R of their own is, to PEFT, one of rank P R with a block-diagonal B. Follows PEFT
+0.21.
 """
 
 import contextlib
@@ -35,9 +35,8 @@ def exported(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(adapter_config.json, tensors) of all adapters of `model`, relative to the untouched base called `base`.
 
-    `head`: path of a head that is saved whole, with its adapter folded in if it has one. Matrices are taken for
-    those of a transformers model that stores them transposed (GPT-2's Conv1D); PEFT corrects that by itself for a plain
-    linear layer.
+    The head at path `head` is saved whole, with its adapter folded in if it has one. Matrices are declared transposed,
+    as transformers stores GPT-2's (Conv1D); PEFT corrects that by itself for a plain linear layer.
     """
     tensors, ranks, alphas = dict[str, Tensor](), dict[str, int](), dict[str, float]()
     dora, dropout = False, 0.0
@@ -66,7 +65,7 @@ def exported(
 
 
 def block_diagonal(b: Tensor, parts: int, active: tuple[int, ...]) -> Tensor:
-    """(P, R, out / parts) -> (out, P R): each part's B in its own rows and columns, zero elsewhere."""
+    """(P, R, out / parts) -> (out, P R): each part's B stands in its own rows and columns, zeros elsewhere."""
     whole = b.new_zeros(parts, b.shape[2], *b.shape[:2])  # (parts, out / parts, P, R)
     for i, part in enumerate(active):
         whole[part, :, i] = b[i].t()
@@ -74,10 +73,11 @@ def block_diagonal(b: Tensor, parts: int, active: tuple[int, ...]) -> Tensor:
 
 
 def _targets(model: nn.Module, paths: Iterable[str]) -> dict[str, Any]:
-    """The settings by which PEFT finds exactly `paths`.
+    """The settings with which PEFT finds exactly `paths`.
 
-    Names within a block and numbers of blocks where these say it, for lists of paths are long. PEFT asks for the number
-    of a block only where a name was found by its ending, so that a path of its own (lm_head) stands beside them.
+    Where possible they are names within a block and numbers of blocks, since a list of paths is long. PEFT compares the
+    number of a block only for a name that it found by its ending, so that a path outside of blocks (lm_head) can stand
+    beside them.
     """
     found, alone = defaultdict[str, set[tuple[int, str]]](set), list[str]()
     for path in paths:
@@ -106,7 +106,7 @@ def _split(key: str) -> tuple[str, str]:
 
 
 def _fit_problems(path: str, part: dict[str, Tensor], layer: nn.Module, config: dict[str, Any]) -> Iterator[str]:
-    """What keeps the tensors saved for one layer from being put there."""
+    """What is wrong with the tensors saved for one layer."""
     rank, _ = rank_and_alpha(config, path)
     outputs, inputs = shape(layer)
     shapes = {A: (rank, inputs), B: (outputs, rank), MAGNITUDE: (outputs,)}
@@ -152,7 +152,7 @@ def _heads(tensors: Iterable[str]) -> list[str]:
 
 
 def classes_in(folder: Path) -> int | None:
-    """Rows of the class head that the adapter in `folder` was saved with; None: it has none. Errors as of `attach`."""
+    """Rows of the class head saved with the adapter in `folder`, None without a head. Raises what `attach` raises."""
     _, tensors = _read(folder)
     heads = _heads(tensors)
     return len(tensors[heads[0]]) if heads else None
@@ -179,10 +179,10 @@ def _refuse(folder: Path, problems: list[str]) -> None:
 
 
 def attach(model: nn.Module, folder: Path) -> None:
-    """Puts the adapters saved in `folder`, by `exported` or by PEFT, into the base model; nothing else trains then.
+    """Puts the adapters saved in `folder`, by `exported` or by PEFT, into the base model and freezes all else.
 
     A matrix adapted by PEFT gets one adapter for all its parts. Raises ValueError, with all that is wrong, for a
-    missing or damaged file, settings that are not supported, and an adapter made for another model.
+    missing or damaged file, unsupported settings, and an adapter made for another model.
     """
     config, tensors = _read(folder)
     _refuse(folder, config_problems(config))

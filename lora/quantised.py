@@ -1,10 +1,10 @@
-"""A frozen linear layer that stores its matrix in 4 or 8 bits, as bitsandbytes does, and computes with all of them.
+"""A frozen linear layer that stores its matrix in 4 or 8 bits, as bitsandbytes does.
 
-4 bits: NF4 in blocks of 64, whose scales are quantised in turn (Dettmers et al. 2023, "QLoRA", section 3). 8 bits: a
-scale a row (Dettmers et al. 2022, "LLM.int8()", section 2.1). The matrix is made again at every use and dropped, so
-that training, evaluation and a merged model compute with the same one. bitsandbytes' own layers do not: Linear8bitLt
-rounds activations too, in evaluation alone on a CPU, and Linear4bit packs the matrix anew when it evaluates on a CPU
-with AVX512-BF16, after which gradients are lost and merging gives wrong weights.
+4 bits are NF4 in blocks of 64, whose scales are quantised in turn (Dettmers et al. 2023, "QLoRA", section 3). 8 bits
+have one scale for each row (Dettmers et al. 2022, "LLM.int8()", section 2.1). The matrix is made again at every use and
+dropped, so that training, evaluation and a merged model compute with the same one. bitsandbytes' own layers do not do
+that: Linear8bitLt rounds activations too, on a CPU in evaluation alone, and Linear4bit packs the matrix anew when it
+evaluates on a CPU with AVX512-BF16, after which gradients are lost and merging gives wrong weights.
 """
 
 import logging
@@ -21,7 +21,7 @@ FROM_INT8 = 7.874015718698502e-3  # 1/127 as bitsandbytes has it
 
 
 def load_bitsandbytes() -> Any:
-    """The library, which takes seconds and logs what it lacks on this machine, though nothing of it is needed."""
+    """Imports the library, which takes seconds, without its warnings of parts that nothing here needs."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import bitsandbytes
 
@@ -29,7 +29,7 @@ def load_bitsandbytes() -> Any:
 
 
 class QuantisedLinear(nn.Module):
-    """y = W x + b with W (out, in) in `bits` bits, 4 or 8; shapes without numbers until `store` is given W."""
+    """y = W x + b with W (out, in) in 4 or 8 `bits`. Its tensors have shapes but no numbers before `store`."""
 
     bias: nn.Parameter | None
     codes: Tensor
@@ -52,23 +52,23 @@ class QuantisedLinear(nn.Module):
             self._hold(codes=torch.empty(outputs, inputs, dtype=torch.int8), scales=torch.empty(outputs))
 
     def _hold(self, **tensors: Tensor) -> None:
-        """Parameters rather than buffers, which data parallelism would send to all processes at every step."""
+        """Sets parameters rather than buffers, which data parallelism would send to all processes at every step."""
         for name, tensor in tensors.items():
             setattr(self, name, nn.Parameter(tensor, requires_grad=False))
 
     def stored(self) -> list[nn.Parameter]:
-        """What W is held in."""
+        """The tensors that hold W."""
         return [p for p in self._parameters.values() if p is not None and p is not self.bias]
 
     def _rows(self, device: torch.device) -> Iterator[slice]:
-        """W in pieces of whole blocks. Small ones on a CPU, where freed matrices between tensors that stay would leave
-        gaps in the memory, of which not all are filled again."""
+        """Pieces of W, of whole blocks. They are small on a CPU, where whole matrices, freed between tensors that stay,
+        would leave gaps in the memory, not all of which are filled again."""
         few = BLOCK * max(1, PIECE // (BLOCK * self.in_features))
         step = few if device.type == "cpu" else self.out_features
         return (slice(i, min(i + step, self.out_features)) for i in range(0, self.out_features, step))
 
     def _within(self, rows: slice, size: int) -> slice:
-        """Where what stands for `rows` of W begins and ends, when it stands for `size` numbers each."""
+        """Where the entries for `rows` of W begin and end, if each entry stands for `size` numbers."""
         return slice(rows.start * self.in_features // size, -(-rows.stop * self.in_features // size))
 
     def store(self, weight: Tensor) -> None:
@@ -94,7 +94,7 @@ class QuantisedLinear(nn.Module):
         self._hold(codes=codes, scales=torch.cat(scales))
 
     def pieces(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-        """Some rows of W after the other, made anew: bit for bit what bitsandbytes dequantises, rounded to `dtype`."""
+        """Makes W piece by piece: bit for bit what bitsandbytes dequantises, rounded to `dtype`."""
         every = self._rows(self.codes.device)
         if self.bits == 8:
             for rows in every:
@@ -115,7 +115,7 @@ class QuantisedLinear(nn.Module):
             yield rows, functional.dequantize_4bit(self.codes[self._within(rows, 2)], state)
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
-        """W (out, in), a copy."""
+        """A copy of W (out, in)."""
         whole = torch.empty(self.out_features, self.in_features, dtype=dtype, device=self.codes.device)
         for rows, piece in self.pieces(dtype):
             whole[rows] = piece
@@ -131,7 +131,7 @@ class QuantisedLinear(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """Keeps nothing: autograd would keep the whole matrix of every layer until the backward pass."""
+    """The product with W, which keeps nothing: autograd would keep every layer's matrix until the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor | None, layer: QuantisedLinear) -> Tensor:
@@ -153,7 +153,7 @@ class _Product(torch.autograd.Function):
 
 
 def dequantise(model: nn.Module) -> None:
-    """Puts a plain fp32 layer with the same matrix in the place of every quantised one, for good."""
+    """Replaces every quantised layer by a plain fp32 one with the same matrix."""
     for path, layer in list(model.named_modules()):
         if isinstance(layer, QuantisedLinear):
             plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
