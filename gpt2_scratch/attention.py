@@ -24,11 +24,11 @@ class Layout(NamedTuple):
     lengths: list[int]  # (B,)  3 2
     past: bool  # whether a cache already holds tokens in front of these
     longest: int  # 3, the past counted in
+    last_only: bool  # whether only the final states of the last tokens are asked for
     rows: Tensor  # (N,)  0 0 0 1 1   which sequence a token belongs to
     positions: Tensor  # (N,)  0 1 2 0 1   its place in that sequence
     last: Tensor  # (B,)  2 4         index of each sequence's last token
     starts: Tensor  # (B + 1,)  0 3 5   index of each sequence's first token, and N; int32, as flash attention wants it
-    last_only: bool  # whether only the final states of the last tokens are asked for
 
     def asked(self, x: Tensor) -> Tensor:
         """The rows of x (N, ...) that are asked for: all of them, or those of the last tokens (B, ...)."""
@@ -45,7 +45,7 @@ def layout_of(lengths: Tensor, device: torch.device, past: Tensor | None = None,
     longest = int((cached + lengths).max())
     starts = torch.cat([ends.new_zeros(1), ends]).int()
     on_device = (x.to(device) for x in (rows, positions, ends - 1, starts))
-    return Layout(lengths.tolist(), past is not None, longest, *on_device, last_only)
+    return Layout(lengths.tolist(), past is not None, longest, last_only, *on_device)
 
 
 class _BySequence(torch.autograd.Function):
