@@ -72,7 +72,8 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """A table, figure or result. `picture`: SVG, `caption` says what it shows."""
+    """A table, figure or result. `picture`: SVG, `caption` says what it shows. `finding`: what a person says of it, in
+    Markdown."""
 
     name: str
     title: str
@@ -80,6 +81,7 @@ class Section:
     picture: str = ""
     caption: str = ""
     examples: Sequence[Example] = ()
+    finding: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,3 +89,4 @@ class Page:
     title: str
     facts: Sequence[tuple[str, str]]  # commit, command, device, seeds
     sections: Sequence[Section]
+    words: str = ""  # above all, in Markdown

@@ -1,13 +1,9 @@
-"""The page as Markdown: what is generated stands between two comments, what is outside them is a person's and stays."""
+"""The page as Markdown; and what a person wrote in Markdown as HTML."""
 
 import html
 import re
-from typing import NamedTuple
 
 from evidence.document import WARNINGS, Block, Grid, Page, Section
-
-START = "# Results\n\n"
-HEAD = "head"
 
 
 def escaped(text: str) -> str:
@@ -45,70 +41,25 @@ def folded(title: str, text: str) -> str:
 
 def section(part: Section, pictures: str) -> str:
     """`pictures`: the folder of the pictures, as seen from the file."""
-    texts = [f"![{escaped(part.caption)}]({pictures}/{part.name}.svg)"] if part.picture else []
+    texts = [f"## {part.title}", *([part.finding] if part.finding else [])]
+    texts += [f"![{escaped(part.caption)}]({pictures}/{part.name}.svg)"] if part.picture else []
     texts += [block(one) for one in part.blocks]
     for example in part.examples:
-        lines = [f"> {escaped(example.instruction)}"]
-        lines += [f"- **{escaped(who)}**: {escaped(text) or '(nothing)'}" for who, text in example.answers]
-        texts.append(lines[0] + "\n\n" + "\n".join(lines[1:]))
+        lines = [f"- **{escaped(who)}**: {escaped(text) or '(nothing)'}" for who, text in example.answers]
+        texts += [f"> {escaped(example.instruction)}", "\n".join(lines)]
     return "\n\n".join(texts)
 
 
-def head(page: Page) -> str:
-    return "\n".join(f"- {name}: {f'`{value}`' if name == 'commands' else value}" for name, value in page.facts)
-
-
-def between(name: str, text: str) -> str:
-    return f"<!-- begin {name} -->\n{text}\n<!-- end {name} -->"
-
-
-class Written(NamedTuple):
-    """A person's Markdown above a generated part: what comes before its heading, and what stands under it."""
-
-    before: str = ""
-    under: str = ""
-
-
-def parts(text: str) -> dict[str, Written]:
-    """By the name of the generated part; what follows the last one is that of ""."""
-    found = [*re.split(r"<!-- begin (\S+) -->.*?<!-- end \1 -->", text, flags=re.DOTALL), ""]
-    written = {}
-    for chunk, name in zip(found[::2], found[1::2], strict=True):
-        chunk = re.sub(r"^# .*$", "", chunk, flags=re.MULTILINE)
-        headings = [*re.finditer(r"^## .*$", chunk, flags=re.MULTILINE)]
-        if not name:
-            written[name] = Written(before=chunk)
-        elif headings:
-            written[name] = Written(chunk[: headings[-1].start()], chunk[headings[-1].end() :])
-        else:
-            written[name] = Written(under=chunk)
-    return written
-
-
-def filled(page: Page, old: str, pictures: str) -> str:
-    """`old` with its generated parts renewed; sections that it lacks come at the end.
-
-    Raises ValueError where a part begins and does not end.
-    """
-    new = {HEAD: head(page)} | {part.name: section(part, pictures) for part in page.sections}
-    titles = {part.name: part.title for part in page.sections}
-    text = old or START + between(HEAD, "") + "\n"
-    for name, content in new.items():
-        whole = re.compile(rf"<!-- begin {re.escape(name)} -->.*?<!-- end {re.escape(name)} -->", re.DOTALL)
-        if found := whole.search(text):
-            text = text[: found.start()] + between(name, content) + text[found.end() :]
-        elif f"<!-- begin {name} -->" in text:
-            raise ValueError(f"RESULTS.md: '<!-- begin {name} -->' has no '<!-- end {name} -->'; put it back")
-        else:
-            heading = f"## {titles[name]}\n\n" if name in titles else ""
-            text = f"{text.rstrip()}\n\n{heading}{between(name, content)}\n"
-    return text
+def as_markdown(page: Page, pictures: str) -> str:
+    facts = "\n".join(f"- {name}: {f'`{value}`' if name == 'commands' else value}" for name, value in page.facts)
+    above = ["# Results", *([page.words] if page.words else []), facts]
+    return "\n\n".join([*above, *(section(part, pictures) for part in page.sections)]) + "\n"
 
 
 def paragraphs(text: str) -> str:
-    """A person's Markdown as HTML: headings, paragraphs and lists with code, bold, emphasis and links; nothing else."""
+    """Headings, paragraphs and lists with code, bold, emphasis and links; nothing else."""
     found = []
-    for part in re.split(r"\n\s*\n", re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)):
+    for part in re.split(r"\n\s*\n", text):
         lines = part.strip().splitlines()
         if heading := re.fullmatch(r"(##+) (.*)", part.strip()):
             level = len(heading[1])

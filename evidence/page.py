@@ -1,12 +1,12 @@
 """The page as one HTML file: styles, script and pictures are in it, and it loads nothing."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from evidence.document import MISSING, WARNINGS, Block, Example, Grid, Note, Page, Section, Shown, on_any_machine
-from evidence.markdown import HEAD, Written, paragraphs
+from evidence.markdown import paragraphs
 
 HERE = Path(__file__).parent
 ONLY_FROM_HERE = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -57,9 +57,8 @@ def example(shown: Example) -> str:
     return f'<div class="example"><blockquote>{escape(shown.instruction)}</blockquote><dl>{answers}</dl></div>'
 
 
-def section(part: Section, written: Written) -> str:
-    texts = [paragraphs(written.before), f'<section id="{escape(part.name)}">', f"<h2>{escape(part.title)}</h2>"]
-    texts.append(paragraphs(written.under))
+def section(part: Section) -> str:
+    texts = [f'<section id="{escape(part.name)}">', f"<h2>{escape(part.title)}</h2>", paragraphs(part.finding)]
     if part.picture:
         picture = part.picture.replace("<svg", f'<svg role="img" aria-label="{escape(part.caption)}"', 1)
         texts.append(f"<figure>{picture}<figcaption>{escape(part.caption)}</figcaption></figure>")
@@ -72,12 +71,10 @@ def brief(title: str) -> str:
     return re.sub(r" \([^()]*\)$", "", title)
 
 
-def page(found: Page, written: Mapping[str, Written]) -> str:
-    """`written`: a person's Markdown above each section, by its name; that of "" comes last."""
+def as_html(found: Page) -> str:
     contents = "".join(f'<li><a href="#{escape(s.name)}">{escape(brief(s.title))}</a></li>' for s in found.sections)
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in found.facts)
-    above, last = (written.get(name, Written()) for name in (HEAD, ""))
-    sections = "\n".join(section(part, written.get(part.name, Written())) for part in found.sections)
+    sections = "\n".join(map(section, found.sections))
     style, script = ((HERE / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     return f"""<!doctype html>
 <html lang="en">
@@ -96,10 +93,8 @@ def page(found: Page, written: Mapping[str, Written]) -> str:
 <main>
 <h1>{escape(found.title)}</h1>
 <dl class="facts">{facts}</dl>
-{paragraphs(above.before)}
-{paragraphs(above.under)}
+{paragraphs(found.words)}
 {sections}
-{paragraphs(last.before)}
 </main>
 </div>
 <script>

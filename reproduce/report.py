@@ -11,6 +11,7 @@ there are is asked of the table files. In RESULTS.md, what stands outside the ge
 import csv
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +23,8 @@ import tyro
 from evidence.document import Page, on_any_machine
 from evidence.kinds import COSTS, ENDS
 from evidence.latex import as_latex
-from evidence.markdown import filled, parts
-from evidence.page import page as as_html
+from evidence.markdown import as_markdown
+from evidence.page import as_html
 from evidence.runs import Run, Store, write_packed
 from reproduce.cells import RUNS, Cell, cell_of, columns_of, number
 from reproduce.sections import section_of
@@ -130,6 +131,13 @@ def write(path: Path, text: str) -> None:
     os.replace(new, path)
 
 
+def read_findings(path: Path) -> tuple[str, dict[str, str]]:
+    """What stands above all tables, and what stands under `## NAME` of each."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    above, *rest = re.split(r"^## (\S+)$", text, flags=re.MULTILINE)
+    return above.strip(), {name: words.strip() for name, words in zip(rest[::2], rest[1::2], strict=True)}
+
+
 def collect(args: Args, store: Store, tables: Sequence[Table]) -> None:
     """Adds the finished runs of the tables to the packed ones."""
     runs: dict[str, Run] = {}
@@ -159,16 +167,17 @@ def main(args: Args) -> None:
         collect(args, store, tables)
     columns = {table.name: cells_in(table, args, store) for table in tables}
     cells = [(name, c) for name, found in columns.items() for by in found.values() for p in by.values() for c in p]
-    sections = [section_of(table, columns[table.name]) for table in tables]
-    page = Page(TITLE, facts_of([cell for _, cell in cells], args.scale), sections)
+    words, findings = read_findings(args.tables / "findings.md")
+    for name in findings.keys() - columns.keys():
+        raise ValueError(f"findings.md: {name!r} is no table; the tables are {', '.join(sorted(columns))}")
+    sections = [replace(section_of(t, columns[t.name]), finding=findings.get(t.name, "")) for t in tables]
+    page = Page(TITLE, facts_of([cell for _, cell in cells], args.scale), sections, words)
 
-    markdown = args.output / "RESULTS.md"
-    text = filled(page, markdown.read_text(encoding="utf-8") if markdown.exists() else "", PICTURES)
     for section in sections:
         if section.picture:
             write(args.output / PICTURES / f"{section.name}.svg", section.picture + "\n")
-    write(markdown, text)
-    write(args.output / "report.html", as_html(page, parts(text)))
+    write(args.output / "RESULTS.md", as_markdown(page, PICTURES))
+    write(args.output / "report.html", as_html(page))
     write(args.output / "tables.csv", as_csv(cells, args.scale))
     write(args.output / "tables.tex", as_latex(page))
     measured = sum(cell.value is not None for _, cell in cells)

@@ -25,7 +25,7 @@ from evidence.document import Block, Grid, Page, Section, Shown, listing, on_any
 from evidence.intervals import bootstrap_mean, bootstrap_ratio, detectable_difference, paired_bootstrap
 from evidence.kinds import ACCURACY, JUDGE, OF_A_RUN, PERPLEXITY, Kind
 from evidence.latex import latex
-from evidence.markdown import filled, parts
+from evidence.markdown import as_markdown
 from evidence.runs import Store, read_packed, read_run, write_packed
 from reproduce import report
 from reproduce.cells import by_size, cell_of, number
@@ -911,39 +911,31 @@ def test_latex_tables_have_as_many_columns_as_they_say(made):
     assert r"100\% of \textless{}ranks\textgreater{} \& more" in text
 
 
-def test_what_a_person_wrote_stays(small, made, tmp_path):
-    text = (made / "RESULTS.md").read_text()
-    text = text.replace(
-        "<!-- begin table4_rank -->", "Ranks do **not** matter.\n\n<!-- begin table4_rank -->\nold\n", 1
-    )
-    text += "\n## What to choose\n\nRank [16](#table4_rank), always `--lora-rank 16` <script>.\n"
-    output = tmp_path / "out"
-    output.mkdir()
-    (output / "RESULTS.md").write_text(text)
-    report.main(report.Args(small.runs, small.results, "nano", output, small.tables))
-    new = (output / "RESULTS.md").read_text()
-    assert "Ranks do **not** matter." in new and "\nold\n" not in new and new.endswith("<script>.\n")
-    assert new.count("## Table 4") == 1 and new.count("<!-- begin ") == new.count("<!-- end ") == 4
-    page = (output / "report.html").read_text()
-    assert "<p>Ranks do <strong>not</strong> matter.</p>" in page and "<h2>What to choose</h2>" in page
+def test_what_a_person_wrote_is_shown_above_its_table(small, tmp_path):
+    tables, output = tmp_path / "tables", tmp_path / "out"
+    shutil.copytree(small.tables, tables)
+    words = "The report is *long*.\n\n## table4_rank\n\nRanks do **not** matter.\n\n- Rank [16](#table4_rank), always "
+    (tables / "findings.md").write_text(words + "`--lora-rank 16` <script>.\n\n## figure1_curves\n\nOne.\n")
+    report.main(report.Args(small.runs, small.results, "nano", output, tables))
+    text, page = ((output / name).read_text() for name in ("RESULTS.md", "report.html"))
+    assert text.index("The report is *long*.") < text.index("- scale: nano") < text.index("## Table 4")
+    assert text.index("## Table 4") < text.index("Ranks do **not** matter.") < text.index("| rank 2 |")
+    assert "<p>The report is <em>long</em>.</p>" in page and "<p>Ranks do <strong>not</strong> matter.</p>" in page
     assert '<a href="#table4_rank">16</a>, always <code>--lora-rank 16</code> &lt;script&gt;.' in page
-    report.main(report.Args(small.runs, small.results, "nano", output, small.tables))
-    assert (output / "RESULTS.md").read_text() == new
+    assert text.count("## Table 4") == 1 and text.count("\n## ") == 3
 
 
-def test_a_part_that_does_not_end_is_refused_and_a_new_one_is_added():
-    page = Page("T", [("scale", "nano")], [Section("table1_x", "Table 1", [])])
-    with pytest.raises(ValueError, match="'<!-- begin table1_x -->' has no '<!-- end table1_x -->'"):
-        filled(page, "# Results\n<!-- begin table1_x -->\nlost", "pictures")
-    text = filled(page, "# Results\n\nWords.\n", "pictures")
-    assert text.index("Words.") < text.index("- scale: nano") < text.index("## Table 1")
-    assert parts(text)["head"].under.strip() == "Words."
+def test_a_finding_of_no_table_is_refused(small, tmp_path):
+    shutil.copytree(small.tables, tmp_path / "tables")
+    (tmp_path / "tables/findings.md").write_text("## table5_rank\n\nRanks matter.\n")
+    with pytest.raises(ValueError, match="findings.md: 'table5_rank' is no table; the tables are appendix_answers,"):
+        report.main(report.Args(small.runs, small.results, "nano", tmp_path / "out", tmp_path / "tables"))
 
 
 def test_a_cell_of_a_markdown_table_cannot_end_it(tmp_path):
     grid = Grid(["", "a|b"], [[Shown("x | y"), Shown("*1*\n<b>")]])
     page = Page("T", [], [Section("table1_x", "T", [Block("t", grid)])])
-    rows = [row for row in filled(page, "", "p").splitlines() if row.startswith("| ")]
+    rows = [row for row in as_markdown(page, "p").splitlines() if row.startswith("| ")]
     assert rows == [r"|  | a\|b |", "| :--- | ---: |", r"| x \| y | \*1\* \<b\> |"]
 
 

@@ -25,7 +25,6 @@ def remade(tmp_path_factory):
     """The page of the seeds that it names, in a checkout with neither runs nor data."""
     (seeds,) = re.findall(r"^- seeds: (.*)$", RESULTS, flags=re.MULTILINE)
     folder = tmp_path_factory.mktemp("page")
-    (folder / "RESULTS.md").write_text(RESULTS, encoding="utf-8")
     command = [REPRODUCE / "report.py", "--runs", folder / "none", "--output", folder]
     done = run_forked(command, DATA_DIR=str(folder / "none"), SEEDS=seeds.replace(",", ""))
     assert done.returncode == 0, done.stderr
