@@ -25,7 +25,7 @@ class Work:
     task: Literal["cls", "ift"] = "cls"
     """cls: the class of Enron mail; ift: the responses of Alpaca; both from $DATA_DIR, else the hub"""
     model: str = "gpt2"
-    """a size of GPT-2 (gpt2-nano, gpt2, gpt2-medium, gpt2-large, gpt2-xl), with random weights"""
+    """a size of GPT-2 (gpt2-nano, gpt2 and so on up to gpt2-xl), with random weights"""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """of the matrix products; bf16 and fp16 by autocast"""
     batch_size: int = 8

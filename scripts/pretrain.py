@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from training.data.corpus import Documents
     from training.run.record import Record
 
+    Size = str
+else:
+    Size = Literal[tuple(SIZES)]
+
 TICKS = 10_000  # parts of the budget in which the learning rate is counted
 LOGGED = 200  # points of the curve
 
@@ -65,7 +69,7 @@ class TextArgs:
 class PretrainArgs:
     """What is trained, for how long, and how"""
 
-    size: Literal["gpt2-nano", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] = "gpt2-nano"
+    size: Size = "gpt2-nano"
     """shape of a model that starts from random weights"""
     init_from: str | None = None
     """weights to go on from: gpt2-nano, gpt2, ..., a hub repository or a folder in HF format; None: random"""

@@ -44,7 +44,7 @@ class ModelArgs:
     """The base model"""
 
     model: str = "gpt2"
-    """gpt2-nano (bundled), gpt2, gpt2-medium, gpt2-large, gpt2-xl, a hub repository, or a folder in HF format"""
+    """gpt2-nano (bundled), gpt2 and its larger sizes up to gpt2-xl, a hub repository, or a folder in HF format"""
     dropout: Rare[float] = 0.0
     """probability, on embeddings, attention and residual branches"""
     untie_head: AsPublished[bool] = False
