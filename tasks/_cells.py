@@ -1,7 +1,10 @@
 """What a cell of a file holds, as text: words as they stand there, numbers and truth values in one spelling."""
 
 import math
+from bisect import bisect_right
+from collections.abc import Iterable
 from decimal import Decimal
+from itertools import accumulate
 from numbers import Integral
 from typing import Any
 
@@ -14,6 +17,15 @@ def short(name: str, most: int = 24) -> str:
     while kept and len(repr(kept)) > most + 2:  # what cannot be printed is longer by its escape
         kept = kept[:-1]
     return repr(name if kept == name else kept[: most - 1] + "…")
+
+
+def listed(names: Iterable[object], most: int = 3, room: int = 66, quoted: bool = True) -> str:
+    """The first of many names for a message, "'a', 'b' and 4 more": `most` of them, fewer where `room` characters hold
+    fewer."""
+    every = [short(str(name)) if quoted else str(name)[:60] for name in names]
+    ends = list(accumulate(len(name) + 2 for name in every))
+    few = min(max(bisect_right(ends, room), 1), most)
+    return ", ".join(every[:few]) + (f" and {len(every) - few:,} more" if len(every) > few else "")
 
 
 def writable(text: str) -> str:

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
-from tasks._cells import short
-from tasks._labels import as_arguments, hidden_in, in_order, is_placeholder, likeness, number_in, shown, variants
+from tasks._cells import listed, short
+from tasks._labels import as_arguments, hidden_in, in_order, is_placeholder, likeness, number_in, variants
 
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}([T ].*)?")
 FEW_ROWS = 20  # as many classes as rows can be meant in a trial of so few
@@ -58,7 +58,7 @@ def _refuse_amounts(counts: Mapping[str, int], column: str, remedy: str) -> None
     infinite = [label for label in counts if label.casefold() in INFINITE]
     if infinite and len(counts) == len(infinite) + len(numbers):
         raise ValueError(
-            f"column {short(column)} holds {shown(infinite)} among numbers, which is no class; correct it, or leave "
+            f"column {short(column)} holds {listed(infinite)} among numbers, which is no class; correct it, or leave "
             f"such rows out with --leave-out-labels {as_arguments(infinite)}"
         )
     most = MOST * sum(counts.values())
@@ -69,11 +69,11 @@ def _refuse_amounts(counts: Mapping[str, int], column: str, remedy: str) -> None
     if len(numbers) > FEW_VALUES and decimals and sum(counts[label] for label in numbers) >= most:
         if all("," in label and "." not in label for label in decimals) and any("," not in label for label in numbers):
             raise ValueError(
-                f"column {short(column)} holds several labels in one cell ({shown(decimals)}), or scores with a comma, "
-                f"neither of which are classes; {remedy}"
+                f"column {short(column)} holds several labels in one cell ({listed(decimals)}), or scores with a "
+                f"comma, neither of which are classes; {remedy}"
             )
         raise ValueError(
-            f"column {short(column)} holds {len(numbers):,} different decimals ({shown(list(numbers))}): to predict a "
+            f"column {short(column)} holds {len(numbers):,} different decimals ({listed(list(numbers))}): to predict a "
             f"score is a regression, which this tool does not do; put the scores into a few classes, or {remedy}"
         )
 
@@ -85,7 +85,8 @@ def refuse_what_is_no_class(counts: Mapping[str, int], column: str) -> None:
     if several := several_in_one(labels):
         raise ValueError(
             f"column {short(column)} holds several labels in one cell, in {sum(counts[s] for s in several):,} rows "
-            f"({shown(several)}), of which a row can have one; keep one, or leave such rows out with --leave-out-labels"
+            f"({listed(several)}), of which a row can have one; keep one, or leave such rows out with "
+            "--leave-out-labels"
         )
     hidden = {*hidden_in(labels)}
     _refuse_amounts({label: counts[label] for label in labels if label not in hidden}, column, remedy)
@@ -93,7 +94,7 @@ def refuse_what_is_no_class(counts: Mapping[str, int], column: str) -> None:
         raise ValueError(f"column {short(column)} holds long texts, not classes; {remedy}")
     if rows >= FEW_ROWS and len(labels) > rows / 2:
         raise ValueError(
-            f"column {short(column)} has {len(labels):,} classes in {rows:,} rows ({shown(labels)}): an id, or free "
+            f"column {short(column)} has {len(labels):,} classes in {rows:,} rows ({listed(labels)}): an id, or free "
             f"text, cannot be learnt; {remedy}"
         )
 
@@ -103,10 +104,10 @@ def refuse_untrained(parts: Mapping[str, Counter[str]]) -> None:
     for name, counts in parts.items():
         if unknown := in_order(counts.keys() - parts["train"].keys()):
             alike = [label for label in in_order(parts["train"]) if likeness(label) == likeness(unknown[0])]
-            found = f"train has {shown(alike[:1])}; spell it alike" if alike else "add rows of it to train"
+            found = f"train has {listed(alike[:1])}; spell it alike" if alike else "add rows of it to train"
             rows = sum(counts[label] for label in unknown)
             raise ValueError(
-                f"the {name} part has {rows:,} rows with labels that no training row has: {shown(unknown)}; {found}, "
+                f"the {name} part has {rows:,} rows with labels that no training row has: {listed(unknown)}; {found}, "
                 f"or leave such rows out with --leave-out-labels {as_arguments(unknown[:1])}"
             )
 
@@ -120,12 +121,12 @@ def class_notes(counts: Mapping[str, int], column: str) -> list[str]:
     if empty := hidden_in(labels):
         hidden = sum(counts[label] for label in empty)
         found.append(
-            f"{hidden:,} rows have the label {shown(empty)}, which is taken as a class; if it means that there is "
+            f"{hidden:,} rows have the label {listed(empty)}, which is taken as a class; if it means that there is "
             f"none, leave such rows out: --leave-out-labels {as_arguments(empty)}"
         )
     if single := [label for label in labels if counts[label] == 1]:
         found.append(
-            f"{len(single):,} classes have one example, which can teach little and tests nothing: {shown(single)}"
+            f"{len(single):,} classes have one example, which can teach little and tests nothing: {listed(single)}"
         )
     rows = sum(counts.values())
     if len(labels) > FEW_VALUES and rows < 5 * len(labels):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from tasks._cells import plain, spelled, target_cell, text_cell
+from tasks._cells import listed, plain, spelled, target_cell, text_cell
 from tasks._classes import class_notes, refuse_untrained, refuse_what_is_no_class
 from tasks._columns import Columns
 from tasks._examples import Labelled
@@ -18,7 +18,6 @@ from tasks._labels import (
     in_order,
     is_placeholder,
     likeness,
-    shown,
     spelling_notes,
     spellings,
     typed_spellings,
@@ -85,9 +84,9 @@ class Classification(Task):
         for label in unknown:
             if near := [other for other in in_order(present - named) if likeness(other) == likeness(label)]:
                 raise ValueError(
-                    f"--leave-out-labels {as_arguments([label])}: no row has this label; is it {shown(near)}?"
+                    f"--leave-out-labels {as_arguments([label])}: no row has this label; is it {listed(near)}?"
                 )
-        notes = [f"no row has the label {shown(unknown)} of --leave-out-labels"] if unknown else []
+        notes = [f"no row has the label {listed(unknown)} of --leave-out-labels"] if unknown else []
         return (*named, *(text for text, label in spelling.items() if label in named)), notes
 
     def classes(self, examples: Iterable[Labelled]) -> tuple[str, ...]:
@@ -96,13 +95,13 @@ class Classification(Task):
         same = spellings(self.labels or (), seen)
         names = tuple(same.get(name, name) for name in self.labels or in_order(seen))
         if unknown := in_order(seen - set(names)):
-            expected = shown(names)
+            expected = listed(names)
             raise ValueError(
-                f"labels {shown(unknown)} are not among the expected {expected}; correct them, or leave such rows out "
+                f"labels {listed(unknown)} are not among the expected {expected}; correct them, or leave such rows out "
                 f"with --leave-out-labels {as_arguments(unknown[:1])}"
             )
         if len(seen) < 2:
-            raise ValueError(f"only one class in the file ({shown(in_order(seen))}); a classifier needs two or more")
+            raise ValueError(f"only one class in the file ({listed(in_order(seen))}); a classifier needs two or more")
         return names
 
     def remarks(self, splits: Mapping[str, Sequence[Labelled]]) -> list[str]:
@@ -113,5 +112,5 @@ class Classification(Task):
         refuse_untrained(counts)
         total = sum(counts.values(), Counter())
         missing = [name for name in names if not total[name]]
-        found = [f"no example has the label {shown(missing)}"] if missing else []
+        found = [f"no example has the label {listed(missing)}"] if missing else []
         return found + class_notes(total, self.columns[0].target)

@@ -1,13 +1,11 @@
 """Which columns of a file are read: those that flags or a dataset name, or those with the names people give them."""
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from itertools import accumulate
 from typing import NamedTuple
 
-from tasks._cells import short
+from tasks._cells import listed, short
 from tasks._files import Row
 from tasks._names import PARTS
 
@@ -39,22 +37,14 @@ class Columns(NamedTuple):
         return [c for c in (*self.inputs, *([self.target] if target_needed else [])) if c not in present]
 
 
-def listed(names: Iterable[str], room: int = 90) -> str:
-    """Column names for a message: as many as fit into about `room` characters, each at most 24 characters of it."""
-    every = [short(name) for name in names]
-    ends = list(accumulate(len(name) + 2 for name in every))
-    few = max(bisect_right(ends, room), 1)
-    return ", ".join(every[:few]) + (f" and {len(every) - few:,} more" if len(every) > few else "")
-
-
 def missing_columns(forms: Sequence[Columns], present: Sequence[str], target_needed: bool, flags: str) -> ValueError:
     """What to tell a user whose file has none of the `forms`: what the nearest one lacks, near names, what is there."""
     missing = min((c.missing_in(present, target_needed) for c in forms), key=len)
     by_case = {name.casefold(): name for name in present}
     near = [by_case[n] for c in missing for n in get_close_matches(c.casefold(), by_case, n=1)]
     return ValueError(
-        f"column {listed(missing, 50)} is missing ({flags} name them); the file has {listed(present)}"
-        + (f"; is it {listed(near, 24)}?" if near else "")
+        f"column {listed(missing)} is missing ({flags} name them); the file has {listed(present, 9, 90)}"
+        + (f"; is it {listed(near)}?" if near else "")
     )
 
 
@@ -106,4 +96,4 @@ def unused_note(present: Iterable[str], used: Iterable[str], flags: str) -> list
     """One sentence that names the columns that are not read, if there are any."""
     unused = [name for name in present if name not in set(used)]
     plural = "columns are" if len(unused) > 1 else "column is"
-    return [f"{len(unused)} {plural} not used: {listed(unused)} ({flags} name those that are)"] if unused else []
+    return [f"{len(unused)} {plural} not used: {listed(unused, 9, 90)} ({flags} name those that are)"] if unused else []

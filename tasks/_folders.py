@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from tasks._cells import listed
 from tasks._files import kind_of
 from tasks._names import PARTS, has_word, part_word
 
@@ -69,10 +70,9 @@ def several(listing: Listing) -> list[tuple[str, list[Path]]]:
     ]
 
 
-def some(names: Iterable[object]) -> str:
-    """The first of many names, for a message: "a, b, c and 4 more"."""
-    listed = [str(name)[:60] for name in names]
-    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
+def names_of(files: Iterable[Path]) -> str:
+    """The names of the first of many files, for a message."""
+    return listed((file.name for file in files), quoted=False)
 
 
 def kind_free(name: str) -> str:
@@ -100,14 +100,11 @@ def _word(file: Path, folder: Path) -> str | None:
 def _check_part(part: str, files: list[Path], words: set[str | None]) -> None:
     """Raises ValueError where the files of a part are likely the same rows twice, or of several data sets."""
     if len(words) > 1:
-        raise ValueError(
-            f"{some(file.name for file in files)} would all be {part}; rename one after another part, or move it away"
-        )
+        raise ValueError(f"{names_of(files)} would all be {part}; rename one after another part, or move it away")
     kinds = sorted({"".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix for file in files})
     if len(kinds) > 1 and part != "all":
         raise ValueError(
-            f"{some(file.name for file in files)} are {part} files of different kinds, likely the same rows twice; "
-            "keep one kind"
+            f"{names_of(files)} are {part} files of different kinds, likely the same rows twice; keep one kind"
         )
     stems = [file.with_name(kind_free(file.name)) for file in files]
     if twice := next((file for file in stems if stems.count(file) > 1), None):
@@ -115,7 +112,7 @@ def _check_part(part: str, files: list[Path], words: set[str | None]) -> None:
     folders = sorted({file.parent for file in files})
     if len(folders) > 1 and part != "all":
         raise ValueError(
-            f"{part} files are in several folders ({some(folder.name for folder in folders)}), which may be several "
+            f"{part} files are in several folders ({names_of(folders)}), which may be several "
             "data sets; give one of them, or put their files together"
         )
 
@@ -155,9 +152,9 @@ def list_folder(folder: Path, kinds: Iterable[str]) -> Listing:
     named = [file for file in files if words[file]]
     others = [file for file in files if not words[file]]
     if named and others:
+        unknown = listed((f.relative_to(folder) for f in others), quoted=False)
         raise ValueError(
-            f"{some(f.relative_to(folder) for f in others)}: of no known part, beside {named[0].name}; "
-            "rename after train, validation or test, or move away"
+            f"{unknown}: of no known part, beside {named[0].name}; rename after train, validation or test, or move away"
         )
     found: dict[str, list[Path]] = {}
     for file in files:

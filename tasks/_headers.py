@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from tasks._cells import short
+from tasks._cells import listed, short
 from tasks._files import Row
 from tasks._labels import folded
 
@@ -15,9 +15,8 @@ def readable(name: str) -> str:
 
 def header_notes(read: Mapping[str, str]) -> list[str]:
     """What to say of names that are read as others."""
-    shown = [f"{ascii(name)[:40]} as {short(new)}" for name, new in list(read.items())[:3]]
-    more = f" and {len(read) - 3:,} more" if len(read) > 3 else ""
-    return [f"column names are read without white space or characters that cannot be seen: {', '.join(shown)}{more}"]
+    named = listed((f"{ascii(name)[:30]} as {short(new)}" for name, new in read.items()), quoted=False)
+    return [f"column names are read without white space or characters that cannot be seen: {named}"]
 
 
 def with_readable_names(rows: list[Row], names: Iterable[str]) -> tuple[list[Row], list[str]]:

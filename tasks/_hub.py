@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks._cells import listed
 from tasks._files import Row, kind_of
-from tasks._folders import METADATA, some
+from tasks._folders import METADATA
 from tasks._names import part_of
 from tasks._rows import READERS, Source, drawn, read_rows
 from tasks._tables import class_names
@@ -220,9 +221,8 @@ def read_splits(data: HubData, chosen: Mapping[str, list[str]], encoding: str | 
     if left_out := [name for name in data.splits if name not in needed]:
         notes.append(f"{data.repository}: not used {', '.join(left_out)} (--split PART=NAME takes them)")
     if data.left_out:
-        notes.append(
-            f"{data.repository}: in no split, and not read: {some(data.left_out)} (--data reads a folder of them)"
-        )
+        unread = listed(data.left_out, quoted=False)
+        notes.append(f"{data.repository}: in no split, and not read: {unread} (--data reads a folder of them)")
     parts = {part: [row for split in splits for row in _sliced(rows, split)] for part, splits in chosen.items()}
     config = "" if data.config == "default" else f" ({data.config})"
     return Source(parts, f"hub {data.repository}{config}", dict(chosen), notes + drawn(dict(chosen)))
@@ -248,7 +248,7 @@ def _through_readers(data: HubData, split: str, encoding: str | None) -> tuple[l
         except ValueError as error:
             raise Unreadable(f"{name}: {str(error).removeprefix(f'--data {path}: ')}") from error
         if rows and (others := source.rows[0].keys() ^ rows[0].keys()):
-            lacking = some(map(repr, sorted(others)))
+            lacking = listed(sorted(others))
             raise Unreadable(f"{name}: column {lacking} is not in all files of {split}; choose with --dataset-config")
         rows += source.rows
         notes += source.notes

@@ -5,7 +5,7 @@ import shlex
 import unicodedata
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from decimal import Context, Decimal
 from itertools import accumulate
 from typing import Any
@@ -22,7 +22,6 @@ PLACEHOLDERS |= {"#n/a", "n/a", "n.a.", "na", "<na>", "nan", "null", "none", "ni
 PLACEHOLDERS |= {"#ref!", "#name?", "#value!", "#div/0!", "#num!", "#null!", "#spill!", "#calc!"}  # Excel's errors
 NO_CLASS = ("-1", "-100")  # among whole numbers that are not negative: of data sets of the hub, of torch's losses
 CODE = re.compile(r"\+|-?0\d")
-SHOWN = 3  # labels that a message names
 
 
 def folded(label: str) -> str:
@@ -73,12 +72,6 @@ def as_arguments(labels: Iterable[str], room: int = 70) -> str:
     words = [word if len(word) <= room else shlex.quote(label[:12] + "…") for label, word in quoted]
     ends = list(accumulate(len(word) + 1 for word in words))
     return " ".join(words[: max(bisect_right(ends, room), 1)])
-
-
-def shown(labels: Sequence[str]) -> str:
-    """Labels for a message: the first few, each at most 20 characters of it."""
-    rest = len(labels) - SHOWN
-    return ", ".join(short(label, 20) for label in labels[:SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def _visible(text: str, most: int = 30) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tasks._cells import plain, short, spelled, target_cell
+from tasks._cells import listed, plain, short, spelled, target_cell
 from tasks._chat import Turn, Unfit, messages_in, turns_in, unused_keys
-from tasks._columns import ABOUT, CHATS, SYSTEM, Columns, listed, missing_columns, of_text
+from tasks._columns import ABOUT, CHATS, SYSTEM, Columns, missing_columns, of_text
 from tasks._files import Row
 from tasks._task import Task
 
@@ -77,7 +77,7 @@ class Prompted(Task):
                 notes.append(f"column {short(name)} holds numbers or truth values in {numbers:,} rows, taken as text")
         keys = unused_keys(row.get(name) for part in rows.values() for row in part for name in names)
         if keys:
-            notes.append(f"of the messages, {listed(keys)} is not used")
+            notes.append(f"of the messages, {listed(keys, 9, 90)} is not used")
 
     def lacks(self, example: Any, row: Row, columns: Columns) -> str:
         if example.unfit:

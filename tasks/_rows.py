@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tasks._cells import listed
 from tasks._delimited import read_delimited
 from tasks._files import Row, Table, check_encoding, encoding_of, kind_of, text_of, undecodable
-from tasks._folders import list_folder, several, some
+from tasks._folders import list_folder, names_of, several
 from tasks._headers import with_readable_names
 from tasks._json import read_json
 from tasks._names import has_word, part_of
@@ -87,15 +88,15 @@ def _read_folder(folder: Path, encoding: str | None) -> Source:
                 raise ValueError(f"{file.name}: holds several parts itself; give this file alone")
             if rows and (others := sorted(table.parts["all"][0].keys() ^ rows[0].keys())):
                 raise ValueError(
-                    f"{file.relative_to(folder)}: column {some(map(repr, others))} is not in all files of this part "
-                    f"({files[0].name} has {some(map(repr, rows[0]))})"
+                    f"{file.relative_to(folder)}: column {listed(others)} is not in all files of this part "
+                    f"({files[0].name} has {listed(rows[0])})"
                 )
             rows += table.parts["all"]
             sizes.setdefault(part, []).append(len(table.parts["all"]))
             notes += [f"{file.relative_to(folder)}: {note}" for note in table.notes]
     if listing.passed_over:
-        notes.append(f"{folder.name}: passed over as no data: {some(f.name for f in listing.passed_over)}")
-    notes += [f"read together as {part} rows: {some(f.name for f in files)}" for part, files in several(listing)]
+        notes.append(f"{folder.name}: passed over as no data: {names_of(listing.passed_over)}")
+    notes += [f"read together as {part} rows: {names_of(files)}" for part, files in several(listing)]
     names = {part: [str(file.relative_to(folder)) for file in files] for part, files in listing.files.items()}
     return Source(parts, str(folder), names, [*notes, *drawn(names)], sizes)
 
@@ -103,7 +104,8 @@ def _read_folder(folder: Path, encoding: str | None) -> Source:
 def drawn(names: dict[str, list[str]]) -> list[str]:
     """A held-out part alone is the one to choose on; what is reported on then comes from train's rows."""
     if "validation" in names and "train" in names and "test" not in names:
-        return [f"the validation part is {some(names['validation'])}; a test part is drawn from the training rows"]
+        validation = listed(names["validation"], quoted=False)
+        return [f"the validation part is {validation}; a test part is drawn from the training rows"]
     return []
 
 
@@ -116,7 +118,9 @@ def _read_saved(folder: Path) -> Source:
     kept = {name: rows for name, rows in named.items() if not has_word(name, "unsupervised")}
     names = {name: part_of(name) for name in kept}
     if len(kept) > 1 and (None in names.values() or len(set(names.values())) < len(names)):
-        raise ValueError(f"its parts are {some(kept)}; it takes one train, one validation and one test at most")
+        raise ValueError(
+            f"its parts are {listed(kept, quoted=False)}; it takes one train, one validation and one test at most"
+        )
     notes = [f"passed over, since it has no labels: {name}" for name in found if name not in kept]
     files = {part or "all": [name] for name, part in names.items()}
     parts = {part or "all": kept[name] for name, part in names.items()}

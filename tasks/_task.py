@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tasks._cells import short, text_cell
-from tasks._columns import Columns, listed, missing_columns, parts_note, refuse_rejected, unused_note
+from tasks._cells import listed, short, text_cell
+from tasks._columns import Columns, missing_columns, parts_note, refuse_rejected, unused_note
 from tasks._examples import Example
 from tasks._files import Row
 from tasks._skipped import Skipped
@@ -144,7 +144,11 @@ class Task:
         columns = self._used(rows, {})
         every = dict.fromkeys(name for name in columns for name in (*columns[name].inputs, columns[name].target))
         empty = [n for n in every if not any(str(row.get(n) or "").strip() for part in rows.values() for row in part)]
-        lack = f"; column {listed(empty)} is empty in all of them ({self.column_flags} name others)" if empty else ""
+        lack = (
+            f"; column {listed(empty, 9, 90)} is empty in all of them ({self.column_flags} name others)"
+            if empty
+            else ""
+        )
         return f"no training examples remain; left out of {sum(map(len, rows.values())):,} rows: {skipped.said()}{lack}"
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:

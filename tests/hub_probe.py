@@ -99,7 +99,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def serve() -> None:
-    from training import hub_client
+    from training.data import hub_client
 
     hub_client.UNREACHED, hub_client.BUSY, hub_client.MOST_CUTS = (WAIT,), (WAIT, WAIT), 1
     for line in sys.stdin:

@@ -7,13 +7,13 @@ why. Imports nothing heavy until there is a failure.
 import difflib
 import errno
 import os
-from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gpt2_scratch.sources import HUB, WEIGHTS
 from tasks import NAMES
+from tasks._cells import listed
 from tasks._hub import ConfigNeeded, Unreadable
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -60,16 +60,6 @@ def known_data() -> dict[str, str]:
     """Names of our data sets -> their repositories."""
     tasks = {name: import_module(f"tasks.{name}").TASK for name in NAMES}
     return {name: task.hub for name, task in tasks.items() if task.hub}
-
-
-def listed(names: Iterable[str]) -> str:
-    """As many of the names as there is room for."""
-    names, shown = list(names), ""
-    for i, name in enumerate(names):
-        if shown and len(shown) + len(name) > LONGEST:
-            return f"{shown} and {len(names) - i:,} more"
-        shown += f"{', ' * bool(shown)}{name[:LONGEST]}"
-    return shown
 
 
 def first_words(error: BaseException) -> str:
@@ -158,7 +148,7 @@ def _no_such_file(name: str, asked: Asked) -> Reason:
     there = asked.files()
     if "adapter_config.json" in there:
         return Reason("is an adapter, not a model; name its base here, and download the adapter's own folder")
-    held = f"; it has {listed(there)}" if there else ""
+    held = f"; it has {listed(there, 9, LONGEST, quoted=False)}" if there else ""
     if name in WEIGHTS:
         return Reason(f"has neither {WEIGHTS[0]} nor pytorch_model.bin, whole or in shards{held}; choose another")
     return Reason(f"has no {name}{held}; choose another")
@@ -247,7 +237,9 @@ def _data(error: BaseException, asked: Asked) -> Reason | None:
     if isinstance(error, HFValidationError):
         return Reason("is no name of the hub's, which are owner/name of letters, digits, '-', '_' and '.'")
     if isinstance(error, ConfigNeeded):
-        return Reason(f"its configurations are {listed(error.names)}; choose one with --dataset-config")
+        return Reason(
+            f"its configurations are {listed(error.names, 9, LONGEST, quoted=False)}; choose one with --dataset-config"
+        )
     if asked.kind == "model":
         return None
     if isinstance(error, exceptions.DatasetGenerationCastError | CastError):
@@ -257,7 +249,8 @@ def _data(error: BaseException, asked: Asked) -> Reason | None:
     if isinstance(error, exceptions.DataFilesNotFoundError | EmptyDatasetError):
         there = asked.files()
         return Reason(
-            "holds no csv, json, jsonl, parquet or text file" + (f"; it has {listed(there)}" if there else "")
+            "holds no csv, json, jsonl, parquet or text file"
+            + (f"; it has {listed(there, 9, LONGEST, quoted=False)}" if there else "")
         )
     if isinstance(error, ValueError) and "same data file format" in str(error):
         return Reason(

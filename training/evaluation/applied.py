@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.sources import load_config
 from tasks import folded
+from tasks._cells import listed
 from training.data.sources import base_model
 from training.data.trained_on import read_trained_on
-from training.evaluation.prediction_output import few
 from training.storage.run_folder import RESULTS, read_run
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Applied:
         """One line for people."""
         if self.labels is None:
             return f"{self.folder}, a language model"
-        return f"{self.folder}, a classifier of {len(self.labels)} classes: {few(self.labels)}"
+        return f"{self.folder}, a classifier of {len(self.labels)} classes: {listed(self.labels, 6, 120)}"
 
     def load(self) -> "Model":
         """The model on the CPU, ready to be applied. Raises ValueError for what is damaged or does not fit."""
@@ -109,17 +109,17 @@ def renamed(applied: Applied, given: Sequence[str]) -> Applied:
     the model itself has for another class.
     """
     own, names = applied.labels or (), tuple(map(folded, given))
-    order = f"the model's order is {few(own, 4)}"
+    order = f"the model's order is {listed(own, 4)}"
     if len(names) != len(own):
         raise ValueError(f"--labels: names {len(names)} classes, the model has {len(own)}; {order}")
     if names == tuple(map(folded, own)):
         return applied
     known = [folded(name).casefold() for name in own]
     if any(name.casefold() in known and name.casefold() != known[i] for i, name in enumerate(names)):
-        raise ValueError(f"--labels {few(names, 4)}: {order}; leave --labels out, or give them in that order")
+        raise ValueError(f"--labels {listed(names, 4)}: {order}; leave --labels out, or give them in that order")
     if applied.flags:
         raise ValueError(
-            f"--labels {few(names, 4)}: the model was trained with names of its own; {order}; leave it out"
+            f"--labels {listed(names, 4)}: the model was trained with names of its own; {order}; leave it out"
         )
     return replace(applied, labels=names, own_labels=own)
 

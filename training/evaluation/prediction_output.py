@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from tasks._cells import short, writable
+from tasks._cells import writable
 from training.flags.near_misses import nearest as nearest_name
 from training.storage.files import replace_file
 from training.storage.run_folder import OURS, nearest
@@ -42,13 +42,6 @@ def output_problems(output: Path, overwrite: bool, data: Path, model: Path) -> l
     if not (nearest(output.parent).is_dir() and os.access(nearest(output.parent), os.W_OK)):
         return [f"{at} cannot be written there; choose another folder"]
     return []
-
-
-def few(names: Iterable[str], most: int = 6) -> str:
-    """The first names, each cut to what a message has room for, and how many more there are."""
-    listed = [*names]
-    shown = ", ".join(map(short, listed[:most]))
-    return shown + (f" and {len(listed) - most:,} more" if len(listed) > most else "")
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -8,11 +8,12 @@ from itertools import islice, repeat
 from typing import Any, Literal
 
 from tasks import Columns, Source, Task
+from tasks._cells import listed
 from tasks._labels import folded, spellings
 from tasks._rows import Row, drawn
 from training.data.trained_on import digest
 from training.evaluation.applied import Applied
-from training.evaluation.prediction_output import few, near
+from training.evaluation.prediction_output import near
 
 Mark = Literal["", "empty", "unreadable"]
 
@@ -114,7 +115,8 @@ def columns_in(task: Task, rows: list[Row], flags: tuple[str, str], named: str |
     present = list(rows[0])
     if named is not None and named not in present:
         raise ValueError(
-            f"{flags[1]} {named[:40]}: the data has no such column{near(named, present)}; it has {few(present)}"
+            f"{flags[1]} {named[:40]}: the data has no such column{near(named, present)}; "
+            f"it has {listed(present, 6, 120)}"
         )
     for target_needed in (True, False):
         with contextlib.suppress(ValueError):
@@ -122,8 +124,8 @@ def columns_in(task: Task, rows: list[Row], flags: tuple[str, str], named: str |
     forms = [columns for columns in task.columns if columns.target not in columns.inputs] or task.columns
     missing = min((c.missing_in(present, target_needed=False) for c in forms), key=len)
     raise ValueError(
-        f"the data has no column {few(missing, 3)}{near(missing[0], present)}; name the column to read with "
-        f"{flags[0]}; it has {few(present)}"
+        f"the data has no column {listed(missing)}{near(missing[0], present)}; name the column to read with "
+        f"{flags[0]}; it has {listed(present, 6, 120)}"
     )
 
 
@@ -190,7 +192,7 @@ def seen_in(question: Question, applied: Applied) -> str | None:
 def _values(labels: Collection[str]) -> str:
     """Labels for a message; of what is rather texts, how many there are."""
     classes = len(labels) <= 20 and all(len(label) <= 24 for label in labels)
-    return few(labels, 3) if classes else f"{len(labels):,} different values"
+    return listed(labels) if classes else f"{len(labels):,} different values"
 
 
 def check(questions: Questions, counts: Tally, applied: Applied, flags: tuple[str, str], named: str | None) -> None:
@@ -198,13 +200,13 @@ def check(questions: Questions, counts: Tally, applied: Applied, flags: tuple[st
     columns = next(iter(questions.columns.values()))
     if counts.marks["unreadable"] == counts.rows:
         raise ValueError(
-            f"column {few(columns.inputs, 3)} holds no text in any row; name the column to read with {flags[0]}"
+            f"column {listed(columns.inputs)} holds no text in any row; name the column to read with {flags[0]}"
         )
     if named is not None and applied.labels and 0 < counts.labelled == counts.unknown.total():
         order = " or the names of the classes, in the model's order, with --labels"
         raise ValueError(
             f"{flags[1]} {named[:40]}: its labels ({_values(counts.unknown)}) are none of the classes of the model, "
-            f"{few(applied.labels, 3)}; name another column{'' if applied.flags else order}"
+            f"{listed(applied.labels)}; name another column{'' if applied.flags else order}"
         )
 
 
@@ -236,7 +238,9 @@ def notes(questions: Questions, counts: Tally, applied: Applied, target: str) ->
         found.append(f"labels are read as the classes that they spell: {text[:40]!r} as {label[:40]!r}")
     labelled = counts.labelled - counts.unknown.total()
     if not questions.has_target:
-        found.append(f"the data has no column {few({c.target for c in questions.columns.values()})}; no metrics")
+        found.append(
+            f"the data has no column {listed({c.target for c in questions.columns.values()}, 6, 120)}; no metrics"
+        )
     if missing := counts.rows - counts.labelled if questions.has_target else 0:
         found.append(f"{missing:,} of {counts.rows:,} rows have no {target}")
     if counts.unknown:
