@@ -36,7 +36,7 @@ class What:
     raw: bool = False
     """continue the prompt as it stands, without Alpaca's form around it"""
     model: str | None = None
-    """gpt2-nano (bundled), gpt2 and its larger sizes up to gpt2-xl (hub), a hub repository, or a folder in HF format"""
+    """gpt2-nano (bundled), gpt2 and its larger sizes up to gpt2-xl, a hub repository, or a folder in HF format"""
     run: Path | None = None
     """folder of a finished run of finetune_ift"""
     adapter: Path | None = None
