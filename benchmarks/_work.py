@@ -109,4 +109,6 @@ def _encoded(work: Work, count: int) -> "list[Encoded]":
     examples = shuffled_examples(work.task)[:count]
     if work.task == "cls":
         return [encode_labelled(GPT2, e, CLASSES.index(e.label), work.max_length) for e in examples]
-    return [e for e in (encode_instruction(GPT2, e, work.max_length, work.mask_prompt) for e in examples) if e.room]
+    return [
+        e for e in (encode_instruction(GPT2, e, work.max_length, work.mask_prompt) for e in examples) if not e.left_out
+    ]

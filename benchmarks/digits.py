@@ -28,7 +28,7 @@ from training.evaluation.metrics import Row, classification_metrics, mean_loss
 from training.flags.cli import at_least, flag, resolved, run
 from training.flags.common import FolderArgs
 from training.model.methods import parameter_counts
-from training.run.results import environment, peak_memory_mib, write_results
+from training.run.results import Results, environment, peak_memory_mib, write_results
 from training.step.seeds import generator
 from training.storage.files import write_lines
 from training.storage.run_folder import check_folder, prepare_folder
@@ -181,15 +181,26 @@ def main(args: Args) -> None:
 
     prepare_folder(folder, resuming=False)
     write_predictions(folder, rows["test"])
-    outcome: dict[str, Any] = {"args": resolved(args) | {"lr": lr, "dataset": "digits", "model": "digits"}}
     sizes = {name: len(part.ids) for name, part in turned.items()}
-    outcome |= {"data": {"source": "scikit-learn's digits, turned", "rows": sizes, "labels": list(CLASSES)}}
-    outcome |= {"environment": environment(accelerator), "parameters": parameter_counts(model)}
-    outcome |= {"curve": curve, "best_step": curve[-1]["step"], "seconds": {"train": seconds}}
-    outcome |= {name: classification_metrics(found, CLASSES) for name, found in rows.items()}
-    outcome |= {"forgetting": forgetting(upright, evaluate(model, parts["test"]))}
-    write_results(folder, outcome | {"peak_memory_mib": peak_memory_mib(accelerator)})
-    accuracy = outcome["test"]["accuracy"]
+    metrics = {name: classification_metrics(found, CLASSES) for name, found in rows.items()}
+    results = Results(
+        script="digits",
+        args=resolved(args) | {"lr": lr, "dataset": "digits", "model": "digits"},
+        environment=environment(accelerator),
+        model={"name": "digits"},
+        data={"source": "scikit-learn's digits, turned", "rows": sizes, "labels": list(CLASSES)},
+        parameters=parameter_counts(model),
+        best_step=int(curve[-1]["step"]),
+        seconds={"train": seconds},
+        peak_memory_mib=peak_memory_mib(accelerator),
+        curve=curve,
+        forgetting=forgetting(upright, evaluate(model, parts["test"])),
+        before=metrics["before"],
+        val=metrics["val"],
+        test=metrics["test"],
+    )
+    write_results(folder, results)
+    accuracy = metrics["test"]["accuracy"]
     print(f"test accuracy {shown(accuracy)}, n = {accuracy['n']}; {folder}")
 
 

@@ -166,19 +166,17 @@ def measure(args: Args) -> None:
 
 def forecast_parts(args: Args, accelerator: Any, train: "list[Encoded]", base: int) -> dict[str, int]:
     from _work import CLASSES
-    from gpt2_scratch.model import Classifier, LanguageModel
     from training.forecast.memory import memory_of
     from training.forecast.workload import Workload
-    from training.model.methods import apply_compute, apply_method, build_without_weights
+    from training.model.methods import apply_compute, apply_method, build_classifier, build_language_model
 
-    kind: Any = (Classifier, len(CLASSES)) if args.work.task == "cls" else (LanguageModel,)
-    model = build_without_weights(kind[0], args.work.config, args.model, *kind[1:])
+    base_model = None, args.work.config, args.model  # without weights
+    classifies = args.work.task == "cls"
+    model: Any = build_classifier(*base_model, len(CLASSES), 0) if classifies else build_language_model(*base_model)
     apply_method(model, args.method, 0)
     apply_compute(model, args.method.method, args.compute, accelerator.mixed_precision)
-    from_file = args.weights is not None
-    workload = Workload(
-        model, args.update, accelerator, train, train, compute=args.compute, from_file=from_file, base=base
-    )
+    known: dict[str, Any] = {"compute": args.compute, "from_file": args.weights is not None, "base": base}
+    workload = Workload(model, args.update, accelerator, train, train, **known)
     return memory_of(workload, args.micro_batch_size or args.work.batch_size).parts
 
 

@@ -138,3 +138,10 @@ def save_pretrained(
     settings = to_hf(model.config, architecture, dtype=str(dtype).removeprefix("torch."), **ids, **more)
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
     tokenizer.save(folder, model.config.context)
+
+
+@torch.no_grad()
+def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Rounds every weight to `dtype`, in place: what is saved in it then is what was evaluated."""
+    for parameter in model.parameters():
+        parameter.copy_(parameter.to(dtype))

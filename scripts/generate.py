@@ -72,7 +72,7 @@ def main(args: Args) -> None:
     if args.generation.new_tokens == 0:
         raise ValueError("--new-tokens 0: nothing would be written")
     results = read_run(what.run) if what.run else None
-    if results and "labels" in results["data"]:
+    if results and results["script"] == "finetune_cls":
         raise ValueError(f"--run {what.run}: is a classifier; scripts/predict.py applies it")
     name = what.model or (results["args"]["model"] if results else "")
     try:

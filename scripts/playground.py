@@ -54,9 +54,9 @@ class Args:
 def open_run(flag: str, folder: Path) -> dict[str, Any]:
     """results.json of a run that fits the flag. Raises ValueError for anything else."""
     results = read_run(folder, flag)
-    if "labels" in results["data"] and flag == "--instructions":
+    if results["script"] == "finetune_cls" and flag == "--instructions":
         raise ValueError(f"{flag} {folder}: is a classifier; give it to --classifiers")
-    if "labels" not in results["data"] and flag == "--classifiers":
+    if results["script"] != "finetune_cls" and flag == "--classifiers":
         raise ValueError(f"{flag} {folder}: classifies nothing; give it to --instructions")
     return results
 

@@ -9,10 +9,10 @@ the matrices of the blocks, AdamW the rest. Each document is a sequence (or seve
 """
 
 import math
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from gpt2_scratch.config import SIZES, GPT2Config
 from gpt2_scratch.own_tokenizer import find_tokenizer
@@ -33,11 +33,6 @@ else:
 
 TICKS = 10_000  # parts of the budget in which the learning rate is counted
 LOGGED = 200  # points of the curve
-
-
-def due(times: int, before: float, now: float) -> bool:
-    """Whether something that happens so many times in all happens between these two shares of the budget."""
-    return int(before * times) < int(min(now, 1.0) * times)
 
 
 @dataclass(frozen=True)
@@ -127,6 +122,47 @@ class PretrainArgs:
         return record.train_seconds / (60 * self.minutes)
 
 
+class Base(NamedTuple):
+    """What training starts from: the weights in a folder, or random ones where there is none."""
+
+    weights: Path | None
+    config: GPT2Config
+    tokenizer: Tokenizer
+
+
+class Budget:
+    """When things are due in a run whose length is counted in tokens or minutes: by the share of it that is done."""
+
+    unit = "/10,000"  # of the progress line
+
+    def __init__(self, options: PretrainArgs, evaluations: int, agreed: Callable[[float], float]) -> None:
+        """`agreed` is what all processes take for the share, since their clocks differ."""
+        self.options, self.evaluations, self.agreed = options, evaluations, agreed
+        self.before, self.done = 0.0, 0.0  # shares, at the step before and now
+
+    def advance(self, record: "Record") -> None:
+        self.before, self.done = self.done, self.agreed(self.options.share_done(record))
+
+    def over(self, record: "Record") -> bool:
+        return self.done >= 1
+
+    def _passed(self, times: int) -> bool:
+        """Whether the last step passed a point of the budget at which something happens, so many times in all."""
+        return int(self.before * times) < int(min(self.done, 1.0) * times)
+
+    def evaluates(self, record: "Record") -> bool:
+        return self._passed(self.evaluations)
+
+    def saves(self, record: "Record") -> bool:
+        return self._passed(self.evaluations)
+
+    def logs(self, record: "Record") -> bool:
+        return self._passed(LOGGED)
+
+    def progress(self, record: "Record") -> int:
+        return int(self.done * TICKS)
+
+
 @dataclass(frozen=True)
 class OutputArgs(FolderArgs):
     """Evaluation and the run folder"""
@@ -150,169 +186,97 @@ class Args:
     output: OutputArgs
 
 
+def run_folder(args: Args) -> tuple[Path, bool]:
+    """The folder of the run, and whether it holds a checkpoint to go on from. Raises ValueError as `check_folder`."""
+    base = {"size" if args.training.init_from is None else "init_from": args.training.init_from or args.training.size}
+    name = f"{Path(*base.values()).name}-seed{args.training.seed}"
+    spelled, output = base | {"seed": args.training.seed}, args.output
+    folder = output.output_dir or default_folder("pretrain", name, changed_flags(args), spelled)
+    return folder, check_folder(folder, output.overwrite, output.resume)
+
+
 def main(args: Args) -> None:
     from training.data.corpus import read_documents
 
-    start_from, output = args.training.init_from, args.output
-    given = base_model(start_from, "--init-from") if start_from else None
-    folder, config = given or (None, SIZES[args.training.size])
+    given = args.training.init_from
+    weights, config = base_model(given, "--init-from") if given else (None, SIZES[args.training.size])
     if args.text.max_length > config.context:
         raise ValueError(f"--max-length {args.text.max_length}: the context of the model is {config.context} tokens")
-    spelled = {"init_from" if start_from else "size": start_from or args.training.size, "seed": args.training.seed}
-    name = f"{Path(start_from or args.training.size).name}-seed{args.training.seed}"
-    run_folder = output.output_dir or default_folder("pretrain", name, changed_flags(args), spelled)
-    resuming = check_folder(run_folder, output.overwrite, output.resume)
+    folder, resuming = run_folder(args)
     documents = read_documents(args.text.data, args.text.text_column, args.text.encoding)
-    tokenizer = GPT2 if folder is None else find_tokenizer(folder, config, "--init-from")
-    train(args, documents, folder, config, tokenizer.reading(args.text.special_tokens), run_folder, resuming)
+    tokenizer = GPT2 if weights is None else find_tokenizer(weights, config, "--init-from")
+    base = Base(weights, config, tokenizer.reading(args.text.special_tokens))
+    train(args, documents, base, folder, resuming)
 
 
-def train(
-    args: Args,
-    documents: "Documents",
-    weights: Path | None,
-    config: GPT2Config,
-    tokenizer: Tokenizer,
-    folder: Path,
-    resuming: bool,
-) -> None:
-    # Imported here because they take seconds: whatever can be refused without them has been.
-    import torch
-
-    from evidence.intervals import shown
-    from gpt2_scratch.model import LanguageModel, initialise
-    from gpt2_scratch.precision import DTYPES
-    from gpt2_scratch.pretrained import load_weights, save_pretrained, weights_hash
-    from training.data.batches import Batch
-    from training.data.corpus import Packing, fingerprint, hold_out, pieces, tokenised, upto
-    from training.data.special_tokens import special_tokens_note
-    from training.evaluation.inference import score_targets
-    from training.evaluation.metrics import mean_loss, text_loss
-    from training.model.heads import head_notes
-    from training.model.methods import apply_compute, parameter_counts
-    from training.run.checkpoint import Training, load_checkpoint, save_checkpoint
-    from training.run.launch import close_run, open_run, start
-    from training.run.plots import plot_curves
-    from training.run.progress import ProgressLine
-    from training.run.record import Record
-    from training.run.results import environment, measured, write_results
-    from training.run.trackers import close_trackers
-    from training.step.losses import token_loss
-    from training.step.optimizers import muon_with_adamw
-    from training.step.processes import check_same, from_main
-    from training.step.schedule import Schedule
-    from training.step.seeds import generator
-    from training.step.short_softmax import ShortSoftmax
-    from training.step.update import accumulate, apply_update
-    from training.storage.files import replace_folder
+def train(args: Args, documents: "Documents", base: Base, folder: Path, resuming: bool) -> None:
+    from training.loop import (
+        Batch, DTYPES, LanguageModel, Packing, Run, Schedule, ShortSoftmax, Tensor, accumulate, apply_compute,
+        apply_update, encode_corpus, from_main, generator, identity_of, head_notes, initialise, load_weights, mean_loss,
+        muon_with_adamw, plot_curves, print_corpus, replace_folder, round_weights, save_pretrained, score_targets,
+        shown, start, text_loss, token_loss, upto, weights_hash)  # fmt: skip
 
     # Accelerator and seed.
     accelerator, resuming = start(args.speed, folder, resuming)
-    main_process, rank, processes = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
-    options, seed = args.training, args.training.seed
+    text, options, seed, tokenizer = args.text, args.training, args.training.seed, base.tokenizer
 
     # Documents and batches.
-    heads = head_notes(weights, None, used=False) if weights else []
-    notes = [*documents.notes, *tokenizer.notes, *heads]
-    notes += special_tokens_note(tokenizer, documents.texts, "documents")
-    if main_process:
-        print("".join(f"note       {note}\n" for note in notes), end="")
-    tokens = tokenised(documents.texts, tokenizer)
-    examples, held_out = hold_out(tokens, args.text.validation_share, seed)
-    plan = Packing(examples, args.text.max_length, options.batch_tokens, options.micro_batch_tokens, seed)
-    validation = pieces(held_out, args.text.max_length)
-    watched = upto(validation, args.output.eval_tokens)
-    held_tokens = sum(e.count for e in validation)
-    data: dict[str, Any] = {"source": [str(path) for path in args.text.data], "sha256": fingerprint(tokens)}
-    data |= {"notes": notes}
-    data |= {"documents": {"train": len(examples), "validation": len(held_out)}}
-    data |= {"tokens": {"train": plan.tokens, "validation": held_tokens}}
+    corpus = encode_corpus(text.data, documents, tokenizer, text.validation_share, text.max_length, seed)
+    plan = Packing(corpus.train, text.max_length, options.batch_tokens, options.micro_batch_tokens, seed)
+    watched = upto(corpus.validation, args.output.eval_tokens)
 
     # Model.
-    model = LanguageModel(config)
-    if weights is None:
+    model = LanguageModel(base.config)
+    if base.weights is None:
         initialise(model, generator(seed, "weights"))
     else:
-        load_weights(model, weights)
+        load_weights(model, base.weights)
+        corpus.facts.notes.extend(head_notes(base.weights))
     apply_compute(model, "full", args.speed, accelerator.mixed_precision)
-    objective = ShortSoftmax(model, examples, options.softmax_tokens)
-    parameters = parameter_counts(model)
-    if main_process:
-        print(f"data       {len(tokens):,} documents, sha256 {data['sha256'][:12]}")
-        print(f"  train      {plan.tokens:>12,} tokens in {len(examples):,} documents")
-        print(f"  validation {held_tokens:>12,} tokens in {len(held_out):,} documents")
-        print(f"model      {parameters['total']:,} parameters", flush=True)
+    objective = ShortSoftmax(model, corpus.train, options.softmax_tokens)
+    print_corpus(accelerator, corpus.facts, model)
 
     # Optimizer, prepare, resume.
     ratios = options.embedding_lr_ratio, options.other_lr_ratio
     prepared, optimizer = accelerator.prepare(objective, muon_with_adamw(model, *ratios, options.weight_decay))
-    base = {"name": options.init_from or options.size, "sha256": weights_hash(weights) if weights else None}
-    identity = {"data": data["sha256"], "base": str(base["sha256"]), "processes": str(processes)}
-    identity["precision"] = accelerator.mixed_precision
-    identity |= {"tokenizer": tokenizer.sha256} if tokenizer.sha256 else {}
-    check_same(accelerator, identity)
-    training, flags = Training(accelerator, model, optimizer, identity), resolved(args)
-    record = load_checkpoint(folder, training, flags)[0] if resuming else Record()
-    open_run(accelerator, folder, resuming, record.step, flags)
+    sha256 = weights_hash(base.weights) if base.weights else None
+    identity = identity_of(accelerator, corpus.facts.sha256, str(sha256), tokenizer)
+    agreed = (lambda share: share) if options.minutes is None else (lambda share: from_main(accelerator, lambda: share))
+    budget = Budget(options, args.output.evaluations, agreed)
+    described = {"model": {"name": options.init_from or options.size, "sha256": sha256}, "data": corpus.facts}
     schedule = Schedule(TICKS, int(options.warmup_share * TICKS), options.lr, hold=int(options.hold_share * TICKS))
+    setting = accelerator, folder, resuming, model, optimizer, budget, plan.per_epoch, TICKS
+    run = Run(*setting, resolved(args), identity, described)
+    run.begin()
 
     # Loop.
-    def loss(batch: Batch):  # type: ignore[no-untyped-def]
-        whole = 1 - done <= options.softmax_whole
+    def loss(batch: Batch) -> Tensor:
+        whole = 1 - budget.done <= options.softmax_whole
         return token_loss(prepared(batch.tokens, batch.lengths, batch.labels, whole))[0]
 
-    def reached() -> float:
-        share = options.share_done(record)
-        return share if options.minutes is None else from_main(accelerator, lambda: share)  # clocks differ
-
-    done = reached()
-    line = ProgressLine(TICKS, int(done * TICKS), main_process, "/10,000")
-    while done < 1:
-        started = time.perf_counter()
-        first, last = plan.span(record.step)
-        lr, count = schedule.lr_at(int(done * TICKS)), last - first
-        batches = plan.at(record.step, rank, processes)
-        loss_sum = accumulate(accelerator, prepared, batches, count, loss, (seed, record.step))
+    while run.goes_on():
+        first, last = plan.span(run.step)
+        lr, count = schedule.lr_at(budget.progress(run.record)), last - first
+        batches = plan.at(run.step, accelerator.process_index, accelerator.num_processes)
+        loss_sum = accumulate(accelerator, prepared, batches, count, loss, (seed, run.step))
         norm = apply_update(accelerator, objective, optimizer, lr, options.max_grad_norm)
-        if norm is None:
-            record.add_overflow()
-            continue
-        record.add_step(loss_sum, count, 0, count, time.perf_counter() - started)
-        before, done = done, reached()
-        line.show(int(done * TICKS) - int(before * TICKS), loss_sum / count, lr, record.last("val_loss"))
-
-        started, point = time.perf_counter(), {"lr": lr, "grad_norm": norm}
-        evaluated = due(args.output.evaluations, before, done)
-        if evaluated:
+        run.stepped(norm, loss_sum, count, lr, tokens=count)
+        if run.evaluates:
             with accelerator.autocast():
-                point["val_loss"] = mean_loss(score_targets(model, watched, accelerator))
-        if evaluated or due(LOGGED, before, done):
-            accelerator.log(record.add_point(plan.per_epoch, **point), step=record.step)
-        record.eval_seconds += time.perf_counter() - started
-        if evaluated and main_process:
-            save_checkpoint(folder, training, record, flags)
-    line.close()
+                run.evaluated(mean_loss(score_targets(model, watched, accelerator)))
+        run.remember()
 
     # Final evaluation, of the weights as they are saved.
     dtype = DTYPES[args.output.save_dtype]
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter.to(dtype))
-    rows = score_targets(model, validation, accelerator)
-    close_run(accelerator)
-    if not main_process:
-        return
-
-    # Results.
-    replace_folder(folder / "model", lambda new: save_pretrained(model, new, tokenizer, dtype))
-    plot_curves(folder / "curves.png", record.curve, folder.name)
-    outcome = {"args": flags, "environment": environment(accelerator), "model": base, "data": data}
-    outcome |= {"parameters": parameters} | measured(accelerator, record) | {"val": text_loss(rows)}
-    write_results(folder, outcome)
-    close_trackers(accelerator, record.step, outcome)
-    print(f"val     loss {shown(outcome['val']['loss'])}", end=" ")
-    print(f"nats a token, {held_tokens:,} tokens of {len(held_out):,} documents")
-    print(f"model   {folder}/model; --model {folder}/model uses it in the other scripts")
+    round_weights(model, dtype)
+    rows = score_targets(model, corpus.validation, accelerator)
+    if run.closes():
+        replace_folder(folder / "model", lambda new: save_pretrained(model, new, tokenizer, dtype))
+        plot_curves(folder / "curves.png", run.record.curve, folder.name)
+        val = text_loss(rows)
+        run.write(run.results(val=val))
+        tokens, held_out = corpus.facts.tokens["validation"], corpus.facts.documents["validation"]
+        print(f"val     loss {shown(val['loss'])} nats a token, {tokens:,} tokens of {held_out:,} documents")
 
 
 if __name__ == "__main__":

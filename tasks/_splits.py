@@ -36,6 +36,9 @@ class Splits(Generic[E]):
     def named(self) -> dict[str, list[E]]:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
+    def examples(self) -> list[E]:
+        return self.train + self.validation + self.test
+
     def fingerprint(self) -> str:
         """sha256 over every example of every split, in order: two runs with the same one saw the same data."""
         content = [[name, [(e.identity, e.label) for e in part]] for name, part in self.named().items()]

@@ -278,7 +278,9 @@ def test_nothing_to_show_a_strange_host_and_port_are_refused():
 def test_folders_that_are_no_fitting_run_are_refused_together(tmp_path, runs):
     full, lora, mail = runs
     (tmp_path / "pretrained").mkdir()
-    (tmp_path / "pretrained" / "results.json").write_text('{"args": {"init_from": null}}')
+    (tmp_path / "pretrained" / "results.json").write_text(
+        '{"schema": 1, "script": "pretrain", "args": {}, "data": {"sha256": ""}, "model": {"sha256": ""}}'
+    )
     message = refusal("--instructions", mail, tmp_path, tmp_path / "pretrained", "--classifiers", lora)
     assert f"--instructions {tmp_path}/pretrained: is not a run of fine-tuning" in message
     assert f"--instructions {mail}: is a classifier; give it to --classifiers" in message

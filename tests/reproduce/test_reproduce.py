@@ -14,8 +14,7 @@ from conftest import ROOT
 from table_rows import COLUMNS, FILES, ON_DISK, RATES, listed, shell, understood
 
 from gpt2_scratch.config import SIZES
-from gpt2_scratch.model import Classifier, LanguageModel
-from training.model.methods import apply_method, build_without_weights, parameter_counts
+from training.model.methods import apply_method, build_classifier, build_language_model, parameter_counts
 
 SETTINGS = ROOT / "reproduce" / "settings.sh"
 
@@ -109,11 +108,10 @@ def trainable(command):
     path, args = understood(command)
     config = SIZES[args.model.model]
     if path.endswith("finetune_ift.py"):
-        model = build_without_weights(LanguageModel, config, args.model)
+        model = build_language_model(None, config, args.model)
         apply_method(model, args.method, 0)
     else:
-        shape = (2, args.head.head_bias, args.head.head == "lm-token")
-        model = build_without_weights(Classifier, config, args.model, *shape)
+        model = build_classifier(None, config, args.model, 2, 0, args.head.head_bias, args.head.head == "lm-token")
         apply_method(model, args.method, 0, args.head.head_training)
     return parameter_counts(model)["trainable"]
 

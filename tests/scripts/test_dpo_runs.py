@@ -69,6 +69,7 @@ def test_a_run_learns_what_is_preferred_and_leaves_what_the_design_says(train, t
     results, out = train("run", "--epochs", 3, "--forgetting-tokens", 500, "--forgetting-curve")
     folder = tmp_path / "run"
     names = {"results.json", "predictions.jsonl", "curves.png", "forgetting.png", "tensorboard", "adapter"}
+    names |= {"trained_on.json"}
     assert {path.name for path in folder.iterdir()} == names == set(results["files"])
     for part in ("before", "val", "test"):
         assert set(results[part]) == METRICS
@@ -225,8 +226,8 @@ def files(tmp_path_factory):
         (["empty-cells"], "no training examples remain"),
         (["contrary"], "no training examples remain"),
         (["broken"], "line 1"),
-        (["long"], "--max-length 512: no training pair has room"),
-        (["good", "--max-length", "20"], "--max-length 20: no training pair has room"),
+        (["long"], "--max-length 512: leaves no example to train on .* no room for answers"),
+        (["good", "--max-length", "20"], "--max-length 20: leaves no example to train on .* no room for answers"),
         (["good", "--max-length", "513"], "--max-length 513: .* 512 tokens"),
         (["good", "--beta", "0", "--label-smoothing", "0.5"], "--beta 0.0: .*--label-smoothing 0.5"),
         (["good", "--dpo-loss", "ipo", "--label-smoothing", "0.1"], "--dpo-loss ipo has none"),

@@ -345,6 +345,7 @@ def test_the_base_itself_is_never_overwritten(folders, call):
 
 def test_a_fully_fine_tuned_run_has_nothing_to_merge(tmp_path, call):
     results = {"args": {"model": "gpt2", "method": "full"}, "data": {"sha256": ""}, "model": {"sha256": ""}}
+    results |= {"schema": 1, "script": "finetune_cls"}
     (tmp_path / "results.json").write_text(json.dumps(results))
     status, _, err = call(tmp_path / "merged", "--run", tmp_path)
     assert status == 2 and "whole model already" in err

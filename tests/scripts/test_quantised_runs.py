@@ -24,7 +24,7 @@ from training.flags.common import MethodArgs, ModelArgs
 from training.flags.compute import ComputeArgs
 from training.forecast.memory import DryRun, memory_of
 from training.forecast.meter import CPU
-from training.model.methods import apply_compute, apply_method, build_without_weights, parameter_counts
+from training.model.methods import apply_compute, apply_method, build_classifier, parameter_counts
 from training.model.saved import rebuild
 from training.step.losses import loss_of
 from training.step.optimizers import build_optimizer
@@ -84,7 +84,7 @@ def test_fake_updates_make_what_the_8_bit_optimizer_unpacks(base):
 def test_a_model_without_weights_has_the_forecast_of_one_with_them(base, bits):
     examples, found = labelled(8), []
     for model in (
-        build_without_weights(Classifier, CONFIG, ModelArgs(base_bits=bits), 3),
+        build_classifier(None, CONFIG, ModelArgs(base_bits=bits), 3, 0),
         build(base, Classifier, bits),
     ):
         if not list(adapters(model)):

@@ -7,6 +7,7 @@ a position in it. Which examples make up a step depends neither on the number of
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from gpt2_scratch.tokenizer import END_OF_TEXT, Tokenizer
 from tasks import RESPONSE_HEADER, Instruction, Labelled
 from training.flags.common import UpdateArgs
 
+T = TypeVar("T")
 IGNORED = -100
 TOKENS_PER_BATCH = 8192  # of evaluation
 POOL = 50  # batches that are sorted by length together; more saves padding in attention, fewer mixes lengths better
@@ -35,9 +37,9 @@ class Encoded:
     hidden: Hidden | None = None  # after the frozen blocks, where that is cached (training/model/frozen_activations.py)
 
     @property
-    def room(self) -> bool:
-        """Whether the prompt leaves anything of the response inside the length limit."""
-        return self.response_from < len(self.tokens)
+    def left_out(self) -> str | None:
+        """Why it is not trained on: the prompt leaves nothing of the response inside the length limit."""
+        return None if self.response_from < len(self.tokens) else "no_room_for_response"
 
     @property
     def count(self) -> int:
@@ -219,7 +221,8 @@ def epoch_plan(
 class Plan:
     """The plan of the whole training, an epoch at a time: `at(step)` -> [process][micro-batch] -> example indices."""
 
-    def __init__(self, examples: Sequence[Encoded], update: UpdateArgs, processes: int) -> None:
+    def __init__(self, examples: Sequence[Any], update: UpdateArgs, processes: int) -> None:
+        """An example has `tokens`: a text, or a pair of them."""
         self.lengths = [len(e.tokens) for e in examples]
         self.update, self.processes = update, processes
         self.per_epoch = update.steps_per_epoch(len(examples))
@@ -230,6 +233,12 @@ class Plan:
         epochs, rest = divmod(steps, self.per_epoch)
         whole = min(len(self.lengths), self.per_epoch * self.update.batch_size)
         return epochs * whole + rest * self.update.batch_size
+
+    def shares(self, step: int, examples: Sequence[T], rank: int) -> tuple[list[T], list[list[T]]]:
+        """The examples of a step over all processes, and the micro-batches of process `rank`."""
+        step_plan = self.at(step)
+        chosen = [examples[i] for share in step_plan for micro in share for i in micro]
+        return chosen, [[examples[i] for i in micro] for micro in step_plan[rank]]
 
     def at(self, step: int) -> Step:
         epoch, place = divmod(step, self.per_epoch)

@@ -7,6 +7,7 @@ run has to know.
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import torch
 from gpt2_scratch.tokenizer import Tokenizer
 from tasks import read_rows, read_text
 from training.data.batches import Batch, Encoded, collate
+from training.data.special_tokens import special_tokens_note
 
 TEXT = (".txt", ".md")
 
@@ -122,6 +124,43 @@ def upto(examples: Sequence[Encoded], tokens: int) -> list[Encoded]:
     """The first of `examples`, about `tokens` tokens of them, at least one."""
     ends = np.cumsum([len(e.tokens) for e in examples])
     return list(examples[: int(np.searchsorted(ends, tokens)) + 1])
+
+
+@dataclass(frozen=True)
+class CorpusFacts:
+    """What results.json says of the documents."""
+
+    source: list[str]
+    sha256: str
+    notes: list[str]
+    documents: dict[str, int]
+    tokens: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents in tokens: those to train on, and pieces of those that are held out."""
+
+    train: list[np.ndarray]
+    validation: list[Encoded]
+    facts: CorpusFacts
+
+
+def encode_corpus(
+    paths: Sequence[Path], documents: Documents, tokenizer: Tokenizer, share: float, max_length: int, seed: int
+) -> Corpus:
+    """Holds out `share` of the tokens, in whole documents. Errors as of `hold_out`."""
+    tokens = tokenised(documents.texts, tokenizer)
+    train, held_out = hold_out(tokens, share, seed)
+    validation = pieces(held_out, max_length)
+    facts = CorpusFacts(
+        source=[str(path) for path in paths],
+        sha256=fingerprint(tokens),
+        notes=[*documents.notes, *tokenizer.notes, *special_tokens_note(tokenizer, documents.texts, "documents")],
+        documents={"train": len(train), "validation": len(held_out)},
+        tokens={"train": sum(len(d) - 1 for d in train), "validation": sum(e.count for e in validation)},
+    )
+    return Corpus(train, validation, facts)
 
 
 class Stream(NamedTuple):

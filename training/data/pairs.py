@@ -6,6 +6,7 @@ sequences, chosen before rejected. Letters: B pairs, so 2B sequences, of which M
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,15 +37,12 @@ class Pair:
         return np.concatenate([self.chosen.tokens, self.rejected.tokens])
 
     @property
-    def room(self) -> bool:
-        """Whether the prompt, which both texts share, leaves anything of the answers inside the length limit."""
-        return self.chosen.room and self.rejected.room
-
-    @property
-    def alike(self) -> bool:
-        """Whether nothing is left of what sets the answers apart, once they are cut to the length limit."""
+    def left_out(self) -> str | None:
+        """Why it is not trained on: once cut, nothing is left of an answer, or of what sets the answers apart."""
+        if any(e.left_out for e in self.texts):
+            return "no_room_for_answers"
         ends = [(e.tokens.tolist(), e.labels.tolist()) for e in self.texts]  # type: ignore[union-attr]
-        return ends[0] == ends[1]
+        return "alike_once_cut" if ends[0] == ends[1] else None
 
 
 def encode_pairs(
@@ -70,9 +68,12 @@ def texts_of(examples: Sequence[Encoded | Pair]) -> list[Encoded]:
     return [text for e in examples for text in (e.texts if isinstance(e, Pair) else (e,))]
 
 
-def paired(pairs: Sequence[Pair], texts: Sequence[Encoded]) -> list[Pair]:
-    """The same pairs with `texts` in place of theirs, in the order of `texts_of`: with hidden states, for one."""
-    return [replace(p, chosen=a, rejected=b) for p, a, b in zip(pairs, texts[::2], texts[1::2], strict=True)]
+def with_texts(examples: Sequence[Encoded | Pair], texts: Sequence[Encoded]) -> list[Any]:
+    """The same examples with `texts`, in the order of `texts_of`, in place of theirs: with hidden states, for one."""
+    if not any(isinstance(e, Pair) for e in examples):
+        return [*texts]
+    both = zip(examples, texts[::2], texts[1::2], strict=True)
+    return [replace(pair, chosen=a, rejected=b) for pair, a, b in both if isinstance(pair, Pair)]
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from tasks._hub import choose_splits, open_hub, read_splits
 from tasks._task import BUNDLED
 from training.data.hub import HubError, from_hub, used_as_cached, without_network
 from training.data.special_tokens import notes_on
-from training.flags.cli import refuse, say
+from training.flags.cli import problems_in, refuse, say
 from training.flags.common import DataArgs
+from training.flags.finetuning import FineTuneArgs
 
 K = TypeVar("K", bound=Task)
 
@@ -125,39 +126,30 @@ def split_rows(task: Task, source: Source, data: DataArgs) -> Splits[Any]:
     return replace(splits, notes=[*notes, *splits.notes, *task.remarks(splits.named())])
 
 
-def find_inputs(
-    data: DataArgs, model: str, find_task: Callable[[], K], offline: str, weights: bool = True
-) -> Inputs[K]:
-    """Raises one ValueError with all that is wrong with data and model.
+def find_inputs(args: FineTuneArgs, find_task: Callable[[str | None, Path | None], K], offline: str) -> Inputs[K]:
+    """Raises one ValueError with all that is wrong with data and model, or with flags that do not fit the model.
 
-    `offline` is a command that works without a network, for the message when something is only on the hub. `weights`:
-    off, the model's folder need not hold any.
+    `find_task` makes the task of --dataset and --data; `offline` is a command that works without a network, for the
+    message when something is only on the hub. A dry run leaves weights on the hub.
     """
+    data, model, weights = args.data, args.model.model, not args.compute.dry_run
     problems: list[ValueError] = []
-    found: dict[str, Any] = {}
-
-    def attempt(name: str, act: Callable[[], Any]) -> None:
-        try:
-            found[name] = act()
-        except ValueError as error:
-            problems.append(error)
-
-    def examples() -> tuple[K, Splits[Any], str]:
-        task = find_task()
+    try:
+        task = find_task(data.dataset, data.data)
         source = asked_rows(task, data)
-        return task, split_rows(task, source, data), source.origin
-
-    def base() -> tuple[Path, GPT2Config, Tokenizer]:
+        splits = split_rows(task, source, data)
+    except ValueError as error:
+        problems.append(error)
+    try:
         folder, config = base_model(model, weights=weights)
-        return folder, config, find_tokenizer(folder, config).reading(data.special_tokens)
-
-    attempt("examples", examples)
-    attempt("model", base)
+        tokenizer = find_tokenizer(folder, config).reading(data.special_tokens)
+    except ValueError as error:
+        problems.append(error)
     words = [str(problem) for problem in problems]
     if any(isinstance(problem, HubError) and problem.unreachable for problem in problems):
         words[-1] += without_network(offline)
     refuse(words)
-    (task, splits, source), (folder, config, tokenizer) = found["examples"], found["model"]
+    refuse(problems_in(args, config=config))
     splits = replace(splits, notes=[*splits.notes, *notes_on(tokenizer, splits)])
     with_weights = folder if weights or not on_hub(model) else None
-    return Inputs(task, splits, source, folder, config, tokenizer, with_weights)
+    return Inputs(task, splits, source.origin, folder, config, tokenizer, with_weights)

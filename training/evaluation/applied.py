@@ -126,7 +126,7 @@ def renamed(applied: Applied, given: Sequence[str]) -> Applied:
 
 def _of_run(folder: Path, asked: str, base: str | None) -> Applied:
     results = read_run(folder, asked)
-    if "dpo_loss" in results["args"]:
+    if results["script"] == "finetune_dpo":
         raise ValueError(f"{asked} {folder}: is a run of finetune_dpo; scripts/generate.py asks it")
     labels = results["data"].get("labels")
     known = read_trained_on(folder)

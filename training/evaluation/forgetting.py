@@ -6,10 +6,9 @@ is over pieces of the text, that of the difference over the same pieces. What Lo
 et al. 2024, "LoRA Learns Less and Forgets Less".
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,58 +16,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from evidence.intervals import bootstrap_ratio
-from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.pretrained import read_weight, without_storage
-from gpt2_scratch.tokenizer import Tokenizer
-from gpt2_scratch.weights import has_weights, keys
 from lora.adapter import set_strength
-from training.data.batches import Encoded
-from training.data.corpus import fingerprint, pieces, tokenised
+from training.data.general import General
 from training.evaluation.inference import score_targets
-from training.flags.forgetting import ForgettingArgs
 
-LONGEST = 512  # tokens of a piece
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-
-
-@dataclass(frozen=True)
-class General:
-    """The text in pieces, none of them if nothing is measured."""
-
-    source: str | None = None
-    sha256: str = ""  # of the tokens
-    pieces: Sequence[Encoded] = ()
-    head: Path | None = None  # folder of the base model, if its LM head is a matrix of its own
-    curve: bool = False  # over STRENGTHS too
-
-    @property
-    def counts(self) -> np.ndarray:
-        return np.array([piece.count for piece in self.pieces])
-
-
-def general_text(args: ForgettingArgs, folder: Path, config: GPT2Config, tokenizer: Tokenizer) -> General:
-    """The first tokens of the text, each but the first one a target. All but `args`: of the base model.
-
-    Raises ValueError when the text has fewer than two tokens.
-    """
-    source = args.source()
-    if source is None:
-        return General()
-    text = args.text()
-    if len(tokenizer.encode(text[:256])) < 2:
-        raise ValueError(f"--forgetting-data {source}: holds fewer than two tokens of text; give another file, or none")
-    (document,) = tokenised([text], tokenizer)
-    if args.forgetting_tokens is not None:
-        document = document[: args.forgetting_tokens + 1]
-    cut = pieces([document], min(LONGEST, config.context))
-    head = None if config.tied_head else folder
-    if head is not None and has_weights(folder) and "lm_head.weight" not in keys(folder):
-        raise ValueError(
-            f"--forgetting-data {source}: {folder} is a classifier's, without a head for language; "
-            "add --forgetting-data none"
-        )
-    return General(source, fingerprint([document]), cut, head, args.forgetting_curve)
 
 
 def language_model_in(model: LanguageModel | Classifier, head: Tensor | None = None) -> LanguageModel:

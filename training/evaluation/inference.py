@@ -1,7 +1,7 @@
 """Evaluates examples on all processes and gathers one row an example; no number depends on the batching."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -13,17 +13,20 @@ from gpt2_scratch.generate import Sampling, generate
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.tokenizer import Tokenizer
 from lora.adapter import merge, unmerge
-from tasks import RESPONSE_HEADER
+from tasks import RESPONSE_HEADER, Instruction
 from training.data.batches import (
     IGNORED,
     TOKENS_PER_BATCH,
     Batch,
     Encoded,
     collate,
+    encode_prompt,
     inference_plan,
     with_all_tokens_labelled,
 )
-from training.evaluation.metrics import Row
+from training.data.examples import Data
+from training.data.sources import Inputs
+from training.evaluation.metrics import Row, name_of
 
 R = TypeVar("R")
 
@@ -138,3 +141,37 @@ def _evaluate(
     model.train(was_training)
     place = {e.id: i for i, e in enumerate(examples)}
     return sorted(_gather(found, accelerator), key=lambda row: place[row.id])
+
+
+def prediction_lines(rows: Sequence[Row], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """A line an example, for predictions.jsonl."""
+    return [
+        {"id": r.id, "label": classes[r.label], "prediction": name_of(r.prediction, classes)}
+        | {"probabilities": dict(zip(classes, r.probabilities, strict=True)), "loss": r.loss}
+        for r in rows
+    ]
+
+
+def prompts_of(
+    inputs: Inputs[Any], data: Data[Encoded], new_tokens: int, response_header: bool
+) -> tuple[list[Instruction], list[list[int]]]:
+    """The test examples, and their prompts in tokens, cut so that an answer has room; none without `new_tokens`."""
+    asked = {e.id for e in data.test}
+    questions = [e for e in inputs.splits.test if e.id in asked]
+    longest = inputs.config.context - 1 if new_tokens else 0
+    return questions, [encode_prompt(inputs.tokenizer, e, longest, response_header) for e in questions if longest]
+
+
+def generation_lines(
+    questions: Sequence[Instruction],
+    before: Sequence[Mapping[str, Any]],
+    after: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
+) -> list[dict[str, Any]]:
+    """A line a question, for generations.jsonl, with the answers `before` and `after`; `rows` of the references."""
+    return [
+        {"id": e.id, "instruction": e.instruction, "input": e.input, "reference": e.response, "kind": e.kind}
+        | {"before": was["text"], "response": now["text"], "stopped": now["stopped"]}
+        | {"reference_loss": row.loss, "reference_tokens": row.targets}
+        for e, was, now, row in zip(questions, before, after, rows, strict=bool(before))
+    ]

@@ -122,7 +122,9 @@ class Responder:
         self.cut += sum("cut" in line for line in lines.values())
         flags = self.max_length, self.prompt.mask_prompt, header  # as in training, or its loss would be another
         encoded = [
-            x for q in asked if q.example.response and (x := encode_instruction(self.tokenizer, q.example, *flags)).room
+            x
+            for q in asked
+            if q.example.response and not (x := encode_instruction(self.tokenizer, q.example, *flags)).left_out
         ]
         rows = zip(*score_texts(self.model, encoded, self.accelerator), strict=True)
         self.scored += [(seen[three[0].id], three) for three in rows]

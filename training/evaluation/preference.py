@@ -30,6 +30,10 @@ def losses(scores: np.ndarray, pairs: Sequence[Pair], args: PreferenceArgs) -> n
     return pair_losses(ratios, targets, args.dpo_loss, args.beta, args.label_smoothing).numpy()
 
 
+def mean_loss(scores: np.ndarray, pairs: Sequence[Pair], args: PreferenceArgs) -> float:
+    return float(losses(scores, pairs, args).mean())
+
+
 def wins(margins: np.ndarray) -> np.ndarray:
     """1 where the better answer is ahead, 1/2 where neither is: a model that has learnt nothing scores 1/2."""
     return (np.sign(margins) + 1) / 2
@@ -51,7 +55,7 @@ def pair_metrics(scores: np.ndarray, pairs: Sequence[Pair], args: PreferenceArgs
     return {name: interval.entry() for name, interval in found.items()}
 
 
-def predictions(
+def pair_lines(
     scores: np.ndarray, pairs: Sequence[Pair], examples: Sequence[Preference], args: PreferenceArgs
 ) -> list[dict[str, Any]]:
     """A row a pair, for predictions.jsonl: its texts, the rewards, and the reference's log-probabilities."""

@@ -17,10 +17,12 @@ from torch import Tensor
 from gpt2_scratch.model import LanguageModel
 from lora.quantised import QuantisedLinear
 from training.data.batches import Encoded
+from training.data.examples import Data
 from training.data.pairs import Pair, PairBatch, texts_of
 from training.evaluation.forgetting import adapters_at
 from training.evaluation.inference import score_targets
 from training.flags.compute import ComputeArgs
+from training.flags.finetuning import FineTuneArgs
 from training.model.methods import own_state
 from training.step.losses import outputs_of, per_answer
 from training.step.processes import from_main
@@ -112,3 +114,22 @@ def with_cached_reference(
     return [
         [replace(p, reference=(known[_digest(p.chosen)], known[_digest(p.rejected)])) for p in part] for part in parts
     ]
+
+
+def with_references(
+    accelerator: Accelerator,
+    model: LanguageModel,
+    args: FineTuneArgs,
+    base: str,
+    data: Data[Pair],
+    cached: bool,
+) -> Data[Pair]:
+    """`data` with the reference's numbers, to be computed before anything is trained or loaded into `model`.
+
+    `base` is the hash of all frozen weights. Without `cached`, those of the training pairs are computed along the way.
+    """
+    if cached:
+        strength = 0.0 if args.method.starts_at_frozen else 1.0
+        return data.with_parts(with_cached_reference(accelerator, model, args.compute, base, data.parts, strength))
+    held_out = (with_reference(model, part, accelerator) for part in (data.validation, data.test))
+    return data.with_parts([data.train, *held_out])

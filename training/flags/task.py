@@ -88,6 +88,11 @@ class HeadArgs:
         """Whether Hugging Face's classifier has such a head."""
         return self.head == "linear" and not self.head_bias
 
+    def notes(self) -> list[str]:
+        """What a user should know of the head before training."""
+        apart = "this head exists here alone: the model cannot be exported to transformers or PEFT"
+        return [] if self.exportable else [apart]
+
     def problems_given(self, method: MethodArgs, model: ModelArgs) -> list[str]:
         found = []
         if self.head_training != "train" and not method.adapts:

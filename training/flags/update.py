@@ -75,12 +75,12 @@ class UpdateArgs:
         open_epochs = max(epochs, float(enough)) if self.epochs is None and self.max_steps is None else self.epochs
         return replace(self, lr=open_lr, epochs=open_epochs)
 
-    def notes(self, steps: int) -> list[str]:
+    def notes(self, steps: int, fewest: int = FEWEST_UPDATES) -> list[str]:
         """What a user should know of the length that the flags give, before training."""
-        if self.epochs is None or self.max_steps is not None or steps >= FEWEST_UPDATES:
+        if self.epochs is None or self.max_steps is not None or steps >= fewest:
             return []
         return [
-            f"--epochs {self.epochs:g} gives {steps:,} updates; with fewer than {FEWEST_UPDATES} a method can look "
+            f"--epochs {self.epochs:g} gives {steps:,} updates; with fewer than {fewest} a method can look "
             "worse than it is: leave --epochs out, or give more"
         ]
 

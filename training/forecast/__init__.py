@@ -5,6 +5,6 @@ A script describes its run in one `Workload`; --dry-run prints its forecast, --m
 
 from training.forecast.micro_batch import resolve_micro_batch
 from training.forecast.tables import print_forecast
-from training.forecast.workload import Workload
+from training.forecast.workload import Workload, workload_of
 
-__all__ = ["Workload", "print_forecast", "resolve_micro_batch"]
+__all__ = ["Workload", "print_forecast", "resolve_micro_batch", "workload_of"]

@@ -16,11 +16,14 @@ from torch import Tensor
 from gpt2_scratch.model import Classifier, Hidden, LanguageModel
 from lora.quantised import QuantisedLinear
 from training.data.batches import Batch, Encoded, collate
+from training.data.examples import Data
+from training.data.general import General
 from training.data.pairs import Pair, collate_pairs, texts_of
-from training.evaluation.forgetting import General
 from training.flags.common import UpdateArgs
 from training.flags.compute import ComputeArgs
+from training.flags.finetuning import FineTuneArgs
 from training.model.frozen_activations import Contents, contents
+from training.model.saved import Model
 from training.step.losses import loss_of
 
 LATER = ("torch._dynamo", "evaluate", "sklearn.metrics", "torch.utils.tensorboard", "matplotlib.pyplot")
@@ -108,3 +111,11 @@ class Workload:
         rows = len(examples) if held.last_only else len(batch.tokens)
         states = torch.zeros(rows, held.width, dtype=held.dtype, device=device)
         return replace(batch, hidden=Hidden(states, held.blocks))
+
+
+def workload_of(
+    args: FineTuneArgs, update: UpdateArgs, accelerator: Accelerator, model: Model, data: Data[Any], **more: Any
+) -> Workload:
+    """What a run of fine-tuning asks of one device; `more`: further fields of Workload."""
+    whole = args.method.method == "full"
+    return Workload(model, update, accelerator, *data.parts, args.compute, data.general, whole_model=whole, **more)

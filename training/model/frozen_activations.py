@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import psutil
@@ -24,6 +25,8 @@ from gpt2_scratch.model import Classifier, Hidden, LanguageModel
 from gpt2_scratch.precision import HALF
 from lora.quantised import QuantisedLinear
 from training.data.batches import TOKENS_PER_BATCH, Encoded, inference_plan
+from training.data.examples import CacheFacts, Data
+from training.data.pairs import texts_of, with_texts
 from training.flags.cli import refuse
 from training.flags.compute import ComputeArgs
 from training.storage.content_cache import CachedFile, content_key
@@ -146,18 +149,6 @@ def _misfit(compute: ComputeArgs, held: Contents, file: CachedFile | None) -> st
     return f"{asked} needs {needed / MIB:,.0f} MiB, {free / MIB:,.0f} MiB are {where}; {remedy}"
 
 
-@dataclass(frozen=True)
-class CacheFacts:
-    """What results.json says of a cache: `built` is False where its file was found."""
-
-    where: str
-    blocks: int
-    texts: int
-    bytes: int
-    built: bool
-    seconds: float
-
-
 def with_frozen_activations(
     accelerator: Accelerator,
     model: LanguageModel | Classifier,
@@ -193,3 +184,11 @@ def with_frozen_activations(
         model.train(was_training)
     facts = CacheFacts(where, held.blocks, len(held.texts), held.size, built, time.perf_counter() - started)
     return [[replace(e, hidden=hidden[_digest(e.tokens)]) for e in part] for part in parts], facts
+
+
+def cached(
+    accelerator: Accelerator, model: LanguageModel | Classifier, compute: ComputeArgs, base: str, data: Data[Any]
+) -> Data[Any]:
+    """`data` with the hidden states of all its texts. Errors as of `with_frozen_activations`."""
+    texts, facts = with_frozen_activations(accelerator, model, compute, base, [texts_of(part) for part in data.parts])
+    return data.with_parts([with_texts(part, of) for part, of in zip(data.parts, texts, strict=True)], facts)

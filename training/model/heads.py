@@ -40,7 +40,7 @@ def trained_rows(folder: Path, classes: Sequence[str]) -> list[int] | None:
     return [theirs.index(name) for name in wanted]
 
 
-def head_notes(folder: Path, classes: Sequence[str] | None, used: bool) -> list[str]:
+def head_notes(folder: Path, classes: Sequence[str] | None = None, used: bool = False) -> list[str]:
     """What becomes of the heads in the folder, where there are any. `classes` None: a language model is made of it."""
     if not has_weights(folder):
         return []  # a dry run has none of the hub's

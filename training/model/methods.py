@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -56,28 +56,30 @@ def quantised_matrices(
     return {f"{path}.weight": partial(put, path) for path in paths}
 
 
-def build_without_weights(kind: Any, config: GPT2Config, model: ModelArgs, *head: Any) -> Any:
-    """What the two functions below build, on the meta device: a dry run may be of a model that does not fit. `head`:
-    the arguments of Classifier after its configuration."""
-    built = without_storage(kind, replace(config, dropout=model.dropout), *head)
-    if model.untie_head and config.tied_head:
-        built.untie()
-    for name, put in quantised_matrices(built, model.base_bits).items():
-        with torch.device("meta"):
-            put(built.get_parameter(name))
-    return built
+def _read_base(
+    built: LanguageModel | Classifier, folder: Path | None, model: ModelArgs, class_head: bool = True
+) -> None:
+    """Puts the weights of the base into `built`. `folder` None: layers of the right shape, without storage."""
+    put = quantised_matrices(built, model.base_bits)
+    if folder is not None:
+        load_weights(built, folder, put, class_head=class_head)
+        return
+    with torch.device("meta"):
+        for name, place in put.items():
+            place(built.get_parameter(name))
 
 
-def build_language_model(folder: Path, config: GPT2Config, model: ModelArgs) -> LanguageModel:
+def build_language_model(folder: Path | None, config: GPT2Config, model: ModelArgs) -> LanguageModel:
+    """The base in `folder`. None: a model without weights, for a dry run, whose base may not fit into memory."""
     built = without_storage(LanguageModel, replace(config, dropout=model.dropout))
-    load_weights(built, folder, quantised_matrices(built, model.base_bits))
+    _read_base(built, folder, model)
     if model.untie_head and config.tied_head:
         built.untie()
     return built
 
 
 def build_classifier(
-    folder: Path,
+    folder: Path | None,
     config: GPT2Config,
     model: ModelArgs,
     classes: int,
@@ -86,18 +88,20 @@ def build_classifier(
     lm_token: bool = False,
     rows: Sequence[int] | None = None,
 ) -> Classifier:
-    """`lm_token`: classes are the first n tokens of the vocabulary, scored by the embedding (the report's NLE runs).
+    """The base in `folder` with a class head; None as of `build_language_model`.
+
+    `lm_token`: classes are the first n tokens of the vocabulary, scored by the embedding (the report's NLE runs).
     `rows`: those of the trained class head in `folder` that are our classes, in our order; None: a new head."""
     built = without_storage(Classifier, replace(config, dropout=model.dropout), classes, head_bias, lm_token)
-    load_weights(built, folder, quantised_matrices(built, model.base_bits), class_head=False)
-    if not lm_token:
+    _read_base(built, folder, model, class_head=False)
+    if not lm_token and folder is not None:
         with torch.no_grad():
             built.score.weight.normal_(0.0, 0.02, generator=generator(seed, "head"))
             if rows is not None:
                 built.score.weight.copy_(read_weight(folder, "score.weight")[list(rows)])
             if head_bias:
                 built.score.bias.zero_()
-    elif model.untie_head and config.tied_head:
+    elif lm_token and model.untie_head and config.tied_head:
         built.untie()
     return built
 

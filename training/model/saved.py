@@ -5,6 +5,7 @@ An adapter is two files that PEFT reads (lora/peft_format.py), with adapter.json
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,30 +39,10 @@ def base_facts(name: str, folder: Path, tokenizer: Tokenizer) -> dict[str, str]:
     return {"name": name, "sha256": weights_hash(folder)} | own
 
 
-def save_best(folder: Path, model: Model, method: str, facts: dict[str, Any], tokenizer: Tokenizer) -> None:
-    """The weights as they are in training, to the last bit. `facts` as for `save_adapter`; `tokenizer` of the base."""
-
-    def write_model(new: Path) -> None:
-        save_pretrained(model, new, tokenizer, **label_names(facts.get("labels") or []))
-
-    if method == "full":
-        replace_folder(folder / MODEL, write_model)
-    else:
-        replace_file(folder / BEST, lambda new: save_tensors(new, own_state(model)))
-
-
 def label_names(labels: list[str]) -> dict[str, Any]:
     """What config.json says of classes, in their order; nothing of none."""
     names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
     return names if labels else {}
-
-
-def read_best(folder: Path, model: Model, method: str) -> dict[str, Tensor]:
-    """The saved weights under the names of `own_state(model)`."""
-    if method != "full":
-        return load_tensors(folder / BEST)
-    load_weights(model, folder / MODEL)
-    return own_state(model)
 
 
 def card(facts: dict[str, Any], folder: Path) -> str:
@@ -102,6 +83,44 @@ def save_adapter(folder: Path, model: Model, method: str, facts: dict[str, Any])
 
     if method != "full":
         replace_folder(folder / ADAPTER, write)
+
+
+@dataclass(frozen=True, eq=False)
+class Best:
+    """The best weights of a run, kept in its folder while it trains. `facts` as for `save_adapter`."""
+
+    folder: Path
+    model: Model
+    method: str
+    facts: dict[str, Any]
+    tokenizer: Tokenizer  # of the base
+
+    @property
+    def frozen(self) -> str:
+        """Hash of all weights that are frozen in the run."""
+        return self.facts["base"]["sha256"]
+
+    def save(self) -> None:
+        """Saves the weights as they are in training, to the last bit."""
+
+        def write_model(new: Path) -> None:
+            save_pretrained(self.model, new, self.tokenizer, **label_names(self.facts.get("labels") or []))
+
+        if self.method == "full":
+            replace_folder(self.folder / MODEL, write_model)
+        else:
+            replace_file(self.folder / BEST, lambda new: save_tensors(new, own_state(self.model)))
+
+    def read(self) -> dict[str, Tensor]:
+        """The saved weights under the names of `own_state(model)`."""
+        if self.method != "full":
+            return load_tensors(self.folder / BEST)
+        load_weights(self.model, self.folder / MODEL)
+        return own_state(self.model)
+
+    def export(self) -> None:
+        """Writes what the run leaves, once the model has its best weights."""
+        save_adapter(self.folder, self.model, self.method, self.facts)
 
 
 def in_peft_format(model: Model) -> bool:

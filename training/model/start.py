@@ -19,15 +19,15 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import LanguageModel
 from gpt2_scratch.pretrained import save_pretrained, weights_hash, without_storage
 from gpt2_scratch.sources import load_config
-from gpt2_scratch.tokenizer import Tokenizer
 from lora.adapter import Spec, adapters
 from lora.peft_format import CONFIG, TENSORS, block_diagonal
 from lora.variants import adapter_class
 from training.data.sources import Inputs
-from training.flags.common import MethodArgs, ModelArgs
+from training.flags.common import ModelArgs
+from training.flags.finetuning import FineTuneArgs
 from training.flags.preference import PairArgs
 from training.model.methods import apply_method, build_language_model, load_own_state, own_state
-from training.model.saved import ADAPTER, MODEL, WEIGHTS, adapted, in_peft_format, read_facts, save_adapter
+from training.model.saved import ADAPTER, MODEL, WEIGHTS, Best, Model, adapted, in_peft_format, read_facts, save_adapter
 from training.storage.files import replace_folder
 from training.storage.run_folder import RESULTS, read_run
 
@@ -109,9 +109,11 @@ def _check_fit(asked: str, facts: dict[str, Any], pairs: PairArgs, model: ModelA
             raise ValueError(f"{asked} was trained with --{'no-' * value}{spelled}; give the same")
 
 
-def start_model(start: Start, model: ModelArgs) -> tuple[LanguageModel, Updates | None]:
+def start_model(start: Start, model: ModelArgs, weights: bool = True) -> tuple[LanguageModel, Updates | None]:
     """The model that is started from, without adapters, and what a starting adapter changed; None where no adapter of
-    low rank can say it."""
+    low rank can say it. Off, `weights` leaves the model without storage, for a dry run."""
+    if not weights:
+        return build_language_model(None, start.trained_shape(), model), None
     if start.folder is None:
         return build_language_model(start.base, start.config, model), {}
     if start.whole:
@@ -162,34 +164,38 @@ def summed(config: GPT2Config, *updates: Updates) -> LanguageModel:
     return model
 
 
-def _rebuilt(trained: LanguageModel, start: Start, method: MethodArgs, model: ModelArgs, seed: int) -> LanguageModel:
+def _rebuilt(trained: Model, start: Start, flags: FineTuneArgs) -> LanguageModel:
     """The same in fp32 with adapters merged: frozen weights of `trained` may be held in half precision."""
-    found, _ = start_model(start, model)
-    apply_method(found, method, seed)
+    found, _ = start_model(start, flags.model)
+    apply_method(found, flags.method, flags.update.seed)
     load_own_state(found, {name: tensor.cpu() for name, tensor in own_state(trained).items()})
     return merge_away(found)
 
 
-def save_learnt(
-    folder: Path,
-    trained: LanguageModel,
-    start: Start,
-    before: Updates | None,
-    facts: dict[str, Any],
-    method: MethodArgs,
-    model: ModelArgs,
-    tokenizer: Tokenizer,
-) -> None:
-    """What `trained`, with its best weights, adds to the base, as an adapter, or else a whole model.
+@dataclass(frozen=True, eq=False)
+class Learnt(Best):
+    """The best weights of a run that may have started from an adapter, which is then part of what the run leaves.
 
-    `before` as `start_model` gave it; `facts` as for `save_adapter`. Method full has saved a whole model already.
+    `before` is what `start_model` returned; `flags` are those of the run.
     """
-    if method.method == "full" or start.folder is None:
-        save_adapter(folder, trained, method.method, facts)
-        return
-    ours = low_rank_updates(trained) if in_peft_format(trained) else None
-    if before is not None and ours is not None:
-        save_adapter(folder, summed(start.config, before, ours), method.method, facts)
-    else:
-        whole = _rebuilt(trained, start, method, model, facts["args"]["seed"])
-        replace_folder(folder / MODEL, lambda new: save_pretrained(whole, new, tokenizer))
+
+    start: Start = field(kw_only=True)
+    before: Updates | None = field(kw_only=True)
+    flags: FineTuneArgs = field(kw_only=True)
+
+    @property
+    def frozen(self) -> str:
+        return self.start.sha256()
+
+    def export(self) -> None:
+        """Writes what the run adds to the base: an adapter where one can say it, or else a whole model."""
+        if self.method == "full" or self.start.folder is None:
+            return super().export()
+        assert isinstance(self.model, LanguageModel), "preferences are not learnt by a classifier"
+        ours = low_rank_updates(self.model) if in_peft_format(self.model) else None
+        if self.before is not None and ours is not None:
+            save_adapter(self.folder, summed(self.start.config, self.before, ours), self.method, self.facts)
+        else:
+            whole = _rebuilt(self.model, self.start, self.flags)
+            replace_folder(self.folder / MODEL, lambda new: save_pretrained(whole, new, self.tokenizer))
+        return None

@@ -24,21 +24,23 @@ class Training(NamedTuple):
     model: nn.Module
     optimizer: AcceleratedOptimizer
     identity: dict[str, str]
+    flags: dict[str, Any]
 
 
-def save_checkpoint(
-    folder: Path, training: Training, record: Record, flags: dict[str, Any], extra: dict[str, Any] | None = None
-) -> None:
-    """Raises OSError, with the previous checkpoint intact, when there is no room."""
+def save_checkpoint(folder: Path, training: Training, record: Record, before: dict[str, Any]) -> None:
+    """Saves the state of `training`, and what was measured `before` it.
+
+    Raises OSError, with the previous checkpoint intact, when there is no room.
+    """
     scaler = training.accelerator.scaler
     state = {
-        "flags": flags,
+        "flags": training.flags,
         "identity": training.identity,
         "weights": own_state(training.model),
         "optimizer": training.optimizer.state_dict(),
         "scaler": scaler.state_dict() if scaler is not None else None,
         "record": asdict(record),
-        "extra": extra,
+        "before": before,
     }
 
     def write(new: Path) -> None:
@@ -55,12 +57,13 @@ def saved_flag(folder: Path, accelerator: Accelerator, name: str) -> Any:
     return from_main(accelerator, lambda: _read(folder / STATE)["flags"].get(name))
 
 
-def load_checkpoint(folder: Path, training: Training, flags: dict[str, Any]) -> tuple[Record, dict[str, Any] | None]:
-    """Puts the saved state into `training`; returns the record and what was saved beside it.
+def load_checkpoint(folder: Path, training: Training) -> tuple[Record, dict[str, Any]]:
+    """Puts the saved state into `training`; returns the record and what was measured before the training.
 
     Raises ValueError when the checkpoint is damaged, or belongs to other flags, data or weights.
     """
     state = from_main(training.accelerator, lambda: _read(folder / STATE))
+    flags = training.flags
     differing = [flag(n) for n in flags if n not in FREE_FLAGS and flags[n] != state["flags"].get(n)]
     differing += [n for n, value in training.identity.items() if value != state["identity"].get(n)]
     if differing:
@@ -72,13 +75,13 @@ def load_checkpoint(folder: Path, training: Training, flags: dict[str, Any]) -> 
     training.optimizer.load_state_dict(state["optimizer"])
     if training.accelerator.scaler is not None:
         training.accelerator.scaler.load_state_dict(state["scaler"])
-    return Record(**state["record"]), state["extra"]
+    return Record(**state["record"]), state["before"]
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        state["flags"], state["identity"], state["weights"], state["optimizer"], state["record"], state["extra"]
+        state["flags"], state["identity"], state["weights"], state["optimizer"], state["record"], state["before"]
     except Exception as error:  # a damaged file fails in pickle, zipfile or torch, each with errors of its own
         reason = type(error).__name__
         raise ValueError(f"--resume: {path} is damaged ({reason}); start again with --overwrite") from error

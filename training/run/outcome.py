@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from evidence.intervals import shown
+from training.data.examples import DataFacts
 from training.evaluation.metrics import commonest
+from training.run.results import Results
 from training.run.summary import MOST_CLASSES
 
 FALLING = 0.1  # of all that the validation loss fell, so much in the last third of the run: it had not come to rest
@@ -28,13 +30,13 @@ def only_answer(test: Mapping[str, Any], labels: Sequence[str]) -> str | None:
     return labels[used[0]] if several and len(used) == 1 and used[0] < len(labels) else None
 
 
-def outcome_notes(outcome: Mapping[str, Any]) -> list[str]:
+def outcome_notes(results: Results) -> list[str]:
     """What a reader of the metrics should know, a sentence each."""
-    notes, labels = [], outcome["data"].get("labels", ())
-    only = only_answer(outcome.get("test") or {}, labels)
+    notes, labels = [], results.data.labels or ()
+    only = only_answer(results.test or {}, labels)
     if only is not None:
         notes.append(f"the model answers {only!r} to every test example: it has learnt no difference")
-    if still_falling(outcome["curve"]):
+    if still_falling(results.curve):
         notes.append(
             "validation loss still falls at the end: with more --epochs (or --max-steps) this method can do better, so "
             "compare it with no other yet"
@@ -59,34 +61,32 @@ def print_classes(classes: Mapping[str, Mapping[str, float]], file: str = "resul
         print(f"        ({len(ranked) - len(named):,} classes with a higher f1 are in {file})")
 
 
-def _print_commonest(data: Mapping[str, Any]) -> None:
-    most, test = commonest(data["balance"]["train"]), data["balance"]["test"]
+def _print_commonest(data: DataFacts) -> None:
+    most, test = commonest(data.balance["train"]), data.balance["test"]
     print(f"commonest class, {most}  accuracy {test.get(most, 0) / sum(test.values()):.4f}")
 
 
-def print_outcome(folder: Path, outcome: Mapping[str, Any], names: Sequence[str], untrained: str = "") -> None:
-    """Test metrics with intervals, metrics by class, costs, and where everything is; `untrained`: what to say of the
-    metrics before training."""
-    data, test = outcome["data"], outcome.get("test") or {}
-    for part, metrics, remark in (("before", outcome.get("before") or {}, untrained), ("test", test, "")):
+def print_outcome(folder: Path, results: Results, names: Sequence[str], untrained: str = "") -> None:
+    """Prints test metrics with intervals, metrics by class, costs, and where everything is; `untrained`: what to say of
+    the metrics before training."""
+    data, test = results.data, results.test or {}
+    for part, metrics, remark in (("before", results.before or {}, untrained), ("test", test, "")):
         print(f"{part:<8}{_shown(metrics, names) or 'no test examples'}{metrics and remark}")
     if test:
         print(f"        95% intervals over n = {test[names[0]]['n']:,} test examples")
-        if "labels" in data:
+        if data.labels is not None:
             _print_commonest(data)
         if test.get("classes"):
             print_classes(test["classes"])
-    for note in outcome["notes"]:
+    for note in results.notes or ():
         print(f"note    {note}")
-    if lost := outcome.get("forgetting"):
-        print(
-            "general text  loss {:.3f} -> {:.3f}, ".format(*(lost[name]["value"] for name in ("before", "after"))),
-            end="",
-        )
-        print(shown(lost["difference"], "+.3f"), f"over {lost['tokens']:,} tokens")
-    seconds = outcome["seconds"]
+    if lost := results.forgetting:
+        before, after = (lost[name]["value"] for name in ("before", "after"))
+        print(f"general text  loss {before:.3f} -> {after:.3f}, {shown(lost['difference'], '+.3f')}", end=" ")
+        print(f"over {lost['tokens']:,} tokens")
+    seconds = results.seconds
     print(f"cost    training {seconds['train']:,.1f} s, evaluation while training {seconds['eval']:,.1f} s; ", end="")
-    print(f"peak memory {outcome['peak_memory_mib']:,.0f} MiB")
-    board = f"; tensorboard --logdir {folder}/tensorboard" if "tensorboard" in outcome["args"]["report_to"] else ""
+    print(f"peak memory {results.peak_memory_mib:,.0f} MiB")
+    board = f"; tensorboard --logdir {folder}/tensorboard" if "tensorboard" in results.args["report_to"] else ""
     print(f"curves  {folder}/curves.png{board}")
     print(f"results {folder}/results.json")

@@ -8,8 +8,8 @@ from training.storage.files import replace_file
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9711c", "#767676"
 
 
-def plot_curves(path: Path, curve: list[dict[str, Any]], title: str, metric: str | None = None) -> None:
-    """Losses, learning rate and gradient norm against the optimizer step; `metric` names a validation score to add."""
+def plot_curves(path: Path, curve: list[dict[str, Any]], title: str) -> None:
+    """Draws losses, learning rate, gradient norm and a validation score, if there is one, against the step."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -23,7 +23,8 @@ def plot_curves(path: Path, curve: list[dict[str, Any]], title: str, metric: str
     losses.set_ylabel("loss (nats)")
     losses.set_title(title, fontsize=10)
     handles = losses.get_legend_handles_labels()
-    if metric is not None and any(metric in point for point in curve):
+    metric = next((name for point in curve for name in point if name.startswith("val_") and name != "val_loss"), None)
+    if metric is not None:
         scores = losses.twinx()
         _line(scores, curve, metric, metric.removeprefix("val_"), GREY, marker="s", linestyle="--")
         scores.set_ylabel(metric.removeprefix("val_"), color=GREY)

@@ -1,30 +1,16 @@
-"""What a run remembers of itself while it trains: the curve, the best step, and when things are due."""
+"""What a run remembers of itself while it trains: how far it is, the curve, the best step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from training.data.examples import Data
 from training.flags.common import RunArgs
+from training.flags.finetuning import FineTuneArgs
+from training.flags.update import UpdateArgs
+from training.step.schedule import Schedule, build_schedule
 
 MOST_OVERFLOWS = 20
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """Optimizer steps between points of the curve, evaluations and checkpoints."""
-
-    log: int
-    evaluate: int
-    save: int
-    steps: int
-
-    def due(self, every: int, done: int) -> bool:
-        """Whether something that happens every so many steps is due after `done` of them; the last step always is."""
-        return done % every == 0 or done == self.steps
-
-
-def intervals(run: RunArgs, steps: int) -> Intervals:
-    evaluate = run.eval_every or max(1, -(-steps // 10))
-    return Intervals(run.log_every or max(1, -(-steps // 100)), evaluate, run.save_every or evaluate, steps)
 
 
 @dataclass
@@ -55,7 +41,7 @@ class Record:
         self.train_seconds += seconds
 
     def add_overflow(self) -> None:
-        """An fp16 update that overflowed; the same step is tried again at half the loss scale.
+        """Counts an fp16 update that overflowed; the same step is tried again at half the loss scale.
 
         Raises ValueError after so many in a row that the loss itself cannot be finite.
         """
@@ -65,7 +51,7 @@ class Record:
             raise ValueError(f"step {self.step} overflows in fp16 at every loss scale; lower --lr or use bf16")
 
     def add_point(self, steps_per_epoch: int, **measured: float) -> dict[str, Any]:
-        """A point of the curve; training loss is the mean per target since the point before."""
+        """Adds a point to the curve; its training loss is the mean per target since the point before."""
         point = {
             "step": self.step,
             "epoch": self.step / steps_per_epoch,
@@ -86,10 +72,63 @@ class Record:
         self.stale += 1
         return False
 
-    def stale_for(self, evaluations: int | None) -> bool:
-        """Whether so many evaluations in a row brought no lower loss; None never is."""
-        return evaluations is not None and self.stale >= evaluations
-
     def last(self, name: str) -> float | None:
         """The latest value of something that is not measured at every point."""
         return next((point[name] for point in reversed(self.curve) if name in point), None)
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Optimizer steps between points of the curve, evaluations and checkpoints, and of the whole training."""
+
+    log: int
+    evaluate: int
+    save: int
+    steps: int
+    early_stop: int | None = None  # evaluations without a lower validation loss after which the run ends
+    unit = "ex"  # of the progress line
+
+    def advance(self, record: Record) -> None:
+        """Nothing: the record itself says how far the run is."""
+
+    def over(self, record: Record) -> bool:
+        return record.step >= self.steps or (self.early_stop is not None and record.stale >= self.early_stop)
+
+    def _reached(self, every: int, record: Record) -> bool:
+        """Whether it is time for what happens every so many steps; at the last step it always is."""
+        return record.step % every == 0 or record.step == self.steps
+
+    def evaluates(self, record: Record) -> bool:
+        return self._reached(self.evaluate, record)
+
+    def logs(self, record: Record) -> bool:
+        return self._reached(self.log, record)
+
+    def saves(self, record: Record) -> bool:
+        return self._reached(self.save, record)
+
+    def progress(self, record: Record) -> int:
+        """What the progress line counts: examples."""
+        return record.examples
+
+
+def intervals(run: RunArgs, steps: int) -> Intervals:
+    """What the flags say; by default a tenth of the run between evaluations, a hundredth between points."""
+    evaluate = run.eval_every or max(1, -(-steps // 10))
+    log = run.log_every or max(1, -(-steps // 100))
+    return Intervals(log, evaluate, run.save_every or evaluate, steps, run.early_stop)
+
+
+def resolve_update(
+    args: FineTuneArgs, defaults: Mapping[str, tuple[float, float]], width: int, data: Data[Any], fewest: int
+) -> tuple[UpdateArgs, Schedule, Intervals]:
+    """The update with what was left open filled in, its learning rate over the steps, and when things are due.
+
+    `defaults`: peak learning rate at width 192, and epochs, of each method; `fewest`: updates that default epochs give
+    at least. `data` gets a note on a length that is shorter. Errors as of `UpdateArgs.steps` and `build_schedule`.
+    """
+    examples = len(data.train)
+    update = args.update.with_defaults(*defaults[args.method.method], width, examples, fewest)
+    steps = update.steps(examples)
+    data.facts.notes.extend(args.update.notes(steps, fewest))
+    return update, build_schedule(update, steps), intervals(args.run, steps)

@@ -5,6 +5,7 @@ import platform
 import resource
 import shutil
 import subprocess
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,37 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from training.run.record import Record
+from training.data.examples import CacheFacts
 from training.storage.files import write_json
-from training.storage.run_folder import RESULTS, STATE
+from training.storage.run_folder import RESULTS, SCHEMA, STATE
 
 LIBRARIES = ("torch", "accelerate", "transformers", "datasets", "tiktoken", "scikit-learn", "numpy")
+
+
+@dataclass(frozen=True)
+class Results:
+    """results.json, in its order: docs/results.schema.json describes it. What is None was not measured."""
+
+    script: str  # that wrote it
+    args: dict[str, Any]
+    environment: dict[str, Any]
+    model: dict[str, Any]
+    data: Any  # DataFacts, or the documents of pretraining
+    parameters: dict[str, Any]
+    best_step: int
+    seconds: dict[str, float]
+    peak_memory_mib: float
+    curve: list[dict[str, Any]]
+    tokens_per_second: float | None = None
+    overflows: int | None = None
+    before: dict[str, Any] | None = None
+    val: dict[str, Any] | None = None
+    test: dict[str, Any] | None = None
+    forgetting: dict[str, Any] | None = None
+    frozen_activations: CacheFacts | None = None
+    micro_batch: dict[str, Any] | None = None
+    reference: dict[str, Any] | None = None
+    notes: list[str] | None = None
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:
@@ -34,18 +61,6 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def measured(accelerator: Accelerator, record: Record) -> dict[str, Any]:
-    """The part of results.json that is the same for every kind of training."""
-    return {
-        "curve": record.curve,
-        "best_step": record.best_step if record.best_step >= 0 else record.step,
-        "seconds": {"train": record.train_seconds, "eval": record.eval_seconds},
-        "tokens_per_second": record.tokens / record.train_seconds,
-        "peak_memory_mib": peak_memory_mib(accelerator),
-        "overflows": record.overflows,
-    }
-
-
 def peak_memory_mib(accelerator: Accelerator) -> float:
     """CUDA: the allocator's peak; CPU: the peak resident set of this process."""
     if accelerator.device.type == "cuda":
@@ -57,15 +72,22 @@ def peak_memory_mib(accelerator: Accelerator) -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def write_results(folder: Path, results: dict[str, Any]) -> None:
-    """Last of all files, in one step: a folder with results.json is a finished run. The checkpoint has then served.
-
-    What is None was not measured and is left out.
-    """
+def write_results(folder: Path, results: Results) -> None:
+    """Writes results.json last of all files, in one step: a folder that has it is a finished run, whose checkpoint has
+    served. What is None was not measured and is left out."""
     files = sorted(path.name for path in folder.iterdir() if path.name != STATE.parent.name)
-    present = {name: value for name, value in results.items() if value is not None}
-    write_json(folder / RESULTS, present | {"files": [*files, RESULTS]})
+    found: dict[str, Any] = (
+        {"script": results.script, "schema": SCHEMA} | asdict(results) | {"files": [*files, RESULTS]}
+    )
+    found["curve"] = found.pop("curve")  # last: it is long
+    found["data"] = _present(found["data"])
+    write_json(folder / RESULTS, _present(found))
     shutil.rmtree(folder / STATE.parent, ignore_errors=True)
+
+
+def _present(content: dict[str, Any]) -> dict[str, Any]:
+    """Without what is None: it was not measured."""
+    return {name: value for name, value in content.items() if value is not None}
 
 
 def _version(name: str) -> str | None:

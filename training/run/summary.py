@@ -1,35 +1,19 @@
-"""What a run says of its data, model and length before it starts, and keeps in results.json."""
+"""What a run says of its data, model and length before it starts."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
 
-import numpy as np
+from accelerate import Accelerator
+from torch import nn
 
-from tasks import Splits
-from training.data.batches import Encoded
+from training.data.corpus import CorpusFacts
+from training.data.examples import Data
 from training.evaluation.metrics import commonest
+from training.flags.update import UpdateArgs
+from training.model.methods import parameter_counts
 
 MOST_CLASSES = 12  # named on one line
-
-
-def data_facts(splits: Splits[Any], encoded: Mapping[str, Sequence[Encoded]], source: str) -> dict[str, Any]:
-    """Source, counts, balance, hash, and lengths in tokens by split."""
-    return {
-        "source": source,
-        "sha256": splits.fingerprint(),
-        "rows": {name: len(part) for name, part in splits.named().items()},
-        "skipped": asdict(splits.skipped),
-        "balance": splits.balance(),
-        "lengths": {name: _lengths(part) for name, part in encoded.items() if part},
-        "notes": [*splits.notes],
-    }
-
-
-def _lengths(part: Sequence[Encoded]) -> dict[str, int]:
-    lengths = [len(e.tokens) for e in part]
-    low, high = np.quantile(lengths, [0.5, 0.95]).astype(int)
-    return {"median": int(low), "p95": int(high), "longest": max(lengths), "cut": sum(e.cut for e in part)}
+LENGTHS = "; tokens: median {median}, 95% {p95}, longest {longest}, cut {cut}"
 
 
 def _counts(balance: Mapping[str, int]) -> str:
@@ -40,25 +24,40 @@ def _counts(balance: Mapping[str, int]) -> str:
     return text + (f", {len(others):,} others with {others[-1][1]:,} to {others[0][1]:,}" if others else "")
 
 
-def print_facts(data: Mapping[str, Any], parameters: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
-    """The table above the progress line, and above a dry run's forecast."""
-    skipped = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in data["skipped"].items() if count)
-    print(f"data       {data['source']}, sha256 {data['sha256'][:12]}; left out: {skipped or 'nothing'}")
-    for note in data["notes"]:
+def print_facts(
+    accelerator: Accelerator, data: Data, model: nn.Module, update: UpdateArgs, steps: int, folder: Path
+) -> None:
+    """Prints the table above the progress line, and above a dry run's forecast; on the main process."""
+    if not accelerator.is_main_process:
+        return
+    facts, parameters = data.facts, parameter_counts(model)
+    skipped = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in facts.skipped.items() if count)
+    print(f"data       {facts.source}, sha256 {facts.sha256[:12]}; left out: {skipped or 'nothing'}")
+    for note in facts.notes:
         print(f"note       {note}")
-    for name, count in data["rows"].items():
-        lengths = data["lengths"].get(name)
-        tokens = (
-            ""
-            if lengths is None
-            else "; tokens: median {median}, 95% {p95}, longest {longest}, cut {cut}".format(**lengths)
-        )
-        print(f"  {name:<11}{count:>7,}  {_counts(data['balance'][name])}{tokens}")
-    if "labels" in data:
-        most = commonest(data["balance"]["train"])
-        parts = [(name, data["balance"][name].get(most, 0) / count) for name, count in data["rows"].items() if count]
+    for name, count in facts.rows.items():
+        tokens = LENGTHS.format(**facts.lengths[name]) if name in facts.lengths else ""
+        print(f"  {name:<11}{count:>7,}  {_counts(facts.balance[name])}{tokens}")
+    if facts.labels is not None:
+        most = commonest(facts.balance["train"])
+        parts = [(name, facts.balance[name].get(most, 0) / count) for name, count in facts.rows.items() if count]
         shares = ", ".join(f"{share:.1%} of {name}" for name, share in parts)
-        print(f"classes    {len(data['labels']):,}; the commonest, {most}, is {shares}")
-    trained, share = parameters["trainable"], parameters["share"]
+        print(f"classes    {len(facts.labels):,}; the commonest, {most}, is {shares}")
+    trained, share, epochs = (
+        parameters["trainable"],
+        parameters["share"],
+        steps / update.steps_per_epoch(len(data.train)),
+    )
     print(f"model      {parameters['total']:,} parameters, {trained:,} trained ({share:.2%})")
-    print("plan       " + ", ".join(f"{name} {value}" for name, value in plan.items()), flush=True)
+    print(f"plan       updates {steps:,}, epochs {epochs:.3g}, lr {update.lr:.3g}, output {folder}", flush=True)
+
+
+def print_corpus(accelerator: Accelerator, facts: CorpusFacts, model: nn.Module) -> None:
+    """Prints the same of a run of pretraining."""
+    if not accelerator.is_main_process:
+        return
+    print("".join(f"note       {note}\n" for note in facts.notes), end="")
+    print(f"data       {sum(facts.documents.values()):,} documents, sha256 {facts.sha256[:12]}")
+    for name, count in facts.tokens.items():
+        print(f"  {name:<10} {count:>12,} tokens in {facts.documents[name]:,} documents")
+    print(f"model      {parameter_counts(model)['total']:,} parameters", flush=True)

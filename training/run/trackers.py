@@ -7,6 +7,8 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
+from training.run.results import Results
+
 PROJECT = "gpt2-lora-bench"
 NAMED = {"wandb": "name", "trackio": "name", "mlflow": "run_name"}  # how a library calls the name of a run
 SAMPLES = 8  # answers that are shown
@@ -38,9 +40,9 @@ def open_trackers(
         ) from error
 
 
-def _values(outcome: Mapping[str, Any]) -> dict[str, float]:
+def _values(results: Results) -> dict[str, float]:
     """The metrics of results.json by name, as test/accuracy."""
-    parts = {name: outcome.get(name) or {} for name in ("before", "val", "test", "forgetting")}
+    parts = {name: getattr(results, name) or {} for name in ("before", "val", "test", "forgetting")}
     return {
         f"{part}/{name}": metric["value"]
         for part, metrics in parts.items()
@@ -60,13 +62,13 @@ def _log_text(accelerator: Accelerator, name: str, text: str, step: int) -> None
 
 
 def close_trackers(
-    accelerator: Accelerator, step: int, outcome: Mapping[str, Any], answers: Sequence[Mapping[str, Any]] = ()
+    accelerator: Accelerator, step: int, results: Results, answers: Sequence[Mapping[str, Any]] = ()
 ) -> None:
     """Logs the metrics of results.json and the first of the `answers` (rows of generations.jsonl), and ends them all.
 
     Called by the main process alone.
     """
-    accelerator.log(_values(outcome), step=step)
+    accelerator.log(_values(results), step=step)
     if answers:
         shown = [f"**{a['instruction']}**\n\n{a['input']}\n\n> {a['response']}\n" for a in answers[:SAMPLES]]
         _log_text(accelerator, "answers", "\n---\n".join(shown), step)

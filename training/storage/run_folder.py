@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = "results.json"
+SCHEMA = 1  # of results.json (docs/results.schema.json); to be raised when its readers have to change
+GENERATIONS = "generations.jsonl"  # of instructions
 STATE = Path("checkpoint") / "state.pt"
 CONFIG = "config.yaml"  # all flags as they were resolved
 # Flags that may differ between two runs that are the same, or the run that stopped and the one that goes on.
@@ -17,7 +19,7 @@ OURS = (
     RESULTS,
     CONFIG,
     "predictions.jsonl",
-    "generations.jsonl",
+    GENERATIONS,
     "trained_on.json",
     "curves.png",
     "forgetting.png",
@@ -47,12 +49,6 @@ def default_folder(script: str, name: str, changed: Mapping[str, Any], spelled: 
     told = json.dumps(others, sort_keys=True, default=str)
     ending = f"-{hashlib.sha256(told.encode()).hexdigest()[:8]}" if others else ""
     return Path("runs") / script / f"{name}{ending}"
-
-
-def run_name(task: str, model: str, method: str, seed: int) -> tuple[str, dict[str, Any]]:
-    """Name of a fine-tuning run for `default_folder`, and the flags that it spells out."""
-    spelled = {"dataset": task, "model": Path(model).name, "method": method, "seed": seed}
-    return f"{task}-{spelled['model']}-{method}-seed{seed}", spelled
 
 
 def finished(folder: Path, resuming: bool) -> str:
@@ -102,12 +98,12 @@ def read_run(folder: Path, asked: str = "--run") -> dict[str, Any]:
         raise ValueError(f"{asked} {folder}: holds no finished run ({RESULTS} is missing)")
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-        tuned = "method" in results["args"]
-        if tuned:
-            results["args"]["model"], results["data"]["sha256"], results["model"]["sha256"]
+        results["args"], results["data"]["sha256"], results["model"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{asked} {folder}: {RESULTS} is damaged ({error})") from error
-    if not tuned:
+    if results.get("schema") != SCHEMA:
+        raise ValueError(f"{asked} {folder}: {RESULTS} is of another version of these scripts; train again")
+    if not results["script"].startswith("finetune"):
         raise ValueError(
             f"{asked} {folder}: is not a run of fine-tuning; the model of a run of pretrain.py is a base: "
             f"{folder / 'model'}, for --model of fine-tuning, generate.py or playground.py"

@@ -295,7 +295,7 @@ def test_the_last_target_is_the_end_of_text_and_no_input_is():
 def test_the_tokens_are_prompt_and_response():
     encoded = encode_instruction(GPT2, FISH, 200)
     assert GPT2.decode(encoded.tokens.tolist()) == FISH.prompt() + FISH.response
-    assert (encoded.id, encoded.cut, encoded.room) == (4, False, True)
+    assert (encoded.id, encoded.cut, encoded.left_out) == (4, False, None)
 
 
 def test_only_the_response_and_its_end_are_targets_when_the_prompt_is_masked():
@@ -317,7 +317,7 @@ def test_without_a_response_header_the_header_is_a_target_too():
 def test_a_response_cut_short_has_no_end():
     whole = encode_instruction(GPT2, FISH, 200)
     encoded = encode_instruction(GPT2, FISH, len(whole.tokens) - 2)
-    assert encoded.cut and encoded.room
+    assert encoded.cut and encoded.left_out is None
     assert encoded.tokens.tolist() == whole.tokens[:-2].tolist()
     assert encoded.labels.tolist() == whole.labels[:-2].tolist()
     assert END_OF_TEXT not in encoded.labels
@@ -332,10 +332,10 @@ def test_a_record_of_exactly_the_length_allowed_is_not_cut():
 def test_a_prompt_that_fills_the_length_leaves_no_room_for_the_response():
     prompt = len(GPT2.encode(FISH.prompt()))
     # The last token of the prompt predicts the first of the response, so with the whole prompt there is room for one.
-    assert encode_instruction(GPT2, FISH, prompt).count == 1 and encode_instruction(GPT2, FISH, prompt).room
+    assert encode_instruction(GPT2, FISH, prompt).count == 1 and encode_instruction(GPT2, FISH, prompt).left_out is None
     for length in (prompt - 1, 5):
         encoded = encode_instruction(GPT2, FISH, length)
-        assert not encoded.room and encoded.count == 0 and encoded.cut
+        assert encoded.left_out == "no_room_for_response" and encoded.count == 0 and encoded.cut
         assert len(encoded.tokens) == len(encoded.labels) == length
 
 

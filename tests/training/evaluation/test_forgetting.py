@@ -23,19 +23,17 @@ from gpt2_scratch.sources import load_config
 from gpt2_scratch.tokenizer import GPT2
 from lora.adapter import adapters
 from lora.variants import VARIANTS
+from training.data.general import LONGEST, General, general_text
 from training.evaluation.forgetting import (
-    LONGEST,
     STRENGTHS,
-    General,
     adapters_at,
     forgetting,
     general_losses,
-    general_text,
 )
 from training.flags.common import MethodArgs, ModelArgs
 from training.flags.forgetting import ForgettingArgs
 from training.forecast.memory import DryRun, memory_of
-from training.model.methods import apply_method, build_classifier, build_language_model, build_without_weights
+from training.model.methods import apply_method, build_classifier, build_language_model
 
 SHORT = ForgettingArgs(forgetting_tokens=300)
 
@@ -197,7 +195,7 @@ def test_the_forecast_of_the_measurement_has_the_tensors_that_it_makes(kind, cur
 @pytest.mark.parametrize(("tied", "more"), [(True, 0), (False, 50257 * 32 * 4)])
 def test_the_forecast_has_the_logits_of_general_text_and_a_head_of_its_own(tied, more, tmp_path):
     config = GPT2Config(width=32, blocks=2, heads=2, context=512, tied_head=tied)
-    model = build_without_weights(Classifier, config, ModelArgs(), 3)
+    model = build_classifier(None, config, ModelArgs(), 3, 0)
     workload = workload_of(model, labelled(8))
     general = general_text(ForgettingArgs(forgetting_tokens=2000), tmp_path, config, GPT2)
     without, parts = memory_of(workload, 4).parts, memory_of(replace(workload, general=general), 4).parts

@@ -20,8 +20,8 @@ from lora.adapter import Spec, adapters
 from lora.variants import adapter_class
 from tasks import Preference
 from training.data.batches import Plan
-from training.data.pairs import collate_pairs, encode_pair, paired, texts_of
-from training.evaluation.preference import losses, pair_metrics, predictions, references
+from training.data.pairs import collate_pairs, encode_pair, texts_of, with_texts
+from training.evaluation.preference import losses, pair_lines, pair_metrics, references
 from training.evaluation.reference import (
     reference,
     reference_in,
@@ -159,10 +159,9 @@ def test_an_update_does_not_depend_on_micro_batches_and_processes(micro_batch_si
 def test_a_prompt_that_leaves_no_room_and_answers_that_are_alike_once_cut_are_known():
     pair = Preference(0, "Count.", "one two three", "one two four")
     prompt = len(encode_pair(GPT2, pair, 128).chosen.tokens) - encode_pair(GPT2, pair, 128).chosen.count
-    cases = [(prompt, False, True), (prompt + 1, True, True), (prompt + 3, True, False), (128, True, False)]
-    for length, room, alike in cases:
-        found = encode_pair(GPT2, pair, length)
-        assert (found.room, found.alike) == (room, alike), length
+    cases = [(prompt, "no_room_for_answers"), (prompt + 1, "alike_once_cut"), (prompt + 3, None), (128, None)]
+    for length, reason in cases:
+        assert encode_pair(GPT2, pair, length).left_out == reason, length
 
 
 # The reference.
@@ -237,7 +236,7 @@ def test_rewards_margins_and_accuracies_are_those_worked_out_by_hand():
 
 def test_a_prediction_says_what_the_metrics_are_made_of():
     pairs = [replace(p, reference=(-5.0, -6.0)) for p in pairs_of(2)]
-    rows = predictions(np.array([[-3.0, -6.0], [-5.0, -8.0]]), pairs, examples(2)[::-1], ARGS)
+    rows = pair_lines(np.array([[-3.0, -6.0], [-5.0, -8.0]]), pairs, examples(2)[::-1], ARGS)
     assert [row["prompt"] for row in rows] == [e.prompt for e in examples(2)]
     assert [(row["chosen_reward"], row["rejected_reward"]) for row in rows] == [(1.0, 0.0), (0.0, -1.0)]
     assert json.loads(json.dumps(rows)) == rows
@@ -347,7 +346,7 @@ def test_the_forecast_of_a_run_with_pairs_grows_with_the_micro_batch_and_counts_
 
 def test_pairs_keep_their_place_when_their_texts_get_another_form():
     pairs = pairs_of(3)
-    changed = paired(pairs, [replace(text, cut=True) for text in texts_of(pairs)])
+    changed = with_texts(pairs, [replace(text, cut=True) for text in texts_of(pairs)])
     assert [p.chosen.id for p in changed] == [p.chosen.id for p in pairs]
     assert all(text.cut for text in texts_of(changed)) and not any(text.cut for text in texts_of(pairs))
 

@@ -28,7 +28,7 @@ from training.forecast.memory import BASE, FILE, GAPS, PARTS, DryRun, memory_of,
 from training.forecast.meter import Heap
 from training.forecast.micro_batch import largest_forecast, resolve_micro_batch, sizes
 from training.forecast.workload import Workload
-from training.model.methods import apply_compute, build_without_weights
+from training.model.methods import apply_compute, build_classifier
 from training.run.launch import keep_freed_memory
 from training.step.losses import loss_of
 from training.step.optimizers import build_optimizer
@@ -283,7 +283,7 @@ from training.flags.common import MethodArgs, UpdateArgs
 from training.data.batches import Encoded, collate
 from training.run.launch import keep_freed_memory
 from training.forecast.workload import resident
-from training.model.methods import apply_method
+from training.model.methods import apply_method, build_classifier
 from training.forecast.micro_batch import resolve_micro_batch
 from training.step.optimizers import build_optimizer
 from training.forecast.workload import Workload, resident
@@ -337,7 +337,7 @@ def test_a_micro_batch_is_halved_when_memory_runs_out_and_everything_is_as_it_wa
 
 def test_what_not_even_one_example_fits_into_is_refused():
     vast = GPT2Config(width=51200, blocks=8, heads=2, context=128)
-    model = build_without_weights(Classifier, vast, ModelArgs(), 3)
+    model = build_classifier(None, vast, ModelArgs(), 3, 0)
     workload = workload_of(model, labelled(8))
     workload = replace(workload, update=replace(workload.update, micro_batch_size="auto"))
     with pytest.raises(ValueError, match="--micro-batch-size auto: one example needs .*--checkpoint-activations"):

@@ -208,7 +208,10 @@ def wrong(base, tmp_path):
     (tmp_path / "damaged" / "adapter.json").write_text("{")
     write_rows(tmp_path / "empty" / "results.json", [{"args": {"method": "lora"}}])
     (tmp_path / "pretrained").mkdir()
-    write_rows(tmp_path / "pretrained" / "results.json", [{"args": {"init_from": None}}])
+    write_rows(
+        tmp_path / "pretrained" / "results.json",
+        [{"schema": 1, "script": "pretrain", "args": {}, "data": {"sha256": ""}, "model": {"sha256": ""}}],
+    )
     return tmp_path
 
 

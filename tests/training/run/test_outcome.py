@@ -1,6 +1,8 @@
 """What a run prints before and after training: counts, the commonest class, what to be wary of, and what it cost."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,14 +11,15 @@ from conftest import mails, run_script, write_rows
 from test_frozen_activations import instructions
 
 from gpt2_scratch.config import GPT2Config
-from gpt2_scratch.model import LanguageModel
+from training.data.examples import Data, DataFacts
 from training.evaluation.metrics import commonest
 from training.flags.common import MethodArgs, ModelArgs, UpdateArgs
 from training.forecast import Workload, print_forecast
 from training.forecast.duration import give_numbers
-from training.model.methods import apply_method, build_without_weights
+from training.model.methods import apply_method, build_language_model
 from training.run.outcome import only_answer, outcome_notes, print_outcome, still_falling
 from training.run.record import Intervals
+from training.run.results import Results
 from training.run.summary import print_facts
 
 
@@ -57,23 +60,34 @@ def metric(value):
     return {"value": value, "low": value, "high": value, "n": 5}
 
 
+def facts(labels, train, test):
+    balance = {"train": train, "validation": {}, "test": test}
+    rows = {name: sum(part.values()) for name, part in balance.items()}
+    return DataFacts("x", "0" * 64, rows, {}, balance, {}, ["odd"], labels)
+
+
 def outcome(labels, classes=None):
     shares = {name: 1 for name in labels} | {labels[0]: 3}
-    return {
-        "args": {"report_to": ["tensorboard"]},
-        "data": {"labels": labels, "balance": {"train": shares, "test": shares}},
-        "before": {"accuracy": metric(0.1)},
-        "test": {"accuracy": metric(0.6), "confusion_matrix": [], **({"classes": classes} if classes else {})},
-        "curve": curve(1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
-        "seconds": {"train": 12.34, "eval": 5},
-        "peak_memory_mib": 1234.5,
-    }
+    return Results(
+        script="finetune_cls",
+        args={"report_to": ["tensorboard"]},
+        environment={},
+        model={},
+        data=facts(labels, shares, shares),
+        parameters={},
+        best_step=6,
+        seconds={"train": 12.34, "eval": 5},
+        peak_memory_mib=1234.5,
+        curve=curve(1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
+        before={"accuracy": metric(0.1)},
+        test={"accuracy": metric(0.6), "confusion_matrix": [], **({"classes": classes} if classes else {})},
+    )
 
 
 def test_the_last_lines_have_the_commonest_class_the_classes_the_cost_and_what_to_be_wary_of(tmp_path, capsys):
     scores = {"precision": 0.5, "recall": 1.0, "f1": 0.667, "n": 3}
     found = outcome(["ham", "spam", "eggs"], {"ham": scores, "spam": scores, "eggs": scores})
-    print_outcome(tmp_path, found | {"notes": outcome_notes(found)}, ("accuracy",), "  (untrained)")
+    print_outcome(tmp_path, replace(found, notes=outcome_notes(found)), ("accuracy",), "  (untrained)")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("(untrained)") and not lines[1].endswith("(untrained)")
     assert "commonest class, ham  accuracy 0.6000" in lines
@@ -86,7 +100,7 @@ def test_of_very_many_classes_the_worst_are_printed_and_the_others_counted(tmp_p
     names = [f"intent-{i}" for i in range(150)]
     classes = {name: {"precision": 1.0, "recall": 1.0, "f1": i / 150, "n": 2} for i, name in enumerate(names)}
     found = outcome(names, classes)
-    print_outcome(tmp_path, found | {"notes": []}, ("accuracy",))
+    print_outcome(tmp_path, found, ("accuracy",))
     text = capsys.readouterr().out
     assert len(text.splitlines()) < 30
     assert "intent-0 " in text and "intent-149" not in text and "(138 classes with a higher f1" in text
@@ -94,14 +108,13 @@ def test_of_very_many_classes_the_worst_are_printed_and_the_others_counted(tmp_p
 
 def test_of_very_many_classes_the_commonest_are_counted_before_training(capsys):
     balance = {f"intent-{i}": 1 + i for i in range(150)}
-    data = {"source": "x", "sha256": "0" * 64, "rows": {"train": 11325}, "skipped": {}, "notes": ["odd"], "lengths": {}}
-    data |= {"balance": {"train": balance}, "labels": list(balance)}
-    print_facts(data, {"total": 10, "trainable": 1, "share": 0.1}, {"updates": 200})
+    data = Data([None] * 11325, [], [], facts(list(balance), balance, {}), None, None)  # type: ignore[arg-type]
+    print_facts(Accelerator(cpu=True), data, torch.nn.Linear(2, 3), UpdateArgs(lr=0.1), 200, Path("runs/mine"))
     text = capsys.readouterr().out
     assert commonest(balance) == "intent-149"
     assert "intent-149 150, intent-148 149" in text and "142 others with 1 to 142" in text
     assert "classes    150; the commonest, intent-149, is 1.3% of train" in text
-    assert "note       odd" in text and "plan       updates 200" in text
+    assert "note       odd" in text and "plan       updates 200, epochs 0.141" in text
     assert max(map(len, text.splitlines())) < 300
 
 
@@ -156,7 +169,7 @@ def test_a_dry_run_times_the_kinds_of_work_that_a_run_has(script, tiny_model, ma
 
 def test_what_does_not_fit_is_not_tried_by_a_dry_run(capsys):
     vast = GPT2Config(width=51200, blocks=8, heads=2, context=128)
-    model, examples = build_without_weights(LanguageModel, vast, ModelArgs()), instructions(4)
+    model, examples = build_language_model(None, vast, ModelArgs()), instructions(4)
     apply_method(model, MethodArgs("head"), 0)
     workload = Workload(model, UpdateArgs(batch_size=2, max_steps=1), Accelerator(cpu=True), examples)
     print_forecast(workload, Intervals(1, 1, 1, 1), [])
@@ -166,7 +179,7 @@ def test_what_does_not_fit_is_not_tried_by_a_dry_run(capsys):
 @pytest.mark.parametrize("bits", [None, 4, 8])
 def test_random_numbers_fill_a_model_without_weights_and_what_is_shared_stays_shared(bits):
     config = GPT2Config(width=64, blocks=2, heads=2, vocabulary=512, context=64)
-    model = build_without_weights(LanguageModel, config, ModelArgs(base_bits=bits))
+    model = build_language_model(None, config, ModelArgs(base_bits=bits))
     apply_method(model, MethodArgs(), 0)
     give_numbers(model, torch.device("cpu"))
     everything = [*model.parameters(), *model.buffers()]

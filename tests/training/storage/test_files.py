@@ -18,7 +18,7 @@ from training.storage.files import (
     write_json,
     write_lines,
 )
-from training.storage.run_folder import STATE, check_folder, default_folder, prepare_folder, run_name
+from training.storage.run_folder import STATE, check_folder, default_folder, prepare_folder
 
 NEW, RESUME, OVERWRITE = RunArgs(), RunArgs(resume=True), RunArgs(overwrite=True)
 
@@ -325,8 +325,9 @@ def test_a_folder_that_cannot_be_made_is_refused_with_its_flag(tmp_path):
 
 def usual_folder(**changed):
     given = {"dataset": "enron", "model": "gpt2", "method": "lora", "seed": 3} | changed
-    name, spelled = run_name(given.get("dataset") or "mine", given["model"], given["method"], given["seed"])
-    return default_folder("finetune_cls", name, given, spelled)
+    spelled = {name: given.get(name) or "mine" for name in ("dataset", "model", "method")} | {"seed": given["seed"]}
+    spelled["model"] = Path(spelled["model"]).name
+    return default_folder("finetune_cls", "{dataset}-{model}-{method}-seed{seed}".format(**spelled), given, spelled)
 
 
 def test_the_usual_folder_names_what_was_run():

@@ -1,0 +1,34 @@
+"""The flags that every script of fine-tuning has, and the folder that a run gets from them."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs
+from training.flags.compute import ComputeArgs
+from training.flags.fields import changed_flags
+from training.flags.forgetting import ForgettingArgs
+from training.storage.run_folder import check_folder, default_folder
+
+
+@dataclass(frozen=True)
+class FineTuneArgs:
+    """Flags of finetune_cls, finetune_ift, finetune_dpo and finetune_kto alike."""
+
+    data: DataArgs
+    model: ModelArgs
+    method: MethodArgs
+    update: UpdateArgs
+    compute: ComputeArgs
+    forgetting: ForgettingArgs
+    run: RunArgs
+
+
+def run_folder(args: FineTuneArgs, task: str) -> tuple[Path, bool]:
+    """The folder of the run, and whether it holds a checkpoint to go on from. Raises ValueError as `check_folder`."""
+    spelled: dict[str, Any] = {"dataset": task, "model": Path(args.model.model).name}
+    spelled |= {"method": args.method.method, "seed": args.update.seed}
+    name = "{dataset}-{model}-{method}-seed{seed}".format(**spelled)
+    folder = args.run.output_dir or default_folder(Path(sys.argv[0]).stem, name, changed_flags(args), spelled)
+    return folder, not args.compute.dry_run and check_folder(folder, args.run.overwrite, args.run.resume)

@@ -1,0 +1,258 @@
+"""The record of one run: it opens, remembers, decides when things are due, and finishes.
+
+It never runs forward, backward or a step: those stand in the loop of each script.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import nn
+
+from gpt2_scratch.tokenizer import Tokenizer
+from tasks import Splits
+from training.data.batches import Plan
+from training.data.examples import Data
+from training.data.trained_on import write_trained_on
+from training.flags.fields import resolved
+from training.flags.finetuning import FineTuneArgs
+from training.flags.update import UpdateArgs
+from training.model.methods import load_own_state, parameter_counts
+from training.model.saved import Best, Model, base_facts
+from training.run.checkpoint import Training, load_checkpoint, save_checkpoint
+from training.run.launch import close_run, open_run
+from training.run.outcome import outcome_notes, print_outcome
+from training.run.plots import plot_curves, plot_forgetting
+from training.run.progress import ProgressLine
+from training.run.record import Intervals, Record
+from training.run.results import Results, environment, peak_memory_mib, write_results
+from training.run.trackers import close_trackers
+from training.step.processes import check_same, from_main
+from training.storage.files import write_lines
+from training.storage.run_folder import GENERATIONS
+
+
+class Due(Protocol):
+    """When things are due, in steps (record.Intervals) or in shares of a budget (scripts/pretrain.py)."""
+
+    unit: str
+
+    def advance(self, record: Record) -> None: ...
+    def over(self, record: Record) -> bool: ...
+    def evaluates(self, record: Record) -> bool: ...
+    def logs(self, record: Record) -> bool: ...
+    def saves(self, record: Record) -> bool: ...
+    def progress(self, record: Record) -> int: ...
+
+
+@dataclass
+class Run:
+    """A run of training. A resumed one reads its checkpoint. Raises ValueError as `check_same`, `load_checkpoint`."""
+
+    accelerator: Accelerator
+    folder: Path
+    resuming: bool
+    model: nn.Module
+    optimizer: AcceleratedOptimizer
+    due: Due
+    per_epoch: int  # steps
+    total: int  # what the progress line counts up to
+    flags: dict[str, Any]  # resolved
+    identity: dict[str, str]  # what a checkpoint must agree with, and all processes
+    described: dict[str, Any]  # fields of Results that are known before the training
+    record: Record = field(default_factory=Record)
+    before: Any = None  # what was measured before the training
+
+    def __post_init__(self) -> None:
+        check_same(self.accelerator, self.identity)
+        self.training = Training(self.accelerator, self.model, self.optimizer, self.identity, self.flags)
+        if self.resuming:
+            self.record, self.before = load_checkpoint(self.folder, self.training)
+        self.due.advance(self.record)
+
+    @property
+    def step(self) -> int:
+        return self.record.step
+
+    def begin(self, measure: Callable[[], Any] = lambda: None) -> Any:
+        """What `measure` finds before the training, now or when the run began; makes the folder and opens trackers."""
+        if not self.resuming:
+            self.before = measure()
+        open_run(self.accelerator, self.folder, self.resuming, self.step, self.flags)
+        shown, unit = self.accelerator.is_main_process, self.due.unit
+        self.line = ProgressLine(self.total, self.due.progress(self.record), shown, unit)
+        return self.before
+
+    def goes_on(self) -> bool:
+        """Whether another step is to be made; the clock of training runs from here to `stepped`."""
+        self.updated, self.point, self.clock = False, dict[str, float](), time.perf_counter()
+        over = self.due.over(self.record)
+        if over:
+            self.line.close()
+        return not over
+
+    def _seconds(self) -> float:
+        """Seconds since the clock was read last."""
+        before, self.clock = self.clock, time.perf_counter()
+        return self.clock - before
+
+    def stepped(
+        self, norm: float | None, loss_sum: float, count: int, lr: float, tokens: int, examples: int = 0
+    ) -> None:
+        """Counts a step. `norm` None: an fp16 overflow made it void, it is tried again, and nothing is due."""
+        if norm is None:
+            self.record.add_overflow()
+            return
+        done = self.due.progress(self.record)
+        self.record.add_step(loss_sum, count, examples, tokens, self._seconds())
+        self.due.advance(self.record)
+        done = self.due.progress(self.record) - done
+        self.line.show(done, loss_sum / count, lr, self.record.last("val_loss"))
+        self.updated, self.point = True, {"lr": lr, "grad_norm": norm}
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the validation examples are due."""
+        return self.updated and self.due.evaluates(self.record)
+
+    def evaluated(self, val_loss: float, **scores: float) -> None:
+        """Takes in what was measured on the validation examples."""
+        self.point |= {"val_loss": val_loss, **scores}
+
+    def remember(self) -> None:
+        """Adds a point to the curve and writes a checkpoint, each where it is due."""
+        if not self.updated:
+            return
+        if self.due.logs(self.record) or "val_loss" in self.point:
+            self.accelerator.log(self.record.add_point(self.per_epoch, **self.point), step=self.step)
+        self.record.eval_seconds += self._seconds()
+        if self.due.saves(self.record) and self.accelerator.is_main_process:
+            save_checkpoint(self.folder, self.training, self.record, self.before)
+
+    def closes(self) -> bool:
+        """Parts the processes; whether this one is the main process, which goes on to write the results."""
+        close_run(self.accelerator)
+        return self.accelerator.is_main_process
+
+    def write(self, results: Results, answers: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Writes results.json, last of all files, and hands the metrics and some `answers` to the trackers."""
+        write_results(self.folder, results)
+        close_trackers(self.accelerator, self.step, results, answers)
+
+    def results(self, **measured: Any) -> Results:
+        """What results.json says: what every run has, and what was `measured` in this one."""
+        record = self.record
+        return Results(
+            script=Path(sys.argv[0]).stem,
+            args=self.flags,
+            environment=environment(self.accelerator),
+            parameters=parameter_counts(self.model),
+            best_step=record.best_step if record.best_step >= 0 else record.step,
+            seconds={"train": record.train_seconds, "eval": record.eval_seconds},
+            tokens_per_second=record.tokens / record.train_seconds,
+            peak_memory_mib=peak_memory_mib(self.accelerator),
+            overflows=record.overflows,
+            curve=record.curve,
+            **self.described,
+            **measured,
+        )
+
+
+@dataclass
+class FineTuning(Run):
+    """A run of fine-tuning, which keeps its best weights and leaves an adapter or a whole model."""
+
+    best: Best = field(kw_only=True)
+    splits: Splits[Any] = field(kw_only=True)
+
+    def evaluated(self, val_loss: float, **scores: float) -> None:
+        """Takes in what was measured, and keeps the weights if they are the best so far."""
+        super().evaluated(val_loss, **scores)
+        if self.record.improved(val_loss) and self.accelerator.is_main_process:
+            self.best.save()
+
+    def load_best(self, keep: str) -> None:
+        """Puts the weights that are kept into the model: the best ones, or the last where `keep` says so."""
+        if self.record.best_step < 0 or keep == "last":
+            self.record.best_step = self.step
+            if self.accelerator.is_main_process:
+                self.best.save()
+        load_own_state(self.model, from_main(self.accelerator, self.best.read))
+
+    def finish(
+        self,
+        rows: Mapping[str, list[dict[str, Any]]],
+        shown: Sequence[str],
+        task_metric: str,
+        untrained: str = "",
+        **measured: Any,
+    ) -> None:
+        """Writes all that the run leaves, results.json last, and prints the outcome.
+
+        `rows`: files of JSON lines; `shown`: test metrics on the screen; `task_metric`: what forgetting is drawn
+        against; `untrained`: what to say of the metrics before the training; `measured`: fields of Results.
+        """
+        self.best.export()
+        for name, lines in rows.items():
+            write_lines(self.folder / name, lines)
+        write_trained_on(self.folder, self.splits)
+        results = self.results(**measured)
+        plot_curves(self.folder / "curves.png", results.curve, self.folder.name)
+        plot_forgetting(self.folder / "forgetting.png", results.forgetting, self.folder.name, task_metric)
+        results = replace(results, notes=outcome_notes(results))
+        self.write(results, rows.get(GENERATIONS, ()))
+        print_outcome(self.folder, results, shown, untrained)
+
+
+def identity_of(accelerator: Accelerator, data: str, base: str, tokenizer: Tokenizer) -> dict[str, str]:
+    """What a checkpoint must agree with: hashes of data and base, precision, number of processes."""
+    found = {"data": data, "base": base, "processes": str(accelerator.num_processes)}
+    found["precision"] = accelerator.mixed_precision
+    return found | ({"tokenizer": tokenizer.sha256} if tokenizer.sha256 else {})
+
+
+def open_finetuning(
+    accelerator: Accelerator,
+    folder: Path,
+    resuming: bool,
+    args: FineTuneArgs,
+    update: UpdateArgs,
+    data: Data[Any],
+    model: Model,
+    optimizer: AcceleratedOptimizer,
+    due: Intervals,
+    plan: Plan,
+    kept: Callable[..., Best] = Best,
+) -> FineTuning:
+    """A run of fine-tuning, from its checkpoint if it is resumed.
+
+    `update` has no default left open; `kept` makes what keeps the best weights.
+    """
+    flags, labels, tokenizer = resolved(args) | resolved(update), data.facts.labels, data.inputs.tokenizer
+    base = base_facts(args.model.model, data.inputs.model_folder, tokenizer)
+    facts = {"args": flags, "base": base} | ({"labels": labels, "pad_token_id": tokenizer.pad} if labels else {})
+    best = kept(folder, model, args.method.method, facts, tokenizer)
+    more = {"general text": data.general.sha256} | ({"labels": repr(tuple(labels))} if labels else {})
+    identity = identity_of(accelerator, data.facts.sha256, best.frozen, tokenizer) | more
+    micro_batch = {"asked": args.update.micro_batch_size, "used": update.micro_batch_size}
+    described = {"model": base, "data": data.facts, "micro_batch": micro_batch, "frozen_activations": data.cache}
+    return FineTuning(
+        accelerator,
+        folder,
+        resuming,
+        model,
+        optimizer,
+        due,
+        plan.per_epoch,
+        plan.examples_in(due.steps),
+        flags,
+        identity,
+        described,
+        best=best,
+        splits=data.inputs.splits,
+    )
