@@ -18,6 +18,7 @@ from typing import Any, Literal
 from gpt2_scratch.own_tokenizer import FILES, find_tokenizer
 from gpt2_scratch.tokenizer import Tokenizer
 from tasks import Columns, Task, find, join_lines
+from training.data.hub_upload import check_upload
 from training.data.sources import base_model, locate_rows
 from training.data.special_tokens import texts_in
 from training.flags.cli import run
@@ -27,7 +28,7 @@ from training.storage.run_folder import nearest, read_run
 
 Chosen = list[tuple[Path, float]]  # folders of adapters, and what each counts
 TEXTS, LENGTH = 32, 128  # compared at most, tokens of each
-WRITTEN = {"config.json", "model.safetensors", *FILES}
+WRITTEN = {"config.json", "model.safetensors", "README.md", "config.yaml", *FILES}
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Args:
     """column or columns of the text in --data"""
     overwrite: bool = False
     """replace a model that --output holds"""
+    push_to_hub: str | None = None
+    """repository OWNER/NAME of the hub that gets the model. With a card; it is made if it is not there"""
 
     def problems(self) -> list[str]:
         found = []
@@ -178,10 +181,15 @@ def merge(args: Args, folders: tuple[Path, ...], weights: tuple[float, ...]) -> 
     write(args, facts, chosen, base, tokenizer)
     if chosen:
         report(args, facts, chosen, texts, source, tokenizer)
+    if args.push_to_hub is not None:
+        from training.run.publish import publish
+
+        publish(args.output, args.push_to_hub, {"base": {"name": args.model}} | facts, "transformers", args.run)
 
 
 def main(args: Args) -> None:
     folders = args.adapter
+    check_upload(args.push_to_hub)
     if args.run is not None:
         if read_run(args.run)["args"]["method"] == "full" or (args.run / "model").is_dir():
             raise ValueError(f"--run {args.run}: has no adapter; {args.run / 'model'} is the whole model already")

@@ -3,10 +3,12 @@
 With it come small repositories in the layout that the real ones are published in.
 """
 
+import base64
 import hashlib
 import http.server
 import io
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -80,6 +82,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with self.server.lock:
             self.server.requests.append(f"{self.command} {path}")
+        if (taken := self.server.take(self.command, path, body, self.headers.get("Authorization"))) is not None:
+            status, content = taken
+            if isinstance(content, str):
+                return self.error(status, content)
+            return self.answer(status, json.dumps(content).encode(), Content_Type="application/json")
         found = self.server.find(path)
         if found is None:
             return self.error(404, "RepoNotFound")
@@ -98,7 +105,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.error(404, "EntryNotFound", X_Repo_Commit=repository.commit)
         return self.send_entry(repository, rest)
 
-    do_GET = do_POST = do_HEAD
+    do_GET = do_POST = do_PUT = do_HEAD
 
     def fails(self, repository: Repository) -> bool:
         with self.server.lock:
@@ -159,14 +166,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """`repositories` by address: owner/name of a model, datasets/owner/name of a data set."""
+    """`repositories` by address: owner/name of a model, datasets/owner/name of a data set.
+
+    It takes uploads of the user "me" of the organisation "team", whose `tokens` have a role.
+    """
 
     daemon_threads = True
+    tokens = {"Bearer hf_write": "write", "Bearer hf_read": "read"}
 
     def __init__(self, repositories: dict[str, Repository], port: int = 0):
         super().__init__(("127.0.0.1", port), Handler)
         self.repositories, self.lock = repositories, threading.Lock()
         self.requests: list[str] = []
+        self.stored: dict[str, bytes] = {}  # large files, by hash
+        self.full = False  # no commit is taken
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
         self.elsewhere = f"http://localhost:{self.server_address[1]}"  # another host, as the real one's store is
 
@@ -182,6 +195,56 @@ class Hub(http.server.ThreadingHTTPServer):
                 rest = path[len(address) + 1 :]
                 return repository, kind, rest.split("/", 2)[2] if kind == "cdn" else rest
         return None
+
+    def take(self, command: str, path: str, body: bytes, token: str | None) -> tuple[int, Any] | None:
+        """Status and answer of what belongs to an upload; None for all else."""
+        upload = re.fullmatch("/api/models/(.+?)/(auth-check/write|preupload/main|commit/main)", path)
+        if path == "/api/validate-yaml":
+            return 200, {"errors": [], "warnings": []}
+        if path.startswith("/lfs/") and command == "PUT":
+            self.stored[path.removeprefix("/lfs/")] = body
+            return 200, {}
+        if not (upload or path in ("/api/whoami-v2", "/api/repos/create") or path.endswith("/info/lfs/objects/batch")):
+            return None
+        if token not in self.tokens:
+            return 401, "Unauthorized"
+        if path == "/api/whoami-v2":
+            role = {"accessToken": {"role": self.tokens[token]}}
+            return 200, {"type": "user", "name": "me", "orgs": [{"name": "team"}], "auth": role}
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            name = f"{asked.get('organization') or 'me'}/{asked['name']}"
+            there = name in self.repositories
+            self.repositories.setdefault(name, Repository())
+            return 409 if there else 200, {"url": f"{self.address}/{name}", "id": name, "name": name}
+        if upload is None:
+            objects = json.loads(body)["objects"]
+            actions = [{"upload": {"href": f"{self.address}/lfs/{one['oid']}"}} for one in objects]
+            return 200, {"objects": [one | {"actions": act} for one, act in zip(objects, actions, strict=True)]}
+        return self.take_files(*upload.groups(), body)
+
+    def take_files(self, name: str, action: str, body: bytes) -> tuple[int, Any]:
+        if name not in self.repositories:
+            return 404, "RepoNotFound"
+        if name.split("/")[0] not in ("me", "team"):
+            return 403, "Forbidden"
+        if action == "preupload/main":
+            paths = [one["path"] for one in json.loads(body)["files"]]
+            modes = ["lfs" if path.endswith("safetensors") else "regular" for path in paths]
+            found = [{"path": p, "uploadMode": m, "shouldIgnore": False} for p, m in zip(paths, modes, strict=True)]
+            return 200, {"files": found}
+        if action == "commit/main" and self.full:
+            return 403, "Forbidden"
+        files = {**self.repositories[name].files}
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.stored[value["oid"]]
+        self.repositories[name].files = files
+        commit = {"commitOid": "0" * 40, "commitUrl": f"{self.address}/{name}/commit/0", "hookOutput": ""}
+        return 200, commit | {"success": True}
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that leaves early is no news."""

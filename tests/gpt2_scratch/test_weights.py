@@ -337,8 +337,8 @@ def test_peft_opens_an_adapter_by_its_card_with_the_names_of_the_classes(tiny_mo
 
 def test_the_card_of_an_adapter_says_how_to_call_a_tokenizer_of_the_bases_own(tmp_path):
     known = {"name": "mine", "sha256": "0"}
-    assert "add_special_tokens=False" in card({"base": known | {"tokenizer": "1"}}, tmp_path)
-    assert "add_special_tokens" not in card({"base": known}, tmp_path)
+    assert "add_special_tokens=False" in card({"base": known | {"tokenizer": "1"}}, "x", "peft")
+    assert "add_special_tokens" not in card({"base": known}, "x", "peft")
 
 
 def test_peft_opens_the_adapter_of_a_language_model(tiny_model, tmp_path):

@@ -18,6 +18,7 @@ from tasks import NAMES, Limits, Skipped, Source, Splits, Task, read_rows, split
 from tasks._hub import choose_splits, open_hub, read_splits
 from tasks._task import BUNDLED
 from training.data.hub import HubError, from_hub, used_as_cached, without_network
+from training.data.hub_upload import check_upload
 from training.data.special_tokens import notes_on
 from training.flags.cli import problems_in, refuse, say
 from training.flags.common import DataArgs
@@ -127,11 +128,13 @@ def split_rows(task: Task, source: Source, data: DataArgs) -> Splits[Any]:
 
 
 def find_inputs(args: FineTuneArgs, find_task: Callable[[str | None, Path | None], K], offline: str) -> Inputs[K]:
-    """Raises one ValueError with all that is wrong with data and model, or with flags that do not fit the model.
+    """Raises one ValueError with all that is wrong with data and model, with flags that do not fit the model, or with
+    the repository of --push-to-hub.
 
     `find_task` makes the task of --dataset and --data; `offline` is a command that works without a network, for the
     message when something is only on the hub. A dry run leaves weights on the hub.
     """
+    check_upload(args.run.push_to_hub)
     data, model, weights = args.data, args.model.model, not args.compute.dry_run
     problems: list[ValueError] = []
     try:

@@ -122,6 +122,9 @@ class RunArgs(FolderArgs):
     """optimizer steps between checkpoints; None: at every evaluation"""
     log_every: Rare[int | None] = None
     """optimizer steps between points of the training curve; None: a hundredth of the run"""
+    push_to_hub: str | None = None
+    """repository OWNER/NAME of the hub that gets adapter or model. With a card and the run's flags; it is made if it is
+    not there"""
 
     def evaluated(self, validation: Sequence[E], batch_size: int) -> Sequence[E]:
         """The validation examples that are evaluated while training, always the same ones.

@@ -15,7 +15,7 @@ import yaml
 from training.flags.command_line import Missing, parse, typed, unknown_flags
 from training.flags.fields import Flag, flags_of, resolved
 from training.flags.near_misses import plain
-from training.storage.files import replace_file
+from training.storage.files import write_text
 from training.storage.run_folder import CONFIG, FREE_FLAGS, RESULTS, finished
 
 DATA = {"dataset", "data"}  # flags without which no run starts
@@ -90,7 +90,7 @@ def write_config(path: Path, flags: Mapping[str, Any]) -> None:
     script = Path(sys.argv[0]).stem
     said = {SCRIPT: script} | {name.replace("_", "-"): v for name, v in flags.items() if name not in PLACE}
     text = HEADER.replace("SCRIPT", script) + yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=10**6)
-    replace_file(path, lambda new: new.write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 def completed(arguments: type, words: Sequence[str]) -> list[str]:

@@ -170,8 +170,10 @@ classes are not weighted; leave it out, or change the share of each in the data
     class-weights class-weight weighted-loss pos-weight balanced balance-classes
 no code of a model's own is ever run; leave it out
     trust-remote-code
-nothing is uploaded; leave it out
-    push-to-hub hub-model-id hub-strategy hub-private-repo
+--push-to-hub
+    hub-model-id repo-id hub-repo push-to-hub-model-id hub-repo-id
+it is uploaded once, at the end, into a repository that is there or is made; leave it out
+    hub-strategy hub-private-repo
 the data are in memory; leave it out
     num-workers dataloader-num-workers preprocessing-num-workers dataset-num-proc num-proc
 there is no beam search; leave it out

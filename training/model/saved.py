@@ -16,20 +16,21 @@ from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.pretrained import load_weights, read_weight, save_pretrained, weights_hash
 from gpt2_scratch.sources import load_config, refuse_pointer
-from gpt2_scratch.tokenizer import END_OF_TEXT, Tokenizer
+from gpt2_scratch.tokenizer import Tokenizer
 from lora.adapter import Adapter, adapters
 from lora.peft_format import CONFIG, TENSORS, attach, classes_in, exported
 from training.data.sources import base_model
 from training.flags.cli import refuse
 from training.flags.common import MethodArgs, ModelArgs
 from training.flags.task import HeadArgs, group_of
+from training.model.card import CARD, card
 from training.model.methods import apply_method, build_classifier, build_language_model, load_own_state, own_state
 from training.storage.files import load_tensors, replace_file, replace_folder, save_tensors, write_json
 from training.storage.run_folder import STATE
 
 Model = LanguageModel | Classifier
 ADAPTER, MODEL = "adapter", "model"
-WEIGHTS, FACTS, CARD = "adapter.safetensors", "adapter.json", "README.md"
+WEIGHTS, FACTS = "adapter.safetensors", "adapter.json"
 BEST = STATE.with_name("best.safetensors")
 
 
@@ -45,25 +46,6 @@ def label_names(labels: list[str]) -> dict[str, Any]:
     return names if labels else {}
 
 
-def card(facts: dict[str, Any], folder: Path) -> str:
-    """The model card of an adapter: how PEFT loads it, for which nothing but code can carry the names of classes."""
-    base, labels = facts["base"]["name"], facts.get("labels")
-    kind = "AutoPeftModelForCausalLM" if labels is None else "AutoPeftModelForSequenceClassification"
-    lines, more = [f"from peft import {kind}", ""], ""
-    if labels is not None:
-        lines.append(f"id2label = {dict(enumerate(labels))!r}")
-        more = ", id2label=id2label, label2id={name: i for i, name in id2label.items()}"
-        more += f", pad_token_id={facts.get('pad_token_id', END_OF_TEXT)}"
-    lines.append(f"model = {kind}.from_pretrained({str(folder)!r}{more})")
-    about = "a language model" if labels is None else f"a classifier of {len(labels)} classes"
-    code = "\n".join(lines)
-    head = f"---\nbase_model: {json.dumps(base)}\nlibrary_name: peft\n---\n"
-    tokens = ""
-    if "tokenizer" in facts["base"]:
-        tokens = "\nNothing stands around a text: call the base's tokenizer with add_special_tokens=False.\n"
-    return f"{head}\nAn adapter that makes {about} of {base}.\n\n```python\n{code}\n```\n{tokens}"
-
-
 def save_adapter(folder: Path, model: Model, method: str, facts: dict[str, Any]) -> None:
     """What `model`, with its best weights, adds to its base; nothing for method full, whose model is saved.
 
@@ -76,7 +58,7 @@ def save_adapter(folder: Path, model: Model, method: str, facts: dict[str, Any])
             config, tensors = exported(model, facts["base"]["name"], task, head)
             write_json(new / CONFIG, config)
             save_tensors(new / TENSORS, tensors)
-            (new / CARD).write_text(card(facts, folder / ADAPTER), encoding="utf-8")
+            (new / CARD).write_text(card(facts, str(folder / ADAPTER), "peft"), encoding="utf-8")
         else:
             save_tensors(new / WEIGHTS, own_state(model))
         write_json(new / FACTS, facts)

@@ -29,6 +29,7 @@ from training.run.launch import close_run, open_run
 from training.run.outcome import outcome_notes, print_outcome
 from training.run.plots import plot_curves, plot_forgetting
 from training.run.progress import ProgressLine
+from training.run.publish import publish_run
 from training.run.record import Intervals, Record
 from training.run.results import Results, environment, peak_memory_mib, write_results
 from training.run.trackers import close_trackers
@@ -192,7 +193,7 @@ class FineTuning(Run):
         untrained: str = "",
         **measured: Any,
     ) -> None:
-        """Writes all that the run leaves, results.json last, and prints the outcome.
+        """Writes all that the run leaves, results.json last, prints the outcome, and uploads where that is asked for.
 
         `rows`: files of JSON lines; `shown`: test metrics on the screen; `task_metric`: what forgetting is drawn
         against; `untrained`: what to say of the metrics before the training; `measured`: fields of Results.
@@ -207,6 +208,7 @@ class FineTuning(Run):
         results = replace(results, notes=outcome_notes(results))
         self.write(results, rows.get(GENERATIONS, ()))
         print_outcome(self.folder, results, shown, untrained)
+        publish_run(self.folder, self.flags["push_to_hub"])
 
 
 def identity_of(accelerator: Accelerator, data: str, base: str, tokenizer: Tokenizer) -> dict[str, str]:

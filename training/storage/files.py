@@ -71,16 +71,25 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """In UTF-8."""
+
+    def write(new: Path) -> None:
+        new.write_text(text, encoding="utf-8")
+
+    replace_file(path, write)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Strict JSON: what is not a finite number is left out, as any other missing measurement."""
     text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
-    replace_file(path, lambda new: _write_text(new, text + "\n"))
+    write_text(path, text + "\n")
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     """One JSON object a line."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    replace_file(path, lambda new: _write_text(new, lines))
+    write_text(path, lines)
 
 
 def _finite(content: Any) -> Any:
@@ -89,10 +98,6 @@ def _finite(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [_finite(v) for v in content]
     return content
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def save_tensors(path: Path, tensors: dict[str, "Tensor"]) -> None:

@@ -14,7 +14,7 @@ GENERATIONS = "generations.jsonl"  # of instructions
 STATE = Path("checkpoint") / "state.pt"
 CONFIG = "config.yaml"  # all flags as they were resolved
 # Flags that may differ between two runs that are the same, or the run that stopped and the one that goes on.
-FREE_FLAGS = ("output_dir", "overwrite", "resume", "save_every", "cache_dir", "dry_run", "report_to")
+FREE_FLAGS = ("output_dir", "overwrite", "resume", "save_every", "cache_dir", "dry_run", "report_to", "push_to_hub")
 OURS = (
     RESULTS,
     CONFIG,

@@ -1,0 +1,79 @@
+"""--push-to-hub: checked before a run, done after it. Imports nothing heavy until the hub is asked."""
+
+from pathlib import Path
+
+from training.data.hub_reasons import first_words, network_reason
+
+FLAG = "--push-to-hub"
+
+
+def _reason(error: Exception) -> str:
+    """Why the hub takes nothing, and what to do."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set; unset it"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, OfflineModeIsEnabled):
+        return network_reason(error)
+    if status == 401:
+        return "the hub does not know the token; make another, and set HF_TOKEN or call hf auth login"
+    if status == 403:
+        return "the token may not write there; make one that may, or name a repository of your own"
+    return first_words(error)
+
+
+def check_upload(repository: str | None) -> None:
+    """Raises ValueError when nothing could be uploaded: a name that no repository can have, a token that is missing or
+    may not write there. Nothing is made on the hub yet; None: nothing is to be uploaded."""
+    if repository is None:
+        return
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.utils import validate_repo_id
+
+    from training.data.hub_client import use_hub_client
+
+    asked, (owner, _, name) = f"{FLAG} {repository}:", repository.partition("/")
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise ValueError(f"{asked} must be OWNER/NAME ({first_words(error)})") from error
+    if not name:
+        raise ValueError(f"{asked} must be OWNER/NAME")
+    if get_token() is None:
+        raise ValueError(f"{asked} needs a token that may write; set HF_TOKEN, or call hf auth login")
+    use_hub_client()
+    hub = HfApi()
+    try:
+        user = hub.whoami()
+        owners = [user["name"], *(one["name"] for one in user.get("orgs", []))]
+        try:
+            hub.auth_check(repository, write=True)
+        except RepositoryNotFoundError:  # it is made after the run
+            if owner not in owners:
+                raise ValueError(f"{asked} the token is one of {owners[0]}; it writes to {', '.join(owners)}") from None
+    except ValueError:
+        raise
+    except Exception as error:  # of httpx2, OSError and huggingface_hub's own
+        raise ValueError(f"{asked} {_reason(error)}") from error
+    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise ValueError(f"{asked} the token may only read; make one that may write")
+
+
+def upload(folder: Path, repository: str) -> None:
+    """Uploads what is in the folder. Raises ValueError, with the command that does it later, when that fails."""
+    from huggingface_hub import HfApi, constants
+
+    from training.data.hub_client import use_hub_client
+
+    use_hub_client()
+    hub = HfApi()
+    try:
+        hub.create_repo(repository, exist_ok=True)
+        hub.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"Upload {folder.name}")
+    except Exception as error:  # of httpx2, OSError and huggingface_hub's own
+        later = f"nothing is lost; hf upload {repository} {folder} does it later"
+        raise ValueError(f"{FLAG} {repository}: not uploaded ({_reason(error)}); {later}") from error
+    print(f"hub     {constants.ENDPOINT}/{repository}")

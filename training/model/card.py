@@ -1,0 +1,64 @@
+"""Model cards: what an adapter or a model is, how it is loaded, and what its run says of data, metrics and flags."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from evidence.intervals import shown
+from gpt2_scratch.tokenizer import END_OF_TEXT
+
+CARD = "README.md"
+LIBRARIES = ("peft", "transformers")
+PARTS = {"before": "before", "val": "validation", "test": "test"}
+
+
+def _code(facts: Mapping[str, Any], place: str, peft: bool) -> str:
+    """How PEFT or transformers loads it; of an adapter nothing but code can carry the names of classes."""
+    labels = facts.get("labels")
+    kind = f"Auto{'Peft' * peft}ModelFor{'CausalLM' if labels is None else 'SequenceClassification'}"
+    lines, more = [f"from {'peft' if peft else 'transformers'} import {kind}", ""], ""
+    if labels is not None and peft:
+        lines.append(f"id2label = {dict(enumerate(labels))!r}")
+        more = ", id2label=id2label, label2id={name: i for i, name in id2label.items()}"
+        more += f", pad_token_id={facts.get('pad_token_id', END_OF_TEXT)}"
+    return "\n".join([*lines, f"model = {kind}.from_pretrained({place!r}{more})"])
+
+
+def _metrics(results: Mapping[str, Any]) -> str:
+    """A table of the metrics with their intervals."""
+    parts = {title: results[name] for name, title in PARTS.items() if results.get(name)}
+    names = dict.fromkeys(name for part in parts.values() for name, m in part.items() if "value" in m)
+    rows = [f"| | {' | '.join(parts)} |", "|---" * (len(parts) + 1) + "|"]
+    rows += [f"| {n} | {' | '.join(shown(p[n]) if n in p else '' for p in parts.values())} |" for n in names]
+    counts = ", ".join(
+        f"{next(m['n'] for m in part.values() if 'n' in m):,} of {title}" for title, part in parts.items()
+    )
+    return "\n".join([*rows, "", f"In brackets: 95% intervals over examples ({counts})."])
+
+
+def _training(results: Mapping[str, Any]) -> list[str]:
+    """What results.json says: metrics, data, and the command that gives the same again."""
+    data = results["data"]
+    rows = ", ".join(f"{count:,} {part}" for part, count in data["rows"].items())
+    found = ["## Results", _metrics(results), "## Data", f"{data['source']}: {rows} (sha256 {data['sha256']})."]
+    return [*found, "## Training", f"    python scripts/{results['script']}.py --config config.yaml"]
+
+
+def card(facts: Mapping[str, Any], place: str, library: str, results: Mapping[str, Any] | None = None) -> str:
+    """The text of README.md.
+
+    `facts` as for `save_adapter`; `place`: the folder or repository to load; `library`: what loads it, peft or
+    transformers, else the flag of our own scripts; `results` of the run, where there was one.
+    """
+    base, labels = facts["base"]["name"], facts.get("labels")
+    about = "a language model" if labels is None else f"a classifier of {len(labels)} classes"
+    what = "An adapter that makes" if library in ("peft", "--adapter") else "A model that was trained to be"
+    load = f"    python scripts/predict.py {library} FOLDER --data FILE"
+    if library in LIBRARIES:
+        load = f"```python\n{_code(facts, place, library == 'peft')}\n```"
+    head = f"base_model: {json.dumps(base)}\n" + f"library_name: {library}\n" * (library in LIBRARIES)
+    head += f"pipeline_tag: text-{'generation' if labels is None else 'classification'}\n"
+    parts = [f"---\n{head}---", f"{what} {about} of {base}.", load]
+    if "tokenizer" in facts["base"]:
+        parts.append("Nothing stands around a text: call the base's tokenizer with add_special_tokens=False.")
+    return "\n\n".join(parts + (_training(results) if results else [])) + "\n"
