@@ -18,9 +18,11 @@ def publish(part: Path, repository: str, facts: Mapping[str, Any], library: str,
 
     `facts` and `library` as for `card`. Raises ValueError as `upload`.
     """
+    results = None
     if run is not None:
+        results = read_run(run)
         shutil.copy(run / CONFIG, part / CONFIG)
-    (part / CARD).write_text(card(facts, repository, library, run and read_run(run)), encoding="utf-8")
+    (part / CARD).write_text(card(facts, repository, library, results), encoding="utf-8")
     upload(part, repository)
 
 
