@@ -137,14 +137,19 @@ def read_packed(path: Path) -> dict[str, Run]:
         raise ValueError(f"{path}: damaged ({type(error).__name__}: {error}); check it out again") from error
 
 
-def write_packed(path: Path, runs: Mapping[str, Run]) -> None:
-    """In one step, and the same bytes for the same runs."""
-    rows = [{"key": key} | asdict(run) for key, run in sorted(runs.items())]
-    text = "".join(json.dumps(row, separators=(",", ":"), ensure_ascii=False) + "\n" for row in rows)
+def write(path: Path, content: bytes) -> None:
+    """In one step, so that whoever is interrupted leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")
-    new.write_bytes(gzip.compress(text.encode(), mtime=0))
+    new.write_bytes(content)
     os.replace(new, path)
+
+
+def write_packed(path: Path, runs: Mapping[str, Run]) -> None:
+    """The same bytes for the same runs."""
+    rows = [{"key": key} | asdict(run) for key, run in sorted(runs.items())]
+    text = "".join(json.dumps(row, separators=(",", ":"), ensure_ascii=False) + "\n" for row in rows)
+    write(path, gzip.compress(text.encode(), mtime=0))
 
 
 class Store:

@@ -25,9 +25,10 @@ from evidence.kinds import COSTS, ENDS
 from evidence.latex import as_latex
 from evidence.markdown import as_markdown
 from evidence.page import as_html
-from evidence.runs import Run, Store, write_packed
-from reproduce.cells import RUNS, Cell, cell_of, columns_of, number
-from reproduce.sections import section_of
+from evidence.runs import Run, Store, write, write_packed
+from reproduce.cells import RUNS, Cell, by_size, cell_of, columns_of, number
+from reproduce.environment import settings_in
+from reproduce.sections import block_of, section_of
 from reproduce.tables import Plan, Table, all_tables, plans
 
 HERE = Path(__file__).parent
@@ -58,24 +59,20 @@ class Args:
         return self.results / f"{self.scale}.jsonl.gz"
 
 
-def seeds_asked() -> list[str]:
-    return os.environ.get("SEEDS", "0 1 2").split()
-
-
 def chosen_plans(table: Table, scale: str, store: Store) -> list[Plan]:
     """As the data at hand have it. A row that has not been run like that is shown with all data, where it has been."""
+    settings = settings_in(os.environ)
 
     def has_run(plan: Plan) -> bool:
-        return any(store.get(plan.place(seed)) is not None for seed in seeds_asked())
+        return any(store.get(plan.place(seed)) is not None for seed in settings["SEEDS"].split())
 
-    data = Path(os.environ.get("DATA_DIR", "data"))
-    both = zip(plans(table, scale, data), plans(table, scale, None), strict=True)
+    both = zip(*(plans(table, scale, d, settings["MODEL"]) for d in (Path(settings["DATA_DIR"]), None)), strict=True)
     return [full if not has_run(here) and has_run(full) else here for here, full in both]
 
 
 def cells_in(table: Table, args: Args, store: Store) -> dict[str, dict[str, list[Cell]]]:
     """By column and version."""
-    seeds = seeds_asked()
+    seeds = settings_in(os.environ)["SEEDS"].split()
     return columns_of(chosen_plans(table, args.scale, store), lambda plan: cell_of(plan, seeds, store.get))
 
 
@@ -123,14 +120,6 @@ def as_csv(cells: Iterable[tuple[str, Cell]], scale: str) -> str:
     return text.getvalue()
 
 
-def write(path: Path, text: str) -> None:
-    """In one step, so that an interrupted report leaves the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(path.name + ".new")
-    new.write_text(text, encoding="utf-8")
-    os.replace(new, path)
-
-
 def read_findings(path: Path) -> tuple[str, dict[str, str]]:
     """What stands above all tables, and what stands under `## NAME` of each."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -142,7 +131,7 @@ def collect(args: Args, store: Store, tables: Sequence[Table]) -> None:
     """Adds the finished runs of the tables to the packed ones."""
     runs: dict[str, Run] = {}
     for plan in [plan for table in tables for plan in chosen_plans(table, args.scale, store)]:
-        for place in map(plan.place, seeds_asked()):
+        for place in map(plan.place, settings_in(os.environ)["SEEDS"].split()):
             if not plan.why and (run := store.get(place)) is not None:
                 runs[place] = replace(run, script=run.script or Path(plan.command.split()[1]).stem)
     write_packed(args.packed, store.packed | runs)
@@ -153,9 +142,9 @@ def collect(args: Args, store: Store, tables: Sequence[Table]) -> None:
 
 def print_table(table: Table, args: Args) -> None:
     """For the terminal, of the runs in `args.runs` alone."""
-    section = section_of(table, cells_in(table, args, Store(args.runs, args.runs / "none")))
-    print(f"\n{section.title}")
-    for block in section.blocks:
+    columns = cells_in(table, args, Store(args.runs, args.runs / "none"))
+    print(f"\n{table.title}")
+    for block in [block_of(name, column) for name, column in by_size(columns).items()]:
         print(f"\n{block.title}\n{block.grid.text()}")
         for note in block.notes:
             print(note.text)
@@ -173,13 +162,11 @@ def main(args: Args) -> None:
     sections = [replace(section_of(t, columns[t.name]), finding=findings.get(t.name, "")) for t in tables]
     page = Page(TITLE, facts_of([cell for _, cell in cells], args.scale), sections, words)
 
-    for section in sections:
-        if section.picture:
-            write(args.output / PICTURES / f"{section.name}.svg", section.picture + "\n")
-    write(args.output / "RESULTS.md", as_markdown(page, PICTURES))
-    write(args.output / "report.html", as_html(page))
-    write(args.output / "tables.csv", as_csv(cells, args.scale))
-    write(args.output / "tables.tex", as_latex(page))
+    files = {"RESULTS.md": as_markdown(page, PICTURES), "report.html": as_html(page)}
+    files |= {"tables.csv": as_csv(cells, args.scale), "tables.tex": as_latex(page)}
+    files |= {f"{PICTURES}/{section.name}.svg": section.picture + "\n" for section in sections if section.picture}
+    for name, text in files.items():
+        write(args.output / name, text.encode())
     measured = sum(cell.value is not None for _, cell in cells)
     print(f"tables     {len(tables)}, cells {len(cells):,}, measured {measured:,}; {args.output / 'report.html'}")
 

@@ -4,65 +4,23 @@ bash reproduce/table4_rank.sh        # starts this with the file; README.md has 
 """
 
 import itertools
+import json
 import os
-import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from reproduce.environment import Settings, in_share, settings_in
 from reproduce.tables import Plan, Table, plans, read_table
 from reproduce.warm import Run, run_all
 
 RATE = {"full": 2500, "lora": 3600}  # tokens a second on one core (README, "Measured")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The environment. Raises ValueError for a value that cannot be."""
-
-    env: Mapping[str, str]
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"\d+( \d+)*", self.text("SEEDS")):
-            raise ValueError(f'SEEDS={self.text("SEEDS")}: must be whole numbers, like "0 1 2"')
-        for name, allowed in (("SCALE", ["report", "nano"]), ("VERSION", ["published", "corrected", "both"])):
-            if self.text(name) not in allowed:
-                raise ValueError(f"{name}={self.text(name)}: must be {', '.join(allowed[:-1])} or {allowed[-1]}")
-        if not re.fullmatch(r"[1-9]\d*/[1-9]\d*", self.text("ONLY")):
-            raise ValueError(f"ONLY={self.text('ONLY')}: must be a share like 3/8, the third of eight")
-        if self.share[0] > self.share[1]:
-            raise ValueError(f"ONLY={self.text('ONLY')}: there are {self.share[1]} shares")
-        if not re.fullmatch(r"[1-9]\d*", self.text("JOBS")):
-            raise ValueError(f"JOBS={self.text('JOBS')}: must be a whole number, at least 1")
-
-    def text(self, name: str) -> str:
-        return self.env.get(name) or DEFAULTS.get(name, "")
-
-    @property
-    def seeds(self) -> list[str]:
-        return self.text("SEEDS").split()
-
-    @property
-    def share(self) -> tuple[int, int]:
-        mine, of = self.text("ONLY").split("/")
-        return int(mine), int(of)
-
-    def takes(self, plan: Plan, seed: str) -> bool:
-        """Identical runs are in the same share, whatever their table."""
-        mine, of = self.share
-        return (int(plan.key[-12:-4], 16) + int(seed)) % of == mine - 1
-
-
-DEFAULTS = {"SEEDS": "0 1 2", "SCALE": "report", "VERSION": "both", "ONLY": "1/1", "RUNS": "runs/reproduce"}
-DEFAULTS |= {"DATA_DIR": "data", "MODEL": "gpt2-nano", "JOBS": str(os.cpu_count())}
-DEFAULTS |= {"LAUNCH": f"{shlex.quote(sys.executable)} -m accelerate.commands.launch"}
 
 
 def tell_left_out(found: Sequence[Plan]) -> None:
@@ -121,12 +79,12 @@ def ask(runs: Sequence[Run], questions: Sequence[str]) -> None:
 
 def print_rates(found: Sequence[Plan], seeds: Sequence[str], runs: Path) -> None:
     """The rate with the lowest validation loss for each task and method, beside its grid."""
-    import json
-
     means: dict[str, dict[str, float]] = defaultdict(dict)
     for plan in [plan for plan in found if not plan.why]:
-        read = [json.loads((runs / plan.place(seed) / "results.json").read_text()) for seed in seeds]
-        losses = [one["val"]["loss"]["value"] for one in read]
+        paths = [runs / plan.place(seed) / "results.json" for seed in seeds]
+        for path in [path for path in paths if not path.exists()]:
+            raise ValueError(f"{path} is missing; run learning_rates.sh to its end first")
+        losses = [json.loads(path.read_text())["val"]["loss"]["value"] for path in paths]
         means[plan.row.column][plan.row.label] = sum(losses) / len(losses)
     for column, by_rate in means.items():
         best = min(by_rate, key=by_rate.__getitem__)
@@ -135,52 +93,51 @@ def print_rates(found: Sequence[Plan], seeds: Sequence[str], runs: Path) -> None
 
 
 def make(table: Table, found: Sequence[Plan], runs: Sequence[Run], settings: Settings) -> int:
+    """The exit status."""
     left = [run for run in runs if not (run.folder / "results.json").exists()]
-    scale, share = settings.text("SCALE"), settings.text("ONLY")
-    of = f"{scale} scale, seeds {' '.join(settings.seeds)}, share {share}"
+    of = f"{settings['SCALE']} scale, seeds {settings['SEEDS']}, share {settings['ONLY']}"
     print(f"{table.name}: {len(runs)} runs, {len(left)} to make ({of})")
     tell_left_out(found)
     sys.stdout.flush()
-    if left and scale == "nano":
+    if left and settings["SCALE"] == "nano":
         os.environ["OMP_NUM_THREADS"] = "1"
-        failed = run_all(left, int(settings.text("JOBS")))
+        failed = run_all(left, int(settings["JOBS"]))
     else:
-        failed = launch_all(left, shlex.split(settings.text("LAUNCH")))
+        failed = launch_all(left, shlex.split(settings["LAUNCH"]))
     if failed:
         return failed
-    judge_answers(runs, settings.text("JUDGE_MODEL"))
+    judge_answers(runs, settings["JUDGE_MODEL"])
     ask(runs, table.questions)
     if table.name == "learning_rates":
-        print_rates(found, settings.seeds, Path(settings.text("RUNS")))
+        print_rates(found, settings["SEEDS"].split(), Path(settings["RUNS"]))
     elif runs:
         from reproduce.report import Args, print_table  # needs numpy, which must not be there before the runs are
 
-        print_table(table, Args(runs=Path(settings.text("RUNS")), scale="nano" if scale == "nano" else "report"))
+        print_table(table, Args(runs=Path(settings["RUNS"]), scale=settings["SCALE"]))  # type: ignore[arg-type]
     return 0
 
 
 def main(path: Path) -> int:
-    settings, table = Settings(os.environ), read_table(path)
-    folder, scale = Path(settings.text("RUNS")), settings.text("SCALE")
-    found = plans(table, scale, Path(settings.text("DATA_DIR")), settings.text("MODEL"))
-    found = [plan for plan in found if settings.text("VERSION") in ("both", plan.row.version)]
-    taken = [(plan, seed) for plan in found for seed in settings.seeds if settings.takes(plan, seed)]
-    runs = {
-        plan.place(seed): (plan, Run(folder / plan.place(seed), plan.run_command(seed, folder)))
-        for plan, seed in taken
-        if not plan.why
-    }
-    if settings.text("LIST"):
-        for plan, seed in taken:
-            row, run = plan.row, runs.get(plan.place(seed), (plan, Run(Path("-"), "-")))[1]
+    settings, table = settings_in(os.environ), read_table(path)
+    rows = [row for row in table.rows if settings["VERSION"] in ("both", row.version)]
+    table = table._replace(rows=rows)
+    folder, scale, seeds = Path(settings["RUNS"]), settings["SCALE"], settings["SEEDS"].split()
+    found = plans(table, scale, Path(settings["DATA_DIR"]), settings["MODEL"])
+    taken = [(plan, s, Run(folder / plan.place(s), plan.run_command(s, folder))) for plan in found for s in seeds]
+    taken = [(plan, s, run) for plan, s, run in taken if in_share(plan.place(s), settings["ONLY"])]
+    if settings["LIST"]:
+        for plan, seed, run in taken:
+            row = plan.row
             cell = (table.name, row.label, row.column, row.version, scale, seed, row.report or "-", row.record or "-")
-            print(*cell, plan.status, run.folder, run.command, sep="\t")
-    elif settings.text("DRY_RUN"):
-        for _, kind in itertools.groupby(runs.values(), lambda planned: planned[0].key):
-            forecast(*next(kind), scale)  # seeds cost the same
-        tell_left_out(found)
-    else:
-        return make(table, found, [run for _, run in runs.values()], settings)
+            print(*cell, plan.status, *(("-", "-") if plan.why else run), sep="\t")
+        return 0
+    runs = {run: plan for plan, _, run in taken if not plan.why}
+    if not settings["DRY_RUN"]:
+        return make(table, found, list(runs), settings)
+    for _, seeds_of_one in itertools.groupby(runs, lambda run: run.folder.parent):
+        run = next(seeds_of_one)  # the others cost the same
+        forecast(runs[run], run, scale)
+    tell_left_out(found)
     return 0
 
 

@@ -56,6 +56,8 @@ def test_an_interrupted_table_goes_on_where_it_was_and_a_finished_one_does_nothi
     done = shell(path, **given)
     assert done.returncode == 0, done.stderr
     assert "1 runs, 1 to make" in done.stdout and "1 of 1" in done.stdout
+    value = results_of(folder)["test"]["accuracy"]["value"]
+    assert re.search(rf"^Own: accuracy\n +corrected\nlong  {value:.3f} \[", done.stdout, flags=re.MULTILINE)
     again = shell(path, **given)
     assert again.returncode == 0 and "1 runs, 0 to make" in again.stdout
 
@@ -190,3 +192,6 @@ def test_the_learning_rate_with_the_lowest_validation_loss_is_chosen(tmp_path, c
             (folder / "results.json").write_text(json.dumps({"val": {"loss": {"value": loss}}}))
     print_rates(found, ["0", "1"], tmp_path)
     assert capsys.readouterr().out == "spam, lora: --lr 2e-4  # 0.6000 at 1e-4, 0.4500 at 2e-4, 0.6000 at 4e-4\n"
+    (folder / "results.json").unlink()
+    with pytest.raises(ValueError, match="results.json is missing; run learning_rates.sh to its end"):
+        print_rates(found, ["0", "1"], tmp_path)

@@ -1,0 +1,38 @@
+"""The variables of the environment that a table and the report know (README.md)."""
+
+import hashlib
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+
+DEFAULTS = {"SEEDS": "0 1 2", "SCALE": "report", "VERSION": "both", "ONLY": "1/1", "RUNS": "runs/reproduce"}
+DEFAULTS |= {"DATA_DIR": "data", "MODEL": "gpt2-nano", "JOBS": str(os.cpu_count()), "JUDGE_MODEL": ""}
+DEFAULTS |= {"LAUNCH": f"{shlex.quote(sys.executable)} -m accelerate.commands.launch", "LIST": "", "DRY_RUN": ""}
+MUST_BE = {
+    "SEEDS": (r"\d+( \d+)*", 'whole numbers, like "0 1 2"'),
+    "SCALE": ("report|nano", "report or nano"),
+    "VERSION": ("published|corrected|both", "published, corrected or both"),
+    "ONLY": (r"[1-9]\d*/[1-9]\d*", "a share like 3/8, the third of eight"),
+    "JOBS": (r"[1-9]\d*", "a whole number, at least 1"),
+}
+Settings = Mapping[str, str]
+
+
+def settings_in(env: Mapping[str, str]) -> Settings:
+    """The variables of README.md. Raises ValueError for a value that cannot be."""
+    found = {name: env.get(name) or default for name, default in DEFAULTS.items()}
+    for name, (pattern, wanted) in MUST_BE.items():
+        if not re.fullmatch(pattern, found[name]):
+            raise ValueError(f"{name}={found[name]}: must be {wanted}")
+    mine, of = map(int, found["ONLY"].split("/"))
+    if mine > of:
+        raise ValueError(f"ONLY={found['ONLY']}: there are {of} shares")
+    return found
+
+
+def in_share(place: str, share: str) -> bool:
+    """Identical runs are in the same share, whatever their table."""
+    mine, of = map(int, share.split("/"))
+    return int(hashlib.sha256(place.encode()).hexdigest(), 16) % of == mine - 1
