@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch  # noqa: E402
 from forked import run_forked  # noqa: E402
+from jsonschema import Draft202012Validator  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from gpt2_scratch.config import GPT2Config  # noqa: E402
@@ -151,8 +153,16 @@ def question_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_rows(tmp_path_factory.mktemp("data") / "questions.jsonl", questions(60))
 
 
+@cache
+def results_schema() -> Draft202012Validator:
+    return Draft202012Validator(json.loads((ROOT / "docs" / "results.schema.json").read_text()))
+
+
 def results_of(folder: Path) -> dict:
-    return json.loads((folder / "results.json").read_text())
+    """results.json of a run, which its schema describes."""
+    results = json.loads((folder / "results.json").read_text())
+    results_schema().validate(results)
+    return results
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:

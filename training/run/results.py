@@ -5,7 +5,7 @@ import platform
 import resource
 import shutil
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,30 +20,32 @@ from training.storage.run_folder import RESULTS, SCHEMA, STATE
 LIBRARIES = ("torch", "accelerate", "transformers", "datasets", "tiktoken", "scikit-learn", "numpy")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """results.json, in its order: docs/results.schema.json describes it. What is None was not measured."""
 
     script: str  # that wrote it
-    args: dict[str, Any]
-    environment: dict[str, Any]
+    schema: int = SCHEMA
     model: dict[str, Any]
-    data: Any  # DataFacts, or the documents of pretraining
+    data: Any  # DataFacts, or CorpusFacts of pretraining
     parameters: dict[str, Any]
-    best_step: int
-    seconds: dict[str, float]
-    peak_memory_mib: float
-    curve: list[dict[str, Any]]
-    tokens_per_second: float | None = None
-    overflows: int | None = None
     before: dict[str, Any] | None = None
     val: dict[str, Any] | None = None
     test: dict[str, Any] | None = None
     forgetting: dict[str, Any] | None = None
-    frozen_activations: CacheFacts | None = None
-    micro_batch: dict[str, Any] | None = None
-    reference: dict[str, Any] | None = None
     notes: list[str] | None = None
+    best_step: int
+    seconds: dict[str, float]
+    tokens_per_second: float | None = None
+    peak_memory_mib: float
+    overflows: int | None = None
+    micro_batch: dict[str, Any] | None = None
+    frozen_activations: CacheFacts | None = None
+    reference: dict[str, Any] | None = None
+    args: dict[str, Any]
+    environment: dict[str, Any]
+    files: list[str] | None = None
+    curve: list[dict[str, Any]]
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:
@@ -76,12 +78,8 @@ def write_results(folder: Path, results: Results) -> None:
     """Writes results.json last of all files, in one step: a folder that has it is a finished run, whose checkpoint has
     served. What is None was not measured and is left out."""
     files = sorted(path.name for path in folder.iterdir() if path.name != STATE.parent.name)
-    found: dict[str, Any] = (
-        {"script": results.script, "schema": SCHEMA} | asdict(results) | {"files": [*files, RESULTS]}
-    )
-    found["curve"] = found.pop("curve")  # last: it is long
-    found["data"] = _present(found["data"])
-    write_json(folder / RESULTS, _present(found))
+    found = asdict(replace(results, files=[*files, RESULTS]))
+    write_json(folder / RESULTS, _present(found | {"data": _present(found["data"])}))
     shutil.rmtree(folder / STATE.parent, ignore_errors=True)
 
 
