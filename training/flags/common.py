@@ -55,7 +55,7 @@ class DataArgs:
     split_seed: Rare[int] = 0
     """seed of the split alone, so that runs with different --seed are tested on the same examples"""
     max_length: int = 512
-    """tokens kept of an example; longer ones are cut and counted"""
+    """tokens kept of an example. Longer ones are cut and counted"""
     special_tokens: Rare[Literal["text", "tokens"]] = "text"
     """what spells <|endoftext|> or another special token of the base: ordinary text, or that token; then an end marker
     of other models (</s>, <|im_end|>) is the end of text too, and a response that has one gets no second"""

@@ -22,7 +22,7 @@ class PairArgs:
     chosen_column: str | None = None
     """column of the answer that is preferred; None: chosen"""
     rejected_column: str | None = None
-    """column of the answer that it is preferred to; None: rejected"""
+    """column of the other answer; None: rejected"""
     response_header: AsPublished[bool] = True
     """end the prompt with '### Response:'; off: it is part of both answers (as the report's authors had it)"""
 
