@@ -19,6 +19,7 @@ from training.storage.files import NoRoom
 
 T = TypeVar("T")
 SILENCE = 10.0  # seconds
+CLOSED_PIPE = 141  # what a shell gives for a program that SIGPIPE ended
 before_stop: list[Callable[[], None]] = []  # what clears the screen for the last message, such as a progress line
 GOES_ON = "a training run goes on from its last checkpoint with --resume (not --overwrite)"
 
@@ -64,13 +65,18 @@ def problems_in(args: Any, **found: Any) -> list[str]:
 def run(main: Callable[[T], None], arguments: type[T], description: str | None) -> None:
     """Parses the command line and calls `main`.
 
-    What a user can cause (ValueError, OSError) becomes one message and exit status 2; Ctrl-C 130.
+    What a user can cause (ValueError, OSError) becomes one message and exit status 2; Ctrl-C gives 130, and a reader of
+    the output that has gone 141, without a message.
     """
     try:
         sys.argv[1:] = completed(arguments, sys.argv[1:])
         args = parse(arguments, sys.argv[1:], description)
         refuse(problems_in(args))
         main(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on, as after | head: what is still to be printed goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(CLOSED_PIPE)
     except NoRoom as error:
         stop(f"{error}; {GOES_ON}" if "resume" in flags_of(arguments) else str(error), 2)
     except KeyboardInterrupt:

@@ -45,7 +45,7 @@ def parse(arguments: type[T], words: Sequence[str], description: str | None = No
     """Raises ValueError with all that can be said of the words; `--help` and `--help-all` print and exit."""
     said, known = io.StringIO(), [f"--{name}" for name in (*flags_of(arguments), "config")]
     if asked := {"h", "help", "help-all"} & {plain(word) for word in words if word.startswith("-")}:
-        print(help_text(arguments, description, "help-all" in asked))
+        print(help_text(arguments, description, "help-all" in asked), flush=True)
         raise SystemExit(0)
     if misused := _misused(arguments, words):
         raise ValueError("\n       ".join(misused[:MOST]))

@@ -1,5 +1,6 @@
 """What the command line is taken for, what it is refused for, and what the environment must not do to a run."""
 
+import os
 import re
 import subprocess
 import sys
@@ -181,6 +182,19 @@ def test_a_line_that_moves_leaves_the_screen_before_the_last_message(monkeypatch
     del line
     said = capsys.readouterr().err
     assert "3/10" in said.replace(" ", "") and said.endswith("\nerror: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "words", ["finetune_cls.py --help-all", "generate.py --model gpt2-nano --prompt a --new-tokens 2"]
+)
+def test_a_reader_that_has_gone_ends_a_script_without_a_word(words):
+    """As `| head -0` does."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, *f"scripts/{words}".split()]
+    done = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_missing_flags_are_named():
