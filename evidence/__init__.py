@@ -1,4 +1,4 @@
-"""What numbers mean, and how they are shown: runs become cells with intervals and tests, cells a page with pictures.
+"""This package says what numbers mean: runs become cells with intervals and tests, and cells become a page.
 
-Knows numpy, scipy and matplotlib, no torch, and nothing else of this project.
+It needs numpy, scipy and matplotlib, no torch, and imports nothing else of this project.
 """

@@ -1,7 +1,8 @@
-"""Runs -> cells: mean over seeds, interval, cost, and what differs from the column's reference row.
+"""Runs become cells: each has its mean over seeds, its interval, and its difference from the column's reference row.
 
-Intervals and tests are over examples of the score averaged over seeds, as the column's kind has them. Each row is
-compared with the first measured row of its column, Holm over the rows; rows of the same runs are one.
+The score of each example is averaged over seeds, and intervals and tests are over examples; the column's kind says
+which. The first measured row of a column is the reference, p is adjusted by Holm over the rows, and rows that show the
+same runs count as one.
 """
 
 import math
@@ -12,16 +13,16 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from evidence.intervals import detectable_difference, holm
-from evidence.kinds import JUDGE, Kind, arrays, common, kind_of
+from evidence.kinds import Kind, arrays, common, kind_of
 from evidence.runs import Run
 
 LEVEL = 0.05
 
 
 class Comparison(NamedTuple):
-    """A row minus its reference on the same `n` examples, in the kind's unit, or the ratio where that is logarithmic;
-    `p` after Holm among so many. `detectable`: the smallest difference (ratio) found in four of five tries, nan where
-    that cannot be told."""
+    """This is a row minus its reference on the same `n` examples, or their ratio where the kind is one. `p` is adjusted
+    among so many. `detectable` is the smallest difference (ratio) that four of five tries would find, nan where that
+    cannot be told."""
 
     value: float
     low: float
@@ -38,7 +39,7 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A row of a column. What was not measured is None; `reason` says why there is no value."""
+    """This is a row of a column. What was not measured is None; `reason` says why there is no value."""
 
     label: str
     runs: tuple[Run, ...] = ()
@@ -58,25 +59,25 @@ class Cell:
 
     @property
     def scored(self) -> bool:
-        """Whether it has a score of each test example."""
+        """It has a score of each test example."""
         return self.n is not None
 
     @property
     def verdict(self) -> int:
-        """1 better than the reference, -1 worse, 0 not told apart."""
+        """It is 1 for better than the reference, -1 for worse, and 0 where the two are not told apart."""
         if self.kind is None or not self.mark:
             return 0
         return 1 if (self.mark == "↑ ") == self.kind.higher_is_better else -1
 
     @property
     def mark(self) -> str:
-        """An arrow for a row that differs from its reference: up for higher."""
+        """A row that differs from its reference has an arrow, up for higher."""
         if self.kind is None or self.comparison is None or not self.comparison.differs:
             return ""
         return "↑ " if self.comparison.value > (1.0 if self.kind.ratio else 0.0) else "↓ "
 
     def text(self, kind: Kind) -> str:
-        """Mean with its interval, where there is one."""
+        """The mean is followed by its interval, where there is one."""
         assert self.value is not None, "a missing cell has no interval"
         ends = [kind.text(end) for end in (self.low, self.high) if end is not None]
         return kind.text(self.value) + (f" [{', '.join(ends)}]" if len(ends) == 2 else "")
@@ -86,7 +87,7 @@ C = TypeVar("C", bound=Cell)
 
 
 def p_remark(p: float) -> str:
-    """With its name: p = 0.123, p < 0.001."""
+    """It reads p = 0.123, or p < 0.001."""
     return f"p {p_text(p)}" if p < 0.001 else f"p = {p_text(p)}"
 
 
@@ -95,7 +96,7 @@ def p_text(p: float) -> str:
 
 
 def same_examples(a: Sequence[Run], b: Sequence[Run] = ()) -> bool:
-    """By id, and by label or length, of all runs."""
+    """Examples are the same if their ids and their labels or lengths are."""
     kept = [{name: run.examples.get(name) for name in ("id", "label", "tokens")} for run in (*a, *b)]
     return all(one == kept[0] for one in kept)
 
@@ -105,7 +106,7 @@ def _spread(values: Sequence[float]) -> float | None:
 
 
 def measured(cell: C, kind: Kind) -> C:
-    """The cell with value, interval and spread."""
+    """The cell gets its value, interval and spread."""
     if kind.number is not None:
         numbers = [value for run in cell.runs if (value := kind.number(run)) is not None]
         if not numbers:
@@ -124,11 +125,11 @@ def measured(cell: C, kind: Kind) -> C:
 
 
 def compared(cell: C, reference: Cell, comparisons: int) -> C:
-    """The cell with its difference from `reference`, p not yet adjusted; paired over the examples that both have."""
+    """The cell gets its difference from `reference`, paired over the examples that both have; p is not adjusted yet."""
     kind = cell.kind
     if kind is None or reference.kind is not kind:
         return cell
-    if kind is not JUDGE and not same_examples(cell.runs, reference.runs):
+    if not kind.partial and not same_examples(cell.runs, reference.runs):
         return replace(cell, why_alone=f"not compared, tested on other examples than {reference.label}")
     ids = common((*cell.runs, *reference.runs), kind)
     if len(ids) < 2:
@@ -141,7 +142,7 @@ def compared(cell: C, reference: Cell, comparisons: int) -> C:
 
 
 def distinct_runs(cells: Iterable[C]) -> list[C]:
-    """The cells with scores, of those that show the same runs the first."""
+    """Of the cells with scores that show the same runs the first one is kept."""
     found: dict[tuple[str, ...], C] = {}
     for cell in cells:
         if cell.scored:
@@ -150,9 +151,9 @@ def distinct_runs(cells: Iterable[C]) -> list[C]:
 
 
 def in_column(column: str, cells: Sequence[C]) -> list[C]:
-    """The cells measured, and each against the first of them.
+    """All cells are measured, and each is compared with the first of them.
 
-    Runs that stand in several rows are compared once: their rows share the comparison, and those of the first row's
+    Runs that stand in several rows are compared once: their rows share the comparison, and rows with the first row's
     runs have none. Rows a, b, c, d of runs x, x, y, y are one comparison, y against x, in c and in d.
     """
     kind = kind_of(column, [run for cell in cells for run in cell.runs])

@@ -1,4 +1,4 @@
-"""What a page is made of, before it is Markdown, HTML, LaTeX or CSV."""
+"""A page is made of these parts before it is written as Markdown, HTML or LaTeX."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ MISSING, NONE = "missing", "–"
 
 
 def listing(words: Sequence[str]) -> str:
-    """a; a and b; a, b and c."""
+    """The words become "a", "a and b", or "a, b and c"."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
 def on_any_machine(value: Any) -> str:
-    """A number with the digits that do not depend on the processor (its exp and log differ in the last of 16)."""
+    """A number keeps the digits that do not depend on the processor."""
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 class Shown(NamedTuple):
-    """A cell of a grid: its text, what it is sorted by (None goes last), and a remark for those who point at it."""
+    """A cell of a grid has a text, a key that it is sorted by (None goes last), and a remark for who points at it."""
 
     text: str
     key: float | str | None = None
@@ -31,7 +31,7 @@ class Grid:
     rows: Sequence[Sequence[Shown]]
 
     def text(self) -> str:
-        """For a terminal: labels to the left, numbers to the right."""
+        """A terminal shows labels to the left and numbers to the right."""
         lines = [[*self.header], *([shown.text for shown in row] for row in self.rows)]
         widths = [max(map(len, words)) for words in zip(*lines, strict=True)]
         start, *others = widths
@@ -39,7 +39,7 @@ class Grid:
 
 
 class Note(NamedTuple):
-    """A line under a grid; `kind`: note, warning (of a confound), small (n too small), disagreement."""
+    """This is a line under a grid; `kind` is note, warning (of a confound), small (n is too small), or disagreement."""
 
     kind: str
     text: str
@@ -50,7 +50,7 @@ WARNINGS = {"warning": "Confounded", "small": "Too few examples", "disagreement"
 
 @dataclass(frozen=True)
 class Block:
-    """A column of a table in both versions, what is to be known about it, and what each cell took."""
+    """This is a column of a table, with what is to be known about it and what each cell took."""
 
     title: str
     grid: Grid
@@ -59,12 +59,12 @@ class Block:
     commands: Sequence[tuple[str, str]] = ()  # what, command
 
     def script(self) -> str:
-        """The commands as lines of a shell, each below what it is for."""
+        """Each command stands below a comment that says what it is for."""
         return "\n".join(f"# {what}\n{command}" for what, command in self.commands)
 
 
 class Example(NamedTuple):
-    """What a model answered: (whose answer, text)."""
+    """These are answers to one instruction, as (whose answer, text)."""
 
     instruction: str
     answers: Sequence[tuple[str, str]]
@@ -72,8 +72,8 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """A table, figure or result. `picture`: SVG, `caption` says what it shows. `finding`: what a person says of it, in
-    Markdown."""
+    """This is a table, figure or result. `picture` is SVG, and `caption` says what it shows. `finding` is what a person
+    says of it, in Markdown."""
 
     name: str
     title: str

@@ -1,7 +1,7 @@
-"""The kinds of column: what each reads of a run, its interval and test, its unit, its words, and how it is pictured.
+"""A kind of column is one entry here: what it reads of a run, its interval and test, its unit, words and picture.
 
-A kind is defined here and nowhere else. Those of SCORES have a number for every test example and are told from what the
-runs of a column have; those of OF_A_RUN have one number a run and are told from the column's name.
+Those of SCORES have a number for every test example, and what the runs of a column have tells which it is. Those of
+OF_A_RUN have one number a run, and the column's name tells which it is.
 """
 
 from collections import Counter
@@ -30,7 +30,7 @@ Scores = dict[Any, tuple[float, float]]  # (sum, weight) of an example, by id
 
 
 def ratio_difference(ours: np.ndarray, theirs: np.ndarray, weights: np.ndarray) -> tuple[Difference, np.ndarray]:
-    """Difference of two sums (seeds, n) over the weights (n,), and (n,) scores whose mean varies as it does."""
+    """Two sums (seeds, n) differ so over the weights (n,); the scores (n,) have a mean that varies as it does."""
     difference = ours.mean(0) - theirs.mean(0)
     # Whether a draw's sum is above 0 does not depend on what it is divided by, so p holds for the ratio too.
     value, low, high, n = bootstrap_ratio(difference, weights)
@@ -44,8 +44,8 @@ def share_difference(ours: np.ndarray, theirs: np.ndarray, weights: np.ndarray) 
 
 @dataclass(frozen=True)
 class Kind:
-    """`scores` are averaged over seeds; None where a run has none of this kind. As a percentage a value is shown as
-    100 times what is stored."""
+    """`scores` are averaged over seeds, and are None where a run has none of this kind. A value is shown `factor` times
+    as large as it is stored."""
 
     name: str = ""  # of a score, in a sentence
     unit: str = ""
@@ -57,8 +57,9 @@ class Kind:
     higher_is_better: bool = True
     factor: float = 1.0
     digits: int = 3
-    percent: bool = False  # the report may print it in percent
+    percent: bool = False  # shown in percent where a report's values are
     pictured: bool = True
+    partial: bool = False  # examples may lack a score; rows are compared on those that both have
     compares: bool = True  # rows are compared by it, so that what else moves between them matters
     about: Callable[[Sequence[Run], bool], str] = lambda runs, told: ""  # of the number; told: the report has values
     baseline: Callable[[Run], str] = lambda run: ""  # what an answer that is always the same would score
@@ -67,13 +68,13 @@ class Kind:
         return perplexity(value) if self.ratio else value
 
     def as_given(self, values: Sequence[float]) -> "Kind":
-        """In percent, if the report's values are."""
+        """It is shown in percent if the report's `values` are."""
         if not (self.percent and any(value > 1 for value in values)):
             return self
         return replace(self, unit=f"{self.unit}, %", factor=100.0, digits=1)
 
     def text(self, value: float) -> str:
-        """With its digits, fewer for large numbers."""
+        """A value has this kind's digits, and large numbers have fewer."""
         scaled = value * self.factor
         if 0 < abs(scaled) < 0.001:
             return f"{scaled:.2e}"
@@ -81,12 +82,12 @@ class Kind:
         return f"{scaled:,.{digits}f}"
 
     def size(self, value: float) -> str:
-        """Of a difference, whatever its sign."""
+        """This is how large a difference is, whatever its sign."""
         points = " points" if self.factor != 1 else ""
         return f"a factor of {value:.3f}" if self.ratio else f"{value * self.factor:.{self.digits}f}{points}"
 
     def change(self, value: float) -> str:
-        """Of a difference, with its sign."""
+        """This is a difference with its sign."""
         return f"×{value:.3f}" if self.ratio else f"{value * self.factor:+.{self.digits}f}".replace("-", "−")
 
 
@@ -109,7 +110,7 @@ def _losses(run: Run) -> Scores | None:
 
 
 def _lost(run: Run) -> Scores | None:
-    """Of every piece of the general text, with its tokens for an id: other texts have nothing in common."""
+    """Each piece of the general text is an example. Its id has its tokens, so that other texts have none in common."""
     if not run.general:
         return None
     rows = zip(*(run.general[name] for name in ("tokens", "before", "after")), strict=True)
@@ -124,11 +125,11 @@ def _commonest(run: Run) -> str:
 
 def _judges(runs: Sequence[Run], told: bool) -> str:
     judges = sorted({one["judge"]["model"] for run in runs for one in run.results.get("judge", {}).values()})
-    return f"Judge: {listing(judges)}. The report's judge was another, so only differences compare."
+    return f"Judge: {listing(judges)}." + told * " The report's judge was another, so only differences compare."
 
 
 def _at(*path: str, over: float = 1.0) -> Callable[[Run], float | None]:
-    """A number of results.json."""
+    """The kind reads this number of results.json."""
 
     def number(run: Run) -> float | None:
         value = run.number(*path)
@@ -148,7 +149,7 @@ ACCURACY = Kind(
     scores=_right, interval=lambda sums, weights: share(sums), difference=share_difference, baseline=_commonest,
 )  # fmt: skip
 JUDGE = Kind(
-    name="judge's score", unit="judge's score, 0 to 100", digits=1,
+    name="judge's score", unit="judge's score, 0 to 100", digits=1, partial=True,
     scores=_judged, interval=lambda sums, weights: bounded_mean(sums, 100), about=_judges,
 )  # fmt: skip
 PERPLEXITY = Kind(
@@ -181,7 +182,7 @@ OF_A_RUN = {
 
 
 def kind_of(column: str, runs: Sequence[Run]) -> Kind:
-    """A column has one kind: the judge's score only where every run has one."""
+    """A column has one kind, so that the judge's score counts only where every run has one."""
     if column in OF_A_RUN:
         return OF_A_RUN[column]
     every = (kind for kind in SCORES if kind.scores and all(kind.scores(run) is not None for run in runs))
@@ -189,13 +190,13 @@ def kind_of(column: str, runs: Sequence[Run]) -> Kind:
 
 
 def common(runs: Sequence[Run], kind: Kind) -> list[Any]:
-    """Ids of the examples that all runs have a score of, in order."""
+    """These are the ids of the examples that all runs have a score of, in order."""
     assert kind.scores is not None, "a number of a run has no examples"
     return sorted(set.intersection(*(set(kind.scores(run) or ()) for run in runs)))
 
 
 def arrays(runs: Sequence[Run], kind: Kind, ids: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Sums (seeds, n) and weights (n,) of the examples `ids`."""
+    """The examples `ids` have these sums (seeds, n) and weights (n,)."""
     assert kind.scores is not None, "a number of a run has no examples"
     found = [kind.scores(run) or {} for run in runs]
     return np.array([[one[i][0] for i in ids] for one in found]), np.array([found[0][i][1] for i in ids])
@@ -213,7 +214,7 @@ ENDS = ("", "_low", "_high")
 
 
 def costs(runs: Sequence[Run]) -> dict[str, float]:
-    """Means over runs, of those of COSTS that every run has; forgetting where all measured it on one text."""
+    """A cost is the mean over runs, if every run has it; forgetting counts if all measured it on one text."""
     found: dict[str, float] = {}
     for name, number in COSTS.items():
         values = [value for run in runs if (value := number(run)) is not None]

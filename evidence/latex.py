@@ -1,4 +1,4 @@
-"""The grids of a page as LaTeX (booktabs)."""
+"""The grids of a page are written as LaTeX tables (booktabs)."""
 
 import re
 
@@ -24,7 +24,7 @@ def tabular(grid: Grid) -> str:
 
 
 def as_latex(page: Page) -> str:
-    """A table environment for each column; notes stand under it."""
+    """Each column becomes a table environment with its notes under it."""
     found = ["% \\usepackage{booktabs}"]
     for section in page.sections:
         for i, block in enumerate(section.blocks, 1):

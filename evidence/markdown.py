@@ -1,4 +1,4 @@
-"""The page as Markdown; and what a person wrote in Markdown as HTML."""
+"""A page is written as Markdown, and what a person wrote in Markdown becomes HTML."""
 
 import html
 import re
@@ -7,19 +7,19 @@ from evidence.document import WARNINGS, Block, Grid, Page, Section
 
 
 def escaped(text: str) -> str:
-    """For a cell of a table: nothing in it ends the cell or begins markup."""
+    """Nothing in the text can end a cell of a table or begin markup."""
     return re.sub(r"([\\`*_{}\[\]<>|#~$])", r"\\\1", " ".join(text.split()))
 
 
 def table(grid: Grid) -> str:
-    """Numbers to the right, under a header that says so."""
+    """Numbers stand to the right, and the line under the header says so."""
     lines = [[escaped(word) for word in grid.header], [":---", *["---:"] * (len(grid.header) - 1)]]
     lines += [[_value(cell.text) for cell in row] for row in grid.rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _value(text: str) -> str:
-    """Brackets of an interval need no escape: no link follows them."""
+    """The brackets of an interval need no escape, since no link follows them."""
     return escaped(text).replace("\\[", "[").replace("\\]", "]")
 
 
@@ -40,7 +40,7 @@ def folded(title: str, text: str) -> str:
 
 
 def section(part: Section, pictures: str) -> str:
-    """`pictures`: the folder of the pictures, as seen from the file."""
+    """`pictures` is the folder of the pictures, as seen from the file."""
     texts = [f"## {part.title}", *([part.finding] if part.finding else [])]
     texts += [f"![{escaped(part.caption)}]({pictures}/{part.name}.svg)"] if part.picture else []
     texts += [block(one) for one in part.blocks]
@@ -57,7 +57,7 @@ def as_markdown(page: Page, pictures: str) -> str:
 
 
 def paragraphs(text: str) -> str:
-    """Headings, paragraphs and lists with code, bold, emphasis and links; nothing else."""
+    """Headings, paragraphs and lists with code, bold, emphasis and links become HTML; nothing else does."""
     found = []
     for part in re.split(r"\n\s*\n", text):
         lines = part.strip().splitlines()

@@ -1,4 +1,4 @@
-"""The page as one HTML file: styles, script and pictures are in it, and it loads nothing."""
+"""A page is written as one HTML file that holds its styles, script and pictures and loads nothing."""
 
 import re
 from collections.abc import Sequence
@@ -67,7 +67,7 @@ def section(part: Section) -> str:
 
 
 def brief(title: str) -> str:
-    """Without where in the report it is."""
+    """The title loses the place in brackets at its end."""
     return re.sub(r" \([^()]*\)$", "", title)
 
 

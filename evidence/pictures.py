@@ -1,4 +1,4 @@
-"""Columns, curves and sizes as SVG, the same bytes from the same results."""
+"""Columns, curves and sizes are drawn as SVG; the same results give the same bytes."""
 
 import io
 import itertools
@@ -22,8 +22,8 @@ STYLE: dict[Any, Any] = {
 
 
 class Panel(NamedTuple):
-    """One of a picture's graphs. `series`: cells, each in a row's place, by name; `colours` and `marks` by name too.
-    `marks`: others' values by the row's label, with their marker and its size."""
+    """This is one graph of a picture. `series`, `colours` and `marks` are by name; each cell stands in its row, and
+    marks are others' values by the row's label, with their marker and its size."""
 
     title: str
     kind: Kind
@@ -47,7 +47,7 @@ def _figure(width: float, height: float, rows: int, columns: int, **options: Any
 
 
 def _svg(figure: Any) -> str:
-    """The svg element alone, as wide as the page lets it be."""
+    """Only the svg element is kept, and it is as wide as the page lets it be."""
     from matplotlib import pyplot as plt
 
     text = io.StringIO()
@@ -57,7 +57,7 @@ def _svg(figure: Any) -> str:
 
 
 def dots(panels: Sequence[Panel]) -> str:
-    """A line for each row of a panel: every series with its interval, and the marks."""
+    """Each row of a panel is a line, with every series, its interval, and the marks."""
     across = min(len(panels), PER_LINE)
     down = -(-len(panels) // across)
     most = max(len(panel.labels) for panel in panels)
@@ -105,7 +105,7 @@ def _dots_panel(axes: Any, panel: Panel) -> None:
 def _points(
     axes: Any, cells: Sequence[Cell], places: Sequence[float], kind: Kind, *, horizontal: bool, **style: Any
 ) -> None:
-    """Values with intervals, at `places` along the other axis."""
+    """Values are drawn with their intervals, at `places` along the other axis."""
     ends = [[c.value if end is None else end for end in (c.low, c.value, c.high)] for c in cells]
     lows, values, highs = np.array(ends, dtype=float).T * kind.factor
     spread = np.clip(np.stack([values - lows, highs - values]), 0, None)
@@ -115,12 +115,12 @@ def _points(
 
 
 def examples(cell: Cell) -> int:
-    """Examples that the run was trained on; 0 where it does not say."""
+    """The run was trained on so many examples; 0 where it does not say."""
     return int(cell.runs[0].number("data", "rows", "train") or 0) if cell.runs else 0
 
 
 def data_sizes(panels: Sequence[Panel]) -> str:
-    """Score against the number of training examples, a line for each series."""
+    """The score is drawn against the number of training examples, a line for each series."""
     figure, places = _figure(min(11, 4.4 * len(panels)), 3.4, 1, len(panels))
     for axes, panel in zip(places.flat, panels, strict=True):
         for colour, (name, cells) in zip(itertools.cycle(SERIES), panel.series.items(), strict=False):
@@ -139,7 +139,7 @@ def data_sizes(panels: Sequence[Panel]) -> str:
 
 
 def curves(panels: Mapping[str, Sequence[Cell]], what: str) -> str:
-    """A panel a title, a colour a row. `what`: loss (validation with dots, training faint) or lr. Mean over seeds."""
+    """Each title has a panel, and each row a colour. `what` is loss (validation has dots, training is faint) or lr."""
     figure, places = _figure(5.2 * len(panels), 3.4, 1, len(panels), sharey=what == "loss")
     for axes, (title, cells) in zip(places.flat, panels.items(), strict=True):
         for colour, cell in zip(itertools.cycle(SERIES), cells, strict=False):
@@ -161,7 +161,7 @@ def curves(panels: Mapping[str, Sequence[Cell]], what: str) -> str:
 
 
 def _mean_curve(cell: Cell, name: str) -> tuple[list[float], list[float]]:
-    """(epochs, mean over seeds) at the points that every seed has."""
+    """The mean over seeds is taken at the epochs that every seed has: (epochs, means)."""
     found = [{point["epoch"]: point[name] for point in run.curve if name in point} for run in cell.runs]
     epochs = sorted(set.intersection(*map(set, found)))
     means = [float(np.mean([one[epoch] for one in found])) for epoch in epochs]

@@ -1,7 +1,7 @@
-"""Finished runs, as a training script left them or packed: many in one file of gzipped JSON lines, a run a line.
+"""Finished runs are read from their folders, or from one file that holds many as gzipped JSON lines, a run a line.
 
 A packed run is its key and script, results.json without what no table shows, a column for each number of an example,
-the curve, and a few answers in full. A folder is read into the same form, so that a page of either is the same page.
+the curve, and a few answers in full. A folder is read into the same form, so that both give the same page.
 """
 
 import gzip
@@ -24,9 +24,9 @@ ANSWERS, LONGEST = 4, 600  # answers kept in full, and characters of each
 
 @dataclass(frozen=True)
 class Run:
-    """`script`: finetune_cls, for example; empty where results.json is of a version that does not say.
-    `examples`: columns of equal length, id and either label, prediction (and loss) or loss, tokens of the response.
-    `scores`: a judge's, by id. `general`: tokens of each piece of the general text, and its loss before and after.
+    """`script` is finetune_cls, for example, and empty where results.json is too old to say. `examples` has columns of
+    equal length: id and either label, prediction (and loss) or loss, tokens of the response. `scores` are a judge's, by
+    id. `general` has the tokens of each piece of the general text, and its loss before and after.
     """
 
     script: str
@@ -39,7 +39,7 @@ class Run:
     asked: str = ""  # answers to the report's own questions, as they were printed
 
     def number(self, *path: str) -> float | None:
-        """A number of results.json; None where it was not measured."""
+        """This is a number of results.json, None where it was not measured."""
         found: Any = self.results
         for name in path:
             found = found.get(name) if isinstance(found, dict) else None
@@ -84,7 +84,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Losses to four decimals (nats of a whole example)."""
+    """Losses (nats of a whole example) keep four decimals."""
     if not rows:
         return {}
     if "prediction" in rows[0]:
@@ -96,7 +96,7 @@ def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _scores(folder: Path, results: dict[str, Any]) -> dict[str, float]:
-    """The first judge's mean score of each answer; answers without a verdict are absent."""
+    """Each answer has the first judge's mean score; answers without a verdict are absent."""
     judges = results.get("judge", {})
     names = [name for name in sorted(judges) if "score" in judges[name] and judges[name]["judge"]["text"] == "response"]
     found: dict[str, list[float]] = {}
@@ -127,7 +127,7 @@ def _compact(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_packed(path: Path) -> dict[str, Run]:
-    """Runs by key; none where there is no such file. Raises ValueError when it is damaged."""
+    """The runs are by key; there are none where there is no such file. Raises ValueError when it is damaged."""
     if not path.exists():
         return {}
     try:
@@ -138,7 +138,7 @@ def read_packed(path: Path) -> dict[str, Run]:
 
 
 def write(path: Path, content: bytes) -> None:
-    """In one step, so that whoever is interrupted leaves the old file."""
+    """The file is replaced in one step, so that whoever is interrupted leaves the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")
     new.write_bytes(content)
@@ -146,21 +146,21 @@ def write(path: Path, content: bytes) -> None:
 
 
 def write_packed(path: Path, runs: Mapping[str, Run]) -> None:
-    """The same bytes for the same runs."""
+    """The same runs give the same bytes."""
     rows = [{"key": key} | asdict(run) for key, run in sorted(runs.items())]
     text = "".join(json.dumps(row, separators=(",", ":"), ensure_ascii=False) + "\n" for row in rows)
     write(path, gzip.compress(text.encode(), mtime=0))
 
 
 class Store:
-    """Runs by key: first from the folder of runs, then from the packed ones."""
+    """A run is looked for by its key in the folder of runs, then among the packed ones."""
 
     def __init__(self, runs: Path, packed: Path) -> None:
         self.runs, self.packed = runs, read_packed(packed)
         self.known = dict[str, Run | None]()
 
     def get(self, key: str) -> Run | None:
-        """None for a run that has not finished. Raises ValueError when it is damaged."""
+        """It is None for a run that has not finished. Raises ValueError when it is damaged."""
         if key not in self.known:
             folder = self.runs / key
             self.known[key] = read_run(folder) if (folder / RESULTS).exists() else self.packed.get(key)

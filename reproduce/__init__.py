@@ -1,5 +1,5 @@
-"""Every table and figure of the report LoRA Finetuning GPT-2, run again: a file each, in the shell.
+"""Every table and figure of the report LoRA Finetuning GPT-2 (README.md) is run again, each from a file of its own.
 
-tables.py reads a file's rows and gives each its runs at a scale, run.py makes those that are missing, report.py shows
-what came out beside what the report says.
+tables.py reads the rows of a file and says which runs they take at a scale, run.py makes those that are missing, and
+report.py shows what came out beside what the report says.
 """

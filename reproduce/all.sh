@@ -6,7 +6,9 @@
 set -euo pipefail
 failed=()
 for table in "${BASH_SOURCE%/*}"/{table,figure,inline,appendix,beyond}*.sh; do
-  bash "$table" || failed+=("$table")
+  bash "$table" && continue
+  if (($? == 130)); then exit 130; fi # Ctrl-C
+  failed+=("$table")
 done
 if ((${#failed[@]})); then
   echo "failed: ${failed[*]}" >&2

@@ -1,4 +1,4 @@
-"""The cells of the report's tables: what the report says, what ran, and what came out."""
+"""A cell of the report's tables holds what the report says, what ran, and what came out."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ Find = Callable[[str], Run | None]  # a finished run by its place
 
 @dataclass(frozen=True, kw_only=True)
 class Cell(evidence.Cell):
-    """`report` and `record` as printed. `settings`: of what ran or is to run; `written`: of the row in its file."""
+    """`report` and `record` are as printed. `settings` are of what ran or is to run, `written` of the row's file."""
 
     column: str
     version: str
@@ -37,18 +37,18 @@ Column = Mapping[str, Sequence[Cell]]  # cells by version
 
 
 def number(text: str) -> float | None:
-    """A value of the report, like 92.4, 92.4% or 7,898,384; the first of several (36.35/38.10)."""
+    """It reads a value of the report, like 92.4, 92.4% or 7,898,384, and the first of several (36.35/38.10)."""
     found = re.match(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?", text)
     return float(found[0].replace(",", "")) if found else None
 
 
 def given(cells: Sequence[Cell]) -> list[float]:
-    """The column's values in the report and the authors' records."""
+    """The report and the authors' records have these values in the column."""
     return [value for cell in cells for text in (cell.report, cell.record) if (value := number(text)) is not None]
 
 
 def cell_of(plan: Plan, seeds: Sequence[str], find: Find) -> Cell:
-    """With the runs of the seeds that have finished."""
+    """The cell holds the runs of the seeds that have finished."""
     asked = [] if plan.why else seeds
     found = {seed: run for seed in asked if (run := find(plan.place(seed))) is not None}
     runs, left = tuple(found.values()), [seed for seed in asked if seed not in found]
@@ -77,7 +77,7 @@ def cell_of(plan: Plan, seeds: Sequence[str], find: Find) -> Cell:
 
 
 def columns_of(plans: Sequence[Plan], cell: Callable[[Plan], Cell]) -> dict[str, dict[str, list[Cell]]]:
-    """Cells by column and version, in the order of the rows, measured and compared."""
+    """The cells are measured and compared, by column and version, in the order of the rows."""
     found: dict[str, dict[str, list[Cell]]] = {}
     for name in dict.fromkeys(plan.row.column for plan in plans):
         here = [cell(plan) for plan in plans if plan.row.column == name]
@@ -87,10 +87,8 @@ def columns_of(plans: Sequence[Plan], cell: Callable[[Plan], Cell]) -> dict[str,
 
 
 def by_size(columns: Mapping[str, Column]) -> dict[str, Column]:
-    """Columns that are named alike but for a number of examples ("spam 125") as one, the number in front of the label.
-
-    Every row keeps the comparison of its own column.
-    """
+    """Columns that are named alike but for a number of examples ("spam 125") become one. The number goes in front of
+    the label, and every row keeps the comparison of its own column."""
     found: dict[str, dict[str, list[Cell]]] = {}
     for name, column in columns.items():
         family, size = size_in(name)

@@ -1,4 +1,4 @@
-"""Whether two rows differ in more than their table says.
+"""Two rows may differ in more than their table says.
 
 A flag that a table sweeps is confounded when rows at two of its values differ in something else as well, whichever two
 such rows are taken. Settings are the flags of a row's script, resolved; another script may have others.
@@ -20,12 +20,12 @@ def adapts(s: Settings) -> bool:
 
 
 def effective_scale(s: Settings) -> float:
-    """What the adapters' product B A is multiplied by."""
+    """The adapters' product B A is multiplied by this."""
     return Spec(int(s["lora_rank"]), float(s["lora_alpha"]), s["lora_scaling"]).scale
 
 
 def first_step(s: Settings) -> float:
-    """How far the first update of Adam moves what an adapter adds, in units of lr |x| that are the same for all ranks.
+    """The first update of Adam moves what an adapter adds by this, in units of lr |x| that are the same for all ranks.
 
     y = W x + s B A x with B = 0: every entry of B moves by lr, so the output by s lr sum_k |A_k x|, r terms that grow
     with the bound of A's entries: a constant with the standard start, 1/sqrt(r) with the report's. With alpha/r it does
@@ -36,7 +36,7 @@ def first_step(s: Settings) -> float:
 
 
 class Aspect(NamedTuple):
-    """A side of a row's settings. Its value is None where it does not apply, and then it differs from nothing."""
+    """This is a side of a row's settings. Its value is None where it does not apply; then it differs from nothing."""
 
     name: str
     read: Callable[[Settings], Any]
@@ -75,7 +75,7 @@ def _padding(s: Settings) -> str:
 
 
 def _epochs(s: Settings) -> str | None:
-    """None for the method's default, which a command does not say."""
+    """It is None for the method's default, which a command does not say."""
     if s["max_steps"] is not None:
         return f"{s['max_steps']} steps"
     return None if s["epochs"] is None else f"{s['epochs']:g}"
@@ -133,8 +133,8 @@ def differ(aspect: Aspect, a: Settings, b: Settings) -> bool:
 
 
 def moves_with(swept: Aspect, rows: Sequence[Settings]) -> list[Aspect]:
-    """Aspects that cannot be told apart from `swept`: for each two of its values, those that differ between the most
-    alike two rows that have them."""
+    """These aspects cannot be told apart from `swept`: for two of its values, even the most alike rows that have them
+    differ in these."""
     found: list[Aspect] = []
     values = dict.fromkeys(map(swept.value, rows))
     for one, other in itertools.combinations([value for value in values if value is not None], 2):
@@ -149,7 +149,7 @@ def moves_with(swept: Aspect, rows: Sequence[Settings]) -> list[Aspect]:
 
 
 def values_of(aspect: Aspect, rows: Sequence[Settings]) -> str:
-    """The values in the rows' order; of the step size, how far it grows and the scale behind it."""
+    """The values are in the rows' order; the step size is told by how far it grows and by the scale behind it."""
     if aspect.name != "adapters' step size":
         values = dict.fromkeys(map(aspect.value, rows))
         return " / ".join(str(value) for value in values if value is not None)
@@ -162,7 +162,7 @@ def values_of(aspect: Aspect, rows: Sequence[Settings]) -> str:
 
 
 def between(a: Settings, b: Settings) -> list[str]:
-    """Every aspect that two rows differ in, with both values."""
+    """The two rows differ in these aspects; both values are told."""
     return [f"{aspect.name} ({values_of(aspect, (a, b))})" for aspect in ASPECTS if differ(aspect, a, b)]
 
 
@@ -182,7 +182,7 @@ class Confound(NamedTuple):
 
 
 def confounds(rows: Sequence[Settings]) -> list[Confound]:
-    """What moves with each swept aspect of a column; none for a column that sweeps cleanly."""
+    """Each tells what moves with a swept aspect of the column; a column that sweeps cleanly has none."""
     varying = [a for a in ASPECTS if any(differ(a, s, t) for s, t in itertools.combinations(rows, 2))]
     swept = [a for a in varying if a in SUBJECTS] or varying
     found: list[Confound] = []

@@ -1,4 +1,4 @@
-"""The variables of the environment that a table and the report know (README.md)."""
+"""A table and the report read their settings from the environment; README.md has the variables."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ Settings = Mapping[str, str]
 
 
 def settings_in(env: Mapping[str, str]) -> Settings:
-    """The variables of README.md. Raises ValueError for a value that cannot be."""
+    """Variables that are not set have their defaults. Raises ValueError for a value that cannot be."""
     found = {name: env.get(name) or default for name, default in DEFAULTS.items()}
     for name, (pattern, wanted) in MUST_BE.items():
         if not re.fullmatch(pattern, found[name]):

@@ -1,4 +1,4 @@
-"""What stands under a column: what its marks mean, what could have been found, what is missing, what to beware of."""
+"""Notes under a column say what its marks mean, what could have been found, what is missing, and what to beware of."""
 
 import math
 import re
@@ -14,12 +14,12 @@ VERDICTS = {1: "better", -1: "worse", 0: "not told apart"}
 
 
 def reference(cells: Sequence[Cell]) -> Cell | None:
-    """The row that the others were compared with."""
+    """The others were compared with this row."""
     return next((cell for cell in cells if cell.scored), None)
 
 
 def comparison_notes(column: Column, kind: Kind) -> list[Note]:
-    """What the arrows mean, n, and the smallest difference that would have been found; alike versions together."""
+    """They say what the arrows mean, n, and which difference would have been found; alike versions stand together."""
     found: dict[tuple[str, int, int], list[str]] = {}
     notes = []
     for version, cells in column.items():
@@ -45,7 +45,7 @@ def comparison_notes(column: Column, kind: Kind) -> list[Note]:
 
 
 def by_version(texts: Mapping[str, str]) -> list[tuple[str, str]]:
-    """(text, the versions that it is of); `texts`: by version, empty ones left out."""
+    """Each text of `texts` (by version) comes with the versions that it is of; empty ones are left out."""
     found: dict[str, list[str]] = {}
     for version, text in texts.items():
         if text:
@@ -54,7 +54,7 @@ def by_version(texts: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def baseline_notes(column: Column) -> list[Note]:
-    """What an answer that is always the same would score, on the reference row's test examples."""
+    """They say what an answer that is always the same would score on the reference row's test examples."""
     firsts = {version: reference(cells) for version, cells in column.items()}
     found = by_version({v: first.kind.baseline(first.runs[0]) for v, first in firsts.items() if first and first.kind})
     if not found:
@@ -64,7 +64,7 @@ def baseline_notes(column: Column) -> list[Note]:
 
 
 def missing_notes(column: Column) -> list[Note]:
-    """Why cells are missing, lack a seed, or were not compared, alike ones together."""
+    """They say why cells are missing, lack a seed, or were not compared; alike ones stand together."""
     why: dict[str, dict[tuple[str, ...], list[str]]] = {}
     for reasons in ("reason", "unfinished", "why_alone"):
         for version, cells in column.items():
@@ -80,14 +80,14 @@ def missing_notes(column: Column) -> list[Note]:
 
 
 def kind_notes(cells: Sequence[Cell]) -> list[Note]:
-    """What is to be known about the number itself: which judge gave it, or that it stands in for one."""
+    """They say what is to be known about the number itself: which judge gave it, or that it stands in for one."""
     first = reference(cells)
     about = first.kind.about(first.runs, any(cell.report for cell in cells)) if first and first.kind else ""
     return [Note("note", about)] if about else []
 
 
 def confound_notes(version: str, cells: Sequence[Cell]) -> list[Note]:
-    """Of the rows as they are written, and what else moves at this scale among the rows that there are."""
+    """They warn of what moves in the rows as they are written, and of what else moves at this scale."""
     written = confounds([cell.written for cell in cells])
     known = {names for one in written for names in one.names}
     here = confounds([cell.settings for cell in cells if cell.runs or cell.reason == "not run"])
@@ -97,7 +97,7 @@ def confound_notes(version: str, cells: Sequence[Cell]) -> list[Note]:
 
 
 def small_notes(version: str, cells: Sequence[Cell], kind: Kind) -> list[Note]:
-    """Differences that the report claims, where n is too small to find them."""
+    """They name the differences that the report claims and for which n is too small."""
     first = reference(cells)
     base = None if first is None or kind.ratio else number(first.report)
     if first is None or base is None:
@@ -118,7 +118,7 @@ def small_notes(version: str, cells: Sequence[Cell], kind: Kind) -> list[Note]:
 
 
 def disagreements(column: Column) -> list[Note]:
-    """Where published and corrected settings lead to other conclusions: a row's verdict, or the order of rows."""
+    """They say where published and corrected settings lead to other verdicts of a row, or another order of rows."""
     firsts = [reference(column.get(version, ())) for version in VERSIONS]
     if firsts[0] is None or firsts[1] is None:
         return []
@@ -152,7 +152,7 @@ def _best_first(cells: Sequence[Cell]) -> list[str]:
 
 
 def identical_notes(column: Column) -> list[Note]:
-    """Which rows show the same runs, alike versions together."""
+    """They say which rows show the same runs; alike versions stand together."""
     groups = {}
     for version, cells in column.items():
         labels: dict[tuple[str, ...], list[str]] = {}
@@ -167,7 +167,7 @@ def identical_notes(column: Column) -> list[Note]:
 
 
 def size_notes(version: str, cells: Sequence[Cell]) -> list[Note]:
-    """What is between rows of two sizes where one model stands for all."""
+    """Where one model stands for all sizes, they say what is between rows of two sizes."""
     rows = [cell for cell in cells if cell.value is not None]
     if len({cell.settings["model"] for cell in rows}) != 1:
         return []
@@ -188,7 +188,7 @@ def size_notes(version: str, cells: Sequence[Cell]) -> list[Note]:
 
 
 def rate_notes(column: Column) -> list[Note]:
-    """How the learning rates that ran relate to those in the labels: 2.5e-5 at width 1024 is 5.33 times that at 192."""
+    """They say how the rates that ran relate to those in the labels: 2.5e-5 at width 1024 is 5.33 times that at 192."""
     factors = []
     for cell in [cell for cells in column.values() for cell in cells]:
         rate = cell.written.get("lr")

@@ -1,11 +1,11 @@
-"""Finished runs -> RESULTS.md, report.html, tables.csv, tables.tex and a picture a table, all from results.json files.
+"""Finished runs become RESULTS.md, report.html, tables.csv, tables.tex and a picture for each table.
 
     python -m reproduce.report                       # of the packed runs, as from a clean checkout
     python -m reproduce.report --scale report --runs runs/reproduce --output runs/report
     python -m reproduce.report --collect             # first add what is needed of new runs to reproduce/results
 
 Tables 1 to 8, Figures 1 to 5, the inline results and the appendix of the report, and what goes beyond it. Which cells
-there are is asked of the table files. In RESULTS.md, what stands outside the generated parts is kept.
+there are is asked of the table files; what they show in words is in findings.md.
 """
 
 import csv
@@ -60,7 +60,7 @@ class Args:
 
 
 def chosen_plans(table: Table, scale: str, store: Store) -> list[Plan]:
-    """As the data at hand have it. A row that has not been run like that is shown with all data, where it has been."""
+    """Rows take the data at hand. One that has not been run with them is shown with all data, if it has been run so."""
     settings = settings_in(os.environ)
 
     def has_run(plan: Plan) -> bool:
@@ -71,13 +71,13 @@ def chosen_plans(table: Table, scale: str, store: Store) -> list[Plan]:
 
 
 def cells_in(table: Table, args: Args, store: Store) -> dict[str, dict[str, list[Cell]]]:
-    """By column and version."""
+    """The cells are by column and version."""
     seeds = settings_in(os.environ)["SEEDS"].split()
     return columns_of(chosen_plans(table, args.scale, store), lambda plan: cell_of(plan, seeds, store.get))
 
 
 def distinct(found: Sequence[Mapping[str, Any]], name: str) -> str:
-    """All values of an entry, in order."""
+    """These are all values of an entry, in order."""
     return "; ".join(sorted({str(one[name]) for one in found if name in one}))
 
 
@@ -86,7 +86,7 @@ def commits(cells: Iterable[Cell]) -> list[str]:
 
 
 def facts_of(cells: Sequence[Cell], scale: str) -> list[tuple[str, str]]:
-    """What the numbers come from."""
+    """They say what the numbers come from."""
     runs = [run for cell in cells for run in cell.runs]
     environments = [run.results.get("environment", {}) for run in runs]
     missing = sum(cell.value is None for cell in cells)
@@ -105,7 +105,7 @@ def facts_of(cells: Sequence[Cell], scale: str) -> list[tuple[str, str]]:
 
 
 def as_csv(cells: Iterable[tuple[str, Cell]], scale: str) -> str:
-    """A line a cell and version, with ten digits; `cells`: (table, cell). What is missing is empty."""
+    """Each cell of `cells` (table, cell) is a line, with ten digits; what is missing is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -121,14 +121,14 @@ def as_csv(cells: Iterable[tuple[str, Cell]], scale: str) -> str:
 
 
 def read_findings(path: Path) -> tuple[str, dict[str, str]]:
-    """What stands above all tables, and what stands under `## NAME` of each."""
+    """The first text stands above all tables, the others under `## NAME` of their table."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     above, *rest = re.split(r"^## (\S+)$", text, flags=re.MULTILINE)
     return above.strip(), {name: words.strip() for name, words in zip(rest[::2], rest[1::2], strict=True)}
 
 
 def collect(args: Args, store: Store, tables: Sequence[Table]) -> None:
-    """Adds the finished runs of the tables to the packed ones."""
+    """It adds the finished runs of the tables to the packed ones."""
     runs: dict[str, Run] = {}
     for plan in [plan for table in tables for plan in chosen_plans(table, args.scale, store)]:
         for place in map(plan.place, settings_in(os.environ)["SEEDS"].split()):
@@ -141,7 +141,7 @@ def collect(args: Args, store: Store, tables: Sequence[Table]) -> None:
 
 
 def print_table(table: Table, args: Args) -> None:
-    """For the terminal, of the runs in `args.runs` alone."""
+    """The terminal shows the runs in `args.runs` alone."""
     columns = cells_in(table, args, Store(args.runs, args.runs / "none"))
     print(f"\n{table.title}")
     for block in [block_of(name, column) for name, column in by_size(columns).items()]:

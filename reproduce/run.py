@@ -1,4 +1,4 @@
-"""A table: makes the runs that are missing, or lists or forecasts them, and prints what came out.
+"""This makes the missing runs of a table, or lists or forecasts them, and prints what came out.
 
 bash reproduce/table4_rank.sh        # starts this with the file; README.md has the variables of the environment
 """
@@ -24,13 +24,13 @@ RATE = {"full": 2500, "lora": 3600}  # tokens a second on one core (README, "Mea
 
 
 def tell_left_out(found: Sequence[Plan]) -> None:
-    """Cells that have no run here, by reason."""
+    """It counts the cells that have no run here, by reason."""
     for status, count in sorted(Counter(plan.status for plan in found if plan.why).items()):
         print(f"    {count} cells {status}")
 
 
 def forecast(plan: Plan, run: Run, scale: str) -> None:
-    """The command, with the memory that it is expected to need and the time."""
+    """It prints the command, with the memory and time that it is expected to need."""
     print(run.command)
     if not plan.flags:
         print("    time    seconds")
@@ -46,20 +46,26 @@ def forecast(plan: Plan, run: Run, scale: str) -> None:
 
 
 def launch_all(runs: Sequence[Run], launcher: Sequence[str]) -> int:
-    """One after the other, each with all devices."""
+    """Runs go one after the other, each with all devices."""
     for run in runs:
         print(f"{time.strftime('%T')} {run.command}", flush=True)
         run.log.parent.mkdir(parents=True, exist_ok=True)
-        with run.log.open("a") as log:
-            done = subprocess.run([*launcher, *run.words], stdout=log, stderr=subprocess.STDOUT, check=False)
-        if done.returncode != 0:
+        with run.log.open("a") as log:  # in a group of its own, so that Ctrl-C reaches it once, through this process
+            begun = subprocess.Popen([*launcher, *run.words], stdout=log, stderr=subprocess.STDOUT, process_group=0)
+        try:
+            failed = begun.wait()
+        except KeyboardInterrupt:
+            os.killpg(begun.pid, signal.SIGINT)
+            begun.wait()
+            raise
+        if failed:
             run.tell_failure()
             return 1
     return 0
 
 
 def judge_answers(runs: Sequence[Run], model: str) -> None:
-    """Where there is a key and a judge; without, the offline measures stand in."""
+    """It needs a key and a judge; without them the offline measures stand in."""
     for folder in [run.folder for run in runs] if model and os.environ.get("GEMINI_API_KEY") else []:
         if (folder / "generations.jsonl").exists() and not [*folder.glob("judge/*/judge.json")]:
             words = [sys.executable, "scripts/judge_ift.py", "--generations", str(folder), "--judge-model", model]
@@ -67,7 +73,7 @@ def judge_answers(runs: Sequence[Run], model: str) -> None:
 
 
 def ask(runs: Sequence[Run], questions: Sequence[str]) -> None:
-    """The report's own questions, of the base and of the fine-tuned model."""
+    """It asks the base and the fine-tuned model the report's own questions."""
     for folder in [run.folder for run in runs] if questions else []:
         answers = folder.with_name(f"{folder.name}.answers.txt")
         if not answers.exists():
@@ -78,7 +84,7 @@ def ask(runs: Sequence[Run], questions: Sequence[str]) -> None:
 
 
 def print_rates(found: Sequence[Plan], seeds: Sequence[str], runs: Path) -> None:
-    """The rate with the lowest validation loss for each task and method, beside its grid."""
+    """It prints the rate with the lowest validation loss for each task and method, beside its grid."""
     means: dict[str, dict[str, float]] = defaultdict(dict)
     for plan in [plan for plan in found if not plan.why]:
         paths = [runs / plan.place(seed) / "results.json" for seed in seeds]
@@ -93,7 +99,7 @@ def print_rates(found: Sequence[Plan], seeds: Sequence[str], runs: Path) -> None
 
 
 def make(table: Table, found: Sequence[Plan], runs: Sequence[Run], settings: Settings) -> int:
-    """The exit status."""
+    """It returns the exit status."""
     left = [run for run in runs if not (run.folder / "results.json").exists()]
     of = f"{settings['SCALE']} scale, seeds {settings['SEEDS']}, share {settings['ONLY']}"
     print(f"{table.name}: {len(runs)} runs, {len(left)} to make ({of})")
@@ -146,7 +152,7 @@ def interrupt(*_: object) -> NoReturn:
 
 
 def to_the_end(act: Callable[[], int]) -> int:
-    """The exit status of a program; what a user can cause is one message."""
+    """It returns the exit status of a program; what a user can cause becomes one message."""
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     try:

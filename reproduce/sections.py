@@ -1,4 +1,4 @@
-"""The parts of the page: a column in both versions beside what the report says, what each cell took, and a picture."""
+"""A section of the page has its columns beside what the report says, what each cell took, and a picture."""
 
 import re
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def shown_kind(column: Column) -> Kind:
 
 
 def _quoted(text: str, kind: Kind) -> Shown:
-    """A value that others gave, as they printed it; counts in full."""
+    """A value that others gave stands as they printed it, and counts stand in full."""
     value = number(text)
     if value is None:
         return Shown(text or NONE)
@@ -48,7 +48,7 @@ def _ours(kind: Kind, cell: Cell | None) -> Shown:
 
 
 def main_grid(column: Column, kind: Kind) -> Grid:
-    """Report, record and ours in the versions that there are; without report and record where no row has them."""
+    """Report and record stand beside ours in the versions that there are; they are left out where no row has them."""
     by_label = {version: {cell.label: cell for cell in cells} for version, cells in column.items()}
     first = {label: cell for cells in reversed([*by_label.values()]) for label, cell in cells.items()}
     labels = dict.fromkeys(label for cells in by_label.values() for label in cells)
@@ -66,7 +66,7 @@ def main_grid(column: Column, kind: Kind) -> Grid:
 
 
 def details(column: Column, kind: Kind) -> Grid | None:
-    """What stands behind each measured cell."""
+    """The grid has what stands behind each measured cell."""
     rows = []
     for cell in [cell for cells in column.values() for cell in cells if cell.value is not None]:
         cost, found, difference = cell.cost, cell.comparison, NONE
@@ -96,7 +96,7 @@ def _forgetting(cost: Mapping[str, float]) -> Shown:
 
 
 def block_of(name: str, column: Column) -> Block:
-    """One column of a table."""
+    """The block is one column of a table."""
     everything, kind = [cell for cells in column.values() for cell in cells], shown_kind(column)
     said = notes.kind_notes(everything) + notes.comparison_notes(column, kind) + notes.baseline_notes(column)
     said += notes.missing_notes(column) + notes.identical_notes(column) + notes.rate_notes(column)
@@ -111,7 +111,7 @@ def block_of(name: str, column: Column) -> Block:
 
 
 def _panel(name: str, column: Column) -> Panel:
-    """Ours in both versions, the report's values hollow, the authors' record a bar."""
+    """Ours stand in both versions; the report's values are hollow, and the authors' record is a bar."""
     kind = shown_kind(column)
     first = {cell.label: cell for cells in reversed([*column.values()]) for cell in cells}
     values = [{label: number(getattr(c, who)) for label, c in first.items()} for who in ("report", "record")]
@@ -123,7 +123,7 @@ def _panel(name: str, column: Column) -> Panel:
 
 
 def picture(table: Table, columns: Mapping[str, Column]) -> tuple[str, str]:
-    """(SVG, caption), empty where there is nothing to show."""
+    """It is (SVG, caption), both empty where there is nothing to show."""
     caption = "mean over seeds, 95% intervals over test examples"
     if table.kind == "figure":
         what = "lr" if "peak-lr" in columns else "loss"
@@ -146,7 +146,7 @@ def picture(table: Table, columns: Mapping[str, Column]) -> tuple[str, str]:
 
 
 def _size_panels(columns: Mapping[str, Column]) -> list[Panel]:
-    """A panel a task and version, a line for the rows of one label."""
+    """Each task and version has a panel, and the rows of one label are a line."""
     found: dict[tuple[str, str], dict[str, list[Cell]]] = {}
     for name, column in columns.items():
         for version, cells in column.items():
@@ -165,7 +165,7 @@ def section_of(table: Table, columns: Mapping[str, Column]) -> Section:
 
 
 def examples_of(column: Column) -> list[Example]:
-    """Answers of every cell's first seed to the report's own questions, then to test prompts."""
+    """Every cell's first seed answers the report's own questions, then test prompts."""
     measured = [(f"{c.label}, {SPELLED[c.version]}", c.runs[0]) for cells in column.values() for c in cells if c.runs]
     asked: dict[str, list[tuple[str, str]]] = {}
 

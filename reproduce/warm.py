@@ -1,4 +1,4 @@
-"""Runs in children of one process that has imported what is heavy, so that none spends its time on starting.
+"""Runs are children of one process that has imported what is heavy, so that none spends its time on starting.
 
 The children are forked, so a process that calls `run_all` sets OMP_NUM_THREADS before it imports anything: threads do
 not survive a fork.
@@ -33,13 +33,13 @@ class Run(NamedTuple):
         return [*shlex.split(self.command)[1:], "--resume"]
 
     def tell_failure(self) -> None:
-        """The end of the log, and the command as the last line."""
+        """It prints the end of the log, and the command as the last line."""
         tail = self.log.read_text(errors="replace").splitlines()[-20:] if self.log.exists() else []
         print("\n".join([*tail, f"failed: {self.command} (log: {self.log})"]), file=sys.stderr, flush=True)
 
 
 def become(run: Run) -> NoReturn:
-    """What the child does: the command, as `python` would run it, with its output in the log."""
+    """The child runs the command as `python` would, with its output in the log."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.setpgid(0, 0)  # so that Ctrl-C in a terminal reaches it once, through its parent
@@ -62,7 +62,7 @@ def become(run: Run) -> NoReturn:
 
 
 def stop(children: dict[int, Run]) -> None:
-    """Asks every child to stop, as Ctrl-C would, and waits until it has."""
+    """It asks every child to stop, as Ctrl-C would, and waits until it has."""
     for child in children:
         os.kill(child, signal.SIGINT)
     while children:
@@ -70,7 +70,7 @@ def stop(children: dict[int, Run]) -> None:
 
 
 def run_all(runs: Sequence[Run], jobs: int, imports: Sequence[str] = HEAVY) -> int:
-    """At most `jobs` at a time, in the order given. 0, or 1 after the first failure, which stops all others."""
+    """At most `jobs` run at a time, in the order given. It returns 0, or 1 after a failure, which stops all others."""
     for name in imports:
         importlib.import_module(name)
     waiting, done = list(reversed(runs)), 0

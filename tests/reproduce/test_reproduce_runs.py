@@ -38,9 +38,11 @@ def small(mail_file):
     return f"run=(python scripts/finetune_cls.py {flags} --forgetting-data none --last-blocks 4 --eval-every 4)"
 
 
-def test_an_interrupted_table_goes_on_where_it_was_and_a_finished_one_does_nothing(small, tiny_model, tmp_path):
-    path = table_file(tmp_path, small, 'corrected own long "${run[@]}" --epochs 30')
-    given = settings(tmp_path / "runs", SCALE="nano", MODEL=str(tiny_model))
+@pytest.mark.parametrize("scale", ["nano", "report"])
+def test_an_interrupted_table_goes_on_where_it_was_and_a_finished_one_does_nothing(scale, small, tiny_model, tmp_path):
+    model = f" --model {tiny_model} --last-blocks 1" if scale == "report" else ""
+    path = table_file(tmp_path, small, f'corrected own long "${{run[@]}}" --epochs 16{model}')
+    given = settings(tmp_path / "runs", SCALE=scale, MODEL=str(tiny_model))
     (folder,) = folders_of(path, **given)
     env = os.environ | given
     begun = subprocess.Popen(["bash", str(path)], env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -50,12 +52,13 @@ def test_an_interrupted_table_goes_on_where_it_was_and_a_finished_one_does_nothi
         time.sleep(0.02)
     os.killpg(begun.pid, signal.SIGINT)
     _, told = begun.communicate(timeout=120)
-    assert begun.returncode != 0 and "interrupted" in told
+    assert begun.returncode == 130 and told == "interrupted; the same command goes on where it was\n"
+    assert "interrupted" in folder.with_name("seed0.log").read_text()
     assert state.exists() and not (folder / "results.json").exists()
 
     done = shell(path, **given)
     assert done.returncode == 0, done.stderr
-    assert "1 runs, 1 to make" in done.stdout and "1 of 1" in done.stdout
+    assert "1 runs, 1 to make" in done.stdout
     value = results_of(folder)["test"]["accuracy"]["value"]
     assert re.search(rf"^Own: accuracy\n +corrected\nlong  {value:.3f} \[", done.stdout, flags=re.MULTILINE)
     again = shell(path, **given)
