@@ -1,6 +1,6 @@
 """Intervals, paired tests and detectable differences. Needs numpy and scipy only.
 
-The unit is the example: a score is averaged over seeds first (DESIGN of the evidence: README). What has bounds has an
+The unit is the example: a score is averaged over seeds first (docs/testing.md). What has bounds has an
 interval that knows of them, so that all right of 40 is not an interval of no width.
 """
 

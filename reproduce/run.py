@@ -20,7 +20,7 @@ from reproduce.environment import Settings, in_share, settings_in
 from reproduce.tables import Plan, Table, plans, read_table
 from reproduce.warm import Run, run_all
 
-RATE = {"full": 2500, "lora": 3600}  # tokens a second on one core (README, "Measured")
+RATE = {"full": 2500, "lora": 3600}  # tokens a second on one core (docs/methods.md, "Methods compared")
 
 
 def tell_left_out(found: Sequence[Plan]) -> None:

@@ -19,7 +19,7 @@ from training.flags.task import HeadArgs, TextArgs
 from training.flags.update import FEWEST_UPDATES
 
 OFFLINE = "accelerate launch scripts/finetune_cls.py --dataset spamassassin --model gpt2-nano"
-# Peak learning rate at width 192 and epochs of each method, chosen on validation mail: README, "Defaults".
+# Peak learning rate at width 192 and epochs of each method, chosen on validation mail: docs/methods.md, "Defaults".
 DEFAULTS = like_lora(1e-3, 2.0) | {"full": (5e-4, 2.0), "bitfit": (5e-3, 2.0), "head": (1e-2, 2.0)}
 UNTRAINED = "  (of a class head with random weights)"
 

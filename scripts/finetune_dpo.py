@@ -22,7 +22,7 @@ from training.flags.method import like_lora
 from training.flags.preference import PairArgs, PreferenceArgs
 
 OFFLINE = "accelerate launch scripts/finetune_dpo.py --dataset preferences --model gpt2-nano"
-# Peak learning rate at width 192 and epochs of each method, chosen on validation pairs: README, "Defaults".
+# Peak learning rate at width 192 and epochs of each method, chosen on validation pairs: docs/methods.md, "Defaults".
 DEFAULTS = like_lora(2e-3, 3.0) | {"full": (2e-4, 3.0), "bitfit": (2e-3, 3.0), "head": (2e-4, 3.0)}
 # Few pairs get no more epochs for that: 101 bundled ones (LoRA, seed 0) gave a loss on 12 test pairs of 0.42 after 39
 # updates, and of 0.90 at the best validation loss of 208.

@@ -20,7 +20,7 @@ from training.flags.task import GenerationArgs, PromptArgs
 from training.flags.update import FEWEST_UPDATES
 
 OFFLINE = "accelerate launch scripts/finetune_ift.py --dataset instructions --model gpt2-nano"
-# Peak learning rate at width 192 and epochs of each method, chosen on validation records: README, "Defaults".
+# Peak learning rate at width 192 and epochs of each method, chosen on validation records: docs/methods.md, "Defaults".
 DEFAULTS = like_lora(5e-3, 4.0) | {"full": (5e-4, 4.0), "bitfit": (5e-3, 4.0), "head": (5e-4, 4.0)}
 SHOWN = ("response_perplexity", "text_perplexity")
 

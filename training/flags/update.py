@@ -26,8 +26,8 @@ class UpdateArgs:
     """How it is trained"""
 
     epochs: float | None = None
-    """passes over the training examples; None: the method's default. Fractions are allowed. The default (README,
-    'Defaults') is as many as 200 updates take, where that is more"""
+    """passes over the training examples; None: the method's default. Fractions are allowed. The default
+    (docs/methods.md) is as many as 200 updates take, where that is more"""
     max_steps: int | None = None
     """optimizer steps, whatever --epochs says"""
     batch_size: int = 8
@@ -40,7 +40,7 @@ class UpdateArgs:
     momentum: Rare[float] = 0.9
     """of sgd-momentum"""
     lr: float | None = None
-    """peak learning rate; None: the method's default. README, 'Defaults', has these"""
+    """peak learning rate; None: the method's default. docs/methods.md has these"""
     lr_init: Rare[float] = 0.0
     """learning rate at the first warmup step"""
     lr_min: Rare[float] = 0.0
