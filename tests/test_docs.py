@@ -1,5 +1,6 @@
 """README and docs/: links lead somewhere, messages are those that the scripts print, examples work as they stand."""
 
+import json
 import os
 import re
 import subprocess
@@ -74,6 +75,12 @@ def test_the_file_of_flags_of_the_docs_is_one(tmp_path):
     (tmp_path / lines[0]).write_text(lines[1].replace("\n    ", "\n").strip())
     words = read_config(tmp_path / lines[0], load_script("finetune_ift").Args, "--config")
     assert words == ["--dataset=instructions", "--model=gpt2-nano", "--lora-rank=8"]
+
+
+def test_the_keys_of_results_are_those_of_the_schema_in_its_order():
+    table = (ROOT / "docs" / "runs.md").read_text().split("## results.json")[1]
+    keys = [key for row in re.findall(r"^\| (`.*?) \|", table, re.M) for key in re.findall(r"`(\w+)`", row)]
+    assert keys == [*json.loads((ROOT / "docs" / "results.schema.json").read_text())["properties"]]
 
 
 PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "contributing.md").read_text(), re.S)
@@ -198,5 +205,7 @@ def test_the_notes_of_the_page_are_those_of_a_run():
     curve = [{"step": i, "val_loss": loss} for i, loss in enumerate(losses)]
     facts = type("Facts", (), {"labels": ["ham", "spam"]})
     assert only_answer(matrix, ["ham", "spam"]) == "ham"
-    results = Results("", {}, {}, {}, facts, {}, 1, {}, 1.0, curve, test=matrix)
+    known = {"model": {}, "parameters": {}, "seconds": {}, "args": {}, "environment": {}}
+    known |= {"best_step": 1, "peak_memory_mib": 1.0, "curve": curve}
+    results = Results(script="finetune_cls", data=facts, test=matrix, **known)
     assert outcome_notes(results) == [answer, falls]
