@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from tasks._cells import listed, plain, spelled, target_cell, text_cell
 from tasks._classes import class_notes, refuse_untrained, refuse_what_is_no_class
@@ -22,7 +22,6 @@ from tasks._labels import (
     spellings,
     typed_spellings,
 )
-from tasks._skipped import Skipped
 from tasks._task import Task, join_lines
 
 
@@ -33,13 +32,15 @@ class Classification(Task):
 
     labels: tuple[str, ...] | None = None
     left_out: tuple[str, ...] = ()
+    spelling: Mapping[str, str] = field(default_factory=dict)  # of labels that are spelled in several ways
     compose: Callable[[tuple[str, ...]], tuple[str, str]] = field(default=join_lines)
     column_flags: ClassVar[str] = "--text-column and --label-column"
 
     def example(self, id: int, row: Row, columns: Columns) -> Labelled:
         text, kept = self.compose(tuple(text_cell(row, name, id) for name in columns.inputs))
         label = target_cell(row, columns.target, id, "several labels in one cell")
-        return Labelled(id, text, kept, folded(label or "") or None)
+        label = folded(label or "") or None
+        return Labelled(id, text, kept, label and self.spelling.get(label, label))
 
     def lacks(self, example: Labelled, row: Row, columns: Columns) -> str:
         missing = super().lacks(example, row, columns)
@@ -51,27 +52,20 @@ class Classification(Task):
         hidden = all(is_placeholder(label) or label in NO_CLASS for label in labels)
         return hidden and len(labels) <= 1 and not labels & {*(self.labels or ()), *(other.label for other in others)}
 
-    def parts(
-        self,
-        rows: dict[str, list[Row]],
-        skipped: Skipped,
-        notes: list[str] | None = None,
-        files: Mapping[str, Sequence[str]] | None = None,
-    ) -> dict[str, list[Any]]:
-        """Raises ValueError for a label column that holds something else than classes."""
-        notes = [] if notes is None else notes
-        target = next(iter(self._used(rows, files or {}).values())).target
+    def fitted(self, rows: dict[str, list[Row]], files: Mapping[str, Sequence[str]]) -> tuple[Self, list[str]]:
+        """The task with one spelling for each label of the file, and what to say of them."""
+        target = next(iter(self._used(rows, files).values())).target
         cells = [row.get(target) for part in rows.values() for row in part]
         spelling = typed_spellings(cells)
-        left_out, more = self._left_out(cells, spelling)
-        parts = super(Classification, replace(self, left_out=left_out)).parts(rows, skipped, notes, files)
-        notes += [*more, *folding_notes(cells, target), *spelling_notes(spelling, cells, target)]
-        if spelling:
-            parts = {n: [replace(e, label=spelling.get(e.label, e.label)) for e in part] for n, part in parts.items()}
-        counts = Counter(e.label for part in parts.values() for e in part)
+        left_out, notes = self._left_out(cells, spelling)
+        notes += [*folding_notes(cells, target), *spelling_notes(spelling, cells, target)]
+        return replace(self, left_out=left_out, spelling=spelling), notes
+
+    def check(self, parts: Mapping[str, Sequence[Labelled]], columns: Columns) -> None:
+        """Raises ValueError for a label column that holds something else than classes."""
+        counts = Counter(e.label or "" for part in parts.values() for e in part)
         if self.labels is None and counts:
-            refuse_what_is_no_class(counts, target)
-        return parts
+            refuse_what_is_no_class(counts, columns.target)
 
     def _left_out(self, cells: Iterable[Any], spelling: Mapping[str, str]) -> tuple[tuple[str, ...], list[str]]:
         """The labels to leave out in all their spellings in the file, and a note on those that no row has. Raises

@@ -10,7 +10,6 @@ from tasks._columns import Columns, of_text
 from tasks._examples import Preference
 from tasks._files import Row
 from tasks._prompted import Prompted, lines
-from tasks._skipped import Skipped
 
 
 def shared_text(chosen: str, rejected: str) -> int:
@@ -134,19 +133,11 @@ class Preferences(Prompted):
     def lacks(self, example: Preference, row: Row, columns: Columns) -> str:
         return example.unfit or ("" if example.prompt else "empty")
 
-    def parts(
-        self,
-        rows: dict[str, list[Row]],
-        skipped: Skipped,
-        notes: list[str] | None = None,
-        files: Mapping[str, Sequence[str]] | None = None,
-    ) -> dict[str, list[Any]]:
-        """Raises ValueError for pairs of twice the same answer: slips that no training could make sense of."""
-        parts = super().parts(rows, skipped, notes, files)
+    def check(self, parts: Mapping[str, Sequence[Preference]], columns: Columns) -> None:
+        """Raises ValueError for pairs of twice the same answer, which are slips."""
         same = [str(e.id) for part in parts.values() for e in part if e.chosen.rstrip() == e.rejected.rstrip()]
         if same:
             raise ValueError(
                 f"chosen and rejected answer are the same in {len(same):,} rows ({', '.join(same[:8])}); such a pair "
                 "prefers nothing: correct these rows, or remove them"
             )
-        return parts

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from tasks._cells import listed, short, text_cell
 from tasks._columns import Columns, missing_columns, parts_note, refuse_rejected, unused_note
@@ -76,13 +76,14 @@ class Task:
         Rows that nothing can be learnt from are counted in `skipped`; `notes` gets what the user should know. A
         held-out part that has no label or response anywhere, as competitions give it, becomes no part.
         """
-        notes = [] if notes is None else notes
-        used, read = self._read(rows, files or {})
+        notes, files = [] if notes is None else notes, files or {}
+        task, more = self.fitted(rows, files)
+        used, read = task._read(rows, files)
         found: dict[str, list[Any]] = {}
         for name, examples in read.items():
             others = (example for other in read if other != name for example in read[other])
-            if name in HELD_OUT and len(read) > 1 and self.unanswered(examples, others):
-                columns, where = used.pop(name), ", ".join((files or {}).get(name, [])) or name
+            if name in HELD_OUT and len(read) > 1 and task.unanswered(examples, others):
+                columns, where = used.pop(name), ", ".join(files.get(name, [])) or name
                 held = list(dict.fromkeys(str(example.label) for example in examples if example.label))
                 lack = f"holds {', '.join(map(short, held))} only" if held else "is missing or empty"
                 notes.append(
@@ -91,14 +92,23 @@ class Task:
                 )
                 continue
             for example, row in zip(examples, rows[name], strict=True):
-                if reason := self.lacks(example, row, used[name]):
+                if reason := task.lacks(example, row, used[name]):
                     skipped.count(reason)
                 else:
-                    found.setdefault(self.part_of(row) or name, []).append(example)
+                    found.setdefault(task.part_of(row) or name, []).append(example)
         if not used:
             raise ValueError("no row has a label or response to learn from; such files are for scripts/predict.py")
-        self.note_columns(rows, used, notes)
+        task.note_columns(rows, used, notes)
+        notes += more
+        task.check(found, next(iter(used.values())))
         return found
+
+    def fitted(self, rows: dict[str, list[Row]], files: Mapping[str, Sequence[str]]) -> tuple[Self, list[str]]:
+        """The task as it suits these rows, and what to say of that."""
+        return self, []
+
+    def check(self, parts: Mapping[str, Sequence[Any]], columns: Columns) -> None:
+        """Raises ValueError for examples that no training could make sense of."""
 
     def _read(
         self, rows: dict[str, list[Row]], files: Mapping[str, Sequence[str]]
