@@ -104,11 +104,10 @@ def shuffled_examples(task: Literal["cls", "ift"]) -> list[Any]:
 
 def _encoded(work: Work, count: int) -> "list[Encoded]":
     """Up to `count` random training examples as token ids."""
-    from training.data.batches import encode_instruction, encode_labelled
+    from training.data.batches import encode_all_instructions, encode_all_labelled
 
     examples = shuffled_examples(work.task)[:count]
     if work.task == "cls":
-        return [encode_labelled(GPT2, e, CLASSES.index(e.label), work.max_length) for e in examples]
-    return [
-        e for e in (encode_instruction(GPT2, e, work.max_length, work.mask_prompt) for e in examples) if not e.left_out
-    ]
+        return encode_all_labelled(GPT2, examples, [CLASSES.index(e.label) for e in examples], work.max_length)
+    encoded = encode_all_instructions(GPT2, examples, work.max_length, work.mask_prompt)
+    return [e for e in encoded if not e.left_out]

@@ -32,7 +32,7 @@ def main(args: Args) -> None:
 
     from evidence.intervals import share, shown
     from gpt2_scratch.tokenizer import GPT2
-    from training.data.batches import encode_labelled
+    from training.data.batches import encode_all_labelled
     from training.storage.files import write_lines
 
     task = args.text.task(args.data.dataset, args.data.data)
@@ -40,7 +40,8 @@ def main(args: Args) -> None:
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     vectors = {}
     for name, part in splits.named().items():
-        texts = [GPT2.decode(encode_labelled(GPT2, e, 0, args.data.max_length).tokens.tolist()) for e in part]
+        encoded = encode_all_labelled(GPT2, part, [0] * len(part), args.data.max_length)
+        texts = [GPT2.decode(e.tokens.tolist()) for e in encoded]
         vectors[name] = vectorizer.fit_transform(texts) if name == "train" else vectorizer.transform(texts)
     labels = {name: np.array([e.label for e in part]) for name, part in splits.named().items()}
     models = [LogisticRegression(C=c, max_iter=2000).fit(vectors["train"], labels["train"]) for c in STRENGTHS]

@@ -117,3 +117,10 @@ def to_hf(config: GPT2Config, architecture: str = "GPT2LMHeadModel", **more: Any
         "eos_token_id": 50256,
         **more,
     }
+
+
+def class_names(settings: dict[str, Any]) -> tuple[str, ...]:
+    """Names of a classifier's classes, in the order of its head's rows; none where config.json has none. Raises
+    ValueError or TypeError where `id2label` does not number them."""
+    names = settings.get("id2label") or {}
+    return tuple(str(names[i]) for i in sorted(names, key=int))

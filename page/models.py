@@ -17,7 +17,7 @@ from lora.adapter import adapters, set_strength
 from lora.variants import VARIANTS
 from tasks import RESPONSE_HEADER, Classification, Instruction, Labelled, join_lines
 from tasks._cells import writable
-from training.data.batches import encode_labelled, encode_prompt
+from training.data.batches import encode_all_labelled, encode_prompt
 from training.data.sources import base_model
 from training.evaluation.attribution import Attribution, Piece, attribute, pieces
 from training.evaluation.inference import response_in
@@ -203,8 +203,8 @@ def read(reader: Reader, *texts: str) -> Reading:
     if not all(text.strip() for text in asked):
         raise ValueError(f"Paste {' and '.join(f'a {name}' for name in reader.inputs)} first.")
     text, form = Labelled(0, *reader.task.compose(asked)), reader.text
-    encoded = encode_labelled(
-        reader.tokenizer, text, 0, reader.max_length, form.pad_to, form.pad_id, form.truncate == "tail"
+    (encoded,) = encode_all_labelled(
+        reader.tokenizer, [text], [0], reader.max_length, form.pad_to, form.pad_id, form.truncate == "tail"
     )
     tokens = encoded.tokens.tolist()
     attribution = attribute(reader.model, tokens, len(reader.labels))

@@ -18,7 +18,7 @@ from tasks._files import Row, kind_of
 from tasks._folders import METADATA
 from tasks._names import part_of
 from tasks._rows import READERS, Source, drawn, read_rows
-from tasks._tables import class_names
+from tasks._tables import class_labels
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder
@@ -261,7 +261,7 @@ def _classes_in(path: Path) -> dict[str, list[str]]:
     """Names of classes that the library wrote into a parquet file; its rows have them already."""
     from pyarrow import parquet
 
-    return class_names(parquet.read_schema(path).metadata) if path.suffix.lower() == ".parquet" else {}
+    return class_labels(parquet.read_schema(path).metadata) if path.suffix.lower() == ".parquet" else {}
 
 
 def _with_class_names(rows: list[Row], classes: Mapping[str, list[str]]) -> tuple[list[Row], list[str]]:

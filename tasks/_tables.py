@@ -17,7 +17,7 @@ BATCH = 4096  # rows
 INDEX = "__index_level_"  # pandas' own column for an index without a name
 
 
-def class_names(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
+def class_labels(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
     """Names of the classes by column, from what `datasets` writes into the schema."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
@@ -52,7 +52,7 @@ def _rows_of(schema: Any, batches: Iterable[Any]) -> Table:
         if kind is not None:
             for row in rows:  # 0.1 of 32 bits is 0.1, not its nearest double, 0.10000000149011612
                 row[name] = None if row[name] is None else float(str(kind(row[name])))
-    named, notes = with_readable_names(named_classes(rows, class_names(schema.metadata)), columns)
+    named, notes = with_readable_names(named_classes(rows, class_labels(schema.metadata)), columns)
     return Table({"all": named}, notes)
 
 

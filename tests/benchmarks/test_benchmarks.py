@@ -12,6 +12,7 @@ import tyro
 from accelerate.state import AcceleratorState
 from conftest import real_data
 from forked import run_forked
+from one_example import encode_labelled
 from test_frozen_activations import instructions
 from test_model import TRANSPOSED
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -30,7 +31,6 @@ from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.tokenizer import GPT2
 from lora.adapter import adapters
 from tasks import Labelled
-from training.data.batches import encode_labelled
 from training.flags.cli import problems_in
 from training.flags.common import BLOCK_TARGETS, MethodArgs
 from training.flags.compute import ComputeArgs

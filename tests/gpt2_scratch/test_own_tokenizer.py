@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from conftest import mails, questions, results_of, run_script, write_rows
+from one_example import encode_instruction, encode_labelled
 from tokenizers import (
     AddedToken,
     ByteLevelBPETokenizer,
@@ -30,7 +31,6 @@ from gpt2_scratch.sources import ASSETS, BUNDLED
 from gpt2_scratch.tokenizer import GPT2, GPT2Tokenizer
 from tasks import Instruction, Labelled
 from tasks._task import BUNDLED as DATA
-from training.data.batches import encode_instruction, encode_labelled
 from training.data.corpus import tokenised
 from training.data.special_tokens import special_tokens_note
 from training.model.saved import label_names

@@ -19,6 +19,7 @@ import torch
 import transformers
 from accelerate.state import AcceleratorState
 from conftest import ROOT, command, free_port, mails, questions, results_of, run_script, write_rows
+from one_example import encode_labelled
 from sklearn import metrics as sklearn_metrics
 from test_commands import load_script
 from test_own_tokenizer import ENDS, trained
@@ -26,7 +27,6 @@ from test_own_tokenizer import ENDS, trained
 from gpt2_scratch.own_tokenizer import OwnTokenizer
 from gpt2_scratch.tokenizer import GPT2
 from tasks import Labelled
-from training.data.batches import encode_labelled
 from training.evaluation.prediction import Labeller, as_read
 
 SCRIPT = load_script("predict")

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from conftest import mails, run_script, write_rows
+from one_example import encode_instruction
 
 from gpt2_scratch.tokenizer import GPT2
 from tasks import Columns, Instruction, Limits, Preference, Skipped, split_examples
-from training.data.batches import IGNORED, encode_instruction, encode_prompt
+from training.data.batches import IGNORED, encode_prompt
 from training.data.sources import locate_rows, split_rows
 from training.evaluation.inference import response_in
 from training.flags.common import DataArgs

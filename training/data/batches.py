@@ -63,22 +63,6 @@ class Batch:
         return replace(self, tokens=self.tokens.to(device), labels=self.labels.to(device), hidden=hidden)
 
 
-def encode_labelled(
-    tokenizer: Tokenizer,
-    example: Labelled,
-    label: int,
-    max_length: int,
-    pad_to: int | None = None,
-    pad_id: int = END_OF_TEXT,
-    cut_tail: bool = False,
-) -> Encoded:
-    """The text in at most `max_length` tokens, cut behind a whole character; an empty one is one end-of-text token.
-
-    `pad_to` appends real tokens `pad_id`, behind which the class is read: a defect of the published runs, on demand.
-    """
-    return encode_all_labelled(tokenizer, [example], [label], max_length, pad_to, pad_id, cut_tail)[0]
-
-
 def encode_all_labelled(
     tokenizer: Tokenizer,
     examples: Sequence[Labelled],
@@ -88,7 +72,11 @@ def encode_all_labelled(
     pad_id: int = END_OF_TEXT,
     cut_tail: bool = False,
 ) -> list[Encoded]:
-    """`encode_labelled` of each, with its class."""
+    """Each text with its class, in at most `max_length` tokens, cut behind a whole character; an empty one is one
+    end-of-text token.
+
+    `pad_to` appends real tokens `pad_id`, behind which the class is read: a defect of the published runs, on demand.
+    """
 
     def shortened(text: list[int], kept: list[int]) -> list[int]:
         if len(text) + len(kept) <= max_length:
@@ -106,21 +94,6 @@ def encode_all_labelled(
     return found
 
 
-def encode_instruction(
-    tokenizer: Tokenizer,
-    example: Instruction,
-    max_length: int,
-    mask_prompt: bool = True,
-    response_header: bool = True,
-) -> Encoded:
-    """Prompt, response and one end-of-text token, which is trained on; with `mask_prompt` the prompt is not.
-
-    Without a response header in the prompt the header is part of the response. Example: prompt 3 4, response 5: tokens
-    3 4 5, targets -100 5 50256: the target at a position is the token after it.
-    """
-    return encode_all_instructions(tokenizer, [example], max_length, mask_prompt, response_header)[0]
-
-
 def encode_all_instructions(
     tokenizer: Tokenizer,
     examples: Sequence[Instruction],
@@ -128,7 +101,12 @@ def encode_all_instructions(
     mask_prompt: bool = True,
     response_header: bool = True,
 ) -> list[Encoded]:
-    """`encode_instruction` of each. A response that spells the end of text itself (meaning tokens) gets no second."""
+    """Prompt, response and one end-of-text token, which is trained on; with `mask_prompt` the prompt is not.
+
+    Without a response header in the prompt the header is part of the response. A response that spells the end of text
+    itself (meaning tokens) gets no second. Example: prompt 3 4, response 5: tokens 3 4 5, targets -100 5 50256: the
+    target at a position is the token after it.
+    """
     end = [] if tokenizer.vocabulary.end is None else [tokenizer.vocabulary.end]
     header, found = tokenizer.encode(RESPONSE_HEADER), []
     parts = ((e.prompt(response_header=False), e.response or "") for e in examples)

@@ -58,11 +58,6 @@ def encode_pairs(
     ]
 
 
-def encode_pair(tokenizer: Tokenizer, example: Preference, max_length: int, response_header: bool = True) -> Pair:
-    """`encode_pairs` of one."""
-    return encode_pairs(tokenizer, [example], max_length, response_header)[0]
-
-
 def texts_of(examples: Sequence[Encoded | Pair]) -> list[Encoded]:
     """The texts that a model reads: of a pair both, of anything else the one that it is."""
     return [text for e in examples for text in (e.texts if isinstance(e, Pair) else (e,))]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpt2_scratch.config import class_names
 from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.sources import load_config
 from tasks import folded
@@ -152,10 +153,10 @@ def _of_adapter(folder: Path, asked: str, base: str | None) -> Applied:
 
 def _of_model(model: str) -> Applied:
     folder, _ = base_model(model)
-    return Applied(folder, "model", class_names(folder), trained_on=read_trained_on(folder))
+    return Applied(folder, "model", classes_of(folder), trained_on=read_trained_on(folder))
 
 
-def class_names(folder: Path) -> tuple[str, ...] | None:
+def classes_of(folder: Path) -> tuple[str, ...] | None:
     """Names of the classes of the classifier in `folder`, None for a language model.
 
     transformers leaves out names that are its defaults: LABEL_0 and LABEL_1. Raises ValueError for another head.
@@ -170,10 +171,9 @@ def class_names(folder: Path) -> tuple[str, ...] | None:
         return None
     if architecture != CLASSIFIER:
         raise ValueError(f"--model {folder}: is a {architecture}; predict.py applies {CLASSIFIER} and GPT2LMHeadModel")
-    names = settings.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}
     try:
-        labels = tuple(str(names[i]) for i in sorted(names, key=int))
-        if {int(i) for i in names} != set(range(len(labels))):
+        labels = class_names(settings) or ("LABEL_0", "LABEL_1")
+        if {int(i) for i in settings.get("id2label") or (0, 1)} != set(range(len(labels))):
             raise ValueError(f"its keys are not 0 to {len(labels) - 1}")
     except (TypeError, ValueError) as error:
         raise ValueError(f"--model {folder}: id2label in config.json does not number classes ({error})") from error

@@ -14,7 +14,7 @@ from gpt2_scratch.generate import Sampling
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.tokenizer import Tokenizer
 from tasks import RESPONSE_HEADER
-from training.data.batches import encode_all_labelled, encode_instruction, encode_prompt
+from training.data.batches import encode_all_instructions, encode_all_labelled, encode_prompt
 from training.evaluation.applied import Applied
 from training.evaluation.inference import answer, classify, score_texts
 from training.evaluation.metrics import Row, classification_metrics, commonest, name_of, perplexities
@@ -121,11 +121,8 @@ class Responder:
             lines[q.row] = {"prompt": shown, "response": a.text, "stopped": a.stopped} | ({"cut": True} if cut else {})
         self.cut += sum("cut" in line for line in lines.values())
         flags = self.max_length, self.prompt.mask_prompt, header  # as in training, or its loss would be another
-        encoded = [
-            x
-            for q in asked
-            if q.example.response and not (x := encode_instruction(self.tokenizer, q.example, *flags)).left_out
-        ]
+        scored = [q.example for q in asked if q.example.response]
+        encoded = [x for x in encode_all_instructions(self.tokenizer, scored, *flags) if not x.left_out]
         rows = zip(*score_texts(self.model, encoded, self.accelerator), strict=True)
         self.scored += [(seen[three[0].id], three) for three in rows]
         return lines

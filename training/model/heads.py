@@ -5,25 +5,25 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpt2_scratch.config import class_names
 from gpt2_scratch.pretrained import heads_in
 from gpt2_scratch.weights import has_weights
+from tasks._cells import listed
 
 WORDS = {"score": "class head", "classifier": "token classification head", "v_head": "value head"}
 WORDS |= {"multiple_choice_head": "multiple choice head", "qa_outputs": "question answering head"}
-SHOWN = 4  # names of classes
 
 
 def _folded(name: str) -> str:
     return " ".join(unicodedata.normalize("NFC", name).split())
 
 
-def class_names(folder: Path) -> list[str]:
-    """Names of the classes in config.json, in the order of the head's rows; none where it does not name any."""
-    names = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("id2label") or {}
+def names_in(folder: Path) -> tuple[str, ...]:
+    """Names of the classes in config.json; none where it does not name any, or not by number."""
     try:
-        return [str(names[i]) for i in sorted(names, key=int)]
+        return class_names(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except (TypeError, ValueError):
-        return []
+        return ()
 
 
 def trained_rows(folder: Path, classes: Sequence[str]) -> list[int] | None:
@@ -33,7 +33,7 @@ def trained_rows(folder: Path, classes: Sequence[str]) -> list[int] | None:
     """
     if not has_weights(folder) or "score" not in heads_in(folder):
         return None
-    theirs = [_folded(name) for name in class_names(folder)]
+    theirs = [_folded(name) for name in names_in(folder)]
     wanted = [_folded(name) for name in classes]
     if sorted(theirs) != sorted(wanted) or len(set(wanted)) < len(wanted) or wanted[0].startswith("LABEL_"):
         return None
@@ -49,9 +49,8 @@ def head_notes(folder: Path, classes: Sequence[str] | None = None, used: bool = 
         if head == "score" and used:
             notes.append("training goes on from the class head of the model, whose classes are the same")
         elif head == "score" and classes is not None:
-            named = class_names(folder)
-            shown = ", ".join(named[:SHOWN]) + (f" and {len(named) - SHOWN} more" if len(named) > SHOWN else "")
-            notes.append(f"the model's class head is not used: its classes are others ({shown or 'without names'})")
+            named = listed(names_in(folder), 4, 90, quoted=False) or "without names"
+            notes.append(f"the model's class head is not used: its classes are others ({named})")
         else:
             notes.append(f"the model's {WORDS[head]} is not used")
     return notes

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from one_example import encode_instruction, encode_labelled
 
 from gpt2_scratch.tokenizer import END_OF_TEXT, GPT2
 from tasks import RESPONSE_HEADER, Instruction, Instructions, Labelled, Skipped, find, read_rows
@@ -15,8 +16,6 @@ from training.data.batches import (
     Encoded,
     Plan,
     collate,
-    encode_instruction,
-    encode_labelled,
     encode_prompt,
     epoch_plan,
     inference_plan,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from conftest import ROOT
+from one_example import encode_pair
 from test_memory import CONFIG, LM_HEAD, Counted
 from test_memory import _own_precision as _own_precision
 
@@ -20,7 +21,7 @@ from lora.adapter import Spec, adapters
 from lora.variants import adapter_class
 from tasks import Preference
 from training.data.batches import Plan
-from training.data.pairs import collate_pairs, encode_pair, texts_of, with_texts
+from training.data.pairs import collate_pairs, texts_of, with_texts
 from training.evaluation.preference import losses, pair_lines, pair_metrics, references
 from training.evaluation.reference import (
     reference,

@@ -7,6 +7,7 @@ import torch
 import transformers
 from accelerate import Accelerator
 from conftest import ROOT
+from one_example import encode_pair
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import LanguageModel, initialise
@@ -16,7 +17,7 @@ from gpt2_scratch.tokenizer import GPT2
 from lora.adapter import adapters
 from lora.peft_format import attach
 from tasks import Preference, read_rows
-from training.data.pairs import collate_pairs, encode_pair
+from training.data.pairs import collate_pairs
 from training.evaluation.reference import reference_in, with_reference
 from training.flags.common import ModelArgs
 from training.flags.preference import PreferenceArgs

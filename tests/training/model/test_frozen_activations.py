@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import ROOT, results_of, run_script, weights_of
+from one_example import encode_instruction, encode_labelled
 from test_resume import kill_at_a_random_moment
 
 import training.model.frozen_activations
@@ -24,14 +25,7 @@ from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.tokenizer import GPT2
 from lora.adapter import Adapter
 from tasks import Instruction, Labelled
-from training.data.batches import (
-    collate,
-    encode_instruction,
-    encode_labelled,
-    epoch_plan,
-    with_all_tokens_labelled,
-    with_response_labelled,
-)
+from training.data.batches import collate, epoch_plan, with_all_tokens_labelled, with_response_labelled
 from training.evaluation.inference import classify, score_targets, score_texts
 from training.flags.common import BLOCK_TARGETS, MethodArgs
 from training.flags.compute import ComputeArgs

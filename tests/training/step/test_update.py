@@ -7,12 +7,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from conftest import results_of, run_script, weights_of
+from one_example import encode_instruction, encode_labelled
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.tokenizer import GPT2
 from tasks import Instruction, Labelled
-from training.data.batches import collate, encode_instruction, encode_labelled, epoch_plan
+from training.data.batches import collate, epoch_plan
 from training.flags.common import MethodArgs, UpdateArgs
 from training.model.methods import apply_method
 from training.step.losses import class_loss, token_loss
