@@ -56,7 +56,7 @@ class Args:
     overwrite: bool = False
     """replace a model that --output holds"""
     push_to_hub: str | None = None
-    """repository OWNER/NAME of the hub that gets the model. With a card; it is made if it is not there"""
+    """repository OWNER/NAME of the hub that gets the model. It is made if it is not there, and gets a card too"""
 
     def problems(self) -> list[str]:
         found = []

@@ -1,3 +1,3 @@
-"""What a user sets: every flag of the scripts, its default and what is wrong with it, and how a command line is read.
+"""What a user sets: the flags of the scripts, their defaults, what is wrong with a value, how a command line is read.
 
-Imports no torch: a refusal comes at once."""
+Nothing here imports torch, so that a refusal comes at once."""

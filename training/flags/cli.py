@@ -1,4 +1,4 @@
-"""How a script starts, and the one way in which it refuses. Imports nothing heavy."""
+"""How a script starts, and the one way in which it refuses what was typed. Nothing heavy is imported."""
 
 import math
 import os
@@ -29,7 +29,7 @@ def flag(name: str) -> str:
 
 
 def at_least(args: Any, least: int, *names: str) -> list[str]:
-    """One problem for each field of `args` that is set and below `least`, or not finite."""
+    """Names one problem for each field of `args` that is set and below `least`, or is not finite."""
     return [
         f"{flag(name)} {value}: must be at least {least}" + (" and finite" if value == math.inf else "")
         for name in names
@@ -38,14 +38,16 @@ def at_least(args: Any, least: int, *names: str) -> list[str]:
 
 
 def refuse(problems: Sequence[str]) -> None:
-    """Raises ValueError with all problems together, if there are any."""
+    """Raises one ValueError with all problems, if there are any."""
     if problems:
         raise ValueError("\n       ".join(problems))
 
 
 def problems_between(**groups: Any) -> list[str]:
-    """What is wrong with each group of flags beside the others. Its `problems_given` gets those that its parameters
-    name, of `groups` by name; where one of them is missing, there is nothing to check."""
+    """Says what is wrong with each group of flags beside the others.
+
+    `problems_given` of a group gets those of `groups` that its parameters name; where one is missing, it is not asked.
+    """
     found = []
     for check in [group.problems_given for group in groups.values() if hasattr(group, "problems_given")]:
         wanted = signature(check).parameters
@@ -55,8 +57,11 @@ def problems_between(**groups: Any) -> list[str]:
 
 
 def problems_in(args: Any, **found: Any) -> list[str]:
-    """What is wrong with the flags of a script: what each group's `problems` says of its own values, and where that is
-    nothing, `problems_between` them and what is `found` by then, such as the `config` of the base."""
+    """Says what is wrong with the flags of a script.
+
+    `problems` of each group looks at its own values. Where these are right, `problems_between` looks at all groups, and
+    at what is `found` by then, such as the `config` of the base.
+    """
     groups = {field.name: getattr(args, field.name) for field in fields(args)}
     alone = [p for group in [*groups.values(), args] if hasattr(group, "problems") for p in group.problems()]
     return alone or problems_between(**groups, **found)
@@ -86,12 +91,12 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None) 
 
 
 def speaks() -> bool:
-    """One process of each host: what is wrong can be wrong on one host alone."""
+    """Whether this process speaks: one does on each host, since something can be wrong on one host alone."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def say(line: str) -> None:
-    """For the user, beside the program's own output."""
+    """Prints a line for the user, beside the program's own output."""
     if speaks():
         print(line, file=sys.stderr, flush=True)
 

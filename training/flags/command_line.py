@@ -1,4 +1,4 @@
-"""The command line becomes the flags of a script; what is wrong with it is said in our form. Imports nothing heavy."""
+"""Turns a command line into the flags of a script, and says in our form what is wrong with it."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ KINDS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": 
 
 
 def _misused(arguments: Any, words: Sequence[str]) -> list[str]:
-    """Switches with a value behind them, and paths that are empty, which would be this folder."""
+    """Finds switches with a value behind them, and empty paths, which would mean this folder."""
     flags, found = flags_of(arguments).values(), []
     switches = {f"--{flag.name}" for flag in flags if flag.kind is bool}
     paths = {f"--{flag.name}" for flag in flags if Path in flag.types}
@@ -38,11 +38,11 @@ def _misused(arguments: Any, words: Sequence[str]) -> list[str]:
 
 
 class Missing(ValueError):
-    """Flags that a script cannot do without."""
+    """Flags are missing that the script cannot do without."""
 
 
 def parse(arguments: type[T], words: Sequence[str], description: str | None = None) -> T:
-    """Raises ValueError with all that can be said of the words; `--help` and `--help-all` print and exit."""
+    """Returns the flags. Raises ValueError with all that is wrong with the words; --help prints and exits."""
     said, known = io.StringIO(), [f"--{name}" for name in (*flags_of(arguments), "config")]
     if asked := {"h", "help", "help-all"} & {plain(word) for word in words if word.startswith("-")}:
         print(help_text(arguments, description, "help-all" in asked), flush=True)
@@ -67,7 +67,7 @@ def _is_known(word: str, known: Sequence[str]) -> bool:
 
 
 def unknown_flags(words: Sequence[str], known: Sequence[str]) -> str:
-    """Example: --learning-rate: no such flag; did you mean --lr? The value behind it is not complained of."""
+    """Says what unknown flags were meant to be: "--learning-rate: no such flag; did you mean --lr?" """
     slips = [word for word in words if word.startswith("-") and not re.fullmatch(r"-[\d.e-]+", word)]
     if not slips:
         return f"{_cut(' '.join(words))}: belongs to no flag; quote a value that has spaces, --help lists the flags"
@@ -83,7 +83,7 @@ def unknown_flags(words: Sequence[str], known: Sequence[str]) -> str:
 
 
 def _complaint(said: str, words: Sequence[str]) -> ValueError:
-    """tyro's box as one line with flag, value and what is allowed."""
+    """Puts what tyro says in a box into one line with the flag, its value and what is allowed."""
     text = " ".join(re.sub(r"[\u2500-\u257f]+", " ", said).split())
     if wrong := re.search(r"Error parsing (--[\w-]+):.*?Argument helptext: --[\w-]+ (\S+)", text):
         kinds = [KINDS.get(kind, kind.strip("{}").replace(",", ", ")) for kind in wrong[2].split("|")]
@@ -103,7 +103,7 @@ def _complaint(said: str, words: Sequence[str]) -> ValueError:
 
 
 def typed(words: Sequence[str], flag: str) -> str:
-    """The value that follows a flag on the command line, of several the last one."""
+    """Returns the value that follows a flag on the command line; of several the last one counts."""
     for i in reversed(range(len(words))):
         if f"--{plain(words[i])}" == flag and words[i].startswith("--"):
             return words[i].split("=", 1)[1] if "=" in words[i] else " ".join(words[i + 1 : i + 2])

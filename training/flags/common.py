@@ -1,6 +1,6 @@
-"""Every flag of the scripts, once, with its unit and default; what is wrong with a value is said by its group.
+"""The flags that several scripts have, with unit and default; a group says what is wrong with its values.
 
-Imports nothing heavy, so that `--help` and a refusal answer at once.
+Nothing heavy is imported, so that `--help` and a refusal answer at once.
 """
 
 import random
@@ -29,19 +29,19 @@ class DataArgs:
     """Where the examples come from and how they are split"""
 
     dataset: str | None = None
-    """a file in tasks/, or owner/name of the hub. Of the hub name the columns too"""
+    """a file in tasks/, or owner/name of the hub. With a data set of the hub, name its columns too"""
     dataset_config: Rare[str | None] = None
-    """configuration of a data set of the hub that has several"""
+    """configuration of a data set of the hub, where it has several"""
     split: Rare[tuple[str, ...]] = ()
     """splits of a data set of the hub as PART=SPLIT (train=train_sft test=test_sft); a split alone is trained on; none
     given: by their names"""
     data: Path | None = None
-    """csv, tsv, json, jsonl, parquet or arrow file, or a folder of them. Also with .gz, or a folder that save_to_disk
-    wrote; None: the dataset's file in $DATA_DIR, else the bundled one, else the hub's"""
+    """csv, tsv, json, jsonl, parquet or arrow file, or a folder of them. A file may end in .gz, a folder may be what
+    save_to_disk wrote; None: the dataset's file in $DATA_DIR, else the bundled one, else the hub's"""
     encoding: Rare[str | None] = None
     """encoding of text files, like cp1252; None: UTF-8, or what a byte order mark says"""
     subset: AsPublished[Literal["all", "report"]] = "all"
-    """'report': the subset rule that the report used for this dataset"""
+    """report: choose the examples by the rule that the report used for this dataset"""
     validation_share: Rare[float] = 0.1
     """share of the examples held out to choose on (where the source has no validation part)"""
     test_share: Rare[float] = 0.1
@@ -86,13 +86,13 @@ class FolderArgs:
     """The run folder"""
 
     output_dir: Path | None = None
-    """folder of the run; None: one in runs/<script>/. It is named after data or size, base, method and seed"""
+    """folder of the run; None: one in runs/<script>/. Its name says data or size, base, method and seed"""
     overwrite: bool = False
     """throw away what the output folder holds"""
     resume: bool = False
     """go on from the checkpoint in the output folder"""
     report_to: tuple[Tracker, ...] = ("tensorboard",)
-    """trackers that get flags, curves, results and sample answers. tensorboard writes into the output folder"""
+    """trackers that get flags, curves, results and sample answers. TensorBoard writes into the output folder"""
 
     def problems(self) -> list[str]:
         found = ["--overwrite and --resume: choose one"] if self.overwrite and self.resume else []
@@ -123,11 +123,11 @@ class RunArgs(FolderArgs):
     log_every: Rare[int | None] = None
     """optimizer steps between points of the training curve; None: a hundredth of the run"""
     push_to_hub: str | None = None
-    """repository OWNER/NAME of the hub that gets adapter or model. With a card and the run's flags; it is made if it is
-    not there"""
+    """repository OWNER/NAME of the hub that gets adapter or model. It is made if it is not there, and gets a card and
+    the run's flags too"""
 
     def evaluated(self, validation: Sequence[E], batch_size: int) -> Sequence[E]:
-        """The validation examples that are evaluated while training, always the same ones.
+        """Returns the validation examples that are evaluated while training, always the same ones.
 
         Raises ValueError when there are none and the run is to stop by them.
         """

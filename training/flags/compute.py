@@ -24,7 +24,7 @@ ENVIRONMENT = {
 
 
 def environment_problems() -> list[str]:
-    """What the environment would change about an update without a word."""
+    """Names what the environment would silently change about an update."""
     found = [
         f"{name}={os.environ[name]} in the environment: {remedy}; unset it, or change Accelerate's configuration"
         for name, (harmless, remedy) in ENVIRONMENT.items()
@@ -56,15 +56,15 @@ class ComputeArgs(SpeedArgs):
     """Speed and memory"""
 
     cache_frozen: Literal["memory", "disk"] | None = None
-    """compute frozen blocks once for each text. Those below the first trained one; the result is kept in the memory of
-    each process or in a file for all of them"""
+    """compute frozen blocks once for each text. These are the blocks below the first trained one; the result is kept
+    in the memory of each process, or in a file for all of them"""
     cache_dir: Rare[Path] = Path("cache")
     """where --cache-frozen disk keeps its files, for other runs too"""
     dry_run: bool = False
-    """say what memory and time the run would need, and stop. Of the data too; nothing is written"""
+    """say what memory and time the run would need, and stop. It describes the data too, and writes nothing"""
 
     def problems_given(self, method: MethodArgs, model: ModelArgs, config: GPT2Config) -> list[str]:
-        """Why there is nothing that --cache-frozen could keep; whether it fits is known once there is a model."""
+        """Says why --cache-frozen has nothing to keep; whether it fits is known once there is a model."""
         if self.cache_frozen is None:
             return []
         found, asked = [], f"--cache-frozen {self.cache_frozen}:"

@@ -26,7 +26,7 @@ HEADER = "# All flags of a run: python scripts/SCRIPT.py --config FILE gives the
 
 
 class Texts(yaml.SafeLoader):
-    """Reads a value as the text that it would be on the command line: no, 1e-3 and 007 too. null alone is None."""
+    """Reads values as the texts that they would be on the command line, also no, 1e-3 and 007. null alone is None."""
 
     yaml_implicit_resolvers = {
         first: [known for known in resolvers if known[0] == "tag:yaml.org,2002:null"]
@@ -35,7 +35,7 @@ class Texts(yaml.SafeLoader):
 
 
 def _words(flag: Flag, value: Any) -> list[str]:
-    """A flag and its value as words of a command line. Raises ValueError for what no command line can say."""
+    """Puts a flag and its value into words of a command line. Raises ValueError for what no command line can say."""
     name, several = f"--{flag.name}", isinstance(value, list)
     if value is None and NoneType in flag.types:
         return [name, "None"]
@@ -68,7 +68,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path, arguments: type, asked: str) -> list[str]:
-    """The words of a file. Raises ValueError for a file that this script cannot take; `asked` is what named it."""
+    """Returns the words of a file. Raises ValueError for a file that this script cannot take; `asked` names it."""
     try:
         content = _content(path)
         script, here = content.pop(SCRIPT, None), Path(sys.argv[0]).stem
@@ -86,7 +86,7 @@ def read_config(path: Path, arguments: type, asked: str) -> list[str]:
 
 
 def write_config(path: Path, flags: Mapping[str, Any]) -> None:
-    """A file that starts the run with these `flags`, resolved ones, once more."""
+    """Writes a file with which the run of these resolved `flags` can be started once more."""
     script = Path(sys.argv[0]).stem
     said = {SCRIPT: script} | {name.replace("_", "-"): v for name, v in flags.items() if name not in PLACE}
     text = HEADER.replace("SCRIPT", script) + yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=10**6)
@@ -94,8 +94,8 @@ def write_config(path: Path, flags: Mapping[str, Any]) -> None:
 
 
 def completed(arguments: type, words: Sequence[str]) -> list[str]:
-    """The words of a command line, with those of --config in front, and in front of all those of the run that goes on:
-    --resume --output-dir FOLDER says enough.
+    """Puts the words of --config in front of a command line, and those of the run that goes on in front of them all, so
+    that --resume --output-dir FOLDER says enough.
 
     Raises ValueError for a file that this script cannot take, and when the folder holds no run that was stopped, or one
     with other flags than those given.
@@ -128,7 +128,7 @@ def completed(arguments: type, words: Sequence[str]) -> list[str]:
 
 
 def _with_config(arguments: type, words: Sequence[str]) -> list[str]:
-    """The words with those of the file behind --config in its place, in front."""
+    """Puts the words of the file that --config names in front of the others."""
     for i, word in enumerate(words):
         if word.startswith("--") and plain(word) == "config":
             path = typed(words, "--config")

@@ -1,4 +1,4 @@
-"""The flags of a script, read off the dataclasses that hold them: a field is a flag. Imports nothing heavy.
+"""The flags of a script, read off the dataclasses that hold them: a field is a flag. Nothing heavy is imported.
 
 A field of a type in `Rare` is in --help-all alone; one in `AsPublished` is too, in a group of its own: it repeats what
 the report's authors did. All others are in --help.
@@ -17,14 +17,14 @@ AsPublished = Annotated[T, AS_PUBLISHED]
 
 @dataclass(frozen=True)
 class Help:
-    """The help of a flag that is put together, in its type's annotation; the others have it under the field."""
+    """The help of a flag whose text is put together; other flags have theirs under the field."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag as --lora-rank, called lora-rank here."""
+    """One flag: --lora-rank is called lora-rank here."""
 
     name: str
     kind: Any  # its type without annotations
@@ -39,14 +39,14 @@ class Flag:
 
     @property
     def types(self) -> tuple[Any, ...]:
-        """Those that a value may have."""
+        """The types that a value may have."""
         if self.several:
             return get_args(self.kind)[:1]
         return get_args(self.kind) if get_origin(self.kind) in (UnionType, Union) else (self.kind,)
 
     @property
     def values(self) -> str:
-        """What is written behind it, as {adamw,sgd}; nothing behind a switch."""
+        """What is written behind the flag, as {adamw,sgd}; a switch has nothing."""
         names = {str: "TEXT", int: "INT", float: "NUMBER", Path: "PATH"}
         written = [
             "{" + ",".join(map(str, get_args(kind))) + "}" if get_origin(kind) is Literal else names[kind]
@@ -57,7 +57,7 @@ class Flag:
 
 
 def flags_of(arguments: Any) -> dict[str, Flag]:
-    """Every flag of a script, by name."""
+    """Returns every flag of a script, by name."""
     found: dict[str, Flag] = {}
     hints = get_type_hints(arguments, include_extras=True)
     for field in fields(arguments):
@@ -69,7 +69,7 @@ def flags_of(arguments: Any) -> dict[str, Flag]:
 
 
 def resolved(args: Any) -> dict[str, Any]:
-    """All flags, flat, as plain values for results.json."""
+    """Returns all flags, flat, as plain values for results.json."""
     flat: dict[str, Any] = {}
     for field in fields(args):
         value = getattr(args, field.name)
@@ -84,7 +84,7 @@ def _plain(value: Any) -> Any:
 
 
 def changed_flags(args: Any) -> dict[str, Any]:
-    """The flags that are not at their defaults, as they are."""
+    """Returns the flags that are not at their defaults, as they are."""
     found: dict[str, Any] = {}
     for field in fields(args):
         value = getattr(args, field.name)

@@ -1,4 +1,4 @@
-"""Flags of the measurement of forgetting. Imports nothing heavy."""
+"""Flags of the measurement of forgetting. Nothing heavy is imported."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ class ForgettingArgs:
     forgetting_data: str = "bundled"
     """a text file; bundled: public speeches; none: do not measure"""
     forgetting_tokens: Rare[int | None] = 10_000
-    """its first n tokens, read once before the training and once after: 3 s each for gpt2-nano on a core, 206 MB
-    for logits; None: all (80,068 of the bundled text)"""
+    """how many tokens of it are read, before the training and after. 10,000 take 3 s each time for gpt2-nano on a core,
+    and 206 MB for logits; None: all (80,068 of the bundled text)"""
     forgetting_curve: Rare[bool] = False
     """also the task metric (accuracy or response loss, of the validation examples, else the test examples) and the
     general loss with the adapters at 0, 0.25, ... 1.5 of their strength, and a picture: seven more evaluations; 0 is
     the frozen weights alone, from which --lora-init loftq does not start"""
 
     def source(self) -> str | None:
-        """The text's name in results.json; None when nothing is measured."""
+        """Returns the text's name in results.json; None when nothing is measured."""
         names = {"bundled": f"bundled {GENERAL}", "none": None}
         return names.get(self.forgetting_data, self.forgetting_data)
 
     def text(self) -> str:
-        """Raises ValueError for anything but a file of text."""
+        """Returns the text. Raises ValueError for anything but a file of text."""
         asked = f"--forgetting-data {self.forgetting_data}:"
         path = BUNDLED / GENERAL if self.forgetting_data == "bundled" else Path(self.forgetting_data)
         try:

@@ -1,4 +1,4 @@
-"""What --help and --help-all print: a flag a paragraph, in the groups of its dataclasses. Imports nothing heavy."""
+"""What --help and --help-all print: a paragraph for each flag, in the groups of the dataclasses."""
 
 import ast
 import inspect
@@ -20,7 +20,7 @@ GENERAL = {
 
 
 def _texts(group: type) -> dict[str, str]:
-    """The text under each field of a dataclass, and of those it inherits from."""
+    """Returns the text under each field of a dataclass, and of those it inherits from."""
     found: dict[str, str] = {}
     for part in filter(is_dataclass, reversed(group.__mro__)):
         (described,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
@@ -33,7 +33,7 @@ def _texts(group: type) -> dict[str, str]:
 
 
 def text_of(flag: Flag, whole: bool) -> str:
-    """Its help, or the first sentence of that, with its default, where that is not None or off."""
+    """Returns the help of a flag, or its first sentence, and its default where that is not None or off."""
     text = next((note.text for note in flag.notes if isinstance(note, Help)), None) or _texts(flag.group)[flag.name]
     text = text if whole else re.split(r"(?<=[\w)/])[.] ", text)[0]
     if flag.default is MISSING:
@@ -53,14 +53,14 @@ def _entry(invocation: str, text: str, width: int) -> str:
 
 
 def _title(flag: Flag, arguments: type) -> str:
-    """Of the group that the help shows a flag in."""
+    """Names the group that the help shows a flag in."""
     if AS_PUBLISHED in flag.notes:
         return PUBLISHED
     return "Flags" if flag.group is arguments else (inspect.getdoc(flag.group) or "").split("\n\n")[0]
 
 
 def help_text(arguments: type, description: str | None, everything: bool) -> str:
-    """With `everything`, also the flags that few runs need, and last those that repeat the published runs."""
+    """Returns the help of a script; with `everything` also flags that few runs need, those of published runs last."""
     width = min(shutil.get_terminal_size((100, 24)).columns, WIDEST)
     flags = flags_of(arguments).values()
     shown = [flag for flag in flags if everything or not {RARE, AS_PUBLISHED} & {*flag.notes}]

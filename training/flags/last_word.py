@@ -13,7 +13,7 @@ LAUNCHERS = ("accelerate", "accelerate-launch", "accelerate.commands", "torchrun
 
 
 def is_launcher(command: list[str]) -> bool:
-    """Example: /usr/bin/python .venv/bin/accelerate launch scripts/x.py, and python -m torch.distributed.run."""
+    """Whether a command is a launcher, as .venv/bin/accelerate launch x.py and python -m torch.distributed.run are."""
     names = [os.path.basename(word) for word in command[:4]]
     known = any(name == known or name.startswith(f"{known}.") for name in names for known in LAUNCHERS)
     before_script = command[: next((i for i, word in enumerate(command) if "scripts/" in word), len(command))]

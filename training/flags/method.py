@@ -1,4 +1,4 @@
-"""Flags of what is trained, and the rank and alpha that they give to each adapter. Imports nothing heavy."""
+"""Flags of what is trained, and the rank and alpha that they give to each adapter. Nothing heavy is imported."""
 
 import math
 from collections.abc import Callable
@@ -28,14 +28,14 @@ else:
 
 
 def _methods() -> str:
-    """What each method does, and in a second sentence what it costs."""
+    """Says what each method does, and in a second sentence what it costs."""
     does = "; ".join(f"{name}: {method.help}" for name, method in METHODS.items())
     costs = "; ".join(f"{name}: {method.cost}" for name, method in METHODS.items() if method.cost)
     return f"{does}. Against lora (gpt2-nano, rank 16, a CPU) {costs}"
 
 
 def like_lora(rate: float, epochs: float) -> dict[str, tuple[float, float]]:
-    """Default peak learning rate and epochs of every variant, given LoRA's."""
+    """Returns the default peak learning rate and epochs of every variant, given LoRA's."""
     return {name: (rate * variant.rate, epochs) for name, variant in VARIANTS.items()}
 
 
@@ -50,7 +50,7 @@ class ModelArgs:
     untie_head: AsPublished[bool] = False
     """give the LM head a copy of the token embedding instead of the embedding itself (as the report's authors did)"""
     base_bits: Literal[4, 8] | None = None
-    """hold frozen matrices in 4 bits (NF4) or 8, by bitsandbytes. Those of the blocks: less memory, more time"""
+    """hold frozen matrices in 4 bits (NF4) or 8, by bitsandbytes. This takes less memory and more time"""
 
     def problems(self) -> list[str]:
         found = needs_bitsandbytes(f"--base-bits {self.base_bits}") if self.base_bits else []
@@ -65,7 +65,7 @@ class MethodArgs:
 
     method: Annotated[Method, Help(_methods())] = "lora"
     lora_rank: int = 16
-    """rank of every adapter. At least 1, at most the smaller side of an adapted matrix"""
+    """rank of every adapter. It is at most the smaller side of an adapted matrix"""
     lora_alpha: float = 16.0
     """strength of the adapters, before scaling"""
     lora_rank_pattern: Rare[tuple[str, ...]] = ()
@@ -86,7 +86,7 @@ class MethodArgs:
     lora_targets: tuple[Target, ...] = BLOCK_TARGETS
     """matrices that get an adapter"""
     last_blocks: int | None = None
-    """train in the last n blocks only; None: all. With --method full all is the embeddings too"""
+    """train in the last n blocks only; None: all. With --method full, None trains the embeddings too"""
 
     @property
     def adapts(self) -> bool:
@@ -95,11 +95,11 @@ class MethodArgs:
 
     @property
     def starts_at_frozen(self) -> bool:
-        """Whether adapters that are not trained yet change nothing; those of loftq make up for what was rounded off."""
+        """Whether untrained adapters change nothing; those of loftq make up for what was rounded off."""
         return self.lora_init != "loftq"
 
     def places(self, blocks: int) -> list[str]:
-        """What the patterns are matched with: every adapted matrix of a model of `blocks` blocks, as h.5.mlp-in."""
+        """Lists what patterns are matched with: every adapted matrix of a model of `blocks` blocks, as h.5.mlp-in."""
         first = 0 if self.last_blocks is None else max(blocks - self.last_blocks, 0)
         named = [f"h.{i}.{t}" for i in range(first, blocks) for t in BLOCK_TARGETS if t in self.lora_targets]
         return named + ["lm-head"] * ("lm-head" in self.lora_targets)

@@ -195,19 +195,19 @@ OURS = {
 
 
 def plain(word: str) -> str:
-    """A flag without dashes in front and value behind: --output_dir=x becomes output-dir."""
+    """Strips a flag of the dashes in front and the value behind: --output_dir=x becomes output-dir."""
     return word.lstrip("-").split("=", 1)[0].replace("_", "-").lower()
 
 
 def nearest(word: str, known: Collection[str], alike: float = 0.6) -> str | None:
-    """The one of `known` that `word` was probably meant to be; `alike`: 1 takes only the same."""
+    """Returns the one of `known` that `word` was probably meant to be; with `alike` 1 only the same will do."""
     by_spelling = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), by_spelling, n=1, cutoff=alike)
     return by_spelling[close[0]] if close else None
 
 
 def meant(word: str, known: Iterable[str]) -> str | None:
-    """What to write in place of the unknown flag `word` in a script whose flags are `known`, as --lora-rank."""
+    """Says what to write in place of the unknown flag `word` in a script whose flags are `known`, as --lora-rank."""
     name, flags = plain(word), list(known)
     there = {flag.lstrip("-") for flag in flags}
     ours = OURS.get(name)

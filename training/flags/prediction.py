@@ -1,4 +1,4 @@
-"""Flags of scripts/predict.py: which model, which rows, which output. Imports nothing heavy."""
+"""Flags of scripts/predict.py: which model, which rows, which output. Nothing heavy is imported."""
 
 from dataclasses import dataclass
 from pathlib import Path

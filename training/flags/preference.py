@@ -1,4 +1,4 @@
-"""Flags of learning from preferences. Imports nothing heavy."""
+"""Flags of learning from preferences. Nothing heavy is imported."""
 
 import math
 from dataclasses import dataclass, replace
@@ -18,7 +18,8 @@ class PairArgs:
     """Columns and prompt"""
 
     prompt_column: str | None = None
-    """column of the prompt; None: one with a usual name. Or none, where both answers begin with it (docs/chat.md)"""
+    """column of the prompt; None: one with a usual name. None is needed where both answers begin
+    with the prompt (docs/chat.md)"""
     chosen_column: str | None = None
     """column of the answer that is preferred; None: chosen"""
     rejected_column: str | None = None
@@ -27,7 +28,7 @@ class PairArgs:
     """end the prompt with '### Response:'; off: it is part of both answers (as the report's authors had it)"""
 
     def task(self, dataset: str | None, data: Path | None) -> Preferences:
-        """The dataset's task, or that of `data`, with the columns that the flags name."""
+        """Returns the dataset's task, or that of `data`, with the columns that the flags name."""
         forms = preference_forms(self.prompt_column, self.chosen_column, self.rejected_column)
         task = find_or_own(dataset, data, Preferences, forms)
         if task.columns is forms:

@@ -17,7 +17,7 @@ G = TypeVar("G")
 
 
 def twice_or_nothing(flags: str, named: list[str]) -> list[str]:
-    """A problem where the flags name one column twice: the answer would be among the inputs. Or none at all."""
+    """Names a problem where an empty column is named, or one twice: the answer would be among the inputs."""
     found = [f"{flags}: one of them is empty; name a column, or leave the flag out"] if "" in named else []
     twice = dict.fromkeys(name for name in named if name and named.count(name) > 1)
     return found + [f"{flags}: name column {short(name)} twice; give each of them another" for name in list(twice)[:1]]
@@ -40,7 +40,7 @@ class TextArgs:
     pad_to: AsPublished[int | None] = None
     """append --pad-id up to this many tokens and read the class behind them (as the report's authors did)"""
     pad_id: AsPublished[int] = 50256
-    """token for --pad-to"""
+    """token that --pad-to appends"""
 
     def problems(self) -> list[str]:
         found = at_least(self, 1, "pad_to")
@@ -62,7 +62,7 @@ class TextArgs:
         return []
 
     def task(self, dataset: str | None, data: Path | None) -> Classification:
-        """The dataset's task, or that of `data`, with the columns and classes that the flags name."""
+        """Returns the dataset's task, or that of `data`, with the columns and classes that the flags name."""
         task = find_or_own(dataset, data, Classification, (Columns(("text",), "label"),))
         wanted = len(task.columns[0].inputs)
         if self.text_column and task.compose is not join_lines and len(self.text_column) != wanted:
@@ -119,7 +119,7 @@ class PromptArgs:
     input_column: str | None = None
     """column of what the instruction is about. None: one named input, context or passage, if there is one; '': none"""
     response_column: str | None = None
-    """column of the response; None: one with a usual name. Such as response, output, completion or answer"""
+    """column of the response; None: one with a usual name. Such names are response, output, completion and answer"""
     mask_prompt: AsPublished[bool] = True
     """train on the response only; off: on the prompt too (as the report's authors did)"""
     response_header: AsPublished[bool] = True
@@ -130,7 +130,7 @@ class PromptArgs:
         return twice_or_nothing("--prompt-column, --input-column and --response-column", named)
 
     def task(self, dataset: str | None, data: Path | None) -> Instructions:
-        """The dataset's task, or that of `data`, with the columns that the flags name."""
+        """Returns the dataset's task, or that of `data`, with the columns that the flags name."""
         forms = instruction_forms(self.prompt_column, self.response_column)
         task = find_or_own(dataset, data, Instructions, forms)
         if task.columns is not forms:
@@ -157,7 +157,7 @@ class GenerationArgs:
     new_tokens: int = 128
     """most tokens of a response; 0: generate nothing"""
     temperature: float = 0.0
-    """0 is greedy"""
+    """temperature of sampling; 0 is greedy"""
     top_k: Rare[int | None] = None
     """draw from the k likeliest tokens; None: all"""
     top_p: Rare[float | None] = None
@@ -179,6 +179,6 @@ class GenerationArgs:
 
 
 def group_of(kind: type[G], flags: dict[str, Any]) -> G:
-    """The group of flags `kind` from the flat flags of results.json."""
+    """Builds the group of flags `kind` from the flat flags of results.json."""
     known = {field.name: flags[field.name] for field in fields(kind) if field.name in flags}  # type: ignore[arg-type]
     return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()})

@@ -1,4 +1,4 @@
-"""Flags of the optimizer and its steps. Imports nothing heavy."""
+"""Flags of the optimizer and its steps. Nothing heavy is imported."""
 
 import math
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ class UpdateArgs:
     """passes over the training examples; None: the method's default. Fractions are allowed. The default
     (docs/methods.md) is as many as 200 updates take, where that is more"""
     max_steps: int | None = None
-    """optimizer steps, whatever --epochs says"""
+    """optimizer steps in all, whatever --epochs says"""
     batch_size: int = 8
     """examples per optimizer step, over all processes"""
     micro_batch_size: int | Literal["auto"] = 8
@@ -38,15 +38,15 @@ class UpdateArgs:
     """adamw8bit: states in 8 bits, by bitsandbytes; paged-adamw8bit: on a CUDA GPU they also make room by moving to the
     machine's memory; sgd-momentum uses 0.9 unless --momentum says otherwise"""
     momentum: Rare[float] = 0.9
-    """of sgd-momentum"""
+    """momentum of sgd-momentum"""
     lr: float | None = None
-    """peak learning rate; None: the method's default. docs/methods.md has these"""
+    """peak learning rate; None: the method's default. The defaults are in docs/methods.md"""
     lr_init: Rare[float] = 0.0
     """learning rate at the first warmup step"""
     lr_min: Rare[float] = 0.0
     """learning rate that the cosine ends at"""
     schedule: Rare[Literal["cosine", "constant"]] = "cosine"
-    """after the warmup"""
+    """course of the learning rate after the warmup"""
     warmup_ratio: Rare[float] = 0.05
     """share of the steps that warm up"""
     warmup_steps: Rare[int | None] = None
@@ -56,7 +56,7 @@ class UpdateArgs:
     clip_after_warmup: AsPublished[bool] = False
     """do not clip during the warmup (as the report's authors did)"""
     weight_decay: Rare[float] = 0.01
-    """on matrices only; decoupled with adamw"""
+    """weight decay of the matrices; decoupled with adamw"""
     decay_all: AsPublished[bool] = False
     """decay biases, norms and embeddings too"""
     drop_last: AsPublished[bool] = False
@@ -67,9 +67,11 @@ class UpdateArgs:
     def with_defaults(
         self, lr_at_width_192: float, epochs: float, width: int, examples: int, fewest: int = FEWEST_UPDATES
     ) -> "UpdateArgs":
-        """The same with what was left open filled in. Adam's step for a matrix should shrink with its width (Yang et
-        al. 2022, table 8), so the default learning rate does. Little data gets more than the default `epochs`: as many
-        as give the `fewest` updates."""
+        """Fills in what was left open.
+
+        Adam's step for a matrix should shrink with its width (Yang et al. 2022, table 8), so the default learning rate
+        does. Little data gets more than the default `epochs`: as many as give the `fewest` updates.
+        """
         open_lr = lr_at_width_192 * 192 / width if self.lr is None else self.lr
         enough = math.ceil(fewest / max(self.steps_per_epoch(examples), 1))
         open_epochs = max(epochs, float(enough)) if self.epochs is None and self.max_steps is None else self.epochs
@@ -85,11 +87,11 @@ class UpdateArgs:
         ]
 
     def clip_at(self, step: int, warmup: int) -> float | None:
-        """Largest gradient norm allowed in this step; None: any."""
+        """Returns the largest gradient norm allowed in this step; None allows any."""
         return None if self.clip_after_warmup and step < warmup else self.max_grad_norm
 
     def steps(self, examples: int) -> int:
-        """Optimizer steps of the whole training. Raises ValueError when there are none, or more than anyone means."""
+        """Counts the optimizer steps of a training. Raises ValueError for none, or more than anyone means."""
         per_epoch = self.steps_per_epoch(examples)
         if per_epoch == 0:
             raise ValueError(f"--drop-last: leaves nothing of {examples} examples at --batch-size {self.batch_size}")

@@ -18,12 +18,12 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)  # None: of torch and 
 
 
 class NoRoom(OSError):
-    """A disk, a quota or a largest size of a file is used up."""
+    """The disk is full, or a quota or the largest size of a file is reached."""
 
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """An OSError inside says which file could not be written, that nothing is lost, and what to do."""
+    """Makes an OSError inside say which file could not be written, that nothing is lost, and what to do."""
     try:
         yield
     except OSError as error:
@@ -34,7 +34,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """`write` fills a new file; only when it is whole on the disk does it take the place of `path`."""
+    """Lets `write` fill a new file, which takes the place of `path` only when it is whole on the disk."""
     new = path.with_name(path.name + ".new")
     try:
         with explained(path):
@@ -50,7 +50,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
-    """The same for a folder; `write` fills a new folder, without a care for what is there."""
+    """Does the same for a folder: `write` fills a new one, whatever is there."""
     new, old = (path.with_name(path.name + ending) for ending in (".new", ".old"))
     if old.exists() and not path.exists():  # killed between the two renames below
         old.rename(path)
@@ -72,7 +72,7 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """In UTF-8."""
+    """Writes a text in UTF-8."""
 
     def write(new: Path) -> None:
         new.write_text(text, encoding="utf-8")
@@ -81,13 +81,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Strict JSON: what is not a finite number is left out, as any other missing measurement."""
+    """Writes strict JSON: a number that is not finite is left out, like any other missing measurement."""
     text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    """One JSON object a line."""
+    """Writes one JSON object a line."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_text(path, lines)
 
@@ -101,7 +101,7 @@ def _finite(content: Any) -> Any:
 
 
 def save_tensors(path: Path, tensors: dict[str, "Tensor"]) -> None:
-    """Raises OSError when there is no room."""
+    """Saves tensors. Raises OSError when there is no room."""
     from gpt2_scratch.weights import write_tensors  # here and below: judge/ writes JSON and knows no torch
 
     write_tensors(path, {name: tensor.cpu().contiguous() for name, tensor in tensors.items()})

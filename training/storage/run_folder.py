@@ -32,12 +32,12 @@ OURS = (
 
 
 def nearest(path: Path) -> Path:
-    """`path`, or the closest of its parents that exists."""
+    """Returns `path`, or the closest of its parents that exists."""
     return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 def default_folder(script: str, name: str, changed: Mapping[str, Any], spelled: Mapping[str, Any]) -> Path:
-    """runs/SCRIPT/NAME, and where flags that change the result are not at their defaults, a hash of these.
+    """Returns runs/SCRIPT/NAME, with a hash of the flags that change the result and are not at their defaults.
 
     `changed`: the flags that were given; `spelled`: those that the name spells out, with the value that it has.
     """
@@ -52,13 +52,13 @@ def default_folder(script: str, name: str, changed: Mapping[str, Any], spelled: 
 
 
 def finished(folder: Path, resuming: bool) -> str:
-    """What to say of a folder with a finished run."""
+    """Returns the message about a folder that holds a finished run."""
     nothing_left = ", nothing is left to --resume" if resuming else ""
     return f"--output-dir {folder}: holds a finished run{nothing_left}; add --overwrite or choose another folder"
 
 
 def check_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
-    """True when there is a checkpoint to go on from. Changes nothing.
+    """Returns whether there is a checkpoint to go on from. Nothing is changed.
 
     Raises ValueError for a finished run without --overwrite, an unfinished one without --resume or --overwrite, and a
     folder that holds something else.
@@ -91,8 +91,10 @@ def prepare_folder(folder: Path, resuming: bool) -> None:
 
 
 def read_run(folder: Path, asked: str = "--run") -> dict[str, Any]:
-    """results.json of a finished run of fine-tuning. Raises ValueError when there is none; `asked` is the flag that
-    named the folder."""
+    """Reads results.json of a finished run of fine-tuning. Raises ValueError when there is none.
+
+    `asked` is the flag that named the folder.
+    """
     path = folder / RESULTS
     if not path.exists():
         raise ValueError(f"{asked} {folder}: holds no finished run ({RESULTS} is missing)")
