@@ -35,7 +35,7 @@ class NoVerdict(ValueError):
 
 @dataclass
 class Tally:
-    """Of this process. `failed`: why a question has no reply, by its key."""
+    """The counts of this process. `failed` says why a question has no reply, by its key."""
 
     requests: int = 0
     retries: int = 0
@@ -43,8 +43,8 @@ class Tally:
 
 
 class Asking:
-    """`count` gives the tokens of a prompt, `settled` is called after each question. What stops it stops all of it:
-    requests that are on their way are waited for, since they are paid for."""
+    """`count` returns the tokens of a prompt, `settled` is called after each question. Whatever stops one request stops
+    all: those that are on their way are waited for, since they are paid for."""
 
     def __init__(
         self,
@@ -149,12 +149,12 @@ class Asking:
             self._stop_if_unreadable()
 
     def _unread_before(self) -> list[str] | None:
-        """Why the stored replies of this model hold no verdict; None where one does."""
+        """The reason why no stored reply of this model holds a verdict; None if one does."""
         mine = [reply["missing"] for reply in self.store.replies.values() if reply["model"] == self.model]
         return None if None in mine else [why for why in mine if why != BLOCKED]
 
     def _stop_if_unreadable(self) -> None:
-        """Nothing more is paid for where no reply can be read."""
+        """Stops everything where no reply can be read, so that nothing more is paid for."""
         if self.unread is None or len(self.unread) < GIVE_UP:
             return
         ((why, _),) = Counter(self.unread).most_common(1)
@@ -170,12 +170,12 @@ class Asking:
             self._stop(ValueError(f"{GIVE_UP} questions in a row failed, the last with {failure}"))
 
     def _interrupt(self) -> None:
-        """The first Ctrl-C lets what is on its way arrive, a second one does not."""
+        """The first Ctrl-C lets requests that are on their way finish; a second one does not."""
         asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
         self._stop(KeyboardInterrupt())
 
     def _stop(self, reason: BaseException) -> None:
-        """The first reason counts."""
+        """Stops everything. If several things stop it, the first reason counts."""
         self.stopped_by = self.stopped_by or reason
         self.stopping.set()
 

@@ -41,7 +41,7 @@ def find_key(kind: str) -> str | None:
 
 
 def key_problems(args: JudgeArgs) -> list[str]:
-    """Gemini does nothing without a key; a server of one's own may need none."""
+    """Says which key is missing: Gemini needs one, a server of one's own may not."""
     if kind_of(args) == "gemini" and find_key("gemini") is None:
         return [
             "--judge-model: Gemini needs a key in GEMINI_API_KEY (or GOOGLE_API_KEY); set it, name a server "
@@ -174,7 +174,7 @@ class OpenAIServer:
 
 
 def _text_of(content: Any) -> str:
-    """Of a message: a text, or a list of parts, of which those of thinking are no answer."""
+    """The text of a message, which is a string or a list of parts; parts of thinking are no answer."""
     if isinstance(content, list):
         parts = [part for part in content if isinstance(part, dict) and part.get("type", "text") == "text"]
         return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))

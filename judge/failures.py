@@ -54,7 +54,7 @@ class Failure(Exception):
 
 
 def without_key(text: str) -> str:
-    """A server may repeat the key it was sent; nobody else gets to read it."""
+    """The message without the key: a server may repeat the key it was sent, and nobody else may read it."""
     for kind in KEYS:
         for name in KEYS[kind]:
             key = os.environ.get(name, "").strip()
@@ -64,7 +64,7 @@ def without_key(text: str) -> str:
 
 
 def _told(error: Exception) -> str:
-    """The message of the SDK, with what the server said where that was no object and the SDK leaves it out."""
+    """The message of the SDK, and what the server said where the SDK leaves that out because it was no object."""
     body = getattr(error, "body", None)
     return f"{error} - {body}" if isinstance(body, str) and body not in str(error) else str(error)
 
@@ -88,7 +88,7 @@ def refused(error: Exception) -> str | None:
 
 
 def _snake(text: str) -> str:
-    """Google writes maxOutputTokens where others write max_output_tokens."""
+    """The name as most servers write it: max_output_tokens for Google's maxOutputTokens."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text).lower()
 
 

@@ -12,7 +12,8 @@ Text = Literal["response", "before"]
 
 
 class Generation(NamedTuple):
-    """`question.response` is the reference. What is known of the fine-tuned model alone is None for the base's text."""
+    """`question.response` is the reference. Fields that are known of the fine-tuned model alone are None for the
+    base."""
 
     question: Instruction
     answer: str

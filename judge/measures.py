@@ -1,8 +1,8 @@
-"""What can be said of an answer without a judge, one number an answer.
+"""Measures of an answer that need no judge, one number for each answer.
 
-ROUGE-L: Lin (2004), F of the longest common subsequence of words (letters a-z and digits only), without stemming.
-chrF: Popovic (2015), character n-grams up to 6, here of each answer, 0 to 100. Repetition: Welleck et al. (2020), the
-share of 4-grams that were there before. Reference perplexity is the model's, of the answer that was wanted.
+ROUGE-L: Lin (2004), F of the longest common subsequence of words (letters a-z and digits only), without stemming. chrF:
+Popovic (2015), character n-grams up to 6, here of each answer, 0 to 100. Repetition: Welleck et al. (2020), the share
+of 4-grams that were there before. Reference perplexity is the model's, of the answer that was wanted.
 """
 
 import math
@@ -32,7 +32,7 @@ def length_ratio(answer: str, reference: str) -> float:
 
 
 def repetition(answer: str) -> float:
-    """1 - distinct / all word 4-grams; 0 for an answer that has none."""
+    """1 - distinct / all word 4-grams; 0 for an answer without a 4-gram."""
     words = answer.split()
     grams = [tuple(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
@@ -50,7 +50,7 @@ def contains_header(answer: str) -> float:
 
 
 def overlap_scorers() -> tuple[Callable[[str, str], float], Callable[[str, str], float]]:
-    """(ROUGE-L 0 to 1, chrF 0 to 100), each of (answer, reference)."""
+    """Two functions of (answer, reference): ROUGE-L from 0 to 1, and chrF from 0 to 100."""
     from rouge_score.rouge_scorer import RougeScorer
     from sacrebleu.metrics import CHRF
 
@@ -81,7 +81,7 @@ def measure(generations: Sequence[Generation]) -> dict[str, np.ndarray]:
 
 
 def reference_perplexity(generations: Sequence[Generation]) -> Metric:
-    """Over all tokens of all references that were scored, {value, low, high, n}."""
+    """The perplexity over all tokens of all references that were scored, as {value, low, high, n}."""
     known = [(g.reference_loss, g.reference_tokens) for g in generations if g.reference_loss is not None]
     losses, tokens = np.array([pair for pair in known if pair[1]], dtype=np.float64).T
     value, low, high, n = bootstrap_ratio(losses, tokens)
@@ -89,7 +89,7 @@ def reference_perplexity(generations: Sequence[Generation]) -> Metric:
 
 
 def summarise(generations: Sequence[Generation], measures: Mapping[str, np.ndarray]) -> dict[str, Metric]:
-    """{value, low, high, n} of each: a mean over answers, or the perplexity."""
+    """{value, low, high, n} of each measure: a mean over answers, or the perplexity."""
     found: dict[str, Metric] = {}
     for name, values in measures.items():
         known = values[np.isfinite(values)]

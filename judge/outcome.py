@@ -17,7 +17,7 @@ Replies = Mapping[Key, Mapping[str, Any]]
 
 
 def counts(questions: Sequence[Question], model: str, replies: Replies) -> dict[str, Any]:
-    """Of the questions: asked = parsed + unparsed + blocked + failed. `failed`: no reply came."""
+    """Counts of questions: asked = parsed + unparsed + blocked + failed. No reply came to the `failed` ones."""
     found = [replies.get(question.key(model)) for question in questions]
     why = Counter(reply["missing"] for reply in found if reply is not None and reply["missing"] is not None)
     blocked, failed = why.pop(BLOCKED, 0), sum(reply is None for reply in found)
@@ -45,10 +45,8 @@ def tokens_of(questions: Sequence[Question], model: str, replies: Replies) -> di
 def scored(
     items: Sequence[Any], questions: Sequence[Question], model: str, replies: Replies
 ) -> tuple[dict, np.ndarray]:
-    """(mean score and the rest, mean score of each item (n,), nan where an item has none).
-
-    `if_missing`: the mean if all items without a score had 0, and if they had 100.
-    """
+    """The entry for results.json, with the mean score, and the mean score of each item (n,), nan where an item has
+    none. `if_missing` is the mean if all items without a score had 0, and if they had 100."""
     by_item: dict[Any, list[float]] = defaultdict(list)
     for question in questions:
         reply = replies.get(question.key(model))
@@ -66,10 +64,8 @@ def scored(
 
 
 def preference(verdicts: Mapping[str, str]) -> float | None:
-    """1 ours, 0 theirs, 0.5 a tie: where a verdict is a tie, or the two orders disagree. None unless both are there.
-
-    `verdicts`: A, B or tie, by whose answer was A.
-    """
+    """1 for ours, 0 for theirs, 0.5 for a tie: a verdict is a tie, or the two orders disagree. None unless both orders
+    have a verdict. `verdicts`: A, B or tie, by whose answer was A."""
     if set(verdicts) != set(ORDERS):
         return None
     for_ours = {verdicts["ours"] == "A", verdicts["theirs"] == "B"}
@@ -81,10 +77,9 @@ def preference(verdicts: Mapping[str, str]) -> float | None:
 def compared(
     items: Sequence[Any], questions: Sequence[Question], model: str, replies: Replies
 ) -> tuple[dict, np.ndarray]:
-    """(win rate of ours with ties as half and the rest, mean preference of each item (n,), nan where it has none).
-
-    `first_position`: share of A among the verdicts that are no tie; 0.5 for a judge that does not care who is first.
-    """
+    """The entry for results.json, with the win rate of ours (a tie counts half), and the mean preference of each item
+    (n,), nan where it has none. `first_position` is the share of A among the verdicts that are no tie: 0.5 for a judge
+    that does not care who is first."""
     pairs: dict[tuple[Any, int], dict[str, str]] = defaultdict(dict)
     for question in questions:
         reply = replies.get(question.key(model))

@@ -1,4 +1,4 @@
-"""So many requests and tokens a minute, and no more."""
+"""Limits requests and tokens to so many a minute."""
 
 import asyncio
 import time
@@ -39,7 +39,7 @@ class Pace:
         return True
 
     def close_for(self, seconds: float) -> None:
-        """Nothing is sent for so long: a server that asks one request to wait means all of them."""
+        """Sends nothing for so many seconds: a server that asks one request to wait means all of them."""
         self.closed_until = max(self.closed_until, self.clock() + seconds)
 
     def _seconds_left(self, tokens: int) -> float:

@@ -19,12 +19,12 @@ class Question(NamedTuple):
     prompt: str
 
     def key(self, model: str) -> Key:
-        """As judge.store.KEY has it."""
+        """The key under which judge/store.py keeps the reply."""
         return self.item, self.repeat, self.order, prompt_hash(self.prompt), model
 
 
 def left_of(questions: Sequence[Question], model: str, replies: Container[Key]) -> list[Question]:
-    """Those without a reply."""
+    """The questions without a reply."""
     return [question for question in questions if question.key(model) not in replies]
 
 

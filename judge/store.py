@@ -15,10 +15,8 @@ KEY = ("item", "repeat", "order", "prompt_sha256", "model")
 
 
 def read_replies(path: Path) -> tuple[dict[Key, dict[str, Any]], int]:
-    """(replies by question, bytes of the lines that are whole); a last line torn by a kill is left out.
-
-    Raises ValueError for another line that is no reply.
-    """
+    """The replies by question, and the bytes of the lines that are whole; a last line torn by a kill is left out.
+    Raises ValueError for another line that is no reply."""
     content = path.read_bytes() if path.exists() else b""
     whole = content.rfind(b"\n") + 1
     found: dict[Key, dict[str, Any]] = {}
@@ -33,7 +31,8 @@ def read_replies(path: Path) -> tuple[dict[Key, dict[str, Any]], int]:
 
 
 def other_settings(replies: Iterable[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
-    """One problem for each flag that replies were asked with otherwise: a mean over both would be of two judges."""
+    """One problem for each flag that the stored replies were asked with differently: a mean over both would mix two
+    judges."""
     differing = {
         (name, str(reply["settings"].get(name)), str(value))
         for reply in replies

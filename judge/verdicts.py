@@ -1,7 +1,7 @@
-"""A judge's reply -> a score or a choice. What surrounds it is left aside where the reply says one thing only.
+"""A judge's reply -> a score or a choice.
 
-Models think aloud, fence their JSON, add words, or count out of ten. Each form below says by itself what it means; a
-number that has to be looked for in prose is no score, and a reply that says two things says nothing.
+Models think aloud, fence their JSON, add words, or count out of ten. Each form below says by itself what it means. A
+number that would have to be looked for in prose is no score, and a reply that says two things says nothing.
 """
 
 import json
@@ -119,7 +119,7 @@ def _breaks_off(text: str) -> bool:
 
 
 def _lines(text: str) -> list[str]:
-    """Without what only makes letters bold or a heading."""
+    """The lines without marks that only make letters bold or a heading."""
     return [line for one in text.splitlines() if (line := MARKUP.sub("", one).strip())]
 
 
@@ -137,7 +137,7 @@ def _of_json(text: str, name: str) -> Iterator[Any]:
 
 
 def _scores_of_json(text: str) -> Iterator[float | None]:
-    """None for what is no number."""
+    """The scores in a value of JSON; None for one that is no number."""
     for value in _of_json(text, "score"):
         if isinstance(value, str):
             yield _number(SCORE_LINE.match(value.strip()))
@@ -152,7 +152,7 @@ def _scores_of_text(text: str) -> Iterator[float | None]:
 
 
 def _number(match: re.Match[str] | None) -> float | None:
-    """Out of 100; None for a number out of something else than 100 or 10."""
+    """The number as one out of 100; None for a number out of anything but 100 or 10."""
     if match is None or len(match[1]) > 20:
         return None
     whole = float(match[2] or 100)

@@ -64,7 +64,7 @@ CSS = """
 
 
 def safe(text: str) -> str:
-    """For the inside of an element. The page's own template signs become plain signs too."""
+    """Text for the inside of an element. The template signs of the page become plain signs too."""
     return escape(text).replace("$", "&#36;").replace("{", "&#123;").replace("@", "&#64;")
 
 
@@ -73,7 +73,7 @@ def heading(title: str, line: str) -> str:
 
 
 def card(column: int, name: str, origin: str, written: Written, strength: float | None) -> str:
-    """One answer. `strength`: of the adapter; None where there is none."""
+    """One answer. `strength` is the adapter's; None if there is none."""
     at = "" if strength is None else f'<span class="strength">strength {strength:g}</span>'
     ending = ENDINGS[written.state]
     foot = "" if written.state == "waiting" else f"{written.tokens} token{'s' * (written.tokens != 1)}, {ending}"
@@ -118,7 +118,7 @@ def coloured(label: str, found: Sequence[Piece], cut: bool) -> str:
 
 
 def visible(text: str) -> str:
-    """A token that could not be seen in a list is spelled out."""
+    """The token for a list; one that could not be seen is spelled out."""
     return text.strip() or "".join({" ": "space ", "\n": "line break ", "\t": "tab "}.get(c, c) for c in text).strip()
 
 

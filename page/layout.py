@@ -168,7 +168,7 @@ def read_tab(readers: Sequence[Reader]) -> None:
 
 
 def build(answerers: Sequence[Answerer], readers: Sequence[Reader]) -> gr.Blocks:
-    """The page; either of the two may be empty."""
+    """The page; one of the two kinds of models may be missing."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         html(heading(TITLE, "The same words for every model, side by side. Nothing is sent to the internet."))
         with gr.Tabs():

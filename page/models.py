@@ -121,7 +121,8 @@ def open_answerers(runs: Sequence[tuple[Path, Results]], base: str | None, devic
 
 
 def open_readers(runs: Sequence[tuple[Path, Results]], base: str | None, device: torch.device) -> list[Reader]:
-    """Raises ValueError for an adapter whose base is not `base`, or no longer where it was."""
+    """The classifiers, ready to read. Raises ValueError for an adapter whose base is not `base`, or no longer where it
+    was."""
     found = []
     for folder, results in runs:
         flags, model = results["args"], rebuild(folder, results, base).to(device).requires_grad_(False)
@@ -135,7 +136,8 @@ def open_readers(runs: Sequence[tuple[Path, Results]], base: str | None, device:
 
 
 def prompt_of(answerer: Answerer, question: Instruction, new_tokens: int) -> list[int]:
-    """Raises ValueError, in a sentence for the page, when the prompt leaves no room for `new_tokens`."""
+    """The tokens of the prompt. Raises ValueError, in a sentence for the page, when it leaves no room for
+    `new_tokens`."""
     prompt = encode_prompt(answerer.tokenizer, question, response_header=answerer.response_header)
     context = answerer.model.config.context
     if len(prompt) + new_tokens > context:
@@ -198,7 +200,7 @@ def side_by_side(
 
 
 def read(reader: Reader, *texts: str) -> Reading:
-    """What the classifier makes of a text, or of the texts that it takes. Raises ValueError for one that is empty."""
+    """What the classifier sees in a text, or in the texts that it takes. Raises ValueError for an empty one."""
     asked = tuple(writable(text) for text in texts[: len(reader.inputs)])
     if not all(text.strip() for text in asked):
         raise ValueError(f"Paste {' and '.join(f'a {name}' for name in reader.inputs)} first.")

@@ -39,7 +39,7 @@ class WithPolicy:
 
 
 class Server(uvicorn.Server):
-    """Ends at once: gradio keeps a connection to every open page, which would hold the end up."""
+    """A server that ends at once: gradio keeps a connection to every open page, which would hold the end up."""
 
     def __init__(self, config: uvicorn.Config, page: gr.Blocks) -> None:
         super().__init__(config)
@@ -52,8 +52,8 @@ class Server(uvicorn.Server):
 
 
 def application(page: gr.Blocks, host: str, port: int) -> FastAPI:
-    """On a loopback address it answers to loopback names alone: else a page from anywhere could reach it under a name
-    of its own that it lets point here (DNS rebinding)."""
+    """The page as a web application. On a loopback address it answers to loopback names alone; otherwise a page from
+    anywhere could reach it under a name of its own that it points here (DNS rebinding)."""
     app = FastAPI(openapi_url=None)
     app.add_middleware(WithPolicy)
     if ipaddress.ip_address(host).is_loopback:
@@ -66,7 +66,7 @@ def application(page: gr.Blocks, host: str, port: int) -> FastAPI:
 
 
 def serve(page: gr.Blocks, listening: socket.socket) -> None:
-    """Until Ctrl-C."""
+    """Serves the page until Ctrl-C."""
     app = application(page, *listening.getsockname()[:2])
     config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1)
     try:

@@ -52,7 +52,7 @@ def spelled(value: Any) -> str | None:
 
 
 def kind_of(value: Any) -> str:
-    """What a cell holds, for messages, which never quote the data."""
+    """The kind of value in a cell, for messages, which never quote the data."""
     if spelled(value) is not None:
         return f"a {'truth value' if isinstance(value, bool) else 'number'} ({type(value).__name__})"
     return {"str": "text", "list": "a list", "dict": "a record"}.get(type(value).__name__, type(value).__name__)

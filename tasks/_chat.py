@@ -32,7 +32,8 @@ HEADING = re.compile(r"(?:\A|\n\n)(Human|Assistant): ?")  # how Anthropic's hh-r
 
 
 class Unfit(Exception):
-    """A conversation that is none of text between a user and an assistant; says which count of `Skipped` it adds to."""
+    """The conversation is not one of text between a user and an assistant. The error says which count of `Skipped` it
+    adds to."""
 
 
 class Turn(NamedTuple):
@@ -72,7 +73,7 @@ def _parsed(text: str) -> Any:
 
 
 def _text(content: Any, column: str, id: int) -> str:
-    """The text of a message, of which there can be several parts."""
+    """The text of a message, which can have several parts."""
     if isinstance(content, list):
         kinds = {str(part.get("type", "text")) if isinstance(part, dict) else "text" for part in content}
         if kinds - {"text"}:

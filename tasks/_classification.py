@@ -99,7 +99,8 @@ class Classification(Task):
         return names
 
     def remarks(self, splits: Mapping[str, Sequence[Labelled]]) -> list[str]:
-        """Of the classes. Raises ValueError as of `classes`, and for a class that training has no example of."""
+        """What is to be said of the classes. Raises ValueError as `classes` does, and for a class that training has no
+        example of."""
         counts = {name: Counter(e.label or "" for e in part) for name, part in splits.items()}
         names = self.classes([e for part in splits.values() for e in part])
         self.classes(splits["train"])

@@ -38,7 +38,8 @@ class Columns(NamedTuple):
 
 
 def missing_columns(forms: Sequence[Columns], present: Sequence[str], target_needed: bool, flags: str) -> ValueError:
-    """What to tell a user whose file has none of the `forms`: what the nearest one lacks, near names, what is there."""
+    """The error for a file that has none of the `forms`: it names the missing columns, similar ones, and those that are
+    there."""
     missing = min((c.missing_in(present, target_needed) for c in forms), key=len)
     by_case = {name.casefold(): name for name in present}
     near = [by_case[n] for c in missing for n in get_close_matches(c.casefold(), by_case, n=1)]
@@ -49,12 +50,12 @@ def missing_columns(forms: Sequence[Columns], present: Sequence[str], target_nee
 
 
 def of_text(rows: Sequence[Row], names: Iterable[str]) -> str | None:
-    """The first of these columns that holds text; what else it holds is taken as text too, or refused with its row."""
+    """The first of these columns that holds text. Its other cells are taken as text too, or refused with their row."""
     return next((name for name in names if any(isinstance(cell := row.get(name), str) and cell for row in rows)), None)
 
 
 def instruction_forms(prompt: str | None, response: str | None) -> tuple[Columns, ...]:
-    """The forms that a file of instructions can have, of which flags may have named a column; the commonest first."""
+    """The forms that a file of instructions can have, the commonest first. Flags may have named a column."""
     prompts, responses = (prompt,) if prompt else PROMPTS, (response,) if response else RESPONSES
     chats = [Columns((name,), name) for name in ((prompt,) if prompt else CHATS) if response in (None, name)]
     pairs = [Columns((p,), r) for p in prompts for r in responses if p != r]
@@ -62,7 +63,7 @@ def instruction_forms(prompt: str | None, response: str | None) -> tuple[Columns
 
 
 def preference_forms(prompt: str | None, chosen: str | None, rejected: str | None) -> tuple[Columns, ...]:
-    """The same of a file of preferences; the last one has the prompt in the answers."""
+    """The forms that a file of preferences can have; in the last one the answers contain the prompt."""
     better, worse = chosen or "chosen", rejected or "rejected"
     prompts = (prompt,) if prompt else (*sorted(PROMPTS, key=lambda name: name != "prompt"), *CHATS, better)
     return tuple(Columns((name, worse), better) for name in prompts)

@@ -63,10 +63,8 @@ def _swallowed(found: Found, separator: str) -> Record | None:
 
 
 def _settle_doubts(found: Found, separator: str, ordinary: Callable[[], Found]) -> tuple[Found, str]:
-    """What to believe where lines inside quoted cells look like rows of their own, and what to say of it.
-
-    Raises ValueError where rows are lost in a cell and quotation marks are no ordinary characters either.
-    """
+    """Decides what to believe where lines inside quoted cells look like rows of their own, and says so in a note.
+    Raises ValueError where rows are lost in a cell and quotation marks are no ordinary characters either."""
     if not found.doubtful or not found.plain_header:
         return found, ""
     swallowed = _swallowed(found, separator)

@@ -12,7 +12,7 @@ RESPONSE_HEADER = "\n\n### Response:\n"
 
 
 def normalised(text: str) -> str:
-    """What is the same for texts that differ in case and white space alone."""
+    """A form that texts share when they differ only in case and white space."""
     return " ".join(text.casefold().split())
 
 
@@ -66,8 +66,8 @@ class Instruction:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """With the response as it stands: two answers to one prompt are two examples, and case or indentation can be
-        what the answer is about."""
+        """The response counts as it stands: two answers to one prompt are two examples, and an answer can be about case
+        or indentation."""
         return *self.group, self.response or ""
 
     @property
@@ -76,7 +76,7 @@ class Instruction:
 
     @property
     def label(self) -> str | None:
-        """What a record without is worth nothing for training."""
+        """The response; a record without one is worth nothing for training."""
         return self.response
 
     @property
@@ -86,10 +86,8 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """A prompt, what it is about (may be empty), and two answers, of which one is preferred to the other.
-
-    `unfit`: as of an `Instruction`.
-    """
+    """A prompt, what it is about (may be empty), and two answers, one of which is preferred to the other. `unfit` means
+    what it means for an `Instruction`."""
 
     id: int
     prompt: str
@@ -117,7 +115,7 @@ class Preference:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """With the answers as they stand but for white space at the end, as of an `Instruction`."""
+        """The answers count as they stand, but for white space at the end."""
         asked, first, second = self.identity
         return normalised(asked), first.rstrip(), second.rstrip()
 

@@ -1,4 +1,5 @@
-"""A folder of data files -> which file belongs to which part; what belongs to none is said, or the folder refused."""
+"""Finds which file of a folder belongs to which part. A file that belongs to none is named in a note, or the folder is
+refused."""
 
 import re
 from collections.abc import Iterable

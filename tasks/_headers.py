@@ -9,12 +9,12 @@ from tasks._labels import folded
 
 
 def readable(name: str) -> str:
-    """The name without outer or double white space and invisible characters; one of nothing else stays as it is."""
+    """The name without outer or double white space and invisible characters. A name of nothing else stays as it is."""
     return folded(name) or name
 
 
 def header_notes(read: Mapping[str, str]) -> list[str]:
-    """What to say of names that are read as others."""
+    """A note that says which names are read as others."""
     named = listed((f"{ascii(name)[:30]} as {short(new)}" for name, new in read.items()), quoted=False)
     return [f"column names are read without white space or characters that cannot be seen: {named}"]
 

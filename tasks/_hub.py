@@ -27,7 +27,7 @@ PARTS = ("train", "validation", "test")
 
 
 class ConfigNeeded(ValueError):
-    """A data set of several configurations, of which none was chosen, or one that is not there."""
+    """The data set has several configurations, and none was chosen, or one that is not there."""
 
     def __init__(self, names: Sequence[str]):
         super().__init__(", ".join(names))
@@ -77,7 +77,7 @@ def open_hub(repository: str, config: str | None = None) -> HubData:
 
 
 def _known(repository: str, config: str | None) -> Path:
-    """Where it is kept what the hub said of a data set, for when it does not answer."""
+    """The file that keeps what the hub said of a data set, for when it does not answer."""
     import datasets
 
     name = f"{config or ''}.json".replace("/", "--")
@@ -135,7 +135,7 @@ def _is_special(config: Any) -> bool:
 
 
 def _ask_again(repository: str) -> None:
-    """Raises why the hub does not give the data set, of which `datasets` keeps only that it does not."""
+    """Raises the reason why the hub does not give the data set; `datasets` itself only says that it does not."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
@@ -277,7 +277,7 @@ def _with_class_names(rows: list[Row], classes: Mapping[str, list[str]]) -> tupl
 
 
 def _through_library(data: HubData, split: str) -> tuple[list[Row], list[str]]:
-    """The same for files that only the library reads, all splits of which it downloads."""
+    """The rows of a split whose files only the library can read; it downloads all splits of them."""
     import datasets
 
     builder = _builder(data.repository, data.config)

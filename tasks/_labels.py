@@ -57,7 +57,7 @@ def is_placeholder(label: str) -> bool:
 
 
 def hidden_in(labels: Iterable[str]) -> list[str]:
-    """Those among the labels that seem to say that there is none: placeholders, or -1 as the only negative one."""
+    """The labels that seem to say that there is none: placeholders, or -1 if it is the only negative one."""
     every = in_order(labels)
     found = [label for label in every if is_placeholder(label)]
     others = [label for label in every if not is_placeholder(label)]

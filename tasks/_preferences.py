@@ -1,4 +1,4 @@
-"""A task of prompts with two answers, of which one is preferred; texts in columns, or conversations."""
+"""A task of prompts with two answers, one of which is preferred. They are texts in columns, or conversations."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -119,7 +119,7 @@ class Preferences(Prompted):
         return asked, better, worse
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Says too where the prompt was looked for in the answers, or taken off them."""
+        """Adds a note where the prompt was looked for in the answers, or taken off them."""
         for columns in used.values():
             if columns.repeated:
                 notes.append(

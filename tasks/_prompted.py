@@ -56,8 +56,8 @@ class Prompted(Task):
         return turns_in(target_cell(row, columns.system, id), "System", columns.system, id) if columns.system else []
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Says too which columns were taken along unasked, where numbers are taken as text, and what of messages is not
-        read. Raises ValueError for prompts that are numbers alone."""
+        """Adds notes on columns that were taken along unasked, numbers that are taken as text, and parts of messages
+        that are not read. Raises ValueError for prompts that are numbers alone."""
         columns = next(iter(used.values()))
         known = {name for form in self.columns for name in form.used}
         if further := [short(name) for name in (*columns.inputs, columns.system) if name and name not in known]:

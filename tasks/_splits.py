@@ -105,12 +105,12 @@ def _nothing_to_train_on(given: dict[str, list[E]], parts: dict[str, list[E]], s
 
 
 def _digest(example: Labelled | Instruction | Preference) -> bytes:
-    """Of what makes two examples the same; the keys themselves would be all texts once more."""
+    """A hash of what makes two examples the same. The keys themselves would hold all texts a second time."""
     return hashlib.blake2b(repr(example.key).encode(), digest_size=16).digest()
 
 
 def _deduplicated(parts: dict[str, list[E]], skipped: Skipped) -> dict[str, list[E]]:
-    """The first of every group with one key; none of a group whose labels disagree."""
+    """Keeps the first of each group of examples with one key, and no example of a group whose labels disagree."""
     targets: dict[Any, set[str | None]] = defaultdict(set)
     for part in parts.values():
         for example in part:
@@ -132,7 +132,8 @@ def _deduplicated(parts: dict[str, list[E]], skipped: Skipped) -> dict[str, list
 
 
 def _without_held_out_prompts(parts: dict[str, list[E]], skipped: Skipped) -> dict[str, list[E]]:
-    """What the test part asks is asked nowhere else, whatever the answer; nor is what validation asks in train."""
+    """Drops training and validation examples whose prompt the test part asks, and training examples whose prompt
+    validation asks."""
     held_out: set[Any] = set()
     kept: dict[str, list[E]] = {}
     for name in ("test", "validation", *(parts.keys() - {"test", "validation"})):

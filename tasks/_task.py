@@ -54,7 +54,7 @@ class Task:
         raise NotImplementedError
 
     def lacks(self, example: Any, row: Row, columns: Columns) -> str:
-        """What keeps a row from being an example to learn from, as a count of `Skipped`; "" for nothing."""
+        """The reason why a row is no example to learn from, as a count of `Skipped`; "" if it is one."""
         filled = [text_cell(row, column, example.id).strip() for column in columns.inputs]
         if not self.required(filled):
             return "empty"
@@ -141,7 +141,7 @@ class Task:
             raise ValueError(f"column {short(twice)} would be read twice; {self.column_flags} name one each")
 
     def _columns_in(self, name: str, rows: dict[str, list[Row]]) -> Columns:
-        """Those of a part, which needs no target where it is held out and another part has one."""
+        """The columns of a part. It needs no target where it is held out and another part has one."""
         try:
             return self.columns_of(rows[name])
         except ValueError:
@@ -150,7 +150,8 @@ class Task:
             return self.columns_of(rows[name], target_needed=False)
 
     def nothing_left(self, rows: dict[str, list[Row]], skipped: Skipped) -> str:
-        """What to say where no row is an example: the counts that tell why, and columns that hold nothing."""
+        """The message for data without a single example: the counts that tell why, and the columns that hold
+        nothing."""
         columns = self._used(rows, {})
         every = dict.fromkeys(name for name in columns for name in (*columns[name].inputs, columns[name].target))
         empty = [n for n in every if not any(str(row.get(n) or "").strip() for part in rows.values() for row in part)]
@@ -173,7 +174,7 @@ class Task:
         notes += unused_note(present, read, self.column_flags)
 
     def remarks(self, splits: Mapping[str, Sequence[Any]]) -> list[str]:
-        """What is to be said of the examples by split before training. Raises ValueError for what cannot be learnt."""
+        """What is to be said of the examples before training. Raises ValueError for examples that cannot be learnt."""
         return []
 
     def part_of(self, row: Row) -> str | None:

@@ -26,7 +26,8 @@ POOL = 50  # batches that are sorted by length together; more saves padding in a
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """`labels` is a class, or next-token targets as long as `tokens` with -100 where there is none."""
+    """One text as token ids. `labels` is a class, or next-token targets as long as `tokens`, with -100 where there is
+    none."""
 
     id: int
     tokens: np.ndarray
@@ -38,7 +39,7 @@ class Encoded:
 
     @property
     def left_out(self) -> str | None:
-        """Why it is not trained on: the prompt leaves nothing of the response inside the length limit."""
+        """The reason why it is not trained on: the prompt leaves nothing of the response inside the length limit."""
         return None if self.response_from < len(self.tokens) else "no_room_for_response"
 
     @property
@@ -72,8 +73,8 @@ def encode_all_labelled(
     pad_id: int = END_OF_TEXT,
     cut_tail: bool = False,
 ) -> list[Encoded]:
-    """Each text with its class, in at most `max_length` tokens, cut behind a whole character; an empty one is one
-    end-of-text token.
+    """Encodes texts and their classes, in at most `max_length` tokens, cut behind a whole character. An empty text
+    becomes one end-of-text token.
 
     `pad_to` appends real tokens `pad_id`, behind which the class is read: a defect of the published runs, on demand.
     """
@@ -101,10 +102,10 @@ def encode_all_instructions(
     mask_prompt: bool = True,
     response_header: bool = True,
 ) -> list[Encoded]:
-    """Prompt, response and one end-of-text token, which is trained on; with `mask_prompt` the prompt is not.
+    """Encodes prompt, response and one end-of-text token, which is trained on; with `mask_prompt` the prompt is not.
 
     Without a response header in the prompt the header is part of the response. A response that spells the end of text
-    itself (meaning tokens) gets no second. Example: prompt 3 4, response 5: tokens 3 4 5, targets -100 5 50256: the
+    itself (meaning tokens) gets no second one. Example: prompt 3 4, response 5: tokens 3 4 5, targets -100 5 50256. The
     target at a position is the token after it.
     """
     end = [] if tokenizer.vocabulary.end is None else [tokenizer.vocabulary.end]
@@ -124,8 +125,8 @@ def encode_all_instructions(
 def encode_prompt(
     tokenizer: Tokenizer, example: Instruction, longest: int | None = None, response_header: bool = True
 ) -> list[int]:
-    """The prompt in at most `longest` tokens (None: whole); one that is too long loses the end of its input, behind a
-    whole character, not the header."""
+    """The prompt in at most `longest` tokens (None: all of it). One that is too long keeps its header and loses the end
+    of its input, behind a whole character."""
     header = tokenizer.encode(RESPONSE_HEADER) if response_header else []
     prompt = tokenizer.encode(example.prompt(response_header=False))
     if longest is not None and len(prompt) + len(header) > longest:
@@ -134,13 +135,14 @@ def encode_prompt(
 
 
 def with_all_tokens_labelled(example: Encoded) -> Encoded:
-    """The same with every next token as a target, for the perplexity of the whole text."""
+    """A copy in which every next token is a target, for the perplexity of the whole text."""
     last = example.labels[-1:]  # type: ignore[index]
     return replace(example, labels=np.concatenate([example.tokens[1:].astype(np.int64), last]))
 
 
 def with_response_labelled(example: Encoded) -> Encoded:
-    """The same with the response alone as targets, whatever was trained on: its perplexity can then be compared."""
+    """A copy in which the response alone is a target, whatever was trained on, so that its perplexity can be
+    compared."""
     labels = np.array(with_all_tokens_labelled(example).labels)
     labels[: example.response_from] = IGNORED
     return replace(example, labels=labels)
@@ -153,7 +155,7 @@ def _joined(parts: Sequence[Hidden | None]) -> Hidden | None:
 
 
 def collate(examples: Sequence[Encoded]) -> Batch:
-    """One packed batch; of nothing, a stand-in of one token and weight 0."""
+    """One packed batch. Without examples, it is a stand-in of one token and weight 0."""
     if not examples:
         one = torch.zeros(1, dtype=torch.long)  # any token
         return Batch(one, torch.ones(1, dtype=torch.long), torch.zeros(1, dtype=torch.long), [], weight=0.0)
@@ -178,9 +180,9 @@ def epoch_plan(
     processes: int,
     drop_last: bool = False,
 ) -> list[Step]:
-    """Every example once, in batches of similar length and random order; a short batch comes last.
+    """A plan that uses every example once, in batches of similar length and random order; a short batch comes last.
 
-    `lengths` in tokens. Example: 5 examples, batch 2: two full steps and one of a single example.
+    `lengths` are in tokens. Example: 5 examples in batches of 2 make two full steps and one of a single example.
     """
     rng = random.Random(f"{seed}/order/{epoch}")
     order = list(range(len(lengths)))
@@ -233,7 +235,7 @@ class Plan:
 
 
 def _deal(batch: list[int], micro_batch_size: int, processes: int) -> Step:
-    """A batch sorted by length -> as equal shares as possible, each in micro-batches of similar length.
+    """Deals a batch sorted by length out in shares as equal as possible, each in micro-batches of similar length.
 
     All processes get the same number of micro-batches, since they synchronise after the last; some may be empty.
     """

@@ -99,10 +99,8 @@ def fingerprint(documents: Sequence[np.ndarray]) -> str:
 
 
 def hold_out(documents: list[np.ndarray], share: float, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """(training, validation): whole documents drawn until they have `share` of all tokens, at least one on each side.
-
-    Raises ValueError when there are not two documents.
-    """
+    """Divides the documents into training and validation: whole documents are drawn until they have `share` of all
+    tokens, at least one on each side. Raises ValueError when there are not two documents."""
     if len(documents) < 2:
         raise ValueError(
             f"--data: {len(documents)} document; validation needs one more (a text file is one document; "
@@ -121,7 +119,7 @@ def pieces(documents: Sequence[np.ndarray], max_length: int) -> list[Encoded]:
 
 
 def upto(examples: Sequence[Encoded], tokens: int) -> list[Encoded]:
-    """The first of `examples`, about `tokens` tokens of them, at least one."""
+    """The first of `examples`: about `tokens` tokens of them, but at least one example."""
     ends = np.cumsum([len(e.tokens) for e in examples])
     return list(examples[: int(np.searchsorted(ends, tokens)) + 1])
 
@@ -176,7 +174,7 @@ class Stream(NamedTuple):
         return np.array([start, *inside, end])
 
     def batch(self, start: int, end: int) -> Batch:
-        """Tokens `start` to `end` - 1; of nothing, a stand-in."""
+        """Tokens `start` to `end` - 1; a stand-in where there are none."""
         if start == end:
             return collate([])
         tokens, targets = (torch.from_numpy(part[start:end].astype(np.int64)) for part in (self.tokens, self.targets))
@@ -211,7 +209,7 @@ class Packing:
         return start, min(start + self.batch_tokens, self.tokens)
 
     def at(self, step: int, rank: int, processes: int) -> list[Batch]:
-        """As many micro-batches on every process, of about as many tokens each: no sequence is cut for that."""
+        """As many micro-batches on every process, with about as many tokens each; no sequence is cut for that."""
         epoch = step // self.per_epoch
         if epoch != self.epoch:
             self.stream, self.epoch = stream(self.documents, self.max_length, self.seed, epoch), epoch

@@ -58,7 +58,7 @@ class Data(Generic[E]):
         return self.train, self.validation, self.test
 
     def with_parts(self, parts: Sequence[list[E]], cache: CacheFacts | None = None) -> "Data[E]":
-        """The same with other forms of its examples, which a frozen-activation cache may hold something of."""
+        """A copy with other forms of its examples, such as those with cached hidden states."""
         train, validation, test = parts
         return replace(self, train=train, validation=validation, test=test, cache=cache or self.cache)
 

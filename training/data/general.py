@@ -32,10 +32,8 @@ class General:
 
 
 def general_text(args: ForgettingArgs, folder: Path, config: GPT2Config, tokenizer: Tokenizer) -> General:
-    """The first tokens of the text each token but the first one a target. All but `args` are of the base.
-
-    Raises ValueError when the text has fewer than two tokens.
-    """
+    """The first tokens of the text; each token but the first is a target. All arguments but `args` are of the base.
+    Raises ValueError when the text has fewer than two tokens."""
     source = args.source()
     if source is None:
         return General()

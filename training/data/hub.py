@@ -12,7 +12,8 @@ from training.data.hub_reasons import Asked, explain, network_reason
 
 
 class HubError(ValueError):
-    """What the hub did not give, and why; `unreachable`: a command that works without a network is the advice."""
+    """Says what the hub did not give, and why. If it is `unreachable`, the advice is a command that works without a
+    network."""
 
     def __init__(self, message: str, unreachable: bool):
         super().__init__(message)

@@ -23,7 +23,7 @@ ELSEWHERE = {"model": "give --model FOLDER", "dataset": "give --data FILE"}
 
 
 class Reason(NamedTuple):
-    """`unreachable`: there is nothing to mend but the network or the hub."""
+    """A message for the user. If it is `unreachable`, nothing can be mended but the network or the hub."""
 
     text: str
     unreachable: bool = False
@@ -79,8 +79,8 @@ def chain(error: BaseException | None) -> list[BaseException]:
 
 
 def explain(error: Exception, asked: Asked) -> Reason:
-    """A full disk is told from a hub that refuses, this from a network that fails, this from data that cannot be read;
-    of several errors of one kind the innermost decides."""
+    """The reason why the hub did not give something. A full disk is told from a hub that refuses, this from a network
+    that fails, and this from data that cannot be read; of several errors of one kind the innermost decides."""
     errors = chain(error)
     if isinstance(error, Unreadable):
         return Reason(f"{error} (the file is at {asked.page})")
@@ -92,7 +92,7 @@ def explain(error: Exception, asked: Asked) -> Reason:
 
 
 def _machine(error: BaseException, asked: Asked) -> Reason | None:
-    """A disk that is full or may not be written to."""
+    """The reason if a disk is full or may not be written to."""
     from huggingface_hub import constants
 
     if not isinstance(error, OSError):
@@ -110,7 +110,7 @@ def _machine(error: BaseException, asked: Asked) -> Reason | None:
 
 
 def _hub(error: BaseException, asked: Asked) -> Reason | None:
-    """An answer that the hub gave."""
+    """The reason if the hub answered."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
@@ -172,7 +172,7 @@ def _status(response: Any, asked: Asked) -> Reason:
 
 
 def network_reason(error: BaseException) -> str:
-    """In which way the network or the hub is not there."""
+    """The reason why the network or the hub is not there."""
     import httpx2
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
@@ -194,7 +194,7 @@ def network_reason(error: BaseException) -> str:
 
 
 def _network(error: BaseException, asked: Asked) -> Reason | None:
-    """No answer, or one that is not the hub's."""
+    """The reason if no answer came, or one that is not the hub's."""
     import httpx2
     from huggingface_hub import constants, errors
 
@@ -228,7 +228,7 @@ def _offline_on_purpose() -> bool:
 
 
 def _data(error: BaseException, asked: Asked) -> Reason | None:
-    """Files that are no table of rows, or several to choose from."""
+    """The reason if files are no table of rows, or if there are several to choose from."""
     from datasets import exceptions
     from datasets.data_files import EmptyDatasetError
     from datasets.table import CastError

@@ -8,7 +8,7 @@ FLAG = "--push-to-hub"
 
 
 def _reason(error: Exception) -> str:
-    """Why the hub takes nothing, and what to do."""
+    """The reason why the hub takes nothing, with what to do."""
     from huggingface_hub import constants
     from huggingface_hub.errors import OfflineModeIsEnabled
 

@@ -19,7 +19,7 @@ from training.data.batches import Batch, Encoded, collate, encode_all_instructio
 
 @dataclass(frozen=True)
 class Pair:
-    """`reference`: log-probabilities of the chosen and the rejected answer under the reference, where they are kept."""
+    """A preference pair. `reference`: log-probabilities of both answers under the reference, where they are kept."""
 
     id: int
     chosen: Encoded
@@ -33,12 +33,13 @@ class Pair:
 
     @property
     def tokens(self) -> np.ndarray:
-        """Of both texts, one behind the other: what the plan of an epoch sorts by."""
+        """The tokens of both texts, one behind the other, by which the plan of an epoch sorts."""
         return np.concatenate([self.chosen.tokens, self.rejected.tokens])
 
     @property
     def left_out(self) -> str | None:
-        """Why it is not trained on: once cut, nothing is left of an answer, or of what sets the answers apart."""
+        """The reason why it is not trained on: once cut, nothing is left of an answer, or of what sets the answers
+        apart."""
         if any(e.left_out for e in self.texts):
             return "no_room_for_answers"
         ends = [(e.tokens.tolist(), e.labels.tolist()) for e in self.texts]  # type: ignore[union-attr]
@@ -59,12 +60,13 @@ def encode_pairs(
 
 
 def texts_of(examples: Sequence[Encoded | Pair]) -> list[Encoded]:
-    """The texts that a model reads: of a pair both, of anything else the one that it is."""
+    """The texts that a model reads: both of a pair, and any other example itself."""
     return [text for e in examples for text in (e.texts if isinstance(e, Pair) else (e,))]
 
 
 def with_texts(examples: Sequence[Encoded | Pair], texts: Sequence[Encoded]) -> list[Any]:
-    """The same examples with `texts`, in the order of `texts_of`, in place of theirs: with hidden states, for one."""
+    """A copy of the examples with `texts` in place of theirs, in the order of `texts_of`; these may have hidden
+    states."""
     if not any(isinstance(e, Pair) for e in examples):
         return [*texts]
     both = zip(examples, texts[::2], texts[1::2], strict=True)
@@ -81,7 +83,7 @@ class PairBatch(Batch):
 
 
 def collate_pairs(pairs: Sequence[Pair]) -> PairBatch:
-    """One packed batch of 2B texts; of nothing, the stand-in of `collate`."""
+    """One packed batch of 2B texts; without pairs, the stand-in of `collate`."""
     batch = collate(texts_of(pairs))
     targets = torch.tensor([[e.count for e in pair.texts] for pair in pairs]).view(-1, 2)
     reference = torch.tensor([pair.reference or (0.0, 0.0) for pair in pairs], dtype=torch.float64).view(-1, 2)

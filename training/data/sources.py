@@ -28,7 +28,7 @@ K = TypeVar("K", bound=Task)
 
 
 class HubChoice(NamedTuple):
-    """What is read of a data set of the hub: --dataset-config and --split."""
+    """The part of a data set of the hub that is read, as --dataset-config and --split say."""
 
     config: str | None = None
     splits: Sequence[str] = ()
@@ -55,7 +55,7 @@ class Inputs(Generic[K]):
 
 
 def _asking(source: str, asked: str) -> AbstractContextManager[None]:
-    """What goes wrong on the hub is said in words; what is wrong with a folder or a name says so itself."""
+    """Errors of the hub are put into words; errors of a folder or a name already are."""
     if not on_hub(source):
         return nullcontext()
     repository_of(source, asked)
@@ -78,7 +78,7 @@ def base_model(source: str, asked: str = "--model", weights: bool = True) -> tup
 
 
 def _hub_rows(name: str, repository: str, choice: HubChoice, encoding: str | None) -> Source:
-    """Of a data set of the hub, what its names or --split make train, validation and test."""
+    """The rows of a data set of the hub that its names or --split make train, validation and test."""
     with from_hub("--dataset", name, "dataset"):
         found = open_hub(repository, choice.config)
     chosen = choose_splits(name, list(found.splits), choice.splits)

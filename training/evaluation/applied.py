@@ -71,7 +71,7 @@ class Applied:
         return whole_model(self.folder, {"labels": None if self.labels is None else list(self.labels)})
 
     def tokenizer(self) -> "Tokenizer":
-        """Errors as of `load`."""
+        """The tokenizer of the model. Raises the errors of `load`."""
         from training.model.saved import adapter_tokenizer, tokenizer_of
 
         if self.kind == "run":
@@ -104,7 +104,7 @@ def find_applied(run: Path | None, adapter: Path | None, model: str | None) -> A
 
 
 def renamed(applied: Applied, given: Sequence[str]) -> Applied:
-    """The same with the names `given` for its classes, in the model's order, where it has none but LABEL_0, LABEL_1 ...
+    """A copy with the names `given` for its classes, in the model's order, where these are LABEL_0, LABEL_1 and so on.
 
     Raises ValueError for other names than those that a run of ours has, for another number of them, and for a name that
     the model itself has for another class.

@@ -40,7 +40,8 @@ class Answer(NamedTuple):
 
 @torch.no_grad()
 def classify(model: Classifier, examples: Sequence[Encoded], accelerator: Accelerator, classes: int) -> list[Row]:
-    """Rows in the order of `examples`; of a vocabulary head, only the probabilities of the `classes` are listed."""
+    """Rows in the order of `examples`. Only the probabilities of `classes` are listed, even with the head of the
+    vocabulary."""
 
     def rows(batch: Batch) -> list[Row]:
         logits = model(batch.tokens, batch.lengths, batch.hidden).float()  # (B, n)

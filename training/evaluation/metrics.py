@@ -41,13 +41,13 @@ def name_of(prediction: int, classes: Sequence[str]) -> str:
 
 
 def commonest(balance: Mapping[str, int]) -> str:
-    """The class that most examples have; of equals the first."""
+    """The class that most examples have, the first of several."""
     return max(balance, key=lambda label: balance[label])
 
 
 def macro_f1_slopes(confusion: np.ndarray, classes: int) -> tuple[float, np.ndarray]:
-    """(value, change by one more example in each cell); a class that occurs neither as label nor as prediction counts
-    0, as in scikit-learn."""
+    """The macro F1, and how much one more example in each cell changes it. A class that occurs neither as label nor as
+    prediction counts 0, as in scikit-learn."""
     hits, both = np.diagonal(confusion), confusion.sum(0) + confusion.sum(1)
     inverse = np.divide(1.0, both, out=np.zeros(len(hits)), where=both > 0)
     inverse[classes:] = 0
@@ -58,8 +58,8 @@ def macro_f1_slopes(confusion: np.ndarray, classes: int) -> tuple[float, np.ndar
 
 
 def mcc_slopes(confusion: np.ndarray) -> tuple[float, np.ndarray]:
-    """(value, change by one more example in each cell) of Matthews' correlation for any number of classes (Gorodkin
-    2004, eq. 8); 0 where it is undefined."""
+    """Matthews' correlation for any number of classes (Gorodkin 2004, eq. 8), 0 where it is undefined, and how much one
+    more example in each cell changes it."""
     labels, predictions, total = confusion.sum(1), confusion.sum(0), confusion.sum()
     covariance = np.trace(confusion) * total - labels @ predictions
     of_labels, of_predictions = total**2 - labels @ labels, total**2 - predictions @ predictions

@@ -53,7 +53,7 @@ class Labeller:
     scored: list[tuple[str | None, Row]] = field(default_factory=list)
 
     def answers(self, asked: list[Question], seen: Mapping[int, str | None]) -> dict[int, Line]:
-        """By row."""
+        """The output lines by row."""
         text, cut_tail = self.text, self.text.truncate == "tail"
         index = {label: i for i, label in enumerate(self.labels)}
         form, targets = (text.pad_to, text.pad_id, cut_tail), [index.get(q.label or "", 0) for q in asked]
@@ -82,7 +82,7 @@ class Labeller:
         return {"text": "" if question.mark == "empty" else None, "prediction": None, "probabilities": None}
 
     def metrics(self, new_only: bool = False) -> dict[str, Any]:
-        """Over all scored rows, or those that the training never had; nothing of nothing."""
+        """The metrics over all scored rows, or over those that the training never had; empty without rows."""
         rows = [row for part, row in self.scored if not (new_only and part)]
         if not rows:
             return {}
@@ -108,7 +108,7 @@ class Responder:
     scored: list[tuple[str | None, tuple[Row, Row, Row]]] = field(default_factory=list)
 
     def answers(self, asked: list[Question], seen: Mapping[int, str | None]) -> dict[int, Line]:
-        """By row."""
+        """The output lines by row."""
         header = self.prompt.response_header
         whole, prompts = (
             [encode_prompt(self.tokenizer, q.example, n, header) for q in asked] for n in (None, self.longest)
@@ -141,7 +141,7 @@ class Responder:
         return {"prompt": None, "response": None, "stopped": None}
 
     def metrics(self, new_only: bool = False) -> dict[str, Any]:
-        """As of `Labeller`."""
+        """The metrics, as a `Labeller` has them."""
         rows = [three for part, three in self.scored if not (new_only and part)]
         return perplexities(*zip(*rows, strict=True)) if rows else {}
 

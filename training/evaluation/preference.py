@@ -1,7 +1,7 @@
-"""What was learnt of preferences: the loss, and how much more the model now likes the better answer than it did.
+"""What was learnt of preferences: the loss, and how much more the model now likes the better answer.
 
-A reward is beta * (log pi(answer) - log pi_ref(answer)), the margin that of the chosen answer minus that of the
-rejected (Rafailov et al. 2023, section 5). Every interval is over pairs.
+A reward is beta * (log pi(answer) - log pi_ref(answer)); the margin is the reward of the chosen answer minus that of
+the rejected one (Rafailov et al. 2023, section 5). Every interval is over pairs.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from training.step.losses import pair_losses
 
 
 def references(pairs: Sequence[Pair]) -> np.ndarray:
-    """(n, 2): log-probabilities under the reference."""
+    """The log-probabilities under the reference, (n, 2)."""
     assert all(pair.reference for pair in pairs), "pairs are scored by the reference before they are judged"
     return np.array([pair.reference for pair in pairs]).reshape(-1, 2)
 
 
 def losses(scores: np.ndarray, pairs: Sequence[Pair], args: PreferenceArgs) -> np.ndarray:
-    """(n,) from the model's log-probabilities `scores` (n, 2)."""
+    """The losses (n,) for the model's log-probabilities `scores` (n, 2)."""
     ratios = torch.from_numpy(scores - references(pairs))
     targets = torch.tensor([[text.count for text in pair.texts] for pair in pairs]).view(-1, 2)
     return pair_losses(ratios, targets, args.dpo_loss, args.beta, args.label_smoothing).numpy()
@@ -35,7 +35,7 @@ def mean_loss(scores: np.ndarray, pairs: Sequence[Pair], args: PreferenceArgs) -
 
 
 def wins(margins: np.ndarray) -> np.ndarray:
-    """1 where the better answer is ahead, 1/2 where neither is: a model that has learnt nothing scores 1/2."""
+    """1 where the better answer is ahead, 1/2 where neither is, so that a model that has learnt nothing scores 1/2."""
     return (np.sign(margins) + 1) / 2
 
 
@@ -58,7 +58,8 @@ def pair_metrics(scores: np.ndarray, pairs: Sequence[Pair], args: PreferenceArgs
 def pair_lines(
     scores: np.ndarray, pairs: Sequence[Pair], examples: Sequence[Preference], args: PreferenceArgs
 ) -> list[dict[str, Any]]:
-    """A row a pair, for predictions.jsonl: its texts, the rewards, and the reference's log-probabilities."""
+    """The rows of predictions.jsonl, one for each pair: its texts, the rewards, and the reference's
+    log-probabilities."""
     texts, before = {e.id: e for e in examples}, references(pairs)
     rows = []
     for pair, (chosen, rejected), was in zip(pairs, scores, before, strict=True):

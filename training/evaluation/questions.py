@@ -1,4 +1,4 @@
-"""Rows as questions to a trained model: one a row, in order, whatever is in it. Knows no torch."""
+"""Rows as questions to a trained model: one question for each row, in order, whatever the row holds. Knows no torch."""
 
 import contextlib
 from collections import Counter
@@ -130,15 +130,16 @@ def columns_in(task: Task, rows: list[Row], flags: tuple[str, str], named: str |
 
 
 def respelled(questions: Questions, classes: Sequence[str]) -> Questions:
-    """The same with labels that spell a number or truth value which is a class, as csv files do: "True" for true; and
-    with the names of another's model as that has them, white space included."""
+    """A copy in which labels that spell a number or truth value, as csv files do ("True" for true), are the classes
+    that they stand for. Names of a model of another tool are spelled as that has them, white space included."""
     labels = {question.label for question in questions if question.label is not None}
     names = {folded(name): name for name in classes if folded(name) != name}
     return replace(questions, spelling=names | spellings(labels - names.keys(), classes))
 
 
 def ask(task: Task, source: Source, flags: tuple[str, str], named: str | None) -> Questions:
-    """Errors as of `columns_in`, with the name of the part where there are several."""
+    """The questions that the rows are. Raises the errors of `columns_in`, with the name of the part where there are
+    several."""
     source = replace(source, parts={part: rows for part, rows in source.parts.items() if rows})
     columns = {}
     for part, rows in source.parts.items():
@@ -161,7 +162,7 @@ class Tally:
     unknown: Counter[str] = field(default_factory=Counter)  # labels that the model does not have
 
     def facts(self) -> dict[str, int]:
-        """For the file of metrics."""
+        """The counts for the file of metrics."""
         counts = {"rows": self.rows, "labelled": self.labelled, "unknown_label": self.unknown.total()}
         return counts | dict(self.marks) | {f"seen_in_{part}": count for part, count in self.seen.items()}
 
@@ -190,7 +191,7 @@ def seen_in(question: Question, applied: Applied) -> str | None:
 
 
 def _values(labels: Collection[str]) -> str:
-    """Labels for a message; of what is rather texts, how many there are."""
+    """Labels for a message; if they are rather texts, how many there are."""
     classes = len(labels) <= 20 and all(len(label) <= 24 for label in labels)
     return listed(labels) if classes else f"{len(labels):,} different values"
 

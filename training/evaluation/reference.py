@@ -33,8 +33,8 @@ VERSION = 1  # raise it when answers are scored in another way, so that older fi
 
 @contextmanager
 def reference(model: LanguageModel, strength: float = 0.0) -> Iterator[None]:
-    """Inside, `model` is what it was before training: no adapters, no dropout, no gradients. `strength` 1: with its
-    adapters, which must not have been trained."""
+    """Inside, `model` is as it was before training: without adapters, dropout and gradients. With `strength` 1 it keeps
+    its adapters, which must not have been trained."""
     was_training = model.training
     model.eval()
     try:
@@ -45,7 +45,7 @@ def reference(model: LanguageModel, strength: float = 0.0) -> Iterator[None]:
 
 
 def reference_in(accelerator: Accelerator, model: LanguageModel, batch: PairBatch, cached: bool) -> Tensor:
-    """(B, 2) for one batch: what is kept with it, or else computed; on the batch's device."""
+    """The reference's log-probabilities (B, 2) of one batch, kept with it or computed; on the batch's device."""
     if cached or batch.weight == 0:
         return batch.reference.to(batch.tokens.device)
     with reference(model):
@@ -53,17 +53,17 @@ def reference_in(accelerator: Accelerator, model: LanguageModel, batch: PairBatc
 
 
 def score_texts(model: LanguageModel, texts: Sequence[Encoded], accelerator: Accelerator) -> np.ndarray:
-    """Log-probability of the targets of each text (n,), on all processes; no two texts may have the same id."""
+    """Log-probability of the targets of each text (n,), on all processes. No two texts may have the same id."""
     return np.array([-row.loss for row in score_targets(model, texts, accelerator)])
 
 
 def score_pairs(model: LanguageModel, pairs: Sequence[Pair], accelerator: Accelerator) -> np.ndarray:
-    """(n, 2): of the chosen and of the rejected answer of each pair."""
+    """Log-probabilities of the chosen and of the rejected answer of each pair, (n, 2)."""
     return score_texts(model, texts_of(pairs), accelerator).reshape(-1, 2)
 
 
 def with_reference(model: LanguageModel, pairs: Sequence[Pair], accelerator: Accelerator) -> list[Pair]:
-    """The same pairs with the numbers of `model` without its adapters, nothing kept on the disk."""
+    """A copy of the pairs with the numbers of `model` without its adapters. Nothing is kept on the disk."""
     with reference(model):
         found = score_pairs(model, pairs, accelerator).tolist()
     return [replace(pair, reference=(a, b)) for pair, (a, b) in zip(pairs, found, strict=True)]

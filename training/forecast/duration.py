@@ -1,4 +1,4 @@
-"""How long a run takes on this device: some of its real work is done and timed, and what is left is in proportion.
+"""How long a run takes on this device. Some of its work is done and timed, and the rest is taken to be in proportion.
 
 The weights need not be there: numbers drawn at random cost the same. Nothing is kept of it and nothing is written.
 """
@@ -42,7 +42,7 @@ def age() -> float:
 
 
 def give_numbers(model: nn.Module, device: torch.device) -> None:
-    """Storage with random numbers for every tensor that has none; what is shared stays shared."""
+    """Gives every tensor without storage one with random numbers; what is shared stays shared."""
     given: dict[int, nn.Parameter] = {}
 
     def drawn(tensor: torch.Tensor) -> torch.Tensor:
@@ -71,7 +71,8 @@ def timed(device: torch.device, act: Callable[[], object]) -> float:
 
 
 def mean_time(device: torch.device, acts: Iterator[tuple[float, Callable[[], object]]]) -> tuple[float, float]:
-    """(seconds of the first act beyond what it would take later, seconds for one unit of size). `acts`: (size, act)."""
+    """Two times in seconds: what the first act takes beyond its share, and what one unit of size takes. `acts`: (size,
+    act)."""
     size, act = next(acts)
     first, spent, done = timed(device, act), 0.0, 0.0
     for later, act in acts:
@@ -93,7 +94,7 @@ class Stopwatch:
         self.optimizer = build_optimizer(self.model, workload.update, workload.accelerator.scaler is not None)
 
     def updates(self, steps: int) -> tuple[float, float]:
-        """(seconds of starting, of `steps` updates)."""
+        """Seconds for the start, and seconds for `steps` updates."""
         workload, trained = self.workload, [p for p in self.model.parameters() if p.requires_grad]
         plan = Plan(workload.train, workload.update, workload.accelerator.num_processes)
 

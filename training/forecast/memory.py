@@ -150,8 +150,8 @@ class DryRun:
 
 
 def worst_micro_batches(workload: Workload, micro_batch_size: int) -> tuple[list[list[Encoded]], list[Encoded], int]:
-    """Of all micro-batches of the training: those with most tokens, rows times the longest, or targets (which may be
-    the same one), an average one, and how many make up a step on one process."""
+    """The micro-batches of the training with the most tokens, the most rows times the longest, and the most targets
+    (which may be the same one), then an average one, and how many make up a step on one process."""
     train, steps = workload.train, min(workload.update.steps(len(workload.train)), LOOKED_AT)
     update = replace(workload.update, micro_batch_size=micro_batch_size)
     plan = Plan(train, update, workload.accelerator.num_processes)

@@ -1,8 +1,9 @@
-"""Counts what lives: operations run on torch's fake tensors, which have a shape but no numbers and no memory.
+"""Counts the tensors that live: operations run on torch's fake tensors, which have a shape but no numbers and no
+memory.
 
 On a CPU, what a process takes from the machine is what its allocator ever touched, which is more than what lived at
 once: a freed block serves the next tensor only if that one fits. Hence each fake tensor is given a real block that
-nobody writes to, so that the gaps are the allocator's own. Not seen is what a kernel allocates and frees within itself.
+nobody writes to, so that the gaps are the allocator's own. What a kernel allocates and frees within itself is not seen.
 """
 
 import copy
@@ -48,7 +49,7 @@ class Heap:
         self.peak = 0  # bytes
 
     def take(self, size: int) -> int | None:
-        """Address of a block, None for one that is counted apart."""
+        """The address of a block; None for one that is counted apart."""
         address = self._block(size) if size < LARGEST_KEPT else None
         if address is None:
             self.apart += -(-size // PAGE) * PAGE
@@ -80,7 +81,7 @@ class Heap:
 
 
 def can_take_blocks() -> bool:
-    """Whether there is glibc, and no limit on addresses (`ulimit -v`) that blocks for the forecast would use up."""
+    """Whether there is glibc, and no limit on addresses (`ulimit -v`), which blocks for the forecast would use up."""
     if not hasattr(ctypes.CDLL(None), "mallinfo2"):
         return False
     import resource
@@ -154,7 +155,7 @@ class Meter(TorchDispatchMode):
         self.kind = before
 
     def name(self, tensor: Tensor, kind: str) -> None:
-        """What was made as something else turns out to be of this kind."""
+        """Counts a tensor as `kind` that was counted as something else when it was made."""
         place = tensor.untyped_storage()._cdata
         before, size, block = self.known[place]
         self.known[place] = kind, size, block

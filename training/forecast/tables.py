@@ -17,7 +17,7 @@ def _print_rows(rows: Mapping[str, Any]) -> None:
 
 
 def _print_memory(workload: Workload) -> int | None:
-    """Prints the peak, what it consists of and what fits; returns the micro-batch of the run, None if it fits not."""
+    """Prints the peak, its parts and what fits; returns the run's micro-batch, or None if the run does not fit."""
     most = available(workload.accelerator.device)
     fitting = largest_forecast(workload, most)
     asked = workload.update.micro_batch_size

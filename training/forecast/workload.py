@@ -30,7 +30,7 @@ LATER = ("torch._dynamo", "evaluate", "sklearn.metrics", "torch.utils.tensorboar
 
 
 def use_bitsandbytes() -> None:
-    """The library's first work costs memory too, and makes tables, which must not be fake."""
+    """Lets the library do its first work, which costs memory too, and makes tables, which must not be fake."""
     for bits in (4, 8):
         QuantisedLinear(64, 64, None, bits).store(torch.zeros(64, 64))
 

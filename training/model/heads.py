@@ -1,4 +1,5 @@
-"""Heads that a base brings along: a class head of the same classes is trained on, any other is named as not used."""
+"""The heads that a base has: training goes on from a class head of the same classes; any other head is named as
+unused."""
 
 import json
 import unicodedata
@@ -29,7 +30,7 @@ def names_in(folder: Path) -> tuple[str, ...]:
 def trained_rows(folder: Path, classes: Sequence[str]) -> list[int] | None:
     """For each of `classes` its row in the class head of the folder; None without such a head, or with other classes.
 
-    LABEL_0 and the like are no names: they match nothing.
+    LABEL_0 and the like are no names, so they match nothing.
     """
     if not has_weights(folder) or "score" not in heads_in(folder):
         return None
@@ -41,7 +42,7 @@ def trained_rows(folder: Path, classes: Sequence[str]) -> list[int] | None:
 
 
 def head_notes(folder: Path, classes: Sequence[str] | None = None, used: bool = False) -> list[str]:
-    """What becomes of the heads in the folder, where there are any. `classes` None: a language model is made of it."""
+    """Notes on the heads in the folder. `classes` is None where a language model is trained."""
     if not has_weights(folder):
         return []  # a dry run has none of the hub's
     notes = []

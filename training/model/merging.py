@@ -40,7 +40,7 @@ class Sum(nn.Module):
         return sum((adapter(x) - y for adapter in self.adapters), start=y)
 
     def merged_weight(self) -> Tensor:
-        """(out, in) in fp32."""
+        """The sum, (out, in) in fp32."""
         return sum((a.strength * a.update() for a in self.adapters), start=dense(self.linear))  # type: ignore[operator, union-attr]
 
 
@@ -113,7 +113,8 @@ def _value(model: nn.Module, name: str) -> Tensor:
 
 
 def merge_for_good(model: Model) -> None:
-    """Plain fp32 layers in the place of sums and quantised layers. An adapted LM head is no longer the embedding."""
+    """Puts plain fp32 layers in the place of sums and quantised layers. An adapted LM head is then no longer the
+    embedding."""
     if isinstance(model, LanguageModel) and isinstance(model.lm_head, Sum):
         model.config = replace(model.config, tied_head=False)
     for path, layer in list(model.named_modules()):
@@ -124,7 +125,8 @@ def merge_for_good(model: Model) -> None:
 
 @dataclass
 class Difference:
-    """Of two models on the same texts. `choices`: texts of a classifier, positions of a language model."""
+    """How two models differ on the same texts. `choices` counts texts of a classifier, positions of a language
+    model."""
 
     logit: float = 0.0  # largest difference
     largest: float = 0.0  # logit of the first model, to compare with
@@ -134,7 +136,7 @@ class Difference:
 
 @torch.no_grad()
 def compare(a: Model, b: Model, texts: Sequence[list[int]]) -> Difference:
-    """`texts` as tokens."""
+    """Compares two models on `texts`, given as tokens."""
     found = Difference()
     for text in texts:
         x, y = logits(a, text), logits(b, text)
@@ -146,7 +148,7 @@ def compare(a: Model, b: Model, texts: Sequence[list[int]]) -> Difference:
 
 
 def logits(model: Model, text: list[int]) -> Tensor:
-    """(1, classes) of a classifier, (T, V) of a language model."""
+    """The logits of a text: (1, classes) of a classifier, (T, V) of a language model."""
     tokens, lengths = torch.tensor(text), torch.tensor([len(text)])
     if isinstance(model, Classifier):
         return model(tokens, lengths)

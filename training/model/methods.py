@@ -178,9 +178,10 @@ def apply_compute(model: LanguageModel | Classifier, method: str, compute: Speed
 
 
 def hold_frozen(blocks: nn.Module, dtype: torch.dtype) -> None:
-    """Frozen matrices of the blocks in the precision they are computed in: half the memory, no cast at every use.
+    """Converts frozen matrices of the blocks to the precision they are computed in: half the memory, no cast at every
+    use.
 
-    Not those of heads: one may be the embedding too, which is not rounded, another is saved with the adapter.
+    Heads stay as they are: one may be the embedding too, which is not rounded, and another is saved with the adapter.
     """
     for module in blocks.modules():
         for parameter in module.parameters(recurse=False) if isinstance(module, nn.Linear) else ():
@@ -206,7 +207,8 @@ def _added(name: str) -> bool:
 
 
 def own_state(model: nn.Module) -> dict[str, Tensor]:
-    """What the run adds to the base model: trained tensors, everything of an adapter, a class head even if frozen."""
+    """The tensors that the run adds to the base model: trained ones, all of an adapter, and a class head even if
+    frozen."""
     wanted = {id(p) for p in model.parameters() if p.requires_grad}
     for module in model.modules():
         if isinstance(module, Adapter):
@@ -217,7 +219,7 @@ def own_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_own_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Raises ValueError when names or shapes are not exactly those of `own_state(model)`."""
+    """Loads `state` into `model`. Raises ValueError unless its names and shapes are those of `own_state(model)`."""
     expected = own_state(model)
     problems = [f"missing {n}" for n in expected.keys() - state.keys()]
     problems += [f"unexpected {n}" for n in state.keys() - expected.keys()]

@@ -45,7 +45,7 @@ class Start:
     facts: dict[str, Any] = field(default_factory=dict)  # `args` and `base` of where it comes from, as far as known
 
     def sha256(self) -> str:
-        """Of all weights that are frozen in a run that starts here."""
+        """The hash of all weights that are frozen in a run that starts here."""
         if self.folder is None:
             return weights_hash(self.base)
         found = hashlib.sha256(weights_hash(self.base).encode())
@@ -55,7 +55,8 @@ class Start:
         return found.hexdigest()
 
     def trained_shape(self) -> GPT2Config:
-        """Of the model that trains: a merged adapter of the LM head leaves a head that is not the embedding."""
+        """The shape of the model that trains. A merged adapter of the LM head leaves a head that is not the
+        embedding."""
         if self.folder is None:
             return self.config
         if self.whole:
@@ -68,7 +69,8 @@ class Start:
 
 
 def find_start(folder: Path | None, pairs: PairArgs, model: ModelArgs, inputs: Inputs[Any]) -> Start:
-    """Raises ValueError when `folder` holds nothing to start from, or something that --model does not fit."""
+    """What --start-from names. Raises ValueError when `folder` holds nothing to start from, or something that --model
+    does not fit."""
     if folder is None:
         return Start(inputs.model_folder, inputs.config)
     asked, whole, place = f"--start-from {folder}:", False, folder
@@ -165,7 +167,7 @@ def summed(config: GPT2Config, *updates: Updates) -> LanguageModel:
 
 
 def _rebuilt(trained: Model, start: Start, flags: FineTuneArgs) -> LanguageModel:
-    """The same in fp32 with adapters merged: frozen weights of `trained` may be held in half precision."""
+    """A copy in fp32 with adapters merged, since frozen weights of `trained` may be held in half precision."""
     found, _ = start_model(start, flags.model)
     apply_method(found, flags.method, flags.update.seed)
     load_own_state(found, {name: tensor.cpu() for name, tensor in own_state(trained).items()})

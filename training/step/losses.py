@@ -41,7 +41,7 @@ def pair_losses(
 
 
 def per_answer(log_probabilities: Tensor, batch: PairBatch) -> Tensor:
-    """Those of the targets (M,), summed over each answer: (B, 2)."""
+    """The values of the targets (M,), summed over each answer: (B, 2)."""
     counts = batch.targets.flatten().tolist()
     return torch.stack([part.sum() for part in log_probabilities.split(counts)]).view(-1, 2)
 

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def from_main(accelerator: Accelerator, read: Callable[[], T]) -> T:
-    """What `read` returns on the main process, on all: hosts need not share a disk."""
+    """The value that `read` returns on the main process, on all processes: hosts need not share a disk."""
     content = [read() if accelerator.is_main_process else None]
     if accelerator.num_processes > 1:
         broadcast_object_list(content)

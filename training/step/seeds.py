@@ -15,8 +15,6 @@ def generator(seed: int, *purpose: object) -> torch.Generator:
 
 
 def seed_dropout(seed: int, *place: object) -> None:
-    """Dropout has no generator of its own: it draws from torch's global one, which is set here for one micro-batch.
-
-    Masks thereby depend on the place in training alone, and a resumed run needs no saved random state.
-    """
+    """Seeds dropout for one micro-batch. Dropout draws from torch's global generator, having none of its own. Its masks
+    therefore depend on the place in training alone, and a resumed run needs no saved random state."""
     torch.manual_seed(derive(seed, "dropout", *place))
