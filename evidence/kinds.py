@@ -1,7 +1,7 @@
 """A kind of column is one entry here: what it reads of a run, its interval and test, its unit, words and picture.
 
 Those of SCORES have a number for every test example, and what the runs of a column have tells which it is. Those of
-OF_A_RUN have one number a run, and the column's name tells which it is.
+NAMED are told by the column's name; most have one number a run.
 """
 
 from collections import Counter
@@ -59,6 +59,7 @@ class Kind:
     digits: int = 3
     percent: bool = False  # shown in percent where a report's values are
     pictured: bool = True
+    examples: str = "test examples"
     partial: bool = False  # examples may lack a score; rows are compared on those that both have
     compares: bool = True  # rows are compared by it, so that what else moves between them matters
     about: Callable[[Sequence[Run], bool], str] = lambda runs, told: ""  # of the number; told: the report has values
@@ -158,9 +159,12 @@ PERPLEXITY = Kind(
     about=lambda runs, told: told * _NO_JUDGE,
 )  # fmt: skip
 SCORES = (ACCURACY, JUDGE, PERPLEXITY)  # the first that all runs of a column have is the column's
-FORGETTING = Kind(name="forgetting", unit="forgetting, nats", higher_is_better=False, scores=_lost)
+FORGETTING = Kind(
+    name="forgetting", unit="forgetting, nats", higher_is_better=False, scores=_lost, examples="pieces of general text"
+)
 UNKNOWN = Kind(number=_tested)  # of runs that kept no examples
-OF_A_RUN = {
+NAMED = {
+    "forgetting": FORGETTING,
     "parameters": Kind(
         unit="trained parameters", number=_at("parameters", "trainable"), digits=0, pictured=False, compares=False
     ),
@@ -183,8 +187,8 @@ OF_A_RUN = {
 
 def kind_of(column: str, runs: Sequence[Run]) -> Kind:
     """A column has one kind, so that the judge's score counts only where every run has one."""
-    if column in OF_A_RUN:
-        return OF_A_RUN[column]
+    if column in NAMED:
+        return NAMED[column]
     every = (kind for kind in SCORES if kind.scores and all(kind.scores(run) is not None for run in runs))
     return next(every, UNKNOWN)
 

@@ -30,7 +30,9 @@ def comparison_notes(column: Column, kind: Kind) -> list[Note]:
         against = listing(list(dict.fromkeys(references)))
         known = [one.detectable for one in comparisons if not math.isnan(one.detectable)]
         if not known:
-            text = f"{SPELLED[version].capitalize()}: on each of the n = {comparisons[0].n:,} test examples every row "
+            text = (
+                f"{SPELLED[version].capitalize()}: on each of the n = {comparisons[0].n:,} {kind.examples} every row "
+            )
             text += f"scores the same as {against}, which does not tell how small a difference could be found."
             notes.append(Note("note", text))
             continue
@@ -39,7 +41,7 @@ def comparison_notes(column: Column, kind: Kind) -> list[Note]:
         found.setdefault(key, []).append(f"{least} ({SPELLED[version]})")
     for (against, count, n), sizes in found.items():
         text = f"↑ higher, ↓ lower than {against} (paired bootstrap over examples, Holm over {count}, 5%). "
-        text += f"n = {n:,} test examples; four of five tries would have found a difference of {listing(sizes)}."
+        text += f"n = {n:,} {kind.examples}; four of five tries would have found a difference of {listing(sizes)}."
         notes.append(Note("note", text))
     return notes
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from evidence.cells import p_remark, p_text
 from evidence.document import MISSING, NONE, Block, Example, Grid, Section, Shown
-from evidence.kinds import ENDS, OF_A_RUN, Kind
+from evidence.kinds import ENDS, NAMED, Kind
 from evidence.pictures import Panel, curves, data_sizes, dots, examples
 from reproduce import notes
 from reproduce.cells import SPELLED, Cell, Column, by_size, given, number
@@ -21,7 +21,7 @@ DETAILS += ["forgetting, nats"]
 
 
 def title_of(name: str) -> str:
-    title = OF_A_RUN[name].unit if name in OF_A_RUN else TITLES.get(name, name)
+    title = NAMED[name].unit if name in NAMED else TITLES.get(name, name)
     return title[:1].upper() + title[1:]
 
 
@@ -100,13 +100,13 @@ def block_of(name: str, column: Column) -> Block:
     everything, kind = [cell for cells in column.values() for cell in cells], shown_kind(column)
     said = notes.kind_notes(everything) + notes.comparison_notes(column, kind) + notes.baseline_notes(column)
     said += notes.missing_notes(column) + notes.identical_notes(column) + notes.rate_notes(column)
-    if name != "answers" and OF_A_RUN.get(name, kind).compares:
+    if name != "answers" and NAMED.get(name, kind).compares:
         for version, cells in column.items():
             said += notes.confound_notes(version, cells) + notes.size_notes(version, cells)
             said += notes.small_notes(version, cells, kind)
     said += notes.disagreements(column)
     commands = [(f"{c.label}, {SPELLED[c.version]}", c.command) for c in everything if c.command]
-    title = title_of(name) + (f": {kind.unit}" if kind.unit and name not in OF_A_RUN else "")
+    title = title_of(name) + (f": {kind.unit}" if kind.unit and name not in NAMED else "")
     return Block(title, main_grid(column, kind), said, details(column, kind), commands)
 
 
@@ -138,7 +138,7 @@ def picture(table: Table, columns: Mapping[str, Column]) -> tuple[str, str]:
     if any(size_in(name)[1] for name in columns):
         panels = _size_panels(columns)
         return (data_sizes(panels), f"Score against the number of training examples, {caption}") if panels else ("", "")
-    pictured = {name: column for name, column in columns.items() if OF_A_RUN.get(name, Kind()).pictured}
+    pictured = {name: column for name, column in columns.items() if NAMED.get(name, Kind()).pictured}
     shown = [_panel(n, c) for n, c in pictured.items() if any(cell.value is not None for x in c.values() for cell in x)]
     theirs = any(c.report for col in pictured.values() if not shown_kind(col).ratio for x in col.values() for c in x)
     caption = f"{caption[0].upper()}{caption[1:]}" + "; hollow: the report's values" * theirs

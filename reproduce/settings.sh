@@ -12,19 +12,20 @@ scheduled=("${authors_adamw[@]}" --schedule cosine --lr-init 1e-5 --lr-min 1e-5 
 
 # Instructions: 12,000 records in file order, loss on the prompt too, an LM head of its own, a prompt that ends before
 # '### Response:', 50 answers (the report says 100), validation on five batches whatever their size.
-published_ift=(python scripts/finetune_ift.py --dataset alpaca --subset report --test-examples 50 --max-length 1024 --no-mask-prompt
-  --no-response-header --untie-head --new-tokens 512 --drop-last --eval-every 25 --eval-batches 5 --save-every 500
-  --keep last)
+published_ift=(python scripts/finetune_ift.py --dataset alpaca --subset report --test-examples 50 --max-length 1024
+  --no-mask-prompt --no-response-header --untie-head --new-tokens 512 --drop-last --eval-every 25 --eval-batches 5
+  --save-every 500 --keep last)
 
 # Classification: what was held out served for choosing and for reporting at once. Nothing was chosen on it in the end
 # (the last weights were kept), so it is our test part, and there is no validation part.
 held_out=(--subset report --validation-share 0 --test-share 0.2)
-published_sentiment=(python scripts/finetune_cls.py --dataset imdb "${held_out[@]}" --max-length 256 --pad-to 256 --pad-id 0 --head-bias)
-published_spam=(python scripts/finetune_cls.py --dataset enron --text-column Message "${held_out[@]}" --max-length 512 --pad-to 512 --pad-id 50256
-  --head-bias --drop-last)
+published_sentiment=(python scripts/finetune_cls.py --dataset imdb "${held_out[@]}" --max-length 256 --pad-to 256
+  --pad-id 0 --head-bias)
+published_spam=(python scripts/finetune_cls.py --dataset enron --text-column Message "${held_out[@]}" --max-length 512
+  --pad-to 512 --pad-id 50256 --head-bias --drop-last)
 # Entailment: 1,998 pairs to validate and 1,998 to test. Too long a pair lost the end of its second sentence.
-published_nle=(python scripts/finetune_cls.py --dataset nli_med --subset report --max-length 1024 --pad-to 1024 --pad-id 50256 --truncate tail
-  --drop-last --eval-every 25 --eval-batches 5 --save-every 500 --keep last)
+published_nle=(python scripts/finetune_cls.py --dataset nli_med --subset report --max-length 1024 --pad-to 1024
+  --pad-id 50256 --truncate tail --drop-last --eval-every 25 --eval-batches 5 --save-every 500 --keep last)
 
 # LoRA: scale alpha instead of alpha / r, A within 1/sqrt(r). The LM head had an adapter; the class head was trained
 # beside its adapter (sentiment), was frozen and random (spam), or was the LM head with classes for tokens (entailment).
@@ -46,8 +47,8 @@ nle=(python scripts/finetune_cls.py --dataset nli_med --train-examples 12000 --m
 full=(--method full)
 lora=(--method lora --lora-alpha 16 --lora-scaling standard)
 
-# The rate of gpt2-medium has the lowest validation loss of its grid, which stands behind it (gpt2-nano, seed 0; SCALE=nano
-# bash reproduce/learning_rates.sh). Those of the other sizes go with 1 / width: 4/3 of it for gpt2, 4/5 for gpt2-large.
+# The rate of gpt2-medium has the lowest validation loss of its grid, which stands above it (gpt2-nano, seed 0).
+# Command: SCALE=nano bash reproduce/learning_rates.sh. The other sizes' go with 1 / width: 4/3 for gpt2, 4/5 for large.
 # spam, lora: 0.5951 at 1e-4, 0.4977 at 2e-4, 0.4091 at 4e-4, 0.4370 at 8e-4, 0.6609 at 1.6e-3, 0.6728 at 3.2e-3
 spam_lora_medium=("${spam[@]}" --model gpt2-medium "${lora[@]}" --lr 4e-4)
 spam_lora_large=("${spam[@]}" --model gpt2-large "${lora[@]}" --lr 3.2e-4)

@@ -12,7 +12,7 @@ from report_rows import PERCENT, cells_of, classifier, found_in, general, line, 
 import compare_runs
 from evidence.document import Block, Grid, Page, Section, Shown, listing, on_any_machine
 from evidence.intervals import bootstrap_mean, bootstrap_ratio, detectable_difference, paired_bootstrap
-from evidence.kinds import ACCURACY, JUDGE, OF_A_RUN, PERPLEXITY
+from evidence.kinds import ACCURACY, JUDGE, NAMED, PERPLEXITY
 from evidence.latex import latex
 from evidence.markdown import as_markdown
 from evidence.runs import read_packed, read_run, write_packed
@@ -20,6 +20,7 @@ from reproduce.cells import number
 from reproduce.notes import (
     identical_notes,
 )
+from reproduce.sections import block_of
 
 
 def test_the_numbers_are_those_of_compare_runs(tmp_path, capsys):
@@ -134,6 +135,17 @@ def test_columns_of_a_run_as_a_whole_have_a_mean_and_no_test(tmp_path):
     )
 
 
+def test_forgetting_is_a_column_over_pieces_of_the_general_text(tmp_path):
+    lines = [line(label, label, column="forgetting", seed=seed) for label in "ab" for seed in (0, 1)]
+    for one, lost in zip(lines, (0.1, 0.3, 0.5, 0.9), strict=True):
+        classifier(tmp_path / one.key, range(9), forgetting=general(lost, lost / 10))
+    a, b = cells_of(lines, found_in(tmp_path))
+    assert (a.value, b.value, a.n) == pytest.approx((0.2, 0.7, 2)) and a.low < 0.2 < a.high
+    assert b.comparison.value == pytest.approx(0.5) and a.value == pytest.approx(a.cost["forgetting"])
+    (note,) = [n.text for n in block_of("forgetting", {"corrected": [a, b]}).notes if "↑" in n.text]
+    assert "n = 2 pieces of general text" in note
+
+
 def test_runs_of_the_scripts_are_read_as_they_leave_them(tiny_model, mail_file, question_file, tmp_path):
     common = ["--model", tiny_model, "--max-steps", 2, "--seed", 0, "--test-share", 0.3]
     for name, flags in (("ift", ["--data", question_file, "--new-tokens", 2]), ("cls", ["--data", mail_file])):
@@ -192,7 +204,7 @@ def test_units_follow_the_report():
     assert accuracy.report == "0.905" and accuracy.record == ""
     assert ACCURACY.as_given([88.2]) == PERCENT and PERCENT.text(0.9) == "90.0"
     assert ACCURACY.as_given([0.905, 0.90467]) == ACCURACY.as_given([]) == ACCURACY
-    assert OF_A_RUN["parameters"].text(7_898_384) == "7,898,384"
+    assert NAMED["parameters"].text(7_898_384) == "7,898,384"
     assert [number(text) for text in ("92.4%", "7,898,384", "36.35/38.10", "59.86 or 61.26", "14e6", "?", "")] == [
         *(92.4, 7898384, 36.35, 59.86, 14e6),
         *(None, None),

@@ -25,7 +25,7 @@ from report_rows import (
     tutor,
 )
 
-from evidence.kinds import OF_A_RUN, Kind
+from evidence.kinds import NAMED, Kind
 from evidence.runs import read_packed
 from reproduce import report
 from reproduce.cells import by_size
@@ -97,7 +97,7 @@ def test_rows_on_other_examples_are_shown_and_not_compared(tmp_path):
 def test_a_kind_of_column_is_one_entry_and_is_shown_everywhere(tmp_path, monkeypatch):
     """The walk through of docs: value, unit, digits, words and picture of a new kind come from what is written here."""
     speed = Kind(unit="tokens a second", digits=0, number=lambda run: run.number("tokens_per_second"))
-    monkeypatch.setitem(OF_A_RUN, "speed", speed)
+    monkeypatch.setitem(NAMED, "speed", speed)
     rows = [Row("published", "speed", f"rank {rank}", "4000", "-", f"{CLS} --lora-rank {rank}") for rank in (2, 8)]
     path = table_file(tmp_path / "tables", "table1_x", rows)
     for key in places(path, "report").values():
