@@ -130,7 +130,8 @@ class Run:
         if not self.updated:
             return
         if self.due.logs(self.record) or "val_loss" in self.point:
-            self.accelerator.log(self.record.add_point(self.per_epoch, **self.point), step=self.step)
+            point = self.record.add_point(self.per_epoch, **self.point)
+            self.accelerator.log({name: value for name, value in point.items() if name != "step"}, step=self.step)
         self.record.eval_seconds += self._seconds()
         if self.due.saves(self.record) and self.accelerator.is_main_process:
             save_checkpoint(self.folder, self.training, self.record, self.before)

@@ -2,12 +2,17 @@
 
 import re
 import shutil
+import sys
+from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 from conftest import ROOT, results_of, run_script
 from test_commands import load_script
 
-from training.flags.fields import AS_PUBLISHED, RARE, flags_of
+from training.flags.command_line import parse
+from training.flags.config_file import completed
+from training.flags.fields import AS_PUBLISHED, RARE, Rare, changed_flags, flags_of, resolved
 from training.flags.help import PUBLISHED, help_text
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
@@ -56,6 +61,33 @@ def test_help_and_help_all_are_what_the_script_prints(script):
     assert (short.returncode, whole.returncode) == (0, 0)
     assert short.stdout.splitlines()[0] == load_script(script).__doc__.splitlines()[0]
     assert len(entries(short.stdout)) <= len(entries(whole.stdout))
+
+
+@dataclass(frozen=True)
+class Colours:
+    """What is painted"""
+
+    colour: Literal["red", "green"] = "red"
+    """colour of the wall. It dries in an hour"""
+    coats: Rare[int] = 2
+    """layers of paint"""
+
+
+@dataclass(frozen=True)
+class Painting:
+    colours: Colours
+
+
+def test_a_flag_is_one_field_for_help_command_line_file_and_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["paint.py"])
+    short, whole = (help_text(Painting, "Paints.", everything) for everything in (False, True))
+    assert "What is painted\n  --colour {red,green}    colour of the wall (red)\n" in short
+    assert "colour of the wall. It dries in an hour (red)" in whole
+    assert "--coats" not in short and "  --coats INT             layers of paint (2)" in whole
+    assert parse(Painting, ["--colour", "green"]) == Painting(Colours("green"))
+    (tmp_path / "paint.yaml").write_text("coats: 3")
+    args = parse(Painting, completed(Painting, ["--config", str(tmp_path / "paint.yaml"), "--colour", "green"]))
+    assert resolved(args) == {"colour": "green", "coats": 3} == changed_flags(args)
 
 
 MINE = """
