@@ -7,6 +7,7 @@ import shutil
 import textwrap
 from dataclasses import MISSING, is_dataclass
 from itertools import pairwise
+from typing import get_type_hints
 
 from training.flags.fields import AS_PUBLISHED, RARE, Flag, Help, flags_of
 
@@ -62,7 +63,9 @@ def _title(flag: Flag, arguments: type) -> str:
 def help_text(arguments: type, description: str | None, everything: bool) -> str:
     """Returns the help of a script; with `everything` also flags that few runs need, those of published runs last."""
     width = min(shutil.get_terminal_size((100, 24)).columns, WIDEST)
-    flags = flags_of(arguments).values()
+    flags, kinds = [*flags_of(arguments).values()], get_type_hints(arguments)
+    first = {flags[0].group, *(kinds[name] for name in inspect.get_annotations(arguments))}
+    flags.sort(key=lambda flag: flag.group not in first)  # what a script does not share with others follows the data
     shown = [flag for flag in flags if everything or not {RARE, AS_PUBLISHED} & {*flag.notes}]
     groups: dict[str, list[str]] = {"Help": [_entry(*one, width) for one in GENERAL.items()]}
     groups |= {_title(flag, arguments): [] for flag in shown if AS_PUBLISHED not in flag.notes} | {PUBLISHED: []}

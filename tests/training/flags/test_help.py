@@ -55,6 +55,12 @@ def test_what_repeats_the_published_runs_is_one_group_at_the_end(script):
     assert {*entries(last)} == published and not {*entries(before)} & published
 
 
+@pytest.mark.parametrize(("script", "own"), [("finetune_cls", "label-column"), ("finetune_dpo", "beta")])
+def test_the_flags_of_one_script_alone_follow_those_of_its_data(script, own):
+    names = entries(shown(script, False))
+    assert names.index("data") < names.index(own) < names.index("model") < names.index("output-dir")
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_and_help_all_are_what_the_script_prints(script):
     short, whole = (run_script(script, flag) for flag in ("--help", "--help-all"))
