@@ -14,6 +14,8 @@ from accelerate.state import AcceleratorState
 from conftest import ROOT
 from test_commands import load_script
 
+from evidence import kinds
+from gpt2_scratch import config
 from lora.adapter import Spec
 from training.flags.config_file import read_config
 from training.run.launch import check_launched
@@ -103,6 +105,13 @@ def test_the_variant_of_contributing_is_a_variant():
     adapter, x = known["ADAPTER"](linear, Spec(2)), torch.randn(3, 6)
     assert torch.equal(adapter(x), linear(x))
     assert [name for name, p in adapter.named_parameters() if p.requires_grad] == ["low_rank.B"]
+
+
+def test_the_size_and_the_kind_of_column_of_contributing_are_entries_of_their_tables():
+    for start, table, module in (('"gpt2-pico"', "SIZES", config), ('"tokens-per-second"', "NAMED", kinds)):
+        (code,) = [one for one in PYTHON if one.startswith(start)]
+        (entry,) = eval("{" + code + "}", vars(module)).values()
+        assert {type(entry)} == {type(one) for one in vars(module)[table].values()}
 
 
 def said_in_troubleshooting(mark):
