@@ -106,7 +106,7 @@ def test_a_classifier_refuses_wrong_input(flags, message, files, tiny_model, tmp
     [
         (["--data", "{files}/good.jsonl"], "'instruction', 'response' is missing .*'text', 'label'"),
         (["--data", "{files}/questions.jsonl", "--input-column", "about"], "'about' is missing"),
-        (["--data", "{files}/questions.jsonl", "--max-length", "20"], "--max-length 20: .*room for its response"),
+        (["--data", "{files}/questions.jsonl", "--max-length", "20"], "--max-length 20: .*no room for response"),
         (["--data", "{files}/questions.jsonl", "--method", "head"], "--untie-head"),
         (["--data", "{files}/questions.jsonl", "--top-p", "2"], "--top-p 2.0"),
         (
