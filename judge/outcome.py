@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from evidence.intervals import bounded_mean, share
-from judge.agreement import variance_components
+from judge.measures import variance_components
 from judge.prompts import TIE
 from judge.questions import ORDERS, Question
 from judge.store import Key

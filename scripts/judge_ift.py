@@ -212,7 +212,7 @@ def main(args: Args) -> None:
     refuse(problems + (key_problems(judge) if left else []))
 
     # Imported here because they take seconds: whatever can be refused without them has been.
-    from judge.agreement import agreement
+    from judge.measures import agreement
     from judge.report import JUDGE, environment, measured, show, write
 
     measures, columns = measured(ours, theirs)

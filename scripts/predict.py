@@ -133,7 +133,7 @@ def report(by: Any, job: Job) -> None:
 
     Where some of these rows were trained on, those over the others stand beside them.
     """
-    from training.run.outcome import only_answer, print_classes
+    from training.run.printed import only_answer, print_classes
     from training.storage.files import write_json
 
     cut = f", {by.cut:,} cut to the {by.longest:,} tokens that are read" * bool(by.cut)

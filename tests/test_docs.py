@@ -19,7 +19,7 @@ from gpt2_scratch import config
 from lora.adapter import Spec
 from training.flags.config_file import read_config
 from training.run.launch import check_launched
-from training.run.outcome import only_answer, outcome_notes
+from training.run.printed import only_answer, outcome_notes
 from training.run.results import Results
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "reproduce" / "README.md"]

@@ -49,10 +49,10 @@ from training.model.methods import apply_compute, apply_method, build_classifier
 from training.model.start import Learnt, find_start, start_model
 from training.run.launch import start
 from training.run.plots import plot_curves
+from training.run.printed import print_corpus, print_facts
 from training.run.record import resolve_update
 from training.run.results import write_results
 from training.run.run import Run, identity_of, open_finetuning
-from training.run.summary import print_corpus, print_facts
 from training.step.losses import class_loss, outputs_of, pair_loss, token_loss
 from training.step.optimizers import build_optimizer, muon_with_adamw
 from training.step.processes import from_main

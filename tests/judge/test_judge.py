@@ -13,10 +13,10 @@ from conftest import ROOT, write_rows
 from scipy import stats
 
 from judge import measures
-from judge.agreement import agreement, rank_correlation, variance_components
+from judge.asking import WINDOW, Pace
 from judge.generations import read_generations, same_questions
+from judge.measures import agreement, rank_correlation, variance_components
 from judge.outcome import compared, counts, preference, scored, tokens_of
-from judge.pace import WINDOW, Pace
 from judge.prompts import CHOICE_SCHEMA, SCORE_SCHEMA, choice_prompt, score_prompt
 from judge.questions import Question, choice_questions, left_of, score_questions
 from judge.store import KEY, Store, other_settings, read_replies

@@ -26,8 +26,8 @@ from training.model.methods import load_own_state, parameter_counts
 from training.model.saved import Best, Model, base_facts
 from training.run.checkpoint import Training, load_checkpoint, save_checkpoint
 from training.run.launch import close_run, open_run
-from training.run.outcome import outcome_notes, print_outcome
 from training.run.plots import plot_curves, plot_forgetting
+from training.run.printed import outcome_notes, print_outcome
 from training.run.progress import ProgressLine
 from training.run.publish import publish_run
 from training.run.record import Intervals, Record

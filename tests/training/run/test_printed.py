@@ -17,10 +17,9 @@ from training.flags.common import MethodArgs, ModelArgs, UpdateArgs
 from training.forecast import Workload, print_forecast
 from training.forecast.duration import give_numbers
 from training.model.methods import apply_method, build_language_model
-from training.run.outcome import only_answer, outcome_notes, print_outcome, still_falling
+from training.run.printed import only_answer, outcome_notes, print_facts, print_outcome, still_falling
 from training.run.record import Intervals
 from training.run.results import Results
-from training.run.summary import print_facts
 
 
 def curve(*losses):
