@@ -167,10 +167,7 @@ class Meter(TorchDispatchMode):
         codes = {id(p) for m in model.modules() if isinstance(m, QuantisedLinear) for p in m.stored()}
         tensors = [t for t in [*model.parameters(), *model.buffers()] if id(t) not in codes]
         made: dict[int, Any] = {}
-        for dtype in (
-            torch.float32,
-            None,
-        ):  # weights are read as fp32, then what is held in half precision is converted
+        for dtype in (torch.float32, None):  # read as fp32, then converted where it is held in half precision
             for tensor in tensors:
                 if dtype is None and tensor.dtype == made[id(tensor)].dtype:
                     continue

@@ -142,7 +142,7 @@ def _misfit(compute: ComputeArgs, held: Contents, file: CachedFile | None) -> st
     elif file.complete:
         return None
     else:
-        (needed, free), where = file.room(), f"free in --cache-dir {compute.cache_dir}"
+        (needed, free), where = file.space(), f"free in --cache-dir {compute.cache_dir}"
         remedy = "make room, name another --cache-dir, use --mixed-precision bf16, fewer or shorter texts"
     if needed <= free:
         return None

@@ -35,7 +35,7 @@ class CachedFile:
         """A file of another size is as good as none: its content follows from its key, so it can be written again."""
         return self.path.is_file() and self.path.stat().st_size == self.size
 
-    def room(self) -> tuple[int, int]:
+    def space(self) -> tuple[int, int]:
         """(bytes that writing the file needs, bytes that are free); what a killed run left will be written over."""
         left = self.path.with_name(self.path.name + ".new")
         return self.size - (left.stat().st_size if left.exists() else 0), shutil.disk_usage(nearest(self.path)).free
