@@ -170,7 +170,7 @@ def _spec(method: MethodArgs, place: str) -> Spec:
 
 
 def apply_compute(model: LanguageModel | Classifier, method: str, compute: SpeedArgs, precision: str) -> None:
-    """Sets how the update is computed, once it is known what trains. `precision`: no, bf16 or fp16, as in Accelerate."""
+    """Sets how the update is computed, once it is known what trains. `precision` is no, bf16 or fp16."""
     if compute.checkpoint_activations:
         model.transformer.checkpointing = True
     if precision != "no" and method != "full":  # which saves the frozen blocks with those that train
