@@ -71,7 +71,6 @@ GRAM = 4  # words
 PERPLEXITY = "reference_perplexity"
 SHARES = ("exact_match", "empty", "repeats_prompt", "contains_header", "ended")  # of answers: yes or no of each
 MOST = {"rouge_l": 1.0, "chrf": 100.0, "repetition": 1.0}  # of an answer, where a measure has bounds
-Metric = dict[str, float | int]
 
 
 def exact_match(answer: str, reference: str) -> float:
