@@ -1,1 +1,5 @@
-"""THE JUDGE: prompts, back ends, replies, scores, and measures that need no judge. Knows no torch and no model."""
+"""The judge of answers: prompts, back ends, replies and scores.
+
+asking.py asks and stores every reply before anything else; measures.py has what needs no judge. Nothing here knows
+torch or a model.
+"""

@@ -1,1 +1,4 @@
-"""The web page to try models on: what it asks of them, how it looks, how it is served."""
+"""The web page to try models on.
+
+models.py asks the models, html.py and layout.py say how it looks, server.py serves it.
+"""

@@ -83,6 +83,20 @@ def test_scripts_do_not_import_scripts_and_no_file_edits_the_path():
             assert not {package for package, _ in imported(path)} & scripts, path
 
 
+@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift", "finetune_dpo", "pretrain"])
+def test_a_training_script_is_its_task_and_its_loop(script):
+    """At most 90 lines of `main` and `train`, one import once the flags are checked, and the loop stands in it."""
+    tree = ast.parse((ROOT / "scripts" / f"{script}.py").read_text())
+    found = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    main, train = found["main"], found["train"]
+    assert sum(node.end_lineno - node.lineno + 1 for node in (main, train)) <= 90
+    (names,) = [node for node in ast.walk(train) if isinstance(node, ast.ImportFrom)]
+    assert names.module == "training.loop"
+    (loop,) = [node for node in train.body if isinstance(node, ast.While)]
+    called = {node.func.id for node in ast.walk(loop) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert {"accumulate", "apply_update"} <= called
+
+
 def test_no_file_is_named_after_a_dependency():
     dependencies = {"evaluate", "datasets", "accelerate", "transformers", "tokenizers", "torch", "tqdm", "tyro", "peft"}
     assert not {path.stem for path in FILES} & dependencies

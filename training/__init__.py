@@ -1,2 +1,5 @@
-"""What the scripts share, in rooms; each imports those before it: storage, flags, data, step, model, evaluation, run,
-forecast."""
+"""What the scripts share, in rooms.
+
+Each room imports those before it alone: storage, flags, data, step, model, evaluation, run, forecast. loop.py gives a
+training script all that it uses of them in one import.
+"""

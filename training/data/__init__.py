@@ -1,1 +1,5 @@
-"""From a user's file to token ids: where rows and bases come from, examples, batches, the plan of an epoch."""
+"""From a user's file to token ids.
+
+sources.py finds rows and base, on the disk or the hub; batches.py, pairs.py and corpus.py make tokens of them, plan an
+epoch and pack batches; examples.py holds all that a run of fine-tuning reads.
+"""

@@ -1,1 +1,5 @@
-"""One optimizer step: losses, learning rate, clipping, optimizers, and what each draws at random."""
+"""One optimizer step.
+
+losses.py has every loss, update.py averages their gradients over micro-batches and processes, schedule.py the learning
+rate and clipping, optimizers.py the optimizers, seeds.py what each draws at random.
+"""
