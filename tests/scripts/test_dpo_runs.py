@@ -69,7 +69,7 @@ def test_a_run_learns_what_is_preferred_and_leaves_what_the_design_says(train, t
     results, out = train("run", "--epochs", 3, "--forgetting-tokens", 500, "--forgetting-curve")
     folder = tmp_path / "run"
     names = {"results.json", "predictions.jsonl", "curves.png", "forgetting.png", "tensorboard", "adapter"}
-    names |= {"trained_on.json"}
+    names |= {"trained_on.json", "config.yaml"}
     assert {path.name for path in folder.iterdir()} == names == set(results["files"])
     for part in ("before", "val", "test"):
         assert set(results[part]) == METRICS
