@@ -110,7 +110,7 @@ class Transformer(nn.Module):
         return x
 
 
-class _Model(nn.Module):
+class _WithHead(nn.Module):
     """A transformer and its head. An `embedding_head` is the token embedding, unless `config.tied_head` is off."""
 
     HEAD: str  # the head's name, as Hugging Face has it
@@ -138,7 +138,7 @@ class _Model(nn.Module):
             self.head.weight = nn.Parameter(self.transformer.wte.weight.detach().clone())
 
 
-class LanguageModel(_Model):
+class LanguageModel(_WithHead):
     """GPT-2 that predicts the next token."""
 
     HEAD = "lm_head"
@@ -162,7 +162,7 @@ class LanguageModel(_Model):
         return self.head(self.transformer(tokens, layout, cache)[layout.last])
 
 
-class Classifier(_Model):
+class Classifier(_WithHead):
     """GPT-2 with a class head on the last token; an `embedding_head` has a class for each of the V tokens."""
 
     HEAD = "score"
@@ -177,8 +177,11 @@ class Classifier(_Model):
         return self.head(self.transformer(tokens, layout, hidden=hidden))
 
 
+Model = LanguageModel | Classifier
+
+
 @torch.no_grad()
-def initialise(model: LanguageModel | Classifier, generator: torch.Generator, std: float = 0.02) -> None:
+def initialise(model: Model, generator: torch.Generator, std: float = 0.02) -> None:
     """GPT-2's own initialisation: N(0, std) matrices, residual projections divided by sqrt(2 L), zero biases."""
     blocks = model.config.blocks
     for name, parameter in model.named_parameters():

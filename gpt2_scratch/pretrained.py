@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2_scratch.config import to_hf
-from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.model import Classifier, LanguageModel, Model
 from gpt2_scratch.tokenizer import Tokenizer
 from gpt2_scratch.weights import keys, read_tensor, tensors, write_tensors
 from gpt2_scratch.weights import weights_hash as weights_hash
@@ -39,7 +39,7 @@ def _refuse_infinite(key: str, tensor: Tensor, folder: Path) -> None:
 
 
 def load_weights(
-    model: LanguageModel | Classifier,
+    model: Model,
     folder: Path,
     elsewhere: Mapping[str, Callable[[Tensor], None]] | None = None,
     class_head: bool = True,
@@ -90,7 +90,7 @@ def load_weights(
         raise ValueError(f"weights in {folder} do not fit this model: {shown}")
 
 
-def _give_storage(model: LanguageModel | Classifier, elsewhere: Mapping[str, Any]) -> None:
+def _give_storage(model: Model, elsewhere: Mapping[str, Any]) -> None:
     without = [(name, p) for name, p in model.named_parameters() if p.is_meta and name not in elsewhere]
     for name, parameter in without:
         path, _, leaf = name.rpartition(".")
@@ -121,7 +121,7 @@ def hf_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_pretrained(
-    model: LanguageModel | Classifier,
+    model: Model,
     folder: Path,
     tokenizer: Tokenizer,
     dtype: torch.dtype = torch.float32,

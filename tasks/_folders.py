@@ -10,34 +10,11 @@ from tasks._cells import listed
 from tasks._files import kind_of
 from tasks._names import PARTS, has_word, part_word
 
-METADATA = {  # what data sets carry along: of the hub, of Croissant, of Kaggle, of Frictionless Data
-    "dataset_infos.json",
-    "dataset_info.json",
-    "dataset_dict.json",
-    "state.json",
-    "metadata.json",
-    "croissant.json",
-    "dataset-metadata.json",
-    "datapackage.json",
-    "schema.json",
-    "config.json",
-}
-OTHER_DATA: tuple[str, ...] = (
-    ".txt",
-    ".xlsx",
-    ".xls",
-    ".ods",
-    ".zip",
-    ".zst",
-    ".bz2",
-    ".xz",
-    ".7z",
-    ".tar",
-    ".tgz",
-    ".pkl",
-    ".pickle",
-)
-OTHER_DATA += (
+# What data sets carry along: of the hub, of Croissant, of Kaggle, of Frictionless Data.
+METADATA = {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "metadata.json"}
+METADATA |= {"croissant.json", "dataset-metadata.json", "datapackage.json", "schema.json", "config.json"}
+OTHER_DATA = {".txt", ".xlsx", ".xls", ".ods", ".zip", ".zst", ".bz2", ".xz", ".7z", ".tar", ".tgz", ".pkl", ".pickle"}
+OTHER_DATA |= {
     ".tfrecord",
     ".feather",
     ".orc",
@@ -50,7 +27,7 @@ OTHER_DATA += (
     ".db",
     ".dta",
     ".sav",
-)
+}
 OF_A_RUN = ("adapter", "model", "checkpoint", "trained_on.json")  # beside results.json
 NO_PART = ("unsupervised", "submission")  # texts without labels (imdb); the form of a competition's answers
 

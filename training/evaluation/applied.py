@@ -20,8 +20,8 @@ from training.data.trained_on import read_trained_on
 from training.storage.run_folder import RESULTS, read_run
 
 if TYPE_CHECKING:
+    from gpt2_scratch.model import Model
     from gpt2_scratch.tokenizer import Tokenizer
-    from training.model.saved import Model
 
 CONFIG, ADAPTER_FILES = "config.json", ("adapter.json", "adapter_config.json")
 CLASSIFIER, LANGUAGE = "GPT2ForSequenceClassification", (None, "GPT2LMHeadModel", "GPT2Model")

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from evidence.intervals import bootstrap_ratio
-from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.model import Classifier, LanguageModel, Model
 from gpt2_scratch.pretrained import read_weight, without_storage
 from lora.adapter import set_strength
 from training.data.general import General
@@ -25,7 +25,7 @@ from training.evaluation.inference import score_targets
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 
-def language_model_in(model: LanguageModel | Classifier, head: Tensor | None = None) -> LanguageModel:
+def language_model_in(model: Model, head: Tensor | None = None) -> LanguageModel:
     """`model`, or the language model that a classifier shares its transformer with. `head` (V, C): None for the token
     embedding; that of `model` itself counts where there is one."""
     if isinstance(model, LanguageModel):
@@ -39,7 +39,7 @@ def language_model_in(model: LanguageModel | Classifier, head: Tensor | None = N
 
 
 @contextmanager
-def adapters_at(model: LanguageModel | Classifier, strength: float) -> Iterator[None]:
+def adapters_at(model: Model, strength: float) -> Iterator[None]:
     """A class head stays as trained, with an adapter of its own or not: without it there is no task."""
     scaled = model.transformer if isinstance(model, Classifier) else model
     set_strength(scaled, strength)
@@ -49,9 +49,7 @@ def adapters_at(model: LanguageModel | Classifier, strength: float) -> Iterator[
         set_strength(scaled, 1.0)
 
 
-def general_losses(
-    model: LanguageModel | Classifier, general: General, accelerator: Accelerator, strength: float = 1.0
-) -> list[float]:
+def general_losses(model: Model, general: General, accelerator: Accelerator, strength: float = 1.0) -> list[float]:
     """Loss in nats, summed over each piece; on all processes."""
     head = None
     if general.head is not None and isinstance(model, Classifier):
@@ -62,7 +60,7 @@ def general_losses(
 
 
 def forgetting(
-    model: LanguageModel | Classifier,
+    model: Model,
     general: General,
     accelerator: Accelerator,
     before: list[float],

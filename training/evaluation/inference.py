@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2_scratch.generate import Sampling, generate
-from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.model import Classifier, LanguageModel, Model
 from gpt2_scratch.tokenizer import Tokenizer
 from lora.adapter import merge, unmerge
 from tasks import RESPONSE_HEADER, Instruction
@@ -128,7 +128,7 @@ def _gather(found: list[R], accelerator: Accelerator) -> list[R]:
 
 
 def _evaluate(
-    model: LanguageModel | Classifier,
+    model: Model,
     examples: Sequence[Encoded],
     accelerator: Accelerator,
     rows: Callable[[Batch], list[Row]],

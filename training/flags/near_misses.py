@@ -1,197 +1,122 @@
 """What a flag or a value that does not exist was meant to be: names of other tools, and slips of the keyboard."""
 
-import re
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
-# Our flag, or what to do, and below it the names that TRL, transformers' examples, LLaMA-Factory, axolotl, litgpt and
-# others have for it.
+# Our flag, or what to do, and the names for it of TRL, transformers' examples, LLaMA-Factory, axolotl, litgpt and more.
 ELSEWHERE = """
---lr
-    learning-rate learn-rate eta peak-lr max-lr
---lr-min
-    min-lr eta-min
---epochs
-    num-train-epochs num-epochs n-epochs epoch train-epochs max-epochs number-of-epochs
---max-steps
-    max-train-steps num-steps train-steps steps max-iters iterations num-iterations iters updates
---batch-size
-    train-batch-size global-batch-size batch bs bsz total-batch-size train-bs
---micro-batch-size (of one device) and --batch-size (of all together)
-    per-device-train-batch-size per-gpu-train-batch-size device-batch-size per-device-batch-size
-    device-train-microbatch-size
---batch-size (of an update) over --micro-batch-size (of one device)
-    gradient-accumulation-steps accumulation-steps grad-accum grad-accum-steps grad-acc gradient-accumulation
-    accumulate-grad-batches
---mixed-precision bf16
-    bf16 bfloat16 bf16-training
---mixed-precision fp16
-    fp16 half float16 amp use-amp
---mixed-precision no
-    fp32 float32 full-precision
---mixed-precision
-    precision dtype torch-dtype
---base-bits 4
-    load-in-4bit 4bit qlora use-4bit load-4bit use-qlora quantize-4bit bnb-4bit
---base-bits 8
-    load-in-8bit 8bit use-8bit load-8bit
---base-bits
-    quantization-bit quantization quantize bits nbits
---method lora
-    use-lora lora peft use-peft lora-enable
---method full
-    full full-finetune full-finetuning full-ft
---method dora
-    use-dora dora
---method
-    finetuning-type tuning-type peft-type adapter peft-method train-type tuner-type
---lora-scaling rslora
-    use-rslora rslora
---lora-rank
-    lora-r r rank lora-dim lora-attn-dim adapter-rank
---lora-alpha
-    alpha lora-scale lora-scaling-alpha
---lora-targets
-    lora-target-modules target-modules lora-target lora-modules
---lora-plus-ratio
-    loraplus-lr-ratio lora-plus
---last-blocks
-    last-layers num-layers lora-layers unfreeze-layers trainable-layers freeze-trainable-layers
---model
-    model-name-or-path model-name model-path base-model base pretrained-model pretrained-model-name-or-path
+--lr <- learning-rate learn-rate eta peak-lr max-lr
+--lr-min <- min-lr eta-min
+--epochs <- num-train-epochs num-epochs n-epochs epoch train-epochs max-epochs number-of-epochs
+--max-steps <- max-train-steps num-steps train-steps steps max-iters iterations num-iterations iters updates
+--batch-size <- train-batch-size global-batch-size batch bs bsz total-batch-size train-bs
+--micro-batch-size (of one device) and --batch-size (of all together) <- per-device-train-batch-size
+    per-gpu-train-batch-size device-batch-size per-device-batch-size device-train-microbatch-size
+--batch-size (of an update) over --micro-batch-size (of one device) <- gradient-accumulation-steps accumulation-steps
+    grad-accum grad-accum-steps grad-acc gradient-accumulation accumulate-grad-batches
+--mixed-precision bf16 <- bf16 bfloat16 bf16-training
+--mixed-precision fp16 <- fp16 half float16 amp use-amp
+--mixed-precision no <- fp32 float32 full-precision
+--mixed-precision <- precision dtype torch-dtype
+--base-bits 4 <- load-in-4bit 4bit qlora use-4bit load-4bit use-qlora quantize-4bit bnb-4bit
+--base-bits 8 <- load-in-8bit 8bit use-8bit load-8bit
+--base-bits <- quantization-bit quantization quantize bits nbits
+--method lora <- use-lora lora peft use-peft lora-enable
+--method full <- full full-finetune full-finetuning full-ft
+--method dora <- use-dora dora
+--method <- finetuning-type tuning-type peft-type adapter peft-method train-type tuner-type
+--lora-scaling rslora <- use-rslora rslora
+--lora-rank <- lora-r r rank lora-dim lora-attn-dim adapter-rank
+--lora-alpha <- alpha lora-scale lora-scaling-alpha
+--lora-targets <- lora-target-modules target-modules lora-target lora-modules
+--lora-plus-ratio <- loraplus-lr-ratio lora-plus
+--last-blocks <- last-layers num-layers lora-layers unfreeze-layers trainable-layers freeze-trainable-layers
+--model <- model-name-or-path model-name model-path base-model base pretrained-model pretrained-model-name-or-path
     model-id model-name-or-id checkpoint-dir
---output-dir
-    output out out-dir output-path output-folder save-dir save-path run-name run-dir results-dir exp-name
---config
-    cfg config-path config-yaml yaml args-file
+--output-dir <- output out out-dir output-path output-folder save-dir save-path run-name run-dir results-dir exp-name
+--config <- cfg config-path config-yaml yaml args-file
 the file of accelerate goes before the script, accelerate launch --config_file FILE scripts/...; --config is for flags
-    config-file
---overwrite
-    overwrite-output-dir force overwrite-output
---resume
-    resume-from-checkpoint resume-from continue auto-resume
---max-length
-    max-seq-length max-seq-len max-len maxlen block-size cutoff-len seq-length sequence-len seq-len
+    <- config-file
+--overwrite <- overwrite-output-dir force overwrite-output
+--resume <- resume-from-checkpoint resume-from continue auto-resume
+--max-length <- max-seq-length max-seq-len max-len maxlen block-size cutoff-len seq-length sequence-len seq-len
     max-source-length model-max-length max-tokens max-sequence-length context-length
---max-length (of prompt and response together)
-    max-prompt-length max-target-length max-completion-length
---warmup-steps or --warmup-ratio
-    warmup lr-warmup-steps warmup-epochs num-warmup-steps
---weight-decay
-    wd decay l2
---schedule
-    lr-scheduler-type lr-scheduler scheduler lr-schedule scheduler-type
---optimizer
-    optim opt optimizer-type optimiser
---max-grad-norm
-    grad-clip gradient-clip gradient-clipping clip clip-grad-norm max-norm clip-grad gradient-clip-val
---data
-    train-file training-file data-path data-dir dataset-path file input-file train-data data-file data-files
+--max-length (of prompt and response together) <- max-prompt-length max-target-length max-completion-length
+--warmup-steps or --warmup-ratio <- warmup lr-warmup-steps warmup-epochs num-warmup-steps
+--weight-decay <- wd decay l2
+--schedule <- lr-scheduler-type lr-scheduler scheduler lr-schedule scheduler-type
+--optimizer <- optim opt optimizer-type optimiser
+--max-grad-norm <- grad-clip gradient-clip gradient-clipping clip clip-grad-norm max-norm clip-grad gradient-clip-val
+--data <- train-file training-file data-path data-dir dataset-path file input-file train-data data-file data-files
     train-path train-data-path csv input dataset-dir
---dataset
-    dataset-name data-name task-name task dataset-id
---data FOLDER, with files named train, validation and test
-    validation-file val-file test-file eval-file eval-data val-data test-data dev-file valid-file eval-dataset
---text-column
-    text-column-name text-columns text-col text-field dataset-text-field input-col text-key
---label-column
-    label-column-name label-col label-field target-column target label-key target-col
---prompt-column
-    instruction-column question-column prompt-col prompt-key text-column
---response-column
-    output-column answer-column completion-column response-key response-col label-column
---train-examples
-    max-train-samples max-samples train-size num-train-samples num-samples limit max-train-examples
+--dataset <- dataset-name data-name task-name task dataset-id
+--data FOLDER, with files named train, validation and test <- validation-file val-file test-file eval-file eval-data
+    val-data test-data dev-file valid-file eval-dataset
+--text-column <- text-column-name text-columns text-col text-field dataset-text-field input-col text-key
+--label-column <- label-column-name label-col label-field target-column target label-key target-col
+--prompt-column <- instruction-column question-column prompt-col prompt-key text-column
+--response-column <- output-column answer-column completion-column response-key response-col label-column
+--train-examples <- max-train-samples max-samples train-size num-train-samples num-samples limit max-train-examples
     train-samples
---val-examples
-    max-eval-samples max-val-samples max-validation-samples eval-samples
---test-examples
-    max-test-samples max-predict-samples test-samples
---validation-share
-    val-split validation-split valid-size val-size validation-size val-set-size val-ratio
+--val-examples <- max-eval-samples max-val-samples max-validation-samples eval-samples
+--test-examples <- max-test-samples max-predict-samples test-samples
+--validation-share <- val-split validation-split valid-size val-size validation-size val-set-size val-ratio
     validation-split-percentage eval-split
---test-share
-    test-size test-split test-ratio
---eval-every
-    eval-steps evaluation-steps eval-interval eval-freq eval-frequency val-check-interval
---save-every
-    save-steps save-interval checkpointing-steps checkpoint-every save-freq
---log-every
-    logging-steps log-interval log-steps logging-interval print-freq
---keep best
-    load-best-model-at-end save-best
---early-stop
-    early-stopping-patience patience early-stopping
---checkpoint-activations
-    gradient-checkpointing activation-checkpointing grad-checkpointing use-gradient-checkpointing
---cache-frozen
-    cache-prefix
---new-tokens
-    max-new-tokens max-generate-tokens gen-length max-gen-length generation-max-length
---labels
-    num-labels num-classes n-classes class-names classes label-names label-list
---seed
-    random-seed random-state manual-seed data-seed
---beta
-    dpo-beta pref-beta
---dpo-loss
-    loss-type pref-loss
---start-from (the run that is the reference too) or --reference (how it is computed)
-    ref-model ref-model-name-or-path reference-model ref-model-path ref-adapter-name sft-model
---temperature (0 is greedy)
-    do-sample sample
---prompt
-    text prompt-text query
---run
-    run-folder model-dir adapter-path model-folder
-examples are never padded, and evaluation takes as many as fit; leave it out
-    per-device-eval-batch-size eval-batch-size per-gpu-eval-batch-size val-batch-size packing group-by-length
-    pad-to-max-length
-training, evaluation and the test always happen; leave it out
-    do-train do-eval do-predict do-test evaluation-strategy eval-strategy save-strategy logging-strategy
-    predict-with-generate
---report-to wandb
-    wandb use-wandb wandb-project
---report-to
-    logging-dir log-with with-tracking tensorboard tracker trackers logger use-tensorboard
-it is used where the hardware has it; leave it out
-    flash-attention use-flash-attn flash-attn attn-implementation flash-attention-2 use-flash-attention-2
-accelerate launch has --cpu and --num_processes for this
-    device no-cuda use-cpu cpu gpu gpus num-gpus n-gpu devices num-processes nproc-per-node
-accelerate launch and torchrun tell the process by its environment; start with one of them, and leave it out
+--test-share <- test-size test-split test-ratio
+--eval-every <- eval-steps evaluation-steps eval-interval eval-freq eval-frequency val-check-interval
+--save-every <- save-steps save-interval checkpointing-steps checkpoint-every save-freq
+--log-every <- logging-steps log-interval log-steps logging-interval print-freq
+--keep best <- load-best-model-at-end save-best
+--early-stop <- early-stopping-patience patience early-stopping
+--checkpoint-activations <- gradient-checkpointing activation-checkpointing grad-checkpointing
+    use-gradient-checkpointing
+--cache-frozen <- cache-prefix
+--new-tokens <- max-new-tokens max-generate-tokens gen-length max-gen-length generation-max-length
+--labels <- num-labels num-classes n-classes class-names classes label-names label-list
+--seed <- random-seed random-state manual-seed data-seed
+--beta <- dpo-beta pref-beta
+--dpo-loss <- loss-type pref-loss
+--start-from (the run that is the reference too) or --reference (how it is computed) <- ref-model
+    ref-model-name-or-path reference-model ref-model-path ref-adapter-name sft-model
+--temperature (0 is greedy) <- do-sample sample
+--prompt <- text prompt-text query
+--run <- run-folder model-dir adapter-path model-folder
+examples are never padded, and evaluation takes as many as fit; leave it out <- per-device-eval-batch-size
+    eval-batch-size per-gpu-eval-batch-size val-batch-size packing group-by-length pad-to-max-length
+training, evaluation and the test always happen; leave it out <- do-train do-eval do-predict do-test
+    evaluation-strategy eval-strategy save-strategy logging-strategy predict-with-generate
+--report-to wandb <- wandb use-wandb wandb-project
+--report-to <- logging-dir log-with with-tracking tensorboard tracker trackers logger use-tensorboard
+it is used where the hardware has it; leave it out <- flash-attention use-flash-attn flash-attn attn-implementation
+    flash-attention-2 use-flash-attention-2
+accelerate launch has --cpu and --num_processes for this <- device no-cuda use-cpu cpu gpu gpus num-gpus n-gpu devices
+    num-processes nproc-per-node
+accelerate launch and torchrun tell the process by its environment; start with one of them, and leave it out <-
     local-rank node-rank
-these scripts know data parallelism alone; leave it out
-    deepspeed deepspeed-config fsdp fsdp-config ddp-backend tensor-parallel-size
-training examples are drawn in a new order in every epoch; leave it out
-    shuffle shuffle-data no-shuffle shuffle-train
-one checkpoint is kept at a time; leave it out
-    save-total-limit keep-last-n max-checkpoints
-classes are not weighted; leave it out, or change the share of each in the data
-    class-weights class-weight weighted-loss pos-weight balanced balance-classes
-no code of a model's own is ever run; leave it out
-    trust-remote-code
---push-to-hub
-    hub-model-id repo-id hub-repo push-to-hub-model-id hub-repo-id
-it is uploaded once, at the end, into a repository that is there or is made; leave it out
-    hub-strategy hub-private-repo
-the data are in memory; leave it out
-    num-workers dataloader-num-workers preprocessing-num-workers dataset-num-proc num-proc
-there is no beam search; leave it out
-    num-beams beams beam-size beam-width
-every item of the generations is asked about; leave it out
-    items num-items n-items max-items item-limit
-an adapter is applied in full; leave it out (scripts/playground.py tries other strengths)
-    adapter-strength strength adapter-scale adapter-weight
-keys come from the environment: GEMINI_API_KEY, or OPENAI_API_KEY for --judge-url
-    api-key openai-api-key gemini-api-key google-api-key judge-api-key openai-key
-the hub's token comes from the environment: HF_TOKEN
-    hf-token use-auth-token auth-token hub-token
-CUDA_VISIBLE_DEVICES=0 before the command chooses the device
-    gpu-id gpu-ids device-id
+these scripts know data parallelism alone; leave it out <- deepspeed deepspeed-config fsdp fsdp-config ddp-backend
+    tensor-parallel-size
+training examples are drawn in a new order in every epoch; leave it out <- shuffle shuffle-data no-shuffle
+    shuffle-train
+one checkpoint is kept at a time; leave it out <- save-total-limit keep-last-n max-checkpoints
+classes are not weighted; leave it out, or change the share of each in the data <- class-weights class-weight
+    weighted-loss pos-weight balanced balance-classes
+no code of a model's own is ever run; leave it out <- trust-remote-code
+--push-to-hub <- hub-model-id repo-id hub-repo push-to-hub-model-id hub-repo-id
+it is uploaded once, at the end, into a repository that is there or is made; leave it out <- hub-strategy
+    hub-private-repo
+the data are in memory; leave it out <- num-workers dataloader-num-workers preprocessing-num-workers dataset-num-proc
+    num-proc
+there is no beam search; leave it out <- num-beams beams beam-size beam-width
+every item of the generations is asked about; leave it out <- items num-items n-items max-items item-limit
+an adapter is applied in full; leave it out (scripts/playground.py tries other strengths) <- adapter-strength strength
+    adapter-scale adapter-weight
+keys come from the environment: GEMINI_API_KEY, or OPENAI_API_KEY for --judge-url <- api-key openai-api-key
+    gemini-api-key google-api-key judge-api-key openai-key
+the hub's token comes from the environment: HF_TOKEN <- hf-token use-auth-token auth-token hub-token
+CUDA_VISIBLE_DEVICES=0 before the command chooses the device <- gpu-id gpu-ids device-id
 """
-OURS = {
-    name: remedy for remedy, names in re.findall(r"^(\S.*)\n((?: .*\n)+)", ELSEWHERE, re.M) for name in names.split()
-}
+ENTRIES = [entry.split(" <- ") for entry in ELSEWHERE.replace("\n    ", " ").splitlines() if entry]
+OURS = {name: remedy for remedy, names in ENTRIES for name in names.split()}
 
 
 def plain(word: str) -> str:

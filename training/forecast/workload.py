@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from gpt2_scratch.model import Classifier, Hidden, LanguageModel
+from gpt2_scratch.model import Hidden, Model
 from lora.quantised import QuantisedLinear
 from training.data.batches import Batch, Encoded, collate
 from training.data.examples import Data
@@ -23,7 +23,6 @@ from training.flags.common import UpdateArgs
 from training.flags.compute import ComputeArgs
 from training.flags.finetuning import FineTuneArgs
 from training.model.frozen_activations import Contents, contents
-from training.model.saved import Model
 from training.step.losses import loss_of
 
 LATER = ("torch._dynamo", "evaluate", "sklearn.metrics", "torch.utils.tensorboard", "matplotlib.pyplot")
@@ -54,7 +53,7 @@ def resident(quantises: bool = False) -> int:
 class Workload:
     """What a run asks of one device. An example is a text (Encoded) or a pair of them (Pair)."""
 
-    model: Classifier | LanguageModel  # ready to train and not yet prepared, with or without weights
+    model: Model  # ready to train and not yet prepared, with or without weights
     update: UpdateArgs
     accelerator: Accelerator
     train: Sequence[Any]

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gpt2_scratch.attention import layout_of
-from gpt2_scratch.model import Classifier, Hidden, LanguageModel
+from gpt2_scratch.model import Classifier, Hidden, Model
 from gpt2_scratch.precision import HALF
 from lora.quantised import QuantisedLinear
 from training.data.batches import TOKENS_PER_BATCH, Encoded, inference_plan
@@ -35,7 +35,7 @@ VERSION = 1  # raise it when blocks compute something else, so that older files 
 MIB = 2**20
 
 
-def frozen_blocks(model: LanguageModel | Classifier) -> int:
+def frozen_blocks(model: Model) -> int:
     """Blocks below the first parameter that trains: 0 when an embedding does, L when all of them are frozen."""
     transformer = model.transformer
     for done, module in enumerate([transformer.wte, transformer.wpe, *transformer.h], start=-2):
@@ -77,7 +77,7 @@ class Contents:
         return {digest: Hidden(held[start : start + rows], self.blocks) for digest, start, rows in views}
 
 
-def contents(model: LanguageModel | Classifier, examples: Sequence[Encoded], precision: str) -> Contents:
+def contents(model: Model, examples: Sequence[Encoded], precision: str) -> Contents:
     """What a cache for `examples` would hold; changes and computes nothing."""
     distinct = {_digest(e.tokens): e.tokens for e in examples}
     texts = dict(sorted(distinct.items(), key=lambda item: (-len(item[1]), item[0])))
@@ -86,7 +86,7 @@ def contents(model: LanguageModel | Classifier, examples: Sequence[Encoded], pre
     return Contents(texts, blocks, last_only, width, HALF.get(precision, torch.float32))
 
 
-def cache_key(held: Contents, model: LanguageModel | Classifier, base: str, precision: str, base_bits: int = 32) -> str:
+def cache_key(held: Contents, model: Model, base: str, precision: str, base_bits: int = 32) -> str:
     """The name of all that the content depends on; the order of the examples and what trains are no part of it.
 
     `base` is the hash of the weight file, to which heads and epsilon belong; `base_bits` those of a frozen weight.
@@ -96,9 +96,7 @@ def cache_key(held: Contents, model: LanguageModel | Classifier, base: str, prec
     return content_key(facts, held.texts)
 
 
-def _states(
-    model: LanguageModel | Classifier, accelerator: Accelerator, held: Contents, shown: bool
-) -> Iterator[Tensor]:
+def _states(model: Model, accelerator: Accelerator, held: Contents, shown: bool) -> Iterator[Tensor]:
     """Hidden states (rows, C) of a batch of texts at a time, in their order. Raises ValueError for an overflow."""
     texts = list(held.texts.values())
     (plan,) = inference_plan([len(text) for text in texts], TOKENS_PER_BATCH, 1)
@@ -151,7 +149,7 @@ def _misfit(compute: ComputeArgs, held: Contents, file: CachedFile | None) -> st
 
 def with_frozen_activations(
     accelerator: Accelerator,
-    model: LanguageModel | Classifier,
+    model: Model,
     compute: ComputeArgs,
     base: str,
     parts: Sequence[Sequence[Encoded]],
@@ -186,9 +184,7 @@ def with_frozen_activations(
     return [[replace(e, hidden=hidden[_digest(e.tokens)]) for e in part] for part in parts], facts
 
 
-def cached(
-    accelerator: Accelerator, model: LanguageModel | Classifier, compute: ComputeArgs, base: str, data: Data[Any]
-) -> Data[Any]:
+def cached(accelerator: Accelerator, model: Model, compute: ComputeArgs, base: str, data: Data[Any]) -> Data[Any]:
     """`data` with the hidden states of all its texts. Errors as of `with_frozen_activations`."""
     texts, facts = with_frozen_activations(accelerator, model, compute, base, [texts_of(part) for part in data.parts])
     return data.with_parts([with_texts(part, of) for part, of in zip(data.parts, texts, strict=True)], facts)

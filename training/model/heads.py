@@ -2,21 +2,17 @@
 unused."""
 
 import json
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from gpt2_scratch.config import class_names
 from gpt2_scratch.pretrained import heads_in
 from gpt2_scratch.weights import has_weights
+from tasks import folded
 from tasks._cells import listed
 
 WORDS = {"score": "class head", "classifier": "token classification head", "v_head": "value head"}
 WORDS |= {"multiple_choice_head": "multiple choice head", "qa_outputs": "question answering head"}
-
-
-def _folded(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def names_in(folder: Path) -> tuple[str, ...]:
@@ -34,8 +30,8 @@ def trained_rows(folder: Path, classes: Sequence[str]) -> list[int] | None:
     """
     if not has_weights(folder) or "score" not in heads_in(folder):
         return None
-    theirs = [_folded(name) for name in names_in(folder)]
-    wanted = [_folded(name) for name in classes]
+    theirs = [folded(name) for name in names_in(folder)]
+    wanted = [folded(name) for name in classes]
     if sorted(theirs) != sorted(wanted) or len(set(wanted)) < len(wanted) or wanted[0].startswith("LABEL_"):
         return None
     return [theirs.index(name) for name in wanted]

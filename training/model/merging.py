@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from gpt2_scratch.attention import layout_of
-from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.model import Classifier, LanguageModel, Model
 from lora.adapter import Adapter, adapters, set_strength
 from lora.frozen import dense, with_matrix
 from lora.quantised import dequantise
 from training.flags.task import HeadArgs, group_of
 from training.model.methods import own_state
-from training.model.saved import FACTS, Model, adapted, build, find_base, read_facts
+from training.model.saved import FACTS, adapted, build, find_base, read_facts
 
 Chosen = Sequence[tuple[Path, float]]  # folders of adapters, and what each counts
 

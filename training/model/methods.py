@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2_scratch.config import GPT2Config
-from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.model import Classifier, LanguageModel, Model
 from gpt2_scratch.precision import HALF
 from gpt2_scratch.pretrained import load_weights, read_weight, without_storage
 from lora.adapter import Adapter, Spec
@@ -36,9 +36,7 @@ PARTS = {"attn.c_attn": 3}
 HeadTraining = Literal["train", "frozen+lora", "train+lora"]
 
 
-def quantised_matrices(
-    model: LanguageModel | Classifier, bits: Literal[4, 8] | None
-) -> dict[str, Callable[[Tensor], None]]:
+def quantised_matrices(model: Model, bits: Literal[4, 8] | None) -> dict[str, Callable[[Tensor], None]]:
     """For each matrix of a block, by the name of its weight: puts a quantised layer in its place in `model`, once given
     the weight (on meta: a layer of the right shape). Empty without `bits`."""
     if bits is None:
@@ -56,9 +54,7 @@ def quantised_matrices(
     return {f"{path}.weight": partial(put, path) for path in paths}
 
 
-def _read_base(
-    built: LanguageModel | Classifier, folder: Path | None, model: ModelArgs, class_head: bool = True
-) -> None:
+def _read_base(built: Model, folder: Path | None, model: ModelArgs, class_head: bool = True) -> None:
     """Puts the weights of the base into `built`. `folder` None: layers of the right shape, without storage."""
     put = quantised_matrices(built, model.base_bits)
     if folder is not None:
@@ -107,7 +103,7 @@ def build_classifier(
 
 
 def apply_method(
-    model: LanguageModel | Classifier,
+    model: Model,
     method: MethodArgs,
     seed: int,
     head_training: HeadTraining = "train",
@@ -169,7 +165,7 @@ def _spec(method: MethodArgs, place: str) -> Spec:
     return Spec(method.rank_at(place), method.alpha_at(place), method.lora_scaling, init, method.lora_dropout)
 
 
-def apply_compute(model: LanguageModel | Classifier, method: str, compute: SpeedArgs, precision: str) -> None:
+def apply_compute(model: Model, method: str, compute: SpeedArgs, precision: str) -> None:
     """Sets how the update is computed, once it is known what trains. `precision` is no, bf16 or fp16."""
     if compute.checkpoint_activations:
         model.transformer.checkpointing = True

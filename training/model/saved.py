@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gpt2_scratch.config import GPT2Config
-from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.model import Classifier, Model
 from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.pretrained import load_weights, read_weight, save_pretrained, weights_hash
 from gpt2_scratch.sources import load_config, refuse_pointer
@@ -28,7 +28,6 @@ from training.model.methods import apply_method, build_classifier, build_languag
 from training.storage.files import load_tensors, replace_file, replace_folder, save_tensors, write_json
 from training.storage.run_folder import STATE
 
-Model = LanguageModel | Classifier
 ADAPTER, MODEL = "adapter", "model"
 WEIGHTS, FACTS = "adapter.safetensors", "adapter.json"
 BEST = STATE.with_name("best.safetensors")
@@ -84,12 +83,9 @@ class Best:
 
     def save(self) -> None:
         """Saves the weights as they are in training, to the last bit."""
-
-        def write_model(new: Path) -> None:
-            save_pretrained(self.model, new, self.tokenizer, **label_names(self.facts.get("labels") or []))
-
+        names = label_names(self.facts.get("labels") or [])
         if self.method == "full":
-            replace_folder(self.folder / MODEL, write_model)
+            replace_folder(self.folder / MODEL, lambda new: save_pretrained(self.model, new, self.tokenizer, **names))
         else:
             replace_file(self.folder / BEST, lambda new: save_tensors(new, own_state(self.model)))
 

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from gpt2_scratch.config import GPT2Config
-from gpt2_scratch.model import LanguageModel
+from gpt2_scratch.model import LanguageModel, Model
 from gpt2_scratch.pretrained import save_pretrained, weights_hash, without_storage
 from gpt2_scratch.sources import load_config
 from lora.adapter import Spec, adapters
@@ -27,7 +27,7 @@ from training.flags.common import ModelArgs
 from training.flags.finetuning import FineTuneArgs
 from training.flags.preference import PairArgs
 from training.model.methods import apply_method, build_language_model, load_own_state, own_state
-from training.model.saved import ADAPTER, MODEL, WEIGHTS, Best, Model, adapted, in_peft_format, read_facts, save_adapter
+from training.model.saved import ADAPTER, MODEL, WEIGHTS, Best, adapted, in_peft_format, read_facts, save_adapter
 from training.storage.files import replace_folder
 from training.storage.run_folder import RESULTS, read_run
 

@@ -1,7 +1,9 @@
 """results.json, which every other program reads: what was run, where, and what came out."""
 
+import contextlib
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
@@ -111,13 +113,8 @@ def _commit() -> str | None:
 
 
 def cpu_name() -> str:
-    names = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    model = names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # no Linux
+        named = re.search(r"^model name\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        model = named[1].strip() if named else model
     return f"{model}, {os.cpu_count()} cores"
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
+from gpt2_scratch.model import Model
 from gpt2_scratch.tokenizer import Tokenizer
 from tasks import Splits
 from training.data.batches import Plan
@@ -23,7 +24,7 @@ from training.flags.fields import resolved
 from training.flags.finetuning import FineTuneArgs
 from training.flags.update import UpdateArgs
 from training.model.methods import load_own_state, parameter_counts
-from training.model.saved import Best, Model, base_facts
+from training.model.saved import Best, base_facts
 from training.run.checkpoint import Training, load_checkpoint, save_checkpoint
 from training.run.launch import close_run, open_run
 from training.run.plots import plot_curves, plot_forgetting

@@ -33,7 +33,7 @@ def explained(path: Path) -> Iterator[None]:
         raise OSError(said) from error
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a new file, which takes the place of `path` only when it is whole on the disk."""
     new = path.with_name(path.name + ".new")
     try:
@@ -73,23 +73,17 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text in UTF-8."""
-
-    def write(new: Path) -> None:
-        new.write_text(text, encoding="utf-8")
-
-    replace_file(path, write)
+    replace_file(path, lambda new: new.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
     """Writes strict JSON: a number that is not finite is left out, like any other missing measurement."""
-    text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    write_text(path, json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     """Writes one JSON object a line."""
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_text(path, lines)
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _finite(content: Any) -> Any:

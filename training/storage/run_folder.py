@@ -15,20 +15,8 @@ STATE = Path("checkpoint") / "state.pt"
 CONFIG = "config.yaml"  # all flags as they were resolved
 # Flags that may differ between two runs that are the same, or the run that stopped and the one that goes on.
 FREE_FLAGS = ("output_dir", "overwrite", "resume", "save_every", "cache_dir", "dry_run", "report_to", "push_to_hub")
-OURS = (
-    RESULTS,
-    CONFIG,
-    "predictions.jsonl",
-    GENERATIONS,
-    "trained_on.json",
-    "curves.png",
-    "forgetting.png",
-    "tensorboard",
-    "adapter",
-    "model",
-    "checkpoint",
-    "judge",  # what scripts/judge_ift.py has paid for
-)
+OURS = {RESULTS, CONFIG, "predictions.jsonl", GENERATIONS, "trained_on.json", "curves.png", "forgetting.png"}
+OURS |= {"tensorboard", "adapter", "model", "checkpoint", "judge"}  # the last is what scripts/judge_ift.py has paid for
 
 
 def nearest(path: Path) -> Path:
@@ -70,8 +58,8 @@ def check_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
         raise ValueError(f"{at} cannot be written")
     names = (path.name for path in folder.glob("*") if not path.name.startswith("predict-"))  # scripts/predict.py's
     present = {name.removesuffix(".new").removesuffix(".old") for name in names}
-    if present - set(OURS):
-        raise ValueError(f"{at} holds other files ({', '.join(sorted(present - set(OURS))[:3])}); choose a new folder")
+    if others := sorted(present - OURS):
+        raise ValueError(f"{at} holds other files ({', '.join(others[:3])}); choose a new folder")
     if (folder / RESULTS).exists() and not overwrite:
         raise ValueError(finished(folder, resume))
     unfinished = (folder / STATE).exists()

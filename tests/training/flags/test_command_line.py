@@ -17,7 +17,7 @@ from training.flags.cli import problems_in
 from training.flags.command_line import parse
 from training.flags.compute import ENVIRONMENT
 from training.flags.fields import changed_flags, flags_of
-from training.flags.near_misses import ELSEWHERE, OURS, meant
+from training.flags.near_misses import ENTRIES, OURS, meant
 
 SCRIPTS = ("finetune_cls", "finetune_ift", "finetune_dpo", "pretrain", "predict", "generate", "judge_ift", "merge_lora")
 KNOWN = {script: [f"--{name}" for name in flags_of(load_script(script).Args)] for script in SCRIPTS}
@@ -87,7 +87,7 @@ def test_every_flag_that_is_suggested_is_one_of_a_script():
     suggested = re.findall(r"--[a-z-]+", " ".join(set(OURS.values()) - {OURS["device"]}))
     assert len(OURS) > 300 and len(suggested) > 50
     assert set(suggested) <= everything
-    listed = [name for names in re.findall(r"^    (.*)$", ELSEWHERE, re.M) for name in names.split()]
+    listed = [name for _, names in ENTRIES for name in names.split()]
     assert len(listed) == len(set(listed)) == len(OURS)
 
 
