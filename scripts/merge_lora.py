@@ -22,7 +22,7 @@ from training.data.hub_upload import check_upload
 from training.data.sources import base_model, locate_rows
 from training.data.special_tokens import texts_in
 from training.flags.cli import run
-from training.flags.preference import PairArgs
+from training.flags.preference import PairArgs, RatingArgs
 from training.flags.task import PromptArgs, TextArgs, group_of
 from training.storage.run_folder import nearest, read_run
 
@@ -90,7 +90,8 @@ def output_problems(output: Path, overwrite: bool) -> list[str]:
 
 def trained_texts(flags: dict[str, Any]) -> tuple[list[str], str] | None:
     """As `texts_of`, of what a run with these flags was trained on; None where that is not known or no longer there."""
-    kind: Any = PairArgs if "dpo_loss" in flags else TextArgs if "label_column" in flags else PromptArgs
+    kinds = {"dpo_loss": PairArgs, "desirable_weight": RatingArgs, "label_column": TextArgs}
+    kind: Any = next((kind for flag, kind in kinds.items() if flag in flags), PromptArgs)
     data = Path(flags["data"]) if flags.get("data") else None
     if data is None and flags.get("dataset") is None:
         return None

@@ -23,7 +23,8 @@ from training.storage.run_folder import read_run
 @dataclass(frozen=True)
 class Args:
     instructions: tuple[Path, ...] = ()
-    """folders of finished runs of finetune_ift or finetune_dpo, all of one base: a column each, beside the base's"""
+    """folders of finished runs of finetune_ift, finetune_dpo or finetune_kto, all of one base: a column each, beside
+    the base's"""
     classifiers: tuple[Path, ...] = ()
     """folders of finished runs of finetune_cls"""
     model: str | None = None

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from tasks._classification import Classification
-from tasks._columns import Columns, instruction_forms, preference_forms
-from tasks._examples import RESPONSE_HEADER, Instruction, Labelled, Preference
+from tasks._columns import Columns, instruction_forms, preference_forms, rating_forms
+from tasks._examples import RESPONSE_HEADER, Instruction, Labelled, Preference, Rated
 from tasks._instructions import Instructions
 from tasks._labels import folded
-from tasks._preferences import Preferences
+from tasks._preferences import Preferences, Unpaired
+from tasks._ratings import Ratings
 from tasks._rows import Source, read_rows, read_text
 from tasks._skipped import Skipped
 from tasks._splits import Limits, Splits, split_examples
@@ -23,13 +24,13 @@ T = TypeVar("T", bound=Task)
 NAMES = tuple(sorted(f.stem for f in Path(__file__).parent.glob("[!_]*.py")))
 
 
-def find(name: str, kind: type[T]) -> T:
-    """The task in `tasks/<name>.py`. Raises ValueError, with the list, when there is none of this kind."""
+def find(name: str, *kinds: type[T]) -> T:
+    """The task in `tasks/<name>.py`. Raises ValueError, with the list, when there is none of these kinds."""
     task = import_module(f"tasks.{name}").TASK if name in NAMES else None
-    if not isinstance(task, kind):
+    if not isinstance(task, kinds):
         if Path(name).exists():
             raise ValueError(f"--dataset {name}: is a file or folder; give it as --data, with its columns")
-        fitting = [n for n in NAMES if isinstance(import_module(f"tasks.{n}").TASK, kind)]
+        fitting = [n for n in NAMES if isinstance(import_module(f"tasks.{n}").TASK, kinds)]
         near = difflib.get_close_matches(name.lower(), fitting, n=1)
         meant = f" ({near[0]}?)" if near else ""
         raise ValueError(
@@ -39,11 +40,13 @@ def find(name: str, kind: type[T]) -> T:
     return task
 
 
-def find_or_own(dataset: str | None, data: Path | None, kind: type[T], columns: tuple[Columns, ...]) -> T:
-    """The task of `find`, or one with these columns for a data set of the hub (owner/name) or, without `dataset`, for
-    the file `data`."""
+def find_or_own(
+    dataset: str | None, data: Path | None, kind: type[T], columns: tuple[Columns, ...], *others: type[T]
+) -> T:
+    """The task of `find`, which may be one of the `others` too, or one with these columns for a data set of the hub
+    (owner/name) or, without `dataset`, for the file `data`."""
     if dataset is not None and ("/" not in dataset or Path(dataset).exists()):
-        return find(dataset, kind)
+        return find(dataset, kind, *others)
     if dataset is not None:
         return kind(dataset.replace("/", "--"), columns, hub=dataset)
     assert data is not None, "DataArgs.problems refuses a run without --dataset and --data"
@@ -61,16 +64,20 @@ __all__ = [
     "Limits",
     "Preference",
     "Preferences",
+    "Rated",
+    "Ratings",
     "Skipped",
     "Source",
     "Splits",
     "Task",
+    "Unpaired",
     "find",
     "find_or_own",
     "folded",
     "instruction_forms",
     "join_lines",
     "preference_forms",
+    "rating_forms",
     "read_rows",
     "read_text",
     "split_examples",

@@ -14,6 +14,7 @@ RESPONSES = ("response", "output", "completion", "answer")
 ABOUT = ("input", "context", "passage", "document", "article")  # what an instruction is about: Alpaca, Dolly, SQuAD
 SYSTEM = ("system", "system_prompt", "system_message")
 HELD_OUT_FLAGS = ("is_valid", "is_validation", "is_val", "is_test", "is_train", "is_dev")  # fastai's and alike
+MARKS = ("label", "good", "is_good", "desirable", "thumbs", "thumbs_up", "kto_tag", "feedback", "rating", "liked")
 CHATS = ("messages", "conversations", "conversation")  # OpenAI's and TRL's; ShareGPT's
 
 
@@ -21,20 +22,23 @@ class Columns(NamedTuple):
     """Names of the columns that carry the inputs and the target in one form of the dataset.
 
     A chat has both in one column, which is then input and target. `system`: a column of what the assistant is told
-    before the conversation. `repeated`: whether both answers of a preference begin with the prompt again.
+    before the conversation. `repeated`: whether both answers of a preference begin with the prompt again. `mark`: a
+    column that says whether the target is a good answer.
     """
 
     inputs: tuple[str, ...]
     target: str
     system: str | None = None
     repeated: bool = False
+    mark: str | None = None
 
     @property
     def used(self) -> set[str]:
-        return {*self.inputs, self.target} | ({self.system} if self.system else set())
+        return {*self.inputs, self.target, *filter(None, (self.system, self.mark))}
 
     def missing_in(self, present: Sequence[str], target_needed: bool) -> list[str]:
-        return [c for c in (*self.inputs, *([self.target] if target_needed else [])) if c not in present]
+        needed = (self.target, *([self.mark] if self.mark else [])) if target_needed else ()
+        return [c for c in (*self.inputs, *needed) if c not in present]
 
 
 def missing_columns(forms: Sequence[Columns], present: Sequence[str], target_needed: bool, flags: str) -> ValueError:
@@ -60,6 +64,12 @@ def instruction_forms(prompt: str | None, response: str | None) -> tuple[Columns
     chats = [Columns((name,), name) for name in ((prompt,) if prompt else CHATS) if response in (None, name)]
     pairs = [Columns((p,), r) for p in prompts for r in responses if p != r]
     return (*pairs, *chats) if prompt else (*chats, *pairs)
+
+
+def rating_forms(prompt: str | None, response: str | None, label: str | None) -> tuple[Columns, ...]:
+    """The same of a file of answers that are rated one by one."""
+    marks = (label,) if label else MARKS
+    return tuple(form._replace(mark=mark) for mark in marks for form in instruction_forms(prompt, response))
 
 
 def preference_forms(prompt: str | None, chosen: str | None, rejected: str | None) -> tuple[Columns, ...]:

@@ -85,6 +85,17 @@ class Instruction:
 
 
 @dataclass(frozen=True, slots=True)
+class Rated(Instruction):
+    """An instruction with one answer, and whether that is a good one; None where nothing says so."""
+
+    good: bool | None = None
+
+    @property
+    def label(self) -> str | None:
+        return None if self.good is None else "good" if self.good else "bad"
+
+
+@dataclass(frozen=True, slots=True)
 class Preference:
     """A prompt, what it is about (may be empty), and two answers, one of which is preferred to the other. `unfit` means
     what it means for an `Instruction`."""

@@ -21,6 +21,9 @@ PLACEHOLDERS = frozenset("? ?? ??? - -- --- – — _ . .. ... #".split())  # no
 PLACEHOLDERS |= {"#n/a", "n/a", "n.a.", "na", "<na>", "nan", "null", "none", "nil", "unlabeled", "unlabelled"}
 PLACEHOLDERS |= {"#ref!", "#name?", "#value!", "#div/0!", "#num!", "#null!", "#spill!", "#calc!"}  # Excel's errors
 NO_CLASS = ("-1", "-100")  # among whole numbers that are not negative: of data sets of the hub, of torch's losses
+GOOD = "true, 1, good, yes, up, thumbs up, thumbs_up, 👍, liked, desirable, chosen, accepted, correct, helpful"
+BAD = "false, 0, -1, bad, no, down, thumbs down, thumbs_down, 👎, disliked, undesirable, rejected, incorrect, unhelpful"
+RATINGS = dict.fromkeys(GOOD.split(", "), True) | dict.fromkeys(BAD.split(", "), False)  # whether an answer is good
 CODE = re.compile(r"\+|-?0\d")
 
 
@@ -142,3 +145,13 @@ def variants(labels: Iterable[str]) -> list[list[str]]:
     for label in in_order(labels):
         groups.setdefault(likeness(label), []).append(label)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def refuse_one_kind(ratings: Iterable[str | None]) -> None:
+    """Raises ValueError where all answers are good or all bad: nothing says what sets the kinds apart."""
+    counts = Counter(ratings)
+    if len(counts) == 1:
+        raise ValueError(
+            f"all {counts.total():,} answers to train on are {next(iter(counts))}; both kinds are needed: add "
+            "answers of the other one, or train on good ones alone with scripts/finetune_ift.py"
+        )

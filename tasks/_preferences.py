@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 from tasks._cells import short, target_cell, text_cell
 from tasks._chat import HEADING, Turn, Unfit, common_start, dialogue, is_marked, marked_turns, messages_in, turns_in
 from tasks._columns import Columns, of_text
-from tasks._examples import Preference
+from tasks._examples import Preference, Rated
 from tasks._files import Row
+from tasks._labels import refuse_one_kind
 from tasks._prompted import Prompted, lines
+from tasks._skipped import Skipped
 
 
 def shared_text(chosen: str, rejected: str) -> int:
@@ -141,3 +143,26 @@ class Preferences(Prompted):
                 f"chosen and rejected answer are the same in {len(same):,} rows ({', '.join(same[:8])}); such a pair "
                 "prefers nothing: correct these rows, or remove them"
             )
+
+
+@dataclass(frozen=True)
+class Unpaired(Preferences):
+    """Pairs of answers, of which the better one is read as good and the other as bad: 2 i and 2 i + 1 of row i."""
+
+    def parts(
+        self,
+        rows: dict[str, list[Row]],
+        skipped: Skipped,
+        notes: list[str] | None = None,
+        files: Mapping[str, Sequence[str]] | None = None,
+    ) -> dict[str, list[Any]]:
+        def apart(pair: Preference) -> list[Rated]:
+            both = zip(pair.records(), (True, False), strict=True)
+            return [Rated(2 * e.id + (not good), e.instruction, e.input, e.response, good=good) for e, good in both]
+
+        pairs = super().parts(rows, skipped, notes, files)
+        return {name: [answer for pair in part for answer in apart(pair)] for name, part in pairs.items()}
+
+    def remarks(self, splits: Mapping[str, Sequence[Any]]) -> list[str]:
+        refuse_one_kind(e.label for e in splits["train"])
+        return super().remarks(splits)

@@ -47,7 +47,7 @@ class Prompted(Task):
         others = [name for name in rows[0] if name not in columns.used]
         further = of_text(rows, [name for name in ABOUT if name in others]) if self.about else None
         system = columns.system or of_text(rows, [name for name in SYSTEM if name in others])
-        return Columns((*columns.inputs, *([further] if further else [])), columns.target, system)
+        return columns._replace(inputs=(*columns.inputs, *([further] if further else [])), system=system)
 
     def before(self, row: Row, columns: Columns, id: int) -> list[Turn]:
         """What a column of its own tells the assistant before the conversation. Raises Unfit for what is no text."""

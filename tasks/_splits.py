@@ -114,7 +114,7 @@ def _deduplicated(parts: dict[str, list[E]], skipped: Skipped) -> dict[str, list
     targets: dict[Any, set[str | None]] = defaultdict(set)
     for part in parts.values():
         for example in part:
-            targets[_digest(example)].add(None if isinstance(example, Instruction) else example.label)
+            targets[_digest(example)].add(example.label)
     seen: set[Any] = set()
     kept: dict[str, list[E]] = {}
     for name, part in parts.items():

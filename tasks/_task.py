@@ -87,8 +87,8 @@ class Task:
                 held = list(dict.fromkeys(str(example.label) for example in examples if example.label))
                 lack = f"holds {', '.join(map(short, held))} only" if held else "is missing or empty"
                 notes.append(
-                    f"{where}: column {short(columns.target)} {lack}; its {len(examples):,} rows are for "
-                    f"scripts/predict.py, and the {name} part is drawn from the other rows"
+                    f"{where}: column {short(columns.mark or columns.target)} {lack}; its {len(examples):,} rows are "
+                    f"for scripts/predict.py, and the {name} part is drawn from the other rows"
                 )
                 continue
             for example, row in zip(examples, rows[name], strict=True):

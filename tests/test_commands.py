@@ -56,7 +56,7 @@ def test_the_defaults_of_the_docs_are_those_of_the_scripts():
         script = row[0] or script
         for method, rate in zip(row[1].split(", "), row[2].split(" and "), strict=True):
             found.setdefault(script, {})[method] = (float(rate), float(row[3]))
-    assert set(found) == {"finetune_cls", "finetune_ift", "finetune_dpo"}
+    assert set(found) == {"finetune_cls", "finetune_ift", "finetune_dpo", "finetune_kto"}
     for script, rates in found.items():
         defaults = load_script(script).DEFAULTS
         assert rates == {method: defaults[method] for method in ("lora", "full", "bitfit", "head")}, script

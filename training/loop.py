@@ -19,7 +19,7 @@ from training.data.batches import (
 )
 from training.data.corpus import Packing, encode_corpus, upto
 from training.data.examples import encode_splits
-from training.data.pairs import Pair, PairBatch, collate_pairs, encode_pairs
+from training.data.pairs import Pair, PairBatch, RatedPair, collate_pairs, collate_rated, encode_pairs, encode_rated
 from training.evaluation.forgetting import forgetting, general_losses
 from training.evaluation.inference import (
     answer,
@@ -40,8 +40,21 @@ from training.evaluation.metrics import (
     text_loss,
 )
 from training.evaluation.preference import mean_loss as mean_pair_loss
-from training.evaluation.preference import pair_lines, pair_metrics, references
-from training.evaluation.reference import reference_in, score_pairs, with_references
+from training.evaluation.preference import (
+    mean_rated_loss,
+    pair_lines,
+    pair_metrics,
+    rated_lines,
+    rated_metrics,
+    references,
+)
+from training.evaluation.reference import (
+    loss_as_forecast,
+    reference_in,
+    reference_point,
+    score_pairs,
+    with_references,
+)
 from training.forecast import print_forecast, resolve_micro_batch, workload_of
 from training.model.frozen_activations import cached
 from training.model.heads import head_notes, trained_rows
@@ -53,7 +66,7 @@ from training.run.printed import print_corpus, print_facts
 from training.run.record import resolve_update
 from training.run.results import write_results
 from training.run.run import Run, identity_of, open_finetuning
-from training.step.losses import class_loss, outputs_of, pair_loss, token_loss
+from training.step.losses import class_loss, outputs_of, pair_loss, rated_loss, token_loss
 from training.step.optimizers import build_optimizer, muon_with_adamw
 from training.step.processes import from_main
 from training.step.schedule import Schedule

@@ -1,9 +1,12 @@
-"""Preference pairs -> token arrays -> batches with both answers of each pair side by side.
+"""Preference pairs -> token arrays -> batches with both answers of each pair side by side; rated answers likewise.
 
 A pair is one example to the plan of an epoch, so that no update and no micro-batch splits it; to the model it is two
-sequences, chosen before rejected. Letters: B pairs, so 2B sequences, of which M tokens are targets.
+sequences, chosen before rejected. Letters: B pairs, so 2B sequences, of which M tokens are targets. A rated answer is
+two sequences as well: its own, and its prompt with the answer to another one, which the reference point of KTO is
+measured on.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,28 +16,24 @@ import torch
 from torch import Tensor
 
 from gpt2_scratch.tokenizer import Tokenizer
-from tasks import Preference
+from tasks import Preference, Rated
 from training.data.batches import Batch, Encoded, collate, encode_all_instructions
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A preference pair. `reference`: log-probabilities of both answers under the reference, where they are kept."""
+    """A preference pair. `texts`: with the chosen and with the rejected answer; `reference`: log-probabilities of both
+    answers under the reference, where they are kept."""
 
     id: int
-    chosen: Encoded
-    rejected: Encoded
+    texts: tuple[Encoded, Encoded]
     reference: tuple[float, float] | None = None
     count = 1  # terms that a pair adds to the loss
 
     @property
-    def texts(self) -> tuple[Encoded, Encoded]:
-        return self.chosen, self.rejected
-
-    @property
     def tokens(self) -> np.ndarray:
         """The tokens of both texts, one behind the other, by which the plan of an epoch sorts."""
-        return np.concatenate([self.chosen.tokens, self.rejected.tokens])
+        return np.concatenate([text.tokens for text in self.texts])
 
     @property
     def left_out(self) -> str | None:
@@ -46,17 +45,57 @@ class Pair:
         return "alike_once_cut" if ends[0] == ends[1] else None
 
 
+@dataclass(frozen=True)
+class RatedPair(Pair):
+    """A rated answer. `texts`: its prompt with this answer, and with the answer to another prompt."""
+
+    good: bool = True
+
+    @property
+    def left_out(self) -> str | None:
+        """Why it is not trained on: once cut, nothing is left of an answer."""
+        return "no_room_for_answers" if any(e.left_out for e in self.texts) else None
+
+
+def _by_two(texts: Sequence[Encoded]) -> list[tuple[Encoded, Encoded]]:
+    """The two texts of each example i, with ids of their own: 2 i and 2 i + 1."""
+    both = zip(texts[::2], texts[1::2], strict=True)
+    return [(replace(a, id=2 * a.id), replace(b, id=2 * b.id + 1)) for a, b in both]
+
+
 def encode_pairs(
     tokenizer: Tokenizer, examples: Sequence[Preference], max_length: int, response_header: bool = True
 ) -> list[Pair]:
-    """Prompt and answers in the form of finetune_ift, the answers alone as targets. The two texts of a pair have ids of
-    their own: 2 i and 2 i + 1."""
+    """Prompt and answers in the form of finetune_ift, the answers alone as targets."""
     records = [record for example in examples for record in example.records()]
     texts = encode_all_instructions(tokenizer, records, max_length, response_header=response_header)
-    return [
-        Pair(e.id, replace(chosen, id=2 * e.id), replace(rejected, id=2 * e.id + 1))
-        for e, chosen, rejected in zip(examples, texts[::2], texts[1::2], strict=True)
-    ]
+    return [Pair(e.id, both) for e, both in zip(examples, _by_two(texts), strict=True)]
+
+
+def mismatched(examples: Sequence[Rated]) -> list[Rated]:
+    """Each with the answer of another one, to another prompt; all answers are used once.
+
+    The examples are put in a ring, those of one prompt side by side, and the answers are moved on by as many places as
+    the prompt with the most answers has. Where no prompt has two, that is TRL's rotation by one place. Where one prompt
+    has more than half of all answers, some of them stay with it.
+    """
+    prompts, place = Counter(e.group for e in examples), dict[Any, int]()
+    for e in examples:
+        place.setdefault(e.group, len(place))
+    ring = sorted(range(len(examples)), key=lambda i: place[examples[i].group])
+    most, found = max(prompts.values(), default=0), [*examples]
+    for at, i in enumerate(ring):
+        found[i] = replace(examples[i], response=examples[ring[at - most]].response)
+    return found
+
+
+def encode_rated(
+    tokenizer: Tokenizer, examples: Sequence[Rated], max_length: int, response_header: bool = True
+) -> list[RatedPair]:
+    """As `encode_pairs`."""
+    records = [e for both in zip(examples, mismatched(examples), strict=True) for e in both]
+    texts = encode_all_instructions(tokenizer, records, max_length, response_header=response_header)
+    return [RatedPair(e.id, both, good=bool(e.good)) for e, both in zip(examples, _by_two(texts), strict=True)]
 
 
 def texts_of(examples: Sequence[Encoded | Pair]) -> list[Encoded]:
@@ -70,16 +109,18 @@ def with_texts(examples: Sequence[Encoded | Pair], texts: Sequence[Encoded]) -> 
     if not any(isinstance(e, Pair) for e in examples):
         return [*texts]
     both = zip(examples, texts[::2], texts[1::2], strict=True)
-    return [replace(pair, chosen=a, rejected=b) for pair, a, b in both if isinstance(pair, Pair)]
+    return [replace(pair, texts=(a, b)) for pair, a, b in both if isinstance(pair, Pair)]
 
 
 @dataclass(frozen=True)
 class PairBatch(Batch):
     """`labels` as of a language model; `targets` (B, 2): labelled tokens of each text; `reference` (B, 2): zeros where
-    it is computed for each batch. Both stay on the CPU."""
+    it is computed for each batch. Of rated answers both are (B,), and `good` (B,) is their label. All of these stay on
+    the CPU."""
 
     targets: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
     reference: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
+    good: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
 
 
 def collate_pairs(pairs: Sequence[Pair]) -> PairBatch:
@@ -88,3 +129,19 @@ def collate_pairs(pairs: Sequence[Pair]) -> PairBatch:
     targets = torch.tensor([[e.count for e in pair.texts] for pair in pairs]).view(-1, 2)
     reference = torch.tensor([pair.reference or (0.0, 0.0) for pair in pairs], dtype=torch.float64).view(-1, 2)
     return PairBatch(**vars(batch), targets=targets, reference=reference)
+
+
+def collate_rated(examples: Sequence[RatedPair]) -> PairBatch:
+    """One packed batch of B answers, without those to other prompts; of nothing, the stand-in of `collate`."""
+    answers = [e.texts[0] for e in examples]
+    targets, good = torch.tensor([text.count for text in answers]), torch.tensor([e.good for e in examples]).bool()
+    reference = torch.tensor([e.reference[0] if e.reference else 0.0 for e in examples], dtype=torch.float64)
+    return PairBatch(**vars(collate(answers)), targets=targets, reference=reference, good=good)
+
+
+def collate_examples(examples: Sequence[Encoded | Pair]) -> Batch:
+    """The batch that training makes of examples of any kind."""
+    kinds: dict[type, Any] = {Pair: collate_pairs, RatedPair: collate_rated}
+    kind = type(examples[0]) if examples else Encoded
+    found: Batch = kinds.get(kind, collate)(examples)
+    return found

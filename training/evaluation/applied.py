@@ -127,8 +127,8 @@ def renamed(applied: Applied, given: Sequence[str]) -> Applied:
 
 def _of_run(folder: Path, asked: str, base: str | None) -> Applied:
     results = read_run(folder, asked)
-    if results["script"] == "finetune_dpo":
-        raise ValueError(f"{asked} {folder}: is a run of finetune_dpo; scripts/generate.py asks it")
+    if results["script"] in ("finetune_dpo", "finetune_kto"):
+        raise ValueError(f"{asked} {folder}: is a run of {results['script']}; scripts/generate.py asks it")
     labels = results["data"].get("labels")
     known = read_trained_on(folder)
     classes = None if labels is None else tuple(labels)

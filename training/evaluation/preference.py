@@ -1,7 +1,7 @@
 """What was learnt of preferences: the loss, and how much more the model now likes the better answer.
 
 A reward is beta * (log pi(answer) - log pi_ref(answer)); the margin is the reward of the chosen answer minus that of
-the rejected one (Rafailov et al. 2023, section 5). Every interval is over pairs.
+the rejected one (Rafailov et al. 2023, section 5). Every interval is over pairs, or over rated answers.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from evidence.intervals import bootstrap_mean, share
-from tasks import Preference
-from training.data.pairs import Pair
-from training.flags.preference import PreferenceArgs
-from training.step.losses import pair_losses
+from tasks import Preference, Rated
+from training.data.pairs import Pair, RatedPair
+from training.flags.preference import KtoArgs, PreferenceArgs
+from training.step.losses import pair_losses, rated_losses
 
 
 def references(pairs: Sequence[Pair]) -> np.ndarray:
@@ -68,3 +68,52 @@ def pair_lines(
         row |= {"chosen_reward": args.beta * (chosen - was[0]), "rejected_reward": args.beta * (rejected - was[1])}
         rows.append(row | {"chosen_reference": was[0], "rejected_reference": was[1]})
     return [{name: float(v) if isinstance(v, np.floating) else v for name, v in row.items()} for row in rows]
+
+
+def rated_losses_of(scores: np.ndarray, examples: Sequence[RatedPair], args: KtoArgs) -> np.ndarray:
+    """(n,) as of `losses`; the reference point is that of all these examples together."""
+    ratios = torch.from_numpy(scores - references(examples))
+    good = torch.tensor([e.good for e in examples])
+    return rated_losses(ratios[:, 0], good, max(0.0, float(ratios[:, 1].mean())), args).numpy()
+
+
+def mean_rated_loss(scores: np.ndarray, examples: Sequence[RatedPair], args: KtoArgs) -> float:
+    return float(rated_losses_of(scores, examples, args).mean())
+
+
+def outranked(rewards: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Of each answer of the rarer kind, the share of answers of the other kind that lie on their side of it, good ones
+    above and bad ones below; a tie is half."""
+    few, others = sorted((rewards[good], rewards[~good]), key=len)
+    places = sum(np.searchsorted(np.sort(others), few, side) for side in ("left", "right")) / (2 * len(others))
+    return places if good.sum() <= (~good).sum() else 1 - places
+
+
+def rated_metrics(scores: np.ndarray, examples: Sequence[RatedPair], args: KtoArgs) -> dict[str, Any]:
+    """loss, good_reward, bad_reward and reward_accuracy as {value, low, high, n}; of one kind of answers alone, what
+    can be said.
+
+    reward_accuracy: how often a good answer has a higher reward than a bad one, over all pairs of the two (the area
+    under the ROC curve), so that 1/2 is a model that has learnt nothing, however many answers are good. Its interval is
+    that of a share of as many answers as the rarer kind has, which varies at least as much (Birnbaum and Klose 1957).
+    """
+    rewards, good = args.beta * (scores - references(examples))[:, 0], np.array([e.good for e in examples])
+    found = {"loss": bootstrap_mean(rated_losses_of(scores, examples, args))}
+    if good.any() and not good.all():
+        found["reward_accuracy"] = share(outranked(rewards, good))._replace(n=len(good))
+    for name, kind in (("good_reward", good), ("bad_reward", ~good)):
+        if kind.any():
+            found[name] = bootstrap_mean(rewards[kind])
+    return {name: interval.entry() for name, interval in found.items()}
+
+
+def rated_lines(
+    scores: np.ndarray, rated: Sequence[RatedPair], examples: Sequence[Rated], args: KtoArgs
+) -> list[dict[str, Any]]:
+    """A row an answer, for predictions.jsonl: the texts, the label, the reward, the reference's log-probability."""
+    texts, before = {e.id: e for e in examples}, references(rated)[:, 0]
+    return [
+        {"id": e.id, "prompt": texts[e.id].instruction, "response": texts[e.id].response, "label": texts[e.id].label}
+        | {"reward": float(args.beta * (score - was)), "reference": float(was)}
+        for e, score, was in zip(rated, scores[:, 0], before, strict=True)
+    ]

@@ -5,9 +5,10 @@ its numbers can also be computed before anything is trained.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from gpt2_scratch.model import LanguageModel
 from lora.quantised import QuantisedLinear
 from training.data.batches import Encoded
 from training.data.examples import Data
-from training.data.pairs import Pair, PairBatch, texts_of
+from training.data.pairs import Pair, PairBatch, RatedPair, texts_of
 from training.evaluation.forgetting import adapters_at
 from training.evaluation.inference import score_targets
 from training.flags.compute import ComputeArgs
@@ -28,6 +29,7 @@ from training.step.losses import outputs_of, per_answer
 from training.step.processes import from_main
 from training.storage.content_cache import CachedFile, content_key
 
+P = TypeVar("P", bound=Pair)
 VERSION = 1  # raise it when answers are scored in another way, so that older files are not found any more
 
 
@@ -45,7 +47,8 @@ def reference(model: LanguageModel, strength: float = 0.0) -> Iterator[None]:
 
 
 def reference_in(accelerator: Accelerator, model: LanguageModel, batch: PairBatch, cached: bool) -> Tensor:
-    """The reference's log-probabilities (B, 2) of one batch, kept with it or computed; on the batch's device."""
+    """The reference's log-probabilities (B, 2) of one batch, of rated answers (B,), kept with it or computed; on the
+    batch's device."""
     if cached or batch.weight == 0:
         return batch.reference.to(batch.tokens.device)
     with reference(model):
@@ -62,11 +65,41 @@ def score_pairs(model: LanguageModel, pairs: Sequence[Pair], accelerator: Accele
     return score_texts(model, texts_of(pairs), accelerator).reshape(-1, 2)
 
 
-def with_reference(model: LanguageModel, pairs: Sequence[Pair], accelerator: Accelerator) -> list[Pair]:
+def with_reference(model: LanguageModel, pairs: Sequence[P], accelerator: Accelerator) -> list[P]:
     """A copy of the pairs with the numbers of `model` without its adapters. Nothing is kept on the disk."""
     with reference(model):
         found = score_pairs(model, pairs, accelerator).tolist()
     return [replace(pair, reference=(a, b)) for pair, (a, b) in zip(pairs, found, strict=True)]
+
+
+def reference_point(
+    model: LanguageModel, examples: Sequence[RatedPair], accelerator: Accelerator, cached: bool
+) -> float:
+    """z0 of KTO for the examples of one step: how far the model is from its reference, max(0, the mean of log pi -
+    log pi_ref) over their prompts with answers to other prompts (Ethayarajh et al. 2024, section 4.1).
+
+    It belongs to the whole step and is found on all processes before the gradients, without one and without dropout, so
+    that an update does not depend on how its examples are dealt out. In TRL each micro-batch has a z0 of its own.
+    """
+    texts = [e.texts[1] for e in examples]
+    found = score_texts(model, texts, accelerator)
+    if cached:
+        known = np.array([e.reference[1] for e in examples if e.reference])
+    else:
+        with reference(model):
+            known = score_texts(model, texts, accelerator)
+    return max(0.0, float((found - known).mean()))
+
+
+def loss_as_forecast(
+    loss: Callable[..., Tensor], cached: bool, accelerator: Accelerator, model: LanguageModel, batch: PairBatch
+) -> Tensor:
+    """`loss` of a batch for a forecast, which has no step: for the answers of `reference_point` those of the batch
+    stand, which cost as much."""
+    known = reference_in(accelerator, model, batch, cached)
+    with reference(model, strength=1.0):
+        point = (per_answer(outputs_of(accelerator, model, batch), batch) - known).mean()
+    return loss(accelerator, model, point, batch)
 
 
 def _digest(text: Encoded) -> bytes:
@@ -87,9 +120,9 @@ def with_cached_reference(
     model: LanguageModel,
     compute: ComputeArgs,
     base: str,
-    parts: Sequence[Sequence[Pair]],
+    parts: Sequence[Sequence[P]],
     strength: float = 0.0,
-) -> list[list[Pair]]:
+) -> list[list[P]]:
     """The same pairs with the reference's numbers, from the file where there is one, else computed and written.
 
     `model`: before anything is trained or loaded into it; `base`: hash of its frozen weights; `strength`: 1 where its
@@ -111,9 +144,7 @@ def with_cached_reference(
         if accelerator.is_main_process:
             file.write([found.data])
     known = dict(zip(texts, found.tolist(), strict=True))
-    return [
-        [replace(p, reference=(known[_digest(p.chosen)], known[_digest(p.rejected)])) for p in part] for part in parts
-    ]
+    return [[replace(p, reference=tuple(known[_digest(text)] for text in p.texts)) for p in part] for part in parts]
 
 
 def with_references(
@@ -121,9 +152,9 @@ def with_references(
     model: LanguageModel,
     args: FineTuneArgs,
     base: str,
-    data: Data[Pair],
+    data: Data[P],
     cached: bool,
-) -> Data[Pair]:
+) -> Data[P]:
     """`data` with the reference's numbers, to be computed before anything is trained or loaded into `model`.
 
     `base` is the hash of all frozen weights. Without `cached`, those of the training pairs are computed along the way.

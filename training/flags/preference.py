@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from tasks import Columns, Preferences, find_or_own, preference_forms
+from tasks import Columns, Preferences, Ratings, Unpaired, find_or_own, preference_forms, rating_forms
 from training.flags.common import MethodArgs, ModelArgs
 from training.flags.compute import ComputeArgs
 from training.flags.fields import AsPublished, Rare
@@ -47,18 +47,59 @@ class PairArgs:
 
 
 @dataclass(frozen=True)
-class PreferenceArgs:
+class RatingArgs:
+    """Columns and prompt"""
+
+    prompt_column: str | None = None
+    """column of the prompt. None: one with a usual name; it may hold conversations (docs/chat.md)"""
+    input_column: Rare[str | None] = None
+    """column of what the prompt is about. None: one named input, context or passage, if there is one; '': none"""
+    response_column: str | None = None
+    """column of the answer. None: one with a usual name, such as completion, response, output or answer"""
+    label_column: str | None = None
+    """column that says whether an answer is good. Its cells are true or false, 1 or 0 or -1, good or bad, thumbs up or
+    down; None: one with a usual name, such as label, good, thumbs or kto_tag"""
+    response_header: AsPublished[bool] = True
+    """end the prompt with '### Response:'; off: it is part of every answer (as the report's authors had it)"""
+
+    @property
+    def _named(self) -> list[str]:
+        every = (self.prompt_column, self.input_column or None, self.response_column, self.label_column)
+        return [name for name in every if name is not None]
+
+    def task(self, dataset: str | None, data: Path | None) -> Ratings | Unpaired:
+        """The dataset's task, which may be one of pairs, or that of `data`, with the columns that the flags name."""
+        forms = rating_forms(self.prompt_column, self.response_column, self.label_column)
+        task = find_or_own(dataset, data, Ratings, forms, Preferences)
+        if isinstance(task, Preferences):
+            if self._named:
+                raise ValueError(f"--dataset {dataset}: is read as pairs with columns of its own; name no columns")
+            return Unpaired(**vars(task))
+        assert isinstance(task, Ratings), "find_or_own gives one of these two"
+        if task.columns is not forms:
+            forms = tuple(self._columns(columns) for columns in task.columns)
+        if self.input_column:
+            forms = tuple(c._replace(inputs=(c.inputs[0], self.input_column)) for c in forms)
+        return replace(task, columns=forms, usual_columns=True, about=self.input_column is None)
+
+    def _columns(self, known: Columns) -> Columns:
+        inputs = (self.prompt_column or known.inputs[0], *known.inputs[1:])
+        target, mark = self.response_column or known.target, self.label_column or known.mark
+        return known._replace(inputs=inputs, target=target, mark=mark)
+
+    def problems(self) -> list[str]:
+        return twice_or_nothing("--prompt-column, --input-column, --response-column and --label-column", self._named)
+
+
+@dataclass(frozen=True)
+class ReferenceArgs:
     """Learning from preferences"""
 
     start_from: Path | None = None
     """a finished run of finetune_ift or of this script, or the folder of an adapter. The adapter is ours or PEFT's and
     was trained on --model; what is learned is learned on top of it, and it is the reference; None: --model itself is"""
-    dpo_loss: Literal["sigmoid", "ipo"] = "sigmoid"
-    """sigmoid: DPO's own; ipo: a squared distance, which does not push margins ever further"""
     beta: float = 0.1
-    """how much a step away from the reference costs. With ipo the margin aimed at is 1/(2 beta) nats a token"""
-    label_smoothing: Rare[float] = 0.0
-    """probability that a preference is the wrong way round, 0 to below 0.5; sigmoid only"""
+    """how much a step away from the reference costs"""
     reference: Rare[Literal["adapter-off", "cached"] | None] = None
     """adapter-off: a pass without adapters before each update; cached: log-probabilities computed once and kept in
     --cache-dir, a file for each set of texts and base; None: adapter-off with adapters that start at nothing, else
@@ -68,10 +109,6 @@ class PreferenceArgs:
         found = []
         if not 0 < self.beta < math.inf:
             found.append(f"--beta {self.beta}: must be above 0 and finite")
-        if not 0 <= self.label_smoothing < 0.5:
-            found.append(f"--label-smoothing {self.label_smoothing}: must be at least 0 and below 0.5")
-        if self.label_smoothing and self.dpo_loss == "ipo":
-            found.append(f"--label-smoothing {self.label_smoothing}: --dpo-loss ipo has none; leave it out")
         if self.start_from is not None and not self.start_from.is_dir():
             found.append(f"--start-from {self.start_from}: no such folder")
         return found
@@ -104,3 +141,41 @@ class PreferenceArgs:
         if self.reference is None:
             return not (method.adapts and method.starts_at_frozen)
         return self.reference == "cached"
+
+
+@dataclass(frozen=True)
+class PreferenceArgs(ReferenceArgs):
+    """Learning from preferences"""
+
+    dpo_loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    """sigmoid: DPO's own; ipo: a squared distance, which does not push margins ever further. The margin that it aims at
+    is 1/(2 beta) nats a token"""
+    label_smoothing: Rare[float] = 0.0
+    """probability that a preference is the wrong way round, 0 to below 0.5; sigmoid only"""
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if not 0 <= self.label_smoothing < 0.5:
+            found.append(f"--label-smoothing {self.label_smoothing}: must be at least 0 and below 0.5")
+        if self.label_smoothing and self.dpo_loss == "ipo":
+            found.append(f"--label-smoothing {self.label_smoothing}: --dpo-loss ipo has none; leave it out")
+        return found
+
+
+@dataclass(frozen=True)
+class KtoArgs(ReferenceArgs):
+    """Learning from rated answers"""
+
+    desirable_weight: float = 1.0
+    """weight of the loss of good answers. Where one kind is rare, its weight is to make up for that"""
+    undesirable_weight: float = 1.0
+    """weight of the loss of bad answers"""
+
+    def problems(self) -> list[str]:
+        weights = {"desirable": self.desirable_weight, "undesirable": self.undesirable_weight}
+        wrong = [
+            f"--{name}-weight {weight}: must be above 0 and finite"
+            for name, weight in weights.items()
+            if not 0 < weight < math.inf
+        ]
+        return super().problems() + wrong

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from gpt2_scratch.model import Hidden, Model
 from lora.quantised import QuantisedLinear
-from training.data.batches import Batch, Encoded, collate
+from training.data.batches import Batch, Encoded
 from training.data.examples import Data
 from training.data.general import General
-from training.data.pairs import Pair, collate_pairs, texts_of
+from training.data.pairs import collate_examples, texts_of
 from training.flags.common import UpdateArgs
 from training.flags.compute import ComputeArgs
 from training.flags.finetuning import FineTuneArgs
@@ -51,7 +51,7 @@ def resident(quantises: bool = False) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """What a run asks of one device. An example is a text (Encoded) or a pair of them (Pair)."""
+    """What a run asks of one device. An example is a text (Encoded) or two of them (Pair)."""
 
     model: Model  # ready to train and not yet prepared, with or without weights
     update: UpdateArgs
@@ -102,8 +102,7 @@ class Workload:
 
     def batch(self, examples: Sequence[Any], device: torch.device) -> Batch:
         """The batch that training makes of `examples`, with zeros in place of what the cache will hold."""
-        pairs = bool(examples) and isinstance(examples[0], Pair)
-        batch = replace(collate_pairs(examples) if pairs else collate(examples), hidden=None).to(device)
+        batch = replace(collate_examples(examples), hidden=None).to(device)
         held = self.frozen
         if held is None:
             return batch

@@ -25,7 +25,7 @@ from lora.variants import adapter_class
 from training.data.sources import Inputs
 from training.flags.common import ModelArgs
 from training.flags.finetuning import FineTuneArgs
-from training.flags.preference import PairArgs
+from training.flags.preference import PairArgs, RatingArgs
 from training.model.methods import apply_method, build_language_model, load_own_state, own_state
 from training.model.saved import ADAPTER, MODEL, WEIGHTS, Best, adapted, in_peft_format, read_facts, save_adapter
 from training.storage.files import replace_folder
@@ -68,7 +68,7 @@ class Start:
         return replace(self.config, tied_head=self.config.tied_head and not apart)
 
 
-def find_start(folder: Path | None, pairs: PairArgs, model: ModelArgs, inputs: Inputs[Any]) -> Start:
+def find_start(folder: Path | None, prompt: PairArgs | RatingArgs, model: ModelArgs, inputs: Inputs[Any]) -> Start:
     """What --start-from names. Raises ValueError when `folder` holds nothing to start from, or something that --model
     does not fit."""
     if folder is None:
@@ -88,11 +88,13 @@ def find_start(folder: Path | None, pairs: PairArgs, model: ModelArgs, inputs: I
         raise ValueError(f"{asked} holds neither a finished run nor an adapter; a whole model is given as --model")
     if facts.get("labels"):
         raise ValueError(f"{asked} is a classifier's; it writes nothing")
-    _check_fit(asked, facts, pairs, model, inputs.weights)
+    _check_fit(asked, facts, prompt, model, inputs.weights)
     return Start(inputs.model_folder, inputs.config, place, whole, facts)
 
 
-def _check_fit(asked: str, facts: dict[str, Any], pairs: PairArgs, model: ModelArgs, base: Path | None) -> None:
+def _check_fit(
+    asked: str, facts: dict[str, Any], prompt: PairArgs | RatingArgs, model: ModelArgs, base: Path | None
+) -> None:
     flags, known = facts.get("args", {}), facts.get("base")
     if known is not None and base is not None and known["sha256"] != weights_hash(base):
         raise ValueError(
@@ -104,7 +106,7 @@ def _check_fit(asked: str, facts: dict[str, Any], pairs: PairArgs, model: ModelA
             f"{asked} was trained beside weights in {flags['base_bits']} bits, which it cannot be merged into here; "
             "merge it with scripts/merge_lora.py and give the folder as --model"
         )
-    given = {"untie_head": model.untie_head, "response_header": pairs.response_header}
+    given = {"untie_head": model.untie_head, "response_header": prompt.response_header}
     for name, value in given.items():
         if flags.get(name, value) != value:
             spelled = name.replace("_", "-")

@@ -11,7 +11,7 @@ from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.precision import at_least_fp32
 from training.data.batches import Batch
 from training.data.pairs import PairBatch
-from training.flags.preference import PreferenceArgs
+from training.flags.preference import KtoArgs, PreferenceArgs
 
 
 def class_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
@@ -41,9 +41,9 @@ def pair_losses(
 
 
 def per_answer(log_probabilities: Tensor, batch: PairBatch) -> Tensor:
-    """The values of the targets (M,), summed over each answer: (B, 2)."""
+    """The values of the targets (M,), summed over each answer: (B, 2), of rated answers (B,)."""
     counts = batch.targets.flatten().tolist()
-    return torch.stack([part.sum() for part in log_probabilities.split(counts)]).view(-1, 2)
+    return torch.stack([part.sum() for part in log_probabilities.split(counts)]).view(batch.targets.shape)
 
 
 def pair_loss(log_probabilities: Tensor, reference: Tensor, batch: PairBatch, args: PreferenceArgs) -> Tensor:
@@ -54,6 +54,24 @@ def pair_loss(log_probabilities: Tensor, reference: Tensor, batch: PairBatch, ar
     targets = batch.targets.to(answers.device)
     ratios = answers - reference.to(answers)
     return pair_losses(ratios, targets, args.dpo_loss, args.beta, args.label_smoothing).sum()
+
+
+def rated_losses(log_ratios: Tensor, good: Tensor, point: float | Tensor, args: KtoArgs) -> Tensor:
+    """One loss an answer: `log_ratios` (B,) as of `pair_losses`, `good` (B,) -> (B,). Ethayarajh et al. 2024, eq. 8,
+    with the reference point z0 in `point` (training/evaluation/reference.py)."""
+    weights = torch.where(good, args.desirable_weight, args.undesirable_weight)
+    ahead = torch.where(good, log_ratios - point, point - log_ratios)
+    return weights * torch.sigmoid(-args.beta * ahead)  # 1 - sigmoid(x) is sigmoid(-x)
+
+
+def rated_loss(
+    log_probabilities: Tensor, reference: Tensor, batch: PairBatch, point: float | Tensor, args: KtoArgs
+) -> Tensor:
+    """The sum over the answers of a batch, from the model's log-probabilities (M,) and the `reference`'s (B,)."""
+    if batch.weight == 0:
+        return token_loss(log_probabilities)[0]
+    answers = per_answer(log_probabilities, batch)
+    return rated_losses(answers - reference.to(answers), batch.good.to(answers.device), point, args).sum()
 
 
 def outputs_of(accelerator: Accelerator, model: Classifier | LanguageModel, batch: Batch) -> Tensor:

@@ -110,10 +110,10 @@ def test_ipo_is_least_at_the_margin_it_aims_at_in_nats_a_token():
 def test_both_answers_of_a_pair_lie_side_by_side_in_one_batch():
     pairs = pairs_of(3)
     batch = collate_pairs(pairs)
-    texts = [text for pair in pairs for text in (pair.chosen, pair.rejected)]
+    texts = [text for pair in pairs for text in pair.texts]
     assert batch.lengths.tolist() == [len(text.tokens) for text in texts]
     assert torch.equal(batch.tokens, torch.from_numpy(np.concatenate([text.tokens for text in texts])).long())
-    assert batch.targets.tolist() == [[p.chosen.count, p.rejected.count] for p in pairs]
+    assert batch.targets.tolist() == [[text.count for text in p.texts] for p in pairs]
     assert len(set(batch.example_ids)) == 6
 
 
@@ -123,7 +123,7 @@ def test_the_log_probability_of_an_answer_is_that_of_its_text_alone():
     together = per_answer(model(batch.tokens, batch.lengths, batch.labels), batch)
     for pair, found in zip(pairs, together.tolist(), strict=True):
         for text, sum_of_it in zip(pair.texts, found, strict=True):
-            alone = collate_pairs([replace(pair, chosen=text, rejected=text)])
+            alone = collate_pairs([replace(pair, texts=(text, text))])
             expected = per_answer(model(alone.tokens, alone.lengths, alone.labels), alone)[0, 0]
             assert sum_of_it == pytest.approx(float(expected.detach()), rel=1e-5)
 
@@ -159,7 +159,7 @@ def test_an_update_does_not_depend_on_micro_batches_and_processes(micro_batch_si
 
 def test_a_prompt_that_leaves_no_room_and_answers_that_are_alike_once_cut_are_known():
     pair = Preference(0, "Count.", "one two three", "one two four")
-    prompt = len(encode_pair(GPT2, pair, 128).chosen.tokens) - encode_pair(GPT2, pair, 128).chosen.count
+    prompt = len(encode_pair(GPT2, pair, 128).texts[0].tokens) - encode_pair(GPT2, pair, 128).texts[0].count
     cases = [(prompt, "no_room_for_answers"), (prompt + 1, "alike_once_cut"), (prompt + 3, None), (128, None)]
     for length, reason in cases:
         assert encode_pair(GPT2, pair, length).left_out == reason, length
@@ -348,7 +348,7 @@ def test_the_forecast_of_a_run_with_pairs_grows_with_the_micro_batch_and_counts_
 def test_pairs_keep_their_place_when_their_texts_get_another_form():
     pairs = pairs_of(3)
     changed = with_texts(pairs, [replace(text, cut=True) for text in texts_of(pairs)])
-    assert [p.chosen.id for p in changed] == [p.chosen.id for p in pairs]
+    assert [p.texts[0].id for p in changed] == [p.texts[0].id for p in pairs]
     assert all(text.cut for text in texts_of(changed)) and not any(text.cut for text in texts_of(pairs))
 
 

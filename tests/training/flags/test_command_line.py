@@ -19,7 +19,17 @@ from training.flags.compute import ENVIRONMENT
 from training.flags.fields import changed_flags, flags_of
 from training.flags.near_misses import ENTRIES, OURS, meant
 
-SCRIPTS = ("finetune_cls", "finetune_ift", "finetune_dpo", "pretrain", "predict", "generate", "judge_ift", "merge_lora")
+SCRIPTS = (
+    "finetune_cls",
+    "finetune_ift",
+    "finetune_dpo",
+    "finetune_kto",
+    "pretrain",
+    "predict",
+    "generate",
+    "judge_ift",
+    "merge_lora",
+)
 KNOWN = {script: [f"--{name}" for name in flags_of(load_script(script).Args)] for script in SCRIPTS}
 
 

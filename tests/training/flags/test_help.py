@@ -46,7 +46,7 @@ def test_help_all_has_every_flag_once_and_help_those_that_are_not_marked(script)
     assert {*entries(shown(script, False))} == plain | general
 
 
-@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift", "finetune_dpo"])
+@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift", "finetune_dpo", "finetune_kto"])
 def test_what_repeats_the_published_runs_is_one_group_at_the_end(script):
     flags = flags_of(load_script(script).Args)
     published = {name for name, flag in flags.items() if AS_PUBLISHED in flag.notes}

@@ -1,0 +1,59 @@
+"""A task of prompts with single answers, each rated as good or bad."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from tasks._cells import listed, short, target_cell
+from tasks._columns import Columns
+from tasks._examples import Rated
+from tasks._files import Row
+from tasks._instructions import Instructions
+from tasks._labels import RATINGS, folded, likeness, refuse_one_kind
+
+
+def spelling(row: Row, column: str, id: int) -> str:
+    """The label of a row as RATINGS spells it, "" for none. Errors as of `target_cell`."""
+    return likeness(folded(target_cell(row, column, id) or ""))
+
+
+@dataclass(frozen=True)
+class Ratings(Instructions):
+    """`Columns.mark` is the column of the labels, each one of RATINGS; all else is as of instructions."""
+
+    column_flags: ClassVar[str] = "--prompt-column, --response-column and --label-column"
+
+    def example(self, id: int, row: Row, columns: Columns) -> Rated:
+        """Raises ValueError for a label that is not known to mean good or bad."""
+        column = str(columns.mark)
+        label = spelling(row, column, id)
+        if label and label not in RATINGS:
+            raise ValueError(
+                f"column {short(column)}: row {id} holds {short(label)}, which is not known to mean good or bad; write "
+                "true or false, 1 or 0, good or bad, or name another column with --label-column"
+            )
+        return Rated(**asdict(super().example(id, row, columns)), good=RATINGS.get(label))
+
+    def lacks(self, example: Any, row: Row, columns: Columns) -> str:
+        return super().lacks(example, row, columns) or ("" if example.label else "unlabelled")
+
+    def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
+        """Says too how the labels are read. Raises ValueError where two of them mean the same: of 0 and -1, one may
+        mean that nobody has rated the answer."""
+        super().note_columns(rows, used, notes)
+        column = str(next(iter(used.values())).mark)
+        counts, said = Counter(spelling(row, column, 0) for name in used for row in rows[name]), []
+        for kind, good in (("good", True), ("bad", False)):
+            words = [word for word in counts if RATINGS.get(word) is good]
+            if len(words) > 1:
+                raise ValueError(
+                    f"column {short(column)} holds {listed(words)}, which all mean {kind}; write one label for good "
+                    "answers and one for bad ones, and leave the cell of an unrated answer empty"
+                )
+            said += [f"{short(word)} ({counts[word]:,} rows) is read as {kind}" for word in words]
+        notes.append(f"column {short(column)}: {', '.join(said)}")
+
+    def remarks(self, splits: Mapping[str, Sequence[Any]]) -> list[str]:
+        refuse_one_kind(e.label for e in splits["train"])
+        return super().remarks(splits)
