@@ -65,24 +65,21 @@ def real_data(name: str) -> Path:
     return path
 
 
-def command(script: str, *flags: object, processes: int = 1) -> list[str]:
+def command(script: str, *flags: object) -> list[str]:
     """scripts/<script>.py as a user calls it. Fine-tuning reads the general text, for seconds, where a test asks."""
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", free_port()]
     unasked = script.startswith("finetune") and not any(str(flag).startswith("--forgetting") for flag in flags)
     words = (*flags, *(("--forgetting-data", "none") if unasked else ()))
-    return [*launcher, str(ROOT / "scripts" / f"{script}.py"), *map(str, words)]
+    return [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *map(str, words)]
 
 
 def run_script(
     script: str, *flags: object, env: dict[str, str] | None = None, timeout: float = 300, processes: int = 1
 ):
     """Runs the script; returns the finished process with its text. With an `env`, libraries are imported in it."""
-    words = command(script, *flags, processes=processes)
-    if processes == 1 and env is None:
-        return run_forked(words[1:], timeout)
-    settings = os.environ | (env or {})
+    words = command(script, *flags)
+    if env is None:
+        return run_forked(words[1:], timeout, processes)
+    settings = os.environ | env
     return subprocess.run(words, capture_output=True, text=True, env=settings, timeout=timeout, cwd=ROOT, check=False)
 
 
@@ -101,12 +98,6 @@ def run_here(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
         return status, said.out, said.err
 
     return run
-
-
-def free_port() -> str:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
 
 
 TEXTS = ["cheap pills, buy now", "meeting moved to noon", "you have won a prize", "see the attached report"]

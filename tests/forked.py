@@ -7,10 +7,14 @@ import atexit
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
@@ -21,6 +25,12 @@ LIBRARIES += ["tiktoken", "safetensors.torch", "torch.utils.tensorboard", "torch
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(LIBRARIES)
+
+
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
 
 
 def become(words: Sequence[str], env: Mapping[str, str], output: Path) -> NoReturn:
@@ -47,17 +57,39 @@ def become(words: Sequence[str], env: Mapping[str, str], output: Path) -> NoRetu
     os._exit(status)
 
 
-def run_forked(words: Sequence[object], timeout: float = 300, **changed: str) -> subprocess.CompletedProcess[str]:
-    """Like subprocess.run([sys.executable, *words]) in the root folder and a changed environment, with what it said as
-    text. What a library reads of the environment while it is imported is as it was at the first call."""
-    words = [*map(str, words)]
-    with TemporaryDirectory() as output:
-        process = _forks.Process(target=become, args=(words, os.environ | changed, Path(output)))
+def start_forked(words: Sequence[object], output: Path, processes: int = 1, **changed: str) -> list[ForkServerProcess]:
+    """The script in the root folder and a changed environment, in as many processes as torchrun would start.
+
+    What a library reads of the environment while it is imported is as it was at the first call.
+    """
+    words, env = [*map(str, words)], os.environ | changed
+    ranks: list[dict[str, str]] = [{}]
+    if processes > 1:
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+        shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+        ranks = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    started = [_forks.Process(target=become, args=(words, env | rank, output)) for rank in ranks]
+    for process in started:
         process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(words, timeout)
+    return started
+
+
+def run_forked(
+    words: Sequence[object], timeout: float = 300, processes: int = 1, **changed: str
+) -> subprocess.CompletedProcess[str]:
+    """Like subprocess.run([sys.executable, *words]), with what it said as text. Where one of the processes fails, the
+    others are ended."""
+    with TemporaryDirectory() as output:
+        started = start_forked(words, Path(output), processes, **changed)
+        deadline, status = time.monotonic() + timeout, 0
+        while running := [process for process in started if process.exitcode is None]:
+            ended = wait([process.sentinel for process in running], max(0, deadline - time.monotonic()))
+            status = next((process.exitcode for process in started if process.exitcode), 0)
+            if status or not ended:
+                for process in running:
+                    process.kill()
+                    process.join()
+            if not ended:
+                raise subprocess.TimeoutExpired([*words], timeout)
         said = [(Path(output) / name).read_text() for name in ("out", "err")]
-        return subprocess.CompletedProcess(words, process.exitcode, *said)
+        return subprocess.CompletedProcess([*words], status, *said)

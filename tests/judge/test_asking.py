@@ -7,7 +7,7 @@ from collections import Counter
 
 import judge_server
 import pytest
-from conftest import free_port
+from forked import free_port
 from judge_server import DRIP, DROPPED, HALF, HANG, HTML, OK, PROSE, SLOW, JudgeServer, mixed, score
 
 from judge import asking

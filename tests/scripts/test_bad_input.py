@@ -9,7 +9,8 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, command, free_port, mails, questions, run_script, write_rows
+from conftest import ROOT, command, mails, questions, run_script, write_rows
+from forked import free_port
 from test_resume import kill_at_a_random_moment
 
 
@@ -42,8 +43,8 @@ def files(tmp_path_factory):
     return folder
 
 
-def refused(script, *flags, processes=1, env=None):
-    done = run_script(script, *flags, processes=processes, env=env)
+def refused(script, *flags, env=None):
+    done = run_script(script, *flags, env=env)
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     assert done.stderr.count("error:") <= 1
@@ -165,7 +166,10 @@ def test_a_folder_with_other_files_is_not_written_into(files, tiny_model, tmp_pa
 
 
 def test_only_the_main_process_complains(files, tiny_model):
-    done = run_script("finetune_cls", "--data", files / "single.jsonl", "--model", tiny_model, processes=2)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
+    flags = ["--data", files / "single.jsonl", "--model", tiny_model]
+    words = [*launcher, *command("finetune_cls", *flags)[1:]]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 1  # torchrun's own status for any failure
     message = done.stderr[done.stderr.index("error: only one class") :].split("\n\n")[0].splitlines()[0]
     assert done.stderr.count("error: only one class") == 2  # by the main process, and below torchrun's own words

@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, free_port, results_of, weights_of
+from conftest import ROOT, results_of, weights_of
+from forked import free_port
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
 

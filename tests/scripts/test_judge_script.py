@@ -11,7 +11,8 @@ import time
 from collections import Counter
 
 import pytest
-from conftest import ROOT, command, free_port, results_of, run_script, write_rows
+from conftest import ROOT, command, results_of, run_script, write_rows
+from forked import free_port
 from judge_server import HANG, OK, JudgeServer, digest, mixed, score
 from test_commands import load_script
 from test_judge import generation

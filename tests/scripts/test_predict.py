@@ -18,7 +18,8 @@ import pytest
 import torch
 import transformers
 from accelerate.state import AcceleratorState
-from conftest import ROOT, command, free_port, mails, questions, results_of, run_script, write_rows
+from conftest import ROOT, command, mails, questions, results_of, run_script, write_rows
+from forked import free_port
 from one_example import encode_labelled
 from sklearn import metrics as sklearn_metrics
 from test_commands import load_script

@@ -2,36 +2,35 @@
 
 import contextlib
 import random
-import subprocess
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import psutil
 import pytest
 import torch
 import yaml
 from conftest import command, results_of, run_script, weights_of
+from forked import start_forked
 
 STEPS = 60
 
 
 def kill_at_a_random_moment(script, processes, flags, folder, seed):
     """Starts the run, lets it save one to six checkpoints, and kills all of its processes a moment later."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    run = psutil.Popen(command(script, *flags, processes=processes), **quiet)
     rng, deadline, seen = random.Random(seed), time.monotonic() + 120, set()
     wanted = rng.randint(1, 6)
-    while len(seen) < wanted and run.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(FileNotFoundError):
-            seen.add((folder / "checkpoint" / "state.pt").stat().st_mtime_ns)
-        time.sleep(0.001)
-    time.sleep(rng.random() * 0.03)
-    everyone = [*run.children(recursive=True), run]  # torchrun's workers lead sessions of their own
-    for process in everyone:
-        process.kill()
-    psutil.wait_procs(everyone)
-    assert (folder / "checkpoint" / "state.pt").exists(), (
-        "the run was killed before its first or after its last checkpoint"
-    )
+    with TemporaryDirectory() as output:
+        ranks = start_forked(command(script, *flags)[1:], Path(output), processes)
+        while len(seen) < wanted and all(rank.exitcode is None for rank in ranks) and time.monotonic() < deadline:
+            with contextlib.suppress(FileNotFoundError):
+                seen.add((folder / "checkpoint" / "state.pt").stat().st_mtime_ns)
+            time.sleep(0.001)
+        time.sleep(rng.random() * 0.03)
+        for rank in ranks:
+            rank.kill()
+        for rank in ranks:
+            rank.join()
+        assert (folder / "checkpoint" / "state.pt").exists(), (Path(output) / "err").read_text()
     assert not (folder / "results.json").exists()
 
 

@@ -7,7 +7,8 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, free_port
+from conftest import ROOT
+from forked import free_port
 
 from training.flags.last_word import is_launcher
 
