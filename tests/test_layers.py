@@ -83,7 +83,7 @@ def test_scripts_do_not_import_scripts_and_no_file_edits_the_path():
             assert not {package for package, _ in imported(path)} & scripts, path
 
 
-@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift", "finetune_dpo", "pretrain"])
+@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift", "finetune_dpo", "finetune_kto", "pretrain"])
 def test_a_training_script_is_its_task_and_its_loop(script):
     """At most 90 lines of `main` and `train`, one import once the flags are checked, and the loop stands in it."""
     tree = ast.parse((ROOT / "scripts" / f"{script}.py").read_text())

@@ -8,7 +8,7 @@ from training.data.examples import Data
 from training.flags.common import RunArgs
 from training.flags.finetuning import FineTuneArgs
 from training.flags.update import UpdateArgs
-from training.step.schedule import Schedule, build_schedule
+from training.step.update import Schedule, build_schedule
 
 MOST_OVERFLOWS = 20
 

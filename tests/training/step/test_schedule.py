@@ -6,7 +6,7 @@ import pytest
 
 from training.flags.common import UpdateArgs
 from training.flags.update import FEWEST_UPDATES
-from training.step.schedule import Schedule, build_schedule
+from training.step.update import Schedule, build_schedule
 
 PEAK, INIT, MINIMUM = 5e-5, 1e-5, 2e-6
 SHAPES = ("cosine", "constant")
