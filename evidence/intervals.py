@@ -218,12 +218,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     if len(p_values) == 0:
         return []
     raw = _scores(p_values)
-    order = np.argsort(raw)
-    adjusted = np.empty(len(order))
-    running = 0.0
-    for rank, i in enumerate(order):
-        running = max(running, (len(order) - rank) * raw[i])
-        adjusted[i] = min(running, 1.0)
+    order, adjusted = np.argsort(raw), np.empty(len(raw))
+    steps = np.arange(len(raw), 0, -1) * raw[order]
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted.tolist()
 
 

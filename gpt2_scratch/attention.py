@@ -130,8 +130,7 @@ def attend_last(qkv: Tensor, layout: Layout, dropout: float = 0.0) -> Tensor:
 
 
 def attend_cached(q: Tensor, keys: Tensor, values: Tensor, position: Tensor, dropout: float = 0.0) -> Tensor:
-    """One query in each sequence, at `position` (B,), sees the keys from 0 to there: q (B, H, D), keys and values
-    (B, H, T, D) -> (B, H, D)."""
+    """A query at `position` (B,) of each sequence sees the keys up to there: q (B, H, D), others (B, H, T, D)."""
     visible = torch.arange(keys.shape[2], device=q.device) <= position[:, None]  # (B, T)
     mixed = scaled_dot_product_attention(q.unsqueeze(2), keys, values, visible[:, None, None], dropout)  # (B, H, 1, D)
     return mixed.squeeze(2)

@@ -53,9 +53,8 @@ def _prompt_generator(seed: int, prompt: list[int]) -> torch.Generator:
 def pick(logits: Tensor, sampling: Sampling, generators: list[torch.Generator]) -> Tensor:
     """Next tokens (B,) from logits (B, V).
 
-    The largest of logit + Gumbel noise is a draw from the softmax. One random number for each token, rather than one
-    for each row that is looked up in cumulated probabilities, makes rounding change a choice only when the two best are
-    equal to the last digit.
+    The largest of logit + Gumbel noise is a draw from the softmax. Unlike one random number a row, looked up in
+    cumulated probabilities, rounding changes a choice only when the two best are equal to the last digit.
     """
     if sampling.temperature == 0:
         return logits.argmax(1)
@@ -78,8 +77,7 @@ def _steps(
 ) -> Iterator[dict[int, int]]:
     """Continues one batch: a first pass over the packed prompts, then one over a new token of each text at a time.
 
-    Yields {prompt: its next token}. The end of text is the last token of a text that the model ends by itself; a text
-    that has ended leaves the batch.
+    Yields {prompt: its next token}, the end of text last if the model ends a text, which then leaves the batch.
     """
     weight, config = model.transformer.wte.weight, model.config
     device = weight.device
@@ -146,8 +144,7 @@ def generate(
 ) -> list[Continuation]:
     """Continues each prompt by at most `new_tokens`, `rows` prompts at a time, prompts of similar length together.
 
-    A prompt near the end of the context is continued to its end. Raises ValueError for an empty prompt, and for one
-    that fills the context.
+    A text ends with the context at the latest. Raises ValueError for an empty prompt, and one that fills the context.
     """
     _check(prompts, model.config.context)
     was_training = model.training

@@ -39,10 +39,7 @@ def _refuse_infinite(key: str, tensor: Tensor, folder: Path) -> None:
 
 
 def load_weights(
-    model: Model,
-    folder: Path,
-    elsewhere: Mapping[str, Callable[[Tensor], None]] | None = None,
-    class_head: bool = True,
+    model: Model, folder: Path, elsewhere: Mapping[str, Callable[[Tensor], None]] | None = None, class_head: bool = True
 ) -> None:
     """Reads `folder` into `model` (built by `without_storage` or not), as fp32.
 
@@ -121,11 +118,7 @@ def hf_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_pretrained(
-    model: Model,
-    folder: Path,
-    tokenizer: Tokenizer,
-    dtype: torch.dtype = torch.float32,
-    **more: Any,
+    model: Model, folder: Path, tokenizer: Tokenizer, dtype: torch.dtype = torch.float32, **more: Any
 ) -> None:
     """Writes config.json, model.safetensors with tensors of `dtype`, and the tokenizer's files, as transformers reads
     them. `more` goes into config.json, for example `id2label`. Raises OSError when the disk is full."""

@@ -31,8 +31,7 @@ def _plain(read: Any, pad: str, context: int) -> Any:
 
 
 def export_tokenizer(read: Any, folder: Path, context: int, pad: str) -> None:
-    """Writes tokenizer.json and its settings for texts of up to `context` tokens; `pad` is the token to pad with where
-    the tokenizer names none."""
+    """Writes tokenizer.json and settings for up to `context` tokens; `pad`: the token to pad with if none is named."""
     fast = read.is_fast
     (_plain(read, pad, context) if fast else read).save_pretrained(folder)
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))

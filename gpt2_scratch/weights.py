@@ -80,8 +80,7 @@ def keys(folder: Path) -> dict[str, Path]:
 def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """(key, tensor) of all weights, in the order of `keys`.
 
-    A safetensors file is mapped anew for each tensor, because what has been read of a mapped file stays in memory until
-    it is closed.
+    A safetensors file is mapped anew for each tensor: what was read of a mapped one stays in memory until it is closed.
     """
     held: tuple[Path | None, Mapping[str, Tensor]] = None, {}
     for key, path in keys(folder).items():

@@ -12,8 +12,7 @@ Text = Literal["response", "before"]
 
 
 class Generation(NamedTuple):
-    """`question.response` is the reference. Fields that are known of the fine-tuned model alone are None for the
-    base."""
+    """`question.response` is the reference. The last three fields are None for answers of the base."""
 
     question: Instruction
     answer: str

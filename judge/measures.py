@@ -38,8 +38,7 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> Metric | None:
 
 
 def agreement(measures: Mapping[str, np.ndarray], scores: np.ndarray) -> dict[str, Metric]:
-    """Rank correlation of each measure with a judge's scores (n,), nan for an item without one. A measure without a
-    correlation is absent."""
+    """Rank correlation of each measure that has one with a judge's scores (n,), nan for an item without a score."""
     found = {name: rank_correlation(values, scores) for name, values in measures.items()}
     return {name: value for name, value in found.items() if value is not None}
 

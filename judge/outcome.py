@@ -78,8 +78,7 @@ def compared(
     items: Sequence[Any], questions: Sequence[Question], model: str, replies: Replies
 ) -> tuple[dict, np.ndarray]:
     """The entry for results.json, with the win rate of ours (a tie counts half), and the mean preference of each item
-    (n,), nan where it has none. `first_position` is the share of A among the verdicts that are no tie: 0.5 for a judge
-    that does not care who is first."""
+    (n,), nan where it has none. `first_position`: the share of A among verdicts that are no tie, 0.5 without a bias."""
     pairs: dict[tuple[Any, int], dict[str, str]] = defaultdict(dict)
     for question in questions:
         reply = replies.get(question.key(model))

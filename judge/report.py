@@ -21,8 +21,7 @@ LIBRARIES = ("google-genai", "openai", "rouge-score", "sacrebleu", "numpy", "sci
 def measured(
     ours: Sequence[Generation], theirs: Sequence[Generation] | None
 ) -> tuple[dict[str, Metric], dict[str, np.ndarray]]:
-    """The measures of `ours`, and what a judge's verdicts are compared with (n,); for pairs, the differences ours -
-    theirs."""
+    """The measures of `ours`, and what verdicts are compared with (n,): the same, or their differences to `theirs`."""
     measures = measure(ours)
     summary = summarise(ours, measures)
     if theirs is None:
@@ -44,8 +43,7 @@ def environment() -> dict[str, Any]:
 
 def write(folder: Path, generations: Path, described: dict[str, Any], outcome: dict[str, Any]) -> None:
     """Writes judge.json, and after it the entry `judge` of a results.json beside the generations, under the folder's
-    name. `described` (flags, versions) goes into judge.json alone. Raises ValueError for a results.json that cannot be
-    read."""
+    name. `described` goes into judge.json alone. Raises ValueError for a results.json that cannot be read."""
     write_json(folder / JUDGE, described | outcome)
     beside = generations if generations.is_dir() else generations.parent
     path = beside / RESULTS

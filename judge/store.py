@@ -31,8 +31,7 @@ def read_replies(path: Path) -> tuple[dict[Key, dict[str, Any]], int]:
 
 
 def other_settings(replies: Iterable[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
-    """One problem for each flag that the stored replies were asked with differently: a mean over both would mix two
-    judges."""
+    """One problem for each flag that stored replies were asked with differently: their mean would mix two judges."""
     differing = {
         (name, str(reply["settings"].get(name)), str(value))
         for reply in replies

@@ -51,8 +51,7 @@ class LowRank(nn.Module):
 
 
 class Adapter(nn.Module):
-    """A frozen layer and what trains beside it. A variant defines `add_factors`, which sets `low_rank`, `adapted` and
-    `factors`."""
+    """A frozen layer and what trains beside it. A variant defines `add_factors`, `adapted` and `factors`."""
 
     linear: Any  # an nn.Linear, or another layer that frozen.py knows
     low_rank: LowRank

@@ -1,8 +1,7 @@
 """Writes and reads adapters as PEFT's two files, adapter_config.json and adapter_model.safetensors.
 
 A path in the model is a path in the file, so the model's names must be those that PEFT will meet. A fused matrix whose
-P active parts have factors of rank R of their own is, to PEFT, one of rank P R with a block-diagonal B. Follows PEFT
-0.21.
+P active parts have factors of rank R each is, to PEFT 0.21, one of rank P R with a block-diagonal B.
 """
 
 import contextlib
@@ -75,9 +74,8 @@ def block_diagonal(b: Tensor, parts: int, active: tuple[int, ...]) -> Tensor:
 def _targets(model: nn.Module, paths: Iterable[str]) -> dict[str, Any]:
     """The settings with which PEFT finds exactly `paths`.
 
-    Where possible they are names within a block and numbers of blocks, since a list of paths is long. PEFT compares the
-    number of a block only for a name that it found by its ending, so that a path outside of blocks (lm_head) can stand
-    beside them.
+    Where possible they are names within a block and numbers of blocks, since a list of paths is long. PEFT compares
+    numbers only for names found by their endings, so that a path outside of blocks (lm_head) can stand beside them.
     """
     found, alone = defaultdict[str, set[tuple[int, str]]](set), list[str]()
     for path in paths:

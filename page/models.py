@@ -121,8 +121,7 @@ def open_answerers(runs: Sequence[tuple[Path, Results]], base: str | None, devic
 
 
 def open_readers(runs: Sequence[tuple[Path, Results]], base: str | None, device: torch.device) -> list[Reader]:
-    """The classifiers, ready to read. Raises ValueError for an adapter whose base is not `base`, or no longer where it
-    was."""
+    """The classifiers, ready to read. Raises ValueError for an adapter whose base is not `base`, or has moved."""
     found = []
     for folder, results in runs:
         flags, model = results["args"], rebuild(folder, results, base).to(device).requires_grad_(False)
@@ -136,8 +135,7 @@ def open_readers(runs: Sequence[tuple[Path, Results]], base: str | None, device:
 
 
 def prompt_of(answerer: Answerer, question: Instruction, new_tokens: int) -> list[int]:
-    """The tokens of the prompt. Raises ValueError, in a sentence for the page, when it leaves no room for
-    `new_tokens`."""
+    """The tokens of the prompt. Raises ValueError, in a sentence for the page, if it leaves `new_tokens` no room."""
     prompt = encode_prompt(answerer.tokenizer, question, response_header=answerer.response_header)
     context = answerer.model.config.context
     if len(prompt) + new_tokens > context:

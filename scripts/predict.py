@@ -142,10 +142,11 @@ def report(by: Any, job: Job) -> None:
     if not metrics:
         return
     content = metrics | {"rows": job.counts.facts() | {"cut": by.cut}}
-    if by.some_seen:
+    some_seen = any(part for part, _ in by.scored)
+    if some_seen:
         print("all rows, those that the model knows included")
     show("", metrics)
-    if by.some_seen:
+    if some_seen:
         new = by.metrics(new_only=True)
         content |= {"new_rows": new} if new else {}
         print("rows that are new to the model" + ("" if new else ": none has a label or response"))

@@ -53,32 +53,7 @@ def find_or_own(
     return kind(data.stem, columns)
 
 
-__all__ = [
-    "NAMES",
-    "RESPONSE_HEADER",
-    "Classification",
-    "Columns",
-    "Instruction",
-    "Instructions",
-    "Labelled",
-    "Limits",
-    "Preference",
-    "Preferences",
-    "Rated",
-    "Ratings",
-    "Skipped",
-    "Source",
-    "Splits",
-    "Task",
-    "Unpaired",
-    "find",
-    "find_or_own",
-    "folded",
-    "instruction_forms",
-    "join_lines",
-    "preference_forms",
-    "rating_forms",
-    "read_rows",
-    "read_text",
-    "split_examples",
-]
+__all__ = ["NAMES", "RESPONSE_HEADER", "Classification", "Columns", "Instruction", "Instructions", "Labelled", "Limits"]
+__all__ += ["Preference", "Preferences", "Rated", "Ratings", "Skipped", "Source", "Splits", "Task", "Unpaired"]
+__all__ += ["find", "find_or_own", "folded", "instruction_forms", "join_lines", "preference_forms", "rating_forms"]
+__all__ += ["read_rows", "read_text", "split_examples"]

@@ -20,8 +20,7 @@ def short(name: str, most: int = 24) -> str:
 
 
 def listed(names: Iterable[object], most: int = 3, room: int = 66, quoted: bool = True) -> str:
-    """The first of many names for a message, "'a', 'b' and 4 more": `most` of them, fewer where `room` characters hold
-    fewer."""
+    """The first of many names for a message, "'a', 'b' and 4 more": `most` of them, or what `room` characters hold."""
     every = [short(str(name)) if quoted else str(name)[:60] for name in names]
     ends = list(accumulate(len(name) + 2 for name in every))
     few = min(max(bisect_right(ends, room), 1), most)
@@ -69,8 +68,7 @@ def text_cell(row: Row, column: str, id: int) -> str:
 
 
 def target_cell(row: Row, column: str, id: int, of_list: str = "") -> str | None:
-    """A label or response, as text; None for nothing. Raises ValueError for what is neither text nor number; `of_list`
-    is what a list means there."""
+    """A label or response as text; None for nothing. Raises ValueError for others; `of_list`: what a list means."""
     value = plain(row.get(column))
     if value is None or isinstance(value, str):
         return value and writable(value)

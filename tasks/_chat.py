@@ -32,8 +32,7 @@ HEADING = re.compile(r"(?:\A|\n\n)(Human|Assistant): ?")  # how Anthropic's hh-r
 
 
 class Unfit(Exception):
-    """The conversation is not one of text between a user and an assistant. The error says which count of `Skipped` it
-    adds to."""
+    """A conversation that is not one of text between user and assistant; the error is its count of `Skipped`."""
 
 
 class Turn(NamedTuple):
@@ -110,8 +109,7 @@ def _wanted(cell: Any, role: str) -> str:
 
 
 def turns_in(cell: Any, role: str, column: str, id: int) -> list[Turn]:
-    """The turns of a cell of messages; plain text, or a number, is one turn by `role`. Raises ValueError for anything
-    else."""
+    """The turns of a cell of messages; plain text, or a number, is one turn by `role`. Raises ValueError for others."""
     messages = messages_in(cell)
     if messages is not None:
         return [turn for message in messages if (turn := _turn(message, column, id)).text.strip()]

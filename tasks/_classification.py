@@ -22,7 +22,7 @@ from tasks._labels import (
     spellings,
     typed_spellings,
 )
-from tasks._task import Task, join_lines
+from tasks._task import Files, Rows, Task, join_lines
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Classification(Task):
         hidden = all(is_placeholder(label) or label in NO_CLASS for label in labels)
         return hidden and len(labels) <= 1 and not labels & {*(self.labels or ()), *(other.label for other in others)}
 
-    def fitted(self, rows: dict[str, list[Row]], files: Mapping[str, Sequence[str]]) -> tuple[Self, list[str]]:
+    def fitted(self, rows: Rows, files: Files) -> tuple[Self, list[str]]:
         """The task with one spelling for each label of the file, and what to say of them."""
         target = next(iter(self._used(rows, files).values())).target
         cells = [row.get(target) for part in rows.values() for row in part]
@@ -99,8 +99,7 @@ class Classification(Task):
         return names
 
     def remarks(self, splits: Mapping[str, Sequence[Labelled]]) -> list[str]:
-        """What is to be said of the classes. Raises ValueError as `classes` does, and for a class that training has no
-        example of."""
+        """What is to be said of the classes. Raises ValueError as `classes`, and for one without a training example."""
         counts = {name: Counter(e.label or "" for e in part) for name, part in splits.items()}
         names = self.classes([e for part in splits.values() for e in part])
         self.classes(splits["train"])

@@ -42,8 +42,7 @@ class Columns(NamedTuple):
 
 
 def missing_columns(forms: Sequence[Columns], present: Sequence[str], target_needed: bool, flags: str) -> ValueError:
-    """The error for a file that has none of the `forms`: it names the missing columns, similar ones, and those that are
-    there."""
+    """The error for a file that has none of the `forms`: it names what is missing, what is like it, what is there."""
     missing = min((c.missing_in(present, target_needed) for c in forms), key=len)
     by_case = {name.casefold(): name for name in present}
     near = [by_case[n] for c in missing for n in get_close_matches(c.casefold(), by_case, n=1)]

@@ -66,8 +66,7 @@ class Instruction:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The response counts as it stands: two answers to one prompt are two examples, and an answer can be about case
-        or indentation."""
+        """The response counts as it stands: it can be about case, and two answers to a prompt are two examples."""
         return *self.group, self.response or ""
 
     @property

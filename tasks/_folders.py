@@ -1,5 +1,4 @@
-"""Finds which file of a folder belongs to which part. A file that belongs to none is named in a note, or the folder is
-refused."""
+"""Finds which file of a folder is which part. One that is none is named in a note, or the folder is refused."""
 
 import re
 from collections.abc import Iterable

@@ -48,8 +48,7 @@ class Found:
 
 
 def doubled(lines: Iterable[str], start: int, separator: str, spaced: bool = False) -> Iterator[Record]:
-    """Cells may stand in quotation marks, and a mark inside them is doubled (RFC 4180); `spaced`: also behind white
-    space that follows the separator."""
+    """Cells may stand in quotation marks, those inside doubled (RFC 4180); `spaced`: also with white space in front."""
     taken: list[str] = []
 
     def watched() -> Iterator[str]:
@@ -122,8 +121,7 @@ def _names(header: Record) -> list[str]:
 
 
 def _check_cells(record: Record, names: list[str], width: int, separator: str) -> None:
-    """Raises ValueError for a row with fewer cells than the header's `names`, or with more that are not empty; the
-    header itself has `width` cells."""
+    """Raises ValueError for a row with fewer cells than `names`, or more that are not empty; the header has `width`."""
     count = len(record.cells)
     if count < len(names):
         raise ValueError(

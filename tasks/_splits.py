@@ -62,9 +62,8 @@ def split_examples(
     """`given` by split name ("all" or what the source calls train, validation, test) -> Splits.
 
     A test or validation part of the source stays one, duplicates aside; what is missing is drawn from the rest, groups
-    whole. An example that occurs in several parts stays in the first of test, validation, train. `subset` is a
-    dataset's rule from the report. Raises ValueError when nothing is left to train on, or no group is small enough for
-    a part that is to be drawn.
+    whole. An example that occurs in several parts stays in the first of test, validation, train. `subset` is a rule of
+    the report. Raises ValueError when nothing is left to train on, or all groups are too large for a part to be drawn.
     """
     parts = {name: given.get(name, []) for name in ("test", "validation")}
     parts["all"] = given.get("train", []) + given.get("all", [])
@@ -132,8 +131,7 @@ def _deduplicated(parts: dict[str, list[E]], skipped: Skipped) -> dict[str, list
 
 
 def _without_held_out_prompts(parts: dict[str, list[E]], skipped: Skipped) -> dict[str, list[E]]:
-    """Drops training and validation examples whose prompt the test part asks, and training examples whose prompt
-    validation asks."""
+    """Drops from training and validation the prompts that the test part asks, from training those of validation."""
     held_out: set[Any] = set()
     kept: dict[str, list[E]] = {}
     for name in ("test", "validation", *(parts.keys() - {"test", "validation"})):

@@ -12,12 +12,14 @@ from tasks._examples import Example
 from tasks._files import Row
 from tasks._skipped import Skipped
 
+Rows = dict[str, list[Row]]  # by part
+Files = Mapping[str, Sequence[str]]  # names, by part
 BUNDLED = Path(__file__).parent / "bundled"
 HELD_OUT = ("test", "validation")
 
 
 @contextmanager
-def _naming(part: str, parts: Collection[str], files: Mapping[str, Sequence[str]]) -> Iterator[None]:
+def _naming(part: str, parts: Collection[str], files: Files) -> Iterator[None]:
     """A ValueError names the files of the part, where there are several."""
     try:
         yield
@@ -65,11 +67,7 @@ class Task:
         return not any(example.label for example in examples)
 
     def parts(
-        self,
-        rows: dict[str, list[Row]],
-        skipped: Skipped,
-        notes: list[str] | None = None,
-        files: Mapping[str, Sequence[str]] | None = None,
+        self, rows: Rows, skipped: Skipped, notes: list[str] | None = None, files: Files | None = None
     ) -> dict[str, list[Any]]:
         """Rows by split -> examples by split, numbered through in the order of the rows.
 
@@ -103,16 +101,14 @@ class Task:
         task.check(found, next(iter(used.values())))
         return found
 
-    def fitted(self, rows: dict[str, list[Row]], files: Mapping[str, Sequence[str]]) -> tuple[Self, list[str]]:
+    def fitted(self, rows: Rows, files: Files) -> tuple[Self, list[str]]:
         """The task as it suits these rows, and what to say of that."""
         return self, []
 
     def check(self, parts: Mapping[str, Sequence[Any]], columns: Columns) -> None:
         """Raises ValueError for examples that no training could make sense of."""
 
-    def _read(
-        self, rows: dict[str, list[Row]], files: Mapping[str, Sequence[str]]
-    ) -> tuple[dict[str, Columns], dict[str, list[Any]]]:
+    def _read(self, rows: Rows, files: Files) -> tuple[dict[str, Columns], dict[str, list[Any]]]:
         """Columns and examples of each part. A ValueError names the files of the part, where there are several."""
         used = self._used(rows, files)
         read: dict[str, list[Any]] = {}
@@ -123,7 +119,7 @@ class Task:
             start += len(part)
         return used, read
 
-    def _used(self, rows: dict[str, list[Row]], files: Mapping[str, Sequence[str]]) -> dict[str, Columns]:
+    def _used(self, rows: Rows, files: Files) -> dict[str, Columns]:
         """The columns of each part. Errors as of `_read`."""
         used: dict[str, Columns] = {}
         for name in rows:
@@ -133,14 +129,13 @@ class Task:
         return used
 
     def _refuse_twice(self, columns: Columns) -> None:
-        """Raises ValueError for a column that is two of them: the answer would be among the inputs. A conversation has
-        both in the first one."""
+        """Raises ValueError for a column that is two of them, a conversation aside: inputs would have the answer."""
         both = self.target_in_prompt and columns.inputs[0] == columns.target
         named = [*columns.inputs[both:], columns.target]
         if twice := next((name for name in named if named.count(name) > 1), None):
             raise ValueError(f"column {short(twice)} would be read twice; {self.column_flags} name one each")
 
-    def _columns_in(self, name: str, rows: dict[str, list[Row]]) -> Columns:
+    def _columns_in(self, name: str, rows: Rows) -> Columns:
         """The columns of a part. It needs no target where it is held out and another part has one."""
         try:
             return self.columns_of(rows[name])
@@ -149,22 +144,17 @@ class Task:
                 raise
             return self.columns_of(rows[name], target_needed=False)
 
-    def nothing_left(self, rows: dict[str, list[Row]], skipped: Skipped) -> str:
-        """The message for data without a single example: the counts that tell why, and the columns that hold
-        nothing."""
+    def nothing_left(self, rows: Rows, skipped: Skipped) -> str:
+        """The message for data without a single example: the counts that tell why, and columns that are empty."""
         columns = self._used(rows, {})
         every = dict.fromkeys(name for name in columns for name in (*columns[name].inputs, columns[name].target))
         empty = [n for n in every if not any(str(row.get(n) or "").strip() for part in rows.values() for row in part)]
-        lack = (
-            f"; column {listed(empty, 9, 90)} is empty in all of them ({self.column_flags} name others)"
-            if empty
-            else ""
-        )
-        return f"no training examples remain; left out of {sum(map(len, rows.values())):,} rows: {skipped.said()}{lack}"
+        lack = f"; column {listed(empty, 9, 90)} is empty in all of them ({self.column_flags} name others)"
+        said = skipped.said() + lack * bool(empty)
+        return f"no training examples remain; left out of {sum(map(len, rows.values())):,} rows: {said}"
 
-    def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Says which columns are not read, and which of them name parts of the data. Raises ValueError for rows that
-        Prodigy's annotators rejected."""
+    def note_columns(self, rows: Rows, used: Mapping[str, Columns], notes: list[str]) -> None:
+        """Says which columns are not read, and which of these name parts. Raises ValueError as `refuse_rejected`."""
         present = dict.fromkeys(column for name in used for column in rows[name][0])
         read = {*self.fixed_columns, *(column for columns in used.values() for column in columns.used)}
         every = [row for name in used for row in rows[name]]

@@ -26,8 +26,7 @@ POOL = 50  # batches that are sorted by length together; more saves padding in a
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One text as token ids. `labels` is a class, or next-token targets as long as `tokens`, with -100 where there is
-    none."""
+    """One text as token ids. `labels`: a class, or next-token targets as long as `tokens`, -100 where there is none."""
 
     id: int
     tokens: np.ndarray
@@ -141,8 +140,7 @@ def with_all_tokens_labelled(example: Encoded) -> Encoded:
 
 
 def with_response_labelled(example: Encoded) -> Encoded:
-    """A copy in which the response alone is a target, whatever was trained on, so that its perplexity can be
-    compared."""
+    """A copy in which the response alone is a target, whatever was trained on, for perplexities that compare."""
     labels = np.array(with_all_tokens_labelled(example).labels)
     labels[: example.response_from] = IGNORED
     return replace(example, labels=labels)

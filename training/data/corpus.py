@@ -1,7 +1,6 @@
 """Text for pretraining: documents -> one stream of tokens -> batches of exactly so many tokens.
 
-Documents lie back to back and do not see each other; nothing is padded. Position in the stream is all that a resumed
-run has to know.
+Documents lie back to back and do not see each other; nothing is padded. A resumed run knows its place in the stream.
 """
 
 import hashlib

@@ -12,8 +12,7 @@ from training.data.hub_reasons import Asked, explain, network_reason
 
 
 class HubError(ValueError):
-    """Says what the hub did not give, and why. If it is `unreachable`, the advice is a command that works without a
-    network."""
+    """Says what the hub did not give, and why. If it is `unreachable`, a command without a network is the advice."""
 
     def __init__(self, message: str, unreachable: bool):
         super().__init__(message)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.own_tokenizer import find_tokenizer
@@ -25,20 +25,6 @@ from training.flags.common import DataArgs
 from training.flags.finetuning import FineTuneArgs
 
 K = TypeVar("K", bound=Task)
-
-
-class HubChoice(NamedTuple):
-    """The part of a data set of the hub that is read, as --dataset-config and --split say."""
-
-    config: str | None = None
-    splits: Sequence[str] = ()
-
-    def flags(self) -> str:
-        split = f"--split {' '.join(self.splits)}" if self.splits else ""
-        return split or (f"--dataset-config {self.config}" if self.config else "")
-
-
-ALL_OF_IT = HubChoice()
 
 
 @dataclass(frozen=True)
@@ -63,9 +49,8 @@ def _asking(source: str, asked: str) -> AbstractContextManager[None]:
 
 
 def base_model(source: str, asked: str = "--model", weights: bool = True) -> tuple[Path, GPT2Config]:
-    """Folder and shape of a base model, downloaded if need be, the shape first: of another kind of model the weights
-    are not. Raises ValueError when there is none that we can use; `asked` is the flag that named it, `weights` off
-    leaves them on the hub."""
+    """Folder and shape of a base model, downloaded if need be, the shape first; `weights` off leaves these on the hub.
+    Raises ValueError, naming the flag `asked`, when there is none that we can use."""
     with _asking(source, asked):
         folder = resolve_config(source, asked)
     config = load_config(folder, asked)
@@ -77,11 +62,11 @@ def base_model(source: str, asked: str = "--model", weights: bool = True) -> tup
     return folder, config
 
 
-def _hub_rows(name: str, repository: str, choice: HubChoice, encoding: str | None) -> Source:
+def _hub_rows(name: str, repository: str, encoding: str | None, config: str | None, splits: Sequence[str]) -> Source:
     """The rows of a data set of the hub that its names or --split make train, validation and test."""
     with from_hub("--dataset", name, "dataset"):
-        found = open_hub(repository, choice.config)
-    chosen = choose_splits(name, list(found.splits), choice.splits)
+        found = open_hub(repository, config)
+    chosen = choose_splits(name, list(found.splits), splits)
     with from_hub("--dataset", name, "dataset"):
         source = read_splits(found, chosen, encoding)
     if empty := [part for part, rows in source.parts.items() if not rows]:
@@ -90,8 +75,11 @@ def _hub_rows(name: str, repository: str, choice: HubChoice, encoding: str | Non
     return replace(source, notes=[*source.notes, cached] if cached else source.notes)
 
 
-def locate_rows(task: Task, data: Path | None, encoding: str | None = None, choice: HubChoice = ALL_OF_IT) -> Source:
-    """The rows of `data`, else of the dataset's usual place. Raises ValueError when there are none."""
+def locate_rows(
+    task: Task, data: Path | None, encoding: str | None = None, config: str | None = None, splits: Sequence[str] = ()
+) -> Source:
+    """The rows of `data`, else of the dataset's usual place; `config` and `splits` are for one of the hub. Raises
+    ValueError when there are none."""
     usual = Path(os.environ.get("DATA_DIR", "data")) / task.file if task.file else None
     if data is not None:
         source = read_rows(data, encoding)
@@ -100,17 +88,18 @@ def locate_rows(task: Task, data: Path | None, encoding: str | None = None, choi
     elif task.bundled is not None:
         source = replace(read_rows(BUNDLED / task.bundled), origin=f"bundled {task.bundled}")
     elif task.hub is not None:
-        return _hub_rows(task.name if task.name in NAMES else task.hub, task.hub, choice, encoding)
+        return _hub_rows(task.name if task.name in NAMES else task.hub, task.hub, encoding, config, splits)
     else:
         raise ValueError(f"--dataset {task.name}: not on the hub; give --data, or put {task.file} into $DATA_DIR")
-    if flags := choice.flags():
+    if config or splits:
+        flags = f"--split {' '.join(splits)}" if splits else f"--dataset-config {config}"
         raise ValueError(f"{flags}: chooses from a data set of the hub, but {source.origin} is read; leave it out")
     return source
 
 
 def asked_rows(task: Task, data: DataArgs) -> Source:
     """The rows that the flags name. Errors as of `locate_rows`."""
-    return locate_rows(task, data.data, data.encoding, HubChoice(data.dataset_config, data.split))
+    return locate_rows(task, data.data, data.encoding, data.dataset_config, data.split)
 
 
 def split_rows(task: Task, source: Source, data: DataArgs) -> Splits[Any]:

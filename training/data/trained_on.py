@@ -17,8 +17,7 @@ PARTS = ("train", "validation")  # learnt from, and chosen by
 
 
 def digest(example: Labelled | Instruction) -> str:
-    """A hash that texts share when they differ in case and white space only, as in the removal of duplicates. The label
-    or response does not count."""
+    """A hash that texts share when they differ in case and white space only; label or response does not count."""
     parts = "\x1f".join(normalised(part) for part in example.group)
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
 

@@ -29,9 +29,8 @@ CLASSIFIER, LANGUAGE = "GPT2ForSequenceClassification", (None, "GPT2LMHeadModel"
 
 @dataclass(frozen=True)
 class Applied:
-    """`labels` None: a language model. `flags`: those it was trained with, as far as it says. `trained_on`: hash of a
-    text -> the part it was in, None where that is not known. `own_labels`: its names of the classes where the user gave
-    others."""
+    """`labels` None: a language model. `flags`: those of its training, as far as known. `trained_on`: hash of a text ->
+    the part it was in, None where that is not known. `own_labels`: its own names of classes that the user renamed."""
 
     folder: Path
     kind: str  # run, adapter or model

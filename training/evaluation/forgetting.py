@@ -60,11 +60,7 @@ def general_losses(model: Model, general: General, accelerator: Accelerator, str
 
 
 def forgetting(
-    model: Model,
-    general: General,
-    accelerator: Accelerator,
-    before: list[float],
-    task_metric: Callable[[], float],
+    model: Model, general: General, accelerator: Accelerator, before: list[float], task_metric: Callable[[], float]
 ) -> dict[str, Any] | None:
     """The entry of results.json; None when nothing is measured.
 

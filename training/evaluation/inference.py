@@ -40,8 +40,7 @@ class Answer(NamedTuple):
 
 @torch.no_grad()
 def classify(model: Classifier, examples: Sequence[Encoded], accelerator: Accelerator, classes: int) -> list[Row]:
-    """Rows in the order of `examples`. Only the probabilities of `classes` are listed, even with the head of the
-    vocabulary."""
+    """Rows in the order of `examples`, with the probabilities of the first `classes` outputs."""
 
     def rows(batch: Batch) -> list[Row]:
         logits = model(batch.tokens, batch.lengths, batch.hidden).float()  # (B, n)
@@ -128,10 +127,7 @@ def _gather(found: list[R], accelerator: Accelerator) -> list[R]:
 
 
 def _evaluate(
-    model: Model,
-    examples: Sequence[Encoded],
-    accelerator: Accelerator,
-    rows: Callable[[Batch], list[Row]],
+    model: Model, examples: Sequence[Encoded], accelerator: Accelerator, rows: Callable[[Batch], list[Row]]
 ) -> list[Row]:
     was_training = model.training
     model.eval()

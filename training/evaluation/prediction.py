@@ -72,11 +72,6 @@ class Labeller:
         self.cut += sum(x.cut for x in encoded)
         return lines
 
-    @property
-    def some_seen(self) -> bool:
-        """Whether a scored row was part of the training."""
-        return any(part for part, _ in self.scored)
-
     def nothing(self, question: Question) -> Line:
         """The line of a row without a text."""
         return {"text": "" if question.mark == "empty" else None, "prediction": None, "probabilities": None}
@@ -101,6 +96,7 @@ class Responder:
     accelerator: Accelerator
     prompt: PromptArgs
     max_length: int  # of prompt and response where they are scored
+    longest: int  # tokens read of a prompt; one is left for the answer
     new_tokens: int
     seed: int
     cut: int = 0  # prompts that were longer than the context
@@ -127,15 +123,6 @@ class Responder:
         self.scored += [(seen[three[0].id], three) for three in rows]
         return lines
 
-    @property
-    def longest(self) -> int:
-        """Tokens read of a prompt; one is left for the answer."""
-        return self.model.config.context - 1
-
-    @property
-    def some_seen(self) -> bool:
-        return any(part for part, _ in self.scored)
-
     def nothing(self, question: Question) -> Line:
         """The line of a row without a prompt."""
         return {"prompt": None, "response": None, "stopped": None}
@@ -161,7 +148,9 @@ def predictor(
     if isinstance(model, Classifier):
         assert applied.labels is not None, "a classifier has classes"
         return Labeller(model, tokenizer, accelerator, applied.labels, text, longest, applied.training_labels)
-    return Responder(model, tokenizer, accelerator, prompt, longest, what.new_tokens, applied.flags.get("seed", 0))
+    return Responder(
+        model, tokenizer, accelerator, prompt, longest, context - 1, what.new_tokens, applied.flags.get("seed", 0)
+    )
 
 
 def lines(by: Labeller | Responder, questions: Questions, applied: Applied, kept: Mapping[str, str]) -> Iterator[Line]:

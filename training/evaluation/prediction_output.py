@@ -53,8 +53,7 @@ def near(name: str, known: Iterable[str]) -> str:
 def kept_names(wanted: Sequence[str], present: Sequence[str], taken: Iterable[str]) -> dict[str, str]:
     """Column of the input -> its name in the output, which is another where predictions have a column of that name.
 
-    Example: `text` becomes `input_text`. `wanted` "all" alone stands for all that are present. Raises ValueError for a
-    column that is not there.
+    Example: `text` becomes `input_text`. `wanted` "all" alone: all that are present. Raises ValueError for any other.
     """
     if missing := [name for name in wanted if name not in present and wanted != ("all",)]:
         raise ValueError(

@@ -138,8 +138,7 @@ def respelled(questions: Questions, classes: Sequence[str]) -> Questions:
 
 
 def ask(task: Task, source: Source, flags: tuple[str, str], named: str | None) -> Questions:
-    """The questions that the rows are. Raises the errors of `columns_in`, with the name of the part where there are
-    several."""
+    """The questions that the rows are. Errors as of `columns_in`, with the name of the part where there are several."""
     source = replace(source, parts={part: rows for part, rows in source.parts.items() if rows})
     columns = {}
     for part, rows in source.parts.items():

@@ -148,12 +148,7 @@ def with_cached_reference(
 
 
 def with_references(
-    accelerator: Accelerator,
-    model: LanguageModel,
-    args: FineTuneArgs,
-    base: str,
-    data: Data[P],
-    cached: bool,
+    accelerator: Accelerator, model: LanguageModel, args: FineTuneArgs, base: str, data: Data[P], cached: bool
 ) -> Data[P]:
     """`data` with the reference's numbers, to be computed before anything is trained or loaded into `model`.
 

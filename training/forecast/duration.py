@@ -71,8 +71,7 @@ def timed(device: torch.device, act: Callable[[], object]) -> float:
 
 
 def mean_time(device: torch.device, acts: Iterator[tuple[float, Callable[[], object]]]) -> tuple[float, float]:
-    """Two times in seconds: what the first act takes beyond its share, and what one unit of size takes. `acts`: (size,
-    act)."""
+    """Seconds that the first of the `acts` (size, act) takes beyond its share, and seconds for one unit of size."""
     size, act = next(acts)
     first, spent, done = timed(device, act), 0.0, 0.0
     for later, act in acts:

@@ -88,8 +88,7 @@ class DryRun:
         self.model.train()
 
     def read_general(self, examples: Sequence[Encoded]) -> None:
-        """Runs what training/evaluation/forgetting.py does with a batch: nothing of it is cached, and a classifier gets
-        the head of the vocabulary."""
+        """Runs what training/evaluation/forgetting.py does with a batch: no cache, and the head of the vocabulary."""
         batch, head, config = collate(examples), None, self.model.config
         self.model.eval()
         strength = adapters_at(self.model, self.strength)
@@ -129,8 +128,7 @@ class DryRun:
     def mapped_file(self, touched: int) -> int:
         """Bytes of the weight file, of which one tensor at a time is mapped, that come on top of `touched`.
 
-        The base is read when there is nothing but its weights yet, the embedding first of all; a saved model when the
-        heap is as large as ever.
+        The base is read before there are other tensors, the embedding first; a saved model when the heap is largest.
         """
         parameters, config = list(self.workload.model.parameters()), self.workload.model.config
         if self.workload.whole_model:

@@ -92,8 +92,7 @@ def can_take_blocks() -> bool:
 class Meter(TorchDispatchMode):
     """Counts the bytes of all tensors that operations make, from when each is made until it is freed.
 
-    Floating-point and quantised tensors are fake; integers that decide over shapes (lengths, labels, indices) are
-    computed.
+    Floating-point and quantised tensors are fake; integers, which decide over shapes, are computed.
     """
 
     def __init__(self, vocabulary: int, heap: Heap | None, alignment: int) -> None:

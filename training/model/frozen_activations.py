@@ -148,11 +148,7 @@ def _misfit(compute: ComputeArgs, held: Contents, file: CachedFile | None) -> st
 
 
 def with_frozen_activations(
-    accelerator: Accelerator,
-    model: Model,
-    compute: ComputeArgs,
-    base: str,
-    parts: Sequence[Sequence[Encoded]],
+    accelerator: Accelerator, model: Model, compute: ComputeArgs, base: str, parts: Sequence[Sequence[Encoded]]
 ) -> tuple[list[list[Encoded]], CacheFacts]:
     """The same examples with their hidden states, found on the disk or computed.
 

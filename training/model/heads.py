@@ -1,5 +1,4 @@
-"""The heads that a base has: training goes on from a class head of the same classes; any other head is named as
-unused."""
+"""The heads that a base has: training goes on from a class head of the same classes; others are named as unused."""
 
 import json
 from collections.abc import Sequence

@@ -47,8 +47,7 @@ class Sum(nn.Module):
 def common_facts(folders: Sequence[Path]) -> dict[str, Any]:
     """What the adapters say of themselves (adapter.json), where it has to be the same for them to be one model.
 
-    Raises ValueError when it is not, for adapters of different bases as far as they say which, and for a class head
-    that transformers does not have.
+    Raises ValueError when it is not, for different bases as far as known, and for a head that transformers lacks.
     """
     found = [(folder, read_facts(folder)) for folder in folders]
     (first, facts), *others = found
@@ -113,8 +112,7 @@ def _value(model: nn.Module, name: str) -> Tensor:
 
 
 def merge_for_good(model: Model) -> None:
-    """Puts plain fp32 layers in the place of sums and quantised layers. An adapted LM head is then no longer the
-    embedding."""
+    """Puts plain fp32 layers in the place of sums and quantised layers; an adapted LM head is then no embedding."""
     if isinstance(model, LanguageModel) and isinstance(model.lm_head, Sum):
         model.config = replace(model.config, tied_head=False)
     for path, layer in list(model.named_modules()):
@@ -125,8 +123,7 @@ def merge_for_good(model: Model) -> None:
 
 @dataclass
 class Difference:
-    """How two models differ on the same texts. `choices` counts texts of a classifier, positions of a language
-    model."""
+    """How two models differ on the same texts. `choices`: texts for a classifier, positions for a language model."""
 
     logit: float = 0.0  # largest difference
     largest: float = 0.0  # logit of the first model, to compare with

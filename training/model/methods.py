@@ -103,11 +103,7 @@ def build_classifier(
 
 
 def apply_method(
-    model: Model,
-    method: MethodArgs,
-    seed: int,
-    head_training: HeadTraining = "train",
-    source: Path | None = None,
+    model: Model, method: MethodArgs, seed: int, head_training: HeadTraining = "train", source: Path | None = None
 ) -> None:
     """Freezes `model`, then lets train what the method names, in the last blocks only if asked.
 
@@ -203,8 +199,7 @@ def _added(name: str) -> bool:
 
 
 def own_state(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors that the run adds to the base model: trained ones, all of an adapter, and a class head even if
-    frozen."""
+    """The tensors that a run adds to the base: trained ones, all of an adapter, and a class head even if frozen."""
     wanted = {id(p) for p in model.parameters() if p.requires_grad}
     for module in model.modules():
         if isinstance(module, Adapter):

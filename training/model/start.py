@@ -55,8 +55,7 @@ class Start:
         return found.hexdigest()
 
     def trained_shape(self) -> GPT2Config:
-        """The shape of the model that trains. A merged adapter of the LM head leaves a head that is not the
-        embedding."""
+        """The shape of the model that trains. A merged adapter of the LM head unties it from the embedding."""
         if self.folder is None:
             return self.config
         if self.whole:
@@ -69,8 +68,7 @@ class Start:
 
 
 def find_start(folder: Path | None, prompt: PairArgs | RatingArgs, model: ModelArgs, inputs: Inputs[Any]) -> Start:
-    """What --start-from names. Raises ValueError when `folder` holds nothing to start from, or something that --model
-    does not fit."""
+    """What --start-from names. Raises ValueError when `folder` holds no start, or one that does not fit --model."""
     if folder is None:
         return Start(inputs.model_folder, inputs.config)
     asked, whole, place = f"--start-from {folder}:", False, folder

@@ -46,12 +46,8 @@ def print_facts(
         parts = [(name, facts.balance[name].get(most, 0) / count) for name, count in facts.rows.items() if count]
         shares = ", ".join(f"{share:.1%} of {name}" for name, share in parts)
         print(f"classes    {len(facts.labels):,}; the commonest, {most}, is {shares}")
-    trained, share, epochs = (
-        parameters["trainable"],
-        parameters["share"],
-        steps / update.steps_per_epoch(len(data.train)),
-    )
-    print(f"model      {parameters['total']:,} parameters, {trained:,} trained ({share:.2%})")
+    epochs = steps / update.steps_per_epoch(len(data.train))
+    print("model      {total:,} parameters, {trainable:,} trained ({share:.2%})".format(**parameters))
     print(f"plan       updates {steps:,}, epochs {epochs:.3g}, lr {update.lr:.3g}, output {folder}", flush=True)
 
 
@@ -123,8 +119,7 @@ def _print_commonest(data: DataFacts) -> None:
 
 
 def print_outcome(folder: Path, results: Results, names: Sequence[str], untrained: str = "") -> None:
-    """Prints test metrics with intervals, metrics by class, costs, and where everything is; `untrained`: what to say of
-    the metrics before training."""
+    """Prints metrics with intervals and by class, costs, and where everything is; `untrained`: said of `before`."""
     data, test = results.data, results.test or {}
     for part, metrics, remark in (("before", results.before or {}, untrained), ("test", test, "")):
         print(f"{part:<8}{_shown(metrics, names) or 'no test examples'}{metrics and remark}")

@@ -245,18 +245,5 @@ def open_finetuning(
     identity = identity_of(accelerator, data.facts.sha256, best.frozen, tokenizer) | more
     micro_batch = {"asked": args.update.micro_batch_size, "used": update.micro_batch_size}
     described = {"model": base, "data": data.facts, "micro_batch": micro_batch, "frozen_activations": data.cache}
-    return FineTuning(
-        accelerator,
-        folder,
-        resuming,
-        model,
-        optimizer,
-        due,
-        plan.per_epoch,
-        plan.examples_in(due.steps),
-        flags,
-        identity,
-        described,
-        best=best,
-        splits=data.inputs.splits,
-    )
+    setting = accelerator, folder, resuming, model, optimizer, due, plan.per_epoch, plan.examples_in(due.steps)
+    return FineTuning(*setting, flags, identity, described, best=best, splits=data.inputs.splits)

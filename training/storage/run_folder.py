@@ -48,8 +48,7 @@ def finished(folder: Path, resuming: bool) -> str:
 def check_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
     """Returns whether there is a checkpoint to go on from. Nothing is changed.
 
-    Raises ValueError for a finished run without --overwrite, an unfinished one without --resume or --overwrite, and a
-    folder that holds something else.
+    Raises ValueError for a finished run without --overwrite, an unfinished one without either flag, and other files.
     """
     at = f"--output-dir {folder}:"
     if folder.exists() and not folder.is_dir():
