@@ -204,15 +204,6 @@ def paired_shares(a: np.ndarray, b: np.ndarray) -> Difference:
     return found._replace(low=max(centre - half, -1.0), high=min(centre + half, 1.0))
 
 
-def mcnemar(a_correct: np.ndarray, b_correct: np.ndarray) -> float:
-    """Exact two-sided p that two classifiers are right equally often (McNemar 1947); 1 when they never disagree."""
-    a_correct, b_correct = np.asarray(a_correct, bool), np.asarray(b_correct, bool)
-    if a_correct.shape != b_correct.shape:
-        raise ValueError("a paired test needs the same examples on both sides")
-    only_a, only_b = int((a_correct & ~b_correct).sum()), int((b_correct & ~a_correct).sum())
-    return 1.0 if only_a + only_b == 0 else float(stats.binomtest(only_a, only_a + only_b).pvalue)
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values, in the order given, that hold the family-wise error (Holm 1979)."""
     if len(p_values) == 0:

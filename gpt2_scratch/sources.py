@@ -17,7 +17,7 @@ FOREIGN = {"*.gguf": "it holds a GGUF, for llama.cpp", "tf_model.h5": "it holds 
 FOREIGN |= {"flax_model.msgpack": "it holds Flax's weights", "*.ckpt*": "it holds a TensorFlow checkpoint"}
 FOREIGN |= {"*.onnx": "it holds an ONNX model"}
 # Files that hold a tokenizer's vocabulary, and those beside them.
-VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
+VOCABULARIES: tuple[str, ...] = ("tokenizer.json", "vocab.json", "vocab.txt")
 VOCABULARIES += ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 BESIDE = ("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 POINTER = b"version https://git-lfs"

@@ -51,7 +51,8 @@ class LowRank(nn.Module):
 
 
 class Adapter(nn.Module):
-    """A frozen layer and what trains beside it. A variant defines `add_factors`, `adapted` and `factors`."""
+    """A frozen layer and what trains beside it. A variant defines `add_factors`, which sets `low_rank`, and overrides
+    what it does in another way than LoRA."""
 
     linear: Any  # an nn.Linear, or another layer that frozen.py knows
     low_rank: LowRank
@@ -87,11 +88,11 @@ class Adapter(nn.Module):
 
     def adapted(self, x: Tensor) -> Tensor:
         """The output of the layer with its adapter at strength 1: (N, in) -> (N, out)."""
-        raise NotImplementedError
+        return self.with_low_rank(x, *self.factors()[:2])
 
     def factors(self) -> Factors:
         """The whole update against the untouched frozen matrix, at strength 1."""
-        raise NotImplementedError
+        return Factors(self.low_rank.A, self.low_rank.B, self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.merged:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora.adapter import Adapter, Factors, LowRank, Spec, random_factors
+from lora.adapter import Adapter, LowRank, Spec, random_factors
 from lora.frozen import CONVOLUTIONS
 
 
@@ -33,6 +33,3 @@ class ConvLoRA(Adapter):
         ones = [1] * len(kernel)
         wide = (F.conv1d if len(kernel) == 1 else F.conv2d)(thin, b.reshape(*b.shape, *ones))  # (N, out, ...)
         return frozen(x) + self.scale * wide
-
-    def factors(self) -> Factors:
-        return Factors(self.low_rank.A, self.low_rank.B, self.scale)

@@ -23,9 +23,6 @@ class Difference(Adapter):
         self.low_rank = LowRank(torch.cat(a), torch.stack(b))
         self.initial = LowRank(torch.cat(a), torch.stack(b), trains="")
 
-    def adapted(self, x: Tensor) -> Tensor:
-        return self.with_low_rank(x, *self.factors()[:2])
-
     def factors(self) -> Factors:
         """Factors of rank 2R: B A - B0 A0 = B (A - A0) + (B - B0) A0, exactly zero before anything has been trained."""
         now, start, active = self.low_rank, self.initial, len(self.active)

@@ -61,11 +61,8 @@ class Args:
             found.append("--judge-model: which model judges? (--offline measures without one)")
         if what.offline and (judge.judge_model or judge.judge_url or what.against or what.dry_run):
             found.append("--offline: asks no judge; leave out --judge-model, --judge-url, --against and --dry-run")
-        if (
-            what.against is not None
-            and what.text == "response"
-            and what.against.resolve() == what.generations.resolve()
-        ):
+        itself = what.against is not None and what.against.resolve() == what.generations.resolve()
+        if itself and what.text == "response":
             found.append(
                 f"--against {what.against}: are the same answers; --text before compares them with their base's"
             )
@@ -176,13 +173,8 @@ def judged(args: Args, questions: Sequence[Question], folder: Path, items: Seque
     judge, pairs = args.judge, args.what.against is not None
     model = judge.judge_model or ""
     tally, replies = ask(args, questions, folder / REPLIES)
-    facts: dict[str, Any] = {
-        "model": model,
-        "prompt": judge.judge_prompt,
-        "output": judge.judge_output,
-        "text": args.what.text,
-    }
-    facts |= {"against": str(args.what.against)} if pairs else {}
+    facts: dict[str, Any] = {"model": model, "prompt": judge.judge_prompt, "output": judge.judge_output}
+    facts |= {"text": args.what.text} | ({"against": str(args.what.against)} if pairs else {})
     kept = [replies[key] for question in questions if (key := question.key(model)) in replies]
     adapted = {name: done for reply in kept for name, done in reply.get("adapted", {}).items()}
     facts |= {"adapted": adapted} if adapted else {}

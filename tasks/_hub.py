@@ -57,22 +57,22 @@ def open_hub(repository: str, config: str | None = None) -> HubData:
     Raises ConfigNeeded, and what the libraries raise.
     """
     known = _known(repository, config)
+    last_seen = HubData(**json.loads(known.read_text(encoding="utf-8"))) if known.exists() else None
     try:
         found = _described(_builder(repository, config), config is not None)
     except Exception as error:  # of any kind, see training/data/hub.py
-        if known.exists():
-            return HubData(**json.loads(known.read_text(encoding="utf-8")))
+        if last_seen is not None:
+            return last_seen
         _ask_again(repository)
         if isinstance(error, ValueError):
             _check_config(repository, config, error)
         raise
-    if found.commit is None and known.exists():
-        return HubData(**json.loads(known.read_text(encoding="utf-8")))
-    if found.commit is not None:
-        known.parent.mkdir(parents=True, exist_ok=True)
-        new = known.with_suffix(f".{os.getpid()}")
-        new.write_text(json.dumps(asdict(found)), encoding="utf-8")
-        new.replace(known)
+    if found.commit is None:
+        return last_seen or found
+    known.parent.mkdir(parents=True, exist_ok=True)
+    new = known.with_suffix(f".{os.getpid()}")
+    new.write_text(json.dumps(asdict(found)), encoding="utf-8")
+    new.replace(known)
     return found
 
 

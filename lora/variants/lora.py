@@ -9,9 +9,8 @@ thread, the variants in turns; each is the median ratio to this one.
 """
 
 import torch
-from torch import Tensor
 
-from lora.adapter import Adapter, Factors, LowRank, Spec, random_factors
+from lora.adapter import Adapter, LowRank, Spec, random_factors
 
 TITLE = "LoRA"
 HELP = "adapters of low rank beside frozen matrices"
@@ -23,12 +22,6 @@ class LoRA(Adapter):
 
     def add_factors(self, spec: Spec, generator: torch.Generator | None) -> None:
         self.low_rank = LowRank(*random_factors(self, spec, generator))
-
-    def adapted(self, x: Tensor) -> Tensor:
-        return self.with_low_rank(x, self.low_rank.A, self.low_rank.B)
-
-    def factors(self) -> Factors:
-        return Factors(self.low_rank.A, self.low_rank.B, self.scale)
 
 
 ADAPTER = LoRA

@@ -6,9 +6,8 @@ recomputes the results of its norms and of GELU nothing is saved.
 """
 
 import torch
-from torch import Tensor
 
-from lora.adapter import Adapter, Factors, LowRank, Spec, random_factors
+from lora.adapter import Adapter, LowRank, Spec, random_factors
 
 TITLE = "LoRA-FA"
 HELP = "A stays fixed"
@@ -18,12 +17,6 @@ COST = "half the trained numbers, 8% less time, no less memory with this GPT-2"
 class LoRAFA(Adapter):
     def add_factors(self, spec: Spec, generator: torch.Generator | None) -> None:
         self.low_rank = LowRank(*random_factors(self, spec, generator), trains="B")
-
-    def adapted(self, x: Tensor) -> Tensor:
-        return self.with_low_rank(x, self.low_rank.A, self.low_rank.B)
-
-    def factors(self) -> Factors:
-        return Factors(self.low_rank.A, self.low_rank.B, self.scale)
 
 
 ADAPTER = LoRAFA

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2_scratch.generate import Sampling, generate
@@ -60,7 +59,8 @@ def score_targets(model: LanguageModel, examples: Sequence[Encoded], accelerator
 
     def rows(batch: Batch) -> list[Row]:
         log_probabilities = model(batch.tokens, batch.lengths, batch.labels, batch.hidden).double().cpu()  # (M,)
-        counts = _targets_per_sequence(batch)
+        targets = (batch.labels != IGNORED).cpu()
+        counts = [int(part.sum()) for part in targets.split(batch.lengths.tolist())]
         sums = [-float(part.sum()) for part in log_probabilities.split(counts)]
         return [Row(id, -1, loss, count) for id, loss, count in zip(batch.example_ids, sums, counts, strict=True)]
 
@@ -85,11 +85,6 @@ def score_texts(
 
     found = _evaluate(model, [with_all_tokens_labelled(e) for e in examples], accelerator, rows)
     return found[::3], found[1::3], found[2::3]
-
-
-def _targets_per_sequence(batch: Batch) -> list[int]:
-    parts: tuple[Tensor, ...] = batch.labels.cpu().split(batch.lengths.tolist())
-    return [int((part != IGNORED).sum()) for part in parts]
 
 
 def answer(

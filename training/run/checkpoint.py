@@ -2,12 +2,10 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
-from torch import nn
 
 from training.flags.cli import flag
 from training.model.methods import load_own_state, own_state
@@ -16,31 +14,21 @@ from training.step.processes import from_main
 from training.storage.files import replace_file
 from training.storage.run_folder import FREE_FLAGS, STATE
 
-
-class Training(NamedTuple):
-    """What a checkpoint has to restore, and what it must not be restored into anything else than."""
-
-    accelerator: Accelerator
-    model: nn.Module
-    optimizer: AcceleratedOptimizer
-    identity: dict[str, str]
-    flags: dict[str, Any]
+if TYPE_CHECKING:
+    from training.run.run import Run
 
 
-def save_checkpoint(folder: Path, training: Training, record: Record, before: dict[str, Any]) -> None:
-    """Saves the state of `training`, and what was measured `before` it.
-
-    Raises OSError, with the previous checkpoint intact, when there is no room.
-    """
-    scaler = training.accelerator.scaler
+def save_checkpoint(run: "Run") -> None:
+    """Saves the state of the run. Raises OSError, with the previous checkpoint intact, when there is no room."""
+    scaler = run.accelerator.scaler
     state = {
-        "flags": training.flags,
-        "identity": training.identity,
-        "weights": own_state(training.model),
-        "optimizer": training.optimizer.state_dict(),
+        "flags": run.flags,
+        "identity": run.identity,
+        "weights": own_state(run.model),
+        "optimizer": run.optimizer.state_dict(),
         "scaler": scaler.state_dict() if scaler is not None else None,
-        "record": asdict(record),
-        "before": before,
+        "record": asdict(run.record),
+        "before": run.before,
     }
 
     def write(new: Path) -> None:
@@ -49,7 +37,7 @@ def save_checkpoint(folder: Path, training: Training, record: Record, before: di
         except RuntimeError as error:  # how torch's writer reports a full disk
             raise OSError(str(error)) from error
 
-    replace_file(folder / STATE, write)
+    replace_file(run.folder / STATE, write)
 
 
 def saved_flag(folder: Path, accelerator: Accelerator, name: str) -> Any:
@@ -57,25 +45,24 @@ def saved_flag(folder: Path, accelerator: Accelerator, name: str) -> Any:
     return from_main(accelerator, lambda: _read(folder / STATE)["flags"].get(name))
 
 
-def load_checkpoint(folder: Path, training: Training) -> tuple[Record, dict[str, Any]]:
-    """Puts the saved state into `training`; returns the record and what was measured before the training.
+def load_checkpoint(run: "Run") -> None:
+    """Puts the saved state into the run.
 
     Raises ValueError when the checkpoint is damaged, or belongs to other flags, data or weights.
     """
-    state = from_main(training.accelerator, lambda: _read(folder / STATE))
-    flags = training.flags
+    state, flags = from_main(run.accelerator, lambda: _read(run.folder / STATE)), run.flags
     differing = [flag(n) for n in flags if n not in FREE_FLAGS and flags[n] != state["flags"].get(n)]
-    differing += [n for n, value in training.identity.items() if value != state["identity"].get(n)]
+    differing += [n for n, value in run.identity.items() if value != state["identity"].get(n)]
     if differing:
         raise ValueError(
-            f"--resume: the checkpoint in {folder} was made with another {', '.join(differing)}; "
+            f"--resume: the checkpoint in {run.folder} was made with another {', '.join(differing)}; "
             "use the same, or start again with --overwrite"
         )
-    load_own_state(training.model, state["weights"])
-    training.optimizer.load_state_dict(state["optimizer"])
-    if training.accelerator.scaler is not None:
-        training.accelerator.scaler.load_state_dict(state["scaler"])
-    return Record(**state["record"]), state["before"]
+    load_own_state(run.model, state["weights"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    if run.accelerator.scaler is not None:
+        run.accelerator.scaler.load_state_dict(state["scaler"])
+    run.record, run.before = Record(**state["record"]), state["before"]
 
 
 def _read(path: Path) -> dict[str, Any]:

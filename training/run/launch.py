@@ -1,21 +1,15 @@
-"""The accelerator, with what a launcher can get wrong checked first, and the folder of the run."""
+"""The accelerator, with what a launcher can get wrong checked first."""
 
 import ctypes
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 
 from training.flags.compute import SpeedArgs
-from training.flags.config_file import write_config
-from training.run.trackers import open_trackers
 from training.step.processes import from_main
-from training.storage.run_folder import CONFIG, prepare_folder
 
-T = TypeVar("T")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 LARGEST_KEPT = 32 * 2**20  # bytes; glibc takes no more
 
@@ -54,25 +48,3 @@ def start(compute: SpeedArgs, folder: Path, resuming: bool) -> tuple[Accelerator
         raise ValueError("--mixed-precision fp16: needs a GPU (a CPU would silently compute in fp32); use no or bf16")
     check_launched(accelerator)
     return accelerator, from_main(accelerator, lambda: resuming)
-
-
-def open_run(accelerator: Accelerator, folder: Path, resuming: bool, done_steps: int, flags: Mapping[str, Any]) -> None:
-    """Makes or clears the run folder, once nothing is left to refuse, and starts the trackers of --report-to.
-
-    `done_steps`: those that a stopped run had saved. Raises ValueError as `open_trackers`.
-    """
-    if accelerator.is_main_process:
-        prepare_folder(folder, resuming)
-        if not (folder / CONFIG).exists():
-            write_config(folder / CONFIG, flags)
-    open_trackers(accelerator, flags["report_to"], folder, done_steps, flags)
-
-
-def close_run(accelerator: Accelerator) -> None:
-    """Parts the processes, which are together until then; the main process goes on to write the results.
-
-    The barrier is for a worker thread of gloo: what it holds of the last collective it can only let go while the
-    interpreter is alive, else it aborts the process (pytorch issue 190489).
-    """
-    accelerator.wait_for_everyone()
-    accelerator.state.destroy_process_group()

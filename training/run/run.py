@@ -20,23 +20,23 @@ from tasks import Splits
 from training.data.batches import Plan
 from training.data.examples import Data
 from training.data.trained_on import write_trained_on
+from training.flags.config_file import write_config
 from training.flags.fields import resolved
 from training.flags.finetuning import FineTuneArgs
 from training.flags.update import UpdateArgs
 from training.model.methods import load_own_state, parameter_counts
 from training.model.saved import Best, base_facts
-from training.run.checkpoint import Training, load_checkpoint, save_checkpoint
-from training.run.launch import close_run, open_run
+from training.run.checkpoint import load_checkpoint, save_checkpoint
 from training.run.plots import plot_curves, plot_forgetting
 from training.run.printed import outcome_notes, print_outcome
 from training.run.progress import ProgressLine
 from training.run.publish import publish_run
 from training.run.record import Intervals, Record
 from training.run.results import Results, environment, peak_memory_mib, write_results
-from training.run.trackers import close_trackers
+from training.run.trackers import close_trackers, open_trackers
 from training.step.processes import check_same, from_main
 from training.storage.files import write_lines
-from training.storage.run_folder import GENERATIONS
+from training.storage.run_folder import CONFIG, GENERATIONS, prepare_folder
 
 
 class Due(Protocol):
@@ -72,9 +72,8 @@ class Run:
 
     def __post_init__(self) -> None:
         check_same(self.accelerator, self.identity)
-        self.training = Training(self.accelerator, self.model, self.optimizer, self.identity, self.flags)
         if self.resuming:
-            self.record, self.before = load_checkpoint(self.folder, self.training)
+            load_checkpoint(self)
         self.due.advance(self.record)
 
     @property
@@ -85,7 +84,11 @@ class Run:
         """What `measure` finds before the training, now or when the run began; makes the folder and opens trackers."""
         if not self.resuming:
             self.before = measure()
-        open_run(self.accelerator, self.folder, self.resuming, self.step, self.flags)
+        if self.accelerator.is_main_process:
+            prepare_folder(self.folder, self.resuming)
+            if not (self.folder / CONFIG).exists():
+                write_config(self.folder / CONFIG, self.flags)
+        open_trackers(self.accelerator, self.flags["report_to"], self.folder, self.step, self.flags)
         shown, unit = self.accelerator.is_main_process, self.due.unit
         self.line = ProgressLine(self.total, self.due.progress(self.record), shown, unit)
         return self.before
@@ -135,11 +138,13 @@ class Run:
             self.accelerator.log({name: value for name, value in point.items() if name != "step"}, step=self.step)
         self.record.eval_seconds += self._seconds()
         if self.due.saves(self.record) and self.accelerator.is_main_process:
-            save_checkpoint(self.folder, self.training, self.record, self.before)
+            save_checkpoint(self)
 
     def closes(self) -> bool:
         """Parts the processes; whether this one is the main process, which goes on to write the results."""
-        close_run(self.accelerator)
+        # gloo's worker thread lets go of the last collective only while the interpreter lives (pytorch issue 190489).
+        self.accelerator.wait_for_everyone()
+        self.accelerator.state.destroy_process_group()
         return self.accelerator.is_main_process
 
     def write(self, results: Results, answers: Sequence[Mapping[str, Any]] = ()) -> None:
