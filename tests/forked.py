@@ -6,7 +6,9 @@ The processes are forked from a server that has the libraries and nothing of the
 import atexit
 import multiprocessing
 import os
+import resource
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -33,9 +35,12 @@ def free_port() -> str:
         return str(s.getsockname()[1])
 
 
-def become(words: Sequence[str], env: Mapping[str, str], output: Path) -> NoReturn:
-    """What `python WORDS` does, with its output in two files."""
+def become(words: Sequence[str], env: Mapping[str, str], output: Path, largest_file: int | None) -> NoReturn:
+    """What `python WORDS` does, with its output in two files. No file can grow beyond `largest_file` bytes."""
     os.chdir(ROOT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where tests run in the background
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     os.environ.clear()
     os.environ.update(env)
     for number, name in ((1, "out"), (2, "err")):
@@ -57,7 +62,9 @@ def become(words: Sequence[str], env: Mapping[str, str], output: Path) -> NoRetu
     os._exit(status)
 
 
-def start_forked(words: Sequence[object], output: Path, processes: int = 1, **changed: str) -> list[ForkServerProcess]:
+def start_forked(
+    words: Sequence[object], output: Path, processes: int = 1, largest_file: int | None = None, **changed: str
+) -> list[ForkServerProcess]:
     """The script in the root folder and a changed environment, in as many processes as torchrun would start.
 
     What a library reads of the environment while it is imported is as it was at the first call.
@@ -68,19 +75,23 @@ def start_forked(words: Sequence[object], output: Path, processes: int = 1, **ch
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
         shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
         ranks = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-    started = [_forks.Process(target=become, args=(words, env | rank, output)) for rank in ranks]
+    started = [_forks.Process(target=become, args=(words, env | rank, output, largest_file)) for rank in ranks]
     for process in started:
         process.start()
     return started
 
 
 def run_forked(
-    words: Sequence[object], timeout: float = 300, processes: int = 1, **changed: str
+    words: Sequence[object],
+    timeout: float = 300,
+    processes: int = 1,
+    largest_file: int | None = None,
+    **changed: str,
 ) -> subprocess.CompletedProcess[str]:
     """Like subprocess.run([sys.executable, *words]), with what it said as text. Where one of the processes fails, the
     others are ended."""
     with TemporaryDirectory() as output:
-        started = start_forked(words, Path(output), processes, **changed)
+        started = start_forked(words, Path(output), processes, largest_file, **changed)
         deadline, status = time.monotonic() + timeout, 0
         while running := [process for process in started if process.exitcode is None]:
             ended = wait([process.sentinel for process in running], max(0, deadline - time.monotonic()))

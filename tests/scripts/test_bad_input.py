@@ -3,14 +3,13 @@
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 
 import pytest
 import torch
 from conftest import ROOT, command, mails, questions, run_script, write_rows
-from forked import free_port
+from forked import free_port, run_forked
 from test_resume import kill_at_a_random_moment
 
 
@@ -195,12 +194,8 @@ def test_a_full_disk_while_saving_leaves_the_previous_checkpoint_readable(files,
     kill_at_a_random_moment("finetune_cls", 1, flags, folder, seed=1)
     state = folder / "checkpoint" / "state.pt"
     before = state.read_bytes()
-
-    def small_disk():  # a file cannot grow beyond this, as on a disk that is full
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, len(before) // 2))
-
     words = command("finetune_cls", *flags, "--resume")
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, preexec_fn=small_disk, check=False)
+    done = run_forked(words[1:], largest_file=len(before) // 2)  # as on a disk that is full
     assert done.returncode == 2, done.stderr
     assert "could not be written" in done.stderr and "--resume" in done.stderr
     assert "Traceback" not in done.stderr

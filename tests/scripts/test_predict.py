@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,7 @@ import torch
 import transformers
 from accelerate.state import AcceleratorState
 from conftest import ROOT, command, mails, questions, results_of, run_script, write_rows
-from forked import free_port
+from forked import free_port, run_forked, start_forked
 from one_example import encode_labelled
 from sklearn import metrics as sklearn_metrics
 from test_commands import load_script
@@ -344,11 +343,7 @@ def test_a_full_disk_leaves_the_earlier_output_as_it_was(classifier, many, tmp_p
     out = tmp_path / "out.csv"
     out.write_text("earlier\n")
     words = command("predict", "--run", classifier, "--data", many, "--output", out, "--overwrite")
-
-    def small_disk():  # a file cannot grow beyond this, as on a disk that is full
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, preexec_fn=small_disk, check=False)
+    done = run_forked(words[1:], largest_file=200_000)  # as on a disk that is full
     assert done.returncode == 2 and "out.csv could not be written" in done.stderr and "Traceback" not in done.stderr
     assert out.read_text() == "earlier\n" and [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
@@ -357,19 +352,15 @@ def test_a_full_disk_leaves_the_earlier_output_as_it_was(classifier, many, tmp_p
 def test_an_interrupted_prediction_writes_nothing_half(sent, status, classifier, many, tmp_path):
     out = tmp_path / "out.csv"
     out.write_text("earlier\n")
-    run = subprocess.Popen(
-        command("predict", "--run", classifier, "--data", many, "--output", out, "--overwrite"),
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
-    )
+    words = command("predict", "--run", classifier, "--data", many, "--output", out, "--overwrite")
+    (run,) = start_forked(words[1:], tmp_path)
     deadline = time.monotonic() + 120
     while not (tmp_path / "out.csv.new").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    run.send_signal(sent)
-    _, text = run.communicate(timeout=60)
-    assert run.returncode == status and "Traceback" not in text
+    os.kill(run.pid, sent)
+    run.join(60)
+    text = (tmp_path / "err").read_text()
+    assert run.exitcode == status and "Traceback" not in text
     assert "--resume" not in text and ("nothing is left half-written" in text) == (sent == signal.SIGINT)
     assert out.read_text() == "earlier\n" and not out.with_suffix(".metrics.json").exists()
 

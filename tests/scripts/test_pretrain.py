@@ -1,15 +1,14 @@
 """Pretraining: documents become batches exactly, the estimated softmax is right on average, runs resume bit for bit."""
 
 import json
-import signal
-import subprocess
 import time
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import ROOT, command, results_of, run_script, write_rows
+from conftest import command, results_of, run_script, write_rows
+from forked import start_forked
 from safetensors.torch import load_file
 from test_commands import load_script
 
@@ -256,12 +255,12 @@ def test_a_killed_run_ends_like_one_that_was_not(pretrained, corpus, weights, tm
     folder = tmp_path / "run"
     more = ("--softmax-tokens", 2000, "--evaluations", 8)
     words = command("pretrain", *flags(corpus, weights, folder, *more))
-    running = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
+    (running,) = start_forked(words[1:], tmp_path)
     while not (folder / "checkpoint" / "state.pt").exists():
-        assert running.poll() is None
+        assert running.exitcode is None
         time.sleep(0.02)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    running.kill()
+    running.join()
     assert not (folder / "results.json").exists()
     done = run_script("pretrain", *flags(corpus, weights, folder, *more, "--resume"))
     assert done.returncode == 0, done.stderr

@@ -3,16 +3,17 @@
 import ast
 import json
 import math
+import os
 import re
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT, command, results_of, run_script, weights_of, write_rows
+from forked import start_forked
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
@@ -290,17 +291,12 @@ def test_bf16_runs_on_a_cpu_and_keeps_what_trains_in_fp32(tiny_model, mail_file,
 def test_ctrl_c_stops_with_a_word_about_how_to_go_on(tiny_model, mail_file, tmp_path):
     flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 5000, "--eval-every", 2500, "--save-every", 5]
     flags += ["--output-dir", tmp_path / "run"]
-    run = subprocess.Popen(
-        command("finetune_cls", *flags),
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
-    )
+    (run,) = start_forked(command("finetune_cls", *flags)[1:], tmp_path)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "checkpoint" / "state.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    run.send_signal(signal.SIGINT)
-    _, text = run.communicate(timeout=60)
-    assert run.returncode == 130
+    os.kill(run.pid, signal.SIGINT)
+    run.join(60)
+    text = (tmp_path / "err").read_text()
+    assert run.exitcode == 130
     assert "--resume" in text and "Traceback" not in text

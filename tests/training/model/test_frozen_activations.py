@@ -1,7 +1,6 @@
 """The frozen-activation cache: the numbers of a run without it, files trusted only where they belong, refusals."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import ROOT, results_of, run_script, weights_of
+from forked import run_forked
 from one_example import encode_instruction, encode_labelled
 from test_resume import kill_at_a_random_moment
 
@@ -538,12 +538,8 @@ def test_a_killed_run_goes_on_with_its_cache(script, where, tiny_model, mail_fil
 def test_a_full_disk_while_writing_leaves_nothing_and_says_what_to_do(tiny_model, mail_file, tmp_path):
     flags = flags_of("finetune_cls", tiny_model, mail_file, None, "--last-blocks", 1, "--cache-frozen", "disk")
     flags += ["--cache-dir", tmp_path / "cache", "--output-dir", tmp_path / "run"]
-
-    def small_disk():  # a file cannot grow beyond this, as on a disk that is full
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-
-    command = [sys.executable, str(ROOT / "scripts" / "finetune_cls.py"), *map(str, flags)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, preexec_fn=small_disk, check=False)
+    words = [ROOT / "scripts" / "finetune_cls.py", *flags]
+    done = run_forked(words, largest_file=10_000)  # as on a disk that is full
     assert done.returncode == 2, done.stderr
     assert f"--cache-dir {tmp_path / 'cache'}" in done.stderr and "could not be written" in done.stderr
     assert "Traceback" not in done.stderr
