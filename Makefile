@@ -1,9 +1,10 @@
-# make demo: fine-tune the bundled model on real mail. make test: all tests. make check: style and types.
+# make demo: fine-tune the bundled model on real mail. make quick: style and the fast tests,
+# before every commit. make test: all tests. make check: style, types and shell files.
 VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo quick test check format clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: requirements.txt pyproject.toml
@@ -19,8 +20,13 @@ demo: $(VENV)/installed
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml scripts/finetune_cls.py \
 	  --dataset spamassassin --model gpt2-nano --max-length 256 --epochs 1 --eval-every 97 --output-dir runs/demo --overwrite
 
+quick: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n 2 --dist loadfile --quick
+
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -32,6 +32,69 @@ from gpt2_scratch.tokenizer import GPT2  # noqa: E402
 
 torch.set_num_threads(1)  # two test processes on two cores
 
+# The files that take longest, the longest first, so that two processes end together. --quick leaves them out.
+LONGEST = [
+    "memory",
+    "resume",
+    "frozen_activations",
+    "quantised_runs",
+    "scripts",
+    "dpo_runs",
+    "distributed",
+    "forgetting",
+    "pretrain",
+    "bad_input",
+    "benchmarks",
+    "playground",
+    "hub_runs",
+    "hub",
+    "predict",
+    "peft",
+    "judge_script",
+    "asking",
+    "methods_table",
+    "compute",
+    "variants",
+    "merge",
+    "start",
+    "reproduce_runs",
+    "report",
+    "reproduce",
+    "results",
+    "trl",
+    "preference",
+    "digits",
+    "tasks",
+    "update",
+    "quantised",
+    "intervals",
+    "generate",
+    "weights",
+    "mutations",
+    "compare_runs",
+    "dpo_benchmark",
+    "push_to_hub",
+    "trackers",
+    "own_tokenizer",
+    "config_file",
+    "last_word",
+    "kto",
+    "kto_runs",
+]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out the files that take longest")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return (config.getoption("--quick") and collection_path.stem.removeprefix("test_") in LONGEST) or None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_hub_cache(tmp_path_factory: pytest.TempPathFactory):

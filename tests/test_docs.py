@@ -90,7 +90,7 @@ PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "contributing.md").
 
 def test_an_example_is_one_that_a_test_adds():
     """The dataset and the metric of contributing.md stand in the tests that add them."""
-    tests = ("tasks/test_added_dataset.py", "training/evaluation/test_added_metric.py")
+    tests = ("tasks/test_tasks.py", "training/evaluation/test_added_metric.py")
     for start, file in zip(('"""Weather or not', "Metric("), tests, strict=True):
         (code,) = [one for one in PYTHON if one.startswith(start)]
         assert code.strip() in (ROOT / "tests" / file).read_text().replace("metrics.Metric(", "Metric("), file

@@ -1,11 +1,13 @@
 """Datasets: the registry, the bundled files, cleaning and splitting, and the subsets that the report used."""
 
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import real_data
+from conftest import ROOT, real_data, results_of, run_script, write_rows
 
 import tasks
 from tasks import (
@@ -640,3 +642,73 @@ def test_the_response_header_can_be_left_to_the_model():
     example = Instruction(0, "Name a fish.", "In a river")
     assert example.prompt(response_header=False) + "\n\n### Response:\n" == example.prompt()
     assert example.prompt(response_header=False).endswith("### Input:\nIn a river")
+
+
+# The real data sets, where DATA_DIR has them: read, cleaned and split as on the user's machine.
+
+# Rows of the files as they were handed over, whatever is left out of them.
+KNOWN = [
+    ("enron", Classification, "enron_spam_data.parquet", 22_489),
+    ("imdb", Classification, "imdb_train.parquet", 25_000),
+    ("sick", Classification, "sick_nli.csv", 7_000),
+    ("alpaca", Instructions, "alpaca_data.json", 2_745),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "file", "rows"), KNOWN, ids=[known[0] for known in KNOWN])
+def test_a_real_data_set_is_read_whole_and_split_without_overlap(name, kind, file, rows):
+    path = real_data(file)
+    task = find(name, kind)
+    source = locate_rows(task, path)
+    splits = split_rows(task, source, DataArgs(dataset=name))
+    parts = splits.named()
+    skipped = splits.skipped
+    assert source.origin == str(path)
+    assert sum(map(len, parts.values())) + skipped.empty + skipped.duplicate + skipped.contradictory == rows
+    texts = [" ".join(" ".join(e.identity).casefold().split()) for part in parts.values() for e in part]
+    assert len(set(texts)) == len(texts)
+    assert all(0.09 < len(parts[held_out]) / len(texts) < 0.11 for held_out in ("validation", "test"))
+    if kind is Classification:
+        assert len(task.classes([e for part in parts.values() for e in part])) == (3 if name == "sick" else 2)
+
+
+@pytest.mark.parametrize(("name", "size"), [("enron", 2_000), ("imdb", 15_000)])
+def test_the_reports_subset_can_be_drawn_from_the_real_file(name, size):
+    task = find(name, Classification)
+    source = locate_rows(task, real_data(task.file))
+    splits = split_rows(task, source, DataArgs(dataset=name, subset="report"))
+    assert sum(map(len, splits.named().values())) == size
+
+
+def test_empty_and_duplicate_messages_of_the_enron_mails_are_found():
+    task = TextArgs(text_column=("Message",)).task("enron", None)
+    source = locate_rows(task, real_data("enron_spam_data.parquet"))
+    skipped = split_rows(task, source, DataArgs(dataset="enron")).skipped
+    assert skipped.duplicate > 1_000
+    assert skipped.empty == 314
+
+
+# Adding a dataset takes one file in tasks/: it is then a --dataset of the script for its kind.
+
+WEATHER = '''
+"""Weather or not, by the first word."""
+
+from tasks import Classification, Columns
+
+COLUMNS = (Columns(("report",), "is_weather"),)
+TASK = Classification("weather", columns=COLUMNS, file="weather.jsonl", labels=("no", "yes"))
+'''
+
+
+def test_an_added_file_is_a_dataset_of_its_script(tiny_model, tmp_path):
+    shutil.copytree(ROOT / "tasks", tmp_path / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "tasks" / "weather.py").write_text(WEATHER)
+    rows = [{"report": f"{('Rain', 'Lunch')[i % 2]} at {i}", "is_weather": ("yes", "no")[i % 2]} for i in range(60)]
+    write_rows(tmp_path / "weather.jsonl", rows)
+    env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "DATA_DIR": str(tmp_path)}
+    flags = ["--dataset", "weather", "--model", tiny_model, "--max-steps", 1, "--output-dir", tmp_path / "run"]
+    done = run_script("finetune_cls", *flags, env=env)
+    assert done.returncode == 0, done.stderr
+    assert results_of(tmp_path / "run")["data"]["labels"] == ["no", "yes"]
+    unknown = run_script("finetune_cls", "--dataset", "whether", env=env)
+    assert unknown.returncode == 2 and "(weather?)" in unknown.stderr

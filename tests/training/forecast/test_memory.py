@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import ROOT, results_of, run_script, weights_of
+from forked import run_forked
 from test_frozen_activations import build, instructions, labelled
 from test_resume import kill_at_a_random_moment
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -235,12 +236,17 @@ def test_the_peak_of_a_process_is_forecast_to_a_tenth_libraries_and_data_left_ou
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the peak of a process can be measured anew on Linux alone")
     words = [sys.executable, "-c", PEAK, *flags.split(), "--model", "gpt2-nano", "--steps", "3"]
-    found = []
-    for _ in range(2):  # where blocks come to lie in the heap is chance: both sides vary by 3%
+
+    def found():
         done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
         assert done.returncode == 0, done.stderr
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-    forecast, measured = (np.mean([numbers[side] for numbers in found]) for side in ("forecast", "measured"))
+        numbers = json.loads(done.stdout.splitlines()[-1])
+        return np.array([numbers["forecast"], numbers["measured"]])
+
+    # Where blocks come to lie in the heap is chance: both sides vary by 3%. What is near enough is not measured again.
+    forecast, measured = found()
+    if forecast != pytest.approx(measured, rel=0.05):
+        forecast, measured = np.mean([(forecast, measured), found()], axis=0)
     assert measured > 150 * 2**20
     assert forecast == pytest.approx(measured, rel=0.1)
 
@@ -318,11 +324,10 @@ print(json.dumps({"size": size, "same": same, "no_gradients": no_gradients, "tra
 """
 
 
-def limited(mib):
+def limited(mib, folder):
     """What --micro-batch-size auto finds where a process may have so much more of address space."""
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(mib)], capture_output=True, text=True, cwd=ROOT, check=False
-    )
+    (folder / "limited.py").write_text(LIMITED)
+    done = run_forked([folder / "limited.py", mib])
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["same"], "weights, optimizer or random state have changed"
@@ -330,9 +335,9 @@ def limited(mib):
     return found["size"]
 
 
-def test_a_micro_batch_is_halved_when_memory_runs_out_and_everything_is_as_it_was():
-    assert limited(4000) == 16
-    assert limited(220) in (1, 2, 4)
+def test_a_micro_batch_is_halved_when_memory_runs_out_and_everything_is_as_it_was(tmp_path):
+    assert limited(4000, tmp_path) == 16
+    assert limited(220, tmp_path) in (1, 2, 4)
 
 
 def test_what_not_even_one_example_fits_into_is_refused():
