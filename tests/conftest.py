@@ -33,54 +33,52 @@ from gpt2_scratch.tokenizer import GPT2  # noqa: E402
 torch.set_num_threads(1)  # two test processes on two cores
 
 # The files that take longest, the longest first, so that two processes end together. --quick leaves them out.
-LONGEST = [
-    "memory",
-    "resume",
-    "frozen_activations",
-    "quantised_runs",
-    "scripts",
-    "dpo_runs",
-    "distributed",
-    "forgetting",
-    "pretrain",
-    "bad_input",
-    "benchmarks",
-    "playground",
-    "hub_runs",
-    "hub",
-    "predict",
-    "peft",
-    "judge_script",
-    "asking",
-    "methods_table",
-    "compute",
-    "variants",
-    "merge",
-    "start",
-    "reproduce_runs",
-    "report",
-    "reproduce",
-    "results",
-    "trl",
-    "preference",
-    "digits",
-    "tasks",
-    "update",
-    "quantised",
-    "intervals",
-    "generate",
-    "weights",
-    "mutations",
-    "compare_runs",
-    "dpo_benchmark",
-    "push_to_hub",
-    "trackers",
-    "own_tokenizer",
-    "config_file",
-    "last_word",
-    "kto",
-    "kto_runs",
-]
+LONGEST = (
+    "test_memory.py",
+    "test_resume.py",
+    "test_frozen_activations.py",
+    "test_quantised_runs.py",
+    "test_scripts.py",
+    "test_dpo_runs.py",
+    "test_distributed.py",
+    "test_forgetting.py",
+    "test_pretrain.py",
+    "test_bad_input.py",
+    "test_benchmarks.py",
+    "test_playground.py",
+    "test_hub_runs.py",
+    "test_hub.py",
+    "test_predict.py",
+    "test_peft.py",
+    "test_judge_script.py",
+    "test_asking.py",
+    "test_methods_table.py",
+    "test_compute.py",
+    "test_variants.py",
+    "test_merge.py",
+    "test_start.py",
+    "test_reproduce_runs.py",
+    "test_report.py",
+    "test_reproduce.py",
+    "test_results.py",
+    "test_trl.py",
+    "test_preference.py",
+    "test_digits.py",
+    "test_tasks.py",
+    "test_update.py",
+    "test_quantised.py",
+    "test_intervals.py",
+    "test_generate.py",
+    "test_weights.py",
+    "test_mutations.py",
+    "test_compare_runs.py",
+    "test_dpo_benchmark.py",
+    "test_push_to_hub.py",
+    "test_trackers.py",
+    "test_own_tokenizer.py",
+    "test_config_file.py",
+    "test_last_word.py",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -88,12 +86,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    return (config.getoption("--quick") and collection_path.stem.removeprefix("test_") in LONGEST) or None
+    """True leaves a file out; None is no opinion."""
+    return (config.getoption("--quick") and collection_path.name in LONGEST) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    place = {f"test_{name}": number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session", autouse=True)

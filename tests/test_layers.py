@@ -3,11 +3,10 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import LONGEST, ROOT
 
-ROOT = Path(__file__).parent.parent
 LAYERS = {
     "gpt2_scratch": set(),
     "lora": set(),
@@ -95,6 +94,10 @@ def test_a_training_script_is_its_task_and_its_loop(script):
     (loop,) = [node for node in train.body if isinstance(node, ast.While)]
     called = {node.func.id for node in ast.walk(loop) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     assert {"accumulate", "apply_update"} <= called
+
+
+def test_the_files_that_quick_leaves_out_exist():
+    assert {*LONGEST} <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
 
 
 def test_no_file_is_named_after_a_dependency():
