@@ -79,7 +79,8 @@ def reference_point(
     log pi_ref) over their prompts with answers to other prompts (Ethayarajh et al. 2024, section 4.1).
 
     It belongs to the whole step and is found on all processes before the gradients, without one and without dropout, so
-    that an update does not depend on how its examples are dealt out. In TRL each micro-batch has a z0 of its own.
+    that an update does not depend on how its examples are dealt out. TRL takes the mean over one micro-batch of each
+    process, so that accumulated micro-batches each have a z0 of their own, and the update changes with their size.
     """
     texts = [e.texts[1] for e in examples]
     found = score_texts(model, texts, accelerator)
