@@ -146,18 +146,10 @@ class Budget:
     def over(self, record: "Record") -> bool:
         return self.done >= 1
 
-    def _passed(self, times: int) -> bool:
+    def is_time_for(self, what: str, record: "Record") -> bool:
         """Whether the last step passed a point of the budget at which something happens, so many times in all."""
+        times = LOGGED if what == "log" else self.evaluations
         return int(self.before * times) < int(min(self.done, 1.0) * times)
-
-    def evaluates(self, record: "Record") -> bool:
-        return self._passed(self.evaluations)
-
-    def saves(self, record: "Record") -> bool:
-        return self._passed(self.evaluations)
-
-    def logs(self, record: "Record") -> bool:
-        return self._passed(LOGGED)
 
     def progress(self, record: "Record") -> int:
         return int(self.done * TICKS)

@@ -100,23 +100,19 @@ def _read_with(body: Lines, start: int, separator: str) -> tuple[Found, str]:
     def ordinary() -> Found:
         return read_ordinary(body(), start, separator)
 
-    usual, said = (spaced, SPACED) if _has_spaces(body(), separator) else (doubled, "")
-    try:
-        found, note = _settle_doubts(read(body(), start, separator, usual), separator, ordinary)
-        return found, note or said
-    except UnicodeDecodeError:
-        raise
-    except ValueError as error:
-        problem = error
-    try:
-        found, note = _settle_doubts(read(body(), start, separator, with_backslashes), separator, ordinary)
-        return found, note or BACKSLASH
-    except ValueError:
-        pass
+    problems, usual = list[ValueError](), (spaced, SPACED) if _has_spaces(body(), separator) else (doubled, "")
+    for reading, said in (usual, (with_backslashes, BACKSLASH)):
+        try:
+            found, note = _settle_doubts(read(body(), start, separator, reading), separator, ordinary)
+            return found, note or said
+        except UnicodeDecodeError:
+            raise
+        except ValueError as error:
+            problems.append(error)
     try:
         return ordinary(), ORDINARY
     except ValueError:
-        raise problem from None
+        raise problems[0] from None
 
 
 def _is_data(found: Found) -> bool:
@@ -139,19 +135,18 @@ def read_delimited(file: Path, encoding: str | None = None) -> Table:
     separators = [mark for mark in dict.fromkeys([usual, *SEPARATORS]) if _splits(header, mark)]
     if usual in header or not separators:
         separators = list(dict.fromkeys([*separators, usual]))
-    problem: ValueError | None = None
+    problems = list[ValueError]()
     for separator in [usual] if named else separators:
         try:
             found, note = _read_with(lambda: islice(lines_of(file, known), start, None), start + 1, separator)
         except UnicodeDecodeError:
             raise
         except ValueError as error:
-            problem = problem or error
+            problems.append(error)
             continue
         if _is_data(found):
             raise ValueError(f"line {start + 1} looks like data; the first line has to name the columns")
         if separator != usual:
             notes.append(f"its cells are separated by the {SEPARATORS[separator]}")
         return Table({"all": found.rows}, [*notes, *found.notes, *([note] if note else [])])
-    assert problem is not None, "there is a separator to try"
-    raise problem
+    raise problems[0]

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from tasks._files import Row
@@ -76,9 +77,7 @@ def doubled(lines: Iterable[str], start: int, separator: str, spaced: bool = Fal
         taken.clear()
 
 
-def spaced(lines: Iterable[str], start: int, separator: str) -> Iterator[Record]:
-    """As `doubled`, with white space between separators and cells: "a", "b"."""
-    return doubled(lines, start, separator, spaced=True)
+spaced = partial(doubled, spaced=True)  # "a", "b"
 
 
 def with_backslashes(lines: Iterable[str], start: int, separator: str) -> Iterator[Record]:

@@ -223,7 +223,7 @@ class Plan:
         if epoch != self.epoch:
             u = self.update
             assert isinstance(u.micro_batch_size, int), (
-                "auto is resolved before there is a plan (training/forecast/micro_batch.py)"
+                "auto is resolved (forecast/micro_batch.py) before a plan is made"
             )
             self.steps = epoch_plan(
                 u.seed, epoch, self.lengths, u.batch_size, u.micro_batch_size, self.processes, u.drop_last

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from training.data.examples import Data
 from training.flags.common import RunArgs
@@ -11,6 +11,7 @@ from training.flags.update import UpdateArgs
 from training.step.update import Schedule, build_schedule
 
 MOST_OVERFLOWS = 20
+What = Literal["log", "evaluate", "save"]
 
 
 @dataclass
@@ -94,18 +95,10 @@ class Intervals:
     def over(self, record: Record) -> bool:
         return record.step >= self.steps or (self.early_stop is not None and record.stale >= self.early_stop)
 
-    def _reached(self, every: int, record: Record) -> bool:
+    def is_time_for(self, what: What, record: Record) -> bool:
         """Whether it is time for what happens every so many steps; at the last step it always is."""
+        every = {"log": self.log, "evaluate": self.evaluate, "save": self.save}[what]
         return record.step % every == 0 or record.step == self.steps
-
-    def evaluates(self, record: Record) -> bool:
-        return self._reached(self.evaluate, record)
-
-    def logs(self, record: Record) -> bool:
-        return self._reached(self.log, record)
-
-    def saves(self, record: Record) -> bool:
-        return self._reached(self.save, record)
 
     def progress(self, record: Record) -> int:
         """What the progress line counts: examples."""

@@ -31,7 +31,7 @@ from training.run.plots import plot_curves, plot_forgetting
 from training.run.printed import outcome_notes, print_outcome
 from training.run.progress import ProgressLine
 from training.run.publish import publish_run
-from training.run.record import Intervals, Record
+from training.run.record import Intervals, Record, What
 from training.run.results import Results, environment, peak_memory_mib, write_results
 from training.run.trackers import close_trackers, open_trackers
 from training.step.processes import check_same, from_main
@@ -46,9 +46,7 @@ class Due(Protocol):
 
     def advance(self, record: Record) -> None: ...
     def over(self, record: Record) -> bool: ...
-    def evaluates(self, record: Record) -> bool: ...
-    def logs(self, record: Record) -> bool: ...
-    def saves(self, record: Record) -> bool: ...
+    def is_time_for(self, what: What, record: Record) -> bool: ...
     def progress(self, record: Record) -> int: ...
 
 
@@ -123,7 +121,7 @@ class Run:
     @property
     def evaluates(self) -> bool:
         """Whether the validation examples are due."""
-        return self.updated and self.due.evaluates(self.record)
+        return self.updated and self.due.is_time_for("evaluate", self.record)
 
     def evaluated(self, val_loss: float, **scores: float) -> None:
         """Takes in what was measured on the validation examples."""
@@ -133,11 +131,11 @@ class Run:
         """Adds a point to the curve and writes a checkpoint, each where it is due."""
         if not self.updated:
             return
-        if self.due.logs(self.record) or "val_loss" in self.point:
+        if self.due.is_time_for("log", self.record) or "val_loss" in self.point:
             point = self.record.add_point(self.per_epoch, **self.point)
             self.accelerator.log({name: value for name, value in point.items() if name != "step"}, step=self.step)
         self.record.eval_seconds += self._seconds()
-        if self.due.saves(self.record) and self.accelerator.is_main_process:
+        if self.due.is_time_for("save", self.record) and self.accelerator.is_main_process:
             save_checkpoint(self)
 
     def closes(self) -> bool:
