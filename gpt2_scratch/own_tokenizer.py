@@ -180,9 +180,8 @@ def find_tokenizer(folder: Path, config: GPT2Config, asked: str = "--model") -> 
                 "model's own tokenizer files into the folder (tokenizer.json, or vocab.json and merges.txt)"
             )
         known = has_tokenizer(folder) or folder in BUNDLED.values()
-        return GPT2Tokenizer(
-            notes=() if known else [f"{folder} has no tokenizer files: texts are read with GPT-2's own"]
-        )
+        unknown = [f"{folder} has no tokenizer files: texts are read with GPT-2's own"]
+        return GPT2Tokenizer(notes=() if known else unknown)
     found = OwnTokenizer(folder, _read_or_explain(folder, at), read_json(folder / "config.json").get("eos_token_id"))
     if found.vocabulary.size > config.vocabulary:
         raise ValueError(

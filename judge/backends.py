@@ -148,9 +148,8 @@ class OpenAIServer:
         import openai
 
         try:
-            done = await self.client.chat.completions.create(
-                messages=[{"role": "user", "content": prompt}], **self.flags
-            )
+            messages: Any = [{"role": "user", "content": prompt}]
+            done = await self.client.chat.completions.create(messages=messages, **self.flags)
         except openai.BadRequestError as error:
             if error.code == "content_filter":  # how Azure says that a prompt was blocked
                 return Reply("", "blocked", error.code)

@@ -43,8 +43,7 @@ def choice_questions(
         for one, other in zip(ours, theirs, strict=True):
             first, second = one.answer, other.answer
             for order in ORDERS:
-                found.append(
-                    Question(one.question.id, repeat, order, choice_prompt(one.question, first, second, style))
-                )
+                prompt = choice_prompt(one.question, first, second, style)
+                found.append(Question(one.question.id, repeat, order, prompt))
                 first, second = second, first
     return found

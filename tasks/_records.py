@@ -147,9 +147,8 @@ def read(lines: Iterable[str], start: int, separator: str, reading: Reading) -> 
     header = next(records)
     names = _names(header)
     found = Found(names, '"' not in "".join(header.lines))
-    read = {
-        cell: new for cell, new in zip(header.cells, names, strict=False) if " ".join(cell.split()) not in ("", new)
-    }
+    renamed = zip(header.cells, names, strict=False)
+    read = {cell: new for cell, new in renamed if " ".join(cell.split()) not in ("", new)}
     found.notes += header_notes(read) if read else []
     longer: list[int] = []  # lines with empty cells beyond the header's own
     for record in records:

@@ -161,9 +161,8 @@ def read_rows(path: Path, encoding: str | None = None) -> Source:
     except OSError as error:
         raise ValueError(f"--data {path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
-        raise (
-            error if str(error).startswith("--data") else ValueError(f"--data {path}: {str(error)[:LONGEST]}")
-        ) from error
+        said = str(error)
+        raise ValueError(said if said.startswith("--data") else f"--data {path}: {said[:LONGEST]}") from error
     table = _read_file(path, encoding)
     return Source(
         table.parts,

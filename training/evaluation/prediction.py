@@ -155,9 +155,8 @@ def predictor(
 
 def lines(by: Labeller | Responder, questions: Questions, applied: Applied, kept: Mapping[str, str]) -> Iterator[Line]:
     """The rows of the output in order; `kept`: column of the input -> its name. All processes go through it as one."""
-    with tqdm(
-        total=len(questions), unit=" rows", dynamic_ncols=True, disable=not by.accelerator.is_main_process
-    ) as bar:
+    silent = not by.accelerator.is_main_process
+    with tqdm(total=len(questions), unit=" rows", dynamic_ncols=True, disable=silent) as bar:
         for chunk in questions.chunks(by.chunk):
             seen = {q.row: seen_in(q, applied) for q in chunk}
             answered = by.answers([q for q in chunk if q.example is not None], seen)

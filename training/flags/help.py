@@ -71,9 +71,8 @@ def help_text(arguments: type, description: str | None, everything: bool) -> str
     groups |= {_title(flag, arguments): [] for flag in shown if AS_PUBLISHED not in flag.notes} | {PUBLISHED: []}
     for flag in shown:
         name = f"--no-{flag.name}" if flag.default is True else f"--{flag.name}"
-        groups[_title(flag, arguments)].append(
-            _entry(f"{name} {flag.values}".rstrip(), text_of(flag, everything), width)
-        )
+        entry = _entry(f"{name} {flag.values}".rstrip(), text_of(flag, everything), width)
+        groups[_title(flag, arguments)].append(entry)
     parts = [f"{textwrap.fill(title, width)}\n" + "\n".join(entries) for title, entries in groups.items() if entries]
     more = len(flags) - len(shown)
     return "\n\n".join([(description or "").strip(), *parts] + [f"--help-all shows {more} more flags"] * bool(more))

@@ -183,9 +183,8 @@ def hold_frozen(blocks: nn.Module, dtype: torch.dtype) -> None:
 
 def parameter_counts(model: nn.Module) -> dict[str, int | float]:
     """`total` without adapters (what a fine-tuned model has once merged), `trainable`, and their ratio `share`."""
-    adapter_owned = {
-        id(p) for m in model.modules() if isinstance(m, Adapter) for n, p in m.named_parameters() if _added(n)
-    }
+    owners = [m for m in model.modules() if isinstance(m, Adapter)]
+    adapter_owned = {id(p) for m in owners for n, p in m.named_parameters() if _added(n)}
     quantised = [m for m in model.modules() if isinstance(m, QuantisedLinear)]
     stored = {id(p) for m in quantised for p in m.stored()}
     total = sum(p.numel() for p in model.parameters() if id(p) not in adapter_owned | stored)
