@@ -89,8 +89,10 @@ def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
         return {}
     if "prediction" in rows[0]:
         names = [name for name in ("id", "label", "prediction", "loss") if name in rows[0] or name != "loss"]
-    else:
+    elif "reference_loss" in rows[0]:
         names = ["id", "reference_loss", "reference_tokens"]
+    else:  # rewards of preferred or rated answers, which no column shows yet
+        names = ["id"]
     columns = {name.removeprefix("reference_"): [row[name] for row in rows] for name in names}
     return columns | ({"loss": [round(loss, 4) for loss in columns["loss"]]} if "loss" in columns else {})
 

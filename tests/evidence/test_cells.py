@@ -1,5 +1,6 @@
 """Runs become cells: numbers, intervals and tests against an oracle, what is damaged, and how cells are written."""
 
+import json
 import math
 import subprocess
 import sys
@@ -178,6 +179,13 @@ def test_a_damaged_run_is_named_with_what_to_do(damage, tmp_path):
     with pytest.raises(ValueError, match="damaged.*delete .*seed0 and run its table again") as error:
         read_run(folder)
     assert str(folder / name) in str(error.value)
+
+
+def test_a_run_of_preferences_is_read_though_no_column_shows_its_rewards(tmp_path):
+    folder = classifier(tmp_path / "nano/a/seed0", range(2))
+    rows = [{"id": i, "prompt": "a", "chosen": "b", "rejected": "c", "chosen_reward": 0.5} for i in range(2)]
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_run(folder).examples == {"id": [0, 1]}
 
 
 def test_damaged_packed_runs_are_named_too(tmp_path):

@@ -95,6 +95,14 @@ def test_the_last_lines_have_the_commonest_class_the_classes_the_cost_and_what_t
     assert "cost    training 12.3 s, evaluation while training 5.0 s; peak memory 1,234 MiB" in lines
 
 
+def test_a_metric_that_could_not_be_measured_is_left_out_of_the_last_lines(tmp_path, capsys):
+    """Of rated answers of one kind alone there is no reward_accuracy."""
+    found = replace(outcome(["ham", "spam"]), test={"good_reward": metric(0.5)})
+    print_outcome(tmp_path, found, ("reward_accuracy", "good_reward"))
+    text = capsys.readouterr().out
+    assert "test    good_reward 0.5000" in text and "over n = 5 test examples" in text
+
+
 def test_of_very_many_classes_the_worst_are_printed_and_the_others_counted(tmp_path, capsys):
     names = [f"intent-{i}" for i in range(150)]
     classes = {name: {"precision": 1.0, "recall": 1.0, "f1": i / 150, "n": 2} for i, name in enumerate(names)}
