@@ -146,13 +146,13 @@ def report(by: Any, job: Job) -> None:
     if some_seen:
         print("all rows, those that the model knows included")
     show("", metrics)
+    if "classes" in metrics:
+        print_classes(metrics["classes"], metrics_file(job.output).name)
     if some_seen:
         new = by.metrics(new_only=True)
         content |= {"new_rows": new} if new else {}
         print("rows that are new to the model" + ("" if new else ": none has a label or response"))
         show("  ", new)
-    if "classes" in metrics:
-        print_classes(metrics["classes"], metrics_file(job.output).name)
     if only := only_answer(metrics, job.applied.labels or ()):
         print(f"note    the model answers {only!r} to every row that has a label")
     write_json(metrics_file(job.output), content)
