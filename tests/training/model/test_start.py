@@ -17,12 +17,15 @@ from gpt2_scratch.sources import load_config
 from gpt2_scratch.tokenizer import GPT2
 from lora.adapter import set_strength
 from training.data.sources import Inputs
-from training.flags.common import MethodArgs, ModelArgs
+from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs
+from training.flags.compute import ComputeArgs
+from training.flags.finetuning import FineTuneArgs
+from training.flags.forgetting import ForgettingArgs
 from training.flags.preference import PairArgs
 from training.model.merging import logits
 from training.model.methods import apply_method, build_language_model, own_state
 from training.model.saved import adapted
-from training.model.start import find_start, save_learnt, start_model
+from training.model.start import Learnt, find_start, start_model
 
 TEXTS = [[1, 2, 3, 4, 50, 60, 7], [9], [100, 0, 5, 5]]
 LORA, NEW = MethodArgs(lora_rank=2), MethodArgs(lora_rank=3, lora_alpha=5, lora_targets=("q", "v", "mlp-in"))
@@ -50,13 +53,19 @@ def move(model, seed=9):
     return model.eval()
 
 
+def save(folder, trained, start, before, facts, method, model):
+    """Writes what a run with these flags leaves."""
+    flags = FineTuneArgs(DataArgs(), model, method, UpdateArgs(seed=0), ComputeArgs(), ForgettingArgs(), RunArgs())
+    Learnt(folder, trained, method.method, facts, GPT2, start=start, before=before, flags=flags).export()
+
+
 def learnt(base, folder, start, method, **model):
     """A model that was trained from `start` with `method`, saved in `folder`."""
     args = ModelArgs(str(base), **model)
     trained, before = start_model(start, args)
     apply_method(trained, method, 0)
     move(trained)
-    save_learnt(folder, trained, start, before, facts_of(base, method, **model), method, args, GPT2)
+    save(folder, trained, start, before, facts_of(base, method, **model), method, args)
     return trained
 
 
@@ -72,7 +81,7 @@ def full_run(base, folder):
     model = build_language_model(base, load_config(base), ModelArgs())
     apply_method(model, MethodArgs("full"), 0)
     save_pretrained(move(model, 3), folder / "model", GPT2)
-    results = {"args": facts_of(base, MethodArgs("full"))["args"], "data": {"sha256": ""}}
+    results = {"schema": 1, "args": facts_of(base, MethodArgs("full"))["args"], "data": {"sha256": ""}}
     (folder / "results.json").write_text(json.dumps(results | {"model": facts_of(base, LORA)["base"]}))
     return folder
 
@@ -166,7 +175,7 @@ def test_frozen_weights_in_half_precision_do_not_round_the_whole_model_that_is_s
             parameter.data = exact.get_parameter(name).data
         elif ".linear.weight" in name:
             parameter.data = parameter.data.bfloat16()
-    save_learnt(tmp_path / "half", trained, start, before, facts_of(base, method), method, args, GPT2)
+    save(tmp_path / "half", trained, start, before, facts_of(base, method), method, args)
     exactly, half = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("exact", "half"))
     assert all(torch.equal(tensor, half[name]) for name, tensor in exactly.items())
 
