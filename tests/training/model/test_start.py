@@ -81,8 +81,9 @@ def full_run(base, folder):
     model = build_language_model(base, load_config(base), ModelArgs())
     apply_method(model, MethodArgs("full"), 0)
     save_pretrained(move(model, 3), folder / "model", GPT2)
-    results = {"schema": 1, "args": facts_of(base, MethodArgs("full"))["args"], "data": {"sha256": ""}}
-    (folder / "results.json").write_text(json.dumps(results | {"model": facts_of(base, LORA)["base"]}))
+    facts = facts_of(base, MethodArgs("full"))
+    results = {"schema": 1, "script": "finetune_ift", "data": {"sha256": ""}}
+    (folder / "results.json").write_text(json.dumps(results | {"args": facts["args"], "model": facts["base"]}))
     return folder
 
 
