@@ -18,6 +18,8 @@ def finished_run(folder, method, right, seconds=60.0, forgotten=0.1, **flags):
     lines = [{"id": i, "label": "spam", "prediction": "spam" if i < right else "ham"} for i in range(100)]
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     results = {
+        "script": "finetune_cls",
+        "schema": 1,
         "args": flags | {"method": method, "lora_rank": flags.get("lora_rank", 8)},
         "data": {"sha256": "", "rows": {"train": 1000}},
         "model": {"sha256": ""},
