@@ -242,10 +242,8 @@ def test_the_peak_of_a_process_is_forecast_to_a_tenth_libraries_and_data_left_ou
         numbers = json.loads(done.stdout.splitlines()[-1])
         return np.array([numbers["forecast"], numbers["measured"]])
 
-    # Where blocks come to lie in the heap is chance: both sides vary by 3%. What is near enough is not measured again.
-    forecast, measured = found()
-    if forecast != pytest.approx(measured, rel=0.05):
-        forecast, measured = np.mean([(forecast, measured), found()], axis=0)
+    # Where blocks come to lie in the heap is chance: both sides vary by 3%.
+    forecast, measured = np.mean([found(), found()], axis=0)
     assert measured > 150 * 2**20
     assert forecast == pytest.approx(measured, rel=0.1)
 
