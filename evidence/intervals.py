@@ -141,7 +141,8 @@ def mean_forgetting(runs: Sequence[Mapping[str, Sequence[float]]]) -> Interval |
     """Loss on general text after minus before, nats a token, averaged over runs; its interval is over pieces of text.
 
     Of each run what results.json calls `pieces`: `tokens` of every piece and its summed loss `before` and `after`. None
-    where a run has not measured it. Raises ValueError when the texts are not the same.
+    where a run has not measured it. Raises ValueError when the pieces differ in tokens; texts of equal pieces are not
+    told apart.
     """
     if not runs or not all(runs):
         return None

@@ -69,13 +69,13 @@ class Kind:
         return perplexity(value) if self.ratio else value
 
     def as_given(self, values: Sequence[float]) -> "Kind":
-        """It is shown in percent if the report's `values` are."""
+        """Returns the kind as it is shown: in percent if the report's `values` are."""
         if not (self.percent and any(value > 1 for value in values)):
             return self
         return replace(self, unit=f"{self.unit}, %", factor=100.0, digits=1)
 
     def text(self, value: float) -> str:
-        """A value has this kind's digits, and large numbers have fewer."""
+        """Writes the value with the digits of this kind; a large number gets fewer, one below 0.001 an exponent."""
         scaled = value * self.factor
         if 0 < abs(scaled) < 0.001:
             return f"{scaled:.2e}"
@@ -83,12 +83,12 @@ class Kind:
         return f"{scaled:,.{digits}f}"
 
     def size(self, value: float) -> str:
-        """This is how large a difference is, whatever its sign."""
+        """Writes how large a difference is, without its sign."""
         points = " points" if self.factor != 1 else ""
         return f"a factor of {value:.3f}" if self.ratio else f"{value * self.factor:.{self.digits}f}{points}"
 
     def change(self, value: float) -> str:
-        """This is a difference with its sign."""
+        """Writes a difference with its sign."""
         return f"×{value:.3f}" if self.ratio else f"{value * self.factor:+.{self.digits}f}".replace("-", "−")
 
 
@@ -111,7 +111,8 @@ def _losses(run: Run) -> Scores | None:
 
 
 def _lost(run: Run) -> Scores | None:
-    """Each piece of the general text is an example. Its id has its tokens, so that other texts have none in common."""
+    """Each piece of the general text is an example. Its id has its number of tokens, so that texts in other pieces have
+    none in common; texts in equal pieces are not told apart."""
     if not run.general:
         return None
     rows = zip(*(run.general[name] for name in ("tokens", "before", "after")), strict=True)

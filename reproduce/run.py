@@ -29,20 +29,23 @@ def tell_left_out(found: Sequence[Plan]) -> None:
         print(f"    {count} cells {status}")
 
 
-def forecast(plan: Plan, run: Run, scale: str) -> None:
-    """It prints the command, with the memory and time that it is expected to need."""
+def forecast(plan: Plan, run: Run, scale: str) -> int:
+    """It prints the command, with the memory and time that it is expected to need, and returns the exit status."""
     print(run.command)
     if not plan.flags:
         print("    time    seconds")
-        return
+        return 0
     words = [sys.executable, *shlex.split(run.command)[1:], "--dry-run"]
-    told = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
-    print("\n".join(f"    {line}" for line in told.splitlines() if line))
+    told = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    print("\n".join(f"    {line}" for line in told.stdout.splitlines() if line))
+    if told.returncode:
+        return told.returncode
     if scale == "report":
         print("    time    unknown: not measured on this device")
-        return
+        return 0
     tokens = plan.flags["train_examples"] * plan.flags["max_length"] * (plan.flags["epochs"] or 0)
     print(f"    time    at most {tokens / RATE.get(plan.flags['method'], 3600) / 60:.1f} minutes of training")
+    return 0
 
 
 def launch_all(runs: Sequence[Run], launcher: Sequence[str]) -> int:
@@ -140,11 +143,12 @@ def main(path: Path) -> int:
     runs = {run: plan for plan, _, run in taken if not plan.why}
     if not settings["DRY_RUN"]:
         return make(table, found, list(runs), settings)
+    failed = False
     for _, seeds_of_one in itertools.groupby(runs, lambda run: run.folder.parent):
         run = next(seeds_of_one)  # the others cost the same
-        forecast(runs[run], run, scale)
+        failed |= forecast(runs[run], run, scale) != 0
     tell_left_out(found)
-    return 0
+    return int(failed)
 
 
 def interrupt(*_: object) -> NoReturn:

@@ -9,12 +9,12 @@
 # but 16; here all have the 0.1 of the code.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --batch-size 4 --epochs 2)
-published ift          "rank 2"      19.92     19.92     "${run[@]}" --lora-rank 2 --lora-alpha 2
-published ift          "rank 4"      27.1      27.1      "${run[@]}" --lora-rank 4 --lora-alpha 4
-published ift          "rank 8"      29.56     27.56     "${run[@]}" --lora-rank 8 --lora-alpha 8
-published ift          "rank 16"     36.35     36.35     "${run[@]}" --lora-rank 16 --lora-alpha 16
-published ift          "rank 32"     33.57     33.57     "${run[@]}" --lora-rank 32 --lora-alpha 32
+ift=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --batch-size 4 --epochs 2)
+published ift          "rank 2"      19.92     19.92     "${ift[@]}" --lora-rank 2 --lora-alpha 2
+published ift          "rank 4"      27.1      27.1      "${ift[@]}" --lora-rank 4 --lora-alpha 4
+published ift          "rank 8"      29.56     27.56     "${ift[@]}" --lora-rank 8 --lora-alpha 8
+published ift          "rank 16"     36.35     36.35     "${ift[@]}" --lora-rank 16 --lora-alpha 16
+published ift          "rank 32"     33.57     33.57     "${ift[@]}" --lora-rank 32 --lora-alpha 32
 
 run=("${published_sentiment[@]}" "${scheduled[@]}" "${paper_lora_sentiment[@]}" --model gpt2-medium --batch-size 32 --epochs 2)
 published sentiment    "rank 2"      92.4      92.433    "${run[@]}" --lora-rank 2 --lora-alpha 16
@@ -38,12 +38,11 @@ published nle          "rank 16"     59.8      59.86     "${run[@]}" --lora-rank
 published nle          "rank 32"     52.4      -         "${run[@]}" --lora-rank 32 --lora-alpha 32 --epochs 2
 
 # The report's last column is that of the instruction runs, whose adapters include the LM head.
-run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --batch-size 4 --epochs 2)
-published parameters   "rank 2"      987298    987298    "${run[@]}" --lora-rank 2 --lora-alpha 2
-published parameters   "rank 4"      1974596   1974596   "${run[@]}" --lora-rank 4 --lora-alpha 4
-published parameters   "rank 8"      3949192   3949192   "${run[@]}" --lora-rank 8 --lora-alpha 8
-published parameters   "rank 16"     7898384   7898384   "${run[@]}" --lora-rank 16 --lora-alpha 16
-published parameters   "rank 32"     15796768  15796768  "${run[@]}" --lora-rank 32 --lora-alpha 32
+published parameters   "rank 2"      987298    987298    "${ift[@]}" --lora-rank 2 --lora-alpha 2
+published parameters   "rank 4"      1974596   1974596   "${ift[@]}" --lora-rank 4 --lora-alpha 4
+published parameters   "rank 8"      3949192   3949192   "${ift[@]}" --lora-rank 8 --lora-alpha 8
+published parameters   "rank 16"     7898384   7898384   "${ift[@]}" --lora-rank 16 --lora-alpha 16
+published parameters   "rank 32"     15796768  15796768  "${ift[@]}" --lora-rank 32 --lora-alpha 32
 
 for rank in 2 4 8 16 32; do
   corrected ift        "rank $rank"  "${ift_lora_medium[@]}" --lora-rank $rank

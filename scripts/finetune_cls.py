@@ -70,7 +70,7 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
     workload = workload_of(args, update, accelerator, model, data)
     print_facts(accelerator, data, model, update, due.steps, folder)
     if args.compute.dry_run:
-        print_forecast(workload, due, args.run.evaluated(data.validation, update.batch_size))
+        print_forecast(workload, due, args.run.watched(data.validation, update.batch_size))
         return
     update = resolve_micro_batch(workload, folder if resuming else None)
 
@@ -80,7 +80,7 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
     plan = Plan(data.train, update, accelerator.num_processes)
     if args.compute.cache_frozen is not None:
         data = cached(accelerator, model, args.compute, weights_hash(inputs.model_folder), data)
-    held_out = args.run.evaluated(data.validation, update.batch_size)
+    held_out = args.run.watched(data.validation, update.batch_size)
     run = open_finetuning(accelerator, folder, resuming, args, update, data, model, optimizer, due, plan)
 
     def evaluate(part: list) -> tuple[list[Row], dict | None]:
@@ -111,7 +111,7 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
     lost = forgetting(
         model, data.general, accelerator, before[1], lambda: accuracy(evaluate(data.validation or data.test)[0])
     )
-    if run.closes():
+    if run.closes(prepared):
         lines = {"predictions.jsonl": prediction_lines(rows, classes)}
         untrained = UNTRAINED if head.head == "linear" and head_rows is None else ""
         run.finish(lines, shown_metrics(), "accuracy", untrained, before=before[0], val=val, test=test, forgetting=lost)

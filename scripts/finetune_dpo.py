@@ -19,14 +19,11 @@ from training.data.sources import Inputs, find_inputs
 from training.flags.cli import run
 from training.flags.finetuning import FineTuneArgs, run_folder
 from training.flags.method import like_lora
-from training.flags.preference import PairArgs, PreferenceArgs
+from training.flags.preference import FEWEST_UPDATES, PairArgs, PreferenceArgs
 
 OFFLINE = "accelerate launch scripts/finetune_dpo.py --dataset preferences --model gpt2-nano"
 # Peak learning rate at width 192 and epochs of each method, chosen on validation pairs: docs/methods.md, "Defaults".
 DEFAULTS = like_lora(2e-3, 3.0) | {"full": (2e-4, 3.0), "bitfit": (2e-3, 3.0), "head": (2e-4, 3.0)}
-# Few pairs get no more epochs for that: 101 bundled ones (LoRA, seed 0) gave a loss on 12 test pairs of 0.42 after 39
-# updates, and of 0.90 at the best validation loss of 208.
-FEWEST_UPDATES = 1
 SHOWN = ("reward_accuracy", "reward_margin")
 
 
@@ -76,7 +73,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     workload = workload_of(args, update, accelerator, model, data, loss=loss)
     print_facts(accelerator, data, model, update, due.steps, folder)
     if args.compute.dry_run:
-        print_forecast(workload, due, args.run.evaluated(data.validation, update.batch_size))
+        print_forecast(workload, due, args.run.watched(data.validation, update.batch_size))
         return
     update = resolve_micro_batch(workload, folder if resuming else None)
 
@@ -88,7 +85,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
         data = cached(accelerator, model, args.compute, frozen, data)
     # Before a checkpoint changes weights that the reference needs.
     data = with_references(accelerator, model, args, frozen, data, keeps_reference)
-    held_out = args.run.evaluated(data.validation, update.batch_size)
+    held_out = args.run.watched(data.validation, update.batch_size)
     kept = partial(Learnt, start=origin, before=changed, flags=args)
     run = open_finetuning(accelerator, folder, resuming, args, update, data, model, optimizer, due, plan, kept)
 
@@ -120,7 +117,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     run.load_best(args.run.keep)
     (scores, test), (_, val) = evaluate(data.test), evaluate(data.validation)
     lost = forgetting(model, data.general, accelerator, before[1], lambda: mean_loss(data.validation or data.test))
-    if run.closes():
+    if run.closes(prepared):
         lines = {"predictions.jsonl": pair_lines(scores, data.test, inputs.splits.test, preference)}
         found = {"before": before[0], "val": val, "test": test, "forgetting": lost}
         found["reference"] = {"sha256": origin.sha256(), "cached": keeps_reference}

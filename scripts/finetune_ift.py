@@ -66,7 +66,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     workload = workload_of(args, update, accelerator, model, data, prompts=prompts, new_tokens=generation.new_tokens)
     print_facts(accelerator, data, model, update, due.steps, folder)
     if args.compute.dry_run:
-        print_forecast(workload, due, args.run.evaluated(data.validation, update.batch_size))
+        print_forecast(workload, due, args.run.watched(data.validation, update.batch_size))
         return
     update = resolve_micro_batch(workload, folder if resuming else None)
 
@@ -76,7 +76,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     plan = Plan(data.train, update, accelerator.num_processes)
     if args.compute.cache_frozen is not None:
         data = cached(accelerator, model, args.compute, weights_hash(inputs.model_folder), data)
-    held_out = args.run.evaluated(data.validation, update.batch_size)
+    held_out = args.run.watched(data.validation, update.batch_size)
     run = open_finetuning(accelerator, folder, resuming, args, update, data, model, optimizer, due, plan)
     sampling = Sampling(generation.temperature, generation.top_k, generation.top_p, update.seed)
 
@@ -112,7 +112,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     lost = forgetting(
         model, data.general, accelerator, before[2], lambda: mean_loss(score_targets(model, responses, accelerator))
     )
-    if run.closes():
+    if run.closes(prepared):
         lines = {"generations.jsonl": generation_lines(questions, before[1], after, rows)}
         axis = "response loss (nats a token)"
         run.finish(lines, SHOWN, axis, before=before[0], val=val, test=test, forgetting=lost)

@@ -19,12 +19,11 @@ from training.data.sources import Inputs, find_inputs
 from training.flags.cli import run
 from training.flags.finetuning import FineTuneArgs, run_folder
 from training.flags.method import like_lora
-from training.flags.preference import KtoArgs, RatingArgs
+from training.flags.preference import FEWEST_UPDATES, KtoArgs, RatingArgs
 
 OFFLINE = "accelerate launch scripts/finetune_kto.py --dataset preferences --model gpt2-nano"
 # Peak learning rate at width 192 and epochs of each method, chosen on validation answers: docs/methods.md, "Defaults".
 DEFAULTS = like_lora(4e-3, 3.0) | {"full": (4e-4, 3.0), "bitfit": (4e-3, 3.0), "head": (4e-4, 3.0)}
-FEWEST_UPDATES = 1
 SHOWN = ("reward_accuracy", "good_reward", "bad_reward")
 
 
@@ -76,7 +75,7 @@ def train(args: Args, inputs: Inputs[Ratings | Unpaired], folder: Path, resuming
     workload = workload_of(args, update, accelerator, model, data, loss=timed)
     print_facts(accelerator, data, model, update, due.steps, folder)
     if args.compute.dry_run:
-        print_forecast(workload, due, args.run.evaluated(data.validation, update.batch_size))
+        print_forecast(workload, due, args.run.watched(data.validation, update.batch_size))
         return
     update = resolve_micro_batch(workload, folder if resuming else None)
 
@@ -88,7 +87,7 @@ def train(args: Args, inputs: Inputs[Ratings | Unpaired], folder: Path, resuming
         data = cached(accelerator, model, args.compute, frozen, data)
     # Before a checkpoint changes weights that the reference needs.
     data = with_references(accelerator, model, args, frozen, data, keeps_reference)
-    held_out = args.run.evaluated(data.validation, update.batch_size)
+    held_out = args.run.watched(data.validation, update.batch_size)
     kept = partial(Learnt, start=origin, before=changed, flags=args)
     run = open_finetuning(accelerator, folder, resuming, args, update, data, model, optimizer, due, plan, kept)
 
@@ -120,7 +119,7 @@ def train(args: Args, inputs: Inputs[Ratings | Unpaired], folder: Path, resuming
     run.load_best(args.run.keep)
     (scores, test), (_, val) = evaluate(data.test), evaluate(data.validation)
     lost = forgetting(model, data.general, accelerator, before[1], lambda: mean_loss(data.validation or data.test))
-    if run.closes():
+    if run.closes(prepared):
         lines = {"predictions.jsonl": rated_lines(scores, data.test, inputs.splits.test, preference)}
         found = {"before": before[0], "val": val, "test": test, "forgetting": lost}
         found["reference"] = {"sha256": origin.sha256(), "cached": keeps_reference}

@@ -112,6 +112,7 @@ def predict(args: Args, job: Job) -> None:
 
     from training.evaluation.prediction import lines, predictor
     from training.run.launch import check_launched
+    from training.step.processes import part
 
     accelerator = Accelerator()
     check_launched(accelerator)
@@ -124,8 +125,7 @@ def predict(args: Args, job: Job) -> None:
     else:
         for _ in rows:
             pass
-    accelerator.wait_for_everyone()  # gloo's threads let go of the last collective while the interpreter is alive
-    accelerator.end_training()
+    part(accelerator)
 
 
 def report(by: Any, job: Job) -> None:

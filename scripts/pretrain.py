@@ -262,7 +262,7 @@ def train(args: Args, documents: "Documents", base: Base, folder: Path, resuming
     dtype = DTYPES[args.output.save_dtype]
     round_weights(model, dtype)
     rows = score_targets(model, corpus.validation, accelerator)
-    if run.closes():
+    if run.closes(prepared):
         replace_folder(folder / "model", lambda new: save_pretrained(model, new, tokenizer, dtype))
         plot_curves(folder / "curves.png", run.record.curve, folder.name)
         val = text_loss(rows)

@@ -17,7 +17,7 @@ from tasks._preferences import Preferences, Unpaired
 from tasks._ratings import Ratings
 from tasks._rows import Source, read_rows, read_text
 from tasks._skipped import Skipped
-from tasks._splits import Limits, Splits, split_examples
+from tasks._splits import Limits, Splits, balance, split_examples
 from tasks._task import Task, join_lines
 
 T = TypeVar("T", bound=Task)
@@ -55,5 +55,14 @@ def find_or_own(
 
 __all__ = ["NAMES", "RESPONSE_HEADER", "Classification", "Columns", "Instruction", "Instructions", "Labelled", "Limits"]
 __all__ += ["Preference", "Preferences", "Rated", "Ratings", "Skipped", "Source", "Splits", "Task", "Unpaired"]
-__all__ += ["find", "find_or_own", "folded", "instruction_forms", "join_lines", "preference_forms", "rating_forms"]
+__all__ += [
+    "balance",
+    "find",
+    "find_or_own",
+    "folded",
+    "instruction_forms",
+    "join_lines",
+    "preference_forms",
+    "rating_forms",
+]
 __all__ += ["read_rows", "read_text", "split_examples"]

@@ -1,7 +1,8 @@
 """What a dataset becomes: examples, whose `id` is the row number in their source.
 
 `identity` and `label` are what an example says; two with the same `key` are one example given twice; two with the same
-`group` never lie on two sides of a split, since one of them may not be trained on to test the other.
+`group` never lie on two sides of a split, since one of them may not be trained on to test the other. A split keeps the
+shares of each `stratum`, and what is said of a part is how many it has of each that is `counted`.
 """
 
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class Labelled:
     @property
     def stratum(self) -> str | None:
         return self.label
+
+    counted = stratum
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,10 @@ class Instruction:
     def stratum(self) -> str:
         return self.kind
 
+    @property
+    def counted(self) -> str | None:
+        return self.kind
+
 
 @dataclass(frozen=True, slots=True)
 class Rated(Instruction):
@@ -92,6 +99,10 @@ class Rated(Instruction):
     @property
     def label(self) -> str | None:
         return None if self.good is None else "good" if self.good else "bad"
+
+    @property
+    def counted(self) -> str | None:
+        return self.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +154,8 @@ class Preference:
     @property
     def stratum(self) -> None:
         return None
+
+    counted = stratum
 
 
 Example = Labelled | Instruction | Preference

@@ -4,7 +4,7 @@ import hashlib
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -44,12 +44,10 @@ class Splits(Generic[E]):
         content = [[name, [(e.identity, e.label) for e in part]] for name, part in self.named().items()]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
-    def balance(self) -> dict[str, dict[str, int]]:
-        """Examples per stratum and split."""
-        return {
-            name: dict(sorted(Counter(str(e.stratum or "") for e in part).items()))
-            for name, part in self.named().items()
-        }
+
+def balance(parts: Mapping[str, Sequence[E]]) -> dict[str, dict[str, int]]:
+    """Returns what each part has of what is counted: classes, kinds of instructions, good and bad answers."""
+    return {name: dict(sorted(Counter(str(e.counted or "") for e in part).items())) for name, part in parts.items()}
 
 
 def split_examples(

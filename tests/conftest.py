@@ -21,6 +21,7 @@ os.environ["ACCELERATE_USE_CPU"] = "true"
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch  # noqa: E402
+from accelerate.state import AcceleratorState  # noqa: E402
 from forked import run_forked  # noqa: E402
 from jsonschema import Draft202012Validator  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
@@ -143,9 +144,10 @@ def run_script(
 
 @pytest.fixture
 def run_here(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    """Runs a loaded script in this process: exit status, what it printed, its message."""
+    """Runs a loaded script in this process with an accelerator of its own; its exit status, output and message."""
 
     def run(script, *flags: object):
+        AcceleratorState._reset_state(reset_partial_state=True)
         monkeypatch.setattr(sys, "argv", [Path(script.__file__).name, *map(str, flags)])
         status = 0
         try:
@@ -154,6 +156,18 @@ def run_here(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
             status = stopped.code
         said = capsys.readouterr()
         return status, said.out, said.err
+
+    yield run
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def tune_here(run_here):
+    """Runs a loaded script of fine-tuning in this process; the general text is read, for seconds, where a test asks."""
+
+    def run(script, *flags: object):
+        unasked = not any("--forgetting" in str(flag) for flag in flags)
+        return run_here(script, *flags, *(("--forgetting-data", "none") if unasked else ()))
 
     return run
 

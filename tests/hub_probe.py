@@ -26,7 +26,7 @@ class Probe:
         settings = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | env
         settings |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
         settings |= {"DATA_DIR": str(home / "no data"), "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
-        command = [sys.executable, __file__]
+        command = [sys.executable, "-P", __file__]  # beside this file, `training` would be its tests
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=settings, text=True, cwd=ROOT)
 

@@ -39,8 +39,8 @@ from training.evaluation.metrics import (
     shown_metrics,
     text_loss,
 )
-from training.evaluation.preference import mean_loss as mean_pair_loss
 from training.evaluation.preference import (
+    mean_pair_loss,
     mean_rated_loss,
     pair_lines,
     pair_metrics,
@@ -58,7 +58,6 @@ from training.run.launch import start
 from training.run.plots import plot_curves
 from training.run.printed import print_corpus, print_facts
 from training.run.record import resolve_update
-from training.run.results import write_results
 from training.run.run import Run, identity_of, open_finetuning
 from training.step.losses import class_loss, outputs_of, pair_loss, rated_loss, token_loss
 from training.step.optimizers import build_optimizer, muon_with_adamw

@@ -2,11 +2,11 @@
 
 import csv
 import re
+from functools import partial
 from typing import get_args, get_type_hints
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from conftest import results_of, run_script, weights_of, write_rows
 from test_commands import load_script
 from test_dpo_runs import lines_of, pairs
@@ -39,25 +39,18 @@ def answer_file(tmp_path_factory):
 
 
 @pytest.fixture
-def call(run_here):
-    def run(*flags):
-        unasked = not any("--forgetting" in str(flag) for flag in flags)
-        AcceleratorState._reset_state(reset_partial_state=True)
-        return run_here(SCRIPT, *flags, *(("--forgetting-data", "none") if unasked else ()))
-
-    yield run
-    AcceleratorState._reset_state(reset_partial_state=True)
+def call(tune_here):
+    return partial(tune_here, SCRIPT)
 
 
 @pytest.fixture
 def train(call, tiny_model, answer_file, tmp_path):
-    """A run with these flags in the folder `name`; its results."""
+    """Runs with these flags in the folder `name`; returns results.json and what was printed."""
 
     def run(name, *flags):
         known = ["--data", answer_file, "--model", tiny_model, "--output-dir", tmp_path / name, "--lr", 1e-2]
         status, out, err = call(*known, "--cache-dir", tmp_path / "cache", *flags)
-        assert status == 0, err
-        assert "Traceback" not in err
+        assert status == 0 and "Traceback" not in err, err
         return results_of(tmp_path / name), out
 
     return run

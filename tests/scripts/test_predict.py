@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ import pandas
 import pytest
 import torch
 import transformers
-from accelerate.state import AcceleratorState
 from conftest import ROOT, command, mails, questions, results_of, run_script, write_rows
 from forked import free_port, run_forked, start_forked
 from one_example import encode_labelled
@@ -35,13 +35,7 @@ SCRIPT = load_script("predict")
 @pytest.fixture
 def predict(run_here):
     """Runs predict.py in this process: status, what it printed, its message."""
-
-    def run(*flags):
-        AcceleratorState._reset_state(reset_partial_state=True)
-        return run_here(SCRIPT, *flags)
-
-    yield run
-    AcceleratorState._reset_state(reset_partial_state=True)
+    return partial(run_here, SCRIPT)
 
 
 def lines_of(path: Path) -> list[dict]:

@@ -2,12 +2,12 @@
 
 import json
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from accelerate.state import AcceleratorState
 from conftest import command, results_of, run_script, write_rows
 from forked import start_forked
 from safetensors.torch import load_file
@@ -326,10 +326,7 @@ def test_wrong_flags_are_refused_with_one_message(corpus, tmp_path, more, messag
 @pytest.fixture
 def pretrain(monkeypatch, run_here):
     monkeypatch.setitem(SIZES, "gpt2-pico", GPT2Config(width=16, blocks=1, heads=2, vocabulary=50257, context=64))
-    AcceleratorState._reset_state(reset_partial_state=True)
-    script = load_script("pretrain")
-    yield lambda *flags: run_here(script, *flags)
-    AcceleratorState._reset_state(reset_partial_state=True)
+    return partial(run_here, load_script("pretrain"))
 
 
 def test_an_added_size_is_offered_and_trained(pretrain, tmp_path):

@@ -12,7 +12,7 @@ import pandas
 import pytest
 from conftest import ROOT, run_script, write_rows
 
-from tasks import Classification, Columns, Skipped, find, folded
+from tasks import Classification, Columns, Skipped, balance, find, folded
 from tasks._labels import in_order, number_in, spellings, typed_spellings
 from training.data.sources import locate_rows, split_rows
 from training.flags.common import DataArgs
@@ -94,8 +94,8 @@ def test_the_classes_of_a_spreadsheet_are_those_that_pandas_finds_once_it_strips
     path = tmp_path / "mail.csv"
     pandas.DataFrame({"text": [f"text {i}" for i in range(200)], "label": words}).to_csv(path, index=False)
     expected = pandas.read_csv(path, dtype=str, keep_default_na=False).label.str.strip().value_counts().to_dict()
-    balance = splits_of(path).balance()
-    assert {name: sum(part.get(name, 0) for part in balance.values()) for name in expected} == expected
+    found = balance(splits_of(path).named())
+    assert {name: sum(part.get(name, 0) for part in found.values()) for name in expected} == expected
 
 
 def test_a_dataset_with_classes_of_its_own_takes_the_other_spelling():

@@ -23,7 +23,7 @@ from tasks import (
     Task,
     find,
 )
-from tasks._splits import balanced, split_examples
+from tasks._splits import balance, balanced, split_examples
 from training.data.sources import locate_rows, split_rows
 from training.flags.common import DataArgs
 from training.flags.task import TextArgs
@@ -465,9 +465,9 @@ def test_the_fingerprint_depends_on_every_text_label_and_place():
 
 
 def test_balance_counts_the_classes_of_each_split(mail_splits):
-    balance = mail_splits.balance()
-    assert balance["test"] == {"ham": 346, "spam": 138}
-    assert {name: sum(counts.values()) for name, counts in balance.items()} == {
+    found = balance(mail_splits.named())
+    assert found["test"] == {"ham": 346, "spam": 138}
+    assert {name: sum(counts.values()) for name, counts in found.items()} == {
         name: len(part) for name, part in mail_splits.named().items()
     }
 

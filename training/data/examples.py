@@ -1,11 +1,14 @@
 """The examples of a run as tokens, part by part, and what results.json says of them."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from tasks import balance
 from training.data.batches import Encoded
 from training.data.general import General, general_text
 from training.data.pairs import Pair, texts_of
@@ -17,7 +20,7 @@ E = TypeVar("E", bound=Encoded | Pair)
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Where the examples came from, how many each part has, what was left out, how long they are in tokens."""
+    """Where the examples came from, how many of them each part uses, what was left out, how long they are in tokens."""
 
     source: str
     sha256: str
@@ -82,22 +85,25 @@ def encode_splits(
     """
     splits = inputs.splits
     encoded = {name: encode(part) for name, part in splits.named().items()}
-    why = [e.left_out for part in encoded.values() for e in part]
+    why = {name: [e.left_out for e in part] for name, part in encoded.items()}
+    counts = Counter(reason for told in why.values() for reason in told)
+    fits = {name: [reason is None for reason in told] for name, told in why.items()}
+    used = {name: [*compress(part, fits[name])] for name, part in splits.named().items()}
+    train, validation, test = parts = [[*compress(part, fits[name])] for name, part in encoded.items()]
     facts = DataFacts(
         source=inputs.source,
         sha256=splits.fingerprint(),
-        rows={name: len(part) for name, part in splits.named().items()},
-        skipped=asdict(splits.skipped) | {reason: why.count(reason) for reason in reasons},
-        balance=splits.balance(),
-        lengths={name: _lengths(texts_of(part)) for name, part in encoded.items() if part},
+        rows={name: len(part) for name, part in used.items()},
+        skipped=asdict(splits.skipped) | {reason: counts[reason] for reason in reasons},
+        balance=balance(used),
+        lengths={name: _lengths(texts_of(part)) for name, part in zip(encoded, parts, strict=True) if part},
         notes=[*splits.notes],
         labels=None if labels is None else [*labels],
     )
-    train, validation, test = ([e for e in part if e.left_out is None] for part in encoded.values())
     if not train:
-        counts = ", ".join(f"{facts.skipped[reason]:,} {reason.replace('_', ' ')}" for reason in reasons)
-        raise ValueError(f"--max-length {args.data.max_length}: leaves no example to train on ({counts}); give more")
-    args.run.evaluated(validation, args.update.batch_size)  # refuses --early-stop without validation examples
+        told = ", ".join(f"{counts[reason]:,} {reason.replace('_', ' ')}" for reason in reasons)
+        raise ValueError(f"--max-length {args.data.max_length}: leaves no example to train on ({told}); give more")
+    args.run.check_examples(validation)
     args.forgetting.check_examples([*validation, *test])
     general = general_text(args.forgetting, inputs.model_folder, inputs.config, inputs.tokenizer)
     return Data(train, validation, test, facts, general, inputs)

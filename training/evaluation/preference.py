@@ -30,7 +30,7 @@ def losses(scores: np.ndarray, pairs: Sequence[Pair], args: PreferenceArgs) -> n
     return pair_losses(ratios, targets, args.dpo_loss, args.beta, args.label_smoothing).numpy()
 
 
-def mean_loss(scores: np.ndarray, pairs: Sequence[Pair], args: PreferenceArgs) -> float:
+def mean_pair_loss(scores: np.ndarray, pairs: Sequence[Pair], args: PreferenceArgs) -> float:
     return float(losses(scores, pairs, args).mean())
 
 

@@ -55,14 +55,14 @@ def reference_in(accelerator: Accelerator, model: LanguageModel, batch: PairBatc
         return per_answer(outputs_of(accelerator, model, batch), batch)
 
 
-def score_texts(model: LanguageModel, texts: Sequence[Encoded], accelerator: Accelerator) -> np.ndarray:
+def answer_log_probabilities(model: LanguageModel, texts: Sequence[Encoded], accelerator: Accelerator) -> np.ndarray:
     """Log-probability of the targets of each text (n,), on all processes. No two texts may have the same id."""
     return np.array([-row.loss for row in score_targets(model, texts, accelerator)])
 
 
 def score_pairs(model: LanguageModel, pairs: Sequence[Pair], accelerator: Accelerator) -> np.ndarray:
     """Log-probabilities of the chosen and of the rejected answer of each pair, (n, 2)."""
-    return score_texts(model, texts_of(pairs), accelerator).reshape(-1, 2)
+    return answer_log_probabilities(model, texts_of(pairs), accelerator).reshape(-1, 2)
 
 
 def with_reference(model: LanguageModel, pairs: Sequence[P], accelerator: Accelerator) -> list[P]:
@@ -83,12 +83,12 @@ def reference_point(
     process, so that accumulated micro-batches each have a z0 of their own, and the update changes with their size.
     """
     texts = [e.texts[1] for e in examples]
-    found = score_texts(model, texts, accelerator)
+    found = answer_log_probabilities(model, texts, accelerator)
     if cached:
         known = np.array([e.reference[1] for e in examples if e.reference])
     else:
         with reference(model):
-            known = score_texts(model, texts, accelerator)
+            known = answer_log_probabilities(model, texts, accelerator)
     return max(0.0, float((found - known).mean()))
 
 
@@ -141,7 +141,7 @@ def with_cached_reference(
         print(f"reference  {len(texts):,} texts, {file.path}{'' if found is None else ', found'}", flush=True)
     if found is None:
         with reference(model, strength):
-            found = score_texts(model, list(texts.values()), accelerator)
+            found = answer_log_probabilities(model, list(texts.values()), accelerator)
         if accelerator.is_main_process:
             file.write([found.data])
     known = dict(zip(texts, found.tolist(), strict=True))

@@ -46,13 +46,14 @@ def refuse(problems: Sequence[str]) -> None:
 def problems_between(**groups: Any) -> list[str]:
     """Says what is wrong with each group of flags beside the others.
 
-    `problems_given` of a group gets those of `groups` that its parameters name; where one is missing, it is not asked.
+    `problems_given` of a group gets those of `groups` that its parameters name; where one without a default is missing,
+    it is not asked.
     """
     found = []
     for check in [group.problems_given for group in groups.values() if hasattr(group, "problems_given")]:
         wanted = signature(check).parameters
-        if wanted.keys() <= groups.keys():
-            found += check(**{name: groups[name] for name in wanted})
+        if all(name in groups or parameter.default is not parameter.empty for name, parameter in wanted.items()):
+            found += check(**{name: groups[name] for name in wanted if name in groups})
     return found
 
 

@@ -126,13 +126,13 @@ class RunArgs(FolderArgs):
     """repository OWNER/NAME of the hub that gets adapter or model. It is made if it is not there, and gets a card and
     the run's flags too"""
 
-    def evaluated(self, validation: Sequence[E], batch_size: int) -> Sequence[E]:
-        """Returns the validation examples that are evaluated while training, always the same ones.
-
-        Raises ValueError when there are none and the run is to stop by them.
-        """
+    def check_examples(self, validation: Sequence[object]) -> None:
+        """Raises ValueError when the run is to stop by validation examples and there are none."""
         if self.early_stop is not None and not validation:
             raise ValueError(f"--early-stop {self.early_stop}: there are no validation examples to stop by")
+
+    def watched(self, validation: Sequence[E], batch_size: int) -> Sequence[E]:
+        """Returns the validation examples that are evaluated while training, always the same ones."""
         wanted = len(validation) if self.eval_batches is None else self.eval_batches * batch_size
         return validation if wanted >= len(validation) else random.Random(0).sample(validation, wanted)
 

@@ -24,12 +24,12 @@ class Help:
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag: --lora-rank is called lora-rank here."""
+    """A flag, as the field of a dataclass says it; its name has dashes and no prefix, as lora-rank."""
 
     name: str
     kind: Any  # its type without annotations
     notes: tuple[Any, ...]  # its annotations
-    default: Any  # MISSING where there is none
+    default: Any  # dataclasses.MISSING where there is none
     group: type  # the dataclass that it is a field of
 
     @property
@@ -69,7 +69,7 @@ def flags_of(arguments: Any) -> dict[str, Flag]:
 
 
 def resolved(args: Any) -> dict[str, Any]:
-    """Returns all flags, flat, as plain values for results.json."""
+    """Returns all flags in one flat dictionary, as plain values for results.json."""
     flat: dict[str, Any] = {}
     for field in fields(args):
         value = getattr(args, field.name)

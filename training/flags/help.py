@@ -6,6 +6,7 @@ import re
 import shutil
 import textwrap
 from dataclasses import MISSING, is_dataclass
+from functools import cache
 from itertools import pairwise
 from typing import get_type_hints
 
@@ -20,6 +21,7 @@ GENERAL = {
 }
 
 
+@cache  # for one source serves all flags of the group
 def _texts(group: type) -> dict[str, str]:
     """Returns the text under each field of a dataclass, and of those it inherits from."""
     found: dict[str, str] = {}

@@ -22,6 +22,8 @@ WITHOUT_ADAPTERS = {
 }
 METHODS = {"lora": VARIANTS["lora"]} | VARIANTS | WITHOUT_ADAPTERS
 if TYPE_CHECKING:
+    from training.flags.task import HeadArgs
+
     Method = str
 else:
     Method = Literal[tuple(METHODS)]
@@ -133,8 +135,8 @@ class MethodArgs:
                 found.append(f"{flag(name)}: --method {self.method} has no adapters; leave it out")
         return found
 
-    def problems_given(self, model: ModelArgs, config: GPT2Config) -> list[str]:
-        name, found = model.model, []
+    def problems_given(self, model: ModelArgs, config: GPT2Config, head: "HeadArgs | None" = None) -> list[str]:
+        found = []
         if model.base_bits is not None and self.method == "full":
             found.append(
                 f"--base-bits {model.base_bits}: what is quantised cannot train; use another --method than full"
@@ -142,19 +144,21 @@ class MethodArgs:
         if model.base_bits is None and self.lora_init == "loftq":
             found.append("--lora-init loftq: makes up for what --base-bits rounds off; add it, or leave this out")
         if self.last_blocks is not None and self.last_blocks > config.blocks:
-            found.append(f"--last-blocks {self.last_blocks}: {name} has {config.blocks} blocks")
+            found.append(f"--last-blocks {self.last_blocks}: {model.model} has {config.blocks} blocks")
         if not self.adapts:
             return found
-        places = self.places(config.blocks)
-        for pattern in (*self.lora_rank_pattern, *self.lora_alpha_pattern):
-            if not any(fnmatchcase(place, pattern.rpartition("=")[0]) for place in (*places, "score")):
-                shown = f"{places[0]} to {places[-1]}"
-                found.append(
-                    f"--lora-rank-pattern, --lora-alpha-pattern {pattern}: matches no matrix; there are {shown}"
-                )
-        ranks = {self.lora_rank, *map(self.rank_at, places)}
-        if max(ranks) > config.width:
-            found.append(f"--lora-rank {max(ranks)}: must be 1 to {config.width}, the width of {name}")
+        head_adapts = head is not None and head.head_training != "train"
+        places = self.places(config.blocks) + ["score"] * head_adapts
+        for name in ("lora_rank_pattern", "lora_alpha_pattern"):
+            for pattern in getattr(self, name):
+                if not any(fnmatchcase(place, pattern.rpartition("=")[0]) for place in places):
+                    known = f"{places[0]} to {places[-1]}"
+                    found.append(f"{flag(name)} {pattern}: matches no matrix with an adapter; there are {known}")
+        ranks = {f"--lora-rank {self.lora_rank}": self.lora_rank}
+        ranks |= {f"--lora-rank-pattern {one}": int(one.rpartition("=")[2]) for one in self.lora_rank_pattern}
+        for given, rank in ranks.items():
+            if rank > config.width:
+                found.append(f"{given}: must be 1 to {config.width}, the width of {model.model}")
         return found + self._fused_problems(places)
 
     def _fused_problems(self, places: list[str]) -> list[str]:

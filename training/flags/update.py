@@ -27,7 +27,7 @@ class UpdateArgs:
 
     epochs: float | None = None
     """passes over the training examples; None: the method's default. Fractions are allowed. The default
-    (docs/methods.md) is as many as 200 updates take, where that is more"""
+    (docs/methods.md) is as many as 200 updates take, where that is more; preferences have no such floor"""
     max_steps: int | None = None
     """optimizer steps in all, whatever --epochs says"""
     batch_size: int = 8

@@ -124,9 +124,9 @@ def print_outcome(folder: Path, results: Results, names: Sequence[str], untraine
     for part, metrics, remark in (("before", results.before or {}, untrained), ("test", test, "")):
         print(f"{part:<8}{_shown(metrics, names) or 'no test examples'}{metrics and remark}")
     if test:
-        shown_of = [test[name]["n"] for name in names if name in test]  # one may need answers of two kinds
-        if shown_of:
-            print(f"        95% intervals over n = {max(shown_of):,} test examples")
+        counts = [test[name]["n"] for name in names if name in test]  # a metric may need answers of two kinds
+        if counts:
+            print(f"        95% intervals over n = {max(counts):,} test examples")
         if data.labels is not None:
             _print_commonest(data)
         if test.get("classes"):

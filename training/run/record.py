@@ -16,7 +16,7 @@ What = Literal["log", "evaluate", "save"]
 
 @dataclass
 class Record:
-    """Saved in every checkpoint, so that a resumed run tells the same story as one that was never stopped."""
+    """It is saved in every checkpoint, so that a resumed run tells the same story as one that was never stopped."""
 
     step: int = 0  # optimizer steps done
     examples: int = 0
@@ -66,7 +66,7 @@ class Record:
         return point
 
     def improved(self, val_loss: float) -> bool:
-        """Whether this evaluation is the best so far; counts the others."""
+        """Returns whether this evaluation is the best so far, and counts those that are not."""
         if val_loss < self.best_loss:
             self.best_step, self.best_loss, self.stale = self.step, val_loss, 0
             return True
@@ -74,7 +74,7 @@ class Record:
         return False
 
     def last(self, name: str) -> float | None:
-        """The latest value of something that is not measured at every point."""
+        """Returns the latest value of what is not measured at every point."""
         return next((point[name] for point in reversed(self.curve) if name in point), None)
 
 
@@ -90,23 +90,24 @@ class Intervals:
     unit = "ex"  # of the progress line
 
     def advance(self, record: Record) -> None:
-        """Nothing: the record itself says how far the run is."""
+        """Does nothing: the record itself says how far the run is."""
 
     def over(self, record: Record) -> bool:
         return record.step >= self.steps or (self.early_stop is not None and record.stale >= self.early_stop)
 
     def is_time_for(self, what: What, record: Record) -> bool:
-        """Whether it is time for what happens every so many steps; at the last step it always is."""
-        every = {"log": self.log, "evaluate": self.evaluate, "save": self.save}[what]
+        """Returns whether it is time for what happens every so many steps; at the last step it always is."""
+        every: int = getattr(self, what)
         return record.step % every == 0 or record.step == self.steps
 
     def progress(self, record: Record) -> int:
-        """What the progress line counts: examples."""
+        """Returns what the progress line counts, which is examples."""
         return record.examples
 
 
 def intervals(run: RunArgs, steps: int) -> Intervals:
-    """What the flags say; by default a tenth of the run between evaluations, a hundredth between points."""
+    """Returns what the flags say. By default a tenth of the run lies between evaluations, a hundredth between points of
+    the curve."""
     evaluate = run.eval_every or max(1, -(-steps // 10))
     log = run.log_every or max(1, -(-steps // 100))
     return Intervals(log, evaluate, run.save_every or evaluate, steps, run.early_stop)
@@ -115,7 +116,7 @@ def intervals(run: RunArgs, steps: int) -> Intervals:
 def resolve_update(
     args: FineTuneArgs, defaults: Mapping[str, tuple[float, float]], width: int, data: Data[Any], fewest: int
 ) -> tuple[UpdateArgs, Schedule, Intervals]:
-    """The update with what was left open filled in, its learning rate over the steps, and when things are due.
+    """Returns the update with what was left open filled in, its learning rate over the steps, and when things are due.
 
     `defaults`: peak learning rate at width 192, and epochs, of each method; `fewest`: updates that default epochs give
     at least. `data` gets a note on a length that is shorter. Errors as of `UpdateArgs.steps` and `build_schedule`.

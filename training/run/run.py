@@ -34,7 +34,7 @@ from training.run.publish import publish_run
 from training.run.record import Intervals, Record, What
 from training.run.results import Results, environment, peak_memory_mib, write_results
 from training.run.trackers import close_trackers, open_trackers
-from training.step.processes import check_same, from_main
+from training.step.processes import check_same, from_main, part
 from training.storage.files import write_lines
 from training.storage.run_folder import CONFIG, GENERATIONS, prepare_folder
 
@@ -52,7 +52,7 @@ class Due(Protocol):
 
 @dataclass
 class Run:
-    """A run of training. A resumed one reads its checkpoint. Raises ValueError as `check_same`, `load_checkpoint`."""
+    """A run of training. One that is resumed reads its checkpoint; it raises ValueError as `load_checkpoint` does."""
 
     accelerator: Accelerator
     folder: Path
@@ -79,7 +79,7 @@ class Run:
         return self.record.step
 
     def begin(self, measure: Callable[[], Any] = lambda: None) -> Any:
-        """What `measure` finds before the training, now or when the run began; makes the folder and opens trackers."""
+        """Makes the folder and opens trackers; returns what `measure` finds, or found when the run began."""
         if not self.resuming:
             self.before = measure()
         if self.accelerator.is_main_process:
@@ -92,7 +92,7 @@ class Run:
         return self.before
 
     def goes_on(self) -> bool:
-        """Whether another step is to be made; the clock of training runs from here to `stepped`."""
+        """Returns whether another step is to be made; the clock of training runs from here to `stepped`."""
         self.updated, self.point, self.clock = False, dict[str, float](), time.perf_counter()
         over = self.due.over(self.record)
         if over:
@@ -107,15 +107,14 @@ class Run:
     def stepped(
         self, norm: float | None, loss_sum: float, count: int, lr: float, tokens: int, examples: int = 0
     ) -> None:
-        """Counts a step. `norm` None: an fp16 overflow made it void, it is tried again, and nothing is due."""
+        """Counts a step. Where `norm` is None, an fp16 overflow made it void: it is tried again, and nothing is due."""
         if norm is None:
             self.record.add_overflow()
             return
-        done = self.due.progress(self.record)
+        before = self.due.progress(self.record)
         self.record.add_step(loss_sum, count, examples, tokens, self._seconds())
         self.due.advance(self.record)
-        done = self.due.progress(self.record) - done
-        self.line.show(done, loss_sum / count, lr, self.record.last("val_loss"))
+        self.line.show(self.due.progress(self.record) - before, loss_sum / count, lr, self.record.last("val_loss"))
         self.updated, self.point = True, {"lr": lr, "grad_norm": norm}
 
     @property
@@ -138,11 +137,12 @@ class Run:
         if self.due.is_time_for("save", self.record) and self.accelerator.is_main_process:
             save_checkpoint(self)
 
-    def closes(self) -> bool:
-        """Parts the processes; whether this one is the main process, which goes on to write the results."""
-        # gloo's worker thread lets go of the last collective only while the interpreter lives (pytorch issue 190489).
-        self.accelerator.wait_for_everyone()
-        self.accelerator.state.destroy_process_group()
+    def closes(self, prepared: nn.Module) -> bool:
+        """Parts the processes, after which `prepared` is trained no more.
+
+        Returns whether this is the main process, which goes on to write the results.
+        """
+        part(self.accelerator, prepared)
         return self.accelerator.is_main_process
 
     def write(self, results: Results, answers: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -151,7 +151,7 @@ class Run:
         close_trackers(self.accelerator, self.step, results, answers)
 
     def results(self, **measured: Any) -> Results:
-        """What results.json says: what every run has, and what was `measured` in this one."""
+        """Returns what results.json says: what every run has, and what was `measured` in this one."""
         record = self.record
         return Results(
             script=Path(sys.argv[0]).stem,
@@ -217,7 +217,7 @@ class FineTuning(Run):
 
 
 def identity_of(accelerator: Accelerator, data: str, base: str, tokenizer: Tokenizer) -> dict[str, str]:
-    """What a checkpoint must agree with: hashes of data and base, precision, number of processes."""
+    """Returns what a checkpoint must agree with: hashes of data and base, precision, number of processes."""
     found = {"data": data, "base": base, "processes": str(accelerator.num_processes)}
     found["precision"] = accelerator.mixed_precision
     return found | ({"tokenizer": tokenizer.sha256} if tokenizer.sha256 else {})
@@ -236,7 +236,7 @@ def open_finetuning(
     plan: Plan,
     kept: Callable[..., Best] = Best,
 ) -> FineTuning:
-    """A run of fine-tuning, from its checkpoint if it is resumed.
+    """Opens a run of fine-tuning, from its checkpoint if it is resumed.
 
     `update` has no default left open; `kept` makes what keeps the best weights.
     """

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
+from torch import nn
 
 T = TypeVar("T")
 
@@ -15,6 +16,21 @@ def from_main(accelerator: Accelerator, read: Callable[[], T]) -> T:
     if accelerator.num_processes > 1:
         broadcast_object_list(content)
     return content[0]  # type: ignore[return-value]
+
+
+def part(accelerator: Accelerator, *prepared: nn.Module) -> None:
+    """Parts the processes, once none of them has anything left to tell another. `prepared` is trained no more.
+
+    gloo's worker thread needs Python's lock to let go of the tensors of the last collective. At the end of the
+    interpreter it gets none and crashes (pytorch issue 190489), so the group is destroyed before. Where DDP's reducer
+    or its logger is the last to hold the group, the group is destroyed under that lock and waits for the thread for
+    ever, so they go first.
+    """
+    accelerator.wait_for_everyone()
+    for model in prepared:
+        for name in ("reducer", "logger"):
+            vars(model).pop(name, None)
+    accelerator.state.destroy_process_group()
 
 
 def check_same(accelerator: Accelerator, identity: dict[str, str]) -> None:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from accelerate.state import AcceleratorState
 from conftest import results_of
 from sklearn.metrics import balanced_accuracy_score
 from test_commands import load_script
@@ -44,7 +43,6 @@ def test_an_added_metric_is_in_the_results_in_the_last_lines_and_in_predictions(
     monkeypatch.setattr(metrics, "METRICS", (*metrics.METRICS, BALANCED))
     folder = tmp_path / "run"
     flags = ["--model", tiny_model, "--max-steps", 2, "--forgetting-data", "none", "--output-dir", folder]
-    AcceleratorState._reset_state(reset_partial_state=True)
     status, out, err = run_here(load_script("finetune_cls"), "--data", mail_file, *flags)
     assert status == 0, err
     found = results_of(folder)["test"]
@@ -53,8 +51,6 @@ def test_an_added_metric_is_in_the_results_in_the_last_lines_and_in_predictions(
     assert 0 <= entry["low"] < entry["value"] < entry["high"] <= 1 and entry["n"] == found["accuracy"]["n"]
     (line,) = [line for line in out.splitlines() if line.startswith("test    ")]
     assert f"balanced_accuracy {entry['value']:.4f} [" in line
-    AcceleratorState._reset_state(reset_partial_state=True)
     status, out, err = run_here(load_script("predict"), "--run", folder, "--data", mail_file)
     assert status == 0, err
     assert [line for line in out.splitlines() if line.startswith("balanced_accuracy ")]
-    AcceleratorState._reset_state(reset_partial_state=True)

@@ -81,7 +81,6 @@ def test_the_last_pattern_that_matches_gives_rank_and_alpha():
 
 def test_the_adapter_of_a_class_head_is_named_score():
     method = MethodArgs(lora_rank_pattern=("score=2",))
-    assert not problems(method)
     found = adapted(method, Classifier, "frozen+lora")
     assert {path: rank_of(a) for path, a in found.items() if rank_of(a) != 16} == {"score": 2}
 
@@ -97,15 +96,28 @@ def test_every_variant_goes_into_both_models_with_and_without_heads(method):
         assert len(found) == 6 + heads
 
 
+def test_a_pattern_is_for_the_class_head_where_that_has_an_adapter():
+    groups = {"model": ModelArgs("small"), "config": SMALL, "data": DataArgs(max_length=9)}
+    for training, rank, words in (
+        ("train", 4, ["score=4", "matches no matrix"]),
+        ("frozen+lora", 4, []),
+        ("train+lora", 65, ["--lora-rank-pattern score=65", "1 to 64"]),
+    ):
+        method = MethodArgs(lora_rank_pattern=(f"score={rank}",))
+        found = problems_between(method=method, head=HeadArgs(head_training=training), **groups)
+        assert len(found) == bool(words) and all(word in found[0] for word in words), found
+
+
 @pytest.mark.parametrize(
     ("method", "words"),
     [
         (MethodArgs(lora_rank_pattern=("h.7.*=8",)), ["h.7.*=8", "matches no matrix", "h.0.q to h.2.mlp-out"]),
-        (MethodArgs(lora_alpha_pattern=("*.mlp-on=8",)), ["*.mlp-on=8", "matches no matrix"]),
+        (MethodArgs(lora_alpha_pattern=("*.mlp-on=8",)), ["--lora-alpha-pattern *.mlp-on=8", "matches no matrix"]),
+        (MethodArgs(lora_rank_pattern=("score=8",)), ["--lora-rank-pattern score=8", "matches no matrix"]),
         (MethodArgs(lora_rank_pattern=("h.0.q=8",), last_blocks=1), ["h.0.q=8", "h.2.q to h.2.mlp-out"]),
         (MethodArgs(lora_rank_pattern=("h.1.q=8",)), ["q, k and v of h.1 differ", "h.0.[qkv]=4"]),
         (MethodArgs(lora_alpha_pattern=("h.[02].k=8",)), ["q, k and v of h.0, h.2 differ"]),
-        (MethodArgs(lora_rank_pattern=("h.1.*=65",)), ["65", "1 to 64, the width of small"]),
+        (MethodArgs(lora_rank_pattern=("h.1.*=65",)), ["--lora-rank-pattern h.1.*=65", "1 to 64, the width of small"]),
         (MethodArgs(lora_rank=65), ["--lora-rank 65", "1 to 64"]),
         (MethodArgs("dora", lora_rank=65), ["--lora-rank 65", "1 to 64"]),
         (MethodArgs(lora_rank_pattern=("h.1.*",)), ["--lora-rank-pattern h.1.*", "PATTERN=VALUE"]),
