@@ -30,6 +30,7 @@ from tasks._task import BUNDLED
 from training.data.sources import base_model
 from training.flags.cli import run
 from training.flags.method import BLOCK_TARGETS, MethodArgs
+from training.model.facts import BaseFacts, Facts
 from training.model.merging import logits
 from training.model.methods import apply_method
 from training.model.saved import Model, adapted, build, save_adapter
@@ -85,7 +86,7 @@ class Exchange:
     texts: list[list[int]]
 
     def plain(self, classifies: bool) -> Model:
-        return build(self.source, self.config, {"labels": LABELS} if classifies else {})
+        return build(self.source, self.config, Facts(labels=LABELS if classifies else None))
 
     def of_transformers(self, classifies: bool, source: Path | None = None) -> nn.Module:
         classes: dict[str, Any] = {"num_labels": len(LABELS), "pad_token_id": END_OF_TEXT} if classifies else {}
@@ -115,8 +116,8 @@ class Exchange:
         start = self.all_logits(ours, logits)
         apply_method(ours, method, 0)
         self.train(ours, logits)
-        facts = {"args": {}, "base": {"name": self.args.model, "sha256": weights_hash(self.source)}}
-        save_adapter(folder, ours, method.method, facts | ({"labels": LABELS} if classifies else {}))
+        base = BaseFacts(self.args.model, weights_hash(self.source))
+        save_adapter(folder, ours, method.method, Facts(base=base, labels=LABELS if classifies else None))
         expected = self.all_logits(ours, logits)
         source = self.source
         if "lm-head" in method.lora_targets:

@@ -87,7 +87,7 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
         rows = classify(model, part, accelerator, len(classes))
         return rows, classification_metrics(rows, classes) if rows and accelerator.is_main_process else None
 
-    before = run.begin(lambda: (evaluate(data.test)[1], general_losses(model, data.general, accelerator)))
+    before, general = run.begin(lambda: (evaluate(data.test)[1], general_losses(model, data.general, accelerator)))
 
     # Loop.
     def loss(batch: Batch) -> Tensor:
@@ -109,12 +109,12 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
     run.load_best(args.run.keep)
     (rows, test), (_, val) = evaluate(data.test), evaluate(data.validation)
     lost = forgetting(
-        model, data.general, accelerator, before[1], lambda: accuracy(evaluate(data.validation or data.test)[0])
+        model, data.general, accelerator, general, lambda: accuracy(evaluate(data.validation or data.test)[0])
     )
     if run.closes(prepared):
         lines = {"predictions.jsonl": prediction_lines(rows, classes)}
         untrained = UNTRAINED if head.head == "linear" and head_rows is None else ""
-        run.finish(lines, shown_metrics(), "accuracy", untrained, before=before[0], val=val, test=test, forgetting=lost)
+        run.finish(lines, shown_metrics(), "accuracy", untrained, before=before, val=val, test=test, forgetting=lost)
 
 
 if __name__ == "__main__":

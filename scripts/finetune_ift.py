@@ -88,7 +88,9 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         rows = score_texts(model, part, accelerator)  # of what is trained on, of the response, of the whole text
         return rows[1], perplexities(*rows) if part and accelerator.is_main_process else None
 
-    before = run.begin(lambda: (evaluate(data.test)[1], answers(), general_losses(model, data.general, accelerator)))
+    before, untuned, general = run.begin(
+        lambda: (evaluate(data.test)[1], answers(), general_losses(model, data.general, accelerator))
+    )
 
     # Loop.
     def loss(batch: Batch) -> Tensor:
@@ -110,12 +112,12 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     (rows, test), (_, val), after = evaluate(data.test), evaluate(data.validation), answers()
     responses = [with_response_labelled(e) for e in data.validation or data.test]
     lost = forgetting(
-        model, data.general, accelerator, before[2], lambda: mean_loss(score_targets(model, responses, accelerator))
+        model, data.general, accelerator, general, lambda: mean_loss(score_targets(model, responses, accelerator))
     )
     if run.closes(prepared):
-        lines = {"generations.jsonl": generation_lines(questions, before[1], after, rows)}
+        lines = {"generations.jsonl": generation_lines(questions, untuned, after, rows)}
         axis = "response loss (nats a token)"
-        run.finish(lines, SHOWN, axis, before=before[0], val=val, test=test, forgetting=lost)
+        run.finish(lines, SHOWN, axis, before=before, val=val, test=test, forgetting=lost)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def train(args: Args, inputs: Inputs[Ratings | Unpaired], folder: Path, resuming
         return mean_rated_loss(score_pairs(model, part, accelerator), part, preference)
 
     known = rated_metrics(references(data.test), data.test, preference) if data.test else None  # of the reference
-    before = run.begin(lambda: (known, general_losses(model, data.general, accelerator)))
+    before, general = run.begin(lambda: (known, general_losses(model, data.general, accelerator)))
 
     # Loop.
     while run.goes_on():
@@ -118,10 +118,10 @@ def train(args: Args, inputs: Inputs[Ratings | Unpaired], folder: Path, resuming
     # Final evaluation, of the weights that are kept.
     run.load_best(args.run.keep)
     (scores, test), (_, val) = evaluate(data.test), evaluate(data.validation)
-    lost = forgetting(model, data.general, accelerator, before[1], lambda: mean_loss(data.validation or data.test))
+    lost = forgetting(model, data.general, accelerator, general, lambda: mean_loss(data.validation or data.test))
     if run.closes(prepared):
         lines = {"predictions.jsonl": rated_lines(scores, data.test, inputs.splits.test, preference)}
-        found = {"before": before[0], "val": val, "test": test, "forgetting": lost}
+        found = {"before": before, "val": val, "test": test, "forgetting": lost}
         found["reference"] = {"sha256": origin.sha256(), "cached": keeps_reference}
         run.finish(lines, SHOWN, "KTO loss", **found)
 

@@ -112,14 +112,15 @@ def answer_all(
 
     from gpt2_scratch.generate import Sampling
     from training.evaluation.inference import answer
+    from training.model.facts import Facts, read_facts
     from training.model.methods import build_language_model
-    from training.model.saved import adapted, read_facts, rebuild
+    from training.model.saved import adapted, rebuild
 
     accelerator, what, generation = Accelerator(), args.what, args.generation
-    facts = read_facts(what.adapter) if what.adapter is not None else {}
-    if "labels" in facts:
+    facts = read_facts(what.adapter) if what.adapter is not None else Facts()
+    if facts.labels is not None:
         raise ValueError(f"--adapter {what.adapter}: is a classifier's; it writes nothing")
-    flags = (results or facts).get("args", {})
+    flags = results["args"] if results else facts.args
     tokenizer = tokenizer.reading(what.special_tokens or flags.get("special_tokens", "text"))
     header = flags.get("response_header", True)
     questions = [Instruction(i, text, what.input) for i, text in enumerate(what.prompt)]

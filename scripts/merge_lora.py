@@ -13,7 +13,7 @@ embedding too, where the two are one matrix, as in GPT-2: load such an adapter o
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2_scratch.own_tokenizer import FILES, find_tokenizer
 from gpt2_scratch.tokenizer import Tokenizer
@@ -25,6 +25,9 @@ from training.flags.cli import run
 from training.flags.preference import PairArgs, RatingArgs
 from training.flags.task import PromptArgs, TextArgs, group_of
 from training.storage.run_folder import nearest, read_run
+
+if TYPE_CHECKING:
+    from training.model.facts import Facts
 
 Chosen = list[tuple[Path, float]]  # folders of adapters, and what each counts
 TEXTS, LENGTH = 32, 128  # compared at most, tokens of each
@@ -105,11 +108,11 @@ def trained_texts(flags: dict[str, Any]) -> tuple[list[str], str] | None:
     return [text for e in examples if (text := "\n".join(filter(None, texts_in(e))))], source.origin
 
 
-def texts_of(args: Args, facts: dict[str, Any]) -> tuple[list[str], str]:
+def texts_of(args: Args, facts: "Facts") -> tuple[list[str], str]:
     """(texts, where they are from): those of --data, else those of the training, else bundled ones."""
-    if args.data is None and (found := trained_texts(facts.get("args", {}))):
+    if args.data is None and (found := trained_texts(facts.args)):
         return found
-    task: Task = find("spamassassin" if "labels" in facts else "instructions", Task)
+    task: Task = find("instructions" if facts.labels is None else "spamassassin", Task)
     if args.text_column:
         task = replace(task, columns=(Columns(args.text_column, ""),))
     source = locate_rows(task, args.data, args.encoding)
@@ -118,14 +121,13 @@ def texts_of(args: Args, facts: dict[str, Any]) -> tuple[list[str], str]:
     return [text for text in texts if text][:TEXTS], source.origin
 
 
-def write(args: Args, facts: dict[str, Any], chosen: Chosen, base: tuple[Path, Any], tokenizer: Tokenizer) -> None:
+def write(args: Args, facts: "Facts", chosen: Chosen, base: tuple[Path, Any], tokenizer: Tokenizer) -> None:
     """The model of the `chosen` adapters with these facts on `base` (folder, shape), or without any the base alone."""
     from gpt2_scratch.precision import DTYPES
     from gpt2_scratch.pretrained import save_pretrained
     from training.flags.common import ModelArgs
     from training.model.merging import combined, merge_for_good
     from training.model.methods import build_language_model
-    from training.model.saved import label_names
     from training.storage.files import replace_folder
 
     if chosen:
@@ -133,7 +135,7 @@ def write(args: Args, facts: dict[str, Any], chosen: Chosen, base: tuple[Path, A
         merge_for_good(model)
     else:
         model = build_language_model(*base, ModelArgs(untie_head=args.untied_base))
-    names = label_names(facts.get("labels") or []) if chosen else {}
+    names = facts.label_names if chosen else {}
     replace_folder(args.output, lambda new: save_pretrained(model, new, tokenizer, DTYPES[args.dtype], **names))
     print(f"model   {args.output}, {args.dtype}" + ("" if chosen else ": the base alone"), flush=True)
 
@@ -149,18 +151,17 @@ def foreign_texts(folder: Path, texts: list[str], tokenizer: Tokenizer) -> int:
     )
 
 
-def report(
-    args: Args, facts: dict[str, Any], chosen: Chosen, texts: list[str], source: str, tokenizer: Tokenizer
-) -> None:
+def report(args: Args, facts: "Facts", chosen: Chosen, texts: list[str], source: str, tokenizer: Tokenizer) -> None:
     """How far the model in the folder, computed in fp32, is from base and adapters."""
+    from training.model.facts import Facts
     from training.model.merging import combined, compare
     from training.model.saved import whole_model
 
     tokens = [some[:LENGTH] for some in tokenizer.encode_all(texts) if some]
-    found = compare(combined(chosen, args.model), whole_model(args.output, {"labels": facts.get("labels")}), tokens)
+    found = compare(combined(chosen, args.model), whole_model(args.output, Facts(labels=facts.labels)), tokens)
     print(f"texts   {len(tokens)} of {source}, {sum(map(len, tokens)):,} tokens")
     print(f"logits  differ from the unmerged model's by {found.logit:.2g} at most; the largest is {found.largest:.3g}")
-    what = "labels" if "labels" in facts else "likeliest next tokens"
+    what = "likeliest next tokens" if facts.labels is None else "labels"
     print(f"        {found.changed:,} of {found.choices:,} {what} are others")
     if tokenizer.sha256 is not None:
         others = foreign_texts(args.output, texts, tokenizer)
@@ -169,10 +170,11 @@ def report(
 
 def merge(args: Args, folders: tuple[Path, ...], weights: tuple[float, ...]) -> None:
     # Imported here because they take seconds: whatever can be refused without them has been.
+    from training.model.facts import BaseFacts, Facts
     from training.model.merging import common_facts
     from training.model.saved import find_base
 
-    facts = common_facts(folders) if folders else {}
+    facts = common_facts(folders) if folders else Facts()
     base = find_base(folders[0], facts, args.model) if folders else base_model(args.model or "")
     if base[0].resolve() == args.output.resolve():
         raise ValueError(f"--output {args.output}: is the base itself; choose another folder")
@@ -185,7 +187,8 @@ def merge(args: Args, folders: tuple[Path, ...], weights: tuple[float, ...]) -> 
     if args.push_to_hub is not None:
         from training.run.publish import publish
 
-        publish(args.output, args.push_to_hub, {"base": {"name": args.model}} | facts, "transformers", args.run)
+        facts = replace(facts, base=facts.base or BaseFacts(args.model or ""))
+        publish(args.output, args.push_to_hub, facts, "transformers", args.run)
 
 
 def main(args: Args) -> None:

@@ -33,7 +33,7 @@ from tasks import Instruction, Labelled
 from tasks._task import BUNDLED as DATA
 from training.data.corpus import tokenised
 from training.data.special_tokens import special_tokens_note
-from training.model.saved import label_names
+from training.model.facts import Facts
 
 TEXT = (DATA / "general.txt").read_text(encoding="utf-8")
 ENDS = {"bpe": "<|endoftext|>", "wordpiece": "[EOS]", "unigram": "</s>"}
@@ -352,7 +352,7 @@ def test_a_batched_pipeline_of_an_exported_classifier_gives_its_own_labels(tmp_p
     ours = opened(surrounded(style, tmp_path / "base"))
     model = Classifier(GPT2Config(width=16, blocks=2, heads=2, context=128, vocabulary=ROWS), 3)
     initialise(model, torch.Generator().manual_seed(0), std=0.3)
-    save_pretrained(model.eval(), tmp_path / "c", ours, **label_names(["a", "b", "c"]))
+    save_pretrained(model.eval(), tmp_path / "c", ours, **Facts(labels=["a", "b", "c"]).label_names)
     classify = transformers.pipeline("text-classification", model=str(tmp_path / "c"), top_k=None)
     texts = [TEXT[i : i + 3 + i // 9] for i in range(0, 700, 35)]
     with torch.no_grad():

@@ -18,9 +18,10 @@ from gpt2_scratch.sources import load_config, resolve
 from gpt2_scratch.tokenizer import GPT2
 from gpt2_scratch.weights import keys, weight_files, weights_hash
 from training.flags.common import ModelArgs
+from training.model.card import card
+from training.model.facts import BaseFacts, Facts
 from training.model.heads import head_notes, trained_rows
 from training.model.methods import build_classifier, build_language_model
-from training.model.saved import card, label_names
 
 SMALL = GPT2Config(width=16, blocks=2, heads=2, context=512)
 COLUMNS = ("--text-column", "text", "--label-column", "label")
@@ -243,7 +244,7 @@ def test_old_and_other_names_of_the_shape_are_read():
 def classifier(folder: Path, names: list[str]) -> Path:
     model = Classifier(SMALL, len(names))
     initialise(model, torch.Generator().manual_seed(0), std=0.1)
-    save_pretrained(model, folder, GPT2, **label_names(names))
+    save_pretrained(model, folder, GPT2, **Facts(labels=names).label_names)
     return folder
 
 
@@ -336,9 +337,8 @@ def test_peft_opens_an_adapter_by_its_card_with_the_names_of_the_classes(tiny_mo
 
 
 def test_the_card_of_an_adapter_says_how_to_call_a_tokenizer_of_the_bases_own(tmp_path):
-    known = {"name": "mine", "sha256": "0"}
-    assert "add_special_tokens=False" in card({"base": known | {"tokenizer": "1"}}, "x", "peft")
-    assert "add_special_tokens" not in card({"base": known}, "x", "peft")
+    assert "add_special_tokens=False" in card(Facts(base=BaseFacts("gpt2", "0", "1")), "x", "peft")
+    assert "add_special_tokens" not in card(Facts(base=BaseFacts("gpt2", "0")), "x", "peft")
 
 
 def test_peft_opens_the_adapter_of_a_language_model(tiny_model, tmp_path):

@@ -23,6 +23,7 @@ from tasks import Instruction
 from training.data.batches import encode_prompt
 from training.flags.common import MethodArgs
 from training.flags.method import BLOCK_TARGETS
+from training.model.facts import BaseFacts, Facts
 from training.model.merging import logits
 from training.model.methods import apply_method, own_state
 from training.model.saved import adapted, save_adapter
@@ -86,10 +87,9 @@ def trained(base, method, kind=LanguageModel, head_training="train"):
 
 def saved(model, method, base, folder):
     """The adapter's folder, as a run leaves it."""
-    facts = {"args": asdict(method) | {"model": str(base), "seed": 0, "head_training": "train"}}
-    facts |= {"base": {"name": str(base), "sha256": weights_hash(base)}}
-    facts |= {"labels": [f"class {i}" for i in range(CLASSES)]} if isinstance(model, Classifier) else {}
-    save_adapter(folder, model, method.method, facts)
+    args = asdict(method) | {"model": str(base), "seed": 0, "head_training": "train"}
+    labels = [f"class {i}" for i in range(CLASSES)] if isinstance(model, Classifier) else None
+    save_adapter(folder, model, method.method, Facts(args, BaseFacts(str(base), weights_hash(base)), labels))
     return folder / "adapter"
 
 

@@ -21,6 +21,7 @@ from gpt2_scratch.tokenizer import GPT2
 from lora.adapter import set_strength
 from training.flags.common import MethodArgs
 from training.flags.method import BLOCK_TARGETS
+from training.model.facts import BaseFacts, Facts
 from training.model.merging import combined, compare, logits
 from training.model.methods import apply_method
 from training.model.saved import adapted, build, save_adapter
@@ -42,8 +43,8 @@ def base(tmp_path_factory):
 
 def adapter(base, folder, method=LORA, labels=None, seed=5, **flags):
     """The folder of an adapter that is far from where it started."""
-    facts = {"args": asdict(method) | {"model": str(base), "seed": 0, "head_training": "train"} | flags}
-    facts |= {"base": {"name": str(base), "sha256": weights_hash(base)}} | ({"labels": labels} if labels else {})
+    args = asdict(method) | {"model": str(base), "seed": 0, "head_training": "train"} | flags
+    facts = Facts(args, BaseFacts(str(base), weights_hash(base)), labels)
     model = build(base, load_config(base), facts)
     apply_method(model, method, 0)
     generator = torch.Generator().manual_seed(seed)

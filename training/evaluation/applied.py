@@ -61,13 +61,14 @@ class Applied:
 
     def load(self) -> "Model":
         """The model on the CPU, ready to be applied. Raises ValueError for what is damaged or does not fit."""
-        from training.model.saved import adapted, rebuild, whole_model  # takes seconds
+        from training.model.facts import Facts  # takes seconds
+        from training.model.saved import adapted, rebuild, whole_model
 
         if self.kind == "run":
             return rebuild(self.folder, self.results, self.base).eval()
         if self.kind == "adapter":
             return adapted(self.folder, self.base)
-        return whole_model(self.folder, {"labels": None if self.labels is None else list(self.labels)})
+        return whole_model(self.folder, Facts(labels=None if self.labels is None else list(self.labels)))
 
     def tokenizer(self) -> "Tokenizer":
         """The tokenizer of the model. Raises the errors of `load`."""
@@ -135,19 +136,18 @@ def _of_run(folder: Path, asked: str, base: str | None) -> Applied:
 
 
 def _of_adapter(folder: Path, asked: str, base: str | None) -> Applied:
-    from training.model.saved import (
+    from training.model.facts import (
         read_facts,  # takes seconds, but how many classes PEFT's adapter has is in its tensors
     )
 
     facts = read_facts(folder)
-    if base is None and "base" not in facts:
+    if base is None and facts.base is None:
         base = json.loads((folder / ADAPTER_FILES[1]).read_text(encoding="utf-8")).get("base_model_name_or_path")
         if not base:
             raise ValueError(f"{asked} {folder}: does not say what it was trained on; --adapter {folder} --model BASE")
-    labels = facts.get("labels")
-    classes = None if labels is None else tuple(labels)
+    classes = None if facts.labels is None else tuple(facts.labels)
     known = read_trained_on(folder) or read_trained_on(folder.parent)
-    return Applied(folder, "adapter", classes, facts.get("args", {}), {}, known, base)
+    return Applied(folder, "adapter", classes, facts.args, {}, known, base)
 
 
 def _of_model(model: str) -> Applied:

@@ -6,21 +6,22 @@ from typing import Any
 
 from evidence.intervals import shown
 from gpt2_scratch.tokenizer import END_OF_TEXT
+from training.model.facts import Facts
 
 CARD = "README.md"
 LIBRARIES = ("peft", "transformers")
 PARTS = {"before": "before", "val": "validation", "test": "test"}
 
 
-def _code(facts: Mapping[str, Any], place: str, peft: bool) -> str:
+def _code(facts: Facts, place: str, peft: bool) -> str:
     """How PEFT or transformers loads it; of an adapter nothing but code can carry the names of classes."""
-    labels = facts.get("labels")
+    labels = facts.labels
     kind = f"Auto{'Peft' * peft}ModelFor{'CausalLM' if labels is None else 'SequenceClassification'}"
     lines, more = [f"from {'peft' if peft else 'transformers'} import {kind}", ""], ""
     if labels is not None and peft:
         lines.append(f"id2label = {dict(enumerate(labels))!r}")
         more = ", id2label=id2label, label2id={name: i for i, name in id2label.items()}"
-        more += f", pad_token_id={facts.get('pad_token_id', END_OF_TEXT)}"
+        more += f", pad_token_id={END_OF_TEXT if facts.pad_token_id is None else facts.pad_token_id}"
     return "\n".join([*lines, f"model = {kind}.from_pretrained({place!r}{more})"])
 
 
@@ -44,13 +45,14 @@ def _training(results: Mapping[str, Any]) -> list[str]:
     return [*found, "## Training", f"    python scripts/{results['script']}.py --config config.yaml"]
 
 
-def card(facts: Mapping[str, Any], place: str, library: str, results: Mapping[str, Any] | None = None) -> str:
+def card(facts: Facts, place: str, library: str, results: Mapping[str, Any] | None = None) -> str:
     """The text of README.md.
 
-    `facts` as for `save_adapter`; `place`: the folder or repository to load; `library`: what loads it, peft or
+    `place`: the folder or repository to load; `library`: what loads it, peft or
     transformers, else the flag of our own scripts; `results` of the run, where there was one.
     """
-    base, labels = facts["base"]["name"], facts.get("labels")
+    assert facts.base is not None, "a card says what it is a change of"
+    base, labels = facts.base.name, facts.labels
     about = "a language model" if labels is None else f"a classifier of {len(labels)} classes"
     what = "An adapter that makes" if library in ("peft", "--adapter") else "A model that was trained to be"
     load = f"    python scripts/predict.py {library} FOLDER --data FILE"
@@ -59,6 +61,6 @@ def card(facts: Mapping[str, Any], place: str, library: str, results: Mapping[st
     head = f"base_model: {json.dumps(base)}\n" + f"library_name: {library}\n" * (library in LIBRARIES)
     head += f"pipeline_tag: text-{'generation' if labels is None else 'classification'}\n"
     parts = [f"---\n{head}---", f"{what} {about} of {base}.", load]
-    if "tokenizer" in facts["base"]:
+    if facts.base.tokenizer is not None:
         parts.append("Nothing stands around a text: call the base's tokenizer with add_special_tokens=False.")
     return "\n\n".join(parts + (_training(results) if results else [])) + "\n"

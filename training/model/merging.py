@@ -18,8 +18,9 @@ from lora.adapter import Adapter, adapters, set_strength
 from lora.frozen import dense, with_matrix
 from lora.quantised import dequantise
 from training.flags.task import HeadArgs, group_of
+from training.model.facts import FACTS, Facts, read_facts
 from training.model.methods import own_state
-from training.model.saved import FACTS, adapted, build, find_base, read_facts
+from training.model.saved import adapted, build, find_base
 
 Chosen = Sequence[tuple[Path, float]]  # folders of adapters, and what each counts
 
@@ -44,28 +45,28 @@ class Sum(nn.Module):
         return sum((a.strength * a.update() for a in self.adapters), start=dense(self.linear))  # type: ignore[operator, union-attr]
 
 
-def common_facts(folders: Sequence[Path]) -> dict[str, Any]:
+def common_facts(folders: Sequence[Path]) -> Facts:
     """What the adapters say of themselves (adapter.json), where it has to be the same for them to be one model.
 
     Raises ValueError when it is not, for different bases as far as known, and for a head that transformers lacks.
     """
     found = [(folder, read_facts(folder)) for folder in folders]
     (first, facts), *others = found
-    bases = [(folder, one["base"]) for folder, one in found if "base" in one]
+    bases = [(folder, one.base) for folder, one in found if one.base is not None]
     for folder, base in bases[1:]:
-        known, other = bases[0]
-        if base["sha256"] != other["sha256"]:
+        known, its = bases[0]
+        if base.sha256 != its.sha256:
             raise ValueError(
-                f"--adapter {known} {folder}: were trained on different weights ({other['name']}; {base['name']}); "
+                f"--adapter {known} {folder}: were trained on different weights ({its.name}; {base.name}); "
                 "merge adapters of one base"
             )
     for folder, other in others:
-        for name, what in (("labels", "classes"), ("base_bits", "--base-bits")):
-            ours, theirs = (f.get(name, f.get("args", {}).get(name)) for f in (facts, other))
+        bits = facts.args.get("base_bits"), other.args.get("base_bits")
+        for what, ours, theirs in (("classes", facts.labels, other.labels), ("--base-bits", *bits)):
             if ours != theirs:
                 raise ValueError(f"--adapter {first} {folder}: {what} differ ({ours or 'none'}; {theirs or 'none'})")
     for folder, one in found:
-        if not group_of(HeadArgs, one.get("args", {})).exportable:
+        if not group_of(HeadArgs, one.args).exportable:
             raise ValueError(f"--adapter {folder}: transformers has no such head (--head-bias, --head lm-token)")
     return facts
 
@@ -73,7 +74,7 @@ def common_facts(folders: Sequence[Path]) -> dict[str, Any]:
 def combined(chosen: Chosen, base: str | None) -> Model:
     """The base with all adapters in it, each counted with its weight; class heads are added with the same weights."""
     facts = common_facts([folder for folder, _ in chosen])
-    place = base or facts.get("base", {}).get("name")  # the weights are the same wherever the others had them
+    place = base or facts.base_name  # the weights are the same wherever the others had them
     model = build(*find_base(chosen[0][0], facts, base), facts)
     if isinstance(model, Classifier):
         nn.init.zeros_(model.score.weight)  # noise until here

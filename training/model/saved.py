@@ -4,7 +4,6 @@ An adapter is two files that PEFT reads (lora/peft_format.py), with adapter.json
 (biases, an LM head that was trained itself, a class head with a bias) is adapter.safetensors beside adapter.json.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,52 +14,40 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, Model
 from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.pretrained import load_weights, read_weight, save_pretrained, weights_hash
-from gpt2_scratch.sources import load_config, refuse_pointer
+from gpt2_scratch.sources import load_config
 from gpt2_scratch.tokenizer import Tokenizer
 from lora.adapter import Adapter, adapters
-from lora.peft_format import CONFIG, TENSORS, attach, classes_in, exported
+from lora.peft_format import CONFIG, TENSORS, attach, exported
 from training.data.sources import base_model
 from training.flags.cli import refuse
 from training.flags.common import MethodArgs, ModelArgs
 from training.flags.task import HeadArgs, group_of
 from training.model.card import CARD, card
+from training.model.facts import FACTS, Facts, facts_of, read_facts
 from training.model.methods import apply_method, build_classifier, build_language_model, load_own_state, own_state
 from training.storage.files import load_tensors, replace_file, replace_folder, save_tensors, write_json
 from training.storage.run_folder import STATE
 
 ADAPTER, MODEL = "adapter", "model"
-WEIGHTS, FACTS = "adapter.safetensors", "adapter.json"
+WEIGHTS = "adapter.safetensors"
 BEST = STATE.with_name("best.safetensors")
 
 
-def base_facts(name: str, folder: Path, tokenizer: Tokenizer) -> dict[str, str]:
-    """What identifies a base: its weights, and its tokenizer where that is not GPT-2's own."""
-    own = {"tokenizer": tokenizer.sha256} if tokenizer.sha256 else {}
-    return {"name": name, "sha256": weights_hash(folder)} | own
-
-
-def label_names(labels: list[str]) -> dict[str, Any]:
-    """What config.json says of classes, in their order; nothing of none."""
-    names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-    return names if labels else {}
-
-
-def save_adapter(folder: Path, model: Model, method: str, facts: dict[str, Any]) -> None:
-    """What `model`, with its best weights, adds to its base; nothing for method full, whose model is saved.
-
-    `facts`: the resolved flags `args`, `base` (name, sha256); of a classifier `labels` and `pad_token_id`.
-    """
+def save_adapter(folder: Path, model: Model, method: str, facts: Facts) -> None:
+    """Saves what `model`, with its best weights, adds to its base; nothing for method full, whose model is saved."""
+    assert facts.base is not None, "a run knows its base"
+    base = facts.base.name
 
     def write(new: Path) -> None:
         if in_peft_format(model):
             task, head = ("SEQ_CLS", "score") if isinstance(model, Classifier) else ("CAUSAL_LM", None)
-            config, tensors = exported(model, facts["base"]["name"], task, head)
+            config, tensors = exported(model, base, task, head)
             write_json(new / CONFIG, config)
             save_tensors(new / TENSORS, tensors)
             (new / CARD).write_text(card(facts, str(folder / ADAPTER), "peft"), encoding="utf-8")
         else:
             save_tensors(new / WEIGHTS, own_state(model))
-        write_json(new / FACTS, facts)
+        write_json(new / FACTS, facts.entry())
 
     if method != "full":
         replace_folder(folder / ADAPTER, write)
@@ -68,22 +55,22 @@ def save_adapter(folder: Path, model: Model, method: str, facts: dict[str, Any])
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """The best weights of a run, kept in its folder while it trains. `facts` as for `save_adapter`."""
+    """The best weights of a run, kept in its folder while it trains."""
 
     folder: Path
     model: Model
     method: str
-    facts: dict[str, Any]
+    facts: Facts
     tokenizer: Tokenizer  # of the base
 
     @property
     def frozen(self) -> str:
-        """Hash of all weights that are frozen in the run."""
-        return self.facts["base"]["sha256"]
+        """The hash of all weights that are frozen in the run."""
+        return str(self.facts.base and self.facts.base.sha256)
 
     def save(self) -> None:
         """Saves the weights as they are in training, to the last bit."""
-        names = label_names(self.facts.get("labels") or [])
+        names = self.facts.label_names
         if self.method == "full":
             replace_folder(self.folder / MODEL, lambda new: save_pretrained(self.model, new, self.tokenizer, **names))
         else:
@@ -113,33 +100,12 @@ def in_peft_format(model: Model) -> bool:
     return bool(adapted - {"score"}) and all(name.startswith(known) for name in own_state(model))
 
 
-def read_facts(adapter: Path) -> dict[str, Any]:
-    """adapter.json; without one, what an adapter of PEFT says: nothing but its classes, if it has any.
-
-    Raises ValueError when the folder holds no adapter, or a damaged one.
-    """
-    path = adapter / FACTS
-    for file in adapter.glob("adapter*"):
-        refuse_pointer(file)
-    if not path.exists():
-        if not adapter.is_dir():
-            raise ValueError(f"adapter {adapter}: no such folder")
-        count = classes_in(adapter)
-        return {} if count is None else {"labels": [f"LABEL_{i}" for i in range(count)]}
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        facts["args"]["model"], facts["base"]["name"], facts["base"]["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); copy it again") from error
-    return facts
-
-
-def find_base(adapter: Path, facts: dict[str, Any], base: str | None = None) -> tuple[Path, GPT2Config]:
+def find_base(adapter: Path, facts: Facts, base: str | None = None) -> tuple[Path, GPT2Config]:
     """Folder and shape of the base of an adapter: `base`, or where it was when the adapter was trained.
 
     Raises ValueError when there is none, or these are not the weights it was trained on, as far as it says which.
     """
-    name = base or facts.get("base", {}).get("name")
+    name = base or facts.base_name
     if name is None:
         raise ValueError(f"adapter {adapter}: does not say what it was trained on; add --model")
     try:
@@ -150,24 +116,23 @@ def find_base(adapter: Path, facts: dict[str, Any], base: str | None = None) -> 
         raise ValueError(
             f"{error}; {name} was the base in training: where it has moved, name it with --model"
         ) from error
-    if "base" in facts and weights_hash(source) != facts["base"]["sha256"]:
+    if facts.base is not None and weights_hash(source) != facts.base.sha256:
         raise ValueError(
             f"adapter {adapter}: was trained on other weights than {name} has (sha256 differs); give its base"
         )
     return source, config
 
 
-def build(source: Path, config: GPT2Config, facts: dict[str, Any]) -> Model:
+def build(source: Path, config: GPT2Config, facts: Facts) -> Model:
     """The base model of an adapter with these facts, in the precision it had; its class head holds noise.
 
     Raises ValueError when it was quantised by a library that is not here.
     """
-    flags = facts.get("args", {})
-    model, head, labels = group_of(ModelArgs, flags), group_of(HeadArgs, flags), facts.get("labels")
+    model, head = group_of(ModelArgs, facts.args), group_of(HeadArgs, facts.args)
     refuse(model.problems())
-    if labels is None:
+    if facts.labels is None:
         return build_language_model(source, config, model)
-    return build_classifier(source, config, model, len(labels), 0, head.head_bias, head.head == "lm-token")
+    return build_classifier(source, config, model, len(facts.labels), 0, head.head_bias, head.head == "lm-token")
 
 
 def adapted(adapter: Path, base: str | None = None) -> Model:
@@ -175,16 +140,16 @@ def adapted(adapter: Path, base: str | None = None) -> Model:
     facts = read_facts(adapter)
     model = build(*find_base(adapter, facts, base), facts)
     if (adapter / WEIGHTS).exists():
-        head = (facts["args"]["head_training"],) if isinstance(model, Classifier) else ()
-        apply_method(model, group_of(MethodArgs, facts["args"]), facts["args"]["seed"], *head)
+        head = (facts.args["head_training"],) if isinstance(model, Classifier) else ()
+        apply_method(model, group_of(MethodArgs, facts.args), facts.args["seed"], *head)
         load_own_state(model, load_tensors(adapter / WEIGHTS))
     else:
         attach(model, adapter)
     return model.eval()
 
 
-def whole_model(folder: Path, facts: dict[str, Any]) -> Model:
-    """A model in Hugging Face's format, its class head included; `facts` as for an adapter."""
+def whole_model(folder: Path, facts: Facts) -> Model:
+    """Reads a model in Hugging Face's format, its class head included."""
     model = build(folder, load_config(folder), facts)
     if not model.embedding_head:  # a class head is made anew
         for name, parameter in model.head.named_parameters():
@@ -200,7 +165,7 @@ def rebuild(folder: Path, results: dict[str, Any], base: str | None = None) -> M
     """The fine-tuned model of a run; an adapter needs its base, found where it was or at `base`."""
     if not (folder / MODEL).is_dir():
         return adapted(folder / ADAPTER, base)
-    return whole_model(folder / MODEL, {"args": results["args"], "labels": results["data"].get("labels")})
+    return whole_model(folder / MODEL, facts_of(results))
 
 
 def adapter_tokenizer(adapter: Path, base: str | None = None) -> Tokenizer:
@@ -211,9 +176,9 @@ def adapter_tokenizer(adapter: Path, base: str | None = None) -> Tokenizer:
     facts = read_facts(adapter)
     place, config = find_base(adapter, facts, base)
     found = find_tokenizer(place, config)
-    if "base" in facts and found.sha256 != facts["base"].get("tokenizer"):
+    if facts.base is not None and found.sha256 != facts.base.tokenizer:
         raise ValueError(f"adapter {adapter}: was trained with another tokenizer than {place} has; give its base")
-    return found.reading(facts.get("args", {}).get("special_tokens", "text"))
+    return found.reading(facts.args.get("special_tokens", "text"))
 
 
 def tokenizer_of(folder: Path, results: dict[str, Any], base: str | None = None) -> Tokenizer:

@@ -26,8 +26,9 @@ from training.data.sources import Inputs
 from training.flags.common import ModelArgs
 from training.flags.finetuning import FineTuneArgs
 from training.flags.preference import PairArgs, RatingArgs
+from training.model.facts import Facts, facts_of, read_facts
 from training.model.methods import apply_method, build_language_model, load_own_state, own_state
-from training.model.saved import ADAPTER, MODEL, WEIGHTS, Best, adapted, in_peft_format, read_facts, save_adapter
+from training.model.saved import ADAPTER, MODEL, WEIGHTS, Best, adapted, in_peft_format, save_adapter
 from training.storage.files import replace_folder
 from training.storage.run_folder import RESULTS, read_run
 
@@ -42,7 +43,7 @@ class Start:
     config: GPT2Config  # of the base
     folder: Path | None = None
     whole: bool = False
-    facts: dict[str, Any] = field(default_factory=dict)  # `args` and `base` of where it comes from, as far as known
+    facts: Facts = field(default_factory=Facts)  # of where it comes from
 
     def sha256(self) -> str:
         """The hash of all weights that are frozen in a run that starts here."""
@@ -74,7 +75,7 @@ def find_start(folder: Path | None, prompt: PairArgs | RatingArgs, model: ModelA
     asked, whole, place = f"--start-from {folder}:", False, folder
     if (folder / RESULTS).exists():
         results = read_run(folder, "--start-from")
-        facts = {"args": results["args"], "base": results["model"], "labels": results["data"].get("labels")}
+        facts = facts_of(results)
         whole = (folder / MODEL).is_dir()
         place = folder / (MODEL if whole else ADAPTER)
     elif (folder / CONFIG).exists() or (folder / WEIGHTS).exists():
@@ -84,20 +85,18 @@ def find_start(folder: Path | None, prompt: PairArgs | RatingArgs, model: ModelA
             raise ValueError(f"{asked} {error}") from error
     else:
         raise ValueError(f"{asked} holds neither a finished run nor an adapter; a whole model is given as --model")
-    if facts.get("labels"):
+    if facts.labels:
         raise ValueError(f"{asked} is a classifier's; it writes nothing")
     _check_fit(asked, facts, prompt, model, inputs.weights)
     return Start(inputs.model_folder, inputs.config, place, whole, facts)
 
 
-def _check_fit(
-    asked: str, facts: dict[str, Any], prompt: PairArgs | RatingArgs, model: ModelArgs, base: Path | None
-) -> None:
-    flags, known = facts.get("args", {}), facts.get("base")
-    if known is not None and base is not None and known["sha256"] != weights_hash(base):
+def _check_fit(asked: str, facts: Facts, prompt: PairArgs | RatingArgs, model: ModelArgs, base: Path | None) -> None:
+    flags, known = facts.args, facts.base
+    if known is not None and base is not None and known.sha256 != weights_hash(base):
         raise ValueError(
-            f"{asked} was trained on {known['name']}, whose weights are not those of --model {model.model}; "
-            f"add --model {known['name']}"
+            f"{asked} was trained on {known.name}, whose weights are not those of --model {model.model}; "
+            f"add --model {known.name}"
         )
     if flags.get("base_bits") is not None:
         raise ValueError(

@@ -1,22 +1,21 @@
 """--push-to-hub: what a finished run leaves goes to the hub, with a card made of its results."""
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from lora.peft_format import CONFIG as PEFT_CONFIG
 from training.data.hub_upload import upload
 from training.flags.task import HeadArgs, group_of
 from training.model.card import CARD, card
-from training.model.saved import ADAPTER, MODEL, read_facts
+from training.model.facts import Facts, facts_of, read_facts
+from training.model.saved import ADAPTER, MODEL
 from training.storage.run_folder import CONFIG, read_run
 
 
-def publish(part: Path, repository: str, facts: Mapping[str, Any], library: str, run: Path | None) -> None:
+def publish(part: Path, repository: str, facts: Facts, library: str, run: Path | None) -> None:
     """Uploads the folder `part`, to which it adds a card, and the file of flags of the `run` that it comes from.
 
-    `facts` and `library` as for `card`. Raises ValueError as `upload`.
+    `library` as for `card`. Raises ValueError as `upload`.
     """
     results = None
     if run is not None:
@@ -34,7 +33,5 @@ def publish_run(folder: Path, repository: str | None) -> None:
     if part.is_dir():
         library = "peft" if (part / PEFT_CONFIG).exists() else "--adapter"
         return publish(part, repository, read_facts(part), library, folder)
-    labels = results["data"].get("labels")
-    facts = {"base": results["model"]} | ({"labels": labels} if labels else {})
     library = "transformers" if group_of(HeadArgs, results["args"]).exportable else "--model"
-    return publish(folder / MODEL, repository, facts, library, folder)
+    return publish(folder / MODEL, repository, facts_of(results), library, folder)

@@ -24,8 +24,9 @@ from training.flags.config_file import write_config
 from training.flags.fields import resolved
 from training.flags.finetuning import FineTuneArgs
 from training.flags.update import UpdateArgs
+from training.model.facts import Facts, base_facts
 from training.model.methods import load_own_state, parameter_counts
-from training.model.saved import Best, base_facts
+from training.model.saved import Best
 from training.run.checkpoint import load_checkpoint, save_checkpoint
 from training.run.plots import plot_curves, plot_forgetting
 from training.run.printed import outcome_notes, print_outcome
@@ -242,11 +243,11 @@ def open_finetuning(
     """
     flags, labels, tokenizer = resolved(args) | resolved(update), data.facts.labels, data.inputs.tokenizer
     base = base_facts(args.model.model, data.inputs.model_folder, tokenizer)
-    facts = {"args": flags, "base": base} | ({"labels": labels, "pad_token_id": tokenizer.pad} if labels else {})
+    facts = Facts(flags, base, labels, tokenizer.pad if labels else None)
     best = kept(folder, model, args.method.method, facts, tokenizer)
     more = {"general text": data.general.sha256} | ({"labels": repr(tuple(labels))} if labels else {})
     identity = identity_of(accelerator, data.facts.sha256, best.frozen, tokenizer) | more
-    micro_batch = {"asked": args.update.micro_batch_size, "used": update.micro_batch_size}
-    described = {"model": base, "data": data.facts, "micro_batch": micro_batch, "frozen_activations": data.cache}
+    described = {"model": base.entry(), "data": data.facts, "frozen_activations": data.cache}
+    described["micro_batch"] = {"asked": args.update.micro_batch_size, "used": update.micro_batch_size}
     setting = accelerator, folder, resuming, model, optimizer, due, plan.per_epoch, plan.examples_in(due.steps)
     return FineTuning(*setting, flags, identity, described, best=best, splits=data.inputs.splits)

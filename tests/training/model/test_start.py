@@ -22,6 +22,7 @@ from training.flags.compute import ComputeArgs
 from training.flags.finetuning import FineTuneArgs
 from training.flags.forgetting import ForgettingArgs
 from training.flags.preference import PairArgs
+from training.model.facts import BaseFacts, Facts
 from training.model.merging import logits
 from training.model.methods import apply_method, build_language_model, own_state
 from training.model.saved import adapted
@@ -33,7 +34,7 @@ LORA, NEW = MethodArgs(lora_rank=2), MethodArgs(lora_rank=3, lora_alpha=5, lora_
 
 def facts_of(base, method, **flags):
     args = asdict(method) | {"model": str(base), "seed": 0} | flags
-    return {"args": args, "base": {"name": str(base), "sha256": weights_hash(base)}}
+    return Facts(args, BaseFacts(str(base), weights_hash(base)))
 
 
 def inputs_of(base):
@@ -83,7 +84,7 @@ def full_run(base, folder):
     save_pretrained(move(model, 3), folder / "model", GPT2)
     facts = facts_of(base, MethodArgs("full"))
     results = {"schema": 1, "script": "finetune_ift", "data": {"sha256": ""}}
-    (folder / "results.json").write_text(json.dumps(results | {"args": facts["args"], "model": facts["base"]}))
+    (folder / "results.json").write_text(json.dumps(results | {"args": facts.args, "model": facts.base.entry()}))
     return folder
 
 
@@ -246,4 +247,4 @@ def test_a_folder_that_cannot_be_started_from_is_refused_with_the_reason(name, m
 
 def test_what_was_trained_with_other_flags_starts_with_the_same_flags(wrong, base):
     assert find(base, wrong / "untied" / "adapter", untie_head=True).folder == wrong / "untied" / "adapter"
-    assert find(base, wrong / "headless" / "adapter", PairArgs(response_header=False)).facts["args"]
+    assert find(base, wrong / "headless" / "adapter", PairArgs(response_header=False)).facts.args

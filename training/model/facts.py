@@ -1,0 +1,83 @@
+"""What an adapter or a model says of itself: the flags it was trained with, its base, its classes (adapter.json)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpt2_scratch.pretrained import weights_hash
+from gpt2_scratch.sources import refuse_pointer
+from gpt2_scratch.tokenizer import Tokenizer
+from lora.peft_format import classes_in
+
+FACTS = "adapter.json"
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """What identifies a base: its weights, and its tokenizer where that is not GPT-2's own."""
+
+    name: str
+    sha256: str | None = None
+    tokenizer: str | None = None
+
+    def entry(self) -> dict[str, str]:
+        """Returns it as results.json has it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def base_facts(name: str, folder: Path, tokenizer: Tokenizer) -> BaseFacts:
+    return BaseFacts(name, weights_hash(folder), tokenizer.sha256 or None)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """`args` are the resolved flags; an adapter of PEFT says neither those nor its base. A classifier has `labels`."""
+
+    args: dict[str, Any] = field(default_factory=dict)
+    base: BaseFacts | None = None
+    labels: list[str] | None = None
+    pad_token_id: int | None = None
+
+    def entry(self) -> dict[str, Any]:
+        """Returns it as adapter.json has it."""
+        found = vars(self) | {"base": self.base and self.base.entry()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def base_name(self) -> str | None:
+        return None if self.base is None else self.base.name
+
+    @property
+    def label_names(self) -> dict[str, Any]:
+        """What config.json says of classes, in their order; nothing of none."""
+        labels = self.labels or []
+        names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+        return names if labels else {}
+
+
+def facts_of(results: Mapping[str, Any]) -> Facts:
+    """Returns what results.json says of the model that its run left."""
+    return Facts(results["args"], BaseFacts(**results["model"]), results["data"].get("labels"))
+
+
+def read_facts(adapter: Path) -> Facts:
+    """Reads adapter.json; without one, what an adapter of PEFT says: nothing but its classes, if it has any.
+
+    Raises ValueError when the folder holds no adapter, or a damaged one.
+    """
+    path = adapter / FACTS
+    for file in adapter.glob("adapter*"):
+        refuse_pointer(file)
+    if not path.exists():
+        if not adapter.is_dir():
+            raise ValueError(f"adapter {adapter}: no such folder")
+        count = classes_in(adapter)
+        return Facts(labels=None if count is None else [f"LABEL_{i}" for i in range(count)])
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found["args"]["model"], found["base"]["sha256"]
+        return Facts(**found | {"base": BaseFacts(**found["base"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); copy it again") from error
