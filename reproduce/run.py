@@ -20,8 +20,6 @@ from reproduce.environment import Settings, in_share, settings_in
 from reproduce.tables import Plan, Table, plans, read_table
 from reproduce.warm import Run, run_all
 
-RATE = {"full": 2500, "lora": 3600}  # tokens a second on one core (docs/methods.md, "Methods compared")
-
 
 def tell_left_out(found: Sequence[Plan]) -> None:
     """It counts the cells that have no run here, by reason."""
@@ -29,23 +27,16 @@ def tell_left_out(found: Sequence[Plan]) -> None:
         print(f"    {count} cells {status}")
 
 
-def forecast(plan: Plan, run: Run, scale: str) -> int:
+def forecast(plan: Plan, run: Run) -> int:
     """It prints the command, with the memory and time that it is expected to need, and returns the exit status."""
     print(run.command)
     if not plan.flags:
-        print("    time    seconds")
+        print("    takes seconds")
         return 0
     words = [sys.executable, *shlex.split(run.command)[1:], "--dry-run"]
     told = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     print("\n".join(f"    {line}" for line in told.stdout.splitlines() if line))
-    if told.returncode:
-        return told.returncode
-    if scale == "report":
-        print("    time    unknown: not measured on this device")
-        return 0
-    tokens = plan.flags["train_examples"] * plan.flags["max_length"] * (plan.flags["epochs"] or 0)
-    print(f"    time    at most {tokens / RATE.get(plan.flags['method'], 3600) / 60:.1f} minutes of training")
-    return 0
+    return told.returncode
 
 
 def launch_all(runs: Sequence[Run], launcher: Sequence[str]) -> int:
@@ -146,7 +137,7 @@ def main(path: Path) -> int:
     failed = False
     for _, seeds_of_one in itertools.groupby(runs, lambda run: run.folder.parent):
         run = next(seeds_of_one)  # the others cost the same
-        failed |= forecast(runs[run], run, scale) != 0
+        failed |= forecast(runs[run], run) != 0
     tell_left_out(found)
     return int(failed)
 

@@ -83,8 +83,8 @@ class Classification(Task):
         notes = [f"no row has the label {listed(unknown)} of --leave-out-labels"] if unknown else []
         return (*named, *(text for text, label in spelling.items() if label in named)), notes
 
-    def classes(self, examples: Iterable[Labelled]) -> tuple[str, ...]:
-        """Class names in order. Raises ValueError for a label outside `labels`, or fewer than two classes."""
+    def classes(self, examples: Iterable[Labelled], where: str = "in the file") -> tuple[str, ...]:
+        """Class names in order. Raises ValueError for a label outside `labels`, or fewer than two classes `where`."""
         seen = {e.label for e in examples if e.label is not None}
         same = spellings(self.labels or (), seen)
         names = tuple(same.get(name, name) for name in self.labels or in_order(seen))
@@ -95,14 +95,14 @@ class Classification(Task):
                 f"with --leave-out-labels {as_arguments(unknown[:1])}"
             )
         if len(seen) < 2:
-            raise ValueError(f"only one class in the file ({listed(in_order(seen))}); a classifier needs two or more")
+            raise ValueError(f"only one class {where} ({listed(in_order(seen))}); a classifier needs two or more")
         return names
 
     def remarks(self, splits: Mapping[str, Sequence[Labelled]]) -> list[str]:
         """What is to be said of the classes. Raises ValueError as `classes`, and for one without a training example."""
         counts = {name: Counter(e.label or "" for e in part) for name, part in splits.items()}
         names = self.classes([e for part in splits.values() for e in part])
-        self.classes(splits["train"])
+        self.classes(splits["train"], "among the examples to train on")
         refuse_untrained(counts)
         total = sum(counts.values(), Counter())
         missing = [name for name in names if not total[name]]

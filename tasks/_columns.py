@@ -46,8 +46,9 @@ def missing_columns(forms: Sequence[Columns], present: Sequence[str], target_nee
     missing = min((c.missing_in(present, target_needed) for c in forms), key=len)
     by_case = {name.casefold(): name for name in present}
     near = [by_case[n] for c in missing for n in get_close_matches(c.casefold(), by_case, n=1)]
+    which = f"columns {listed(missing)} are" if len(missing) > 1 else f"column {listed(missing)} is"
     return ValueError(
-        f"column {listed(missing)} is missing ({flags} name them); the file has {listed(present, 9, 90)}"
+        f"{which} missing ({flags} name them); the file has {listed(present, 9, 90)}"
         + (f"; is it {listed(near)}?" if near else "")
     )
 

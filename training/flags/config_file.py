@@ -102,6 +102,8 @@ def completed(arguments: type, words: Sequence[str]) -> list[str]:
     """
     words, known = _with_config(arguments, words), flags_of(arguments)
     given, folder = {plain(word) for word in words if word.startswith("--")}, Path(typed(words, "--output-dir"))
+    if "resume" in given and not given & {"output-dir", *DATA}:
+        raise ValueError("--resume: which run is to go on? Add its --output-dir, or all of its flags")
     if not {"resume", "output-dir"} <= given & {*known}:
         return words
     if (folder / RESULTS).exists():

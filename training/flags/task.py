@@ -28,9 +28,9 @@ class TextArgs:
     """Columns and text"""
 
     text_column: tuple[str, ...] = ()
-    """column or columns of the text; needed with your own file. Several are joined by line breaks"""
+    """column or columns of the text, in your own file. Several are joined by line breaks"""
     label_column: str | None = None
-    """column of the class; needed with your own file"""
+    """column of the class, in your own file"""
     labels: tuple[str, ...] = ()
     """the classes in order; none given: those found in the file"""
     leave_out_labels: Rare[tuple[str, ...]] = ()

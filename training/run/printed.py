@@ -62,6 +62,7 @@ def print_corpus(accelerator: Accelerator, facts: CorpusFacts, model: nn.Module)
     print(f"model      {parameter_counts(model)['total']:,} parameters", flush=True)
 
 
+NOISE = 0.01  # of the highest validation loss: a curve that moves by less than this tells nothing
 FALLING = 0.1  # of all that the validation loss fell, so much in the last third of the run: it had not come to rest
 
 
@@ -70,8 +71,8 @@ def still_falling(curve: Sequence[Mapping[str, Any]]) -> bool:
     losses = [point["val_loss"] for point in curve if "val_loss" in point]
     if len(losses) < 4 or losses[-1] > min(losses):
         return False
-    before_last_third = losses[-1 - len(losses) // 3]
-    return before_last_third - losses[-1] > FALLING * (max(losses) - losses[-1])
+    fall, before_last_third = max(losses) - losses[-1], losses[-1 - len(losses) // 3]
+    return fall > NOISE * max(losses) and before_last_third - losses[-1] > FALLING * fall
 
 
 def only_answer(test: Mapping[str, Any], labels: Sequence[str]) -> str | None:
@@ -88,7 +89,7 @@ def outcome_notes(results: Results) -> list[str]:
     only = only_answer(results.test or {}, labels)
     if only is not None:
         notes.append(f"the model answers {only!r} to every test example: it has learnt no difference")
-    if still_falling(results.curve):
+    elif still_falling(results.curve):
         notes.append(
             "validation loss still falls at the end: with more --epochs (or --max-steps) this method can do better, so "
             "compare it with no other yet"
