@@ -104,7 +104,7 @@ def test_a_classifier_refuses_wrong_input(flags, message, files, tiny_model, tmp
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--data", "{files}/good.jsonl"], "'instruction', 'response' is missing .*'text', 'label'"),
+        (["--data", "{files}/good.jsonl"], "'instruction', 'response' are missing .*'text', 'label'"),
         (["--data", "{files}/questions.jsonl", "--input-column", "about"], "'about' is missing"),
         (["--data", "{files}/questions.jsonl", "--max-length", "20"], "--max-length 20: .*no room for response"),
         (["--data", "{files}/questions.jsonl", "--method", "head"], "--untie-head"),
