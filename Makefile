@@ -1,5 +1,6 @@
-# make demo: fine-tune the bundled model on real mail. make quick: style and the fast tests,
-# before every commit. make test: all tests. make check: style, types and shell files.
+# make demo: fine-tune the bundled model on real mail. make quick: style and the fast tests, for every commit.
+# make test: all tests. make check: style, types and shell files. make format: apply the style.
+# make clean: delete .venv, runs/ and caches.
 VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin

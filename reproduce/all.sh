@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every table, figure and example of the report, and what goes beyond it. The variables are those of one table. A table
-# that fails stops there; the others go on.
+# Every table, figure and example of the report, and what goes beyond it. The variables are those of a single table. If
+# a table fails, the others still run.
 #
 #     SCALE=nano bash reproduce/all.sh
 set -euo pipefail

@@ -3,8 +3,8 @@
 #
 #     bash reproduce/appendix_before_after.sh
 #
-# Every run keeps `before` and `response` to each test prompt in generations.jsonl. What the report itself asks is
-# answered by the base and by the fine-tuned model in FOLDER.answers.txt.
+# Every run keeps its answers before and after fine-tuning to the test prompts in generations.jsonl. FOLDER.answers.txt
+# has the answers of the base and the fine-tuned model to the report's own prompts.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 question "Rewrite the following sentence so that it is in active voice. The cake was baked by Sarah."

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Beyond the report (its section 4): LoRA on convolutions, a small network that learnt upright digits and adapts to
-# turned ones (benchmarks/digits.py). Seconds on any machine, the same at every scale.
+# turned ones (benchmarks/digits.py). It takes seconds on any machine and is the same at every scale.
 #
 #     bash reproduce/beyond_convolutions.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

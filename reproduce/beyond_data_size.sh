@@ -3,8 +3,8 @@
 #
 #     bash reproduce/beyond_data_size.sh
 #
-# A column is a number of training examples, so that LoRA is compared with full fine-tuning on the same ones. A million
-# stands for all there are. Epochs are the recipe's: fewer examples are fewer updates.
+# Each column has one number of training examples, so that LoRA and full fine-tuning are compared on the same examples.
+# A million means all of them. Epochs are the recipe's, so fewer examples mean fewer updates.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 for size in 125 250 500 1000 2000 4000 8000 1000000; do

@@ -3,7 +3,7 @@
 #
 #     bash reproduce/beyond_full_tuning.sh
 #
-# One setting moves at a time, away from the recipe: learning rate, epochs, weight decay, batch size.
+# One setting at a time differs from the recipe: learning rate, epochs, weight decay or batch size.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 corrected lr            "full, 2.5e-5"  "${sentiment_full_medium[@]}" --lr 2.5e-5

@@ -1,4 +1,4 @@
-"""A cell of the report's tables holds what the report says, what ran, and what came out."""
+"""The cells of the tables: what the report says, what ran, and what came out."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ Find = Callable[[str], Run | None]  # a finished run by its place
 
 @dataclass(frozen=True, kw_only=True)
 class Cell(evidence.Cell):
-    """`report` and `record` are as printed. `settings` are of what ran or is to run, `written` of the row's file."""
+    """`report` and `record` are as printed. `settings` are those of the run; `written` those in the table file."""
 
     column: str
     version: str
@@ -37,18 +37,18 @@ Column = Mapping[str, Sequence[Cell]]  # cells by version
 
 
 def number(text: str) -> float | None:
-    """It reads a value of the report, like 92.4, 92.4% or 7,898,384, and the first of several (36.35/38.10)."""
+    """Reads a value of the report, such as 92.4, 92.4% or 7,898,384; of several (36.35/38.10), the first."""
     found = re.match(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?", text)
     return float(found[0].replace(",", "")) if found else None
 
 
 def given(cells: Sequence[Cell]) -> list[float]:
-    """The report and the authors' records have these values in the column."""
+    """Returns all values that the report and the authors' records have in the column."""
     return [value for cell in cells for text in (cell.report, cell.record) if (value := number(text)) is not None]
 
 
 def cell_of(plan: Plan, seeds: Sequence[str], find: Find) -> Cell:
-    """The cell holds the runs of the seeds that have finished."""
+    """Builds a cell from the runs of those seeds that have finished."""
     asked = [] if plan.why else seeds
     found = {seed: run for seed in asked if (run := find(plan.place(seed))) is not None}
     runs, left = tuple(found.values()), [seed for seed in asked if seed not in found]
@@ -77,7 +77,7 @@ def cell_of(plan: Plan, seeds: Sequence[str], find: Find) -> Cell:
 
 
 def columns_of(plans: Sequence[Plan], cell: Callable[[Plan], Cell]) -> dict[str, dict[str, list[Cell]]]:
-    """The cells are measured and compared, by column and version, in the order of the rows."""
+    """Measures and compares the cells; returns them by column and version, in the order of the rows."""
     found: dict[str, dict[str, list[Cell]]] = {}
     for name in dict.fromkeys(plan.row.column for plan in plans):
         here = [cell(plan) for plan in plans if plan.row.column == name]
@@ -87,8 +87,8 @@ def columns_of(plans: Sequence[Plan], cell: Callable[[Plan], Cell]) -> dict[str,
 
 
 def by_size(columns: Mapping[str, Column]) -> dict[str, Column]:
-    """Columns that are named alike but for a number of examples ("spam 125") become one. The number goes in front of
-    the label, and every row keeps the comparison of its own column."""
+    """Joins columns whose names differ only in a number of examples ("spam 125"). The number goes before the label, and
+    every row keeps the comparison of its own column."""
     found: dict[str, dict[str, list[Cell]]] = {}
     for name, column in columns.items():
         family, size = size_in(name)

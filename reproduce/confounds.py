@@ -1,7 +1,7 @@
-"""Two rows may differ in more than their table says.
+"""Finds rows that differ in more than their table says.
 
-A flag that a table sweeps is confounded when rows at two of its values differ in something else as well, whichever two
-such rows are taken. Settings are the flags of a row's script, resolved; another script may have others.
+A flag that a table sweeps is confounded if, for two of its values, every pair of rows also differs in something else.
+Settings are the resolved flags of a row's script; another script may have others.
 """
 
 import itertools
@@ -20,12 +20,12 @@ def adapts(s: Settings) -> bool:
 
 
 def effective_scale(s: Settings) -> float:
-    """The adapters' product B A is multiplied by this."""
+    """Returns the factor of the adapters' product B A."""
     return Spec(int(s["lora_rank"]), float(s["lora_alpha"]), s["lora_scaling"]).scale
 
 
 def first_step(s: Settings) -> float:
-    """The first update of Adam moves what an adapter adds by this, in units of lr |x| that are the same for all ranks.
+    """Returns how far Adam's first update moves what an adapter adds, in units of lr |x|, the same for all ranks.
 
     y = W x + s B A x with B = 0: every entry of B moves by lr, so the output by s lr sum_k |A_k x|, r terms that grow
     with the bound of A's entries: a constant with the standard start, 1/sqrt(r) with the report's. With alpha/r it does
@@ -36,7 +36,7 @@ def first_step(s: Settings) -> float:
 
 
 class Aspect(NamedTuple):
-    """This is a side of a row's settings. Its value is None where it does not apply; then it differs from nothing."""
+    """One aspect of a row's settings. Its value is None if it does not apply; then it counts as equal to any other."""
 
     name: str
     read: Callable[[Settings], Any]
@@ -75,7 +75,7 @@ def _padding(s: Settings) -> str:
 
 
 def _epochs(s: Settings) -> str | None:
-    """It is None for the method's default, which a command does not say."""
+    """Returns None for the method's default, which a command does not say."""
     if s["max_steps"] is not None:
         return f"{s['max_steps']} steps"
     return None if s["epochs"] is None else f"{s['epochs']:g}"
@@ -104,7 +104,7 @@ SUBJECTS = (
     Aspect("token count", lambda s: s["max_length"]),
     Aspect("training examples", lambda s: s["train_examples"] or "all"),
 )
-# A learning rate is chosen for each method and size, so that only rows with the same ones are to share it.
+# Learning rates are chosen per method and size, so only rows that agree in these should share one.
 OTHERS = (
     Aspect("adapters' step size", _step),
     Aspect("batch size", lambda s: s["batch_size"]),
@@ -133,8 +133,8 @@ def differ(aspect: Aspect, a: Settings, b: Settings) -> bool:
 
 
 def moves_with(swept: Aspect, rows: Sequence[Settings]) -> list[Aspect]:
-    """These aspects cannot be told apart from `swept`: for two of its values, even the most alike rows that have them
-    differ in these."""
+    """Returns the aspects that change along with `swept`: for some two of its values, even the most similar rows differ
+    in them too."""
     found: list[Aspect] = []
     values = dict.fromkeys(map(swept.value, rows))
     for one, other in itertools.combinations([value for value in values if value is not None], 2):
@@ -149,7 +149,7 @@ def moves_with(swept: Aspect, rows: Sequence[Settings]) -> list[Aspect]:
 
 
 def values_of(aspect: Aspect, rows: Sequence[Settings]) -> str:
-    """The values are in the rows' order; the step size is told by how far it grows and by the scale behind it."""
+    """Lists the values in the rows' order; of the step size, how far it grows and the scales behind it."""
     if aspect.name != "adapters' step size":
         values = dict.fromkeys(map(aspect.value, rows))
         return " / ".join(str(value) for value in values if value is not None)
@@ -162,7 +162,7 @@ def values_of(aspect: Aspect, rows: Sequence[Settings]) -> str:
 
 
 def between(a: Settings, b: Settings) -> list[str]:
-    """The two rows differ in these aspects; both values are told."""
+    """Lists the aspects in which two rows differ, with both values."""
     return [f"{aspect.name} ({values_of(aspect, (a, b))})" for aspect in ASPECTS if differ(aspect, a, b)]
 
 
@@ -182,7 +182,7 @@ class Confound(NamedTuple):
 
 
 def confounds(rows: Sequence[Settings]) -> list[Confound]:
-    """Each tells what moves with a swept aspect of the column; a column that sweeps cleanly has none."""
+    """Returns, for each swept aspect of the column, what changes with it; a clean sweep has no confounds."""
     varying = [a for a in ASPECTS if any(differ(a, s, t) for s, t in itertools.combinations(rows, 2))]
     swept = [a for a in varying if a in SUBJECTS] or varying
     found: list[Confound] = []

@@ -1,4 +1,4 @@
-"""A table and the report read their settings from the environment; README.md has the variables."""
+"""The settings of a table and of the report, read from the environment; README.md lists the variables."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ Settings = Mapping[str, str]
 
 
 def settings_in(env: Mapping[str, str]) -> Settings:
-    """Variables that are not set have their defaults. Raises ValueError for a value that cannot be."""
+    """Returns the settings, with defaults for variables that are not set. Raises ValueError for an impossible value."""
     found = {name: env.get(name) or default for name, default in DEFAULTS.items()}
     for name, (pattern, wanted) in MUST_BE.items():
         if not re.fullmatch(pattern, found[name]):
@@ -33,6 +33,6 @@ def settings_in(env: Mapping[str, str]) -> Settings:
 
 
 def in_share(place: str, share: str) -> bool:
-    """Identical runs are in the same share, whatever their table."""
+    """Returns whether a run is in the share; identical runs are in the same share in every table."""
     mine, of = map(int, share.split("/"))
     return int(hashlib.sha256(place.encode()).hexdigest(), 16) % of == mine - 1

@@ -3,8 +3,8 @@
 #
 #     bash reproduce/figure1_schedule_curves.sh
 #
-# The picture is the `curve` of the runs of Table 1; the column is its lowest validation loss, of ten examples as
-# published.
+# The picture shows the curves of Table 1's runs; the column is the lowest validation loss of each curve (of ten
+# examples, as published).
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 run=("${published_ift[@]}" "${full[@]}" --model gpt2-large --batch-size 2 --epochs 1)

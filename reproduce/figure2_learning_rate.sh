@@ -3,7 +3,7 @@
 #
 #     bash reproduce/figure2_learning_rate.sh
 #
-# The picture is `lr` in the `curve` of a run of Table 1 (1,200 of 6,000 steps warm up); the column is its peak.
+# The picture shows the learning rate of one of Table 1's runs (1,200 of 6,000 steps warm up); the column is its peak.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 run=("${published_ift[@]}" "${full[@]}" --model gpt2-large --batch-size 2 --epochs 1)

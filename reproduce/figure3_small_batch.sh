@@ -3,8 +3,8 @@
 #
 #     bash reproduce/figure3_small_batch.sh
 #
-# The run is Table 2's with 1,024 tokens, with a validation part for the curve. Each point of the authors' curve is the
-# loss of 20 reviews, which is volatile at any batch size; the corrected curves are of the whole validation part.
+# The run is that of Table 2 with 1,024 tokens, plus a validation part for the curve. Each point of the authors' curve
+# is the loss on 20 reviews, which is volatile at any batch size; the corrected curves use the whole validation part.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 run=("${published_sentiment[@]}" --validation-share 0.1 --test-share 0.1 --eval-every 5 --eval-batches 5 --save-every 500 --keep last "${constant[@]}" "${full[@]}" --model gpt2 --max-length 1024 --pad-to 1024 --epochs 1)

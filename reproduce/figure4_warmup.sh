@@ -3,7 +3,7 @@
 #
 #     bash reproduce/figure4_warmup.sh
 #
-# As published, the run with 20% has two epochs and the one with 1% has one, drawn on the same axis.
+# As published, the run with 20% has two epochs and the run with 1% has one, yet both are drawn on the same axis.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-large --lora-rank 16 --lora-alpha 16 --batch-size 2)

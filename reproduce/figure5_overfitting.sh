@@ -3,8 +3,8 @@
 #
 #     bash reproduce/figure5_overfitting.sh
 #
-# The caption says full fine-tuning; the picture is that of the LoRA run (two epochs). Both are run here, with a
-# validation part for the curve. The corrected runs have four epochs, so that overfitting has the time to show.
+# The caption says full fine-tuning; the picture shows the LoRA run (two epochs). Both are run here, with a validation
+# part for the curve. The corrected runs have four epochs, to give overfitting time to show.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 run=("${published_sentiment[@]}" --validation-share 0.1 --test-share 0.1 --eval-batches 5 --save-every 500 --keep last --model gpt2-large)

@@ -3,7 +3,7 @@
 #
 #     bash reproduce/inline_alpha.sh
 #
-# The report gives no numbers; alpha = r/2 has no record. As published, alpha itself is the scale.
+# The report gives no numbers, and there is no record of alpha = r/2. As published, alpha itself is the scale.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --lora-rank 16 --batch-size 2 --epochs 1)

@@ -3,7 +3,7 @@
 #
 #     bash reproduce/inline_batch_size.sh
 #
-# Of spam the report says that larger batches were more accurate; no run with another batch than 8 is recorded.
+# The report says that larger batches were more accurate for spam, but only a run with a batch of 8 is recorded.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --epochs 1)

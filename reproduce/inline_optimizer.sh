@@ -3,8 +3,8 @@
 #
 #     bash reproduce/inline_optimizer.sh
 #
-# As published, SGD ran at Adam's learning rate of 5e-5, which hardly moves it. Corrected, each has a rate of its own;
-# that a rate falls with 1 / width is an argument about Adam, yet the nano scale maps SGD's in the same way.
+# As published, SGD ran at Adam's learning rate of 5e-5, with which it hardly moves. Corrected, each optimizer has its
+# own rate. The nano scale maps SGD's rate with 1 / width too, although the argument for that is about Adam.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --batch-size 4 --epochs 2)

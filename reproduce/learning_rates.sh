@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The learning rates of the corrected rows: a small grid for each task and method; ends with the rate that has the
-# lowest validation loss, as lines for settings.sh.
+# The learning rates of the corrected rows: a small grid for each task and method. At the end it prints the rates with
+# the lowest validation loss, as lines for settings.sh.
 #
 #     SCALE=nano bash reproduce/learning_rates.sh
 export SEEDS=${SEEDS:-0}

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# A table file sources this one and then names its rows, each a command that can be pasted into a terminal once
-# settings.sh is sourced there. Started as it is, the file goes to the runner (run.py), which asks it for its rows.
+# A table file sources this file and then lists its rows. Each row is a command that can be pasted into a terminal after
+# settings.sh has been sourced there. When you start a table file, it starts run.py, which asks the file for its rows.
 #
 #     published COLUMN LABEL REPORT RECORD COMMAND...    as the authors ran it; the report's value, their record, or -
-#     corrected COLUMN LABEL COMMAND...                  by one recipe, beside the values of the published row
-#     question TEXT                                      of the report's appendix, that every run is asked
+#     corrected COLUMN LABEL COMMAND...                  by one recipe, shown beside the published row
+#     question TEXT                                      a prompt of the report's appendix, asked of every run
 set -euo pipefail
 reproduce=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [[ ${1:-} != rows ]]; then

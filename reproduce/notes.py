@@ -1,4 +1,4 @@
-"""Notes under a column say what its marks mean, what could have been found, what is missing, and what to beware of."""
+"""The notes under a column: what its marks mean, what could have been found, what is missing, and what to beware of."""
 
 import math
 import re
@@ -14,12 +14,12 @@ VERDICTS = {1: "better", -1: "worse", 0: "not told apart"}
 
 
 def reference(cells: Sequence[Cell]) -> Cell | None:
-    """The others were compared with this row."""
+    """Returns the row that the others were compared with."""
     return next((cell for cell in cells if cell.scored), None)
 
 
 def comparison_notes(column: Column, kind: Kind) -> list[Note]:
-    """They say what the arrows mean, n, and which difference would have been found; alike versions stand together."""
+    """Notes on what the arrows mean, n, and the difference that would have been found; equal versions share one."""
     found: dict[tuple[str, int, int], list[str]] = {}
     notes = []
     for version, cells in column.items():
@@ -47,7 +47,7 @@ def comparison_notes(column: Column, kind: Kind) -> list[Note]:
 
 
 def by_version(texts: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Each text of `texts` (by version) comes with the versions that it is of; empty ones are left out."""
+    """Returns each text of `texts` (by version) with the versions that have it; empty texts are left out."""
     found: dict[str, list[str]] = {}
     for version, text in texts.items():
         if text:
@@ -56,7 +56,7 @@ def by_version(texts: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def baseline_notes(column: Column) -> list[Note]:
-    """They say what an answer that is always the same would score on the reference row's test examples."""
+    """A note on the score of always giving the same answer, on the reference row's test examples."""
     firsts = {version: reference(cells) for version, cells in column.items()}
     found = by_version({v: first.kind.baseline(first.runs[0]) for v, first in firsts.items() if first and first.kind})
     if not found:
@@ -66,7 +66,7 @@ def baseline_notes(column: Column) -> list[Note]:
 
 
 def missing_notes(column: Column) -> list[Note]:
-    """They say why cells are missing, lack a seed, or were not compared; alike ones stand together."""
+    """Notes on why cells are missing, lack a seed, or were not compared; equal reasons share one."""
     why: dict[str, dict[tuple[str, ...], list[str]]] = {}
     for reasons in ("reason", "unfinished", "why_alone"):
         for version, cells in column.items():
@@ -82,14 +82,14 @@ def missing_notes(column: Column) -> list[Note]:
 
 
 def kind_notes(cells: Sequence[Cell]) -> list[Note]:
-    """They say what is to be known about the number itself: which judge gave it, or that it stands in for one."""
+    """A note on the number itself: which judge gave it, or that it stands in for a judge's score."""
     first = reference(cells)
     about = first.kind.about(first.runs, any(cell.report for cell in cells)) if first and first.kind else ""
     return [Note("note", about)] if about else []
 
 
 def confound_notes(version: str, cells: Sequence[Cell]) -> list[Note]:
-    """They warn of what moves in the rows as they are written, and of what else moves at this scale."""
+    """Warnings of what is confounded in the rows as written, and of what else is at this scale."""
     written = confounds([cell.written for cell in cells])
     known = {names for one in written for names in one.names}
     here = confounds([cell.settings for cell in cells if cell.runs or cell.reason == "not run"])
@@ -99,7 +99,7 @@ def confound_notes(version: str, cells: Sequence[Cell]) -> list[Note]:
 
 
 def small_notes(version: str, cells: Sequence[Cell], kind: Kind) -> list[Note]:
-    """They name the differences that the report claims and for which n is too small."""
+    """A note on the differences that the report claims and for which n is too small."""
     first = reference(cells)
     base = None if first is None or kind.ratio else number(first.report)
     if first is None or base is None:
@@ -120,7 +120,7 @@ def small_notes(version: str, cells: Sequence[Cell], kind: Kind) -> list[Note]:
 
 
 def disagreements(column: Column) -> list[Note]:
-    """They say where published and corrected settings lead to other verdicts of a row, or another order of rows."""
+    """A note on where published and corrected settings give a row other verdicts, or order the rows differently."""
     firsts = [reference(column.get(version, ())) for version in VERSIONS]
     if firsts[0] is None or firsts[1] is None:
         return []
@@ -154,7 +154,7 @@ def _best_first(cells: Sequence[Cell]) -> list[str]:
 
 
 def identical_notes(column: Column) -> list[Note]:
-    """They say which rows show the same runs; alike versions stand together."""
+    """Notes on rows that show the same runs; equal versions share one."""
     groups = {}
     for version, cells in column.items():
         labels: dict[tuple[str, ...], list[str]] = {}
@@ -169,7 +169,7 @@ def identical_notes(column: Column) -> list[Note]:
 
 
 def size_notes(version: str, cells: Sequence[Cell]) -> list[Note]:
-    """Where one model stands for all sizes, they say what is between rows of two sizes."""
+    """If one model stands for all sizes, a warning of what really differs between rows of two sizes."""
     rows = [cell for cell in cells if cell.value is not None]
     if len({cell.settings["model"] for cell in rows}) != 1:
         return []
@@ -190,7 +190,7 @@ def size_notes(version: str, cells: Sequence[Cell]) -> list[Note]:
 
 
 def rate_notes(column: Column) -> list[Note]:
-    """They say how the rates that ran relate to those in the labels: 2.5e-5 at width 1024 is 5.33 times that at 192."""
+    """How the rates that ran relate to those in the labels: 2.5e-5 at width 1024 is 5.33 times that at 192."""
     factors = []
     for cell in [cell for cells in column.values() for cell in cells]:
         rate = cell.written.get("lr")

@@ -1,11 +1,11 @@
-"""Finished runs become RESULTS.md, report.html, tables.csv, tables.tex and a picture for each table.
+"""Turns finished runs into RESULTS.md, report.html, tables.csv, tables.tex and a picture for each table.
 
-    python -m reproduce.report                       # of the packed runs, as from a clean checkout
+    python -m reproduce.report                       # from the packed runs, as in a clean checkout
     python -m reproduce.report --scale report --runs runs/reproduce --output runs/report
-    python -m reproduce.report --collect             # first add what is needed of new runs to reproduce/results
+    python -m reproduce.report --collect             # first adds new runs to reproduce/results
 
-Tables 1 to 8, Figures 1 to 5, the inline results and the appendix of the report, and what goes beyond it. Which cells
-there are is asked of the table files; what they show in words is in findings.md.
+It covers tables 1 to 8, figures 1 to 5, the inline results and the appendix of the report, and what goes beyond it. The
+table files say which cells there are; findings.md has the comments on them.
 """
 
 import csv
@@ -42,17 +42,17 @@ COLUMNS += [*(f"forgetting{end}" for end in ENDS), "commits", "missing", "comman
 @dataclass(frozen=True)
 class Args:
     runs: Path = RUNS
-    """folder of the runs (RUNS of the table files)"""
+    """folder of the runs, as RUNS of the table files"""
     results: Path = HERE / "results"
     """folder of the packed runs, one file a scale"""
     scale: Literal["nano", "report"] = "nano"
-    """scale of the runs that are shown"""
+    """scale of the runs to show"""
     output: Path = HERE
     """folder for the files"""
     tables: Path = HERE
     """folder of the table files"""
     collect: bool = False
-    """first add what is needed of finished runs to the packed ones"""
+    """first add finished runs to the packed ones"""
 
     @property
     def packed(self) -> Path:
@@ -60,7 +60,7 @@ class Args:
 
 
 def chosen_plans(table: Table, scale: str, store: Store) -> list[Plan]:
-    """Rows take the data at hand. One that has not been run with them is shown with all data, if it has been run so."""
+    """Plans the rows with the data at hand. A row that has only been run with all data is planned with all data."""
     settings = settings_in(os.environ)
 
     def has_run(plan: Plan) -> bool:
@@ -71,13 +71,13 @@ def chosen_plans(table: Table, scale: str, store: Store) -> list[Plan]:
 
 
 def cells_in(table: Table, args: Args, store: Store) -> dict[str, dict[str, list[Cell]]]:
-    """The cells are by column and version."""
+    """Returns the cells by column and version."""
     seeds = settings_in(os.environ)["SEEDS"].split()
     return columns_of(chosen_plans(table, args.scale, store), lambda plan: cell_of(plan, seeds, store.get))
 
 
 def distinct(found: Sequence[Mapping[str, Any]], name: str) -> str:
-    """These are all values of an entry, in order."""
+    """Returns all values of an entry, in order."""
     return "; ".join(sorted({str(one[name]) for one in found if name in one}))
 
 
@@ -86,7 +86,7 @@ def commits(cells: Iterable[Cell]) -> list[str]:
 
 
 def facts_of(cells: Sequence[Cell], scale: str) -> list[tuple[str, str]]:
-    """They say what the numbers come from."""
+    """Returns what the numbers come from, as names and values."""
     runs = [run for cell in cells for run in cell.runs]
     environments = [run.results.get("environment", {}) for run in runs]
     missing = sum(cell.value is None for cell in cells)
@@ -105,7 +105,7 @@ def facts_of(cells: Sequence[Cell], scale: str) -> list[tuple[str, str]]:
 
 
 def as_csv(cells: Iterable[tuple[str, Cell]], scale: str) -> str:
-    """Each cell of `cells` (table, cell) is a line, with ten digits; what is missing is empty."""
+    """Writes each cell of `cells` (table, cell) as a line, with ten digits; missing values are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -121,14 +121,14 @@ def as_csv(cells: Iterable[tuple[str, Cell]], scale: str) -> str:
 
 
 def read_findings(path: Path) -> tuple[str, dict[str, str]]:
-    """The first text stands above all tables, the others under `## NAME` of their table."""
+    """Returns the text above all tables, and the comments by the `## NAME` of their table."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     above, *rest = re.split(r"^## (\S+)$", text, flags=re.MULTILINE)
     return above.strip(), {name: words.strip() for name, words in zip(rest[::2], rest[1::2], strict=True)}
 
 
 def collect(args: Args, store: Store, tables: Sequence[Table]) -> None:
-    """It adds the finished runs of the tables to the packed ones."""
+    """Adds the finished runs of the tables to the packed ones."""
     runs: dict[str, Run] = {}
     for plan in [plan for table in tables for plan in chosen_plans(table, args.scale, store)]:
         for place in map(plan.place, settings_in(os.environ)["SEEDS"].split()):
@@ -141,7 +141,7 @@ def collect(args: Args, store: Store, tables: Sequence[Table]) -> None:
 
 
 def print_table(table: Table, args: Args) -> None:
-    """The terminal shows the runs in `args.runs` alone."""
+    """Prints the table of the runs in `args.runs`; packed runs do not count."""
     columns = cells_in(table, args, Store(args.runs, args.runs / "none"))
     print(f"\n{table.title}")
     for block in [block_of(name, column) for name, column in by_size(columns).items()]:

@@ -1,6 +1,6 @@
-"""This makes the missing runs of a table, or lists or forecasts them, and prints what came out.
+"""Makes the missing runs of a table, or lists or forecasts them, and prints the results.
 
-bash reproduce/table4_rank.sh        # starts this with the file; README.md has the variables of the environment
+bash reproduce/table4_rank.sh        # starts this with the file; README.md lists the environment variables
 """
 
 import itertools
@@ -22,13 +22,13 @@ from reproduce.warm import Run, run_all
 
 
 def tell_left_out(found: Sequence[Plan]) -> None:
-    """It counts the cells that have no run here, by reason."""
+    """Prints how many cells have no run here, by reason."""
     for status, count in sorted(Counter(plan.status for plan in found if plan.why).items()):
         print(f"    {count} cells {status}")
 
 
 def forecast(plan: Plan, run: Run) -> int:
-    """It prints the command, with the memory and time that it is expected to need, and returns the exit status."""
+    """Prints the command, with the memory and time that it should need, and returns the exit status."""
     print(run.command)
     if not plan.flags:
         print("    takes seconds")
@@ -40,7 +40,7 @@ def forecast(plan: Plan, run: Run) -> int:
 
 
 def launch_all(runs: Sequence[Run], launcher: Sequence[str]) -> int:
-    """Runs go one after the other, each with all devices."""
+    """Makes the runs one after the other, each with all devices; returns the exit status."""
     for run in runs:
         print(f"{time.strftime('%T')} {run.command}", flush=True)
         run.log.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def launch_all(runs: Sequence[Run], launcher: Sequence[str]) -> int:
 
 
 def judge_answers(runs: Sequence[Run], model: str) -> None:
-    """It needs a key and a judge; without them the offline measures stand in."""
+    """Has the answers of finished runs judged, if there are a judge and a key."""
     for folder in [run.folder for run in runs] if model and os.environ.get("GEMINI_API_KEY") else []:
         if (folder / "generations.jsonl").exists() and not [*folder.glob("judge/*/judge.json")]:
             words = [sys.executable, "scripts/judge_ift.py", "--generations", str(folder), "--judge-model", model]
@@ -67,7 +67,7 @@ def judge_answers(runs: Sequence[Run], model: str) -> None:
 
 
 def ask(runs: Sequence[Run], questions: Sequence[str]) -> None:
-    """It asks the base and the fine-tuned model the report's own questions."""
+    """Asks the base and the fine-tuned model the report's own questions."""
     for folder in [run.folder for run in runs] if questions else []:
         answers = folder.with_name(f"{folder.name}.answers.txt")
         if not answers.exists():
@@ -78,7 +78,7 @@ def ask(runs: Sequence[Run], questions: Sequence[str]) -> None:
 
 
 def print_rates(found: Sequence[Plan], seeds: Sequence[str], runs: Path) -> None:
-    """It prints the rate with the lowest validation loss for each task and method, beside its grid."""
+    """Prints the rate with the lowest validation loss for each task and method, beside its grid."""
     means: dict[str, dict[str, float]] = defaultdict(dict)
     for plan in [plan for plan in found if not plan.why]:
         paths = [runs / plan.place(seed) / "results.json" for seed in seeds]
@@ -93,7 +93,7 @@ def print_rates(found: Sequence[Plan], seeds: Sequence[str], runs: Path) -> None
 
 
 def make(table: Table, found: Sequence[Plan], runs: Sequence[Run], settings: Settings) -> int:
-    """It returns the exit status."""
+    """Makes the runs that are missing and prints the table; returns the exit status."""
     left = [run for run in runs if not (run.folder / "results.json").exists()]
     of = f"{settings['SCALE']} scale, seeds {settings['SEEDS']}, share {settings['ONLY']}"
     print(f"{table.name}: {len(runs)} runs, {len(left)} to make ({of})")
@@ -147,7 +147,7 @@ def interrupt(*_: object) -> NoReturn:
 
 
 def to_the_end(act: Callable[[], int]) -> int:
-    """It returns the exit status of a program; what a user can cause becomes one message."""
+    """Returns the exit status of a program; an error that a user can cause becomes one message."""
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     try:

@@ -1,4 +1,4 @@
-"""A section of the page has its columns beside what the report says, what each cell took, and a picture."""
+"""The sections of the page: a table's columns beside the report's values, the cost of each cell, and a picture."""
 
 import re
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def shown_kind(column: Column) -> Kind:
 
 
 def _quoted(text: str, kind: Kind) -> Shown:
-    """A value that others gave stands as they printed it, and counts stand in full."""
+    """Shows a value of the report as printed there, but counts in full."""
     value = number(text)
     if value is None:
         return Shown(text or NONE)
@@ -48,7 +48,7 @@ def _ours(kind: Kind, cell: Cell | None) -> Shown:
 
 
 def main_grid(column: Column, kind: Kind) -> Grid:
-    """Report and record stand beside ours in the versions that there are; they are left out where no row has them."""
+    """The report's and the authors' values beside ours, in each version; without the former two if no row has any."""
     by_label = {version: {cell.label: cell for cell in cells} for version, cells in column.items()}
     first = {label: cell for cells in reversed([*by_label.values()]) for label, cell in cells.items()}
     labels = dict.fromkeys(label for cells in by_label.values() for label in cells)
@@ -66,7 +66,7 @@ def main_grid(column: Column, kind: Kind) -> Grid:
 
 
 def details(column: Column, kind: Kind) -> Grid | None:
-    """The grid has what stands behind each measured cell."""
+    """What is behind each measured cell: seeds, spread, tests and cost."""
     rows = []
     for cell in [cell for cells in column.values() for cell in cells if cell.value is not None]:
         cost, found, difference = cell.cost, cell.comparison, NONE
@@ -96,7 +96,7 @@ def _forgetting(cost: Mapping[str, float]) -> Shown:
 
 
 def block_of(name: str, column: Column) -> Block:
-    """The block is one column of a table."""
+    """Builds the block of one column of a table."""
     everything, kind = [cell for cells in column.values() for cell in cells], shown_kind(column)
     said = notes.kind_notes(everything) + notes.comparison_notes(column, kind) + notes.baseline_notes(column)
     said += notes.missing_notes(column) + notes.identical_notes(column) + notes.rate_notes(column)
@@ -111,7 +111,7 @@ def block_of(name: str, column: Column) -> Block:
 
 
 def _panel(name: str, column: Column) -> Panel:
-    """Ours stand in both versions; the report's values are hollow, and the authors' record is a bar."""
+    """Our values in both versions; the report's are hollow diamonds, the authors' records are bars."""
     kind = shown_kind(column)
     first = {cell.label: cell for cells in reversed([*column.values()]) for cell in cells}
     values = [{label: number(getattr(c, who)) for label, c in first.items()} for who in ("report", "record")]
@@ -123,7 +123,7 @@ def _panel(name: str, column: Column) -> Panel:
 
 
 def picture(table: Table, columns: Mapping[str, Column]) -> tuple[str, str]:
-    """It is (SVG, caption), both empty where there is nothing to show."""
+    """Returns (SVG, caption), both empty if there is nothing to show."""
     caption = "mean over seeds, 95% intervals over test examples"
     if table.kind == "figure":
         what = "lr" if "peak-lr" in columns else "loss"
@@ -146,7 +146,7 @@ def picture(table: Table, columns: Mapping[str, Column]) -> tuple[str, str]:
 
 
 def _size_panels(columns: Mapping[str, Column]) -> list[Panel]:
-    """Each task and version has a panel, and the rows of one label are a line."""
+    """Returns a panel for each task and version, in which the rows of one label are a line."""
     found: dict[tuple[str, str], dict[str, list[Cell]]] = {}
     for name, column in columns.items():
         for version, cells in column.items():

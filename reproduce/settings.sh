@@ -1,34 +1,37 @@
 # shellcheck shell=bash disable=SC2034
 # The settings that several rows share: what the authors of the report LoRA Finetuning GPT-2 ran, and what the corrected
-# rows run instead. Of a flag that is given twice the last counts.
+# rows run instead. If a flag is given twice, the last one counts.
 
-# --- published: the authors' settings, quirks included -------------------------------------------------------------
-# AdamW decayed every parameter, biases and norms too. One loop had a constant learning rate and never clipped; the
-# other warmed up, fell by a cosine, and clipped once the warmup was over. Which one ran differed by task and method.
+# --- published: the authors' settings, slips included --------------------------------------------------------------
+# AdamW decayed every parameter, including biases and norms. One loop had a constant learning rate and never clipped;
+# the other had a warmup and a cosine decay, and clipped once the warmup was over. Tasks and methods differ in which one
+# ran.
 authors_adamw=(--optimizer adamw --lr 5e-5 --weight-decay 0.1 --decay-all)
 constant=("${authors_adamw[@]}" --schedule constant --warmup-steps 0 --max-grad-norm None)
 scheduled=("${authors_adamw[@]}" --schedule cosine --lr-init 1e-5 --lr-min 1e-5 --warmup-ratio 0.2
   --max-grad-norm 1.0 --clip-after-warmup)
 
-# Instructions: 12,000 records in file order, loss on the prompt too, an LM head of its own, a prompt that ends before
-# '### Response:', 50 answers (the report says 100), validation on five batches whatever their size.
+# Instructions: 12,000 records in file order, loss on the prompt too, an untied LM head, a prompt that ends before
+# '### Response:', 50 answers (the report says 100), validation on five batches of any size.
 published_ift=(python scripts/finetune_ift.py --dataset alpaca --subset report --test-examples 50 --max-length 1024
   --no-mask-prompt --no-response-header --untie-head --new-tokens 512 --drop-last --eval-every 25 --eval-batches 5
   --save-every 500 --keep last)
 
-# Classification: what was held out served for choosing and for reporting at once. Nothing was chosen on it in the end
-# (the last weights were kept), so it is our test part, and there is no validation part.
+# Classification: the held-out part served both for choosing and for reporting. In the end nothing was chosen on it (the
+# last weights were kept), so it is our test part, and there is no validation part.
 held_out=(--subset report --validation-share 0 --test-share 0.2)
 published_sentiment=(python scripts/finetune_cls.py --dataset imdb "${held_out[@]}" --max-length 256 --pad-to 256
   --pad-id 0 --head-bias)
 published_spam=(python scripts/finetune_cls.py --dataset enron --text-column Message "${held_out[@]}" --max-length 512
   --pad-to 512 --pad-id 50256 --head-bias --drop-last)
-# Entailment: 1,998 pairs to validate and 1,998 to test. Too long a pair lost the end of its second sentence.
+# Entailment: 1,998 pairs for validation and 1,998 for testing. A pair that was too long lost the end of its second
+# sentence.
 published_nle=(python scripts/finetune_cls.py --dataset nli_med --subset report --max-length 1024 --pad-to 1024
   --pad-id 50256 --truncate tail --drop-last --eval-every 25 --eval-batches 5 --save-every 500 --keep last)
 
-# LoRA: scale alpha instead of alpha / r, A within 1/sqrt(r). The LM head had an adapter; the class head was trained
-# beside its adapter (sentiment), was frozen and random (spam), or was the LM head with classes for tokens (entailment).
+# LoRA: scaled by alpha instead of alpha / r, with A within 1/sqrt(r). The LM head had an adapter. The class head was
+# trained along with its adapter (sentiment), was random and frozen (spam), or was the LM head, with tokens as classes
+# (entailment).
 paper_lora=(--method lora --lora-scaling paper --lora-init paper)
 paper_lora_ift=("${paper_lora[@]}" --lora-targets q k v attn-out mlp-in mlp-out lm-head)
 paper_lora_sentiment=("${paper_lora[@]}" --head-training train+lora)
@@ -36,8 +39,8 @@ paper_lora_spam=("${paper_lora[@]}" --head-training frozen+lora)
 paper_lora_nle=("${paper_lora[@]}" --head lm-token --head-training frozen+lora)
 
 # --- corrected: one recipe for every task, method and rank -----------------------------------------------------------
-# Alpha is 16 at every rank and divided by it; the class is read at the last real token and its head is trained; loss on
-# the response alone; whole validation and test parts.
+# The scale is alpha / r, with alpha 16 at every rank. The class is read at the last real token, and the class head is
+# trained. The loss is on the response only. Validation and test parts are whole.
 recipe=(--optimizer adamw --schedule cosine --warmup-ratio 0.05 --max-grad-norm 1.0 --weight-decay 0.01
   --batch-size 8 --epochs 2)
 ift=(python scripts/finetune_ift.py --dataset alpaca --subset report --max-length 512 --new-tokens 128 "${recipe[@]}")
@@ -47,8 +50,9 @@ nle=(python scripts/finetune_cls.py --dataset nli_med --train-examples 12000 --m
 full=(--method full)
 lora=(--method lora --lora-alpha 16 --lora-scaling standard)
 
-# The rate of gpt2-medium has the lowest validation loss of its grid, which stands above it (gpt2-nano, seed 0).
-# Command: SCALE=nano bash reproduce/learning_rates.sh. The other sizes' go with 1 / width: 4/3 for gpt2, 4/5 for large.
+# Each rate of gpt2-medium has the lowest validation loss of its grid, which is in the comment above it (gpt2-nano, seed
+# 0). Command: SCALE=nano bash reproduce/learning_rates.sh. Other sizes scale with 1 / width: 4/3 for gpt2, 4/5 for
+# large.
 # spam, lora: 0.5951 at 1e-4, 0.4977 at 2e-4, 0.4091 at 4e-4, 0.4370 at 8e-4, 0.6609 at 1.6e-3, 0.6728 at 3.2e-3
 spam_lora_medium=("${spam[@]}" --model gpt2-medium "${lora[@]}" --lr 4e-4)
 spam_lora_large=("${spam[@]}" --model gpt2-large "${lora[@]}" --lr 3.2e-4)

@@ -3,7 +3,7 @@
 #
 #     bash reproduce/table2_tokens.sh
 #
-# As published, the batch size moved with both. Every review was filled up to the number of tokens with "!".
+# As published, the batch size changed with both. Every review was padded to the number of tokens with "!".
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 run=("${published_sentiment[@]}" "${constant[@]}" "${full[@]}" --epochs 1)

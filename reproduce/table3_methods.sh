@@ -5,7 +5,7 @@
 #
 # As published, the two methods differ in epochs, batch size, schedule and clipping too. LoRA on GPT-2 large adapted 24
 # of 36 blocks for reviews. The spam cells of GPT-2 large equal the authors' records of GPT-2 small (92.0 and 96.25).
-# Where there is no record, batch size, epochs and rank are those of the nearest run that has one.
+# If there is no record, batch size, epochs and rank are those of the closest recorded run.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 rank16=(--lora-rank 16 --lora-alpha 16)
 
@@ -33,7 +33,7 @@ published nle         "LoRA, large"   61.1   -                 "${run[@]}" --mod
 published nle         "full, medium"  59.5   -                 "${run[@]}" --model gpt2-medium "${constant[@]}" "${full[@]}" --head-bias --batch-size 2 --epochs 2
 published nle         "LoRA, medium"  60.1   "59.86 or 61.26"  "${run[@]}" --model gpt2-medium "${scheduled[@]}" "${paper_lora_nle[@]}" "${rank16[@]}" --batch-size 4 --epochs 2
 
-# GPU memory of the instruction runs, GB; what is trained, as the report's row titles round it (14M and 8M).
+# GPU memory of the instruction runs in GB, and trained parameters as rounded in the report's row titles (14M and 8M).
 run=("${published_ift[@]}" "${scheduled[@]}")
 published memory      "full, large"   38     38.5              "${run[@]}" --model gpt2-large "${full[@]}" --batch-size 2 --epochs 1
 published memory      "LoRA, large"   19     19                "${run[@]}" --model gpt2-large "${paper_lora_ift[@]}" "${rank16[@]}" --batch-size 2 --epochs 1 --warmup-ratio 0.01

@@ -3,10 +3,10 @@
 #
 #     bash reproduce/table4_rank.sh
 #
-# As published, rank was not the only thing that moved: alpha followed it except on reviews, and the update was scaled by
-# alpha itself, 16 times as much at rank 32 as at rank 2. Rank 8 on entailment had one epoch; of ranks 4 and 32 there is
-# no record, they have the two of the others. Notes of the instruction runs speak of a weight decay of 0.2 for all ranks
-# but 16; here all have the 0.1 of the code.
+# As published, rank did not change alone: alpha followed it except on reviews, and the update was scaled by alpha
+# itself, 16 times as much at rank 32 as at rank 2. On entailment, rank 8 had one epoch; ranks 4 and 32 have no record
+# and get two, like the others. Notes on the instruction runs mention a weight decay of 0.2 for all ranks but 16; here
+# all have the 0.1 of the code.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 ift=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --batch-size 4 --epochs 2)
@@ -37,7 +37,7 @@ published nle          "rank 8"      57.1      57.06     "${run[@]}" --lora-rank
 published nle          "rank 16"     59.8      59.86     "${run[@]}" --lora-rank 16 --lora-alpha 16 --epochs 2
 published nle          "rank 32"     52.4      -         "${run[@]}" --lora-rank 32 --lora-alpha 32 --epochs 2
 
-# The report's last column is that of the instruction runs, whose adapters include the LM head.
+# The report's last column is for the instruction runs, whose adapters include the LM head.
 published parameters   "rank 2"      987298    987298    "${ift[@]}" --lora-rank 2 --lora-alpha 2
 published parameters   "rank 4"      1974596   1974596   "${ift[@]}" --lora-rank 4 --lora-alpha 4
 published parameters   "rank 8"      3949192   3949192   "${ift[@]}" --lora-rank 8 --lora-alpha 8

@@ -3,9 +3,9 @@
 #
 #     bash reproduce/table5_blocks.sh
 #
-# As published, the entailment rows also differ in batch size and epochs, and rank 16 on all blocks is one run with
+# As published, the entailment rows also differ in batch size and epochs. Rank 16 on all blocks is the same run as in
 # Table 4, although the two tables print different numbers for spam (95.5 and 93.5) and entailment (59.8 and 61.3).
-# Of the last 22 blocks on entailment there is no record.
+# There is no record of the last 22 blocks on entailment.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --batch-size 4 --epochs 2)
@@ -32,7 +32,7 @@ published nle          "last 20"     60.0     60.06    "${run[@]}" --last-blocks
 published nle          "last 22"     59.1     -        "${run[@]}" --last-blocks 22 --batch-size 4 --epochs 1
 published nle          "all 24"      61.3     61.26    "${run[@]}" --batch-size 4 --epochs 2
 
-# The report's last column is that of the instruction runs, whose adapters include the LM head.
+# The report's last column is for the instruction runs, whose adapters include the LM head.
 run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --batch-size 4 --epochs 2)
 published parameters   "last 18"     6128912  6128912  "${run[@]}" --last-blocks 18
 published parameters   "last 20"     6718736  6718736  "${run[@]}" --last-blocks 20

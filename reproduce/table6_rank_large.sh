@@ -3,8 +3,8 @@
 #
 #     bash reproduce/table6_rank_large.sh
 #
-# As published, alpha followed the rank and the update was scaled by alpha itself. The report says two epochs on a T4; the
-# authors' records say one epoch on an L4.
+# As published, alpha followed the rank and the update was scaled by alpha itself. The report says two epochs on a T4;
+# the authors' records say one epoch on an L4.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-large --batch-size 2 --epochs 1 --warmup-ratio 0.01)

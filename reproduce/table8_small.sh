@@ -3,7 +3,7 @@
 #
 #     bash reproduce/table8_small.sh
 #
-# As published, LoRA had two epochs, a schedule and clipping, full fine-tuning one epoch at a constant rate.
+# As published, LoRA had two epochs, a schedule and clipping; full fine-tuning had one epoch at a constant rate.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 run=("${published_sentiment[@]}" --model gpt2 --batch-size 32)

@@ -1,6 +1,6 @@
-"""The table files have rows, and each row takes runs at a scale.
+"""The rows of the table files, and the runs that each row needs at a scale.
 
-A row's command is parsed by its script's own parser. `nano` is the one mapping from the report's scale to two cores.
+A row's command is parsed by its script's own parser. `nano` maps the report's scale to two cores.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from training.flags.fields import flags_of as fields_of
 from training.flags.fields import resolved
 
 KINDS = ("table", "figure", "inline", "appendix", "beyond")
-SCRIPTS = "scripts/"  # where the commands are that have a scale; benchmarks are the same at every one
+SCRIPTS = "scripts/"  # only these commands have a scale; benchmarks are the same at every scale
 TASKS = {"enron": "spam", "imdb": "sentiment", "nli_med": "nle", "alpaca": "ift"}
-# Of the nano scale: the data set, its file in DATA_DIR, and what is bundled for the same task.
+# At nano scale: the data set, its file in DATA_DIR, and the bundled data for the same task.
 DATA = {
     "enron": ("enron", "enron_spam_data.parquet", "spamassassin"),
     "imdb": ("imdb", "imdb_train.parquet", ""),
@@ -36,7 +36,7 @@ Flags = dict[str, Any]
 
 
 class Row(NamedTuple):
-    """This is a cell in one version. `report` and `record` are the report's value and the authors', or empty."""
+    """A cell in one version. `report` and `record` are the report's and the authors' recorded values, or empty."""
 
     version: str  # published, corrected
     column: str
@@ -47,7 +47,7 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """`questions` are the report's own, that every run is asked."""
+    """The rows of a table file. `questions` are the report's own, which every run is asked."""
 
     name: str
     title: str
@@ -61,12 +61,12 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """A row takes a run for each seed at a scale, or `why` says why there is none. `flags` are all of its script."""
+    """A row at a scale: it needs a run per seed, or `why` says why there is none. `flags` are all of its script's."""
 
     row: Row
     flags: Flags
     command: str
-    key: str  # scale/task-hash, by what determines the run
+    key: str  # scale/task-hash, from all that determines the run
     why: str = ""
 
     @property
@@ -74,7 +74,7 @@ class Plan:
         return f"not available at this scale: {self.why}" if self.why else "run"
 
     def place(self, seed: str) -> str:
-        """The run of a seed is kept here, under the folder of all runs."""
+        """Returns the folder of a seed's run, inside the folder of all runs."""
         return f"{self.key}/seed{seed}"
 
     def run_command(self, seed: str, runs: Path) -> str:
@@ -82,7 +82,7 @@ class Plan:
 
 
 def title_of(path: Path) -> str:
-    """The title is the first sentence of a table file's comments; without one, it is its name in words."""
+    """Returns the first sentence of a table file's comments, or its name in words if it has none."""
     lines = [line.rstrip() for line in path.read_text(encoding="utf-8").splitlines()]
     lines = [line for line in lines if not line.startswith(("#!", "# shellcheck"))]
     paragraph = list(itertools.takewhile(lambda line: line.startswith("# "), lines))
@@ -91,7 +91,7 @@ def title_of(path: Path) -> str:
 
 
 def read_table(path: Path) -> Table:
-    """`bash FILE rows` prints the rows. Raises ValueError when the file fails, or prints something else."""
+    """Reads the rows that `bash FILE rows` prints. Raises ValueError if the file fails or prints something else."""
     done = subprocess.run(["bash", str(path), "rows"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ValueError(f"bash {path} rows: failed with status {done.returncode}: {done.stderr.strip()[-500:]}")
@@ -112,13 +112,13 @@ def read_table(path: Path) -> Table:
 
 
 def natural(name: str) -> tuple[int, list[tuple[int, str]]]:
-    """Tables come first, then figures, inline results, the appendix and what goes beyond; table 10 follows table 9."""
+    """A sort key: tables, figures, inline results, the appendix, then what goes beyond; table 10 follows table 9."""
     kind = next(i for i, kind in enumerate(KINDS) if name.startswith(kind))
     return kind, [(int(digits or 0), rest) for digits, rest in re.findall(r"(\d*)(\D*)", name)]
 
 
 def all_tables(folder: Path) -> list[Table]:
-    """The tables in `folder` are read, in order. Raises ValueError when there are none."""
+    """Reads the tables in `folder`, in order. Raises ValueError if there are none."""
     paths = [path for path in folder.glob("*.sh") if path.name.startswith(KINDS)]
     if not paths:
         raise ValueError(f"--tables {folder}: holds no table files ({', '.join(f'{kind}*.sh' for kind in KINDS)})")
@@ -126,7 +126,7 @@ def all_tables(folder: Path) -> list[Table]:
 
 
 def size_in(column: str) -> tuple[str, str | None]:
-    """The column "spam 125" is ("spam", "125"); a million and more examples are all there are."""
+    """Splits the column "spam 125" into ("spam", "125"); a million or more means all examples."""
     found = re.fullmatch(r"(.+) (\d+)", column)
     if not found:
         return column, None
@@ -142,7 +142,7 @@ def arguments_of(path: str) -> Any:
 
 @cache
 def flags_of(command: str) -> Flags:
-    """A script resolves its command to these flags; a benchmark has none. Raises ValueError for a wrong flag."""
+    """Returns the resolved flags of a script's command; a benchmark has none. Raises ValueError for a wrong flag."""
     _, path, *words = shlex.split(command)
     if not path.startswith(SCRIPTS):
         return {}
@@ -153,7 +153,7 @@ def flags_of(command: str) -> Flags:
 
 
 def spelled(path: str, flags: Mapping[str, Any]) -> str:
-    """The command has what is not at its default, in alphabetical order, so that equal settings are equal commands."""
+    """Writes a command with all flags that are not at their defaults, sorted: equal settings are equal commands."""
     words, fields = ["python", path], fields_of(arguments_of(path))
     for name, value in sorted((name.replace("_", "-"), value) for name, value in flags.items()):
         default = fields[name].default
@@ -171,9 +171,9 @@ def spelled(path: str, flags: Mapping[str, Any]) -> str:
 
 
 def nano(flags: Flags, path: str, column: str, model: str, data: Path | None) -> tuple[Flags, str]:
-    """The model has six blocks of width 192, a quarter of the tokens is kept, at most 128, and there are few examples.
-    Rates go with 1 / width. The second value says why there is no such run. Data files are looked for in `data`; if it
-    is None, all are there."""
+    """Maps flags to a model of six blocks of width 192, a quarter of the tokens (at most 128), and few examples.
+    Learning rates scale with 1 / width. The second value says why there is no such run. Data files are looked for in
+    `data`; if it is None, all are there."""
     size = SIZES[flags["model"]]
     new = flags | {"model": model, "subset": "all"}
     for name in RATES:
@@ -202,7 +202,7 @@ def nano(flags: Flags, path: str, column: str, model: str, data: Path | None) ->
 
 
 def plans(table: Table, scale: str, data: Path | None, model: str = "gpt2-nano") -> list[Plan]:
-    """Rows that differ in the size of the model alone are one run at the nano scale, and the first of them has it."""
+    """Plans the rows. At nano scale, rows that differ only in the model's size are one run, that of the first."""
     found: list[Plan] = []
     sizes: dict[str, tuple[str, str]] = {}
     for row in table.rows:

@@ -1,7 +1,6 @@
-"""Runs are children of one process that has imported what is heavy, so that none spends its time on starting.
+"""Forks runs from one process that has imported the heavy libraries, so that none of them has to.
 
-The children are forked, so a process that calls `run_all` sets OMP_NUM_THREADS before it imports anything: threads do
-not survive a fork.
+A process that calls `run_all` sets OMP_NUM_THREADS before it imports anything, because threads do not survive a fork.
 """
 
 import importlib
@@ -33,16 +32,16 @@ class Run(NamedTuple):
         return [*shlex.split(self.command)[1:], "--resume"]
 
     def tell_failure(self) -> None:
-        """It prints the end of the log, and the command as the last line."""
+        """Prints the end of the log, and the command as the last line."""
         tail = self.log.read_text(errors="replace").splitlines()[-20:] if self.log.exists() else []
         print("\n".join([*tail, f"failed: {self.command} (log: {self.log})"]), file=sys.stderr, flush=True)
 
 
 def become(run: Run) -> NoReturn:
-    """The child runs the command as `python` would, with its output in the log."""
+    """Runs the command in a forked child as `python` would, with its output in the log."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.setpgid(0, 0)  # so that Ctrl-C in a terminal reaches it once, through its parent
+    os.setpgid(0, 0)  # so that Ctrl-C in a terminal reaches it only once, through its parent
     run.log.parent.mkdir(parents=True, exist_ok=True)
     log = os.open(run.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
@@ -62,7 +61,7 @@ def become(run: Run) -> NoReturn:
 
 
 def stop(children: dict[int, Run]) -> None:
-    """It asks every child to stop, as Ctrl-C would, and waits until it has."""
+    """Asks every child to stop, as Ctrl-C would, and waits until all have."""
     for child in children:
         os.kill(child, signal.SIGINT)
     while children:
@@ -70,7 +69,7 @@ def stop(children: dict[int, Run]) -> None:
 
 
 def run_all(runs: Sequence[Run], jobs: int, imports: Sequence[str] = HEAVY) -> int:
-    """At most `jobs` run at a time, in the order given. It returns 0, or 1 after a failure, which stops all others."""
+    """Makes the runs in order, at most `jobs` at a time. Returns 0, or 1 after a failure, which stops the others."""
     for name in imports:
         importlib.import_module(name)
     waiting, done = list(reversed(runs)), 0
