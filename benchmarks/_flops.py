@@ -1,8 +1,8 @@
-"""Floating-point operations that one update needs, in closed form, from real tokens alone.
+"""Counts the floating-point operations that one update needs, in closed form, from real tokens alone.
 
 Counted: the matrices of the blocks, causal attention, the head. Not counted: element-wise work, anything computed twice
 to save memory, and the thin products of adapters (at rank 16 3% of the frozen ones at width 768), so that a share of
-the machine's speed is never flattered. A product costs as much again for each gradient that has to come out of it.
+the machine's speed is never overstated. A product costs as much again for each gradient that it has to give.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ def update_flops(
     classifies: bool,
     cached: bool,
 ) -> int:
-    """FLOPs of forward and backward pass over sequences of `lengths`.
+    """Counts the FLOPs of forward and backward pass over sequences of `lengths`.
 
     `head` is (rows, outputs) of the last matrix. A classifier reads the last token of each sequence, so that its last
-    block needs no more than keys and values of the others. `cached`: blocks below the first trained one cost nothing.
+    block needs only keys and values of the others. `cached`: blocks below the first trained one cost nothing.
     """
     first = config.blocks - (config.blocks if method.last_blocks is None else method.last_blocks)
     first = config.blocks if method.method == "head" else first
@@ -45,7 +45,7 @@ def update_flops(
 
 
 def _block_products(c: int, lengths: Sequence[int], last_only: bool) -> list[tuple[int, int]]:
-    """FLOPs of (a matrix, the attention that follows it) for the four matrices of a block of width `c`, forward."""
+    """Counts forward FLOPs of (a matrix, the attention after it) for the four matrices of a block of width `c`."""
     n = sum(lengths)
     rows = len(lengths) if last_only else n
     pairs = n if last_only else sum(t * (t + 1) // 2 for t in lengths)  # of a query and a key that it sees

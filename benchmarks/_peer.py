@@ -29,7 +29,7 @@ from training.step.optimizers import parameter_groups
 
 
 def transformers_model(ours: Classifier | LanguageModel, **more: Any) -> nn.Module:
-    """transformers' GPT-2 with the weights of `ours`; attention is its default (SDPA)."""
+    """Returns transformers' GPT-2 with the weights of `ours`; attention is its default (SDPA)."""
     kind = GPT2ForSequenceClassification if isinstance(ours, Classifier) else GPT2LMHeadModel
     model = kind(GPT2Config.from_dict(to_hf(ours.config, kind.__name__, pad_token_id=END_OF_TEXT, **more)))
     missing, unexpected = model.load_state_dict(hf_state(ours), strict=False)
@@ -38,7 +38,7 @@ def transformers_model(ours: Classifier | LanguageModel, **more: Any) -> nn.Modu
 
 
 def with_peft(model: nn.Module, method: MethodArgs) -> nn.Module:
-    """LoRA as PEFT documents it, on all matrices of the blocks (and the LM head, where asked)."""
+    """Adds LoRA as PEFT documents it, on all matrices of the blocks (and the LM head, if asked)."""
     targets = ["c_attn", "c_proj", "c_fc", *(["lm_head"] if "lm-head" in method.lora_targets else [])]
     kind = "SEQ_CLS" if isinstance(model, GPT2ForSequenceClassification) else "CAUSAL_LM"
     rank, alpha = method.lora_rank, int(method.lora_alpha)
@@ -47,9 +47,9 @@ def with_peft(model: nn.Module, method: MethodArgs) -> nn.Module:
 
 
 def padded(chosen: Sequence[Encoded]) -> dict[str, Tensor]:
-    """What transformers takes: rows (B, T) padded on the right to the longest, with a mask; targets -100 on padding.
+    """Makes what transformers takes: rows (B, T) padded on the right to the longest, with a mask and targets of -100.
 
-    Our targets are those of the next token already, which `shift_labels` says: no token more goes through the model.
+    Our targets already are the next tokens, which `shift_labels` says: no further token goes through the model.
     """
     longest = max(len(e.tokens) for e in chosen)
 
@@ -80,7 +80,7 @@ class PeerTraining:
         self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=work.precision == "fp16")
 
     def update(self, chosen: Sequence[Encoded]) -> Tensor:
-        """The mean loss before the update."""
+        """Makes an update and returns the mean loss before it."""
         device = self.accelerator.device
         inputs = {name: tensor.to(device) for name, tensor in padded(chosen).items()}
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):

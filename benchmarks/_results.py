@@ -1,4 +1,4 @@
-"""A file of measurements, a line of JSON each: what is in it is not measured again."""
+"""Keeps measurements in a file, one line of JSON each: what is in it is not measured again."""
 
 import json
 import shlex
@@ -14,9 +14,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def measure_once(identity: dict[str, Any], words: Sequence[str], results: Path) -> None:
-    """Runs `words`, a script and its flags, in a process of its own that writes --json; one line more in `results`.
+    """Runs `words`, a script and its flags, in a process of its own with --json, and adds a line to `results`.
 
-    Nothing happens when a line with `identity` is there. Raises ValueError when the process fails.
+    Does nothing if a line with `identity` is there. Raises ValueError when the process fails.
     """
     if any(identity.items() <= found.items() for found in read(results)):
         return

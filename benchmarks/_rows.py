@@ -1,4 +1,4 @@
-"""The rows of the comparison: for each, the command of the one side and of the other."""
+"""The rows of the comparison, each with the commands of both sides."""
 
 import shlex
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ class Row:
         return [f"benchmarks/{script}", *flags, "--device", device]
 
     def command(self, side: str, device: str) -> str:
-        """What a user types to measure one side alone; the identity of a measurement."""
+        """Returns what a user types to measure one side alone; it identifies a measurement."""
         return "python " + shlex.join(self.words(side, device))
 
 
 def row_names(precisions: tuple[str, ...]) -> tuple[str, ...]:
-    """All rows of training against transformers and PEFT in these precisions, as `find_row` understands them."""
+    """Names all rows of training against transformers and PEFT in these precisions, as `find_row` understands them."""
     work = ("cls-lora", "cls-full", "ift-lora", "ift-lora-masked", "ift-full")
     default = tuple(f"cls-lora-{precision}-default" for precision in precisions)
     return default + tuple(f"{work}-{precision}-grouped" for precision, work in product(precisions, work))
@@ -41,9 +41,9 @@ OTHER_ROWS = ("ours-lora-full", "ours-cached", "generate-nano", "generate-124m")
 
 
 def find_row(name: str, model: str, steps: int) -> Row:
-    """Row of a name such as ift-lora-masked-bf16-grouped: task, method, precision of our side, form of the other.
+    """Returns the row of a name such as ift-lora-masked-bf16-grouped: task, method, our precision, the other's form.
 
-    The default form is in fp32 whatever our side does. Raises ValueError for a name that is none.
+    The default form is in fp32 whatever our side does. Raises ValueError for an unknown name.
     """
     known = (*row_names(("fp32", "bf16", "fp16")), *OTHER_ROWS)
     if name not in known:
@@ -66,7 +66,7 @@ def find_row(name: str, model: str, steps: int) -> Row:
 
 
 def _ours_against_ours(name: str, model: str, steps: int) -> Row:
-    """What a method saves against another of our own."""
+    """Returns a row that shows what one method of ours saves against another."""
     common = ("step_time.py", "--task", "cls", "--steps", str(steps), "--model")
     if name == "ours-lora-full":
         lora, full = ((*common, "gpt2-medium", "--method", method) for method in ("lora", "full"))

@@ -1,4 +1,4 @@
-"""Runs of a fine-tuning script, each in a process of its own: one that is there is not repeated, if it is the same."""
+"""Makes runs of a fine-tuning script, each in a process of its own; a finished run with the same flags is kept."""
 
 import importlib.util
 import shlex
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def finish_runs(commands: Mapping[Path, Sequence[str]]) -> None:
-    """Leaves a finished run of its command in every folder; interrupted ones go on.
+    """Leaves a finished run of its command in every folder; interrupted runs go on.
 
     A command is a script and its flags, without those of the folder. Raises ValueError when a run fails, and before
     anything is started when a folder holds a finished run with other flags, be they given or defaults.
@@ -40,7 +40,7 @@ def finish_runs(commands: Mapping[Path, Sequence[str]]) -> None:
 
 
 def differences(folder: Path, words: Sequence[str]) -> list[str]:
-    """Which flags of the finished run in `folder` are others than those of the command `words`, with both values."""
+    """Says which flags of the finished run in `folder` differ from those of the command `words`, with both values."""
     results = read_run(folder, "--folder")
     before, (asked, default) = results["args"], flags_of(words, results["data"]["rows"]["train"])
     found = [(name, before.get(name, default[name]), value) for name, value in asked.items() if name not in FREE_FLAGS]
@@ -48,8 +48,8 @@ def differences(folder: Path, words: Sequence[str]) -> list[str]:
 
 
 def flags_of(words: Sequence[str], examples: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All flags of a command that trains on so many `examples`, as results.json has them, and those of the same script
-    without any given. No learning rate where it follows from the width of a base that is not to be had."""
+    """Returns all flags of a command that trains on so many `examples`, as results.json has them, and the defaults of
+    the script. The learning rate is missing if it follows from the width of a base that cannot be read."""
     script, prefix = _load(ROOT / words[0]), (tyro.conf.OmitArgPrefixes,)
     args, plain = (tyro.cli(script.Args, args=given, prog=words[0], config=prefix) for given in (words[1:], ()))
     width = _width(args.model.model)

@@ -1,4 +1,4 @@
-"""One score an example of finished runs, and whether runs were tested on the same examples of the same data."""
+"""Reads one score per example of finished runs, and checks that runs were tested on the same examples and data."""
 
 import json
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ import numpy as np
 
 from training.storage.run_folder import RESULTS
 
-# What a run is compared by -> how a table calls it.
+# What a run is compared by, and how a table calls it.
 KINDS = {"accuracy": "accuracy", "rewards": "reward accuracy", "perplexity": "perplexity of the response"}
 
 
 class Scored(NamedTuple):
-    """`sums` (runs, n), `weights` (n,): of an accuracy 1, of a perplexity the tokens."""
+    """`sums` (runs, n), `weights` (n,): 1 for an accuracy, the tokens for a perplexity."""
 
     kind: str
     sums: np.ndarray
@@ -22,7 +22,7 @@ class Scored(NamedTuple):
 
 
 class Example(NamedTuple):
-    """`told`: what else tells whether it is the same example in another run."""
+    """`told` is what else shows whether it is the same example in another run."""
 
     score: float
     weight: float
@@ -30,7 +30,7 @@ class Example(NamedTuple):
 
 
 def results_of(run: Path) -> dict[str, Any]:
-    """results.json; a run of another program (benchmarks/tfidf.py) may have none. Raises ValueError when damaged."""
+    """Reads results.json, which runs of other programs (benchmarks/tfidf.py) may lack. Raises ValueError if damaged."""
     path = run / RESULTS
     if not path.exists():
         return {}
@@ -43,7 +43,7 @@ def results_of(run: Path) -> dict[str, Any]:
 
 
 def scored(run: Path) -> tuple[str, dict[Any, Example]]:
-    """(one of KINDS, test examples by id). Raises ValueError for a folder without a finished run."""
+    """Returns one of KINDS, and test examples by id. Raises ValueError for a folder without a finished run."""
     paths = [path for name in ("predictions", "generations") if (path := run / f"{name}.jsonl").exists()]
     if not paths:
         what = (
@@ -80,7 +80,7 @@ def _example(kind: str, line: dict[str, Any]) -> Example:
 
 
 def same_examples(runs: Sequence[Path]) -> Scored:
-    """Raises ValueError for runs of several kinds, tested on other examples, or trained on other data."""
+    """Returns the scores. Raises ValueError for runs of several kinds, tested on other examples, or on other data."""
     kinds, found = zip(*(scored(run) for run in runs), strict=True)
     for run, kind, examples in zip(runs, kinds, found, strict=True):
         if kind != kinds[0]:
@@ -97,7 +97,7 @@ def same_examples(runs: Sequence[Path]) -> Scored:
 
 
 def _same_data(runs: Sequence[Path]) -> None:
-    """Raises ValueError for another data set, or another content behind the same counts of rows and the same seed."""
+    """Raises ValueError for another data set, or other content with the same counts of rows and the same seed."""
     known: dict[tuple[Any, ...], tuple[Path, Any]] = {}
     for run in runs:
         results = results_of(run)

@@ -1,4 +1,4 @@
-"""The clock, and our side of the comparison: one update and one evaluation, put together as the scripts do."""
+"""The clock, and our side of the comparison: an update and an evaluation, put together as in the scripts."""
 
 import os
 import time
@@ -35,7 +35,7 @@ MATRIX_ROWS, PRODUCTS, ROUNDS = 2048, 5, 5  # rows of a product, products a roun
 
 
 def use_device(work: Work) -> None:
-    """To be called before the first accelerator. Raises ValueError for a GPU that is not there, and fp16 without."""
+    """Call this before the first accelerator. Raises ValueError for a missing GPU, and for fp16 without a GPU."""
     if work.device == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "true"
     if work.device == "cuda" and not torch.cuda.is_available():
@@ -45,7 +45,7 @@ def use_device(work: Work) -> None:
 
 
 def random_model(work: Work) -> Classifier | LanguageModel:
-    """GPT-2 of this size as it starts before any training, the same numbers on every call."""
+    """Returns an untrained GPT-2 of this size, with the same numbers on every call."""
     kind: Any = (Classifier, work.config, len(CLASSES)) if work.task == "cls" else (LanguageModel, work.config)
     model = without_storage(*kind)
     model.to_empty(device="cpu")
@@ -55,7 +55,7 @@ def random_model(work: Work) -> Classifier | LanguageModel:
 
 
 def read_model(work: Work, folder: Path, base_bits: Literal[4, 8] | None) -> Classifier | LanguageModel:
-    """The weights in `folder`, of this size, as the scripts read them."""
+    """Reads the weights in `folder`, of this size, as the scripts do."""
     model = ModelArgs(base_bits=base_bits)
     if work.task == "cls":
         return build_classifier(folder, work.config, model, len(CLASSES), 0)
@@ -63,7 +63,7 @@ def read_model(work: Work, folder: Path, base_bits: Literal[4, 8] | None) -> Cla
 
 
 class Training:
-    """A model about to be trained, and what the scripts do with it in a step. `model`: random weights if None."""
+    """A model about to be trained, and what the scripts do with it in a step. `model` None: random weights."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Training:
         self.steps = 0
 
     def cached(self, batches: list[list[Encoded]]) -> list[list[Encoded]]:
-        """The same batches as all epochs but the first find them: with the frozen blocks' activations, if cached."""
+        """Returns the batches as every epoch but the first has them: with the frozen blocks' activations, if cached."""
         if self.compute.cache_frozen is None:
             return batches
         return with_frozen_activations(self.accelerator, self.model, self.compute, "random weights", batches)[0]
@@ -93,7 +93,7 @@ class Training:
         return loss_of(self.accelerator, self.model, batch)
 
     def update(self, chosen: Sequence[Encoded]) -> float:
-        """The mean loss before the update."""
+        """Makes an update and returns the mean loss before it."""
         count = sum(e.count for e in chosen)
         loss = accumulate(self.accelerator, self.prepared, [collate(chosen)], count, self.loss, (0, self.steps))
         apply_update(self.accelerator, self.model, self.optimizer, LEARNING_RATE, CLIP)
@@ -108,7 +108,7 @@ class Training:
 
 
 def clock(step: Callable[[Any], Any], batches: Sequence[Any], device: torch.device) -> float:
-    """Seconds of `step` on all batches."""
+    """Returns the seconds that `step` takes on all batches."""
     _wait_for(device)
     started = time.perf_counter()
     for batch in batches:
@@ -120,7 +120,7 @@ def clock(step: Callable[[Any], Any], batches: Sequence[Any], device: torch.devi
 def clock_updates(
     update: Callable[[Any], Any], batches: Sequence[Any], first: Any, accelerator: Accelerator
 ) -> dict[str, Any]:
-    """What both sides report. An update on `first`, whose loss is told, and one on the first batch come before."""
+    """Times updates, after one on `first`, whose loss is reported, and one on the first batch; returns the numbers."""
     loss = float(update(first))
     update(batches[0])
     seconds = clock(update, batches, accelerator.device)
@@ -136,7 +136,7 @@ def clock_updates(
 
 
 def matrix_product_flops_per_second(config: GPT2Config, dtype: torch.dtype, device: torch.device) -> float:
-    """The machine's own speed: FLOP/s of MATRIX_ROWS rows times the four matrices of a block, the fastest of rounds."""
+    """Measures the machine: FLOP/s of MATRIX_ROWS rows times the four matrices of a block, in the fastest rounds."""
     c, flops, seconds = config.width, 0, 0.0
     for outputs, inputs in ((3 * c, c), (c, c), (4 * c, c), (c, 4 * c)):
         x = torch.randn(MATRIX_ROWS, inputs, device=device, dtype=dtype)

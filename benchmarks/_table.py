@@ -1,4 +1,4 @@
-"""Measurements -> Markdown: the comparison, our own speed, and where the numbers come from."""
+"""Prints measurements as Markdown: the comparison, our own speed, and where the numbers come from."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from _rows import Row
 
 Numbers = dict[str, Any]
-# Largest relative difference of the first loss between two sides that do the same: fp32, and half precision on a side.
+# Largest relative difference of the first loss between sides that do the same work, by our precision.
 LOSS_TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 2e-2}
 HEADER = (
     "| work | method | precision | against | their tokens/s | ours | ratio (of each turn) "
@@ -36,7 +36,7 @@ def print_tables(rows: Sequence[Row], found: Sequence[Numbers], device: str) -> 
 
 
 def measured(row: Row, side: str, found: Sequence[Numbers], device: str) -> list[Numbers]:
-    """Of this row and side, in the order of the turns."""
+    """Returns the measurements of this row and side, in the order of the turns."""
     wanted = {"row": row.name, "side": side, "command": row.command(side, device)}
     return sorted((n for n in found if wanted.items() <= n.items()), key=lambda n: n["turn"])
 
@@ -64,7 +64,7 @@ def speed(row: Row, ours: Sequence[Numbers]) -> str:
 
 
 def outcome(row: Row, peer: Sequence[Numbers], ours: Sequence[Numbers]) -> str:
-    """Whether both sides did the same."""
+    """Says whether both sides did the same work."""
     if "texts" in ours[0]:
         pairs = list(zip(peer[0]["texts"], ours[0]["texts"], strict=True))
         differing = sum(theirs != own for theirs, own in pairs)
@@ -75,7 +75,7 @@ def outcome(row: Row, peer: Sequence[Numbers], ours: Sequence[Numbers]) -> str:
 
 
 def origin(everything: Sequence[Numbers]) -> str:
-    """Device, dates, libraries and commits of all measurements; several of a kind stand side by side."""
+    """Names devices, dates, libraries and commits of all measurements."""
     places = [numbers["environment"] for numbers in everything]
     devices = {f"{place['device']}, {place['threads']} threads" for place in places}
     libraries = {f"{name} {place['libraries'][name]}" for place in places for name in ("torch", "transformers")}

@@ -1,4 +1,4 @@
-"""The work that is timed: its flags, and the batches it consists of. Both sides of a comparison get the same ones."""
+"""The work that is timed: its flags and its batches, which are the same for both sides of a comparison."""
 
 import random
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ class Work:
     model: str = "gpt2"
     """a size of GPT-2 (gpt2-nano, gpt2 and so on up to gpt2-xl), with random weights"""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """of the matrix products; bf16 and fp16 by autocast"""
+    """precision of the matrix products; bf16 and fp16 by autocast"""
     batch_size: int = 8
-    """examples a step"""
+    """examples per step"""
     max_length: int = 512
-    """tokens kept of an example"""
+    """the most tokens of an example; longer ones are cut"""
     mask_prompt: bool = True
     """ift: the loss is on the response alone"""
     steps: int = 10
@@ -64,7 +64,7 @@ class Work:
 
 
 def batches(work: Work) -> "list[list[Encoded]]":
-    """`steps` batches as training would form them, each of examples of similar length.
+    """Returns `steps` batches as training would form them, each of examples of similar length.
 
     They are taken evenly over the lengths of one pool, so that few steps stand for the whole; their order is random.
     Raises ValueError when the data does not fill so many.
@@ -83,7 +83,7 @@ def batches(work: Work) -> "list[list[Encoded]]":
 
 
 def in_random_order(grouped: "list[list[Encoded]]") -> "list[list[Encoded]]":
-    """The same examples in batches of the same sizes, whatever their lengths."""
+    """Returns the same examples in batches of the same sizes, whatever their lengths."""
     mixed = [example for batch in grouped for example in batch]
     random.Random(0).shuffle(mixed)
     following = iter(mixed)
@@ -91,7 +91,7 @@ def in_random_order(grouped: "list[list[Encoded]]") -> "list[list[Encoded]]":
 
 
 def shuffled_examples(task: Literal["cls", "ift"]) -> list[Any]:
-    """Training examples in random order. Raises ValueError when the data is nowhere."""
+    """Returns training examples in random order. Raises ValueError if the data cannot be found."""
     found: Task = find("enron", Classification) if task == "cls" else find("alpaca", Instructions)
     try:
         source = locate_rows(found, None)
@@ -103,7 +103,7 @@ def shuffled_examples(task: Literal["cls", "ift"]) -> list[Any]:
 
 
 def _encoded(work: Work, count: int) -> "list[Encoded]":
-    """Up to `count` random training examples as token ids."""
+    """Returns up to `count` random training examples as token ids."""
     from training.data.batches import encode_all_instructions, encode_all_labelled
 
     examples = shuffled_examples(work.task)[:count]

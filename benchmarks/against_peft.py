@@ -1,4 +1,4 @@
-"""Ours against transformers and PEFT: the same update on the same examples, in alternating processes, as a table.
+"""Compares our update with that of transformers and PEFT on the same examples, in alternating processes, as a table.
 
     python benchmarks/against_peft.py
     python benchmarks/against_peft.py --rows cls-lora-fp32-grouped generate-nano --alternations 3
@@ -22,11 +22,11 @@ SIDES = ("peer", "ours")
 @dataclass(frozen=True)
 class Args:
     rows: tuple[str, ...] = ()
-    """names such as cls-lora-fp32-grouped; none given: all that this machine has the hardware for"""
+    """names such as cls-lora-fp32-grouped; if none is given, all that this machine has the hardware for"""
     model: tuple[str, ...] = ()
-    """sizes of the training rows; none given: gpt2, with a GPU gpt2-medium and gpt2-large"""
+    """sizes of the training rows; if none is given, gpt2, with a GPU gpt2-medium and gpt2-large"""
     steps: int = 10
-    """steps a measurement"""
+    """steps per measurement"""
     alternations: int = 2
     """measurements of each side, in turns"""
     device: Literal["cpu", "cuda"] | None = None
@@ -64,7 +64,7 @@ def usual_rows(device: str) -> tuple[str, ...]:
     if half_precision_in_hardware():
         return (*row_names(("fp32", "bf16")), *OTHER_ROWS)
     print(
-        "left out: rows in bf16, for this processor has neither avx512_bf16 nor amx_bf16; --rows asks for them anyway"
+        "left out: rows in bf16, since this processor has neither avx512_bf16 nor amx_bf16; --rows asks for them anyway"
     )
     return (*row_names(("fp32",)), *OTHER_ROWS)
 

@@ -1,4 +1,4 @@
-"""Finished runs on the same test examples -> a Markdown table: mean over seeds, interval, test, cost.
+"""Compares finished runs on the same test examples in a Markdown table: mean over seeds, interval, test, cost.
 
     python benchmarks/compare_runs.py runs/mail/lora-* runs/mail/full-*
 
@@ -38,10 +38,10 @@ from training.storage.run_folder import FREE_FLAGS
 
 COLUMNS = ["method", "accuracy, 95% interval", "sd", "seeds", "p, against the first", "forgetting, nats", "trained"]
 COLUMNS += ["train s, fastest", "peak MiB"]
-# Flags that change how long a run takes or what else it measures, and not what comes out.
+# Flags that change how long a run takes or what else it measures, but not its result.
 OF_NO_RESULT = {*FREE_FLAGS, "seed", "micro_batch_size", "checkpoint_activations", "cache_frozen", "dry_run"}
 OF_NO_RESULT |= {"log_every", "forgetting_data", "forgetting_tokens", "forgetting_curve"}
-OF_NO_RESULT |= {"data", "encoding"}  # by where it lies: whether it is the same is told by its content
+OF_NO_RESULT |= {"data", "encoding"}  # whether the data is the same is told by its content, not by its place
 IN_TITLE = ("method", "lora_rank")
 
 
@@ -57,7 +57,7 @@ class Args:
 
 
 def flags_of(folder: Path) -> dict[str, Any]:
-    """The flags that can change what came out; those of adapters only where there are any."""
+    """Returns the flags that can change the result; those of adapters only if there are any."""
     args = results_of(folder).get("args", {})
     alone = args.get("method") in WITHOUT_ADAPTERS
     kept = {name: value for name, value in args.items() if name not in OF_NO_RESULT}
@@ -65,8 +65,8 @@ def flags_of(folder: Path) -> dict[str, Any]:
 
 
 def titles(runs: Sequence[Path]) -> dict[Path, str]:
-    """What each run is called: method, rank, and the flags in which the runs differ. One without results.json goes by
-    its folder's name. A flag that a run is too old to know does not tell it from the others."""
+    """Names each run by method, rank, and the flags in which the runs differ; one without results.json goes by its
+    folder's name. A flag that an older run does not know does not set it apart."""
     flags = {folder: flags_of(folder) for folder in runs}
     names = [name for name in dict.fromkeys(name for one in flags.values() for name in one) if name not in IN_TITLE]
     differing = [n for n in names if len({str(one[n]) for one in flags.values() if n in one}) > 1]
@@ -85,7 +85,7 @@ def _plain(value: Any) -> str:
 
 
 def rows_of(runs: Sequence[Path]) -> dict[str, list[Path]]:
-    """Runs by title. Raises ValueError for two runs of one seed in a row: they would count as two seeds."""
+    """Groups runs by title. Raises ValueError for two runs of one seed in a row: they would count as two seeds."""
     rows: dict[str, list[Path]] = {}
     for folder, title in titles(runs).items():
         rows.setdefault(title, []).append(folder)
@@ -102,17 +102,17 @@ def rows_of(runs: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def accuracies(runs: Sequence[Path]) -> np.ndarray:
-    """(runs, n): whether each test example was right. Raises ValueError when the examples are not the same."""
+    """Returns (runs, n): whether each test example was right. Raises ValueError when the examples are not the same."""
     return same_examples(runs).sums
 
 
 def forgetting(runs: Sequence[Path]) -> Interval | None:
-    """Averaged over runs; None where it was not measured. Raises ValueError when the texts are not the same."""
+    """Averages over runs; None if it was not measured. Raises ValueError when the texts are not the same."""
     return mean_forgetting([results_of(folder).get("forgetting", {}).get("pieces", {}) for folder in runs])
 
 
 def number_of(runs: Sequence[Path], of: Callable[[list[float]], Any], *path: str) -> str:
-    """The mean, least or other of a number of results.json over the runs that have one."""
+    """Returns the mean, the least or what else `of` makes of a number in results.json, over the runs that have it."""
     found = []
     for folder in runs:
         value: Any = results_of(folder)
@@ -123,7 +123,7 @@ def number_of(runs: Sequence[Path], of: Callable[[list[float]], Any], *path: str
 
 
 def mean_of(kind: str, sums: np.ndarray, weights: np.ndarray) -> Interval:
-    """Of scores (n,) that are averaged over seeds."""
+    """Returns the mean of scores (n,) that are averaged over seeds, or their perplexity, with its interval."""
     if kind != "perplexity":
         return share(sums)
     value, low, high, n = bootstrap_ratio(sums, weights)
@@ -131,7 +131,7 @@ def mean_of(kind: str, sums: np.ndarray, weights: np.ndarray) -> Interval:
 
 
 def detectable(found: Scored, ours: np.ndarray, first: np.ndarray, comparisons: int) -> float:
-    """The smallest difference, of perplexities the ratio, that is found in four of five tries; nan if not known."""
+    """Returns the smallest difference (ratio of perplexities) that is found in four of five tries; nan if not known."""
     difference = ours.mean(0) - first.mean(0)
     if len(difference) < 2:
         return math.nan
@@ -159,7 +159,7 @@ def compare(runs: Sequence[Path]) -> None:
         cells = [name, shown(mean_of(found.kind, sums.mean(0), found.weights).entry()), spread, str(len(sums)), p]
         cells += ["" if lost is None else shown(lost.entry(), "+.3f")]
         cells += [number_of(rows[name], np.mean, "parameters", "trainable")]
-        cells += [number_of(rows[name], min, "seconds", "train")]  # what else a machine does only adds to it
+        cells += [number_of(rows[name], min, "seconds", "train")]  # other work of the machine only adds to it
         cells += [number_of(rows[name], np.mean, "peak_memory_mib")]
         print(f"| {' | '.join(cells)} |")
     print(f"\nn = {found.sums.shape[1]:,} test examples{_could_be_found(found, table)}")

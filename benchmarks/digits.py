@@ -36,7 +36,7 @@ from training.storage.run_folder import check_folder, prepare_folder
 CLASSES = tuple("0123456789")
 SIZES = {"base": 800, "train": 200, "validation": 200, "test": 597}  # images by part
 BATCH, BASE_EPOCHS, BASE_LR = 20, 30, 3e-3
-# Peak learning rate of each method: the lowest validation loss of 1e-3, 3e-3, 1e-2 and 3e-2, mean of three seeds.
+# Peak learning rate of each method, of 1e-3, 3e-3, 1e-2 and 3e-2 that of the lowest validation loss over three seeds.
 DEFAULTS = {"lora": 1e-2, "full": 3e-3, "head": 3e-2}
 
 
@@ -55,7 +55,7 @@ class AdaptArgs:
     epochs: int = 30
     """passes over the training images"""
     seed: int = 0
-    """of the adapters' start and the order of the images"""
+    """seed of the adapters' start and of the order of the images"""
 
     def problems(self) -> list[str]:
         found = at_least(self, 1, "lora_rank", "epochs") + at_least(self, 0, "seed")
@@ -91,7 +91,7 @@ def read_parts() -> dict[str, Part]:
 
 
 def network() -> nn.Sequential:
-    """(B, 1, 8, 8) -> (B, 10)"""
+    """Returns a network: (B, 1, 8, 8) -> (B, 10)."""
     layers: list[nn.Module] = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU()]
     for inputs, outputs in ((16, 32), (32, 64)):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]  # (B, outputs, 8/2, 8/2), ...
@@ -119,7 +119,7 @@ def apply_method(model: nn.Sequential, args: AdaptArgs) -> None:
 
 
 def train(model: nn.Module, part: Part, lr: float, epochs: int, seed: int) -> list[dict[str, float]]:
-    """The curve, a point an epoch. The learning rate falls in a straight line to zero."""
+    """Trains, and returns the curve, one point per epoch. The learning rate falls linearly to zero."""
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr)
     count, step, curve = len(part.ids), 0, []
     steps = epochs * math.ceil(count / BATCH)
@@ -146,7 +146,7 @@ def evaluate(model: nn.Module, part: Part) -> list[Row]:
 
 
 def forgetting(before: Sequence[Row], after: Sequence[Row]) -> dict[str, Any]:
-    """The entry of results.json: losses of the same upright images, the interval of the difference over images."""
+    """Makes the entry of results.json: losses of the same upright images, with intervals over images."""
     was, now = (torch.tensor([row.loss for row in rows], dtype=torch.float64).numpy() for rows in (before, after))
     losses = {"before": was, "after": now, "difference": now - was}
     found = {"source": "upright digits"} | {name: bootstrap_mean(x).entry() for name, x in losses.items()}

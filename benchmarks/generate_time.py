@@ -31,11 +31,11 @@ class Args:
     model: str = "gpt2-nano"
     """a size of GPT-2"""
     prompts: int = 32
-    """how many, in one batch"""
+    """prompts, all in one batch"""
     new_tokens: int = 128
-    """at most, for each prompt"""
+    """the most new tokens of each prompt"""
     repeats: int = 2
-    """passes over the prompts that are timed; one comes first"""
+    """passes over the prompts that are timed; one more comes first"""
     device: Literal["cpu", "cuda"] | None = None
     """None: a GPU where there is one"""
     json: Path | None = None
@@ -85,7 +85,7 @@ def ours(model: "LanguageModel", new_tokens: int) -> Continue:
 
 
 def theirs(model: "LanguageModel", new_tokens: int) -> Continue:
-    """transformers' model with the same weights; prompts padded on the left, as its documentation asks."""
+    """Uses transformers' model with the same weights; pads prompts on the left, as its documentation asks."""
     from typing import cast
 
     import torch

@@ -1,4 +1,4 @@
-"""A judged run with everything going wrong: slow, 429, 500, dropped, cut off, blocked, prose, nothing; killed, resumed.
+"""Judges a run with everything going wrong: slow, 429, 500, dropped, cut off, blocked, prose, nothing; killed, resumed.
 
     python benchmarks/judge_faults.py --items 300
     python benchmarks/judge_faults.py --by openai --items 1000 --seed 1
@@ -40,20 +40,20 @@ class Args:
     items: int = 300
     """answers that are judged"""
     concurrency: int = 8
-    """requests on their way at a time"""
+    """requests in flight at a time"""
     slow: float = 0.5
     """seconds that a slow reply takes"""
     timeout: float = 2.0
     """seconds until a request is given up"""
     seed: int = 0
-    """of the faults"""
+    """seed of the faults"""
 
     def problems(self) -> list[str]:
         return at_least(self, 20, "items") + at_least(self, 1, "concurrency")
 
 
 def write_generations(path: Path, items: int) -> None:
-    """Bundled instructions, over and over, each answered by the first half of its reference."""
+    """Writes bundled instructions, over and over, each answered by the first half of its reference."""
     task = find("instructions", Instructions)
     assert task.bundled is not None
     rows = read_rows(ROOT / "tasks" / "bundled" / task.bundled).rows
@@ -72,7 +72,7 @@ def write_generations(path: Path, items: int) -> None:
 
 @contextmanager
 def server(args: Args, log: Path) -> Iterator[str]:
-    """The address of a server that misbehaves in a process of its own."""
+    """Runs a server that misbehaves in a process of its own, and yields its address."""
     words = [sys.executable, str(ROOT / "tests" / "judge_server.py"), "--log", str(log), "--seed", str(args.seed)]
     process = subprocess.Popen([*words, "--slow", str(args.slow)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -84,13 +84,13 @@ def server(args: Args, log: Path) -> Iterator[str]:
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    """Whole lines."""
+    """Reads the whole lines of a file that may still be written."""
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def judge_until_killed(command: list[str], env: dict[str, str], replies: Path, wanted: int) -> float:
-    """SIGKILL when so many replies are stored; returns when that was."""
+    """Kills the run once so many replies are stored, and returns the time of that."""
     process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + WAIT
     while len(lines_of(replies)) < wanted:
@@ -104,7 +104,7 @@ def judge_until_killed(command: list[str], env: dict[str, str], replies: Path, w
 
 
 def measure(by: str, args: Args, folder: Path) -> tuple[dict[str, Any], str]:
-    """(a row of the table, what the resumed run printed)."""
+    """Returns a row of the table, and what the resumed run printed."""
     write_generations(folder / "generations.jsonl", args.items)
     out, log = folder / "judge" / "fault-judge-published", folder.parent / f"{by}-requests.jsonl"
     with server(args, log) as root:

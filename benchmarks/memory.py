@@ -1,4 +1,4 @@
-"""The memory that --dry-run forecasts against what the same run really takes, over many configurations, as a table.
+"""Compares the memory that --dry-run forecasts with what the run really takes, for many configurations, as a table.
 
     python benchmarks/memory.py
     python benchmarks/memory.py --alone --task cls --model gpt2-nano --method full --batch-size 8 --micro-batch-size 2
@@ -74,15 +74,15 @@ class Args:
     cache_frozen: Literal["memory"] | None = None
     """as in scripts/finetune_cls.py"""
     weights: Path | None = None
-    """folder that the base model is read from, of the size --model; None: random weights, made in memory"""
+    """folder with a base model of the size --model; None: random weights, made in memory"""
     base_bits: Literal[4, 8] | None = None
     """as in scripts/finetune_cls.py; needs --weights"""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """as in scripts/finetune_cls.py"""
     at_most: float | None = None
-    """GiB: what is forecast to need more is not run; None: everything is"""
+    """GiB; what is forecast to need more is not run; None: everything is run"""
     alone: bool = False
-    """measure what the flags describe; else all rows of the table, whatever they say"""
+    """measure what the flags describe; without it all rows of the table are measured, whatever they say"""
     json: Path | None = None
     """file for the numbers of one configuration"""
     results: Path = Path("runs/memory.jsonl")
@@ -126,7 +126,7 @@ def main(args: Args) -> None:
 
 
 def in_a_fork(work: Callable[[], Any]) -> Any:
-    """What `work` returns, computed in a copy of this process, which then has done nothing."""
+    """Returns what `work` returns, computed in a fork of this process, whose own memory stays as it was."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
     process = context.Process(target=lambda: there.send(work()))
@@ -181,7 +181,7 @@ def forecast_parts(args: Args, accelerator: Any, train: "list[Encoded]", base: i
 
 
 def measured_peak(args: Args, train: "list[Encoded]") -> int:
-    """Bytes: the largest resident set from here on, or the peak of a GPU's allocator."""
+    """Returns, in bytes, the largest resident set from here on, or the peak of a GPU's allocator."""
     import torch
 
     from _steps import CLIP, LEARNING_RATE, Training, read_model
@@ -197,7 +197,7 @@ def measured_peak(args: Args, train: "list[Encoded]") -> int:
     (train,) = training.cached([train])
     evaluated = [with_all_tokens_labelled(e) for e in train] if args.work.task == "ift" else train
     training.evaluate(evaluated)
-    for step in range(2 * args.work.steps):  # twice: optimizer states and gaps are there from the first on
+    for step in range(2 * args.work.steps):  # twice: the second time optimizer states and gaps are there from the start
         (share,) = plan.at(step % args.work.steps)
         micro_batches = [[train[i] for i in micro] for micro in share]
         count = sum(e.count for micro in micro_batches for e in micro)

@@ -27,15 +27,15 @@ FLAGS = {
 @dataclass(frozen=True)
 class Args:
     datasets: tuple[str, ...] = tuple(TITLES)
-    """datasets of tasks/, a table each"""
+    """datasets of tasks/, one table each"""
     methods: tuple[str, ...] = METHODS
-    """of finetune_cls; the others are compared with the first"""
+    """methods of finetune_cls; the others are compared with the first"""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """of initialisation and order; the split is the same for all"""
+    """seeds of initialisation and order; the split is the same for all"""
     model: str = "gpt2-nano"
     """base model"""
     flags: str | None = None
-    """of every run; None: those chosen for mail and reviews, the script's defaults for another dataset"""
+    """flags of every run; None: those chosen for mail and reviews, the script's defaults for another dataset"""
     folder: Path = Path("runs/methods")
     """where the runs are kept"""
     picture: Path | None = None
@@ -66,7 +66,7 @@ def command(args: Args, dataset: str, method: str, seed: int) -> list[str]:
 
 
 def draw(args: Args, path: Path) -> None:
-    """Accuracy against forgetting, a panel a dataset, with both intervals."""
+    """Plots accuracy against forgetting, one panel per dataset, with both intervals."""
     import matplotlib
 
     matplotlib.use("Agg")

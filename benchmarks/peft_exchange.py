@@ -1,11 +1,11 @@
-"""What PEFT makes of our adapters and we of PEFT's: the largest logit difference, as a Markdown table.
+"""Loads our adapters in PEFT and PEFT's in ours, and prints the largest logit difference as a Markdown table.
 
     python benchmarks/peft_exchange.py
     python benchmarks/peft_exchange.py --model gpt2 --steps 5
 
 Every adapter is trained for a few steps of AdamW in fp32, saved, and loaded by the other side on the same base. Logits
 are compared on whole texts: all positions of a language model, the classes of a classifier. The numbers are relative to
-the largest logit; "moves" is what the adapter does to the base's logits, so how much there was to get wrong.
+the largest logit; "moves" is how far training moved the logits, and so how much there was to get wrong.
 """
 
 import tempfile
@@ -71,11 +71,11 @@ class Args:
     model: str = "gpt2-nano"
     """the base"""
     steps: int = 10
-    """of AdamW, one text each"""
+    """steps of AdamW, one text each"""
     lr: float = 5e-3
     """learning rate"""
     texts: int = 8
-    """that are trained and compared on, 64 tokens each"""
+    """texts to train and compare on, of at most 64 tokens"""
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Exchange:
         return kind.from_pretrained(source or self.source, dtype=torch.float32, **classes).eval()
 
     def train(self, model: nn.Module, of: Any) -> nn.Module:
-        """`of`(model, text): logits (T, V) or (1, classes); the classes are those of even and odd texts."""
+        """Trains on `of`(model, text), logits (T, V) or (1, classes); the classes are those of even and odd texts."""
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=self.args.lr)
         for step in range(self.args.steps):
             at = step % len(self.texts)
@@ -111,7 +111,7 @@ class Exchange:
             return [of(model, text) for text in self.texts]
 
     def give(self, method: MethodArgs, classifies: bool, folder: Path) -> list[float]:
-        """(moves, difference, difference once PEFT has merged it), for an adapter of ours."""
+        """Returns (moves, difference, difference once PEFT has merged it) for an adapter of ours."""
         ours = self.plain(classifies)
         start = self.all_logits(ours, logits)
         apply_method(ours, method, 0)
@@ -132,7 +132,7 @@ class Exchange:
         return [relative(start, expected), relative(found, expected), relative(merged, expected)]
 
     def take(self, settings: dict[str, Any], classifies: bool, folder: Path) -> list[float]:
-        """The same for an adapter of PEFT's, merged by us."""
+        """Returns the same for an adapter of PEFT's, merged by us."""
         task = "SEQ_CLS" if classifies else "CAUSAL_LM"
         config = LoraConfig(r=16, lora_alpha=16, task_type=task, fan_in_fan_out=True, **settings)
         theirs: Any = get_peft_model(self.of_transformers(classifies), config)
@@ -153,7 +153,7 @@ class Exchange:
 
 
 def peft_logits(model: nn.Module, text: list[int]) -> Tensor:
-    """(T, V), or (1, classes)."""
+    """Returns logits (T, V), or (1, classes)."""
     found = model(torch.tensor([text])).logits
     return found[0] if found.dim() == 3 else found
 

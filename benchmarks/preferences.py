@@ -1,4 +1,4 @@
-"""What is learnt of preferences: cross-validation over all pairs, reward accuracy and margin before and after.
+"""Cross-validates preference tuning over all pairs: reward accuracy and margin, ranking before and after.
 
     DATA_DIR=data python benchmarks/preferences.py
     python benchmarks/preferences.py --dataset preferences --folds 2 --flags='--max-steps 4'
@@ -38,15 +38,15 @@ class Args:
     dataset: str = "dpo_pairs"
     """pairs of tasks/, from $DATA_DIR or bundled"""
     folds: int = 5
-    """parts that the pairs are dealt into; each is the test part once"""
+    """parts that the pairs are dealt into, each the test part once"""
     methods: tuple[str, ...] = ("lora", "full")
-    """of finetune_dpo, a row each"""
+    """methods of finetune_dpo, one row each"""
     seeds: tuple[int, ...] = (0,)
-    """of initialisation and order; the folds are the same for all"""
+    """seeds of initialisation and order; the folds are the same for all"""
     model: str = "gpt2-nano"
     """base model"""
     flags: str = "--max-length 1024"
-    """of every run; '--start-from runs/tutor' to begin with an instruction-tuned model"""
+    """flags of every run; '--start-from runs/tutor' to begin with an instruction-tuned model"""
     folder: Path = Path("runs/preferences")
     """where folds and runs are kept"""
 
@@ -55,8 +55,8 @@ class Args:
 
 
 def deal(examples: Sequence[Preference], folds: int) -> list[list[Preference]]:
-    """The pairs in `folds` parts of about equal size; those of one prompt stay together. Raises ValueError for too few
-    prompts."""
+    """Deals the pairs into `folds` parts of about equal size; those of one prompt stay together. Raises ValueError for
+    too few prompts."""
     prompts = list(dict.fromkeys(e.group for e in examples))
     if len(prompts) < folds:
         raise ValueError(f"--folds {folds}: the data has {len(prompts)} prompts")
@@ -66,7 +66,7 @@ def deal(examples: Sequence[Preference], folds: int) -> list[list[Preference]]:
 
 
 def write_folds(args: Args) -> list[Path]:
-    """A folder with train.jsonl and test.jsonl for each fold."""
+    """Writes a folder with train.jsonl and test.jsonl for each fold."""
     task = find(args.dataset, Preferences)
     source = locate_rows(task, None)
     splits = split_rows(task, source, DataArgs(validation_share=0, test_share=0))
@@ -91,12 +91,12 @@ def command(args: Args, fold: Path, method: str, seed: int) -> list[str]:
 
 
 def tested(runs: Sequence[Path]) -> list[dict[str, Any]]:
-    """The predictions of all runs, one behind the other."""
+    """Reads the predictions of all runs, one after the other."""
     return [json.loads(line) for each in runs for line in (each / "predictions.jsonl").read_text().splitlines()]
 
 
 def scores(runs: Sequence[Path]) -> dict[str, np.ndarray]:
-    """What is averaged over the pairs that the runs were tested on: (n,) by name; a tie counts half."""
+    """Returns the scores of the pairs that the runs were tested on: (n,) by name; a tie counts half."""
     rows = tested(runs)
     chosen, rejected, chosen_before, rejected_before = (
         np.array([row[name] for row in rows])
@@ -109,8 +109,8 @@ def scores(runs: Sequence[Path]) -> dict[str, np.ndarray]:
 
 
 def table(args: Args, folds: Sequence[Path]) -> None:
-    """A row a method: each pair's scores are averaged over seeds, intervals are over pairs. What is before training has
-    an accuracy of 1/2 and a margin of 0 by definition."""
+    """Prints a row per method: each pair's scores are averaged over seeds, intervals are over pairs. Before training,
+    reward accuracy is 1/2 and the margin 0 by definition."""
     print(f"\n| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     for method in args.methods:
         by_seed = [[place(args, fold, method, seed) for fold in folds] for seed in args.seeds]

@@ -1,4 +1,4 @@
-"""Peak memory of full fine-tuning, LoRA, and LoRA on a base in 8 and in 4 bits, for every size of GPT-2, as a table.
+"""Measures peak memory of full fine-tuning, LoRA, and LoRA on a base in 8 and 4 bits, for every size of GPT-2.
 
     python benchmarks/quantised.py
     python benchmarks/quantised.py --sizes gpt2 gpt2-medium
@@ -28,7 +28,7 @@ WORK = "--task cls --batch-size 1 --max-length 128 --steps 2"
 @dataclass(frozen=True)
 class Args:
     sizes: tuple[str, ...] = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
-    """sizes of GPT-2, a row each"""
+    """sizes of GPT-2, one row each"""
     folder: Path = Path("runs/random-weights")
     """where random weights are kept: up to 6.2 GiB a size"""
     at_most: float = 24.0
@@ -63,7 +63,7 @@ def cell(numbers: dict[str, Any]) -> str:
 
 
 def write_random_weights(size: str, folder: Path) -> None:
-    """A folder in Hugging Face's format. Never more than the weights themselves is in memory, or it would be twice."""
+    """Writes a folder in Hugging Face's format. No model is built, since that would hold the weights twice."""
     import torch
     from safetensors.torch import save_file
 

@@ -1,10 +1,10 @@
-"""What libraries make of csv and tsv files as people have them: the numbers of docs/readers.md.
+"""Tests what libraries make of csv and tsv files as people have them: the numbers of docs/readers.md.
 
     python tests/mutations.py --files 2000 --seed 1 --write mutated
     python benchmarks/readers.py --folder mutated
 
-polars, duckdb and clevercsv are asked where they are installed. Each is told what a user knows, that cells are text and
-that a .tsv has tabs, and finds the rest out as far as it can.
+polars, duckdb and clevercsv are asked if they are installed. Each is told what a user knows, that cells are text and
+that a .tsv has tabs, unless it finds that out itself.
 """
 
 import csv
@@ -96,7 +96,7 @@ READERS: dict[str, Reader] = {
 
 
 def kind_of(case: dict[str, Any]) -> str:
-    """What is unusual about a file."""
+    """Names what is unusual about a file."""
     if not case["rows"]:
         return "damaged"
     separator, _, _, encoding = case["done"][:4]
@@ -106,7 +106,7 @@ def kind_of(case: dict[str, Any]) -> str:
 
 
 def outcome(read: Reader, path: Path, rows: list[list[str]] | None) -> str:
-    """What a reader makes of a file that means `rows`, or of a damaged one (None)."""
+    """Says what a reader makes of a file that means `rows`, or of a damaged one (None)."""
     try:
         found = read(path)
     except Exception as error:  # noqa: BLE001  # each library has errors of its own
@@ -115,13 +115,13 @@ def outcome(read: Reader, path: Path, rows: list[list[str]] | None) -> str:
 
 
 def cell(kind: str, count: Counter[tuple[str, str]]) -> str:
-    """Files read rightly / wrongly / refused with the line / refused without it; of damaged ones nobody knows which."""
+    """Counts files read right / wrong / refused with the line / refused without it; damaged ones are never wrong."""
     shown = [f"{count[kind, what]:,}" for what in ("right", "wrong", "refused with its line", "refused")]
     return " / ".join(shown[:1] + shown[2:] if kind == "damaged" else shown)
 
 
 def chat(path: Path) -> list[list[str]]:
-    """A chat export, in which quotation marks are ordinary: some messages begin with one, later ones end with one."""
+    """Writes a chat export with ordinary quotation marks: some messages begin with one, later ones end with one."""
     rows = [
         ["spam" if i % 2 else "ham", '"' * (i % 40 == 10) + f"message {i}" + '"' * (i % 40 == 25)] for i in range(400)
     ]

@@ -1,4 +1,4 @@
-"""How long texts take from the file to token ids, and what they hold of the memory: the numbers of docs/readers.md.
+"""Measures how long texts take from file to token ids, and how much memory they hold: the numbers of docs/readers.md.
 
     python benchmarks/start_of_data.py --texts 100000 --characters 600
 
@@ -25,14 +25,14 @@ from training.flags.task import TextArgs
 class Args:
     texts: int = 100_000
     characters: int = 600
-    """of each text"""
+    """characters of each text"""
 
     def problems(self) -> list[str]:
         return at_least(self, 10, "texts", "characters")
 
 
 def write_texts(path: Path, args: Args) -> None:
-    """Words of the bundled speeches in random order."""
+    """Writes texts of random words of the bundled speeches."""
     draw, words = random.Random(0), (BUNDLED / "general.txt").read_text(encoding="utf-8").split()
     with path.open("w", encoding="utf-8") as out:
         for i in range(args.texts):

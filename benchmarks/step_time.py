@@ -68,7 +68,7 @@ def main(args: Args) -> None:
 
 
 def flops(args: Args, batch: "list[Encoded]") -> int:
-    """FLOPs of an update with `batch`."""
+    """Counts the FLOPs of an update with `batch`."""
     config, classifies = args.work.config, args.work.task == "cls"
     head = (len(batch), len(CLASSES)) if classifies else (sum(e.count for e in batch), config.vocabulary)
     lengths = [len(e.tokens) for e in batch]

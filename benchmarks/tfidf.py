@@ -1,8 +1,8 @@
-"""TF-IDF and logistic regression on the same split as scripts/finetune_cls.py: what a language model has to beat.
+"""Trains TF-IDF and logistic regression on the split of scripts/finetune_cls.py: what a language model has to beat.
 
     python benchmarks/tfidf.py --dataset spamassassin --max-length 256
 
-Words and pairs of words of the same tokens, strength of the regularisation chosen on validation. Writes
+It reads words and pairs of words in the same tokens; validation chooses the strength of the regularisation. Writes
 predictions.jsonl as a run does.
 """
 

@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from gpt2_scratch.precision import HALF
 
-# Up to so many tokens the CPU kernel's backward pass is faster in fp32, casts included (bf16 against fp32 at T=16: 0.46
+# Up to this many tokens the CPU kernel's backward pass is faster in fp32, casts included (bf16, fp32 at T=16: 0.46
 # and 0.07 ms, 200: 2.7 and 1.7, 400: 5.8 and 5.9, 512: 8.0 and 10.0; 12 heads of 64 on two cores with AMX).
 BACKWARD_IN_FP32 = 384
 
@@ -31,12 +31,12 @@ class Layout(NamedTuple):
     starts: Tensor  # (B + 1,)  0 3 5   index of each sequence's first token, and N; int32, as flash attention wants it
 
     def asked(self, x: Tensor) -> Tensor:
-        """The rows of x (N, ...) that are asked for: all of them, or those of the last tokens (B, ...)."""
+        """Returns the rows of x (N, ...) that are asked for: all of them, or those of the last tokens (B, ...)."""
         return x[self.last] if self.last_only else x
 
 
 def layout_of(lengths: Tensor, device: torch.device, past: Tensor | None = None, last_only: bool = False) -> Layout:
-    """The layout of sequences of `lengths` (B,), all >= 1; `past` (B,) counts tokens that a cache already holds."""
+    """Returns the layout for `lengths` (B,), all >= 1; `past` (B,) counts tokens that a cache already holds."""
     lengths = lengths.cpu()
     ends = lengths.cumsum(0)
     rows = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
@@ -85,7 +85,7 @@ class _BySequence(torch.autograd.Function):
 
 
 def _heads(qkv: Tensor) -> tuple[Tensor, ...]:
-    """One sequence (T, 3, H, D) -> q, k, v (1, H, T, D) each, without a copy."""
+    """Splits one sequence (T, 3, H, D) into q, k, v (1, H, T, D) each, without a copy."""
     return tuple(x.transpose(0, 1)[None] for x in qkv.unbind(1))
 
 
@@ -116,35 +116,35 @@ def has_flash_attention(device: torch.device) -> bool:
 
 
 def attend_padded(qkv: Tensor, layout: Layout, dropout: float = 0.0) -> Tensor:
-    """The same on rows padded on the right. The causal mask hides the padding, which comes after every real token."""
+    """Does the same on rows padded on the right. The causal mask hides the padding, which follows every real token."""
     q, k, v = (x.transpose(1, 2) for x in pad(qkv, layout).unbind(2))  # (B, H, T, D)
     mixed = scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
     return mixed.transpose(1, 2)[layout.rows, layout.positions]
 
 
 def attend_last(qkv: Tensor, layout: Layout, dropout: float = 0.0) -> Tensor:
-    """The last token of each sequence alone has a query: qkv (N, 3, H, D) -> (B, H, D)."""
+    """Attends for the last token of each sequence alone: qkv (N, 3, H, D) -> (B, H, D)."""
     q, k, v = qkv.unbind(1)
     keys, values = (pad(x, layout).transpose(1, 2) for x in (k, v))  # (B, H, T, D)
     return attend_cached(q[layout.last], keys, values, layout.positions[layout.last], dropout)
 
 
 def attend_cached(q: Tensor, keys: Tensor, values: Tensor, position: Tensor, dropout: float = 0.0) -> Tensor:
-    """A query at `position` (B,) of each sequence sees the keys up to there: q (B, H, D), others (B, H, T, D)."""
+    """Lets a query of each sequence see the keys up to its `position` (B,): q (B, H, D), keys, values (B, H, T, D)."""
     visible = torch.arange(keys.shape[2], device=q.device) <= position[:, None]  # (B, T)
     mixed = scaled_dot_product_attention(q.unsqueeze(2), keys, values, visible[:, None, None], dropout)  # (B, H, 1, D)
     return mixed.squeeze(2)
 
 
 def pad(x: Tensor, layout: Layout) -> Tensor:
-    """(N, ...) -> (B, T, ...), with zeros behind each sequence."""
+    """Pads (N, ...) to (B, T, ...), with zeros after each sequence."""
     rows = x.new_zeros(len(layout.lengths), layout.longest, *x.shape[1:])
     return rows.index_put((layout.rows, layout.positions), x)
 
 
 class KVCache:
     """Keys and values that one block has already computed, for generation. It begins as `zeros` (B, H, T, D), because a
-    weight of 0 would not hide a NaN that memory happens to hold behind a shorter sequence."""
+    weight of 0 would not hide a NaN that memory happens to hold after a shorter sequence."""
 
     def __init__(self, zeros: Tensor) -> None:
         self.keys, self.values = zeros, zeros.clone()

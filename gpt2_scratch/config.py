@@ -42,14 +42,14 @@ _HF_NAMES = {
     "tied_head": "tie_word_embeddings",
 }
 
-# Other names that transformers accepts for these, the first that is there counts; old configurations have n_ctx.
+# Other names that transformers accepts for these; the first one present counts. Old configurations have n_ctx.
 _ALIASES = {
     "n_embd": ("hidden_size",),
     "n_layer": ("num_hidden_layers",),
     "n_head": ("num_attention_heads",),
     "n_positions": ("max_position_embeddings", "n_ctx"),
 }
-# These are names of one function, GELU by way of tanh.
+# Names of one function, GELU approximated by tanh.
 _GELU_BY_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
 # Settings that would change the arithmetic, each with the only value that is implemented.
 _HF_FIXED = {
@@ -76,7 +76,7 @@ def _misshapen(settings: dict[str, Any]) -> str | None:
 
 
 def from_hf(settings: dict[str, Any]) -> GPT2Config:
-    """config.json of a Hugging Face GPT-2 -> our shape, without dropout (training sets its own).
+    """Translates config.json of a Hugging Face GPT-2 into our shape, without dropout (training sets its own).
 
     Raises ValueError for a setting whose arithmetic this model does not have.
     """
@@ -104,7 +104,7 @@ def from_hf(settings: dict[str, Any]) -> GPT2Config:
 
 
 def to_hf(config: GPT2Config, architecture: str = "GPT2LMHeadModel", **more: Any) -> dict[str, Any]:
-    """Our shape -> the content of a config.json that transformers loads as `architecture`."""
+    """Translates our shape into the content of a config.json that transformers loads as `architecture`."""
     ours = asdict(config)
     return {
         **_HF_FIXED,
@@ -120,7 +120,7 @@ def to_hf(config: GPT2Config, architecture: str = "GPT2LMHeadModel", **more: Any
 
 
 def class_names(settings: dict[str, Any]) -> tuple[str, ...]:
-    """Names of a classifier's classes, in the order of its head's rows; none where config.json has none. Raises
-    ValueError or TypeError where `id2label` does not number them."""
+    """Returns the names of a classifier's classes, in the order of its head's rows; none if config.json has none.
+    Raises ValueError or TypeError if `id2label` does not number them."""
     names = settings.get("id2label") or {}
     return tuple(str(names[i]) for i in sorted(names, key=int))

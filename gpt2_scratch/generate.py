@@ -21,7 +21,7 @@ ROWS = 32  # prompts at a time, unless told otherwise
 
 @dataclass(frozen=True)
 class Sampling:
-    """Temperature 0 is greedy. None for `top_k` or `top_p` cuts nothing; of both, k cuts first."""
+    """Temperature 0 is greedy. None for `top_k` or `top_p` excludes no token; if both are given, top-k comes first."""
 
     temperature: float = 0.0
     top_k: int | None = None
@@ -51,10 +51,10 @@ def _prompt_generator(seed: int, prompt: list[int]) -> torch.Generator:
 
 
 def pick(logits: Tensor, sampling: Sampling, generators: list[torch.Generator]) -> Tensor:
-    """Next tokens (B,) from logits (B, V).
+    """Chooses the next tokens (B,) from logits (B, V).
 
-    The largest of logit + Gumbel noise is a draw from the softmax. Unlike one random number a row, looked up in
-    cumulated probabilities, rounding changes a choice only when the two best are equal to the last digit.
+    The largest of logit + Gumbel noise is a draw from the softmax. Rounding changes it only when the two best are equal
+    to the last digit, unlike a draw that looks up one random number in the cumulative probabilities.
     """
     if sampling.temperature == 0:
         return logits.argmax(1)
@@ -77,7 +77,7 @@ def _steps(
 ) -> Iterator[dict[int, int]]:
     """Continues one batch: a first pass over the packed prompts, then one over a new token of each text at a time.
 
-    Yields {prompt: its next token}, the end of text last if the model ends a text, which then leaves the batch.
+    Yields {prompt: its next token}. A text leaves the batch after its end of text, if the model ends it.
     """
     weight, config = model.transformer.wte.weight, model.config
     device = weight.device
@@ -124,9 +124,9 @@ def _check(prompts: list[list[int]], context: int) -> None:
 def stream(
     model: LanguageModel, prompt: list[int], vocabulary: Vocabulary, new_tokens: int, sampling: Sampling = Sampling()
 ) -> Iterator[int]:
-    """The tokens that `generate` gives for this prompt, one by one, the end of text last if the model ends by itself.
+    """Returns an iterator of the tokens that `generate` gives, and of the end of text if the model ends by itself.
 
-    `model` must be in evaluation mode. Several streams may be read by turns. Raises ValueError as `generate` does,
+    `model` must be in evaluation mode. Several streams may be read in turns. Raises ValueError as `generate` does,
     before the first token is asked for.
     """
     assert not model.training, "a stream may never be finished, so it cannot put the model's mode back"

@@ -34,7 +34,7 @@ class SomeRows(nn.Module):
 
 
 def label_log_probabilities(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
-    """log p(label) of M tokens from their hidden states (M, C), `labels` (M,) -> (M,)."""
+    """Returns log p(label) (M,) of M tokens from their hidden states (M, C) and `labels` (M,)."""
     tensors = [head.rows] if isinstance(head, SomeRows) else head.parameters()
     trained = [tensor for tensor in tensors if tensor.requires_grad]
     if torch.is_grad_enabled() and (hidden.requires_grad or trained):
@@ -72,7 +72,7 @@ class _LabelLogProbabilities(torch.autograd.Function):
 def _forward_and_backward(
     head: nn.Module, hidden: Tensor, labels: Tensor, trained: tuple[Tensor, ...], gradient: Tensor | None
 ) -> list[Tensor]:
-    """Log-probabilities (M,), then gradients of their sum, weighted by `gradient` (M,), for `hidden` and `trained`."""
+    """Returns log-probabilities (M,) and gradients of their sum, weighted by `gradient`, for `hidden` and `trained`."""
     found = torch.empty(len(hidden), dtype=at_least_fp32(hidden), device=hidden.device)
     for_hidden = torch.empty_like(hidden)
     for_trained = [torch.zeros_like(p) for p in trained]
@@ -94,7 +94,7 @@ def _forward_and_backward(
 
 
 def _random_states(device: torch.device) -> list[Tensor]:
-    """The states of the generators that dropout draws from: the CPU's, and the GPU's if `device` is one."""
+    """Returns the states of the generators that dropout draws from: the CPU's, and the GPU's if `device` is one."""
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
@@ -115,6 +115,6 @@ def _parts(count: int) -> Iterator[slice]:
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    """Overwrites `logits` (rows, V), or their copy in fp32 if they are in half precision."""
+    """Overwrites `logits` (rows, V), or an fp32 copy of logits in half precision, with their log-softmax."""
     logits = logits.to(at_least_fp32(logits))
     return torch.log_softmax(logits, 1, out=logits)

@@ -88,21 +88,21 @@ class Transformer(nn.Module):
     def forward(
         self, tokens: Tensor, layout: Layout, cache: list[KVCache] | None = None, hidden: Hidden | None = None
     ) -> Tensor:
-        """`tokens` (N,) -> final states, (N, C) or (B, C) as `layout` asks. With `hidden`, which the first blocks have
-        made of these tokens, it goes on from there; `cache` has the keys and values of each block."""
+        """Computes the final states of `tokens` (N,): (N, C) or (B, C), as `layout` asks. With `hidden`, which the
+        first blocks have made of these tokens, it goes on from there; `cache` has the keys and values of each block."""
         x, done = hidden or self.first_blocks(tokens, layout, 0)
         x = x.to(at_least_fp32(x))  # it may be held in half precision; the sum over the blocks is not
         return self.ln_f(self._run_blocks(x, layout, done, len(self.h), cache))
 
     def first_blocks(self, tokens: Tensor, layout: Layout, blocks: int) -> Hidden:
-        """`tokens` (N,) through the first `blocks` blocks."""
+        """Runs `tokens` (N,) through the first `blocks` blocks."""
         x = self.drop(self.wte(tokens) + self.wpe(layout.positions))  # (N, C)
         return Hidden(self._run_blocks(x, layout, 0, blocks), blocks)
 
     def _run_blocks(
         self, x: Tensor, layout: Layout, first: int, end: int, cache: list[KVCache] | None = None
     ) -> Tensor:
-        """Blocks `first` to `end` - 1. All but the last of the model are asked for every token."""
+        """Runs blocks `first` to `end` - 1. All but the model's last one are asked for every token."""
         for i in range(first, end):
             asked = layout._replace(last_only=layout.last_only and i == len(self.h) - 1)
             inputs = x, asked, cache[i] if cache else None
@@ -148,7 +148,7 @@ class LanguageModel(_WithHead):
         super().__init__(config, config.vocabulary, bias=False, embedding_head=True)
 
     def forward(self, tokens: Tensor, lengths: Tensor, labels: Tensor, hidden: Hidden | None = None) -> Tensor:
-        """Log-probabilities (M,) of the labelled tokens, in order.
+        """Returns the log-probabilities (M,) of the labelled tokens, in order.
 
         `tokens` (N,), `lengths` (B,), `labels` (N,): the token that should follow, or -100 for none; `hidden`: what the
         first blocks have already made of `tokens`.
@@ -158,7 +158,7 @@ class LanguageModel(_WithHead):
         return label_log_probabilities(self.head, final[labelled], labels[labelled])
 
     def next_logits(self, tokens: Tensor, layout: Layout, cache: list[KVCache]) -> Tensor:
-        """Logits (B, V) of the token that follows each sequence; `cache` takes in the keys and values of `tokens`."""
+        """Returns logits (B, V) of the token after each sequence; `cache` takes in the keys and values of `tokens`."""
         return self.head(self.transformer(tokens, layout, cache)[layout.last])
 
 

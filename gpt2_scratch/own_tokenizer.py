@@ -54,7 +54,7 @@ def _read(folder: Path) -> Any:
 
 
 def _digest(folder: Path) -> str:
-    """sha256 of the files, and of those settings, that decide over the tokens of a text."""
+    """Returns sha256 of the files and settings that decide the tokens of a text."""
     settings = {name: value for name, value in read_json(folder / "tokenizer_config.json").items() if name not in FREE}
     found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in (*VOCABULARIES, "merges.txt", "added_tokens.json", "special_tokens_map.json"):
@@ -68,7 +68,7 @@ def _special(read: Any) -> dict[str, int]:
 
 
 def _end_of(read: Any, configured: Any) -> tuple[int | None, str]:
-    """The token that ends a text, and if it is not the one `configured` in config.json, why.
+    """Returns the token that ends a text, and why the one `configured` in config.json is not it, if that was unusable.
 
     It is the tokenizer's own, else that of config.json. But a model that was trained from scratch may have GPT-2's
     50256 there, whatever word of its vocabulary that is; then it is the known spelling of an end, if there is just one.
@@ -116,7 +116,7 @@ class OwnTokenizer(Tokenizer):
         return self.read.decode(list(tokens), skip_special_tokens=False)
 
     def whole_characters(self, tokens: Sequence[int]) -> list[int]:
-        """Drops the last few tokens if the text then no longer ends with U+FFFD; else that character is its own."""
+        """Drops the last few tokens if the text then no longer ends with U+FFFD; else that is part of the text."""
         ends = range(len(tokens), max(len(tokens) - LONGEST_CHARACTER, -1), -1)
         whole = (
             end for end in ends if not self.decode(tokens[max(end - 2 * LONGEST_CHARACTER, 0) : end]).endswith("\ufffd")
@@ -159,7 +159,7 @@ def _read_or_explain(folder: Path, at: str) -> Any:
 
 
 def find_tokenizer(folder: Path, config: GPT2Config, asked: str = "--model") -> Tokenizer:
-    """The tokenizer of the base in `folder`: GPT-2's own where nothing there says otherwise.
+    """Returns the tokenizer of the base in `folder`: GPT-2's own if nothing there says otherwise.
 
     Raises ValueError, naming the flag `asked`, when it cannot be read or has more tokens than the model.
     """
@@ -197,7 +197,7 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def needed_end(tokenizer: Tokenizer, source: str, asked: str = "--model") -> int:
-    """The token that ends a text. Raises ValueError when the base has none."""
+    """Returns the token that ends a text. Raises ValueError when the base has none."""
     if tokenizer.vocabulary.end is None:
         raise ValueError(
             f"{asked} {source}: neither its tokenizer nor its config.json says which token ends a text; name one in "

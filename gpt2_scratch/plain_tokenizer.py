@@ -14,7 +14,7 @@ PLAIN = (None, "GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", 
 
 
 def spelling(token: Any) -> str:
-    """The text of a token as the files have it: a string, or an object around one."""
+    """Returns the text of a token, which the files hold as a string or as an object around one."""
     return token.get("content", "") if isinstance(token, dict) else str(token)
 
 
@@ -56,7 +56,7 @@ def _same_pipeline(content: dict[str, Any]) -> bool:
 
 
 def _tokens_named(settings: dict[str, Any]) -> set[str]:
-    """All special tokens that tokenizer_config.json or special_tokens_map.json names."""
+    """Returns all special tokens that tokenizer_config.json or special_tokens_map.json names."""
     found = [settings[role] for role in ROLES if settings.get(role)]
     for name in LISTS:
         found += list(settings.get(name) or ())

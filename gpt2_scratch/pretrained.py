@@ -1,6 +1,6 @@
-"""Weights in Hugging Face's format, read into our tensors and written back.
+"""Reads weights in Hugging Face's format into our tensors and writes them back.
 
-Every key of a file must find its tensor, and every tensor its key, with equal shapes; else the error names them.
+Every key of a file must find its tensor, and every tensor its key, with equal shapes; else the error names the first.
 """
 
 import json
@@ -97,7 +97,7 @@ def _give_storage(model: Model, elsewhere: Mapping[str, Any]) -> None:
 
 
 def heads_in(folder: Path) -> list[str]:
-    """The names of those HEADS that the file has, without the dot."""
+    """Returns the names of those HEADS that the weights have, without the dot."""
     known = list(keys(folder))
     return [head.removesuffix(".") for head in HEADS if any(key.startswith(head) for key in known)]
 
@@ -110,7 +110,7 @@ def read_weight(folder: Path, name: str) -> Tensor:
 
 
 def hf_state(model: nn.Module) -> dict[str, Tensor]:
-    """Our parameters as Hugging Face names and stores them, without a tied head, which transformers leaves out too."""
+    """Returns our parameters as Hugging Face names and stores them, without a tied head, as transformers does."""
     return {
         name: (p.detach().t() if name.endswith(TRANSPOSED) else p.detach()).contiguous()
         for name, p in model.named_parameters()

@@ -1,4 +1,4 @@
-"""What the backward pass computes again instead of finding it kept: cheap functions always, whole blocks on request."""
+"""Saves memory by computing results again in the backward pass: cheap functions always, whole blocks on request."""
 
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -16,8 +16,8 @@ _in_checkpoint = ContextVar("_in_checkpoint", default=False)
 
 
 def recomputed(cheap: PositionWise, x: Tensor, layer: PositionWise) -> Tensor:
-    """layer(cheap(x)), in the precision of autocast. Instead of cheap(x), which `layer` would keep for the backward
-    pass, x is kept, which its own gradient needs anyway."""
+    """Returns layer(cheap(x)), in the precision of autocast. Instead of cheap(x), which `layer` would keep for the
+    backward pass, x is kept, which the gradient of `cheap` needs anyway."""
     if _in_checkpoint.get():  # nothing inside is kept
         return layer(cheap(x))
     y = cheap(x)
@@ -45,7 +45,7 @@ def _place(x: Tensor) -> tuple[int, torch.Size, torch.dtype]:
 
 
 def checkpointed(block: nn.Module, x: Tensor, *others: Any) -> Tensor:
-    """block(x, ...), of which only the inputs are kept: the backward pass computes the block once more."""
+    """Returns block(x, ...) and keeps only the inputs: the backward pass computes the block once more."""
 
     def run(*inputs: Any) -> Tensor:
         token = _in_checkpoint.set(True)

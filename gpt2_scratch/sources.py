@@ -32,7 +32,7 @@ def refuse_pointer(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file, or {} without a file. Raises ValueError for a file that is damaged or holds no object."""
+    """Returns the object in a file, {} without a file. Raises ValueError for one that is damaged or holds no object."""
     refuse_pointer(path)
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -49,7 +49,7 @@ def on_hub(source: str) -> bool:
 
 
 def repository_of(source: str, asked: str = "--model") -> str:
-    """The name of the hub's repository. Raises ValueError for a `source` that cannot be on the hub."""
+    """Returns the name of the repository on the hub. Raises ValueError for a `source` that cannot be there."""
     if source not in HUB and Path(source).is_file():
         raise ValueError(f"{asked} {source}: is a file; give the folder of a model in HF format, with its config.json")
     if source not in HUB and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
@@ -63,7 +63,7 @@ def repository_of(source: str, asked: str = "--model") -> str:
 
 
 def resolve_config(source: str, asked: str = "--model") -> Path:
-    """Name of a size, folder or hub repository -> a folder that holds config.json and the tokenizer files that exist.
+    """Finds a folder with config.json and the tokenizer files that exist: `source` is a size, a folder or a repository.
 
     Raises ValueError when it is none of these, and what huggingface_hub raises when the hub does not give it. `asked`
     is the flag that named it.
@@ -80,7 +80,7 @@ def resolve_config(source: str, asked: str = "--model") -> Path:
 
 
 def resolve(source: str, asked: str = "--model") -> Path:
-    """The folder of `resolve_config`, with weights in it: the first of WEIGHTS that exists, and the shards of an index.
+    """Returns the folder of `resolve_config`, with weights: the first of WEIGHTS that exists, the shards of an index.
 
     Raises what `resolve_config` raises, and ValueError for a folder without weights.
     """
@@ -106,7 +106,7 @@ def resolve(source: str, asked: str = "--model") -> Path:
 
 
 def shards(path: Path) -> list[str]:
-    """The files that an index names, none if `path` is no index. Raises ValueError for a damaged index."""
+    """Returns the files that an index names, none if `path` is no index. Raises ValueError for a damaged index."""
     if path.suffix != ".json":
         return []
     refuse_pointer(path)
@@ -142,7 +142,7 @@ def _from_hub(repository: str, name: str, revision: str = "main") -> Path:
 
 
 def _from_hub_if_there(repository: str, name: str, revision: str) -> Path | None:
-    """The file, or None if this revision has none; it is a commit, so that the answer holds for good."""
+    """Returns the file, or None if the revision has none; that is a commit, so that the answer holds for good."""
     from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
     from huggingface_hub.errors import RemoteEntryNotFoundError
 

@@ -42,8 +42,8 @@ class Vocabulary(NamedTuple):
 
 
 class Tokenizer(ABC):
-    """Encodes and decodes. `special` has the spelling and id of each special token; `sha256` identifies the tokenizer,
-    None GPT-2's own; `meaning` says whether a text that spells a special token is read as text or as the token."""
+    """Encodes and decodes. `special` has the spelling and id of each special token; `sha256` identifies the tokenizer
+    (None: GPT-2's own); `meaning` says whether a text that spells a special token is read as text or as the token."""
 
     vocabulary: Vocabulary
     special: Mapping[str, int]
@@ -53,20 +53,20 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode_few(self, texts: Sequence[str]) -> list[list[int]]:
-        """The tokens of each text, and no others: nothing is added at either end."""
+        """Returns the tokens of each text, and no others: nothing is added at either end."""
 
     @abstractmethod
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of `tokens`. Bytes that are no UTF-8, such as half a character, become U+FFFD."""
+        """Returns the text of `tokens`. Bytes that are not UTF-8, such as half a character, become U+FFFD."""
 
     @abstractmethod
     def whole_characters(self, tokens: Sequence[int]) -> list[int]:
-        """`tokens` without those at the end that hold only part of a character: tokens may be bytes, and a cut can fall
-        between those of one character. What is left is a beginning of the text that was cut."""
+        """Drops tokens at the end that hold only part of a character: tokens may be bytes, and a cut can fall between
+        those of one character. What is left is a beginning of the text that was cut."""
 
     @abstractmethod
     def pieces(self, tokens: Sequence[int]) -> list[tuple[str, int]]:
-        """(text, number of tokens) of each piece: a token, or several that only together make a character."""
+        """Returns (text, number of tokens) of each piece: a token, or several that only together make a character."""
 
     @abstractmethod
     def save(self, folder: Path, context: int) -> None:
@@ -74,7 +74,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def reading(self, meaning: Meaning) -> "Tokenizer":
-        """The same tokenizer with another `meaning`."""
+        """Returns the same tokenizer with another `meaning`."""
 
     @property
     def empty(self) -> int:
@@ -112,7 +112,7 @@ class Tokenizer(ABC):
 
 @cache
 def encoding(folder: Path = ASSETS) -> tiktoken.Encoding:
-    """Raises ValueError when one of the two files in `folder` is not, byte for byte, GPT-2's."""
+    """Returns GPT-2's encoding. Raises ValueError when one of the two files in `folder` is not, byte for byte, its."""
     for name, expected in SHA256.items():
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
             raise ValueError(
@@ -147,7 +147,7 @@ class GPT2Tokenizer(Tokenizer):
         return encoding().decode(list(tokens))
 
     def whole_characters(self, tokens: Sequence[int]) -> list[int]:
-        """Encoding their text gives the same tokens, or fewer where it ends in white space, which then joins."""
+        """Encoding the text of the result gives the same tokens, or fewer where white space at its end is merged."""
         for end in range(len(tokens), 0, -1):
             decoder = codecs.getincrementaldecoder("utf-8")("replace")
             decoder.decode(encoding().decode_bytes(tokens[:end]))
@@ -181,7 +181,7 @@ GPT2 = GPT2Tokenizer()
 
 
 def special_tokens_in(texts: Iterable[str], tokenizer: Tokenizer) -> dict[str, int]:
-    """Counts the texts that spell a special token, for each of the base and of other models that any text spells."""
+    """Counts the texts that spell each special token of the base or of other models, without those in no text."""
     known = sorted({*tokenizer.special, *ENDS, "<|im_start|>", "<s>", "<pad>", "[PAD]", "[SEP]", "[CLS]", "<unk>"})
     pattern, counts = re.compile("|".join(map(re.escape, known))), dict.fromkeys(known, 0)
     for text in texts:

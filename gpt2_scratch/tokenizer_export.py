@@ -9,8 +9,8 @@ SETTINGS = "tokenizer_config.json"
 
 
 def _plain(read: Any, pad: str, context: int) -> Any:
-    """The same tokenizer, of no particular class. A class such as BERT's puts tokens around every text, whatever
-    tokenizer.json says, and gives token types, which a GPT-2 would add as words."""
+    """Returns the same tokenizer, of no particular class. A class such as BERT's puts tokens around every text,
+    whatever tokenizer.json says, and gives token types, which a GPT-2 would add as words."""
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 

@@ -37,7 +37,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 @cache
 def weights_hash(folder: Path) -> str:
-    """The identity of a base model, whatever its name: sha256 of its weight file, or of the sums of several."""
+    """Returns the identity of a base model, whatever its name: sha256 of its weight file, or of several files' sums."""
     sums = []
     for path in weight_files(folder):
         with open(path, "rb") as file:
@@ -72,13 +72,13 @@ def _keys_of(path: Path) -> list[str]:
 
 
 def keys(folder: Path) -> dict[str, Path]:
-    """Each tensor's name and file. `wte.weight` comes first, so that a tied head can be compared with it."""
+    """Returns each tensor's name and file, `wte.weight` first, so that a tied head can be compared with it."""
     found = {key: path for path in weight_files(folder) for key in _keys_of(path)}
     return dict(sorted(found.items(), key=lambda item: (not item[0].endswith("wte.weight"), item[1], item[0])))
 
 
 def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """(key, tensor) of all weights, in the order of `keys`.
+    """Yields (key, tensor) of all weights, in the order of `keys`.
 
     A safetensors file is mapped anew for each tensor: what was read of a mapped one stays in memory until it is closed.
     """
@@ -94,7 +94,7 @@ def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def read_tensor(folder: Path, *names: str) -> Tensor:
-    """The tensor with the first of `names` that the weights have. Raises ValueError when they have none."""
+    """Returns the tensor with the first of `names` that the weights have. Raises ValueError when they have none."""
     known = keys(folder)
     name = next((name for name in names if name in known), None)
     if name is None:

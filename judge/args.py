@@ -9,7 +9,7 @@ from training.flags.cli import at_least, flag
 
 
 def url_problems(url: str) -> list[str]:
-    """What is wrong with the address of a server. A password in it would end up in files."""
+    """Says what is wrong with the address of a server. A password in it would end up in files."""
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 (raises for a port that is no number)
@@ -37,11 +37,11 @@ class JudgeArgs:
     repeats: int = 1
     """how often each question is asked; from 2 on, the judge's noise is told apart from the items'"""
     reply_tokens: int | None = None
-    """most tokens of a reply, a model's thinking included; None: the server's limit"""
+    """the most tokens of a reply, a model's thinking included; None: the server's limit"""
     reasoning_effort: str | None = None
-    """how much a model behind --judge-url may think, in its server's word: minimal, low, high; None: its default"""
+    """how much a model behind --judge-url may think, as its server calls it: minimal, low, high; None: its default"""
     thinking_tokens: int | None = None
-    """what a Gemini 2.5 model may think before it answers: 0 nothing, -1 as it likes; None: its default"""
+    """tokens that a Gemini 2.5 model may think before it answers: 0 none, -1 as many as it likes; None: its default"""
 
     @property
     def settings(self) -> dict[str, str | int | None]:
@@ -71,9 +71,9 @@ class PaceArgs:
     tokens_per_minute: int | None = None
     """no more tokens (of prompts, and a few for each reply) than this in any minute; None: no limit"""
     concurrency: int = 4
-    """requests on their way at a time"""
+    """requests in flight at a time"""
     attempts: int = 6
-    """times that a request is sent before its item counts as failed"""
+    """how often a request is sent before its item counts as failed"""
     backoff: float = 1.0
     """seconds before the second attempt, doubled for each one after; a server may ask for more"""
     timeout: float = 60.0

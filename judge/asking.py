@@ -1,4 +1,4 @@
-"""Asks all questions, several at a time, so many a minute, again where that may help; each reply is stored first."""
+"""Asks all questions, several at a time, at a limited rate, again where that may help; stores each reply at once."""
 
 import asyncio
 import contextlib
@@ -20,9 +20,9 @@ WINDOW = 61.0  # seconds; one more than a minute, since requests do not all trav
 
 
 class Pace:
-    """A sliding window over the last minute, one request at a time through the gate.
+    """Limits requests and tokens in a sliding window of a minute; requests pass the gate one at a time.
 
-    `sleep` says whether it was woken because everything stops. Neither limit: no waiting.
+    `sleep` returns whether it was woken because everything stops. Without limits only `close_for` makes requests wait.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Pace:
         self.gate = asyncio.Lock()
 
     async def wait(self, tokens: int) -> bool:
-        """Returns when a request with so many tokens may be sent; False when it is not to be sent any more.
+        """Waits until a request with so many tokens may be sent; returns False if it is no longer to be sent.
 
         A request larger than the limit is sent alone.
         """
@@ -50,7 +50,7 @@ class Pace:
         return True
 
     def close_for(self, seconds: float) -> None:
-        """Sends nothing for so many seconds: a server that asks one request to wait means all of them."""
+        """Lets nothing be sent for so many seconds: a server that asks one request to wait means all of them."""
         self.closed_until = max(self.closed_until, self.clock() + seconds)
 
     def _seconds_left(self, tokens: int) -> float:
@@ -66,7 +66,7 @@ class Pace:
 
 LONGEST_WAIT = 120.0  # seconds between two attempts
 GIVE_UP = 10  # questions in a row that failed for good, or first replies of which none holds a verdict
-# What may help where no reply holds a verdict, by why.
+# What may help if no reply holds a verdict, by the reason.
 REMEDIES = {
     CUT_OFF: "the limit leaves no room behind the model's thinking: raise or leave out --reply-tokens, or let it think "
     "less (--reasoning-effort, --thinking-tokens)",
@@ -77,7 +77,7 @@ TOKENS_OF_A_REPLY = 16  # {"score": 85} and what goes with it
 
 
 class NoVerdict(ValueError):
-    """No reply can be read: asking on would be paid for nothing."""
+    """Raised when no reply can be read, since further requests would be paid for in vain."""
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Tally:
 
 class Asking:
     """`count` returns the tokens of a prompt, `settled` is called after each question. Whatever stops one request stops
-    all: those that are on their way are waited for, since they are paid for."""
+    all; requests in flight are waited for, since they are paid for."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Asking:
         self.unread: list[str] | None = self._unread_before()
 
     def ask(self, questions: Iterable[Question]) -> Tally:
-        """Raises ValueError when no question will work, OSError for a full disk, KeyboardInterrupt after Ctrl-C."""
+        """Raises ValueError if no question will work, OSError for a full disk, and KeyboardInterrupt after Ctrl-C."""
         self._stop_if_unreadable()
         if self.stopped_by is None:
             asyncio.run(self._ask(iter(questions)))
@@ -196,7 +196,7 @@ class Asking:
             self._stop_if_unreadable()
 
     def _unread_before(self) -> list[str] | None:
-        """The reason why no stored reply of this model holds a verdict; None if one does."""
+        """Returns why each stored reply of this model holds no verdict, blocked ones aside; None if one holds one."""
         mine = [reply["missing"] for reply in self.store.replies.values() if reply["model"] == self.model]
         return None if None in mine else [why for why in mine if why != BLOCKED]
 
@@ -217,7 +217,7 @@ class Asking:
             self._stop(ValueError(f"{GIVE_UP} questions in a row failed, the last with {failure}"))
 
     def _interrupt(self) -> None:
-        """The first Ctrl-C lets requests that are on their way finish; a second one does not."""
+        """Stops asking at the first Ctrl-C, but lets requests in flight finish; a second one does not."""
         asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
         self._stop(KeyboardInterrupt())
 
@@ -227,7 +227,7 @@ class Asking:
         self.stopping.set()
 
     async def _sleep(self, seconds: float) -> bool:
-        """Whether it was woken because everything stops."""
+        """Sleeps, and returns whether it was woken because everything stops."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), seconds)
         return self.stopping.is_set()

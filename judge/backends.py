@@ -25,8 +25,8 @@ class Backend(Protocol):
     async def ask(self, prompt: str) -> Reply: ...
 
     def adapt(self, error: Exception) -> bool:
-        """Whether the requests were changed for a model that refuses what was sent, so that the question can be asked
-        again. Such a refusal costs nothing."""
+        """Changes the requests for a model that refuses what was sent, and returns whether it did, so that the question
+        can be asked again. Such a refusal costs nothing."""
         ...
 
     async def close(self) -> None: ...
@@ -51,7 +51,7 @@ def key_problems(args: JudgeArgs) -> list[str]:
 
 
 def open_backend(args: JudgeArgs, schema: dict[str, Any], timeout: float) -> Backend:
-    """`timeout` in seconds. Raises ValueError when the SDK is not installed."""
+    """Returns the back end; `timeout` is in seconds. Raises ValueError when its SDK is not installed."""
     kind = kind_of(args)
     asked = schema if args.judge_output == "schema" else None
     try:
@@ -67,7 +67,7 @@ class Gemini:
         from google.genai import errors, types
 
         self.errors: tuple[type[Exception], ...] = (errors.APIError, httpx2.HTTPError)
-        # With an httpx client of ours: where aiohttp is installed the SDK takes that, and then sends twice on its own.
+        # Our own httpx client, because the SDK would use aiohttp where it is installed, and then send twice on its own.
         self.http = httpx2.AsyncClient(timeout=timeout)
         options = types.HttpOptions(
             api_version="v1beta",  # has response schemas and thinking budgets; the SDK's default is v1

@@ -1,6 +1,6 @@
-"""What an exception of an SDK, its HTTP client or the clock means for a question and for the rest.
+"""Decides what an exception of an SDK, its HTTP client or the clock means for a question and for the others.
 
-What a server says is told and stored without the key that it was sent.
+What a server says is shown and stored without the key that it was sent.
 """
 
 import os
@@ -14,7 +14,7 @@ FOR_ALL = {401, 402, 403, 404}
 NO_MONEY = re.compile("insufficient[_ ](?:quota|balance|funds)|billing_hard_limit", re.IGNORECASE)
 LONGEST_MESSAGE, SHORTEST_KEY = 140, 8  # characters
 REFUSED = {400, 422}
-# Parameter of a request as an error may name it -> what to do about it where it is a flag's.
+# Parameters of a request as an error may name them, and what to do about the flags behind them.
 REMEDIES = {
     "response_format": "add --judge-output text",
     "response_json_schema": "add --judge-output text",
@@ -54,7 +54,7 @@ class Failure(Exception):
 
 
 def without_key(text: str) -> str:
-    """The message without the key: a server may repeat the key it was sent, and nobody else may read it."""
+    """Removes the key from a message: a server may repeat the key it was sent, and nobody else may read it."""
     for kind in KEYS:
         for name in KEYS[kind]:
             key = os.environ.get(name, "").strip()
@@ -64,7 +64,7 @@ def without_key(text: str) -> str:
 
 
 def _told(error: Exception) -> str:
-    """The message of the SDK, and what the server said where the SDK leaves that out because it was no object."""
+    """Returns the message of the SDK, with what the server said if the SDK left that out because it was no object."""
     body = getattr(error, "body", None)
     return f"{error} - {body}" if isinstance(body, str) and body not in str(error) else str(error)
 
@@ -75,7 +75,7 @@ def status_of(error: Exception) -> int | None:
 
 
 def refused(error: Exception) -> str | None:
-    """The parameter that an error says the model does not take; None for every other error."""
+    """Returns the parameter that the model does not take according to an error; None for every other error."""
     text = f"{getattr(error, 'code', '')} {_told(error)}"
     if status_of(error) not in REFUSED or not UNSUPPORTED.search(text) or OF_ONE_QUESTION.search(text):
         return None
@@ -88,12 +88,12 @@ def refused(error: Exception) -> str | None:
 
 
 def _snake(text: str) -> str:
-    """The name as most servers write it: max_output_tokens for Google's maxOutputTokens."""
+    """Spells names as most servers write them: max_output_tokens for Google's maxOutputTokens."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text).lower()
 
 
 def failure_of(error: Exception) -> Failure:
-    """What an exception of an SDK, its HTTP client or the clock means for the question and for the rest."""
+    """Returns what an exception of an SDK, its HTTP client or the clock means for the question and for the others."""
     import httpx2
 
     if isinstance(error, Failure):
@@ -118,7 +118,7 @@ def failure_of(error: Exception) -> Failure:
 
 
 def _asked_to_wait(error: Exception) -> float:
-    """Seconds: the header Retry-After, or Google's RetryInfo in the body ("37s"); 0 where neither is there."""
+    """Returns the seconds in the header Retry-After, or in Google's RetryInfo in the body ("37s"); 0 without either."""
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     body = getattr(error, "details", None)
     details = body.get("error", {}).get("details", []) if isinstance(body, dict) else []

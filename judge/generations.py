@@ -22,7 +22,7 @@ class Generation(NamedTuple):
 
 
 def read_generations(path: Path, text: Text, flag: str) -> list[Generation]:
-    """`path`: a run folder or the file. Raises ValueError, naming the flag and the line, for whatever is wrong."""
+    """Reads `path`, a run folder or the file. Raises ValueError, naming flag and line, for whatever is wrong."""
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise ValueError(f"{flag} {path}: there is no {file.name}; give a run folder of finetune_ift or its {FILE}")
@@ -63,7 +63,7 @@ def _generation(row: Any, text: Text) -> Generation:
 
 
 def same_questions(ours: Sequence[Generation], others: Sequence[Generation], against: Path) -> list[Generation]:
-    """`others` in the order of `ours`. Raises ValueError unless both answer the same questions."""
+    """Puts `others` into the order of `ours`. Raises ValueError unless both answer the same questions."""
     by_id = {other.question.id: other for other in others}
     asked = {one.question.id for one in ours}
     different = asked ^ by_id.keys()

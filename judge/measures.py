@@ -2,7 +2,7 @@
 
 ROUGE-L: Lin (2004), F of the longest common subsequence of words (letters a-z and digits only), without stemming. chrF:
 Popovic (2015), character n-grams up to 6, here of each answer, 0 to 100. Repetition: Welleck et al. (2020), the share
-of 4-grams that were there before. Reference perplexity is the model's, of the answer that was wanted.
+of 4-grams that occurred before. Reference perplexity is the model's own, on the answer that was wanted.
 """
 
 import math
@@ -20,10 +20,10 @@ LEAST = 4  # items: the interval's width has n - 3 in it
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> Metric | None:
-    """Spearman's correlation over the items (n,) where both are finite, with Bonett and Wright's (2000) interval.
+    """Returns Spearman's correlation over items (n,) where both are finite, with Bonett and Wright's (2000) interval.
 
-    tanh(artanh r +- z sqrt((1 + r^2 / 2) / (n - 3))). None for fewer than four items, or where one does not vary;
-    without low and high where all ranks are the same, since the formula then gives an interval of no width.
+    tanh(artanh r +- z sqrt((1 + r^2 / 2) / (n - 3))). None for fewer than four items, or if one does not vary; without
+    low and high if r is 1 or -1, since the formula then gives an interval of no width.
     """
     both = np.isfinite(a) & np.isfinite(b)
     a, b, n = a[both], b[both], int(both.sum())
@@ -38,13 +38,13 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> Metric | None:
 
 
 def agreement(measures: Mapping[str, np.ndarray], scores: np.ndarray) -> dict[str, Metric]:
-    """Rank correlation of each measure that has one with a judge's scores (n,), nan for an item without a score."""
+    """Correlates each measure with a judge's scores (n,), nan for an item without one; leaves out those without r."""
     found = {name: rank_correlation(values, scores) for name, values in measures.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def variance_components(scores: Sequence[Sequence[float]]) -> dict[str, Any] | None:
-    """Variance of items and of the judge, from the repeated scores of each item: one-way random effects.
+    """Estimates the variance of items and of the judge from repeated scores of each item: one-way random effects.
 
     With a items, k_i scores each and N in all: judge = within-item mean square, items = (between - within) / k0, k0 =
     (N - sum k_i^2 / N) / (a - 1), at least 0 (Searle, Casella and McCulloch 1992, section 3.6). `reliability`: the
@@ -73,35 +73,35 @@ MOST = {"rouge_l": 1.0, "chrf": 100.0, "repetition": 1.0}  # of an answer, where
 
 
 def exact_match(answer: str, reference: str) -> float:
-    """1 where the two differ in white space at most."""
+    """Returns 1 if the two differ at most in white space."""
     return float(answer.split() == reference.split())
 
 
 def length_ratio(answer: str, reference: str) -> float:
-    """Words of the answer over words of the reference."""
+    """Divides the number of words of the answer by that of the reference."""
     return len(answer.split()) / len(reference.split())
 
 
 def repetition(answer: str) -> float:
-    """1 - distinct / all word 4-grams; 0 for an answer without a 4-gram."""
+    """Returns 1 - distinct / all word 4-grams; 0 for an answer without a 4-gram."""
     words = answer.split()
     grams = [tuple(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def repeats_prompt(answer: str, instruction: str) -> float:
-    """1 where the whole instruction stands in the answer, whatever its case and spaces."""
+    """Returns 1 if the whole instruction stands in the answer, whatever its case and spaces."""
     said, asked = (" ".join(text.lower().split()) for text in (answer, instruction))
     return float(asked in said)
 
 
 def contains_header(answer: str) -> float:
-    """1 where the answer goes on with a header of the prompt."""
+    """Returns 1 if the answer contains a header of the prompt."""
     return float(any(header in answer for header in HEADERS))
 
 
 def overlap_scorers() -> tuple[Callable[[str, str], float], Callable[[str, str], float]]:
-    """Two functions of (answer, reference): ROUGE-L from 0 to 1, and chrF from 0 to 100."""
+    """Returns two functions of (answer, reference): ROUGE-L from 0 to 1, and chrF from 0 to 100."""
     from rouge_score.rouge_scorer import RougeScorer
     from sacrebleu.metrics import CHRF
 
@@ -113,7 +113,7 @@ def overlap_scorers() -> tuple[Callable[[str, str], float], Callable[[str, str],
 
 
 def measure(generations: Sequence[Generation]) -> dict[str, np.ndarray]:
-    """Each measure as (n,), nan where an answer has none; a measure that no answer has is absent."""
+    """Returns each measure as (n,), nan where an answer has none; a measure that no answer has is absent."""
     rouge_l, chrf = overlap_scorers()
     columns: dict[str, list[float]] = {}
     for question, answer, stopped, loss, tokens in generations:
@@ -132,7 +132,7 @@ def measure(generations: Sequence[Generation]) -> dict[str, np.ndarray]:
 
 
 def reference_perplexity(generations: Sequence[Generation]) -> Metric:
-    """The perplexity over all tokens of all references that were scored, as {value, low, high, n}."""
+    """Returns the perplexity over all tokens of all references that were scored, as {value, low, high, n}."""
     known = [(g.reference_loss, g.reference_tokens) for g in generations if g.reference_loss is not None]
     losses, tokens = np.array([pair for pair in known if pair[1]], dtype=np.float64).T
     value, low, high, n = bootstrap_ratio(losses, tokens)
@@ -140,7 +140,7 @@ def reference_perplexity(generations: Sequence[Generation]) -> Metric:
 
 
 def summarise(generations: Sequence[Generation], measures: Mapping[str, np.ndarray]) -> dict[str, Metric]:
-    """{value, low, high, n} of each measure: a mean over answers, or the perplexity."""
+    """Returns {value, low, high, n} of each measure: a mean over answers, or the perplexity."""
     found: dict[str, Metric] = {}
     for name, values in measures.items():
         known = values[np.isfinite(values)]

@@ -1,4 +1,4 @@
-"""Replies -> what a judge says of a run: counts of what is missing, mean score or win rate with intervals."""
+"""Turns replies into what a judge says of a run: counts of what is missing, mean score or win rate with intervals."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ Replies = Mapping[Key, Mapping[str, Any]]
 
 
 def counts(questions: Sequence[Question], model: str, replies: Replies) -> dict[str, Any]:
-    """Counts of questions: asked = parsed + unparsed + blocked + failed. No reply came to the `failed` ones."""
+    """Counts questions: asked = parsed + unparsed + blocked + failed. The `failed` ones have no reply."""
     found = [replies.get(question.key(model)) for question in questions]
     why = Counter(reply["missing"] for reply in found if reply is not None and reply["missing"] is not None)
     blocked, failed = why.pop(BLOCKED, 0), sum(reply is None for reply in found)
@@ -34,7 +34,7 @@ def counts(questions: Sequence[Question], model: str, replies: Replies) -> dict[
 
 
 def tokens_of(questions: Sequence[Question], model: str, replies: Replies) -> dict[str, int] | None:
-    """Tokens in all prompts and replies, as the server told them; None when it did not."""
+    """Counts the tokens in all prompts and replies, as the server reported them; None if it did not."""
     found = [reply for question in questions if (reply := replies.get(question.key(model))) is not None]
     if not any(reply.get("prompt_tokens") for reply in found):
         return None
@@ -45,8 +45,8 @@ def tokens_of(questions: Sequence[Question], model: str, replies: Replies) -> di
 def scored(
     items: Sequence[Any], questions: Sequence[Question], model: str, replies: Replies
 ) -> tuple[dict, np.ndarray]:
-    """The entry for results.json, with the mean score, and the mean score of each item (n,), nan where an item has
-    none. `if_missing` is the mean if all items without a score had 0, and if they had 100."""
+    """Returns the entry for results.json, with the mean score, and the mean score of each item (n,), nan where an item
+    has none. `if_missing` is the mean if all items without a score had 0, and if they had 100."""
     by_item: dict[Any, list[float]] = defaultdict(list)
     for question in questions:
         reply = replies.get(question.key(model))
@@ -64,7 +64,7 @@ def scored(
 
 
 def preference(verdicts: Mapping[str, str]) -> float | None:
-    """1 for ours, 0 for theirs, 0.5 for a tie: a verdict is a tie, or the two orders disagree. None unless both orders
+    """Returns 1 for ours, 0 for theirs, 0.5 if a verdict is a tie or the two orders disagree; None unless both orders
     have a verdict. `verdicts`: A, B or tie, by whose answer was A."""
     if set(verdicts) != set(ORDERS):
         return None
@@ -77,8 +77,8 @@ def preference(verdicts: Mapping[str, str]) -> float | None:
 def compared(
     items: Sequence[Any], questions: Sequence[Question], model: str, replies: Replies
 ) -> tuple[dict, np.ndarray]:
-    """The entry for results.json, with the win rate of ours (a tie counts half), and the mean preference of each item
-    (n,), nan where it has none. `first_position`: the share of A among verdicts that are no tie, 0.5 without a bias."""
+    """Returns the entry for results.json, with the win rate of ours (a tie counts half), and each mean preference (n,),
+    nan for an item without one. `first_position`: the share of A among verdicts that are no tie, 0.5 without a bias."""
     pairs: dict[tuple[Any, int], dict[str, str]] = defaultdict(dict)
     for question in questions:
         reply = replies.get(question.key(model))

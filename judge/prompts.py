@@ -31,7 +31,7 @@ CHOICE_SCHEMA: dict[str, Any] = {
 
 
 def score_prompt(question: Instruction, answer: str, style: str) -> str:
-    """Asks for 0 to 100. `question.response` is the reference; the prompt is shown without response header."""
+    """Asks for a score from 0 to 100. `question.response` is the reference; the prompt has no response header."""
     return _fill(SCORE, question, style, answer=answer)
 
 

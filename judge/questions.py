@@ -1,4 +1,4 @@
-"""What a judge is asked about a run: one question an item, or two a pair, and as many times as wanted."""
+"""What a judge is asked about a run: one question per item, or two per pair, each as often as wanted."""
 
 from collections.abc import Container, Sequence
 from typing import NamedTuple
@@ -24,12 +24,12 @@ class Question(NamedTuple):
 
 
 def left_of(questions: Sequence[Question], model: str, replies: Container[Key]) -> list[Question]:
-    """The questions without a reply."""
+    """Returns the questions without a reply."""
     return [question for question in questions if question.key(model) not in replies]
 
 
 def score_questions(generations: Sequence[Generation], style: str, repeats: int) -> list[Question]:
-    """All items once, then all of them again: an interrupted run has whole items."""
+    """Asks about all items once before it repeats any, so that an interrupted run covers as many as it can."""
     prompts = [(g.question.id, score_prompt(g.question, g.answer, style)) for g in generations]
     return [Question(id, repeat, "", prompt) for repeat in range(repeats) for id, prompt in prompts]
 
@@ -37,7 +37,7 @@ def score_questions(generations: Sequence[Generation], style: str, repeats: int)
 def choice_questions(
     ours: Sequence[Generation], theirs: Sequence[Generation], style: str, repeats: int
 ) -> list[Question]:
-    """Each pair in both orders. The questions of `ours` and `theirs` are the same, in the same order."""
+    """Asks about each pair in both orders. The questions of `ours` and `theirs` are the same, in the same order."""
     found = []
     for repeat in range(repeats):
         for one, other in zip(ours, theirs, strict=True):

@@ -1,4 +1,4 @@
-"""judge.json, the entry in results.json, and the lines a person reads."""
+"""Makes judge.json, the entry in results.json, and the lines that a person reads."""
 
 import json
 import platform
@@ -21,7 +21,7 @@ LIBRARIES = ("google-genai", "openai", "rouge-score", "sacrebleu", "numpy", "sci
 def measured(
     ours: Sequence[Generation], theirs: Sequence[Generation] | None
 ) -> tuple[dict[str, Metric], dict[str, np.ndarray]]:
-    """The measures of `ours`, and what verdicts are compared with (n,): the same, or their differences to `theirs`."""
+    """Returns the measures of `ours`, and what verdicts are compared with: these (n,), or differences from `theirs`."""
     measures = measure(ours)
     summary = summarise(ours, measures)
     if theirs is None:
@@ -31,7 +31,7 @@ def measured(
 
 
 def environment() -> dict[str, Any]:
-    """What computed the numbers."""
+    """Returns the versions of Python and of the libraries that computed the numbers."""
     libraries = {}
     for name in LIBRARIES:
         try:
@@ -72,7 +72,7 @@ def show(outcome: Mapping[str, Any]) -> None:
 
 
 def judge_lines(outcome: Mapping[str, Any]) -> list[str]:
-    """Who judged, what was asked and is missing, and the verdict."""
+    """Says who judged, what was asked, what is missing, and the verdict."""
     count, judge, items = outcome["counts"], outcome["judge"], outcome["items"]
     why = ", ".join(f"{reason} {n:,}" for reason, n in count["why_unparsed"].items())
     asked = ", ".join(f"{name} {count[name]:,}" for name in ("parsed", "unparsed", "blocked", "failed"))

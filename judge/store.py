@@ -1,4 +1,4 @@
-"""replies.jsonl: every reply that was paid for, a line each, on the disk before the next question is asked."""
+"""Keeps replies.jsonl: every reply that was paid for, one per line, synced to the disk as soon as it arrives."""
 
 import fcntl
 import json
@@ -15,7 +15,7 @@ KEY = ("item", "repeat", "order", "prompt_sha256", "model")
 
 
 def read_replies(path: Path) -> tuple[dict[Key, dict[str, Any]], int]:
-    """The replies by question, and the bytes of the lines that are whole; a last line torn by a kill is left out.
+    """Returns the replies by question, and how many bytes are whole lines; a last line torn by a kill is left out.
     Raises ValueError for another line that is no reply."""
     content = path.read_bytes() if path.exists() else b""
     whole = content.rfind(b"\n") + 1
@@ -31,7 +31,7 @@ def read_replies(path: Path) -> tuple[dict[Key, dict[str, Any]], int]:
 
 
 def other_settings(replies: Iterable[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
-    """One problem for each flag that stored replies were asked with differently: their mean would mix two judges."""
+    """Lists the flags with which stored replies were asked differently, since their mean would mix two judges."""
     differing = {
         (name, str(reply["settings"].get(name)), str(value))
         for reply in replies

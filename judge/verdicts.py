@@ -1,7 +1,7 @@
-"""A judge's reply -> a score or a choice.
+"""Reads a score or a choice from a judge's reply.
 
-Models think aloud, fence their JSON, add words, or count out of ten. Each form below says by itself what it means. A
-number that would have to be looked for in prose is no score, and a reply that says two things says nothing.
+Models think aloud, fence their JSON, add words, or count out of ten. Each form below is unambiguous by itself. A number
+that would have to be looked for in prose is no score, and a reply with two different verdicts has none.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from judge.prompts import TIE
 
-# Why a reply gives no verdict, beside one that is cut off. Blocked ones are counted apart, the others are unparsed.
+# Why a reply gives no verdict. Blocked ones are counted apart, the others are unparsed.
 BLOCKED, CUT_OFF, EMPTY, PROSE = "blocked", "cut off", "empty", "prose"
 OUT_OF_RANGE, AMBIGUOUS = "out of range", "ambiguous"
 
@@ -24,7 +24,7 @@ STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')  # of JSON; braces in it say nothing
 MARKUP = re.compile(r"[*_`#>\"]|\\boxed|[{}]|\[|\]")
 
 NUMBER = r"([-+]?[0-9]+(?:\.[0-9]+)?)"
-# 85, 85%, 85/100, 8 (out of 10), 85 points; with nothing behind that makes it a range or another number.
+# 85, 85%, 85/100, 8 (out of 10), 85 points; with nothing after it that makes it a range or another number.
 OF = r"(?:\s*%|\s*\(?\s*(?:/|(?:out\s+)?of)\s*([0-9]+)\)?)?(?:\s+points?)?"
 ALONE = r"(?![0-9/%]|[.,][0-9]|\s*\(?\s*(?:-|\u2013|/|to|or|of|out)\s*[0-9])"
 LABEL = r"(?:(?:the|my|final|overall|total)\s+)*(?:score|rating|grade)(?:\s*\([^)]*\))?\s*(?:is\b|:|=)\s*"
@@ -61,8 +61,8 @@ Read = Callable[[Reply], Verdict]
 
 
 def read_score(reply: Reply) -> Verdict:
-    """A number from 0 to 100 (85, 85.5, "85", 85/100, 8/10, 85%): the whole reply, the score of a JSON object, a line
-    of its own, or what a line has behind "Score:". Two different scores are none."""
+    """Reads a number from 0 to 100 (85, 85.5, "85", 85/100, 8/10, 85%): the whole reply, the score of a JSON object, a
+    line of its own, or what a line has after "Score:". Two different scores are none."""
     if missing := _nothing_to_read(reply):
         return Verdict(None, missing)
     text = _said(reply.text)
@@ -79,7 +79,7 @@ def read_score(reply: Reply) -> Verdict:
 
 
 def read_choice(reply: Reply) -> Verdict:
-    """A, B or tie: the whole reply, the winner of a JSON object, or a line of its own; two different ones are none."""
+    """Reads A, B or tie: the whole reply, the winner of a JSON object, or a line of its own; never two that differ."""
     if missing := _nothing_to_read(reply):
         return Verdict(None, missing)
     text = _said(reply.text)
@@ -103,7 +103,7 @@ def _nothing_to_read(reply: Reply) -> str | None:
 
 
 def _said(text: str) -> str | None:
-    """The text behind the thinking and without fences; None where it is all thinking, or thinking that never ends."""
+    """Returns the text after the thinking, without fences; None if it is all thinking, or thinking that never ends."""
     text = WHOLE_THOUGHT.sub("", text)
     text = END_OF_THOUGHT.split(text)[-1]
     if START_OF_THOUGHT.search(text) or not text.strip():
@@ -119,12 +119,12 @@ def _breaks_off(text: str) -> bool:
 
 
 def _lines(text: str) -> list[str]:
-    """The lines without marks that only make letters bold or a heading."""
+    """Returns the lines without marks of bold type and headings, and without brackets."""
     return [line for one in text.splitlines() if (line := MARKUP.sub("", one).strip())]
 
 
 def _of_json(text: str, name: str) -> Iterator[Any]:
-    """What every JSON object in the text has under `name`, in any case."""
+    """Yields what every JSON object in the text has under `name`, in upper or lower case."""
     decoder, start = json.JSONDecoder(), text.find("{")
     while start >= 0:
         try:
@@ -137,7 +137,7 @@ def _of_json(text: str, name: str) -> Iterator[Any]:
 
 
 def _scores_of_json(text: str) -> Iterator[float | None]:
-    """The scores in a value of JSON; None for one that is no number."""
+    """Yields the scores in JSON objects; None for one that is no number."""
     for value in _of_json(text, "score"):
         if isinstance(value, str):
             yield _number(SCORE_LINE.match(value.strip()))
@@ -152,7 +152,7 @@ def _scores_of_text(text: str) -> Iterator[float | None]:
 
 
 def _number(match: re.Match[str] | None) -> float | None:
-    """The number as one out of 100; None for a number out of anything but 100 or 10."""
+    """Returns the number as one out of 100; None for a number out of anything but 100 or 10."""
     if match is None or len(match[1]) > 20:
         return None
     whole = float(match[2] or 100)

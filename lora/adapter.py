@@ -52,7 +52,7 @@ class LowRank(nn.Module):
 
 class Adapter(nn.Module):
     """A frozen layer and what trains beside it. A variant defines `add_factors`, which sets `low_rank`, and overrides
-    what it does in another way than LoRA."""
+    what it does differently from LoRA."""
 
     linear: Any  # an nn.Linear, or another layer that frozen.py knows
     low_rank: LowRank
@@ -87,11 +87,11 @@ class Adapter(nn.Module):
         raise NotImplementedError
 
     def adapted(self, x: Tensor) -> Tensor:
-        """The output of the layer with its adapter at strength 1: (N, in) -> (N, out)."""
+        """Returns the output of the layer with its adapter at strength 1: (N, in) -> (N, out)."""
         return self.with_low_rank(x, *self.factors()[:2])
 
     def factors(self) -> Factors:
-        """The whole update against the untouched frozen matrix, at strength 1."""
+        """Returns the whole update of the untouched frozen matrix, at strength 1."""
         return Factors(self.low_rank.A, self.low_rank.B, self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,19 +103,19 @@ class Adapter(nn.Module):
         return y if self.strength == 0 else torch.lerp(y, self.adapted(x), self.strength)
 
     def with_low_rank(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """W x + bias, and in the active parts + scale * B^T A dropout(x): (N, in) -> (N, out)."""
+        """Returns W x + bias, and in the active parts + scale * B^T A dropout(x): (N, in) -> (N, out)."""
         if is_plain(self.linear) and not (self.training and self.dropout):
             return low_rank_linear(x, self.linear.weight, self.linear.bias, a, b, self.scale, self.active)
         dropped = F.dropout(x, self.dropout, self.training)
         return add_low_rank(self.linear(x), dropped, a, b, self.scale, self.active)
 
     def active_rows(self, matrix: Tensor) -> Tensor:
-        """(out, in) -> (P, out / parts, in): a copy of the rows of each active part."""
+        """Copies the rows of each active part: (out, in) -> (P, out / parts, in)."""
         return matrix.unflatten(0, (self.parts, -1))[list(self.active)]
 
     @torch.no_grad()
     def update(self) -> Tensor:
-        """(out, in): W' - W, at least in fp32."""
+        """Returns W' - W (out, in), at least in fp32."""
         factors = self.factors()
         change = factors.product()  # (P, out / parts, in)
         if factors.magnitude is not None:
@@ -128,7 +128,7 @@ class Adapter(nn.Module):
         return update.flatten(0, 1)
 
     def merged_weight(self) -> Tensor:
-        """(out, in): the one matrix that does the same as the layer with its adapter, at least in fp32."""
+        """Returns the one matrix (out, in) that does the same as the layer with its adapter, at least in fp32."""
         return dense(self.linear) + self.strength * self.update()
 
     def merge(self) -> None:
@@ -149,12 +149,12 @@ class Adapter(nn.Module):
 
 
 def row_lengths(rows: Tensor) -> Tensor:
-    """(..., in) -> (..., 1). A length is never quite 0, so that a row of zeros divided by it stays one."""
+    """Returns the lengths (..., 1) of rows (..., in), never quite 0, so that a row of zeros can be divided by it."""
     return torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
 
 
 def random_factors(adapter: Adapter, spec: Spec, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """A (P R, in) drawn as `spec.init` says, and B (P, R, out / parts) of zeros, so that the update starts at zero."""
+    """Returns A (P R, in), drawn as `spec.init` says, and B (P, R, out / parts) of zeros: the update starts at zero."""
     outputs, inputs = shape(adapter.linear)
     bound, active = INITS[spec.init](inputs, spec.rank), len(adapter.active)
     a = torch.empty(active * spec.rank, inputs).uniform_(-bound, bound, generator=generator)
@@ -162,12 +162,12 @@ def random_factors(adapter: Adapter, spec: Spec, generator: torch.Generator | No
 
 
 def adapters(model: nn.Module) -> Iterator[tuple[str, Adapter]]:
-    """(path, adapter) of every adapter in `model`."""
+    """Returns (path, adapter) of every adapter in `model`."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, Adapter))
 
 
 def b_factors(model: nn.Module) -> list[nn.Parameter]:
-    """The trained B of every adapter in `model`, to which LoRA+ gives a higher learning rate."""
+    """Returns the trained B of every adapter in `model`, to which LoRA+ gives a higher learning rate."""
     return [b for _, adapter in adapters(model) if isinstance(b := adapter.low_rank.B, nn.Parameter)]
 
 
@@ -179,7 +179,7 @@ def set_strength(model: nn.Module, strength: float) -> None:
 
 
 def merge(model: nn.Module, dequantise: bool = True) -> None:
-    """Merges every adapter in `model`. With `dequantise` also those of quantised layers, which become plain ones."""
+    """Merges every adapter in `model`; with `dequantise` also those of quantised layers, which become plain ones."""
     for _, adapter in adapters(model):
         if dequantise or not isinstance(adapter.linear, QuantisedLinear):
             adapter.merge()

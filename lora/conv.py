@@ -1,4 +1,4 @@
-"""LoRA on convolutions: one with the frozen layer's kernel, stride, padding and dilation and R outputs, then a 1x1 one.
+"""LoRA on convolutions: one with R outputs and all other settings of the frozen layer, then a 1x1 one.
 
 Together they are a low-rank update of the matrix of flattened kernels, (out, in * positions). It is no --method, since
 GPT-2 has no convolution. Cost against the frozen layer: R * (in * positions + out) trained numbers.

@@ -1,4 +1,4 @@
-"""What an adapter has to know of its frozen layer: the matrix that it multiplies by, and how to exchange that.
+"""What an adapter has to know of its frozen layer: the matrix that it multiplies by, and how to replace that.
 
 A convolution counts as the matrix of its flattened kernels: in = channels of the input * positions of the kernel.
 """
@@ -16,19 +16,19 @@ OWN_MATRIX = (nn.Linear, *CONVOLUTIONS)  # layers whose `weight` is what they mu
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether it is a linear layer and nothing more, so that a fused kernel may take its weight."""
+    """Whether a layer is linear and nothing more, so that a fused kernel may take its weight."""
     return type(layer) is nn.Linear
 
 
 def shape(layer: Any) -> tuple[int, int]:
-    """(out, in) of the matrix."""
+    """Returns (out, in) of the matrix."""
     if isinstance(layer, (nn.Linear, QuantisedLinear)):
         return layer.out_features, layer.in_features
     return len(layer.weight), layer.weight[0].numel()
 
 
 def dense(layer: Any) -> Tensor:
-    """(out, in): a copy of the matrix that the layer multiplies by, at least in fp32."""
+    """Copies the matrix (out, in) that the layer multiplies by, at least in fp32."""
     if isinstance(layer, QuantisedLinear):
         return layer.matrix(torch.float32)
     assert type(layer) in OWN_MATRIX, type(layer)
@@ -37,7 +37,7 @@ def dense(layer: Any) -> Tensor:
 
 
 def with_matrix(layer: Any, matrix: Tensor) -> Any:
-    """A layer with the same bias that multiplies by `matrix` (out, in); the given one stays as it is."""
+    """Returns a layer with the same bias that multiplies by `matrix` (out, in); the given one stays as it is."""
     if type(layer) in OWN_MATRIX:
         new, matrix = copy.copy(layer), matrix.view_as(layer.weight).to(layer.weight.dtype)
         new._parameters = dict(layer._parameters)

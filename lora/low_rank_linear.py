@@ -53,7 +53,7 @@ class LowRankLinear(torch.autograd.Function):
 
 
 def _parts(y: Tensor, active: tuple[int, ...], b: Tensor) -> list[Tensor]:
-    """The columns (N, W) of each active part."""
+    """Returns the columns (N, W) of each active part."""
     width = b.shape[2]
     return [y[:, part * width : (part + 1) * width] for part in active]
 
@@ -61,7 +61,7 @@ def _parts(y: Tensor, active: tuple[int, ...], b: Tensor) -> list[Tensor]:
 def low_rank_linear(
     x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, active: tuple[int, ...]
 ) -> Tensor:
-    """(N, in) -> (N, out), in the precision of autocast where that is on."""
+    """Applies `LowRankLinear`, (N, in) -> (N, out), in the precision of autocast where that is on."""
     kind = x.device.type
     if torch.is_autocast_enabled(kind):
         half = torch.get_autocast_dtype(kind)
@@ -73,7 +73,7 @@ def low_rank_linear(
 
 
 def add_low_rank(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, active: tuple[int, ...]) -> Tensor:
-    """y (N, out) of any layer, and in the columns of each active part p + scale * x A_p^T B_p, by autograd."""
+    """Returns y (N, out) of any layer, and in the columns of each active part p + scale * x A_p^T B_p, by autograd."""
     columns = list(y.split(b.shape[2], 1))
     for part, thin, up in zip(active, F.linear(x, a).chunk(len(active), 1), b, strict=True):
         columns[part] = columns[part] + scale * (thin @ up)  # (N, W)

@@ -29,7 +29,7 @@ def _is_names(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
 
 
-# What a setting must be where it is given: a test, and its words.
+# What a setting must be if it is given: a test, and the words for it.
 KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "r": (_is_rank, "a whole number from 1"),
     "lora_alpha": (_is_number, "a number"),
@@ -38,27 +38,27 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "use_dora": (lambda value: value is None or isinstance(value, bool), "true or false"),
     "modules_to_save": (_is_names, "a list of names"),
 }
-PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}  # each with the setting that it overrules for a layer
+PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}  # each with the setting that it overrides for a layer
 
 
 def _at_the_end(key: str) -> str:
-    """The regular expression with which PEFT finds the layers that a key of a pattern means."""
+    """Returns the regular expression with which PEFT finds the layers that a key of a pattern means."""
     return rf"(.*\.)?({key})"
 
 
 def _setting(pattern: dict[str, Any], path: str, default: Any) -> Any:
-    """The value of the first key that matches the end of `path`, as PEFT looks it up."""
+    """Returns the value of the first key that matches the end of `path`, as PEFT looks it up."""
     return next((value for key, value in pattern.items() if re.fullmatch(_at_the_end(key), path)), default)
 
 
 def rank_and_alpha(config: dict[str, Any], path: str) -> tuple[int, float]:
-    """Rank and alpha of the layer at `path`, in a config without problems."""
+    """Returns rank and alpha of the layer at `path`, in a config without problems."""
     rank = _setting(config.get("rank_pattern") or {}, path, config.get("r", 8))
     return rank, _setting(config.get("alpha_pattern") or {}, path, config.get("lora_alpha", 8))
 
 
 def _kind_problems(config: dict[str, Any]) -> Iterator[str]:
-    """Settings whose values PEFT would not write."""
+    """Yields a problem for each setting whose value PEFT would not write."""
     for name, (fits, words) in KINDS.items():
         if name in config and not fits(config[name]):
             yield f"{name}={config[name]!r}: must be {words}"
@@ -77,7 +77,7 @@ def _kind_problems(config: dict[str, Any]) -> Iterator[str]:
 
 
 def config_problems(config: dict[str, Any]) -> list[str]:
-    """What adapter_config.json asks for that cannot be done here."""
+    """Lists what adapter_config.json asks for that cannot be done here."""
     if config.get("peft_type") != "LORA":
         return [f"peft_type {config.get('peft_type')}: only LORA is supported"]
     found = [f"{name}={config[name]!r} is not supported" for name in config if name not in READ | FREE and config[name]]

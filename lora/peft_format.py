@@ -32,7 +32,7 @@ A, B, MAGNITUDE, BASE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector
 def exported(
     model: nn.Module, base: str, task_type: str, head: str | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(adapter_config.json, tensors) of all adapters of `model`, relative to the untouched base called `base`.
+    """Returns (adapter_config.json, tensors) of all adapters of `model`, relative to the untouched base called `base`.
 
     The head at path `head` is saved whole, with its adapter folded in if it has one. Matrices are declared transposed,
     as transformers stores GPT-2's (Conv1D); PEFT corrects that by itself for a plain linear layer.
@@ -64,7 +64,7 @@ def exported(
 
 
 def block_diagonal(b: Tensor, parts: int, active: tuple[int, ...]) -> Tensor:
-    """(P, R, out / parts) -> (out, P R): each part's B stands in its own rows and columns, zeros elsewhere."""
+    """Puts each part's B into its own rows and columns, zeros elsewhere: (P, R, out / parts) -> (out, P R)."""
     whole = b.new_zeros(parts, b.shape[2], *b.shape[:2])  # (parts, out / parts, P, R)
     for i, part in enumerate(active):
         whole[part, :, i] = b[i].t()
@@ -72,7 +72,7 @@ def block_diagonal(b: Tensor, parts: int, active: tuple[int, ...]) -> Tensor:
 
 
 def _targets(model: nn.Module, paths: Iterable[str]) -> dict[str, Any]:
-    """The settings with which PEFT finds exactly `paths`.
+    """Returns the settings with which PEFT finds exactly `paths`.
 
     Where possible they are names within a block and numbers of blocks, since a list of paths is long. PEFT compares
     numbers only for names found by their endings, so that a path outside of blocks (lm_head) can stand beside them.
@@ -96,7 +96,7 @@ def _targets(model: nn.Module, paths: Iterable[str]) -> dict[str, Any]:
 
 
 def _split(key: str) -> tuple[str, str]:
-    """Key of the file -> (path in the model, which tensor of that layer)."""
+    """Splits a key of the file into the path in the model and the tensor of that layer."""
     for name in (A, B, MAGNITUDE, BASE, "weight"):
         if key.startswith(PREFIX) and key.endswith(f".{name}"):
             return key[len(PREFIX) : -len(name) - 1], name
@@ -104,7 +104,7 @@ def _split(key: str) -> tuple[str, str]:
 
 
 def _fit_problems(path: str, part: dict[str, Tensor], layer: nn.Module, config: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with the tensors saved for one layer."""
+    """Yields what is wrong with the tensors saved for one layer."""
     rank, _ = rank_and_alpha(config, path)
     outputs, inputs = shape(layer)
     shapes = {A: (rank, inputs), B: (outputs, rank), MAGNITUDE: (outputs,)}
@@ -150,7 +150,7 @@ def _heads(tensors: Iterable[str]) -> list[str]:
 
 
 def classes_in(folder: Path) -> int | None:
-    """Rows of the class head saved with the adapter in `folder`, None without a head. Raises what `attach` raises."""
+    """Counts the rows of the class head saved in `folder`, None without a head. Raises what `attach` raises."""
     _, tensors = _read(folder)
     heads = _heads(tensors)
     return len(tensors[heads[0]]) if heads else None

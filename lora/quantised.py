@@ -61,14 +61,14 @@ class QuantisedLinear(nn.Module):
         return [p for p in self._parameters.values() if p is not None and p is not self.bias]
 
     def _rows(self, device: torch.device) -> Iterator[slice]:
-        """Pieces of W, of whole blocks. They are small on a CPU, where whole matrices, freed between tensors that stay,
-        would leave gaps in the memory, not all of which are filled again."""
+        """Cuts W into pieces of whole blocks. They are small on a CPU, where whole matrices, freed between tensors that
+        stay, would leave gaps in the memory, not all of which are filled again."""
         few = BLOCK * max(1, PIECE // (BLOCK * self.in_features))
         step = few if device.type == "cpu" else self.out_features
         return (slice(i, min(i + step, self.out_features)) for i in range(0, self.out_features, step))
 
     def _within(self, rows: slice, size: int) -> slice:
-        """Where the entries for `rows` of W begin and end, if each entry stands for `size` numbers."""
+        """Returns where the entries for `rows` of W begin and end, if each entry stands for `size` numbers."""
         return slice(rows.start * self.in_features // size, -(-rows.stop * self.in_features // size))
 
     def store(self, weight: Tensor) -> None:
@@ -115,7 +115,7 @@ class QuantisedLinear(nn.Module):
             yield rows, functional.dequantize_4bit(self.codes[self._within(rows, 2)], state)
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
-        """A copy of W (out, in)."""
+        """Returns a copy of W (out, in)."""
         whole = torch.empty(self.out_features, self.in_features, dtype=dtype, device=self.codes.device)
         for rows, piece in self.pieces(dtype):
             whole[rows] = piece

@@ -1,7 +1,7 @@
 """What the playground shows, as HTML: every text of a person or a model is escaped here, and nowhere else.
 
-A page's colours say one thing each: which column, and whether a token speaks for (blue) or against (orange), a pair
-that people who do not tell red from green can tell apart.
+Colours mark the columns of answers, and whether a token speaks for a class (blue) or against it (orange), a pair that
+people who do not tell red from green can tell apart.
 """
 
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ CSS = """
 
 
 def safe(text: str) -> str:
-    """Text for the inside of an element. The template signs of the page become plain signs too."""
+    """Escapes text for the inside of an element, and the signs of gradio's templates too."""
     return escape(text).replace("$", "&#36;").replace("{", "&#123;").replace("@", "&#64;")
 
 
@@ -73,7 +73,7 @@ def heading(title: str, line: str) -> str:
 
 
 def card(column: int, name: str, origin: str, written: Written, strength: float | None) -> str:
-    """One answer. `strength` is the adapter's; None if there is none."""
+    """Shows one answer. `strength` is that of the adapters, None if there are none."""
     at = "" if strength is None else f'<span class="strength">strength {strength:g}</span>'
     ending = ENDINGS[written.state]
     foot = "" if written.state == "waiting" else f"{written.tokens} token{'s' * (written.tokens != 1)}, {ending}"
@@ -87,7 +87,7 @@ def card(column: int, name: str, origin: str, written: Written, strength: float 
 
 
 def _tint(weight: float, largest: float) -> str:
-    """Class and strength of the colour; the heaviest is opaque enough to be seen and to be read through."""
+    """Returns class and opacity of the colour; the heaviest can be seen, and the text can still be read."""
     share = abs(weight) / largest if largest else 0.0
     return f'class="{"for" if weight > 0 else "against"}" style="--a: {0.7 * share:.3f}"'
 
@@ -106,7 +106,7 @@ def probabilities(labels: Sequence[str], reading: Reading) -> str:
 
 
 def coloured(label: str, found: Sequence[Piece], cut: bool) -> str:
-    """The text that was read, each token on the colour of its weight."""
+    """Shows the text that was read, each token on the colour of its weight."""
     largest = max((abs(piece.weight) for piece in found), default=0.0)
     spans = "".join(f'<span {_tint(p.weight, largest)} title="{p.weight:+.2g}">{safe(p.text)}</span>' for p in found)
     note = "<br>The text was longer than what this classifier reads; it saw this much of it." if cut else ""
@@ -118,7 +118,7 @@ def coloured(label: str, found: Sequence[Piece], cut: bool) -> str:
 
 
 def visible(text: str) -> str:
-    """The token for a list; one that could not be seen is spelled out."""
+    """Returns a token for a list; white space is spelled out."""
     return text.strip() or "".join({" ": "space ", "\n": "line break ", "\t": "tab "}.get(c, c) for c in text).strip()
 
 
@@ -132,7 +132,7 @@ def _side(title: str, ranked: Sequence[tuple[str, int, float]], largest: float) 
 
 
 def listed(label: str, found: Sequence[Piece]) -> str:
-    """The tokens that weigh most on either side, those that occur more than once with their sum."""
+    """Lists the tokens that weigh most on either side, those that occur more than once with their sum."""
     sides = heaviest(found, LISTED)
     largest = max((abs(weight) for side in sides for _, _, weight in side), default=0.0)
     tables = _side(f"for {safe(label)}", sides[0], largest) + _side("against", sides[1], largest)

@@ -1,4 +1,4 @@
-"""The page of the playground: what stands where, and what a click does. What is said in it: html.py."""
+"""Lays out the page of the playground and says what a click does; html.py makes what is shown in it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ TEXTS = [
 class Turns:
     """The requests of one open page, by number: a newer one ends the one before, and so does Stop.
 
-    `whole`: what was asked, the strength aside, where the columns without adapters have answered it to the end.
+    `whole`: what was asked, the strength aside, if the columns without adapters have answered it to the end.
     """
 
     latest: int = 0
@@ -55,7 +55,7 @@ class Turns:
 def answers(
     answerers: Sequence[Answerer], turns: Turns, again: bool, strength: float, *asked: Any
 ) -> Iterator[list[Any]]:
-    """What each column shows, after each token; `asked`: instruction, input, temperature, new tokens, seed.
+    """Yields what each column shows, after each token; `asked`: instruction, input, temperature, new tokens, seed.
 
     `again`: the strength alone has changed, so that a column without adapters keeps its answer if that is complete.
     """
@@ -168,7 +168,7 @@ def read_tab(readers: Sequence[Reader]) -> None:
 
 
 def build(answerers: Sequence[Answerer], readers: Sequence[Reader]) -> gr.Blocks:
-    """The page; one of the two kinds of models may be missing."""
+    """Builds the page; one of the two kinds of models may be missing."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         html(heading(TITLE, "The same words for every model, side by side. Nothing is sent to the internet."))
         with gr.Tabs():

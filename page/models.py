@@ -1,4 +1,4 @@
-"""What the playground does, without its page: answers of several models side by side, and what a classifier sees."""
+"""What the playground does, without its page: it gets answers of several models, and attributions of a classifier."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ Results = dict[str, Any]  # results.json of a run
 
 
 class Written(NamedTuple):
-    """An answer so far. `state`: not asked for, growing, ended by the model, by the limit (full), by a person."""
+    """An answer so far. `state`: not asked for, growing, ended by the model, by the limit ("full") or by a person."""
 
     text: str = ""
     tokens: int = 0
@@ -41,7 +41,7 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class Answerer:
-    """A model that answers. `lock`: held while it computes a token, for the strength of its adapters is its own."""
+    """A model that answers. `lock` is held while it computes a token, which fixes the strength of its adapters."""
 
     name: str
     origin: str
@@ -57,7 +57,7 @@ class Answerer:
 
 @dataclass(frozen=True)
 class Reader:
-    """A classifier. `inputs`: names of the texts that it takes: one for a mail or review, two for a sentence pair."""
+    """A classifier. `inputs` names the texts that it takes: one for a mail or review, two for a sentence pair."""
 
     name: str
     model: Classifier
@@ -86,7 +86,7 @@ def name_of_method(flags: dict[str, Any]) -> str:
 
 
 def share_frozen(model: LanguageModel, base: LanguageModel) -> None:
-    """Tensors of `model` that equal those of `base` become them: the frozen matrices are in memory once."""
+    """Lets `model` share the tensors of `base` that equal its own, so that the frozen matrices are in memory once."""
     known = dict(base.named_parameters())
     for name, parameter in model.named_parameters():
         twin = known.get(name.replace(".linear.", "."))
@@ -95,9 +95,9 @@ def share_frozen(model: LanguageModel, base: LanguageModel) -> None:
 
 
 def open_answerers(runs: Sequence[tuple[Path, Results]], base: str | None, device: torch.device) -> list[Answerer]:
-    """The base first, then the runs. Raises ValueError when one of them was trained on another base.
+    """Opens the base, then the runs. Raises ValueError when one of them was trained on another base.
 
-    `base`: where it is now, if not where the first run found it; without runs it is asked alone.
+    `base`: where it is now, if not where the first run found it; without runs it is the only one.
     """
     name = base or runs[0][1]["args"]["model"]
     source, config = base_model(name)
@@ -121,7 +121,7 @@ def open_answerers(runs: Sequence[tuple[Path, Results]], base: str | None, devic
 
 
 def open_readers(runs: Sequence[tuple[Path, Results]], base: str | None, device: torch.device) -> list[Reader]:
-    """The classifiers, ready to read. Raises ValueError for an adapter whose base is not `base`, or has moved."""
+    """Opens the classifiers. Raises ValueError for an adapter whose base is not `base`, or has moved."""
     found = []
     for folder, results in runs:
         flags, model = results["args"], rebuild(folder, results, base).to(device).requires_grad_(False)
@@ -135,7 +135,7 @@ def open_readers(runs: Sequence[tuple[Path, Results]], base: str | None, device:
 
 
 def prompt_of(answerer: Answerer, question: Instruction, new_tokens: int) -> list[int]:
-    """The tokens of the prompt. Raises ValueError, in a sentence for the page, if it leaves `new_tokens` no room."""
+    """Returns the tokens of the prompt. Raises ValueError, a sentence for the page, if `new_tokens` have no room."""
     prompt = encode_prompt(answerer.tokenizer, question, response_header=answerer.response_header)
     context = answerer.model.config.context
     if len(prompt) + new_tokens > context:
@@ -147,7 +147,7 @@ def prompt_of(answerer: Answerer, question: Instruction, new_tokens: int) -> lis
 
 
 def shown(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
-    """An answer as far as it is written: without half a character, or a header that is not yet whole."""
+    """Returns an answer as far as it is written: without half a character, or a header that is not yet whole."""
     text = tokenizer.decode(list(tokens)).rstrip("\ufffd")
     return "" if RESPONSE_HEADER.startswith(text) else response_in(text)
 
@@ -155,8 +155,8 @@ def shown(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
 def answer_one(
     answerer: Answerer, prompt: list[int], strength: float, new_tokens: int, sampling: Sampling
 ) -> Iterator[Written]:
-    """The answer after each token. The strength is set anew for each, so that people who ask at the same time, with
-    other strengths, take turns at one model and do not disturb each other."""
+    """Yields the answer after each token. The strength is set anew for each, so that people who ask at the same time,
+    with other strengths, take turns at one model and do not disturb each other."""
     tokens: list[int] = []
     tokenizer = answerer.tokenizer
     following = stream(answerer.model, prompt, tokenizer.vocabulary, new_tokens, sampling)
@@ -177,8 +177,8 @@ def answer_one(
 def side_by_side(
     answerers: Sequence[Answerer], instruction: str, about: str, strength: float, new_tokens: int, sampling: Sampling
 ) -> Iterator[list[Written]]:
-    """All answers after each round of one token each; the same random numbers for everyone. Errors as of `prompt_of`,
-    at once; ValueError too for an empty instruction."""
+    """Returns an iterator of all answers, a token longer each time; equal prompts draw equal random numbers. Raises at
+    once what `prompt_of` raises, and ValueError for an empty instruction."""
     if not instruction.strip():
         raise ValueError("Write an instruction first.")
     question = Instruction(0, writable(instruction).strip(), writable(about).strip())
@@ -198,7 +198,7 @@ def side_by_side(
 
 
 def read(reader: Reader, *texts: str) -> Reading:
-    """What the classifier sees in a text, or in the texts that it takes. Raises ValueError for an empty one."""
+    """Classifies a text, or the texts that it takes, and says what decided it. Raises ValueError for an empty one."""
     asked = tuple(writable(text) for text in texts[: len(reader.inputs)])
     if not all(text.strip() for text in asked):
         raise ValueError(f"Paste {' and '.join(f'a {name}' for name in reader.inputs)} first.")
@@ -212,7 +212,7 @@ def read(reader: Reader, *texts: str) -> Reading:
 
 
 def heaviest(found: Sequence[Piece], most: int) -> tuple[list[tuple[str, int, float]], ...]:
-    """(text, occurrences, summed weight) of the `most` pieces that weigh most: those for the class, those against."""
+    """Returns (text, occurrences, summed weight) of the `most` heaviest pieces: those for the class, those against."""
     sums: dict[str, tuple[int, float]] = {}
     for piece in found:
         count, weight = sums.get(piece.text, (0, 0.0))

@@ -1,4 +1,4 @@
-"""Serves the page of the playground, to this machine alone unless told otherwise; it loads nothing from afar."""
+"""Serves the page of the playground, to this machine alone unless told otherwise; it loads nothing from elsewhere."""
 
 import ipaddress
 import logging
@@ -39,7 +39,7 @@ class WithPolicy:
 
 
 class Server(uvicorn.Server):
-    """A server that ends at once: gradio keeps a connection to every open page, which would hold the end up."""
+    """A server that ends at once: gradio keeps a connection to every open page, which would delay the end."""
 
     def __init__(self, config: uvicorn.Config, page: gr.Blocks) -> None:
         super().__init__(config)
@@ -52,8 +52,8 @@ class Server(uvicorn.Server):
 
 
 def application(page: gr.Blocks, host: str, port: int) -> FastAPI:
-    """The page as a web application. On a loopback address it answers to loopback names alone; otherwise a page from
-    anywhere could reach it under a name of its own that it points here (DNS rebinding)."""
+    """Makes a web application of the page. On a loopback address it answers to loopback names alone; otherwise a page
+    from anywhere could reach it under a name of its own that it points here (DNS rebinding)."""
     app = FastAPI(openapi_url=None)
     app.add_middleware(WithPolicy)
     if ipaddress.ip_address(host).is_loopback:

@@ -1,4 +1,4 @@
-"""The data: one dataset a file, each with a `TASK`. Knows no torch and no tokenizer.
+"""The datasets, one file each, which defines `TASK`. Nothing here imports torch or a tokenizer.
 
 The listing of this folder is the registry; files that start with `_` are shared.
 """
@@ -25,7 +25,7 @@ NAMES = tuple(sorted(f.stem for f in Path(__file__).parent.glob("[!_]*.py")))
 
 
 def find(name: str, *kinds: type[T]) -> T:
-    """The task in `tasks/<name>.py`. Raises ValueError, with the list, when there is none of these kinds."""
+    """Returns the task in `tasks/<name>.py`. Raises ValueError, listing the known ones, if it is none of `kinds`."""
     task = import_module(f"tasks.{name}").TASK if name in NAMES else None
     if not isinstance(task, kinds):
         if Path(name).exists():
@@ -43,8 +43,8 @@ def find(name: str, *kinds: type[T]) -> T:
 def find_or_own(
     dataset: str | None, data: Path | None, kind: type[T], columns: tuple[Columns, ...], *others: type[T]
 ) -> T:
-    """The task of `find`, which may be one of the `others` too, or one with these columns for a data set of the hub
-    (owner/name) or, without `dataset`, for the file `data`."""
+    """Returns the task of `find`, which may also be one of the `others`, or a task with these columns for a data set
+    of the hub (owner/name) or, without `dataset`, for the file `data`."""
     if dataset is not None and ("/" not in dataset or Path(dataset).exists()):
         return find(dataset, kind, *others)
     if dataset is not None:

@@ -1,4 +1,4 @@
-"""What a cell of a file holds, as text: words as they stand there, numbers and truth values in one spelling."""
+"""Reads the cells of a file as text: words stay as they are, numbers and truth values get one spelling."""
 
 import math
 from bisect import bisect_right
@@ -12,15 +12,15 @@ from tasks._files import Row
 
 
 def short(name: str, most: int = 24) -> str:
-    """The name of a column, or a label, for a message: quoted, at most `most` characters of it."""
+    """Quotes the name of a column, or a label, for a message: at most `most` characters of it."""
     kept = name[:most]
-    while kept and len(repr(kept)) > most + 2:  # what cannot be printed is longer by its escape
+    while kept and len(repr(kept)) > most + 2:  # an unprintable character is escaped, which takes more room
         kept = kept[:-1]
     return repr(name if kept == name else kept[: most - 1] + "…")
 
 
 def listed(names: Iterable[object], most: int = 3, room: int = 66, quoted: bool = True) -> str:
-    """The first of many names for a message, "'a', 'b' and 4 more": `most` of them, or what `room` characters hold."""
+    """Lists names for a message, "'a', 'b' and 4 more": at most `most` of them, as fit into `room` characters."""
     every = [short(str(name)) if quoted else str(name)[:60] for name in names]
     ends = list(accumulate(len(name) + 2 for name in every))
     few = min(max(bisect_right(ends, room), 1), most)
@@ -28,19 +28,19 @@ def listed(names: Iterable[object], most: int = 3, room: int = 66, quoted: bool 
 
 
 def writable(text: str) -> str:
-    """Half a character (a lone surrogate, which JSON can spell) becomes "?", since no file could hold it."""
+    """Replaces half a character (a lone surrogate, which JSON can spell) by "?", since no file could hold it."""
     written = text.encode("utf-8", "replace").decode()
-    return text if written == text else written  # the same object, lest each text be held twice
+    return text if written == text else written  # the same object, so that no text is held twice
 
 
 def plain(value: Any) -> Any:
-    """Python's own value for numpy's, None for "not a number": what libraries write where a cell is empty."""
+    """Returns Python's own value for numpy's, and None for NaN, which libraries write where a cell is empty."""
     value = value.tolist() if hasattr(value, "tolist") else value
     return None if isinstance(value, float | Decimal) and math.isnan(value) else value
 
 
 def spelled(value: Any) -> str | None:
-    """The text that spells a number or truth value: 1, 1.0 and Decimal("1.00") are all "1". None for anything else."""
+    """Spells a number or truth value as text: 1, 1.0 and Decimal("1.00") are all "1". None for anything else."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Integral):
@@ -51,14 +51,14 @@ def spelled(value: Any) -> str | None:
 
 
 def kind_of(value: Any) -> str:
-    """The kind of value in a cell, for messages, which never quote the data."""
+    """Names the kind of value in a cell, for messages that do not quote the value."""
     if spelled(value) is not None:
         return f"a {'truth value' if isinstance(value, bool) else 'number'} ({type(value).__name__})"
     return {"str": "text", "list": "a list", "dict": "a record"}.get(type(value).__name__, type(value).__name__)
 
 
 def text_cell(row: Row, column: str, id: int) -> str:
-    """The text in a cell, "" for nothing. Raises ValueError for numbers and nested values: no text to learn from."""
+    """Returns the text in a cell, "" if it is empty. Raises ValueError for a number or a nested value."""
     value = plain(row.get(column))
     if value is None:
         return ""
@@ -68,7 +68,7 @@ def text_cell(row: Row, column: str, id: int) -> str:
 
 
 def target_cell(row: Row, column: str, id: int, of_list: str = "") -> str | None:
-    """A label or response as text; None for nothing. Raises ValueError for others; `of_list`: what a list means."""
+    """Returns a label or response as text, or None. Raises ValueError for other kinds; `of_list`: what a list means."""
     value = plain(row.get(column))
     if value is None or isinstance(value, str):
         return value and writable(value)

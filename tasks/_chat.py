@@ -1,7 +1,7 @@
-"""Conversations -> an instruction, what was said before it, and the answer (docs/chat.md).
+"""Turns a conversation into an instruction, what was said before it, and the answer (docs/chat.md).
 
-The last turn of the assistant is the answer, the last turn of the user before it the instruction. What else was said
-comes as the input of the prompt, a turn a line, behind the names that a model of plain English knows. Example:
+If the assistant has the last turn, that is the answer; the last turn of the user before it is the instruction. All else
+that was said becomes the input of the prompt, one turn per line after a plain English name of its speaker. Example:
 
     [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"},
      {"role": "assistant", "content": "Hello!"}, {"role": "user", "content": "Who are you?"},
@@ -26,23 +26,23 @@ ROLES = dict.fromkeys(("system", "developer"), "System")
 ROLES |= dict.fromkeys(("user", "human", "prompter"), "User")
 ROLES |= dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "bard", "bing"), "Assistant")
 TOOLS = {"tool", "tool_call", "tool_calls", "tool_response", "function", "function_call", "observation", "ipython"}
-KEYS = {"role", "from", "content", "value", "tool_calls", "function_call"}  # of a message, that are looked at
-WEIGHTS = ("weight", "train", "training", "loss")  # of a message: 0 or false where it is not to be trained on
+KEYS = {"role", "from", "content", "value", "tool_calls", "function_call"}  # the keys of a message that are read
+WEIGHTS = ("weight", "train", "training", "loss")  # keys that hold 0 or false if a message is not to be trained on
 HEADING = re.compile(r"(?:\A|\n\n)(Human|Assistant): ?")  # how Anthropic's hh-rlhf writes a conversation
 
 
 class Unfit(Exception):
-    """A conversation that is not one of text between user and assistant; the error is its count of `Skipped`."""
+    """Raised for a conversation that cannot be trained on; the message is the field of `Skipped` that counts it."""
 
 
 class Turn(NamedTuple):
     role: str  # System, User or Assistant
     text: str
-    trained: bool = True  # off where it is marked as none to learn
+    trained: bool = True  # False if the message is marked as not to be trained on
 
 
 class Dialogue(NamedTuple):
-    """`response` is None where the user has the last word."""
+    """`response` is None if the assistant does not have the last word."""
 
     instruction: str
     input: str
@@ -50,10 +50,10 @@ class Dialogue(NamedTuple):
 
 
 def messages_in(cell: Any) -> list[dict[str, Any]] | None:
-    """The messages of a cell: a list of records, one record, a record of lists (as `datasets` writes it), or the text
-    of a list (as csv files have it). None for a cell that holds something else."""
+    """Returns the messages of a cell: a list of records, one record, a record of lists (as `datasets` writes it), or
+    the text of a list (as csv files have it). None for a cell that holds something else."""
     cell, needed = plain(cell), [{"role"}, {"from"}]
-    if isinstance(cell, str):  # an answer can be JSON too, so that more is asked of a text
+    if isinstance(cell, str):  # an answer can be JSON too, so both keys of a message are needed
         cell = _parsed(cell) if cell.lstrip().startswith("[{") else None
         needed = [{"role", "content"}, {"from", "value"}]
     if isinstance(cell, dict):
@@ -65,14 +65,14 @@ def messages_in(cell: Any) -> list[dict[str, Any]] | None:
 
 
 def _parsed(text: str) -> Any:
-    for read in (json.loads, ast.literal_eval):  # what pandas writes into a csv file is Python's spelling
+    for read in (json.loads, ast.literal_eval):  # pandas writes Python's spelling into a csv file
         with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             return read(text)
     return None
 
 
 def _text(content: Any, column: str, id: int) -> str:
-    """The text of a message, which can have several parts."""
+    """Returns the text of a message, which can have several parts. Raises Unfit if one of them is no text."""
     if isinstance(content, list):
         kinds = {str(part.get("type", "text")) if isinstance(part, dict) else "text" for part in content}
         if kinds - {"text"}:
@@ -93,13 +93,13 @@ def _turn(message: Mapping[str, Any], column: str, id: int) -> Turn:
             f"column {short(column)}: row {id} has a message by {short(str(name))}; known are system, user and "
             "assistant (developer, human, gpt, bot, model)"
         )
-    weights = (plain(message.get(key)) for key in WEIGHTS)  # OpenAI's, axolotl's and its usual setting's, ms-swift's
+    weights = (plain(message.get(key)) for key in WEIGHTS)  # OpenAI's, two of axolotl's, ms-swift's
     trained = all(str(spelled(weight) or weight).casefold() not in ("0", "false") for weight in weights)
     return Turn(ROLES[known], _text(message.get("content", message.get("value")), column, id), trained)
 
 
 def _wanted(cell: Any, role: str) -> str:
-    """What a cell should hold, with the keys of messages and those that are there instead."""
+    """Says what a cell should hold and, if it holds other records, which keys they have."""
     if role:
         return "text"
     records = [message for message in cell if isinstance(message, dict)] if isinstance(cell, list) else []
@@ -109,7 +109,7 @@ def _wanted(cell: Any, role: str) -> str:
 
 
 def turns_in(cell: Any, role: str, column: str, id: int) -> list[Turn]:
-    """The turns of a cell of messages; plain text, or a number, is one turn by `role`. Raises ValueError for others."""
+    """Returns the turns in a cell; plain text, or a number, is one turn by `role`. Raises ValueError for others."""
     messages = messages_in(cell)
     if messages is not None:
         return [turn for message in messages if (turn := _turn(message, column, id)).text.strip()]
@@ -123,7 +123,7 @@ def turns_in(cell: Any, role: str, column: str, id: int) -> list[Turn]:
 
 
 def marked_turns(text: str) -> list[Turn]:
-    """The turns of a text in which they are marked; without marks it is the user's."""
+    """Splits a text at the marks of its turns; a text without marks is one turn of the user."""
     first, *rest = HEADING.split(text)  # text before the first mark, then mark and text in turn
     named = zip(rest[::2], rest[1::2], strict=True)
     turns = [Turn("System" if rest else "User", first), *(Turn(ROLES[name.casefold()], said) for name, said in named)]
@@ -131,12 +131,12 @@ def marked_turns(text: str) -> list[Turn]:
 
 
 def is_marked(text: str) -> bool:
-    """Whether a text has turns of a user that are marked."""
+    """Whether a text has a marked turn of the user."""
     return any(mark[1] == "Human" for mark in HEADING.finditer(text))
 
 
 def dialogue(turns: Sequence[Turn]) -> Dialogue:
-    """Raises Unfit when nobody asks anything, or the answer is not to be trained on."""
+    """Makes a dialogue of turns. Raises Unfit when nobody asks anything, or the answer is not to be trained on."""
     if turns and turns[-1].role == "Assistant" and not turns[-1].trained:
         raise Unfit("not_trained")
     response = turns[-1].text if turns and turns[-1].role == "Assistant" else None
@@ -149,7 +149,7 @@ def dialogue(turns: Sequence[Turn]) -> Dialogue:
 
 
 def common_start(chosen: Sequence[Any], rejected: Sequence[Any]) -> int:
-    """How far two answers are the same: of lists in messages, of texts in characters (as TRL's `extract_prompt`)."""
+    """Counts the messages, or the characters of text, at the start that two answers share (TRL's `extract_prompt`)."""
     for i, (one, other) in enumerate(zip(chosen, rejected, strict=False)):
         if one != other:
             return i
@@ -157,7 +157,7 @@ def common_start(chosen: Sequence[Any], rejected: Sequence[Any]) -> int:
 
 
 def unused_keys(cells: Iterable[Any]) -> list[str]:
-    """Keys of messages that hold something and are not looked at, such as a name, or an earlier answer's weight."""
+    """Lists keys of messages that hold something and are not read, such as a name, or an earlier answer's weight."""
     found: dict[str, None] = {}
     for messages in map(messages_in, cells):
         for after, message in enumerate(messages or [], 1 - len(messages or [])):

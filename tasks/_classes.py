@@ -1,4 +1,4 @@
-"""Whether labels can be classes, asked before training: what cannot be meant is refused, what may be meant is noted."""
+"""Checks before training whether labels can be classes: impossible ones are refused, suspicious ones are noted."""
 
 import re
 from collections import Counter
@@ -9,10 +9,10 @@ from tasks._cells import listed, short
 from tasks._labels import as_arguments, hidden_in, in_order, is_placeholder, likeness, number_in, variants
 
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}([T ].*)?")
-FEW_ROWS = 20  # as many classes as rows can be meant in a trial of so few
-FEW_VALUES = 10  # half stars have ten; more decimals, or dates, are no classes
+FEW_ROWS = 20  # a trial with fewer rows may well have a class for each row
+FEW_VALUES = 10  # ratings in half stars have ten values; more decimals, or dates, are no classes
 LONG = 100  # characters
-MOST = 0.9  # of the rows: so many numbers, or dates, say what a column holds
+MOST = 0.9  # a column with this share of numbers, or of dates, is one of numbers, or of dates
 LISTS = re.compile(r"\[\s*(['\"].*|\d[\d\s,]*)\]|\{\s*['\"].*\}|\(\s*['\"].*\)")  # as Python spells them
 THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d*)?")
 INFINITE = {"inf", "infinity", "+inf", "-inf", "+infinity", "-infinity"}
@@ -23,14 +23,14 @@ def is_decimal(number: Decimal | None) -> bool:
 
 
 def amount_in(label: str) -> Decimal | None:
-    """The number of a label that may have a currency, a percent sign or thousands set apart: $1,234.50, 6.5%."""
+    """Returns the number in a label with or without currency, percent sign or thousands separator: $1,234.50, 6.5%."""
     text = re.sub(r"^([+-]?)\s?[$€£¥]\s?|\s?[%‰€]$", r"\1", label.replace("\u2212", "-"))
     return number_in(text.replace(",", "") if THOUSANDS.fullmatch(text) else text)
 
 
 def several_in_one(labels: Iterable[str]) -> list[str]:
-    """The labels that are clearly several in one cell: lists as Python spells them, or words that are labels
-    themselves, apart from each other by a comma, a semicolon or a bar."""
+    """Returns the labels that are clearly several in one: lists as Python spells them, or parts joined by a comma, a
+    semicolon or a bar that are labels themselves, that recur, or that cannot be one number."""
     every = in_order(labels)
     if lists := [label for label in every if LISTS.fullmatch(label)]:
         return lists
@@ -53,7 +53,7 @@ def several_in_one(labels: Iterable[str]) -> list[str]:
 
 
 def _refuse_amounts(counts: Mapping[str, int], column: str, remedy: str) -> None:
-    """Raises ValueError for dates, scores or infinity, where nearly all rows have such labels."""
+    """Raises ValueError for dates or scores if nearly all rows hold them, and for infinity among numbers."""
     numbers = {label: amount for label in counts if (amount := amount_in(label)) is not None}
     infinite = [label for label in counts if label.casefold() in INFINITE]
     if infinite and len(counts) == len(infinite) + len(numbers):
@@ -70,7 +70,7 @@ def _refuse_amounts(counts: Mapping[str, int], column: str, remedy: str) -> None
         if all("," in label and "." not in label for label in decimals) and any("," not in label for label in numbers):
             raise ValueError(
                 f"column {short(column)} holds several labels in one cell ({listed(decimals)}), or scores with a "
-                f"comma, neither of which are classes; {remedy}"
+                f"comma, neither of which is a class; {remedy}"
             )
         raise ValueError(
             f"column {short(column)} holds {len(numbers):,} different decimals ({listed(list(numbers))}): to predict a "
@@ -79,7 +79,7 @@ def _refuse_amounts(counts: Mapping[str, int], column: str, remedy: str) -> None
 
 
 def refuse_what_is_no_class(counts: Mapping[str, int], column: str) -> None:
-    """Raises ValueError for an id, a score, dates, texts or several labels in place of one. `counts`: rows by label."""
+    """Raises ValueError for ids, scores, dates, texts or several labels in one cell. `counts` has the rows by label."""
     rows, labels = sum(counts.values()), in_order(counts)
     remedy = "name another column with --label-column"
     if several := several_in_one(labels):
@@ -100,7 +100,7 @@ def refuse_what_is_no_class(counts: Mapping[str, int], column: str) -> None:
 
 
 def refuse_untrained(parts: Mapping[str, Counter[str]]) -> None:
-    """Raises ValueError for a class that only held-out parts have. `parts`: rows by label, of train and the others."""
+    """Raises ValueError for a class that only held-out parts have. `parts` has the rows by label of every part."""
     for name, counts in parts.items():
         if unknown := in_order(counts.keys() - parts["train"].keys()):
             alike = [label for label in in_order(parts["train"]) if likeness(label) == likeness(unknown[0])]
@@ -113,7 +113,7 @@ def refuse_untrained(parts: Mapping[str, Counter[str]]) -> None:
 
 
 def class_notes(counts: Mapping[str, int], column: str) -> list[str]:
-    """What may be meant, and should be looked at: one sentence each. `counts`: rows by label."""
+    """Returns a sentence on each thing that may be meant but should be looked at. `counts` has the rows by label."""
     labels, found = in_order(counts), []
     for group in variants(counts)[:2]:
         each = ", ".join(f"{short(label)} ({counts[label]:,} rows)" for label in group[:4])

@@ -1,4 +1,4 @@
-"""A task of texts with one class each."""
+"""A task whose texts have one class each."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,12 +27,12 @@ from tasks._task import Files, Rows, Task, join_lines
 
 @dataclass(frozen=True)
 class Classification(Task):
-    """`labels` None: those found in the file. `compose` makes (text, kept) of the input columns (see `Labelled`).
-    Rows with a label among `left_out` are no examples."""
+    """If `labels` is None, those of the file are taken. `compose` makes (text, kept) of the input columns (see
+    `Labelled`). Rows with a label among `left_out` are skipped."""
 
     labels: tuple[str, ...] | None = None
     left_out: tuple[str, ...] = ()
-    spelling: Mapping[str, str] = field(default_factory=dict)  # of labels that are spelled in several ways
+    spelling: Mapping[str, str] = field(default_factory=dict)  # other spellings of labels, with the one that is kept
     compose: Callable[[tuple[str, ...]], tuple[str, str]] = field(default=join_lines)
     column_flags: ClassVar[str] = "--text-column and --label-column"
 
@@ -47,13 +47,13 @@ class Classification(Task):
         return "label_left_out" if not missing and example.label in self.left_out else missing
 
     def unanswered(self, examples: Sequence[Labelled], others: Iterable[Labelled]) -> bool:
-        """A placeholder in every row is no label either (-1 in the sets of the hub), unless other parts have it too."""
+        """Takes a placeholder in every row (-1 in sets of the hub) for no label, unless other parts have it too."""
         labels = {example.label for example in examples if example.label is not None}
         hidden = all(is_placeholder(label) or label in NO_CLASS for label in labels)
         return hidden and len(labels) <= 1 and not labels & {*(self.labels or ()), *(other.label for other in others)}
 
     def fitted(self, rows: Rows, files: Files) -> tuple[Self, list[str]]:
-        """The task with one spelling for each label of the file, and what to say of them."""
+        """Returns the task with one spelling for each label of the file, and notes on the labels."""
         target = next(iter(self._used(rows, files).values())).target
         cells = [row.get(target) for part in rows.values() for row in part]
         spelling = typed_spellings(cells)
@@ -62,14 +62,14 @@ class Classification(Task):
         return replace(self, left_out=left_out, spelling=spelling), notes
 
     def check(self, parts: Mapping[str, Sequence[Labelled]], columns: Columns) -> None:
-        """Raises ValueError for a label column that holds something else than classes."""
+        """Raises ValueError for a label column that holds something other than classes."""
         counts = Counter(e.label or "" for part in parts.values() for e in part)
         if self.labels is None and counts:
             refuse_what_is_no_class(counts, columns.target)
 
     def _left_out(self, cells: Iterable[Any], spelling: Mapping[str, str]) -> tuple[tuple[str, ...], list[str]]:
-        """The labels to leave out in all their spellings in the file, and a note on those that no row has. Raises
-        ValueError for one that a label of the file differs from in case or in the spelling of a number alone."""
+        """Returns the labels to leave out in all their spellings in the file, and a note on those that no row has.
+        Raises ValueError for one that differs from a label of the file only in case or in the spelling of a number."""
         texts = (spelled(value) or value for value in map(plain, cells))
         present = {folded(text) for text in texts if isinstance(text, str)}
         same = spellings(self.left_out, present)
@@ -84,7 +84,7 @@ class Classification(Task):
         return (*named, *(text for text, label in spelling.items() if label in named)), notes
 
     def classes(self, examples: Iterable[Labelled], where: str = "in the file") -> tuple[str, ...]:
-        """Class names in order. Raises ValueError for a label outside `labels`, or fewer than two classes `where`."""
+        """Returns the class names in order. Raises ValueError for a label outside `labels`, or for fewer than two."""
         seen = {e.label for e in examples if e.label is not None}
         same = spellings(self.labels or (), seen)
         names = tuple(same.get(name, name) for name in self.labels or in_order(seen))
@@ -99,7 +99,7 @@ class Classification(Task):
         return names
 
     def remarks(self, splits: Mapping[str, Sequence[Labelled]]) -> list[str]:
-        """What is to be said of the classes. Raises ValueError as `classes`, and for one without a training example."""
+        """Returns notes on the classes. Raises ValueError as `classes` does, and for one without a training example."""
         counts = {name: Counter(e.label or "" for e in part) for name, part in splits.items()}
         names = self.classes([e for part in splits.values() for e in part])
         self.classes(splits["train"], "among the examples to train on")

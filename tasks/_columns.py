@@ -1,4 +1,4 @@
-"""Which columns of a file are read: those that flags or a dataset name, or those with the names people give them."""
+"""Chooses the columns of a file: those that flags or a dataset name, or those with the names people usually give."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ PROMPTS = ("instruction", "prompt", "question", "query")
 RESPONSES = ("response", "output", "completion", "answer")
 ABOUT = ("input", "context", "passage", "document", "article")  # what an instruction is about: Alpaca, Dolly, SQuAD
 SYSTEM = ("system", "system_prompt", "system_message")
-HELD_OUT_FLAGS = ("is_valid", "is_validation", "is_val", "is_test", "is_train", "is_dev")  # fastai's and alike
+HELD_OUT_FLAGS = ("is_valid", "is_validation", "is_val", "is_test", "is_train", "is_dev")  # fastai's and the like
 MARKS = ("label", "good", "is_good", "desirable", "thumbs", "thumbs_up", "kto_tag", "feedback", "rating", "liked")
 CHATS = ("messages", "conversations", "conversation")  # OpenAI's and TRL's; ShareGPT's
 
@@ -21,8 +21,8 @@ CHATS = ("messages", "conversations", "conversation")  # OpenAI's and TRL's; Sha
 class Columns(NamedTuple):
     """Names of the columns that carry the inputs and the target in one form of the dataset.
 
-    A chat has both in one column, which is then input and target. `system`: a column of what the assistant is told
-    before the conversation. `repeated`: whether both answers of a preference begin with the prompt again. `mark`: a
+    A chat has both in one column, which is then input and target. `system`: the column with what the assistant is told
+    before the conversation. `repeated`: whether both answers of a preference begin with the prompt again. `mark`: the
     column that says whether the target is a good answer.
     """
 
@@ -42,7 +42,7 @@ class Columns(NamedTuple):
 
 
 def missing_columns(forms: Sequence[Columns], present: Sequence[str], target_needed: bool, flags: str) -> ValueError:
-    """The error for a file that has none of the `forms`: it names what is missing, what is like it, what is there."""
+    """Returns the error for a file with none of the `forms`: it names what is missing, like it, and there instead."""
     missing = min((c.missing_in(present, target_needed) for c in forms), key=len)
     by_case = {name.casefold(): name for name in present}
     near = [by_case[n] for c in missing for n in get_close_matches(c.casefold(), by_case, n=1)]
@@ -54,12 +54,12 @@ def missing_columns(forms: Sequence[Columns], present: Sequence[str], target_nee
 
 
 def of_text(rows: Sequence[Row], names: Iterable[str]) -> str | None:
-    """The first of these columns that holds text. Its other cells are taken as text too, or refused with their row."""
+    """Returns the first of these columns that has a cell of text, None if none has."""
     return next((name for name in names if any(isinstance(cell := row.get(name), str) and cell for row in rows)), None)
 
 
 def instruction_forms(prompt: str | None, response: str | None) -> tuple[Columns, ...]:
-    """The forms that a file of instructions can have, the commonest first. Flags may have named a column."""
+    """Returns the forms that a file of instructions can have, the most common first. Flags may have named a column."""
     prompts, responses = (prompt,) if prompt else PROMPTS, (response,) if response else RESPONSES
     chats = [Columns((name,), name) for name in ((prompt,) if prompt else CHATS) if response in (None, name)]
     pairs = [Columns((p,), r) for p in prompts for r in responses if p != r]
@@ -67,20 +67,20 @@ def instruction_forms(prompt: str | None, response: str | None) -> tuple[Columns
 
 
 def rating_forms(prompt: str | None, response: str | None, label: str | None) -> tuple[Columns, ...]:
-    """The same of a file of answers that are rated one by one."""
+    """Returns the same for a file of answers that are rated one by one."""
     marks = (label,) if label else MARKS
     return tuple(form._replace(mark=mark) for mark in marks for form in instruction_forms(prompt, response))
 
 
 def preference_forms(prompt: str | None, chosen: str | None, rejected: str | None) -> tuple[Columns, ...]:
-    """The forms that a file of preferences can have; in the last one the answers contain the prompt."""
+    """Returns the forms that a file of preferences can have, the last one (without `prompt`) with it in the answers."""
     better, worse = chosen or "chosen", rejected or "rejected"
     prompts = (prompt,) if prompt else (*sorted(PROMPTS, key=lambda name: name != "prompt"), *CHATS, better)
     return tuple(Columns((name, worse), better) for name in prompts)
 
 
 def refuse_rejected(rows: Sequence[Row], column: str) -> None:
-    """Raises ValueError for Prodigy's column of verdicts, where it rejects rows."""
+    """Raises ValueError if Prodigy's column of verdicts rejects rows."""
     verdicts = Counter(str(row.get(column) or "accept") for row in rows) if column == "answer" else Counter[str]()
     rejected = verdicts["reject"] + verdicts["ignore"]
     if rejected and verdicts.keys() <= {"accept", "reject", "ignore"}:
@@ -91,7 +91,7 @@ def refuse_rejected(rows: Sequence[Row], column: str) -> None:
 
 
 def parts_note(rows: Sequence[Row], column: str) -> list[str]:
-    """One sentence for a column that holds nothing but names of parts, or says which rows are held out."""
+    """Returns a note on a column that holds nothing but names of parts, or says which rows are held out."""
     values = Counter(str(cell).strip().casefold() for row in rows if (cell := row.get(column)) is not None)
     flags = column.casefold() in HELD_OUT_FLAGS and values.keys() <= {"true", "false", "0", "1"}
     if not flags and (len(values) > 20 or not values or not values.keys() <= PARTS.keys()):
@@ -104,7 +104,7 @@ def parts_note(rows: Sequence[Row], column: str) -> list[str]:
 
 
 def unused_note(present: Iterable[str], used: Iterable[str], flags: str) -> list[str]:
-    """One sentence that names the columns that are not read, if there are any."""
+    """Returns a note that names the columns that are not read, if there are any."""
     unused = [name for name in present if name not in set(used)]
     plural = "columns are" if len(unused) > 1 else "column is"
     return [f"{len(unused)} {plural} not used: {listed(unused, 9, 90)} ({flags} name those that are)"] if unused else []

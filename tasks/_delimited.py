@@ -1,7 +1,7 @@
-"""csv and tsv -> rows, under the first dialect (separator, quotation marks) that gives a table.
+"""Reads csv and tsv files under the first dialect (separator, quotation marks) that gives a table.
 
-What is unusual is said in a note. Where a dialect is in doubt, because a quoted cell goes over lines that look like
-rows of their own, the rows decide or the file is refused. docs/readers.md compares what libraries make of such files.
+Anything unusual is said in a note. If a quoted cell spans lines that look like rows of their own, other rows decide, or
+the file is refused. docs/readers.md compares what libraries make of such files.
 """
 
 import re
@@ -24,8 +24,8 @@ def _count(line: str) -> int:
 
 
 def _opening(lines: Iterator[str]) -> tuple[int, str | None, str]:
-    """What precedes the header: its number of lines, the separator that Excel's "sep=;" names, and the header, which
-    may have line breaks in quotation marks.
+    """Returns how many lines precede the header, the separator that Excel's "sep=;" names, and the header, which may
+    have line breaks in quotation marks.
 
     A line that begins with # and has fewer separators than the first line that does not is a comment.
     """
@@ -47,9 +47,9 @@ def _splits(header: str, separator: str) -> bool:
 
 
 def _swallowed(found: Found, separator: str) -> Record | None:
-    """The first quoted cell whose lines are rows: each has, in one column, a value that several other rows have there.
+    """Returns the first record with a quoted cell whose lines look like rows: each has a recurring value in one column.
 
-    Example: with the columns label and text, a text that goes over lines which begin with "ham" or "spam" and a tab.
+    Example: with the columns label and text, a text over lines that begin with "ham" or "spam" and a tab.
     """
     counts = [Counter(row[name] for row in found.rows) for name in found.names]
     values = [{value for value, count in column.items() if value and count > 1} for column in counts]
@@ -63,8 +63,8 @@ def _swallowed(found: Found, separator: str) -> Record | None:
 
 
 def _settle_doubts(found: Found, separator: str, ordinary: Callable[[], Found]) -> tuple[Found, str]:
-    """Decides what to believe where lines inside quoted cells look like rows of their own, and says so in a note.
-    Raises ValueError where rows are lost in a cell and quotation marks are no ordinary characters either."""
+    """Decides what to believe if lines inside quoted cells look like rows of their own, and says so in a note. Raises
+    ValueError if a cell swallows rows and quotation marks cannot be ordinary characters either."""
     if not found.doubtful or not found.plain_header:
         return found, ""
     swallowed = _swallowed(found, separator)
@@ -92,9 +92,9 @@ def _has_spaces(lines: Iterator[str], separator: str) -> bool:
 
 
 def _read_with(body: Lines, start: int, separator: str) -> tuple[Found, str]:
-    """The table with this separator, and a note on its quotation marks ("" where they are as usual).
+    """Returns the table with this separator, and a note on its quotation marks ("" if they are as usual).
 
-    Raises ValueError with what is wrong with it as the usual csv.
+    Raises ValueError, saying what is wrong with it as a usual csv file.
     """
 
     def ordinary() -> Found:
@@ -116,7 +116,7 @@ def _read_with(body: Lines, start: int, separator: str) -> tuple[Found, str]:
 
 
 def _is_data(found: Found) -> bool:
-    """Whether the header is a row like the others: two of its cells come again below, or one does often (a class) while
+    """Whether the header is a row like the others: two of its cells recur often below, or one does (a class) while
     another does not read like a name."""
     first = found.rows[:1000]
     again = {name for name in found.names if sum(row[name] == name for row in first) > max(1, len(first) / 20)}
@@ -125,7 +125,7 @@ def _is_data(found: Found) -> bool:
 
 
 def read_delimited(file: Path, encoding: str | None = None) -> Table:
-    """A csv or tsv file, whatever its separator -> rows whose cells are all text.
+    """Reads a csv or tsv file, whatever its separator; every cell is text.
 
     Raises ValueError naming the line, and UnicodeDecodeError.
     """

@@ -1,8 +1,8 @@
-"""What a dataset becomes: examples, whose `id` is the row number in their source.
+"""The examples that a dataset becomes; their `id` numbers the rows of the source (two ids a row in `Unpaired`).
 
-`identity` and `label` are what an example says; two with the same `key` are one example given twice; two with the same
-`group` never lie on two sides of a split, since one of them may not be trained on to test the other. A split keeps the
-shares of each `stratum`, and what is said of a part is how many it has of each that is `counted`.
+`identity` and `label` are the content of an example. Examples with the same `key` are duplicates; those with the same
+`group` stay on one side of a split, so that none is tested on what another one taught. A split keeps the shares of each
+`stratum`, and each part is described by how many examples it has with each value of `counted`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ RESPONSE_HEADER = "\n\n### Response:\n"
 
 
 def normalised(text: str) -> str:
-    """A form that texts share when they differ only in case and white space."""
+    """Returns a form that texts share if they differ only in case and white space."""
     return " ".join(text.casefold().split())
 
 
@@ -47,9 +47,9 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """An instruction, what it is about (may be empty), and the response wanted (None when only asked).
+    """An instruction, what it is about (may be empty), and the response wanted (None if there is none to learn).
 
-    `unfit`: why it is none to learn from, as a count of `Skipped`; "" where it is one.
+    `unfit` is the field of `Skipped` that says why it cannot be trained on; "" if it can.
     """
 
     id: int
@@ -69,7 +69,7 @@ class Instruction:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The response counts as it stands: it can be about case, and two answers to a prompt are two examples."""
+        """Keeps the response as it stands: it can be about case, and two answers to a prompt are two examples."""
         return *self.group, self.response or ""
 
     @property
@@ -78,7 +78,7 @@ class Instruction:
 
     @property
     def label(self) -> str | None:
-        """The response; a record without one is worth nothing for training."""
+        """The response; a record without one cannot be trained on."""
         return self.response
 
     @property
@@ -92,7 +92,7 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True)
 class Rated(Instruction):
-    """An instruction with one answer, and whether that is a good one; None where nothing says so."""
+    """An instruction with one answer, and whether that is a good one (None if nothing says so)."""
 
     good: bool | None = None
 
@@ -107,8 +107,8 @@ class Rated(Instruction):
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """A prompt, what it is about (may be empty), and two answers, one of which is preferred to the other. `unfit` means
-    what it means for an `Instruction`."""
+    """A prompt, what it is about (may be empty), and two answers, one of which is preferred to the other. `unfit` is as
+    in `Instruction`."""
 
     id: int
     prompt: str
@@ -118,7 +118,7 @@ class Preference:
     unfit: str = ""
 
     def records(self) -> tuple[Instruction, Instruction]:
-        """Each answer as the response to the prompt: chosen, rejected."""
+        """Returns each answer as the response to the prompt: chosen, rejected."""
         return (
             Instruction(self.id, self.prompt, self.input, self.chosen),
             Instruction(self.id, self.prompt, self.input, self.rejected),
@@ -130,19 +130,19 @@ class Preference:
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """The prompt and both answers in alphabetical order: which is the better one is the label."""
+        """The prompt, and both answers in alphabetical order, since the label says which is better."""
         first, second = sorted((self.chosen, self.rejected), key=lambda answer: (answer.casefold(), answer))
         return self.asked, first, second
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The answers count as they stand, but for white space at the end."""
+        """Keeps the answers as they stand, except white space at the end."""
         asked, first, second = self.identity
         return normalised(asked), first.rstrip(), second.rstrip()
 
     @property
     def group(self) -> str:
-        """Pairs of one prompt often share an answer too."""
+        """The prompt alone, since pairs with one prompt often share an answer too."""
         return normalised(self.asked)
 
     @property

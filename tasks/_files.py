@@ -1,4 +1,4 @@
-"""A data file as text: compression, encodings, and the place where a file is not what its name says."""
+"""Reads a data file as text: its compression, its encoding, and where it is not what its name says."""
 
 import codecs
 import gzip
@@ -15,7 +15,7 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# Codecs of Python for texts inside of something else: domain names, source code, registry of Windows.
+# Python's codecs for text inside something else, such as domain names and source code.
 NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "charmap", "undefined")
 OTHER_KINDS = (
     (b"PK\x03\x04", "an Excel or zip file; save its table as csv"),
@@ -36,7 +36,7 @@ class Table(NamedTuple):
 
 
 def kind_of(file: Path) -> str:
-    """The ending that says how a file is read, .gz aside: ".csv" for mails.csv and for Mails.CSV.gz."""
+    """Returns the ending that says how a file is read, .gz aside: ".csv" for mails.csv and for Mails.CSV.gz."""
     name = file.name.lower().removesuffix(".gz")
     return Path(name).suffix
 
@@ -58,10 +58,10 @@ def check_encoding(encoding: str) -> None:
 
 
 def encoding_of(file: Path, encoding: str | None = None) -> tuple[str, list[str]]:
-    """The encoding of a text file, and a note where it was found out: the one given, else that of the byte order mark,
-    else UTF-16 where every other byte is zero, else UTF-8.
+    """Returns the encoding of a text file, and a note if it was detected: the one given, else that of the byte order
+    mark, else UTF-16 if every other byte is zero, else UTF-8.
 
-    Raises ValueError for an empty file or one of another kind, and where the one given is not the one found out.
+    Raises ValueError for an empty file or one of another kind, and if the one given is not the one detected.
     """
     with open_file(file) as stream:
         head = stream.read(1 << 16)
@@ -78,7 +78,7 @@ def encoding_of(file: Path, encoding: str | None = None) -> tuple[str, list[str]
         return (found, [f"it was read as {found.upper()}"]) if found not in (None, "utf-8") else ("utf-8", [])
     check_encoding(encoding)
     given = codecs.lookup(encoding).name.removesuffix("-sig")
-    if found is None or (given.startswith("utf-32") and found.startswith("utf-16")):  # half of its zeros look like that
+    if found is None or (given.startswith("utf-32") and found.startswith("utf-16")):  # UTF-32 is taken for UTF-16 above
         return encoding, []
     if not found.startswith(given):
         raise ValueError(f"--encoding {encoding}: the file begins as {found.upper()} does; leave --encoding out")
@@ -86,16 +86,16 @@ def encoding_of(file: Path, encoding: str | None = None) -> tuple[str, list[str]
 
 
 def text_of(file: Path, encoding: str) -> str:
-    """The whole file, without a byte order mark. Raises UnicodeDecodeError with the place in the whole file."""
+    """Returns the whole text, without a byte order mark. Raises UnicodeDecodeError with the place in the whole file."""
     with open_file(file) as stream:
         return stream.read().decode(encoding).lstrip("\ufeff")
 
 
 def lines_of(file: Path, encoding: str) -> Iterator[str]:
-    """The lines with their ends (LF, CRLF or CR), decoded as they are asked for: a file is never held twice. A byte
-    order mark is left out, also where files with one were put behind each other.
+    """Yields the lines with their ends (LF, CRLF or CR), decoded on demand, so that a file is never held twice. Byte
+    order marks are left out, also where files that begin with one were joined.
 
-    Raises ValueError for a NUL, which no text has.
+    Raises ValueError for a NUL byte, which no text has.
     """
     with open_file(file) as stream, io.TextIOWrapper(stream, encoding, newline="") as text:
         for number, line in enumerate(text, 1):
@@ -105,7 +105,7 @@ def lines_of(file: Path, encoding: str) -> Iterator[str]:
 
 
 def undecodable(file: Path, encoding: str) -> str:
-    """What to say of a file that is not in its encoding: line, byte and a way out."""
+    """Says where a file is not in its encoding (line and byte), and what to do."""
     try:
         text_of(file, encoding)
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Finds which file of a folder is which part. One that is none is named in a note, or the folder is refused."""
+"""Finds out which part each file of a folder is. A file of no part is named in a note, or the folder is refused."""
 
 import re
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from tasks._cells import listed
 from tasks._files import kind_of
 from tasks._names import PARTS, has_word, part_word
 
-# What data sets carry along: of the hub, of Croissant, of Kaggle, of Frictionless Data.
+# Files of metadata: the hub's, Croissant's, Kaggle's, those of Frictionless Data.
 METADATA = {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "metadata.json"}
 METADATA |= {"croissant.json", "dataset-metadata.json", "datapackage.json", "schema.json", "config.json"}
 OTHER_DATA = {".txt", ".xlsx", ".xls", ".ods", ".zip", ".zst", ".bz2", ".xz", ".7z", ".tar", ".tgz", ".pkl", ".pickle"}
@@ -28,7 +28,7 @@ OTHER_DATA |= {
     ".sav",
 }
 OF_A_RUN = ("adapter", "model", "checkpoint", "trained_on.json")  # beside results.json
-NO_PART = ("unsupervised", "submission")  # texts without labels (imdb); the form of a competition's answers
+NO_PART = ("unsupervised", "submission")  # texts without labels (imdb); the template of a competition's answers
 
 
 class Listing(NamedTuple):
@@ -39,7 +39,7 @@ class Listing(NamedTuple):
 
 
 def several(listing: Listing) -> list[tuple[str, list[Path]]]:
-    """The parts that are more than the numbered pieces of one file."""
+    """Returns the parts that have more than the numbered pieces of one file."""
     return [
         (part, files)
         for part, files in listing.files.items()
@@ -48,19 +48,19 @@ def several(listing: Listing) -> list[tuple[str, list[Path]]]:
 
 
 def names_of(files: Iterable[Path]) -> str:
-    """The names of the first of many files, for a message."""
+    """Lists the names of files for a message, the first few if there are many."""
     return listed((file.name for file in files), quoted=False)
 
 
 def kind_free(name: str) -> str:
-    """A file's name without its ending: "test.set" for test.set.csv.gz."""
+    """Returns a file's name without its ending: "test.set" for test.set.csv.gz."""
     return name[: -len(kind_of(Path(name)))] if not name.lower().endswith(".gz") else kind_free(name[:-3])
 
 
 def _word(file: Path, folder: Path) -> str | None:
-    """The word of the file's name that says a part, else that of the nearest folder above it that has one.
+    """Returns the word of the file's name that names a part, else that of the nearest folder above it that has one.
 
-    Raises ValueError where the names of file and folders say different parts.
+    Raises ValueError if the names of file and folders name different parts.
     """
     inside = file.relative_to(folder)
     try:
@@ -75,7 +75,7 @@ def _word(file: Path, folder: Path) -> str | None:
 
 
 def _check_part(part: str, files: list[Path], words: set[str | None]) -> None:
-    """Raises ValueError where the files of a part are likely the same rows twice, or of several data sets."""
+    """Raises ValueError if the files of a part are likely to be the same rows twice, or of several data sets."""
     if len(words) > 1:
         raise ValueError(f"{names_of(files)} would all be {part}; rename one after another part, or move it away")
     kinds = sorted({"".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix for file in files})
@@ -95,7 +95,7 @@ def _check_part(part: str, files: list[Path], words: set[str | None]) -> None:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """All files in `folder` and below, those hidden aside."""
+    """Lists all files in `folder` and below, except hidden ones."""
     return [
         file
         for file in sorted(folder.rglob("*"))
@@ -113,7 +113,7 @@ def _check_unreadable(files: list[Path], folder: Path, parts: set[str | None]) -
 
 
 def list_folder(folder: Path, kinds: Iterable[str]) -> Listing:
-    """The data files in `folder` and below by part. Raises ValueError, naming files, where that is not clear."""
+    """Lists the data files in `folder` and below by part. Raises ValueError, naming files, if that is not clear."""
     known = tuple(kinds)
     if (folder / "results.json").is_file() and any((folder / name).exists() for name in OF_A_RUN):
         raise ValueError("is a run folder, with what a run wrote; name the file or folder of the data")

@@ -1,4 +1,4 @@
-"""Column names as people can type them: without what nobody sees, in Unicode's composed form."""
+"""Makes column names such that people can type them: without what nobody sees, in Unicode's composed form."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,20 +9,20 @@ from tasks._labels import folded
 
 
 def readable(name: str) -> str:
-    """The name without outer or double white space and invisible characters. A name of nothing else stays as it is."""
+    """Removes outer and double white space and invisible characters. A name of nothing else stays as it is."""
     return folded(name) or name
 
 
 def header_notes(read: Mapping[str, str]) -> list[str]:
-    """A note that says which names are read as others."""
+    """Returns a note that says which names were changed."""
     named = listed((f"{ascii(name)[:30]} as {short(new)}" for name, new in read.items()), quoted=False)
     return [f"column names are read without white space or characters that cannot be seen: {named}"]
 
 
 def with_readable_names(rows: list[Row], names: Iterable[str]) -> tuple[list[Row], list[str]]:
-    """The rows with `names`, those of their columns, made readable, and what to say of it.
+    """Returns the rows with the `names` of their columns made readable, and a note on it.
 
-    Raises ValueError where that makes two columns of a row one.
+    Raises ValueError if that makes two columns of a row one.
     """
     read = {name: new for name in names if (new := readable(name)) != name}
     if not read:

@@ -1,8 +1,8 @@
-"""A data set of the hub -> plain rows. The library `datasets` knows its configurations and which files are its splits.
+"""Reads a data set of the hub; the library `datasets` knows its configurations and which files are its splits.
 
 Files in the formats that we read ourselves are downloaded and read like the user's own: `datasets` would take the label
-007 of a csv for 7, and a text that is a date for a time. All others are left to it. What fails on the way is raised as
-the libraries raise it; training/data/hub.py says it in words.
+007 of a csv for 7, and a text that is a date for a time. All others are left to it. Errors are raised as the libraries
+raise them; training/data/hub.py puts them into words.
 """
 
 import json
@@ -27,7 +27,7 @@ PARTS = ("train", "validation", "test")
 
 
 class ConfigNeeded(ValueError):
-    """The data set has several configurations, and none was chosen, or one that is not there."""
+    """The data set has several configurations and none was chosen, or the chosen one is not there."""
 
     def __init__(self, names: Sequence[str]):
         super().__init__(", ".join(names))
@@ -40,8 +40,8 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True)
 class HubData:
-    """`splits`: files of each at this commit; `classes`: names of those that a column numbers; `left_out`: data files
-    that are in no split. Without a commit the library reads the files, which need not be files then."""
+    """`splits`: files of each at this commit; `classes`: class names of each column that numbers them; `left_out`: data
+    files in no split. Without a commit the library reads the data, and the splits name no files."""
 
     repository: str
     commit: str | None
@@ -52,7 +52,7 @@ class HubData:
 
 
 def open_hub(repository: str, config: str | None = None) -> HubData:
-    """What the data set says of itself; no data is downloaded. As last seen where the hub does not answer.
+    """Returns what the data set says of itself, as last seen if the hub does not answer. Downloads no data.
 
     Raises ConfigNeeded, and what the libraries raise.
     """
@@ -77,7 +77,7 @@ def open_hub(repository: str, config: str | None = None) -> HubData:
 
 
 def _known(repository: str, config: str | None) -> Path:
-    """The file that keeps what the hub said of a data set, for when it does not answer."""
+    """Returns the file that keeps what the hub said of a data set, for when it does not answer."""
     import datasets
 
     name = f"{config or ''}.json".replace("/", "--")
@@ -88,14 +88,14 @@ def _builder(repository: str, config: str | None) -> "DatasetBuilder":
     import datasets
 
     datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
-    datasets.config.USE_PARQUET_EXPORT = False  # of another server, which may or may not have it
+    datasets.config.USE_PARQUET_EXPORT = False  # it is on another server, which may not have it
     if not sys.stderr.isatty() or os.environ.get("LOCAL_RANK", "0") != "0":
         datasets.disable_progress_bars()
     return datasets.load_dataset_builder(repository, config)
 
 
 def _described(builder: "DatasetBuilder", chosen: bool) -> HubData:
-    """`chosen`: the user named the configuration, so that files of the others are not missed."""
+    """Describes the data set. `chosen`: the user named the configuration, so that files of others are not left out."""
     import datasets
 
     base, listed = f"{builder.base_path}/", builder.config.data_files
@@ -113,7 +113,7 @@ def _described(builder: "DatasetBuilder", chosen: bool) -> HubData:
 
 
 def _left_out(builder: "DatasetBuilder", used: Sequence[str], chosen: bool) -> list[str]:
-    """The data files of the repository that are not `used`; where a configuration was chosen, those of others aside."""
+    """Lists the data files of the repository that are not `used`, nor of other configurations if one was `chosen`."""
     from huggingface_hub import HfApi
 
     there = HfApi().list_repo_files(builder.repo_id, revision=builder.hash, repo_type="dataset")
@@ -154,7 +154,7 @@ def _check_config(repository: str, config: str | None, error: ValueError) -> Non
 
 
 def usual_part(split: str) -> str | None:
-    """train, validation or test, as in the names of files; None where the split's name says none, or several."""
+    """Returns train, validation or test, as for names of files; None if the split's name names none, or several."""
     try:
         return part_of(split)
     except ValueError:
@@ -162,10 +162,10 @@ def usual_part(split: str) -> str | None:
 
 
 def choose_splits(name: str, present: Sequence[str], wanted: Sequence[str]) -> dict[str, list[str]]:
-    """Parts -> the splits (or slices, train[:80%]) of data set `name` that become them.
+    """Returns, for each part, the splits (or slices, train[:80%]) of data set `name` that become it.
 
-    `wanted`: PART=SPLIT, or a split alone, which is for training; none: by their names. Raises ValueError for a split
-    that is not there, and where two would be one part.
+    `wanted`: PART=SPLIT, or a split alone, which is for training; if empty, names decide. Raises ValueError for a split
+    that is not there, and if several would become one part by their names.
     """
     import datasets
 
@@ -206,7 +206,7 @@ def _by_name(name: str, present: Sequence[str]) -> dict[str, list[str]]:
 
 
 def names_in(split: str) -> list[str]:
-    """The splits that `datasets` would read for it: train[:80%] -> train, a+b -> a, b."""
+    """Returns the splits that `datasets` would read for it: train[:80%] -> train, a+b -> a, b."""
     return [name.partition("[")[0].strip() for name in split.split("+")]
 
 
@@ -237,7 +237,7 @@ def _sliced(rows: Mapping[str, list[Row]], split: str) -> list[Row]:
 
 
 def _through_readers(data: HubData, split: str, encoding: str | None) -> tuple[list[Row], list[str]]:
-    """Rows with the names of classes in place of their numbers, and what the user should know of them."""
+    """Returns the rows of a split, with class names in place of numbers, and notes on them."""
     from huggingface_hub import hf_hub_download
 
     rows, notes, classes = list[Row](), list[str](), data.classes
@@ -258,14 +258,14 @@ def _through_readers(data: HubData, split: str, encoding: str | None) -> tuple[l
 
 
 def _classes_in(path: Path) -> dict[str, list[str]]:
-    """Names of classes that the library wrote into a parquet file; its rows have them already."""
+    """Returns the class names that the library wrote into a parquet file; its rows have them already."""
     from pyarrow import parquet
 
     return class_labels(parquet.read_schema(path).metadata) if path.suffix.lower() == ".parquet" else {}
 
 
 def _with_class_names(rows: list[Row], classes: Mapping[str, list[str]]) -> tuple[list[Row], list[str]]:
-    """-1 stands for no class. A value that is no number of a class stays what it is."""
+    """Puts class names in place of numbers, None in place of -1 (no class). Any other value stays what it is."""
     notes = []
     for column, names in classes.items():
         numbers = {str(i): each for i, each in enumerate(names)} | {"-1": None}
@@ -277,7 +277,7 @@ def _with_class_names(rows: list[Row], classes: Mapping[str, list[str]]) -> tupl
 
 
 def _through_library(data: HubData, split: str) -> tuple[list[Row], list[str]]:
-    """The rows of a split whose files only the library can read; it downloads all splits of them."""
+    """Returns the rows of a split that only the library can read, and notes on them. It downloads all splits."""
     import datasets
 
     builder = _builder(data.repository, data.config)

@@ -11,7 +11,7 @@ from tasks._examples import Instruction
 from tasks._files import Row
 from tasks._prompted import Prompted, lines, transcript
 
-MARK = "label"  # of TRL's unpaired preferences: whether the completion is a good one
+MARK = "label"  # the column of TRL's unpaired preferences that says whether the completion is a good one
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Instructions(Prompted):
         return example.unfit or ("" if example.response else "unlabelled")
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Raises ValueError too where some answers are marked as bad ones."""
+        """Adds the same notes. Raises ValueError also if some answers are marked as bad."""
         super().note_columns(rows, used, notes)
         bad = sum(row.get(MARK) is False for part in rows.values() for row in part)
         if bad and all(MARK not in columns.used for columns in used.values()):
@@ -55,7 +55,7 @@ class Instructions(Prompted):
             )
 
     def remarks(self, splits: Mapping[str, Sequence[Any]]) -> list[str]:
-        """How many prompts have several responses: it can be meant, or a column that tells them apart is not read."""
+        """Notes that prompts recur, which can be meant, or means that a column that tells them apart is not read."""
         examples = [e for part in splits.values() for e in part]
         prompts = len({e.group for e in examples})
         if prompts == len(examples):

@@ -1,4 +1,4 @@
-"""json and jsonl -> rows. What is no list of records is refused by what it holds, a slip by its line."""
+"""Reads json and jsonl files. An error names the line of a slip, or what the file holds instead of records."""
 
 import json
 import re
@@ -20,8 +20,8 @@ REMEDY = "write one record a row (pandas: orient='records')"
 
 
 class _Decoder(json.JSONDecoder):
-    """Refuses an object with one key twice, of which the usual decoder keeps the last; NaN, which pandas and Python
-    write for nothing, becomes None and is counted."""
+    """Refuses an object that has a key twice, where the usual decoder keeps the last. NaN, which pandas and Python
+    write for a missing value, becomes None and is counted."""
 
     def __init__(self) -> None:
         super().__init__(object_pairs_hook=self._object, parse_constant=self._constant, parse_int=self._integer)
@@ -55,14 +55,14 @@ def _line(text: str, position: int) -> int:
 
 
 def _complaint(text: str, error: json.JSONDecodeError) -> str:
-    """What the parser says, in plainer words where it stopped behind a whole value."""
+    """Returns what the parser says, in plainer words if it stopped after a whole value."""
     if error.msg != "Extra data":
         return error.msg
     return "a comma behind the record; take it out" if text[error.pos] == "," else SECOND
 
 
 def _slip(text: str, error: json.JSONDecodeError) -> ValueError:
-    """The parser's complaint at the line of the slip: what is missing at the end of a line shows on the next one."""
+    """Returns the error with the line of the slip: what is missing at the end of a line shows only on the next one."""
     position = error.pos
     before = text[:position].rstrip()
     if before.endswith(",") and text[position : position + 1] in ("}", "]", ""):
@@ -75,7 +75,7 @@ def _slip(text: str, error: json.JSONDecodeError) -> ValueError:
 
 
 def _same_columns(rows: list[Row]) -> tuple[list[Row], list[str]]:
-    """Every record with the columns of all, None where it had none, and what to say of their names."""
+    """Gives every record the columns of all, None where it had none, and returns notes on their names too."""
     rows, notes = with_readable_names(rows, dict.fromkeys(name for row in rows for name in row))
     columns = dict.fromkeys(name for row in rows for name in row)
     if all(len(row) == len(columns) for row in rows):
@@ -104,7 +104,7 @@ def _records(items: list[Any]) -> list[Row]:
 
 
 def _parts(content: Any) -> Table:
-    """Rows by part of what a whole file holds: a list of records, or an object with one in it or one for each part."""
+    """Returns the rows by part of a whole file: a list of records, or an object with one, or with one for each part."""
     if isinstance(content, list):
         return Table({"all": _records(content)}, [])
     if not isinstance(content, dict):
@@ -140,7 +140,7 @@ def _some(keys: Iterable[str]) -> str:
 
 
 def _single(content: dict[str, Any]) -> Row:
-    """An object that is itself the one record. Raises ValueError for one that holds many in another form."""
+    """Returns an object that is itself the one record. Raises ValueError for one that holds many in another form."""
     values = list(content.values())
     if {"columns", "data"} <= content.keys():
         raise ValueError(f"it holds a table in pieces (pandas: orient='split'), not records; {REMEDY}")
@@ -156,7 +156,7 @@ def _single(content: dict[str, Any]) -> Row:
 
 
 def _twice(text: str, error: ValueError) -> ValueError:
-    """The line of the record with what the decoder refused, found by going through the list again."""
+    """Returns the error with the line of the record that was refused, found by going through the list again."""
     position, decoder = text.find("[") + 1, _Decoder()
     while True:
         position = BETWEEN.match(text, position).end()  # type: ignore[union-attr]  # it matches anywhere
@@ -169,7 +169,7 @@ def _twice(text: str, error: ValueError) -> ValueError:
 
 
 def _read_lines(file: Path, encoding: str) -> Table:
-    """One record a line. Raises ValueError with the line."""
+    """Reads one record per line. Raises ValueError with the line."""
     rows, decoder = [], _Decoder()
     for number, line in enumerate(lines_of(file, encoding), 1):
         if line.strip():
@@ -200,7 +200,7 @@ def _read_whole(file: Path, encoding: str) -> Table:
 
 
 def _goes_by_lines(file: Path, encoding: str) -> bool:
-    """Whether the first line is an object by itself, and more lines follow, or the one object is a record for sure."""
+    """Whether the first line is an object by itself, and either more lines follow or the object must be a record."""
     lines = list(islice((line for line in lines_of(file, encoding) if line.strip()), 2))
     if not lines:
         raise ValueError("the file is empty")
@@ -214,7 +214,7 @@ def _goes_by_lines(file: Path, encoding: str) -> bool:
 
 
 def read_json(file: Path, encoding: str | None = None) -> Table:
-    """A .json or .jsonl file, either of which may hold what the other should: the first line tells.
+    """Reads a .json or .jsonl file, either of which may hold what the other should: the first line tells.
 
     Raises ValueError naming the line or what the file holds, and UnicodeDecodeError.
     """

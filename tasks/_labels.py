@@ -1,4 +1,4 @@
-"""How labels are spelled: what differs in white space or bytes alone is one label; what is one to a reader is named."""
+"""Compares labels: those that differ only in white space or invisible characters are one, likely variants are noted."""
 
 import re
 import shlex
@@ -20,7 +20,7 @@ NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d{1,3})?")
 PLACEHOLDERS = frozenset("? ?? ??? - -- --- – — _ . .. ... #".split())  # noqa: SIM905
 PLACEHOLDERS |= {"#n/a", "n/a", "n.a.", "na", "<na>", "nan", "null", "none", "nil", "unlabeled", "unlabelled"}
 PLACEHOLDERS |= {"#ref!", "#name?", "#value!", "#div/0!", "#num!", "#null!", "#spill!", "#calc!"}  # Excel's errors
-NO_CLASS = ("-1", "-100")  # among whole numbers that are not negative: of data sets of the hub, of torch's losses
+NO_CLASS = ("-1", "-100")  # mean "no class" among numbers from 0 on, in data sets of the hub and in torch's losses
 GOOD = "true, 1, good, yes, up, thumbs up, thumbs_up, 👍, liked, desirable, chosen, accepted, correct, helpful"
 BAD = "false, 0, -1, bad, no, down, thumbs down, thumbs_down, 👎, disliked, undesirable, rejected, incorrect, unhelpful"
 RATINGS = dict.fromkeys(GOOD.split(", "), True) | dict.fromkeys(BAD.split(", "), False)  # whether an answer is good
@@ -28,24 +28,24 @@ CODE = re.compile(r"\+|-?0\d")
 
 
 def folded(label: str) -> str:
-    """The one spelling of a label: no outer or double white space, nothing invisible, Unicode's composed form."""
+    """Gives a label its one spelling: no outer or double white space, nothing invisible, Unicode's composed form."""
     text = unicodedata.normalize("NFC", label.translate(INVISIBLE | BLANK))
     return " ".join(" ".join(text.split()).strip("\u200c\u200d").split())
 
 
 def number_in(label: str) -> Decimal | None:
-    """The number that a label spells, with a point or a comma; None where it spells none."""
+    """Returns the number that a label spells, with a point or a comma; None if it spells none."""
     return Decimal(label.replace(",", ".")) if NUMBER.fullmatch(label) else None
 
 
 def likeness(label: str) -> str:
-    """What labels share that differ in case or in the spelling of a number alone."""
+    """Returns a form that labels share if they differ only in case or in the spelling of a number."""
     number = number_in(label)
     return label.casefold() if number is None else str(number.normalize(Context(prec=len(label))))
 
 
 def in_order(labels: Iterable[str]) -> tuple[str, ...]:
-    """Numbers by size, then words by alphabet: one order, whatever the order of the set they come from."""
+    """Sorts numbers by size, then words by alphabet, whatever the order of the set that they come from."""
 
     def key(label: str) -> tuple[bool, Decimal, str]:
         number = number_in(label)
@@ -60,7 +60,7 @@ def is_placeholder(label: str) -> bool:
 
 
 def hidden_in(labels: Iterable[str]) -> list[str]:
-    """The labels that seem to say that there is none: placeholders, or -1 if it is the only negative one."""
+    """Returns the labels that seem to say that there is none: placeholders, or -1 if it is the only negative one."""
     every = in_order(labels)
     found = [label for label in every if is_placeholder(label)]
     others = [label for label in every if not is_placeholder(label)]
@@ -70,7 +70,7 @@ def hidden_in(labels: Iterable[str]) -> list[str]:
 
 
 def as_arguments(labels: Iterable[str], room: int = 70) -> str:
-    """Labels as words of a command line, as many as fit into about `room` characters."""
+    """Returns labels as words of a command line, as many as fit into about `room` characters."""
     quoted = ((label, shlex.quote(label)) for label in labels)
     words = [word if len(word) <= room else shlex.quote(label[:12] + "…") for label, word in quoted]
     ends = list(accumulate(len(word) + 1 for word in words))
@@ -78,13 +78,13 @@ def as_arguments(labels: Iterable[str], room: int = 70) -> str:
 
 
 def _visible(text: str, most: int = 30) -> str:
-    """A text for a message, in which what a reader could not see is escaped: joiners and accents of their own too."""
+    """Quotes a text for a message and escapes what a reader could not see, such as joiners and combining accents."""
     marks = {ord(c): f"\\u{ord(c):04x}" for c in text[:most] if unicodedata.category(c) in ("Mn", "Cf", "Cc", "Zs")}
     return "'" + text[:most].translate({**marks, ord(" "): " "})[: 2 * most] + "'"
 
 
 def folding_notes(cells: Iterable[Any], column: str) -> list[str]:
-    """What `folded` changed, to be said before training: how many rows, and an example."""
+    """Returns a note on what `folded` changed: how many rows, and an example."""
     raw = Counter(cell for cell in cells if isinstance(cell, str))
     changed = {cell: count for cell, count in raw.items() if folded(cell) and cell != folded(cell)}
     if not changed:
@@ -97,13 +97,13 @@ def folding_notes(cells: Iterable[Any], column: str) -> list[str]:
 
 
 def value_in(label: str) -> str | None:
-    """The number or truth value that a label spells; None for words, and for 07 or +7, which are codes."""
+    """Returns the number or truth value that a label spells; None for words, and for 07 or +7, which are codes."""
     is_value = number_in(label) is not None or label.casefold() in ("true", "false")
     return None if CODE.match(label) or not is_value else likeness(label)
 
 
 def spellings(texts: Iterable[str], labels: Iterable[str]) -> dict[str, str]:
-    """Text -> the one label that is the same number or truth value; a text that is a label itself is not in it.
+    """Maps each text to the one label that is the same number or truth value; texts that are labels are left out.
 
     Example: texts "1.0", "True", "Spam", labels "1", "0", "true", "spam": {"1.0": "1", "True": "true"}.
     """
@@ -116,8 +116,8 @@ def spellings(texts: Iterable[str], labels: Iterable[str]) -> dict[str, str]:
 
 
 def typed_spellings(cells: Iterable[Any]) -> dict[str, str]:
-    """`spellings` of the text in some cells as the numbers and truth values that others hold themselves (of JSON, or
-    parquet). Without typed cells there is nothing to spell: in text files 7, 07 and 1.0 stay what they are."""
+    """Returns the `spellings` of the text in some cells as the numbers and truth values that other cells hold (in JSON
+    or parquet). In text files, where no cell has a type, 7, 07 and 1.0 stay what they are."""
     typed, texts = set(), set()
     for cell in map(plain, cells):
         if isinstance(cell, str):
@@ -128,7 +128,7 @@ def typed_spellings(cells: Iterable[Any]) -> dict[str, str]:
 
 
 def spelling_notes(spelling: Mapping[str, str], cells: Iterable[Any], column: str) -> list[str]:
-    """What `typed_spellings` found, to be said before training: every pair, with its rows."""
+    """Returns a note on what `typed_spellings` found: the first pairs, with their rows."""
     if not spelling:
         return []
     rows = Counter(folded(cell) for cell in cells if isinstance(cell, str))
@@ -140,7 +140,7 @@ def spelling_notes(spelling: Mapping[str, str], cells: Iterable[Any], column: st
 
 
 def variants(labels: Iterable[str]) -> list[list[str]]:
-    """Labels that differ in case or in the spelling of a number alone, group by group."""
+    """Groups labels that differ only in case or in the spelling of a number."""
     groups: dict[str, list[str]] = {}
     for label in in_order(labels):
         groups.setdefault(likeness(label), []).append(label)
@@ -148,7 +148,7 @@ def variants(labels: Iterable[str]) -> list[list[str]]:
 
 
 def refuse_one_kind(ratings: Iterable[str | None]) -> None:
-    """Raises ValueError where all answers are good or all bad: nothing says what sets the kinds apart."""
+    """Raises ValueError if all answers are good or all are bad, since training needs both kinds."""
     counts = Counter(ratings)
     if len(counts) == 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Names of the parts of a data set, as people give them to files, folders and lists."""
+"""Recognises the parts of a data set by the names that people give to files, folders and lists."""
 
 import re
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ ENDS = ("set", "data", "split", "part", "file")  # testset, traindata
 
 
 def _words(name: str) -> Iterable[str]:
-    """The words of a name: runs of letters, parted where a small letter is followed by a capital one."""
+    """Yields the words of a name: runs of letters, split where a small letter is followed by a capital one."""
     name = re.sub(r"(?i)(held|hold)[^a-z0-9]?out", "heldout", name)
     for run in re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name)):
         word = run.lower()
@@ -21,9 +21,9 @@ def _words(name: str) -> Iterable[str]:
 
 
 def part_word(name: str) -> str | None:
-    """The word of a name that says a part ("eval"), or None where none does ("latest", "contest").
+    """Returns the word of a name that names a part ("eval"), or None if none does ("latest", "contest").
 
-    Raises ValueError for a name that says two parts.
+    Raises ValueError for a name that names two parts.
     """
     found = [word for word in _words(name) if word in PARTS]
     parts = list(dict.fromkeys(PARTS[word] for word in found))
@@ -33,7 +33,7 @@ def part_word(name: str) -> str | None:
 
 
 def part_of(name: str) -> str | None:
-    """ "train", "validation" or "test", by `part_word`."""
+    """Returns "train", "validation" or "test", or None, by `part_word`."""
     word = part_word(name)
     return PARTS[word] if word else None
 

@@ -15,16 +15,16 @@ from tasks._skipped import Skipped
 
 
 def shared_text(chosen: str, rejected: str) -> int:
-    """Where two texts that begin with the prompt part: behind the last turn that is marked, else as TRL's
-    `extract_prompt` has it, at the first character that differs and without the space before it."""
+    """Returns where two texts that begin with the prompt diverge: after the last mark of the assistant, else, as in
+    TRL's `extract_prompt`, at the first character that differs and without the space before it."""
     end = common_start(chosen, rejected)
     marks = [mark.end() for mark in HEADING.finditer(chosen[:end]) if mark[1] == "Assistant"]
     return marks[-1] if marks else end - chosen[:end].endswith(" ")
 
 
 def behind(prompt: str, chosen: str, rejected: str) -> tuple[list[Turn], str, str] | None:
-    """What is asked and the rests of two answers that both begin with the prompt again, as it stands or as the last of
-    the turns that are marked; None where they do not."""
+    """Returns what is asked, and the rest of each of two answers that both repeat the prompt, as it stands or as the
+    last of the marked turns; None if they do not."""
     asked, start = marked_turns(prompt), prompt.strip()
     for mark in reversed(list(HEADING.finditer(chosen[: common_start(chosen, rejected)]))):
         before = marked_turns(chosen[: mark.start()])
@@ -38,8 +38,8 @@ def behind(prompt: str, chosen: str, rejected: str) -> tuple[list[Turn], str, st
 
 
 def conversation(prompt: list[Turn], chosen: list[Turn], rejected: list[Turn], prompt_is_chat: bool) -> list[Turn]:
-    """The turns before the answers. What both answers begin with is the prompt, unless a prompt in messages goes before
-    (as TRL's `maybe_extract_prompt`). Raises Unfit where the answers part before the last turn."""
+    """Returns the turns before the answers. What both begin with is the prompt, unless a prompt in messages goes before
+    it (as in TRL's `maybe_extract_prompt`). Raises Unfit if the answers diverge before the last turn."""
     start = min(common_start(chosen, rejected), len(chosen) - 1, len(rejected) - 1)
     if any(len(turns) - start != 1 or turns[-1].role != "Assistant" for turns in (chosen, rejected)):
         raise Unfit("different_context")
@@ -53,14 +53,14 @@ def conversation(prompt: list[Turn], chosen: list[Turn], rejected: list[Turn], p
 @dataclass(frozen=True)
 class Preferences(Prompted):
     """Inputs are the prompt, the answer that was rejected and, where there is a third column, what the prompt is about;
-    the target is the answer that was chosen. A prompt column that is the target's stands for none: then both answers
-    begin with the prompt."""
+    the target is the answer that was chosen. If the prompt column is the target, there is no column of prompts: both
+    answers begin with the prompt."""
 
     required: Callable[[Iterable[str]], bool] = all
     column_flags: ClassVar[str] = "--prompt-column, --chosen-column and --rejected-column"
 
     def fits(self, columns: Columns, rows: list[Row]) -> bool:
-        """Texts begin with the prompt if all have marked turns, or if the file has nothing else that could be one."""
+        """Takes texts to begin with the prompt if all have marked turns, or if no other column could be the prompt."""
         answers = (columns.target, columns.inputs[1])
         if columns.inputs[0] != columns.target or any(messages_in(row.get(columns.target)) is not None for row in rows):
             return True
@@ -70,7 +70,7 @@ class Preferences(Prompted):
         return bool(starts) and all(start.strip() if alone else HEADING.search(start) for start in starts)
 
     def columns_of(self, rows: list[Row], target_needed: bool = True) -> Columns:
-        """Looks too whether the answers of all rows begin with the prompt of a column again."""
+        """Also finds out whether the answers of all rows repeat the prompt of a column."""
         columns = super().columns_of(rows, target_needed)
         if columns.inputs[0] == columns.target:
             return columns
@@ -92,7 +92,7 @@ class Preferences(Prompted):
         return Preference(id, said.instruction, chosen, rejected, lines(about, said.input))
 
     def _pair(self, row: Row, columns: Columns, id: int) -> tuple[list[Turn], str, str]:
-        """What is said before the answers, and the answers: chosen, rejected."""
+        """Returns what is said before the answers, and the answers: chosen, rejected."""
         prompt, apart = columns.inputs[0], columns.inputs[0] != columns.target
         answers = (columns.target, columns.inputs[1])
         asked = turns_in(row.get(prompt), "User", prompt, id) if apart else []
@@ -121,7 +121,7 @@ class Preferences(Prompted):
         return asked, better, worse
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Adds a note where the prompt was looked for in the answers, or taken off them."""
+        """Also adds a note if the prompt was found in the answers, or removed from them."""
         for columns in used.values():
             if columns.repeated:
                 notes.append(
@@ -136,7 +136,7 @@ class Preferences(Prompted):
         return example.unfit or ("" if example.prompt else "empty")
 
     def check(self, parts: Mapping[str, Sequence[Preference]], columns: Columns) -> None:
-        """Raises ValueError for pairs of twice the same answer, which are slips."""
+        """Raises ValueError for pairs whose two answers are the same."""
         same = [str(e.id) for part in parts.values() for e in part if e.chosen.rstrip() == e.rejected.rstrip()]
         if same:
             raise ValueError(
@@ -147,7 +147,7 @@ class Preferences(Prompted):
 
 @dataclass(frozen=True)
 class Unpaired(Preferences):
-    """Pairs of answers, of which the better one is read as good and the other as bad: 2 i and 2 i + 1 of row i."""
+    """Reads the better answer of a pair as a good one, the other as a bad one: examples 2 i and 2 i + 1 of row i."""
 
     def parts(
         self,

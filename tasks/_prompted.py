@@ -23,8 +23,8 @@ def transcript(turns: Sequence[Turn]) -> str:
 
 @dataclass(frozen=True)
 class Prompted(Task):
-    """`usual_columns`: whether columns with a usual name are taken along where the file has them: what the prompt is
-    about (`ABOUT`, unless `about` is off), and what the assistant is told first (`SYSTEM`)."""
+    """`usual_columns`: whether columns with a usual name are read too if the file has them: what the prompt is about
+    (`ABOUT`, unless `about` is off), and what the assistant is told first (`SYSTEM`)."""
 
     target_in_prompt: ClassVar[bool] = True
     usual_columns: bool = False
@@ -50,14 +50,14 @@ class Prompted(Task):
         return columns._replace(inputs=(*columns.inputs, *([further] if further else [])), system=system)
 
     def before(self, row: Row, columns: Columns, id: int) -> list[Turn]:
-        """What a column of its own tells the assistant before the conversation. Raises Unfit for what is no text."""
+        """Returns what a system column tells the assistant. Raises Unfit for a row with images, video or audio."""
         if any(row.get(name) for name in MEDIA if name not in columns.used):
             raise Unfit("images")
         return turns_in(target_cell(row, columns.system, id), "System", columns.system, id) if columns.system else []
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Adds notes on columns that were taken along unasked, numbers that are taken as text, and parts of messages
-        that are not read. Raises ValueError for prompts that are numbers alone."""
+        """Adds notes on columns that are read unasked, numbers that are read as text, and keys of messages that are not
+        read. Raises ValueError for prompts that are all numbers."""
         columns = next(iter(used.values()))
         known = {name for form in self.columns for name in form.used}
         if further := [short(name) for name in (*columns.inputs, columns.system) if name and name not in known]:

@@ -14,13 +14,13 @@ from tasks._labels import RATINGS, folded, likeness, refuse_one_kind
 
 
 def spelling(row: Row, column: str, id: int) -> str:
-    """The label of a row as RATINGS spells it, "" for none. Errors as of `target_cell`."""
+    """Returns the label of a row as RATINGS spells it, "" for none. Raises what `target_cell` raises."""
     return likeness(folded(target_cell(row, column, id) or ""))
 
 
 @dataclass(frozen=True)
 class Ratings(Instructions):
-    """`Columns.mark` is the column of the labels, each one of RATINGS; all else is as of instructions."""
+    """`Columns.mark` is the column of the labels, each one of RATINGS; all else is as in `Instructions`."""
 
     column_flags: ClassVar[str] = "--prompt-column, --response-column and --label-column"
 
@@ -39,8 +39,8 @@ class Ratings(Instructions):
         return super().lacks(example, row, columns) or ("" if example.label else "unlabelled")
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Says too how the labels are read. Raises ValueError where two of them mean the same: of 0 and -1, one may
-        mean that nobody has rated the answer."""
+        """Also says how the labels are read. Raises ValueError if two of them mean the same: of 0 and -1, one may mean
+        that nobody has rated the answer."""
         super().note_columns(rows, used, notes)
         column = str(next(iter(used.values())).mark)
         counts, said = Counter(spelling(row, column, 0) for name in used for row in rows[name]), []

@@ -1,7 +1,7 @@
-"""The lines of a csv or tsv file -> a table, under one reading of its quotation marks; what is no table is refused.
+"""Reads the lines of a csv or tsv file as a table, under one reading of its quotation marks, or refuses them.
 
 Every cell is the text that stands there ("007", "null", "NA", " x "). The parser is the standard library's in its
-strict form, fed line by line, so that every complaint knows its line.
+strict form, fed line by line, so that every error knows its line.
 """
 
 import csv
@@ -37,7 +37,7 @@ Reading = Callable[[Iterable[str], int, str], Iterator[Record]]
 class Found:
     """A table: names of its columns, whether they stand without quotation marks, and its rows.
 
-    `doubtful` are those of the `long` rows, which take several lines, each of whose lines has a row's separators.
+    `long` counts rows over several lines; `doubtful` are those of them whose every line has the separators of a row.
     """
 
     names: list[str]
@@ -49,7 +49,7 @@ class Found:
 
 
 def doubled(lines: Iterable[str], start: int, separator: str, spaced: bool = False) -> Iterator[Record]:
-    """Cells may stand in quotation marks, those inside doubled (RFC 4180); `spaced`: also with white space in front."""
+    """Reads cells with or without quotation marks, doubled inside (RFC 4180); `spaced`: also with spaces in front."""
     taken: list[str] = []
 
     def watched() -> Iterator[str]:
@@ -95,13 +95,13 @@ def with_backslashes(lines: Iterable[str], start: int, separator: str) -> Iterat
 
 
 def ordinary(lines: Iterable[str], start: int, separator: str) -> Iterator[Record]:
-    """Quotation marks are characters like all others, and a line is a row."""
+    """Takes quotation marks for ordinary characters and every line for a row."""
     for number, line in enumerate(lines, start):
         yield Record(number, [line], line.rstrip("\r\n").split(separator))
 
 
 def _names(header: Record) -> list[str]:
-    """Column names, made readable; one that is empty is called as pandas calls it.
+    """Returns the column names, made readable; an empty one is named as pandas names it.
 
     Empty ones at the end are left out: they come from separators at the ends of lines.
     """
@@ -120,7 +120,7 @@ def _names(header: Record) -> list[str]:
 
 
 def _check_cells(record: Record, names: list[str], width: int, separator: str) -> None:
-    """Raises ValueError for a row with fewer cells than `names`, or more that are not empty; the header has `width`."""
+    """Raises ValueError for a row with too few or too many cells, or equal to the header, which has `width` cells."""
     count = len(record.cells)
     if count < len(names):
         raise ValueError(
@@ -141,8 +141,8 @@ def _check_cells(record: Record, names: list[str], width: int, separator: str) -
 
 
 def read(lines: Iterable[str], start: int, separator: str, reading: Reading) -> Found:
-    """The table in `lines`, the first of which is line `start` of the file. Raises ValueError, with the line, where it
-    is none under this reading. Blank lines are no rows."""
+    """Reads the table in `lines`, the first of which is line `start` of the file. Raises ValueError, with the line, if
+    it is no table under this reading. Blank lines are skipped."""
     records = (r for r in reading(lines, start, separator) if any(line.strip(" \r\n") for line in r.lines))
     header = next(records)
     names = _names(header)
@@ -166,9 +166,9 @@ def read(lines: Iterable[str], start: int, separator: str, reading: Reading) -> 
 
 
 def read_ordinary(lines: Iterable[str], start: int, separator: str) -> Found:
-    """The table with quotation marks as ordinary characters. Raises ValueError where that is not likely.
+    """Reads the table with quotation marks as ordinary characters. Raises ValueError if that is not likely.
 
-    It is where few of them stand around cells, and, since commas are in texts too, some column has values that recur.
+    It is likely if few of them enclose cells and, unless tabs separate these, some column has recurring values.
     """
     found = read(lines, start, separator, ordinary)
     opened = [cell for row in found.rows for cell in row.values() if cell.startswith('"')]

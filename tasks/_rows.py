@@ -1,7 +1,7 @@
-"""Files and folders -> plain rows, with one clear ValueError for whatever is wrong with a file.
+"""Reads files and folders as plain rows, with one clear ValueError for whatever is wrong with a file.
 
 Each kind of file has its reader: _delimited.py (csv, tsv), _json.py, _tables.py (parquet, arrow); _folders.py knows
-which file is which part. No cache can give back what a file once held.
+which file is which part. Nothing is cached, so that no rows are those that a file once held.
 """
 
 import re
@@ -55,7 +55,7 @@ READERS: dict[str, Callable[[Path, str | None], Table]] = {
 
 
 def _read_file(file: Path, encoding: str | None) -> Table:
-    """Raises ValueError, which names the file, for whatever is wrong with it."""
+    """Reads one file. Raises ValueError, which names it, for whatever is wrong with it."""
     kind = kind_of(file)
     reader = READERS.get(kind)
     if reader is None:
@@ -102,7 +102,7 @@ def _read_folder(folder: Path, encoding: str | None) -> Source:
 
 
 def drawn(names: dict[str, list[str]]) -> list[str]:
-    """A held-out part alone is the one to choose on; what is reported on then comes from train's rows."""
+    """Returns a note if validation is the only held-out part, so that a test part is drawn from the training rows."""
     if "validation" in names and "train" in names and "test" not in names:
         validation = listed(names["validation"], quoted=False)
         return [f"the validation part is {validation}; a test part is drawn from the training rows"]
@@ -128,7 +128,7 @@ def _read_saved(folder: Path) -> Source:
 
 
 def read_text(file: Path, encoding: str | None = None) -> str:
-    """The whole of a text file, in `encoding` as for `read_rows`. Raises ValueError, which names the file."""
+    """Returns the whole of a text file, in `encoding` as for `read_rows`. Raises ValueError, which names the file."""
     try:
         if not file.read_bytes().strip():
             return ""
@@ -141,11 +141,11 @@ def read_text(file: Path, encoding: str | None = None) -> str:
 
 
 def read_rows(path: Path, encoding: str | None = None) -> Source:
-    """A csv, tsv, json, jsonl, parquet or arrow file, or a folder of them -> rows by part.
+    """Reads a csv, tsv, json, jsonl, parquet or arrow file, or a folder of them, as rows by part.
 
     Files in a folder whose name, or whose sub-folder's name, says train, validation (val, dev, eval ...) or test are
-    that part; where no name says so, all are "all". A file given by itself is "all", whatever its name. `encoding` is
-    that of text files; None: UTF-8, or what a byte order mark says. Raises ValueError.
+    that part; if no name says so, all are "all". A file given by itself is "all", whatever its name, unless it is json
+    with a list for each part. `encoding` is that of text files; None: it is detected. Raises ValueError.
     """
     if encoding is not None:
         check_encoding(encoding)

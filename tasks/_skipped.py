@@ -1,17 +1,17 @@
-"""Rows that gave no example, by reason: what a run says before it trains, and keeps in results.json."""
+"""Counts rows that gave no example, by reason. A run prints them before it trains and keeps them in results.json."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class Skipped:
-    """Numbers of rows. The names are read by people, with spaces for the underscores."""
+    """Numbers of rows. People read the names, with spaces for the underscores."""
 
     empty: int = 0  # no text, prompt or answer to compare
     unlabelled: int = 0  # no label or response
     label_left_out: int = 0  # --leave-out-labels
     tool_calls: int = 0  # conversations with turns of tools
-    images: int = 0  # conversations about them
+    images: int = 0  # conversations with images or other media
     not_trained: int = 0  # conversations whose last answer is marked as one not to train on
     no_question: int = 0  # conversations in which the user says nothing
     different_context: int = 0  # pairs of conversations that part before the last answer

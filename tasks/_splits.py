@@ -1,4 +1,4 @@
-"""Examples -> train, validation and test: duplicates out first, then seeded, stratified and disjoint."""
+"""Splits examples into train, validation and test: without duplicates, seeded, stratified and disjoint."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ class Splits(Generic[E]):
         return self.train + self.validation + self.test
 
     def fingerprint(self) -> str:
-        """sha256 over every example of every split, in order: two runs with the same one saw the same data."""
+        """Returns sha256 over every example of every split, in order: two runs with the same one saw the same data."""
         content = [[name, [(e.identity, e.label) for e in part]] for name, part in self.named().items()]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -57,7 +57,7 @@ def split_examples(
     skipped: Skipped,
     subset: Callable[[dict[str, list[E]]], dict[str, list[E]]] | None = None,
 ) -> Splits[E]:
-    """`given` by split name ("all" or what the source calls train, validation, test) -> Splits.
+    """Splits the examples `given` by part ("all" or what the source calls train, validation, test).
 
     A test or validation part of the source stays one, duplicates aside; what is missing is drawn from the rest, groups
     whole. An example that occurs in several parts stays in the first of test, validation, train. `subset` is a rule of
@@ -90,7 +90,7 @@ def split_examples(
 
 
 def _nothing_to_train_on(given: dict[str, list[E]], parts: dict[str, list[E]], skipped: Skipped) -> str:
-    """What to say where no training example remains: the counts that tell why, and what to do."""
+    """Says why no training example remains, and what to do."""
     held_out: dict[str, int] = {name: len(part) for name, part in parts.items() if part}
     if held_out and not (given.get("train") or given.get("all")) and not skipped.said():
         return (
@@ -102,12 +102,12 @@ def _nothing_to_train_on(given: dict[str, list[E]], parts: dict[str, list[E]], s
 
 
 def _digest(example: Labelled | Instruction | Preference) -> bytes:
-    """A hash of what makes two examples the same. The keys themselves would hold all texts a second time."""
+    """Hashes what makes two examples the same, since the keys themselves would hold all texts a second time."""
     return hashlib.blake2b(repr(example.key).encode(), digest_size=16).digest()
 
 
 def _deduplicated(parts: dict[str, list[E]], skipped: Skipped) -> dict[str, list[E]]:
-    """Keeps the first of each group of examples with one key, and no example of a group whose labels disagree."""
+    """Keeps the first of the examples with one key, and none of them if their labels disagree."""
     targets: dict[Any, set[str | None]] = defaultdict(set)
     for part in parts.values():
         for example in part:
@@ -129,7 +129,7 @@ def _deduplicated(parts: dict[str, list[E]], skipped: Skipped) -> dict[str, list
 
 
 def _without_held_out_prompts(parts: dict[str, list[E]], skipped: Skipped) -> dict[str, list[E]]:
-    """Drops from training and validation the prompts that the test part asks, from training those of validation."""
+    """Drops the prompts of the test part from training and validation, and those of validation from training."""
     held_out: set[Any] = set()
     kept: dict[str, list[E]] = {}
     for name in ("test", "validation", *(parts.keys() - {"test", "validation"})):
@@ -140,7 +140,7 @@ def _without_held_out_prompts(parts: dict[str, list[E]], skipped: Skipped) -> di
 
 
 def _draw(examples: list[E], size: float, seed: str, whole_groups: bool = False) -> tuple[list[E], list[E]]:
-    """About `size` examples with the strata in their proportions, and the rest, both in the order given.
+    """Draws about `size` examples with the strata in proportion; returns them and the rest, both in the order given.
 
     Largest remainders decide who gets the examples that proportions leave over, so the sizes add up exactly, or with
     `whole_groups` as nearly as these allow.
@@ -162,7 +162,7 @@ def _draw(examples: list[E], size: float, seed: str, whole_groups: bool = False)
 
 
 def _take(groups: list[list[int]], count: int, seed: str) -> list[int]:
-    """The members of groups drawn at random, `count` together or as near to it as whole groups come.
+    """Draws groups at random and returns their members, `count` together or as near to it as whole groups come.
 
     Example: of groups of 4, and `count` 10, three are taken.
     """
@@ -180,7 +180,7 @@ def _take(groups: list[list[int]], count: int, seed: str) -> list[int]:
 def balanced(
     examples: list[Labelled], size: int, labels: tuple[str, ...], seed: int
 ) -> tuple[list[Labelled], list[Labelled]]:
-    """`size` examples with equally many of each class, and the rest, both in the order given: the report's subsets."""
+    """Draws the report's subset of `size` examples, equally many of each class; returns it and the rest, in order."""
     each = size // len(labels)
     chosen: set[int] = set()
     for label in labels:

@@ -1,4 +1,4 @@
-"""parquet and arrow files, and folders written by save_to_disk of the library `datasets`, -> rows.
+"""Reads parquet and arrow files, and folders that save_to_disk of the library `datasets` wrote.
 
 Classes that such a file knows by number and name (ClassLabel) are read by name.
 """
@@ -12,13 +12,13 @@ from typing import Any
 from tasks._files import Row, Table, open_file
 from tasks._headers import with_readable_names
 
-DAMAGED = (OverflowError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError)  # what Python makes of it
+DAMAGED = (OverflowError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError)  # errors of Python's own
 BATCH = 4096  # rows
 INDEX = "__index_level_"  # pandas' own column for an index without a name
 
 
 def class_labels(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
-    """Names of the classes by column, from what `datasets` writes into the schema."""
+    """Returns the names of the classes by column, from what `datasets` writes into the schema."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         return {name: f["names"] for name, f in features.items() if f.get("_type") == "ClassLabel" and "names" in f}
@@ -27,7 +27,7 @@ def class_labels(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
 
 
 def named_classes(rows: list[Row], names: dict[str, list[str]]) -> list[Row]:
-    """Rows with the names of classes in place of their numbers; -1 stands for no class in `datasets`."""
+    """Puts the names of classes in place of their numbers; -1 stands for no class in `datasets`."""
     for row in rows:
         for column, classes in names.items():
             number = row.get(column)
@@ -39,7 +39,7 @@ def named_classes(rows: list[Row], names: dict[str, list[str]]) -> list[Row]:
 
 
 def _rows_of(schema: Any, batches: Iterable[Any]) -> Table:
-    """Rows batch by batch, so that a large file is not there twice."""
+    """Reads the rows batch by batch, so that a large file is not held twice."""
     import numpy as np
 
     columns = [name for name in schema.names if not name.startswith(INDEX)]
@@ -57,7 +57,7 @@ def _rows_of(schema: Any, batches: Iterable[Any]) -> Table:
 
 
 def _guarded(act: Any) -> Any:
-    """What `act` gives. Raises ValueError, in few words, for whatever the library says of a damaged file."""
+    """Returns what `act` returns. Raises ValueError, in few words, for whatever the library says of a damaged file."""
     import pyarrow as pa
 
     try:
@@ -67,7 +67,7 @@ def _guarded(act: Any) -> Any:
 
 
 def read_parquet(file: Path, encoding: str | None = None) -> Table:
-    """`encoding` says nothing here: a parquet file knows its own."""
+    """Reads a parquet file, to which `encoding` does not apply."""
     from pyarrow import parquet
 
     def table(opened: Any) -> Table:
@@ -83,7 +83,7 @@ def read_parquet(file: Path, encoding: str | None = None) -> Table:
 
 
 def read_arrow(file: Path, encoding: str | None = None) -> Table:
-    """A file of arrow's stream or file format."""
+    """Reads a file in arrow's stream or file format, to which `encoding` does not apply."""
     import pyarrow as pa
 
     def table() -> Any:
@@ -105,9 +105,9 @@ def is_saved(folder: Path) -> bool:
 
 
 def read_saved(folder: Path) -> dict[str, list[Row]]:
-    """The rows by name of a DatasetDict, or under "" those of a Dataset, from the folder that save_to_disk wrote.
+    """Returns the rows by name of a DatasetDict, or under "" those of a Dataset, from a folder that save_to_disk wrote.
 
-    By the library, since the folder may hold other arrow files (its cache) that are no data.
+    The library reads it, because the folder may hold other arrow files (its cache) that are no data.
     """
     import datasets
 

@@ -20,7 +20,7 @@ HELD_OUT = ("test", "validation")
 
 @contextmanager
 def _naming(part: str, parts: Collection[str], files: Files) -> Iterator[None]:
-    """A ValueError names the files of the part, where there are several."""
+    """Adds the files of the part to a ValueError if there are several parts."""
     try:
         yield
     except ValueError as error:
@@ -30,7 +30,7 @@ def _naming(part: str, parts: Collection[str], files: Files) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Task:
-    """`file` is looked for in the data folder, `bundled` in tasks/bundled; `columns`: the known forms, ours first."""
+    """`file` is looked up in the data folder, `bundled` in tasks/bundled; `columns` has the known forms, ours first."""
 
     name: str
     columns: tuple[Columns, ...]
@@ -39,12 +39,12 @@ class Task:
     hub: str | None = None
     required: Callable[[Iterable[str]], bool] = any  # which input cells a row needs: any of them, or all
     report_subset: Callable[[dict[str, list[Any]]], dict[str, list[Any]]] | None = None
-    fixed_columns: tuple[str, ...] = ()  # of a bundled file, that a user need not know of
+    fixed_columns: tuple[str, ...] = ()  # columns of a bundled file that a user need not know of
     target_in_prompt: ClassVar[bool] = False  # whether the first input and the target can be one column
     column_flags: ClassVar[str] = "--text-column, --label-column, --prompt-column and --response-column"
 
     def columns_of(self, rows: list[Row], target_needed: bool = True) -> Columns:
-        """The first known form that `rows` has. Raises ValueError naming what is missing and what is there."""
+        """Returns the first known form that `rows` has. Raises ValueError naming what is missing and what is there."""
         present = list(rows[0])
         for columns in self.columns:
             if not columns.missing_in(present, target_needed):
@@ -52,27 +52,27 @@ class Task:
         raise missing_columns(self.columns, present, target_needed, self.column_flags)
 
     def example(self, id: int, row: Row, columns: Columns) -> Example:
-        """One row -> one example, whose label or response is None where the cell is empty or the column absent."""
+        """Makes an example of a row; its label or response is None if the cell is empty or the column absent."""
         raise NotImplementedError
 
     def lacks(self, example: Any, row: Row, columns: Columns) -> str:
-        """The reason why a row is no example to learn from, as a count of `Skipped`; "" if it is one."""
+        """Returns the field of `Skipped` that says why a row is no example to learn from; "" if it is one."""
         filled = [text_cell(row, column, example.id).strip() for column in columns.inputs]
         if not self.required(filled):
             return "empty"
         return "" if example.label else "unlabelled"
 
     def unanswered(self, examples: Sequence[Any], others: Iterable[Any]) -> bool:
-        """Whether nothing of a part has a label or response: it is to be predicted. `others`: of the other parts."""
+        """Whether no example of a part has a label or response, because it is to be predicted; `others`: the rest."""
         return not any(example.label for example in examples)
 
     def parts(
         self, rows: Rows, skipped: Skipped, notes: list[str] | None = None, files: Files | None = None
     ) -> dict[str, list[Any]]:
-        """Rows by split -> examples by split, numbered through in the order of the rows.
+        """Makes examples of rows, both by part, numbered in the order of the rows.
 
         Rows that nothing can be learnt from are counted in `skipped`; `notes` gets what the user should know. A
-        held-out part that has no label or response anywhere, as competitions give it, becomes no part.
+        held-out part without any label or response, as competitions give it out, is left out.
         """
         notes, files = [] if notes is None else notes, files or {}
         task, more = self.fitted(rows, files)
@@ -102,14 +102,14 @@ class Task:
         return found
 
     def fitted(self, rows: Rows, files: Files) -> tuple[Self, list[str]]:
-        """The task as it suits these rows, and what to say of that."""
+        """Returns the task adapted to these rows, and notes on that."""
         return self, []
 
     def check(self, parts: Mapping[str, Sequence[Any]], columns: Columns) -> None:
         """Raises ValueError for examples that no training could make sense of."""
 
     def _read(self, rows: Rows, files: Files) -> tuple[dict[str, Columns], dict[str, list[Any]]]:
-        """Columns and examples of each part. A ValueError names the files of the part, where there are several."""
+        """Returns columns and examples of each part. A ValueError names the files of the part if there are several."""
         used = self._used(rows, files)
         read: dict[str, list[Any]] = {}
         start = 0
@@ -120,7 +120,7 @@ class Task:
         return used, read
 
     def _used(self, rows: Rows, files: Files) -> dict[str, Columns]:
-        """The columns of each part. Errors as of `_read`."""
+        """Returns the columns of each part. Raises ValueError as `_read` does."""
         used: dict[str, Columns] = {}
         for name in rows:
             with _naming(name, rows, files):
@@ -129,14 +129,14 @@ class Task:
         return used
 
     def _refuse_twice(self, columns: Columns) -> None:
-        """Raises ValueError for a column that is two of them, a conversation aside: inputs would have the answer."""
+        """Raises ValueError for a column that is read twice, unless as a conversation: inputs would hold the answer."""
         both = self.target_in_prompt and columns.inputs[0] == columns.target
         named = [*columns.inputs[both:], columns.target]
         if twice := next((name for name in named if named.count(name) > 1), None):
             raise ValueError(f"column {short(twice)} would be read twice; {self.column_flags} name one each")
 
     def _columns_in(self, name: str, rows: Rows) -> Columns:
-        """The columns of a part. It needs no target where it is held out and another part has one."""
+        """Returns the columns of a part. A held-out one beside others needs no target."""
         try:
             return self.columns_of(rows[name])
         except ValueError:
@@ -145,7 +145,7 @@ class Task:
             return self.columns_of(rows[name], target_needed=False)
 
     def nothing_left(self, rows: Rows, skipped: Skipped) -> str:
-        """The message for data without a single example: the counts that tell why, and columns that are empty."""
+        """Returns the message for data without a single example: the counts that tell why, and the empty columns."""
         columns = self._used(rows, {})
         every = dict.fromkeys(name for name in columns for name in (*columns[name].inputs, columns[name].target))
         empty = [n for n in every if not any(str(row.get(n) or "").strip() for part in rows.values() for row in part)]
@@ -154,7 +154,7 @@ class Task:
         return f"no training examples remain; left out of {sum(map(len, rows.values())):,} rows: {said}"
 
     def note_columns(self, rows: Rows, used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Says which columns are not read, and which of these name parts. Raises ValueError as `refuse_rejected`."""
+        """Notes which columns are not read, and which of these name parts. Raises what `refuse_rejected` raises."""
         present = dict.fromkeys(column for name in used for column in rows[name][0])
         read = {*self.fixed_columns, *(column for columns in used.values() for column in columns.used)}
         every = [row for name in used for row in rows[name]]
@@ -164,14 +164,14 @@ class Task:
         notes += unused_note(present, read, self.column_flags)
 
     def remarks(self, splits: Mapping[str, Sequence[Any]]) -> list[str]:
-        """What is to be said of the examples before training. Raises ValueError for examples that cannot be learnt."""
+        """Returns notes on the examples. Raises ValueError for examples that cannot be learnt from."""
         return []
 
     def part_of(self, row: Row) -> str | None:
-        """The split that the row itself names, if the dataset has fixed ones."""
+        """Returns the part that the row itself names, if the dataset has fixed ones."""
         return None
 
 
 def join_lines(inputs: tuple[str, ...]) -> tuple[str, str]:
-    """The default text of several columns: one below the other, empty ones left out; nothing is kept from cutting."""
+    """Joins several columns, one below the other without empty ones; all of the text may be truncated."""
     return "\n".join(part for part in inputs if part.strip()), ""

@@ -8,7 +8,7 @@ LONGEST_RESPONSE = 512  # characters, exclusive
 
 
 def report_subset(parts: dict[str, list[Instruction]]) -> dict[str, list[Instruction]]:
-    """The first 15,000 short records in file order: 12,000 to train, 1,500 to test, 1,500 to validate.
+    """Takes the first 15,000 short records in file order: 12,000 to train, 1,500 to test, 1,500 to validate.
 
     The report speaks of 13,500 (train and validation); the authors' code set another 1,500 aside in between.
     """

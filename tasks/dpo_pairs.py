@@ -1,4 +1,4 @@
-"""Pairs of answers that you have: prompt, chosen and rejected, the columns of most public sets of preferences."""
+"""Your own pairs of answers, with the columns of most public sets of preferences: prompt, chosen and rejected."""
 
 from tasks._columns import Columns
 from tasks._preferences import Preferences

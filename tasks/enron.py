@@ -12,7 +12,7 @@ LABELS = ("ham", "spam")
 
 
 def report_subset(parts: dict[str, list[Labelled]]) -> dict[str, list[Labelled]]:
-    """1,000 mails of each class. The authors drew them before removing duplicates, from a split without a seed."""
+    """Draws 1,000 mails of each class. The authors drew before removing duplicates, from a split without a seed."""
     return {"all": balanced([e for part in parts.values() for e in part], 2000, LABELS, seed=42)[0]}
 
 

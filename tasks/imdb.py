@@ -8,12 +8,12 @@ from tasks._examples import Labelled
 
 
 def compose(inputs: tuple[str, ...]) -> tuple[str, str]:
-    """Line breaks for the HTML that the reviews carry."""
+    """Turns the HTML line breaks of the reviews into plain ones."""
     return inputs[0].replace("<br />", "\n"), ""
 
 
 def report_subset(parts: dict[str, list[Labelled]]) -> dict[str, list[Labelled]]:
-    """15,000 reviews drawn from all. The authors used a fifth of them for validation and as their test at once."""
+    """Draws 15,000 reviews from all. The authors used one fifth of them both for validation and as their test."""
     everything = [e for part in parts.values() for e in part]
     if len(everything) < 15000:
         raise ValueError(f"--subset report needs 15,000 reviews, the data has {len(everything):,}")

@@ -9,7 +9,7 @@ REPORT_SIZES = {"test": 1998, "validation": 1998, "train": 12000}
 
 
 def report_subset(parts: dict[str, list[Labelled]]) -> dict[str, list[Labelled]]:
-    """12,000 / 1,998 / 1,998 pairs, balanced, each from the source's own split where it has one."""
+    """Draws 12,000 / 1,998 / 1,998 balanced pairs, each from the source's own split if it has one."""
     rest = parts["all"]
     chosen: dict[str, list[Labelled]] = {}
     for name, size in REPORT_SIZES.items():

@@ -1,6 +1,6 @@
 """The variants of LoRA, one file each: every file in this folder is a value of --method.
 
-A file says in constants what flags, defaults and tables need to know of it (`Variant`), and names its class `ADAPTER`.
+Each file states in constants what flags, defaults and tables need to know (`Variant`), and names its class `ADAPTER`.
 The constants are read without importing the file, because importing torch takes seconds.
 """
 
@@ -39,5 +39,5 @@ VARIANTS = {file.stem.replace("_", "-"): _described_in(file) for file in _FILES}
 
 
 def adapter_class(name: str) -> "type[Adapter]":
-    """The class of a variant: that of lora-fa is in lora_fa.py."""
+    """Returns the class of a variant; that of lora-fa is in lora_fa.py."""
     return import_module(f"lora.variants.{name.replace('-', '_')}").ADAPTER
