@@ -49,7 +49,7 @@ def scored(run: Path) -> tuple[str, dict[Any, Example]]:
         what = (
             "holds no finished run (neither predictions.jsonl nor generations.jsonl)"
             if run.is_dir()
-            else "is no folder"
+            else "is not a folder"
         )
         raise ValueError(f"{run} {what}; name folders of finished runs")
     try:

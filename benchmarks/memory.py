@@ -111,7 +111,7 @@ class Args:
     def problems(self) -> list[str]:
         found = at_least(self, 1, "micro_batch_size") + self.model.problems()
         if self.base_bits is not None and self.weights is None:
-            found.append(f"--base-bits {self.base_bits}: needs --weights, a model is quantised while it is read")
+            found.append(f"--base-bits {self.base_bits}: needs --weights, as a model is quantised while it is read")
         return found
 
 

@@ -33,7 +33,7 @@ class Attention(nn.Module):
         self.c_proj = nn.Linear(config.width, config.width)
 
     def forward(self, norm: PositionWise, x: Tensor, layout: Layout, cache: KVCache | None = None) -> Tensor:
-        """Attention over norm(x): (N, C) -> what `layout` asks for, (N, C) or (B, C)."""
+        """Attends over norm(x): (N, C) -> what `layout` asks for, (N, C) or (B, C)."""
         qkv = recomputed(norm, x, self.c_attn).unflatten(1, (3, self.heads, -1))  # (N, 3, H, D)
         dropout = self.dropout if self.training else 0.0
         mixed = attend(qkv, layout, dropout) if cache is None else cache.attend(qkv, layout)  # (N or B, H, D)

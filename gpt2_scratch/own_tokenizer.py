@@ -22,7 +22,7 @@ FEWEST = 8  # tokens that any vocabulary has; from files that it does not know, 
 
 
 def _read(folder: Path) -> Any:
-    """The tokenizer that transformers reads from the folder, with two mistakes put right.
+    """Returns the tokenizer that transformers reads from the folder, with two mistakes corrected.
 
     transformers reads a GPT-2's folder that names no class as byte-pair encoding, whatever tokenizer.json says; and its
     GPT-2 class adds an end of text, which no model knows, to a vocabulary that has none.
@@ -124,7 +124,7 @@ class OwnTokenizer(Tokenizer):
         return list(tokens[: next(whole, len(tokens))])
 
     def pieces(self, tokens: Sequence[int]) -> list[tuple[str, int]]:
-        """A token may change how the one before it is written, so a piece is what the text so far grows by."""
+        """Returns what the text so far grows by, because a token may change how the one before it is written."""
         found, done, start = list[tuple[str, int]](), "", 0
         for i in range(1, len(tokens) + 1):
             text = self.read.decode(list(tokens[:i]), skip_special_tokens=False, clean_up_tokenization_spaces=False)

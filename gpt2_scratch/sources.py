@@ -113,9 +113,9 @@ def shards(path: Path) -> list[str]:
     try:
         names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: is no index of weights; copy or download it again") from error
+        raise ValueError(f"{path}: is not an index of weights; copy or download it again") from error
     if strange := [name for name in names if name != Path(str(name)).name]:
-        raise ValueError(f"{path}: names {strange[0]!r}, which is no file beside it")
+        raise ValueError(f"{path}: names {strange[0]!r}, which is not a file beside it")
     return names
 
 

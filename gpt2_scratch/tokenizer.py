@@ -147,7 +147,7 @@ class GPT2Tokenizer(Tokenizer):
         return encoding().decode(list(tokens))
 
     def whole_characters(self, tokens: Sequence[int]) -> list[int]:
-        """Encoding the text of the result gives the same tokens, or fewer where white space at its end is merged."""
+        """Returns tokens whose text is encoded as the same tokens, or as fewer if white space at its end is merged."""
         for end in range(len(tokens), 0, -1):
             decoder = codecs.getincrementaldecoder("utf-8")("replace")
             decoder.decode(encoding().decode_bytes(tokens[:end]))

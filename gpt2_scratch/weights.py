@@ -23,7 +23,7 @@ def has_weights(folder: Path) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The file or files that hold the weights. Raises ValueError when there is none, or one of several is missing."""
+    """Returns the file or files with the weights. Raises ValueError if there is none, or one of several is missing."""
     found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if found is None:
         raise ValueError(f"{folder} holds no weights ({WEIGHTS[0]}, {WEIGHTS[2]} or an index of several)")
@@ -55,7 +55,7 @@ def _pickled(path: Path) -> Mapping[str, Tensor]:
             "the model with transformers' save_pretrained, or torch.save(model.state_dict(), ...)"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as weights: it is damaged or no file of torch; {AGAIN}") from error
+        raise ValueError(f"{path} cannot be read as weights: it is damaged or not torch's; {AGAIN}") from error
     if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise ValueError(f"{path} holds no table of tensors; save the model with transformers' save_pretrained")
     return found

@@ -68,7 +68,7 @@ LONGEST_WAIT = 120.0  # seconds between two attempts
 GIVE_UP = 10  # questions in a row that failed for good, or first replies of which none holds a verdict
 # What may help if no reply holds a verdict, by the reason.
 REMEDIES = {
-    CUT_OFF: "the limit leaves no room behind the model's thinking: raise or leave out --reply-tokens, or let it think "
+    CUT_OFF: "the limit leaves no room after the model's thinking: raise or leave out --reply-tokens, or let it think "
     "less (--reasoning-effort, --thinking-tokens)",
     EMPTY: "the model says nothing: raise --reply-tokens, or try --judge-output text",
     PROSE: "see their texts; try the other --judge-output, or another --judge-model",

@@ -45,7 +45,7 @@ def key_problems(args: JudgeArgs) -> list[str]:
     if kind_of(args) == "gemini" and find_key("gemini") is None:
         return [
             "--judge-model: Gemini needs a key in GEMINI_API_KEY (or GOOGLE_API_KEY); set it, name a server "
-            "of your own with --judge-url, or take --offline, which asks no judge"
+            "of your own with --judge-url, or add --offline, which asks no judge"
         ]
     return []
 
@@ -173,7 +173,7 @@ class OpenAIServer:
 
 
 def _text_of(content: Any) -> str:
-    """The text of a message, which is a string or a list of parts; parts of thinking are no answer."""
+    """Returns the text of a message, which is a string or a list of parts, without its thinking."""
     if isinstance(content, list):
         parts = [part for part in content if isinstance(part, dict) and part.get("type", "text") == "text"]
         return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))

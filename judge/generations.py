@@ -46,7 +46,7 @@ def read_generations(path: Path, text: Text, flag: str) -> list[Generation]:
 
 def _generation(row: Any, text: Text) -> Generation:
     if not isinstance(row, dict):
-        raise ValueError("is no record")
+        raise ValueError("is not a record")
     for name in ("instruction", "reference", text):
         if not isinstance(row.get(name), str):
             raise ValueError(f"has no text in {name!r}")

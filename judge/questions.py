@@ -19,7 +19,7 @@ class Question(NamedTuple):
     prompt: str
 
     def key(self, model: str) -> Key:
-        """The key under which judge/store.py keeps the reply."""
+        """Returns the key under which judge/store.py keeps the reply."""
         return self.item, self.repeat, self.order, prompt_hash(self.prompt), model
 
 

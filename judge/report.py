@@ -81,7 +81,7 @@ def judge_lines(outcome: Mapping[str, Any]) -> list[str]:
         told = ", ".join(f"{name} {done}" for name, done in adapted.items())
         lines += [f"adapted    {told}: the model takes it no other way"]
     lines += [f"asked      {count['asked']:,}: {asked}" + (f"; unparsed: {why}" if why else "")]
-    sent = f"sent       {outcome['requests']:,} requests now, {outcome['retries']:,} of them again"
+    sent = f"sent       {outcome['requests']:,} requests now, {outcome['retries']:,} of them retries"
     tokens = outcome.get("tokens")
     lines += [sent + ("; all replies: {prompts:,} tokens in, {replies:,} out".format(**tokens) if tokens else "")]
     if failed := outcome.get("failed"):
@@ -90,7 +90,7 @@ def judge_lines(outcome: Mapping[str, Any]) -> list[str]:
         lines += [f"score      {shown(metric, '.2f')} of 100, n = {metric['n']:,} of {items:,} items"]
         if metric["n"] < items:
             bounds = "{low:.2f} to {high:.2f}".format(**outcome["if_missing"])
-            lines += [f"           items without a score are left out; had they 0 or 100: {bounds}"]
+            lines += [f"           items without a score are left out; if they had 0 or 100: {bounds}"]
     if metric := outcome.get("win_rate"):
         lines += [f"win rate   {shown(metric, '.3f')}, ties half, n = {metric['n']:,} of {items:,} items"]
         first = "; the first answer was chosen {first_position:.0%}" if "first_position" in outcome else ""

@@ -26,7 +26,7 @@ def read_replies(path: Path) -> tuple[dict[Key, dict[str, Any]], int]:
             found[tuple(reply[name] for name in KEY)] = reply
             reply["value"], reply["missing"], reply["settings"].get
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: line {number} is no reply; move the file away or mend it") from error
+            raise ValueError(f"{path}: line {number} is not a reply; move the file away or mend it") from error
     return found, whole
 
 

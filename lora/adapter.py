@@ -29,7 +29,7 @@ class Factors(NamedTuple):
     magnitude: Tensor | None = None  # (out,)
 
     def product(self) -> Tensor:
-        """scale * B^T A: (P, out / parts, in), at least in fp32."""
+        """Returns scale * B^T A (P, out / parts, in), at least in fp32."""
         wide = torch.promote_types(self.B.dtype, torch.float32)
         active, rank, _ = self.B.shape
         return self.scale * self.B.to(wide).transpose(1, 2) @ self.A.to(wide).unflatten(0, (active, rank))

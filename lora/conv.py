@@ -19,7 +19,7 @@ class ConvLoRA(Adapter):
     """
 
     def add_factors(self, spec: Spec, generator: torch.Generator | None) -> None:
-        assert type(self.linear) in CONVOLUTIONS, f"{type(self.linear).__name__} is no Conv1d or Conv2d"
+        assert type(self.linear) in CONVOLUTIONS, f"{type(self.linear).__name__} is neither Conv1d nor Conv2d"
         assert self.linear.groups == 1, f"groups={self.linear.groups}: LoRA needs a convolution of one group"
         assert self.parts == 1, "a convolution has no parts"
         self.low_rank = LowRank(*random_factors(self, spec, generator))

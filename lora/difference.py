@@ -15,7 +15,7 @@ class Difference(Adapter):
     """A variant defines `piece`. Dropout acts on the update's x, so that with it too training starts at the base."""
 
     def piece(self, matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-        """The factors (R, in) and (R, out / parts) at which a part with this `matrix` (out / parts, in) starts."""
+        """Returns the factors (R, in) and (R, out / parts) at which a part with `matrix` (out / parts, in) starts."""
         raise NotImplementedError
 
     def add_factors(self, spec: Spec, generator: torch.Generator | None) -> None:
@@ -33,7 +33,7 @@ class Difference(Adapter):
 
 
 def singular_factors(matrix: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
-    """A (R, in) and B (R, out) whose scale * B^T A is the best approximation of `matrix` (out, in) that rank R allows.
+    """Returns A (R, in) and B (R, out) whose scale * B^T A approximates `matrix` (out, in) best at rank R.
 
     R is at most the number of singular values. Each factor holds the root of the singular values.
     """

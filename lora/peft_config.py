@@ -73,7 +73,7 @@ def _kind_problems(config: dict[str, Any]) -> Iterator[str]:
             try:
                 re.compile(_at_the_end(key))
             except (re.error, OverflowError, RecursionError) as error:
-                yield f"{name} {key!r}: is no regular expression ({error})"
+                yield f"{name} {key!r}: is not a regular expression ({error})"
 
 
 def config_problems(config: dict[str, Any]) -> list[str]:

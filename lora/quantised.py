@@ -57,7 +57,7 @@ class QuantisedLinear(nn.Module):
             setattr(self, name, nn.Parameter(tensor, requires_grad=False))
 
     def stored(self) -> list[nn.Parameter]:
-        """The tensors that hold W."""
+        """Returns the tensors that hold W."""
         return [p for p in self._parameters.values() if p is not None and p is not self.bias]
 
     def _rows(self, device: torch.device) -> Iterator[slice]:

@@ -77,7 +77,7 @@ def card(column: int, name: str, origin: str, written: Written, strength: float 
     at = "" if strength is None else f'<span class="strength">strength {strength:g}</span>'
     ending = ENDINGS[written.state]
     foot = "" if written.state == "waiting" else f"{written.tokens} token{'s' * (written.tokens != 1)}, {ending}"
-    instead = {"waiting": "The answer will stand here.", "ended": "An empty answer.", "full": "An empty answer."}
+    instead = {"waiting": "The answer will appear here.", "ended": "An empty answer.", "full": "An empty answer."}
     text = safe(written.text) or f'<span class="hint">{instead.get(written.state, "")}</span>'
     return (
         f'<div class="reply c{column % 5}" data-state="{written.state}"><h3>{at}{safe(name)}</h3>'

@@ -22,7 +22,7 @@ INSTRUCTIONS = [
     ["What is 17 + 25?", ""],
 ]
 PASTE = "Paste a mail or a review; the subject of a mail on the first line"
-HINT = '<p class="hint">What it is, and which tokens decided it, will stand here.</p>'
+HINT = '<p class="hint">The class, and the tokens that decided it, will appear here.</p>'
 TEXTS = [
     "You have been selected!\n\nDear friend, congratulations. Click here now to claim your free prize money. This "
     "offer is 100% guaranteed and ends tonight, so order today!",

@@ -141,7 +141,7 @@ def prompt_of(answerer: Answerer, question: Instruction, new_tokens: int) -> lis
     if len(prompt) + new_tokens > context:
         raise ValueError(
             f"The prompt has {len(prompt):,} tokens and {new_tokens:,} are to be written; the model has room for "
-            f"{context:,} together. Shorten the text or ask for fewer new tokens."
+            f"{context:,} in all. Shorten the text or ask for fewer new tokens."
         )
     return prompt
 

@@ -25,7 +25,7 @@ NAMES = tuple(sorted(f.stem for f in Path(__file__).parent.glob("[!_]*.py")))
 
 
 def find(name: str, *kinds: type[T]) -> T:
-    """Returns the task in `tasks/<name>.py`. Raises ValueError, listing the known ones, if it is none of `kinds`."""
+    """Returns the task in `tasks/<name>.py`. Raises ValueError, with a list, if there is none of these `kinds`."""
     task = import_module(f"tasks.{name}").TASK if name in NAMES else None
     if not isinstance(task, kinds):
         if Path(name).exists():
@@ -35,7 +35,7 @@ def find(name: str, *kinds: type[T]) -> T:
         meant = f" ({near[0]}?)" if near else ""
         raise ValueError(
             f"--dataset {name}: this script knows {', '.join(fitting)}{meant}; for data of the hub "
-            "give owner/name, for your own file --data, and the columns"
+            "give owner/name, for your own file --data and its columns"
         )
     return task
 

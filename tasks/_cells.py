@@ -20,7 +20,7 @@ def short(name: str, most: int = 24) -> str:
 
 
 def listed(names: Iterable[object], most: int = 3, room: int = 66, quoted: bool = True) -> str:
-    """Lists names for a message, "'a', 'b' and 4 more": at most `most` of them, as fit into `room` characters."""
+    """Lists names for a message, "'a', 'b' and 4 more": at most `most`, and no more than `room` characters hold."""
     every = [short(str(name)) if quoted else str(name)[:60] for name in names]
     ends = list(accumulate(len(name) + 2 for name in every))
     few = min(max(bisect_right(ends, room), 1), most)

@@ -90,7 +90,7 @@ def _turn(message: Mapping[str, Any], column: str, id: int) -> Turn:
         raise Unfit("tool_calls")
     if known not in ROLES:
         raise ValueError(
-            f"column {short(column)}: row {id} has a message by {short(str(name))}; known are system, user and "
+            f"column {short(column)}: row {id} has a message by {short(str(name))}; known roles are system, user and "
             "assistant (developer, human, gpt, bot, model)"
         )
     weights = (plain(message.get(key)) for key in WEIGHTS)  # OpenAI's, two of axolotl's, ms-swift's

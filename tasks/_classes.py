@@ -85,7 +85,7 @@ def refuse_what_is_no_class(counts: Mapping[str, int], column: str) -> None:
     if several := several_in_one(labels):
         raise ValueError(
             f"column {short(column)} holds several labels in one cell, in {sum(counts[s] for s in several):,} rows "
-            f"({listed(several)}), of which a row can have one; keep one, or leave such rows out with "
+            f"({listed(several)}), but a row can have only one; keep one, or leave such rows out with "
             "--leave-out-labels"
         )
     hidden = {*hidden_in(labels)}

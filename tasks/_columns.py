@@ -42,7 +42,7 @@ class Columns(NamedTuple):
 
 
 def missing_columns(forms: Sequence[Columns], present: Sequence[str], target_needed: bool, flags: str) -> ValueError:
-    """Returns the error for a file with none of the `forms`: it names what is missing, like it, and there instead."""
+    """Returns the error for a file with none of the `forms`: it names the missing columns, similar ones, and all."""
     missing = min((c.missing_in(present, target_needed) for c in forms), key=len)
     by_case = {name.casefold(): name for name in present}
     near = [by_case[n] for c in missing for n in get_close_matches(c.casefold(), by_case, n=1)]
@@ -73,7 +73,7 @@ def rating_forms(prompt: str | None, response: str | None, label: str | None) ->
 
 
 def preference_forms(prompt: str | None, chosen: str | None, rejected: str | None) -> tuple[Columns, ...]:
-    """Returns the forms that a file of preferences can have, the last one (without `prompt`) with it in the answers."""
+    """Returns the forms that a file of preferences can have; without `prompt`, the last one has it in the answers."""
     better, worse = chosen or "chosen", rejected or "rejected"
     prompts = (prompt,) if prompt else (*sorted(PROMPTS, key=lambda name: name != "prompt"), *CHATS, better)
     return tuple(Columns((name, worse), better) for name in prompts)

@@ -53,7 +53,7 @@ def check_encoding(encoding: str) -> None:
             raise ValueError("no encoding of files")
     except (LookupError, ValueError) as error:
         raise ValueError(
-            f"--encoding {encoding[:40]}: unknown; usual are utf-8, cp1252 (Windows), latin-1, utf-16"
+            f"--encoding {encoding[:40]}: unknown; common ones are utf-8, cp1252 (Windows), latin-1, utf-16"
         ) from error
 
 

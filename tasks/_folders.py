@@ -131,7 +131,7 @@ def list_folder(folder: Path, kinds: Iterable[str]) -> Listing:
     if named and others:
         unknown = listed((f.relative_to(folder) for f in others), quoted=False)
         raise ValueError(
-            f"{unknown}: of no known part, beside {named[0].name}; rename after train, validation or test, or move away"
+            f"{unknown}: no known part, unlike {named[0].name}; rename after train, validation or test, or move away"
         )
     found: dict[str, list[Path]] = {}
     for file in files:

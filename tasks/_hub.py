@@ -95,7 +95,7 @@ def _builder(repository: str, config: str | None) -> "DatasetBuilder":
 
 
 def _described(builder: "DatasetBuilder", chosen: bool) -> HubData:
-    """Describes the data set. `chosen`: the user named the configuration, so that files of others are not left out."""
+    """Describes the data set. `chosen`: the user named the configuration, so that files of others are not missed."""
     import datasets
 
     base, listed = f"{builder.base_path}/", builder.config.data_files
@@ -175,7 +175,7 @@ def choose_splits(name: str, present: Sequence[str], wanted: Sequence[str]) -> d
     for each in wanted:
         part, _, split = each.rpartition("=")
         if (part or "train") not in PARTS:
-            raise ValueError(f"--split {each}: {part} is none of {', '.join(PARTS)}; give PART=SPLIT")
+            raise ValueError(f"--split {each}: {part} is not one of {', '.join(PARTS)}; give PART=SPLIT")
         if unknown := [split for split in names_in(split) if split not in present]:
             raise ValueError(f"--split {each}: {name} has no split {unknown[0]!r}, but {', '.join(present)[:120]}")
         try:
@@ -219,7 +219,7 @@ def read_splits(data: HubData, chosen: Mapping[str, list[str]], encoding: str | 
         rows[name], more = given
         notes += [f"{data.repository}, {name}: {note}" for note in more]
     if left_out := [name for name in data.splits if name not in needed]:
-        notes.append(f"{data.repository}: not used {', '.join(left_out)} (--split PART=NAME takes them)")
+        notes.append(f"{data.repository}: not used: {', '.join(left_out)} (--split PART=NAME takes them)")
     if data.left_out:
         unread = listed(data.left_out, quoted=False)
         notes.append(f"{data.repository}: in no split, and not read: {unread} (--data reads a folder of them)")

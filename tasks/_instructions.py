@@ -45,7 +45,7 @@ class Instructions(Prompted):
         return example.unfit or ("" if example.response else "unlabelled")
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Adds the same notes. Raises ValueError also if some answers are marked as bad."""
+        """Adds the usual notes. Also raises ValueError if some answers are marked as bad."""
         super().note_columns(rows, used, notes)
         bad = sum(row.get(MARK) is False for part in rows.values() for row in part)
         if bad and all(MARK not in columns.used for columns in used.values()):

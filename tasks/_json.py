@@ -37,7 +37,7 @@ class _Decoder(json.JSONDecoder):
 
     def _constant(self, name: str) -> None:
         if name != "NaN":
-            raise ValueError(f"{name} is no JSON")
+            raise ValueError(f"{name} is not JSON")
         self.nothing += 1
 
     def _integer(self, digits: str) -> int:
@@ -47,7 +47,7 @@ class _Decoder(json.JSONDecoder):
 
     @property
     def notes(self) -> list[str]:
-        return [f"NaN, read as nothing, stands in {self.nothing:,} places"] if self.nothing else []
+        return [f"NaN is read as an empty cell, in {self.nothing:,} places"] if self.nothing else []
 
 
 def _line(text: str, position: int) -> int:
@@ -58,7 +58,7 @@ def _complaint(text: str, error: json.JSONDecodeError) -> str:
     """Returns what the parser says, in plainer words if it stopped after a whole value."""
     if error.msg != "Extra data":
         return error.msg
-    return "a comma behind the record; take it out" if text[error.pos] == "," else SECOND
+    return "a comma follows the record; take it out" if text[error.pos] == "," else SECOND
 
 
 def _slip(text: str, error: json.JSONDecodeError) -> ValueError:
@@ -66,7 +66,7 @@ def _slip(text: str, error: json.JSONDecodeError) -> ValueError:
     position = error.pos
     before = text[:position].rstrip()
     if before.endswith(",") and text[position : position + 1] in ("}", "]", ""):
-        return ValueError(f"line {_line(text, len(before))}: a comma too many, or something missing behind it")
+        return ValueError(f"line {_line(text, len(before))}: a comma too many, or something missing after it")
     if re.search(r"[\r\n]", text[len(before) : position]) and text[position : position + 1] in (*'{[}]"', ""):
         position = len(before)
     if not text[error.pos :].strip():
@@ -99,7 +99,7 @@ def _records(items: list[Any]) -> list[Row]:
         raise ValueError(f"it holds rows without column names (pandas: orient='values'), not records; {REMEDY}")
     for i, item in enumerate(items):
         if not isinstance(item, dict):
-            raise ValueError(f"item {i} of its list is {_called(item)}, no record; {REMEDY}")
+            raise ValueError(f"item {i} of its list is {_called(item)}, not a record; {REMEDY}")
     return items
 
 
@@ -108,7 +108,7 @@ def _parts(content: Any) -> Table:
     if isinstance(content, list):
         return Table({"all": _records(content)}, [])
     if not isinstance(content, dict):
-        raise ValueError(f"it holds {_called(content)}, no records; {REMEDY}")
+        raise ValueError(f"it holds {_called(content)}, not records; {REMEDY}")
     if CHAT & content.keys() or not content:
         return Table({"all": [content] if content else []}, [])
     (first, *more) = content.values()
@@ -180,7 +180,7 @@ def _read_lines(file: Path, encoding: str) -> Table:
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number}: {str(error)[:200]}") from error
             if not isinstance(row, dict):
-                raise ValueError(f"line {number} holds {_called(row)}, no record")
+                raise ValueError(f"line {number} holds {_called(row)}, not a record")
             rows.append(row)
     return Table({"all": rows}, decoder.notes)
 

@@ -125,7 +125,7 @@ class Preferences(Prompted):
         for columns in used.values():
             if columns.repeated:
                 notes.append(
-                    f"both answers begin with the prompt of column {short(columns.inputs[0])}, and are read without"
+                    f"both answers begin with the prompt of column {short(columns.inputs[0])} and are read without it"
                 )
                 break
         if any(columns.inputs[0] == columns.target for columns in used.values()):

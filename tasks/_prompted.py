@@ -39,7 +39,7 @@ class Prompted(Task):
         raise missing_columns(flat or self.columns, present, target_needed, self.column_flags)
 
     def fits(self, columns: Columns, rows: list[Row]) -> bool:
-        """Prompt and answer can be one column only if it holds conversations."""
+        """Lets prompt and answer be one column only if it holds conversations."""
         name = columns.inputs[0]
         return name != columns.target or name in CHATS or any(messages_in(row.get(name)) is not None for row in rows)
 
@@ -56,13 +56,13 @@ class Prompted(Task):
         return turns_in(target_cell(row, columns.system, id), "System", columns.system, id) if columns.system else []
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Adds notes on columns that are read unasked, numbers that are read as text, and keys of messages that are not
-        read. Raises ValueError for prompts that are all numbers."""
+        """Notes columns read unasked, numbers read as text, keys not read. Raises ValueError for prompts of numbers."""
         columns = next(iter(used.values()))
         known = {name for form in self.columns for name in form.used}
         if further := [short(name) for name in (*columns.inputs, columns.system) if name and name not in known]:
             notes.append(
-                f"the prompt has column {' and '.join(further)} too, by its name; --input-column names another, '' none"
+                f"the prompt includes column {' and '.join(further)} because of its name; "
+                "--input-column names another, '' none"
             )
         super().note_columns(rows, used, notes)
         names = dict.fromkeys((*columns.inputs, columns.target, *([columns.system] if columns.system else [])))
@@ -77,7 +77,7 @@ class Prompted(Task):
                 notes.append(f"column {short(name)} holds numbers or truth values in {numbers:,} rows, taken as text")
         keys = unused_keys(row.get(name) for part in rows.values() for row in part for name in names)
         if keys:
-            notes.append(f"of the messages, {listed(keys, 9, 90)} is not used")
+            notes.append(f"keys of messages that are not used: {listed(keys, 9, 90)}")
 
     def lacks(self, example: Any, row: Row, columns: Columns) -> str:
         if example.unfit:

@@ -1,7 +1,7 @@
 """Reads files and folders as plain rows, with one clear ValueError for whatever is wrong with a file.
 
 Each kind of file has its reader: _delimited.py (csv, tsv), _json.py, _tables.py (parquet, arrow); _folders.py knows
-which file is which part. Nothing is cached, so that no rows are those that a file once held.
+which file is which part. Nothing is cached, so that a changed file is read anew.
 """
 
 import re
@@ -119,7 +119,7 @@ def _read_saved(folder: Path) -> Source:
     names = {name: part_of(name) for name in kept}
     if len(kept) > 1 and (None in names.values() or len(set(names.values())) < len(names)):
         raise ValueError(
-            f"its parts are {listed(kept, quoted=False)}; it takes one train, one validation and one test at most"
+            f"its parts are {listed(kept, quoted=False)}; it may have one train, one validation and one test part"
         )
     notes = [f"passed over, since it has no labels: {name}" for name in found if name not in kept]
     files = {part or "all": [name] for name, part in names.items()}

@@ -21,7 +21,7 @@ class Skipped:
     over_limit: int = 0
 
     def said(self) -> str:
-        """Example: "60 unlabelled, 3 duplicate"."""
+        """Lists the counts, for example "60 unlabelled, 3 duplicate"."""
         return ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in vars(self).items() if count)
 
     def count(self, reason: str) -> None:

@@ -63,7 +63,7 @@ class Task:
         return "" if example.label else "unlabelled"
 
     def unanswered(self, examples: Sequence[Any], others: Iterable[Any]) -> bool:
-        """Whether no example of a part has a label or response, because it is to be predicted; `others`: the rest."""
+        """Whether a part has no label or response at all and is to be predicted. `others`: examples of other parts."""
         return not any(example.label for example in examples)
 
     def parts(

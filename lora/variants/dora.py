@@ -37,19 +37,19 @@ class DoRA(Adapter):
         return Factors(self.low_rank.A, self.low_rank.B, self.scale, magnitude)
 
     def _frozen_lengths(self) -> Tensor:
-        """(out, 1): the length of each row of W."""
+        """Returns the length of each row of W (out, 1)."""
         return torch.linalg.vector_norm(dense(self.linear), dim=1, keepdim=True)
 
     @torch.no_grad()
     def _lengths(self) -> Tensor:
-        """(P * out / parts,): the length of each active row of W + scale * B A."""
+        """Returns the length of each active row of W + scale * B A (P * out / parts,)."""
         with torch.autocast(self.low_rank.A.device.type, enabled=False):
             rows = self.active_rows(dense(self.linear))
             rows += Factors(self.low_rank.A, self.low_rank.B, self.scale).product()
             return row_lengths(rows).flatten()
 
     def _in_place(self, numbers: Tensor, others: Tensor) -> Tensor:
-        """(out,): `numbers` (P * out / parts,) in the active parts, and `others` (out,) elsewhere."""
+        """Puts `numbers` (P * out / parts,) into the active parts of `others` (out,)."""
         parts = list(others.chunk(self.parts))
         for part, active in zip(self.active, numbers.chunk(len(self.active)), strict=True):
             parts[part] = active

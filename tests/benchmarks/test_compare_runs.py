@@ -166,7 +166,7 @@ def refusals(tmp_path):
         "damaged line": "damaged",
         "damaged results": "damaged",
         "nothing": "holds no finished run",
-        "file": "is no folder",
+        "file": "is not a folder",
     }
     cases = {name: ([good, other[name]], message) for name, message in said.items()}
     return cases | {

@@ -108,7 +108,7 @@ def test_half_precision_is_read_and_integers_are_refused_as_quantised(theirs, tm
         ("shards", "pointer", "is a pointer of Git LFS"),
         ("bin shards", "pointer", "is a pointer of Git LFS"),
         ("bin", "list", "holds no table of tensors"),
-        ("shards", "index", "is no index of weights"),
+        ("shards", "index", "is not an index of weights"),
         ("shards", "outside", "is no file beside it"),
     ],
 )

@@ -225,7 +225,7 @@ def test_what_is_known_of_the_fine_tuned_model_is_not_said_of_its_base(tmp_path)
         ([generation(0, response=None)], "line 1: has no text in 'response'"),
         ([generation(1.5)], "line 1: has no 'id'"),
         ([generation(0, response="\ud800")], "line 1: .*surrogates"),
-        ([[1]], "line 1: is no record"),
+        ([[1]], "line 1: is not a record"),
         ([], "holds no answer"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -373,7 +373,7 @@ def test_a_damaged_line_before_the_last_is_refused_and_nothing_is_changed(line, 
     path = tmp_path / "replies.jsonl"
     path.write_text(f"{json.dumps(reply(0))}\n{line}\n{json.dumps(reply(1))}\n")
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="line 2 is no reply"):
+    with pytest.raises(ValueError, match="line 2 is not a reply"):
         Store(path)
     assert path.read_bytes() == before
 

@@ -85,7 +85,7 @@ CASES = [
     (["--data", "/"], "--data /: is the whole disk; name the file or folder"),
     (["--data", "{files}/run"], "is a run folder, with what a run wrote; name the file or folder of the data"),
     (["--data", ""], "--data: is empty; name a path"),
-    (["--data", "{files}/good.jsonl", "--encoding", "idna"], "--encoding idna: unknown; usual are utf-8"),
+    (["--data", "{files}/good.jsonl", "--encoding", "idna"], "--encoding idna: unknown; common ones are utf-8"),
     (["--dataset", "alpaca"], "--dataset alpaca: this script knows enron"),
     ([], "--dataset or --data"),
     (["--data", "{files}/good.jsonl", "--lora-rnk", "4"], "lora-rank"),

@@ -154,7 +154,7 @@ def test_messages_with_other_keys_are_refused_with_those_wanted_and_found():
 
 @pytest.mark.parametrize("role", ["narrator", "", None, 7, "x" * 500])
 def test_an_unknown_role_is_refused_with_its_row_and_the_known_ones(role):
-    with pytest.raises(ValueError, match="row 1 has a message by .*; known are system, user and assistant") as refused:
+    with pytest.raises(ValueError, match="row 1 has a message by .*; known roles are system, user and ") as refused:
         read([{"messages": TALK}, {"messages": [{"role": role, "content": "Once"}, REPLY]}])
     assert len(str(refused.value)) <= 300
 
@@ -162,7 +162,7 @@ def test_an_unknown_role_is_refused_with_its_row_and_the_known_ones(role):
 def test_keys_of_messages_that_are_not_read_are_named():
     notes = []
     read([{"messages": [{**ASK, "name": "Ann", "weight": None}, {**REPLY, "reasoning": "Hm"}]}], notes=notes)
-    assert notes == ["of the messages, 'name', 'reasoning' is not used"]
+    assert notes == ["keys of messages that are not used: 'name', 'reasoning'"]
 
 
 def test_an_answer_with_a_weight_is_trained_on_and_the_weight_of_an_earlier_one_is_named():
@@ -171,13 +171,13 @@ def test_an_answer_with_a_weight_is_trained_on_and_the_weight_of_an_earlier_one_
     assert read([{"messages": talk} for talk in talks[:1]], notes=notes) == [Instruction(0, "Hi", "", "Hello!")]
     assert notes == []
     assert read([{"messages": talk} for talk in talks], notes=notes)[1].response == MEANT.response
-    assert notes == ["of the messages, 'weight' is not used"]
+    assert notes == ["keys of messages that are not used: 'weight'"]
 
 
 def test_keys_that_hold_nought_or_false_are_named():
     notes = []
     read([{"messages": [{**ASK, "rank": 0, "checked": False, "tags": [], "name": ""}, REPLY]}], notes=notes)
-    assert notes == ["of the messages, 'rank', 'checked' is not used"]
+    assert notes == ["keys of messages that are not used: 'rank', 'checked'"]
 
 
 # Preferences.

@@ -164,7 +164,7 @@ def test_a_separator_of_lines_inside_a_text_parts_no_record(tmp_path):
 def test_nan_is_nothing_and_is_said(tmp_path):
     source = read_rows(written(tmp_path / "a.jsonl", '{"text": "a", "score": NaN}\n{"text": "b", "score": 1.5}\n'))
     assert source.rows == [{"text": "a", "score": None}, {"text": "b", "score": 1.5}]
-    assert "NaN, read as nothing, stands in 1 place" in source.notes[0]
+    assert "NaN is read as an empty cell, in 1 place" in source.notes[0]
 
 
 @pytest.mark.parametrize("ending", ["json", "jsonl"])

@@ -353,7 +353,7 @@ def test_a_split_without_a_use_is_not_downloaded_and_that_is_said(hub, tmp_path)
     before, probe = len(hub.requests), Probe(hub.address, tmp_path)
     found = probe.ask(data="imdb")
     probe.close()
-    assert found["notes"] == ["stanfordnlp/imdb: not used unsupervised (--split PART=NAME takes them)"]
+    assert found["notes"] == ["stanfordnlp/imdb: not used: unsupervised (--split PART=NAME takes them)"]
     asked = [request for request in hub.requests[before:] if "/resolve/" in request and ".parquet" in request]
     assert asked and not [request for request in asked if "unsupervised" in request]
 
@@ -388,7 +388,7 @@ def test_configuration_and_splits_are_chosen_by_name(probe):
         "train": "train_sft",
         "test": "test_sft",
     }
-    assert chosen["notes"] == ["owner/chat: not used test_gen, train_gen (--split PART=NAME takes them)"]
+    assert chosen["notes"] == ["owner/chat: not used: test_gen, train_gen (--split PART=NAME takes them)"]
     alone = probe.ask(data="owner/chat", flags={"split": ["train_gen"]})["parts"]
     assert {part: rows[0]["text"] for part, rows in alone.items()} == {"train": "train_gen"}
     sliced = probe.ask(data="owner/only-test", flags={"split": ["test[:75%]", "validation=test[75%:]"]})["parts"]
@@ -403,7 +403,7 @@ def test_configuration_and_splits_are_chosen_by_name(probe):
             {"split": ["train=train_stf"]},
             "--split train=train_stf: owner/chat has no split 'train_stf', but",
         ),
-        ("owner/chat", {"split": ["dev=test_sft"]}, "--split dev=test_sft: dev is none of train, validation, test"),
+        ("owner/chat", {"split": ["dev=test_sft"]}, "--split dev=test_sft: dev is not one of train, validation, test"),
         ("owner/chat", {"split": ["test=test_sft"]}, "names nothing to train on; add train=SPLIT"),
         ("owner/only-test", {"split": ["test[:x%]"]}, "'test[:x%]' is neither a split nor a slice of one"),
         ("owner/configs", {"dataset_config": "medium"}, "its configurations are easy, hard"),
