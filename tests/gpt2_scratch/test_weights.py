@@ -109,7 +109,7 @@ def test_half_precision_is_read_and_integers_are_refused_as_quantised(theirs, tm
         ("bin shards", "pointer", "is a pointer of Git LFS"),
         ("bin", "list", "holds no table of tensors"),
         ("shards", "index", "is not an index of weights"),
-        ("shards", "outside", "is no file beside it"),
+        ("shards", "outside", "is not a file beside it"),
     ],
 )
 def test_what_is_missing_or_damaged_is_named_in_one_message(theirs, tmp_path, form, harm, message):
