@@ -43,7 +43,7 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
         prediction_lines, print_facts, print_forecast, resolve_micro_batch, resolve_update, shown_metrics,
         start, trained_rows, weights_hash, workload_of)  # fmt: skip
 
-    # Accelerator and seed.
+    # Accelerator.
     accelerator, resuming = start(args.compute, folder, resuming)
     method, head, text = args.method, args.head, args.text
 

@@ -5,7 +5,7 @@
     accelerate launch scripts/finetune_dpo.py --data mine.jsonl --chosen-column better --rejected-column worse
 
 The first item of the report's future work (section 5). Direct preference optimisation (Rafailov et al. 2023) or IPO
-(Azar et al. 2023): no reward model, no sampling. The reference is the model that training starts from.
+(Azar et al. 2023), without a reward model or sampling. The reference is the model that training starts from.
 """
 
 from collections.abc import Sequence
@@ -47,12 +47,12 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
         pair_metrics, print_facts, print_forecast, reference_in, references, resolve_micro_batch, resolve_update,
         score_pairs, start, start_model, with_references, workload_of)  # fmt: skip
 
-    # Accelerator and seed.
+    # Accelerator.
     accelerator, resuming = start(args.compute, folder, resuming)
     method, preference, keeps_reference = args.method, args.preference, args.preference.caches(args.method)
     origin = find_start(preference.start_from, args.pairs, args.model, inputs)
 
-    # Examples and batches: an example is a pair, of which both texts lie in one batch.
+    # Examples and batches: an example is a pair, whose texts are in one batch.
     def encoded(part: list) -> list[Pair]:
         return encode_pairs(inputs.tokenizer, part, args.data.max_length, args.pairs.response_header)
 
@@ -66,7 +66,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     apply_compute(model, method.method, args.compute, accelerator.mixed_precision)
 
     def loss(accelerator: Accelerator, model: LanguageModel, batch: PairBatch) -> Tensor:
-        # The reference comes first, while nothing is kept for a backward pass.
+        # The reference is computed first, while no activations are kept for the backward pass.
         reference = reference_in(accelerator, accelerator.unwrap_model(model), batch, keeps_reference)
         return pair_loss(outputs_of(accelerator, model, batch), reference, batch, preference)
 

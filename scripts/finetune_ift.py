@@ -45,7 +45,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         print_facts, print_forecast, prompts_of, resolve_micro_batch, resolve_update, score_targets, score_texts, start,
         token_loss, weights_hash, with_response_labelled, workload_of)  # fmt: skip
 
-    # Accelerator and seed.
+    # Accelerator.
     accelerator, resuming = start(args.compute, folder, resuming)
     method, prompt, generation = args.method, args.prompt, args.generation
 
@@ -85,7 +85,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         return [one._asdict() for one in found]
 
     def evaluate(part: list) -> tuple[list[Row], dict | None]:
-        rows = score_texts(model, part, accelerator)  # of what is trained on, of the response, of the whole text
+        rows = score_texts(model, part, accelerator)  # of the targets, of the response, of the whole text
         return rows[1], perplexities(*rows) if part and accelerator.is_main_process else None
 
     before, untuned, general = run.begin(

@@ -4,7 +4,7 @@
     accelerate launch scripts/finetune_kto.py --dataset dpo_pairs --model gpt2 --start-from runs/tutor --beta 0.1
     accelerate launch scripts/finetune_kto.py --data mine.csv --response-column answer --label-column thumbs
 
-Kahneman-Tversky optimisation (Ethayarajh et al. 2024): no reward model, no sampling, no pairs. The reference is the
+Kahneman-Tversky optimisation (Ethayarajh et al. 2024), without a reward model, sampling or pairs. The reference is the
 model that training starts from; the reference point belongs to the whole step (training/evaluation/reference.py).
 """
 
@@ -48,12 +48,12 @@ def train(args: Args, inputs: Inputs[Ratings | Unpaired], folder: Path, resuming
         references, resolve_micro_batch, resolve_update, score_pairs, start, start_model, with_references,
         workload_of)  # fmt: skip
 
-    # Accelerator and seed.
+    # Accelerator.
     accelerator, resuming = start(args.compute, folder, resuming)
     method, preference, keeps_reference = args.method, args.preference, args.preference.caches(args.method)
     origin = find_start(preference.start_from, args.ratings, args.model, inputs)
 
-    # Examples and batches: an example is an answer, with the answer to another prompt for the reference point.
+    # Examples and batches: an example is an answer, and the answer to another prompt for the reference point.
     def encoded(part: list) -> list[RatedPair]:
         return encode_rated(inputs.tokenizer, part, args.data.max_length, args.ratings.response_header)
 
@@ -67,7 +67,7 @@ def train(args: Args, inputs: Inputs[Ratings | Unpaired], folder: Path, resuming
     apply_compute(model, method.method, args.compute, accelerator.mixed_precision)
 
     def loss(accelerator: Accelerator, model: LanguageModel, point: float | Tensor, batch: PairBatch) -> Tensor:
-        # The reference comes first, while nothing is kept for a backward pass.
+        # The reference is computed first, while no activations are kept for the backward pass.
         reference = reference_in(accelerator, accelerator.unwrap_model(model), batch, keeps_reference)
         return rated_loss(outputs_of(accelerator, model, batch), reference, batch, point, preference)
 

@@ -1,10 +1,10 @@
-"""Writes what a model answers: the base model, a fine-tuned one, or both side by side.
+"""Generates answers: those of a base model, of a fine-tuned one, or both side by side.
 
     python scripts/generate.py --model gpt2-nano --prompt "The movie was" --raw
     python scripts/generate.py --run runs/tutor --prompt "What is the plural of 'mouse'?" --compare
     python scripts/generate.py --model gpt2 --adapter trained-by-peft --prompt "Name a bird." --compare
 
-An answer that the model did not end by itself is followed by [...]. A prompt is read whole or refused.
+An answer that the model did not end by itself is followed by [...]. A prompt that does not fit is refused.
 """
 
 from dataclasses import dataclass
@@ -27,14 +27,14 @@ OFFLINE = "python scripts/generate.py --model gpt2-nano --prompt 'The movie was'
 
 @dataclass(frozen=True)
 class What:
-    """What is asked, and who answers"""
+    """The prompts and the model"""
 
     prompt: tuple[str, ...]
     """one or more instructions"""
     input: str = ""
-    """what the instruction is about"""
+    """the input that belongs to the instruction"""
     raw: bool = False
-    """continue the prompt as it stands, without Alpaca's form around it"""
+    """continue the prompt as it stands, without Alpaca's template around it"""
     model: str | None = None
     """gpt2-nano (bundled), gpt2 and its larger sizes up to gpt2-xl, a hub repository, or a folder in HF format"""
     run: Path | None = None
@@ -42,18 +42,18 @@ class What:
     adapter: Path | None = None
     """folder of an adapter, ours or PEFT's, in place of --run; --model is its base"""
     compare: bool = False
-    """with --run or --adapter: the base model too"""
+    """with --run or --adapter: answer with the base model too"""
     special_tokens: Literal["text", "tokens"] | None = None
-    """what spells <|endoftext|> or another special token: ordinary text, or that token; None: as the run was trained"""
+    """how to read what spells <|endoftext|> or another special token: as text or that token; None: as in training"""
     seed: int = 0
-    """of sampling"""
+    """seed of sampling"""
 
     def problems(self) -> list[str]:
         found = at_least(self, 0, "seed")
         if self.model is None and self.run is None:
             found.append("--model or --run: give one of them, or both when the run's base has moved")
         if self.compare and self.run is None and self.adapter is None:
-            found.append("--compare: sets a run beside its base; add --run or --adapter")
+            found.append("--compare: compares a run with its base; add --run or --adapter")
         if self.run is not None and self.adapter is not None:
             found.append("--run and --adapter: choose one; a run has its own adapter")
         if not all(text.strip() for text in self.prompt):
@@ -85,7 +85,7 @@ def main(args: Args) -> None:
 def encoded(
     questions: list[Instruction], tokenizer: Tokenizer, raw: bool, header: bool, context: int
 ) -> list[list[int]]:
-    """Raises ValueError when a prompt leaves no room for an answer."""
+    """Encodes the questions. Raises ValueError when a prompt leaves no room for an answer."""
     from training.data.batches import encode_prompt
 
     prompts = [
@@ -119,7 +119,7 @@ def answer_all(
     accelerator, what, generation = Accelerator(), args.what, args.generation
     facts = read_facts(what.adapter) if what.adapter is not None else Facts()
     if facts.labels is not None:
-        raise ValueError(f"--adapter {what.adapter}: is a classifier's; it writes nothing")
+        raise ValueError(f"--adapter {what.adapter}: is a classifier's, which writes no text")
     flags = results["args"] if results else facts.args
     tokenizer = tokenizer.reading(what.special_tokens or flags.get("special_tokens", "text"))
     header = flags.get("response_header", True)

@@ -1,4 +1,4 @@
-"""Scores the answers of an instruction run, from 0 to 100 by a judge, and by measures that need none.
+"""Scores the answers of an instruction run: from 0 to 100 by a judge, and by measures that need no judge.
 
     python scripts/judge_ift.py --generations runs/tutor --judge-model gemini-2.5-flash --dry-run
     python scripts/judge_ift.py --generations runs/tutor --judge-model gemini-2.5-flash --repeats 2
@@ -6,9 +6,9 @@
     python scripts/judge_ift.py --generations runs/lora --against runs/full --judge-model gemini-2.5-flash
     python scripts/judge_ift.py --generations runs/tutor --offline
 
-Report sections 2 and 5.2. --against asks which of two answers is better, in both orders; --text before --against
-the same run holds it against its own base. Every reply is on the disk before the next question is asked: the same
-command goes on after an interruption, and asks nothing twice.
+Report sections 2 and 5.2. --against asks which of two answers is better, in both orders; --text before with --against
+the same run compares it with its own base. Every reply is on the disk before the next question is asked: after an
+interruption, the same command goes on and asks nothing twice.
 """
 
 import os
@@ -42,11 +42,11 @@ class What:
     against: Path | None = None
     """another run on the same records: which answer is better?"""
     offline: bool = False
-    """no judge, only the measures that need none"""
+    """compute only the measures that need no judge"""
     dry_run: bool = False
-    """say how many requests and tokens it will take, and stop"""
+    """forecast the requests and tokens, and stop"""
     output_dir: Path | None = None
-    """for replies.jsonl and judge.json; None: judge/<model>-<prompt> beside the generations"""
+    """folder for replies.jsonl and judge.json; None: judge/<model>-<prompt> beside the generations"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Args:
 
 
 def folder_of(what: What, judge: JudgeArgs) -> Path:
-    """Where the outcome goes."""
+    """Returns the folder for the outcome."""
     if what.output_dir is not None:
         return what.output_dir
     beside = what.generations if what.generations.is_dir() else what.generations.parent
@@ -90,7 +90,7 @@ def folder_problems(folder: Path) -> list[str]:
 
 
 def questions_of(args: Args, ours: Sequence[Generation], theirs: Sequence[Generation] | None) -> list[Question]:
-    """All that a judge is asked; of --offline nothing is."""
+    """Returns all questions to the judge; none with --offline."""
     style, repeats = args.judge.judge_prompt, args.judge.repeats
     if args.what.offline:
         return []
@@ -98,7 +98,7 @@ def questions_of(args: Args, ours: Sequence[Generation], theirs: Sequence[Genera
 
 
 def forecast(pace: PaceArgs, questions: Sequence[Question], left: Sequence[Question]) -> None:
-    """Prints what it will take to ask those that are left."""
+    """Prints what asking the questions that are left will take."""
     from gpt2_scratch.tokenizer import GPT2
     from judge.asking import TOKENS_OF_A_REPLY
 
@@ -113,7 +113,7 @@ def forecast(pace: PaceArgs, questions: Sequence[Question], left: Sequence[Quest
 
 
 def ask(args: Args, questions: Sequence[Question], path: Path) -> "tuple[Tally, dict[Key, dict[str, Any]]]":
-    """(what this process did, all stored replies). Asks those of the questions that have no reply in the file."""
+    """Asks the questions without a reply in the file; returns what this process did, and all stored replies."""
     from judge.asking import NoVerdict, Tally
     from judge.store import Store
 
@@ -144,7 +144,7 @@ def ask(args: Args, questions: Sequence[Question], path: Path) -> "tuple[Tally, 
 
 
 def send(args: Args, left: Sequence[Question], total: int, store: "Store") -> "Tally":
-    """Asks, with a line that moves."""
+    """Asks the questions, with a progress line."""
     from tqdm import tqdm
 
     from gpt2_scratch.tokenizer import GPT2
@@ -167,7 +167,7 @@ def send(args: Args, left: Sequence[Question], total: int, store: "Store") -> "T
 
 
 def judged(args: Args, questions: Sequence[Question], folder: Path, items: Sequence[Any]) -> tuple[dict[str, Any], Any]:
-    """(what the judge says, its score or preference of each item (n,))."""
+    """Returns what the judge says, and its score or preference of each item, (n,)."""
     from judge.outcome import compared, counts, scored, tokens_of
 
     judge, pairs = args.judge, args.what.against is not None

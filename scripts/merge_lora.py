@@ -1,12 +1,12 @@
-"""Merges adapters into their base: a plain folder in Hugging Face's format, which transformers loads as it is.
+"""Merges adapters into their base, and writes a folder in Hugging Face's format, which transformers loads as it is.
 
     python scripts/merge_lora.py --run runs/x --output merged
     python scripts/merge_lora.py --model gpt2-nano --adapter runs/x/adapter --output merged --dtype bf16
     python scripts/merge_lora.py --adapter runs/x/adapter runs/y/adapter --weights 0.7 0.3 --output merged
     python scripts/merge_lora.py --model gpt2-nano --untied-base --output untied
 
-Merged in fp32 and rounded once. Says how far the merged model is from the unmerged one. Adapters of PEFT do as well as
-ours. An adapted LM head becomes a matrix of its own beside the embedding. PEFT's own merge_and_unload adds it to the
+It merges in fp32, rounds once, and says how far the merged model is from the unmerged one. Adapters may be ours or
+PEFT's. An adapted LM head becomes a matrix of its own beside the embedding. PEFT's own merge_and_unload adds it to the
 embedding too, where the two are one matrix, as in GPT-2: load such an adapter on what --untied-base writes.
 """
 
@@ -29,8 +29,8 @@ from training.storage.run_folder import nearest, read_run
 if TYPE_CHECKING:
     from training.model.facts import Facts
 
-Chosen = list[tuple[Path, float]]  # folders of adapters, and what each counts
-TEXTS, LENGTH = 32, 128  # compared at most, tokens of each
+Chosen = list[tuple[Path, float]]  # folders of adapters with their weights
+TEXTS, LENGTH = 32, 128  # texts compared at most, tokens of each
 WRITTEN = {"config.json", "model.safetensors", "README.md", "config.yaml", *FILES}
 
 
@@ -45,13 +45,13 @@ class Args:
     model: str | None = None
     """the base; None: where it was when the adapter was trained"""
     weights: tuple[float, ...] = ()
-    """what each adapter counts; none given: 1. With 0 alone the base comes back, bit for bit"""
+    """weight of each adapter; none given: 1. With weights of 0 the result is the base, bit for bit"""
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     """precision of the written weights"""
     untied_base: bool = False
-    """write the base alone, its LM head a matrix of its own"""
+    """write the base alone, with an LM head that is a matrix of its own"""
     data: Path | None = None
-    """texts to compare merged and unmerged on; None: those of the training, where they still are, else bundled ones"""
+    """texts to compare merged and unmerged on; None: those of the training, if still there, else bundled ones"""
     encoding: str | None = None
     """encoding of --data, like cp1252; None: UTF-8, or what a byte order mark says"""
     text_column: tuple[str, ...] = ()
@@ -59,14 +59,14 @@ class Args:
     overwrite: bool = False
     """replace a model that --output holds"""
     push_to_hub: str | None = None
-    """repository OWNER/NAME of the hub that gets the model. It is made if it is not there, and gets a card too"""
+    """repository OWNER/NAME of the hub for the model. It is created if need be, and gets a card too"""
 
     def problems(self) -> list[str]:
         found = []
         if bool(self.adapter) + (self.run is not None) + self.untied_base != 1:
             found.append("--adapter, --run or --untied-base: give exactly one of them")
         if self.untied_base and self.model is None:
-            found.append("--untied-base: of which base? add --model")
+            found.append("--untied-base: which base? add --model")
         if self.untied_base and self.weights:
             found.append("--weights: --untied-base writes the base alone, without adapters; leave one of them out")
         elif self.weights and len(self.weights) != max(len(self.adapter), 1):
@@ -92,7 +92,7 @@ def output_problems(output: Path, overwrite: bool) -> list[str]:
 
 
 def trained_texts(flags: dict[str, Any]) -> tuple[list[str], str] | None:
-    """As `texts_of`, of what a run with these flags was trained on; None where that is not known or no longer there."""
+    """Returns texts and source as `texts_of` does, of a run with these flags; None where they are unknown or gone."""
     kinds = {"dpo_loss": PairArgs, "desirable_weight": RatingArgs, "label_column": TextArgs}
     kind: Any = next((kind for flag, kind in kinds.items() if flag in flags), PromptArgs)
     data = Path(flags["data"]) if flags.get("data") else None
@@ -109,7 +109,7 @@ def trained_texts(flags: dict[str, Any]) -> tuple[list[str], str] | None:
 
 
 def texts_of(args: Args, facts: "Facts") -> tuple[list[str], str]:
-    """(texts, where they are from): those of --data, else those of the training, else bundled ones."""
+    """Returns texts and their source: those of --data, else those of the training, else bundled ones."""
     if args.data is None and (found := trained_texts(facts.args)):
         return found
     task: Task = find("instructions" if facts.labels is None else "spamassassin", Task)
@@ -122,7 +122,7 @@ def texts_of(args: Args, facts: "Facts") -> tuple[list[str], str]:
 
 
 def write(args: Args, facts: "Facts", chosen: Chosen, base: tuple[Path, Any], tokenizer: Tokenizer) -> None:
-    """The model of the `chosen` adapters with these facts on `base` (folder, shape), or without any the base alone."""
+    """Writes the model of the `chosen` adapters on `base` (folder, shape), or without any the base alone."""
     from gpt2_scratch.precision import DTYPES
     from gpt2_scratch.pretrained import save_pretrained
     from training.flags.common import ModelArgs
@@ -141,7 +141,7 @@ def write(args: Args, facts: "Facts", chosen: Chosen, base: tuple[Path, Any], to
 
 
 def foreign_texts(folder: Path, texts: list[str], tokenizer: Tokenizer) -> int:
-    """How many texts transformers reads otherwise from the folder than they were read in training."""
+    """Returns how many texts transformers tokenises differently from the folder than training did."""
     from transformers import AutoTokenizer
 
     read = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -152,7 +152,7 @@ def foreign_texts(folder: Path, texts: list[str], tokenizer: Tokenizer) -> int:
 
 
 def report(args: Args, facts: "Facts", chosen: Chosen, texts: list[str], source: str, tokenizer: Tokenizer) -> None:
-    """How far the model in the folder, computed in fp32, is from base and adapters."""
+    """Prints how far the written model, computed in fp32, is from base and adapters."""
     from training.model.facts import Facts
     from training.model.merging import combined, compare
     from training.model.saved import whole_model

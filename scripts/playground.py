@@ -1,10 +1,10 @@
-"""A web page to try models on: base, full and LoRA answers side by side, and what a classifier looks at in a text.
+"""Serves a web page to try models on: answers of several side by side, and what a classifier looks at in a text.
 
     python scripts/playground.py --model gpt2-nano
     python scripts/playground.py --instructions runs/tutor-full runs/tutor-lora --classifiers runs/demo
 
-Needs the extra: pip install -e ".[playground]". The page is for this machine alone unless --host says otherwise, loads
-nothing from the internet and sends nothing anywhere.
+It needs an extra: pip install -e ".[playground]". The page is for this machine alone unless --host says otherwise,
+loads nothing from the internet and sends nothing anywhere.
 """
 
 import contextlib
@@ -23,16 +23,16 @@ from training.storage.run_folder import read_run
 @dataclass(frozen=True)
 class Args:
     instructions: tuple[Path, ...] = ()
-    """folders of finished runs of finetune_ift, finetune_dpo or finetune_kto, all of one base: a column each, beside
-    the base's"""
+    """folders of finished runs of finetune_ift, finetune_dpo or finetune_kto, all of one base; each gets a
+    column beside that of the base"""
     classifiers: tuple[Path, ...] = ()
     """folders of finished runs of finetune_cls"""
     model: str | None = None
-    """the base of the runs, when it has moved; alone: a base model to ask (gpt2-nano is bundled)"""
+    """the base of the runs, when it has moved; without runs: a base model to ask (gpt2-nano is bundled)"""
     host: str = "127.0.0.1"
     """address to serve at; any but a loopback address lets others in, without a password"""
     port: int = 7860
-    """of the page; 0: any that is free"""
+    """port of the page; 0: any free one"""
 
     def problems(self) -> list[str]:
         found = []
@@ -53,7 +53,7 @@ class Args:
 
 
 def open_run(flag: str, folder: Path) -> dict[str, Any]:
-    """results.json of a run that fits the flag. Raises ValueError for anything else."""
+    """Reads results.json of a run that fits the flag. Raises ValueError for anything else."""
     results = read_run(folder, flag)
     if results["script"] == "finetune_cls" and flag == "--instructions":
         raise ValueError(f"{flag} {folder}: is a classifier; give it to --classifiers")
@@ -63,7 +63,7 @@ def open_run(flag: str, folder: Path) -> dict[str, Any]:
 
 
 def open_runs(args: Args) -> tuple[list[tuple[Path, dict[str, Any]]], list[tuple[Path, dict[str, Any]]]]:
-    """The runs of --instructions and of --classifiers; raises one ValueError with all that is wrong with them."""
+    """Opens the runs of --instructions and --classifiers. Raises one ValueError with all that is wrong with them."""
     problems: list[str] = []
 
     def opened(flag: str, folders: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
@@ -81,7 +81,7 @@ def open_runs(args: Args) -> tuple[list[tuple[Path, dict[str, Any]]], list[tuple
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Raises ValueError when nobody can listen there. Called first: to load models only to find no port takes long."""
+    """Opens the socket, before models are loaded, which takes long. Raises ValueError when it cannot listen there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)

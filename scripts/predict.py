@@ -4,10 +4,10 @@
     python scripts/predict.py --run runs/demo --data mails.csv --text-column title text --output labelled.csv
     python scripts/predict.py --model merged --data mails.csv --text-column body --keep-columns id
 
-One line a row of the file, in order, none dropped, as JSON lines, csv or tsv by the ending of --output. A row without
-text is marked `empty`, one whose text is no text `unreadable`; neither gets a prediction. What is too long for the
-model is marked `cut` and shown as far as it was read. --model takes any folder that finetune_cls, finetune_ift,
-merge_lora, PEFT or transformers wrote a GPT-2 into.
+The output has a line for each row of the file, in order, as JSON lines, csv or tsv by the ending of --output. A row
+without text is marked `empty`, one with something other than text `unreadable`; neither gets a prediction. What is too
+long for the model is marked `cut` and shown as far as it was read. --model takes any folder into which finetune_cls,
+finetune_ift, merge_lora, PEFT or transformers wrote a GPT-2.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Args:
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done, with nothing left that could be refused but what the weights themselves say."""
+    """The work to be done; only the weights can still give a reason to refuse it."""
 
     applied: Applied
     text: TextArgs
@@ -45,17 +45,17 @@ class Job:
 
 
 def unused_flags(args: Args, classifies: bool) -> list[str]:
-    """One problem for each flag that says nothing of this kind of model."""
+    """Returns a problem for each flag that means nothing for this kind of model."""
     kind = "a classifier" if classifies else "a language model"
     given = changed_flags(args.prompt if classifies else args.text)
     names = [name for name in given if classifies or name not in ("text_column", "label_column")]
-    return [f"{flag(name)}: says nothing of {kind}; leave it out" for name in names]
+    return [f"{flag(name)}: means nothing for {kind}; leave it out" for name in names]
 
 
 def settings_of(args: Args, applied: Applied) -> tuple[Task, TextArgs, PromptArgs]:
-    """The task of the training with what the flags change of it, or that of a file with the columns of the flags.
+    """Returns the task of the training as changed by the flags, or that of a file with the columns of the flags.
 
-    Of a language model --text-column and --label-column name the columns of prompt, input and response too.
+    For a language model, --text-column and --label-column may name the columns of prompt, input and response too.
     """
     text, prompt = args.text, args.prompt
     refuse(unused_flags(args, applied.labels is not None))
@@ -64,7 +64,7 @@ def settings_of(args: Args, applied: Applied) -> tuple[Task, TextArgs, PromptArg
         text = group_of(TextArgs, applied.flags | changed_flags(text))
         return text.task(dataset, data), text, prompt
     if len(text.text_column) > 2:
-        raise ValueError("--text-column: of a language model, name the column of the prompt and that of its input")
+        raise ValueError("--text-column: for a language model, name the column of the prompt and that of its input")
     columns = dict(zip(("prompt_column", "input_column"), text.text_column, strict=False))
     columns |= {"response_column": text.label_column} if text.label_column else {}
     prompt = group_of(PromptArgs, applied.flags | columns | changed_flags(prompt))
@@ -72,7 +72,7 @@ def settings_of(args: Args, applied: Applied) -> tuple[Task, TextArgs, PromptArg
 
 
 def prepare(args: Args) -> Job:
-    """All that can be refused without a heavy library is refused here."""
+    """Prepares the work, and refuses all that can be refused without a heavy library."""
     what, out = args.what, args.output
     applied = find_applied(what.run, what.adapter, what.model)
     if applied.labels is not None and args.text.labels:
@@ -129,9 +129,9 @@ def predict(args: Args, job: Job) -> None:
 
 
 def report(by: Any, job: Job) -> None:
-    """What was written, and the metrics over rows with a label or response, in a file of their own too.
+    """Prints what was written, and prints and writes the metrics over rows with a label or response.
 
-    Where some of these rows were trained on, those over the others stand beside them.
+    Where some of these rows were trained on, metrics over the others stand beside them.
     """
     from training.run.printed import only_answer, print_classes
     from training.storage.files import write_json

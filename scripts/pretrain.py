@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 else:
     Size = Literal[tuple(SIZES)]
 
-TICKS = 10_000  # parts of the budget in which the learning rate is counted
-LOGGED = 200  # points of the curve
+TICKS = 10_000  # parts of the budget; the unit of schedule and progress line
+LOGGED = 200  # points of the training curve
 
 
 @dataclass(frozen=True)
 class TextArgs:
-    """What it learns from"""
+    """The text"""
 
     data: tuple[Path, ...]
     """text files (one document each), tables (csv, json, jsonl, parquet; one document a row), folders of text files"""
@@ -48,10 +48,10 @@ class TextArgs:
     validation_share: float = 0.02
     """share of the tokens, in whole documents, that is held out"""
     max_length: int = 1024
-    """tokens that see each other; longer documents are cut"""
+    """longest sequence in tokens; longer documents are cut into several"""
     special_tokens: Literal["text", "tokens"] = "text"
-    """what spells <|endoftext|>, another model's end marker (</s>, <|im_end|>) or a special token of the base: ordinary
-    text, or that token; an end then parts two documents"""
+    """how to read what spells <|endoftext|>, another model's end marker (</s>, <|im_end|>) or a special token of the
+    base: as ordinary text, or as that token; an end then parts two documents"""
 
     def problems(self) -> list[str]:
         found = [f"--data {path}: no such file or folder" for path in self.data if not path.exists()]
@@ -71,11 +71,11 @@ class PretrainArgs:
     tokens: int | None = None
     """budget: tokens to train on, repeated ones counted again"""
     minutes: float | None = None
-    """budget: minutes of training, evaluation not counted; such a run ends elsewhere on another machine"""
+    """budget: minutes of training, evaluation not counted; on another machine such a run ends at another step"""
     batch_tokens: int = 8192
     """tokens per optimizer step, over all processes"""
     micro_batch_tokens: int = 8192
-    """tokens one device holds at a time; the accumulation steps follow from it"""
+    """tokens that one device holds at a time; the number of accumulation steps follows"""
     lr: float = 0.01
     """Muon's peak learning rate, for the matrices of the blocks; starts from 0"""
     embedding_lr_ratio: float = 0.6
@@ -87,16 +87,16 @@ class PretrainArgs:
     hold_share: float = 0.0
     """share of the budget, after the warmup, at the peak; then the learning rate falls to 0 along a cosine"""
     weight_decay: float = 0.01
-    """on the matrices of the blocks"""
+    """weight decay of the matrices of the blocks"""
     max_grad_norm: float = 1.0
     """clip the norm of all gradients together to this"""
     softmax_tokens: int | None = None
-    """estimate the softmax from n tokens: the most frequent ones, a drawn quarter that stands for all others, and those
-    of the batch; 8,000 of 50,257 make gpt2-nano 2.4 times as fast. None: all tokens"""
+    """estimate the softmax from n tokens: the most frequent ones, a random quarter that stands for all others, and
+    those of the batch; 8,000 of 50,257 make gpt2-nano 2.4 times as fast. None: all tokens"""
     softmax_whole: float = 0.1
-    """share of the budget, at its end, with the whole softmax all the same"""
+    """share of the budget, at its end, with the whole softmax nevertheless"""
     seed: int = 0
-    """of initialisation, order and drawn tokens"""
+    """seed of initialisation, order and drawn tokens"""
 
     def problems(self) -> list[str]:
         found = at_least(self, 1, "tokens", "batch_tokens", "micro_batch_tokens", "softmax_tokens")
@@ -115,7 +115,7 @@ class PretrainArgs:
         return found
 
     def share_done(self, record: "Record") -> float:
-        """Of the budget, 0 to 1 and a little more."""
+        """Returns the share of the budget that is used up: 0 to a little over 1."""
         if self.tokens is not None:
             return record.tokens / self.tokens
         assert self.minutes is not None, "problems() asks for one of the two"
@@ -123,7 +123,7 @@ class PretrainArgs:
 
 
 class Base(NamedTuple):
-    """What training starts from: the weights in a folder, or random ones where there is none."""
+    """The start of the training: the weights in a folder, or random ones without a folder."""
 
     weights: Path | None
     config: GPT2Config
@@ -131,12 +131,12 @@ class Base(NamedTuple):
 
 
 class Budget:
-    """When things are due in a run whose length is counted in tokens or minutes: by the share of it that is done."""
+    """Decides when things are due in a run of so many tokens or minutes, by the share of them that is used up."""
 
     unit = "/10,000"  # of the progress line
 
     def __init__(self, options: PretrainArgs, evaluations: int, agreed: Callable[[float], float]) -> None:
-        """`agreed` is what all processes take for the share, since their clocks differ."""
+        """`agreed` turns a process's share into the one that all processes use, since their clocks differ."""
         self.options, self.evaluations, self.agreed = options, evaluations, agreed
         self.before, self.done = 0.0, 0.0  # shares, at the step before and now
 
@@ -147,7 +147,7 @@ class Budget:
         return self.done >= 1
 
     def is_time_for(self, what: str, record: "Record") -> bool:
-        """Whether the last step passed a point of the budget at which something happens, so many times in all."""
+        """Returns whether the last step passed one of the points of the budget at which `what` is due."""
         times = LOGGED if what == "log" else self.evaluations
         return int(self.before * times) < int(min(self.done, 1.0) * times)
 
@@ -162,7 +162,7 @@ class OutputArgs(FolderArgs):
     evaluations: int = 20
     """evaluations while training, each followed by a checkpoint"""
     eval_tokens: int = 50_000
-    """about so many held-out tokens in each of them; all at the end"""
+    """held-out tokens in each evaluation, roughly; all are used at the end"""
     save_dtype: Literal["fp32", "bf16"] = "fp32"
     """precision of the saved model"""
 
@@ -179,7 +179,7 @@ class Args:
 
 
 def run_folder(args: Args) -> tuple[Path, bool]:
-    """The folder of the run, and whether it holds a checkpoint to go on from. Raises ValueError as `check_folder`."""
+    """Returns the run folder, and whether to go on from its checkpoint. Raises ValueError as `check_folder` does."""
     base = {"size" if args.training.init_from is None else "init_from": args.training.init_from or args.training.size}
     name = f"{Path(*base.values()).name}-seed{args.training.seed}"
     spelled, output = base | {"seed": args.training.seed}, args.output
@@ -208,7 +208,7 @@ def train(args: Args, documents: "Documents", base: Base, folder: Path, resuming
         muon_with_adamw, plot_curves, print_corpus, replace_folder, round_weights, save_pretrained, score_targets,
         shown, start, text_loss, token_loss, upto, weights_hash)  # fmt: skip
 
-    # Accelerator and seed.
+    # Accelerator.
     accelerator, resuming = start(args.speed, folder, resuming)
     text, options, seed, tokenizer = args.text, args.training, args.training.seed, base.tokenizer
 

@@ -1,4 +1,4 @@
-"""All that the training scripts use once their flags are checked, under one name: importing it takes seconds."""
+"""Everything that a training script imports once its flags are checked; the import takes seconds."""
 
 from accelerate import Accelerator
 from torch import Tensor

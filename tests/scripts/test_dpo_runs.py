@@ -258,7 +258,7 @@ def files(tmp_path_factory):
         (["good", "--method", "head"], "--untie-head"),
         (["good", "--start-from", "{files}/nowhere"], "--start-from .*nowhere: no such folder"),
         (["good", "--start-from", "{files}"], "--start-from .* holds neither a finished run nor an adapter"),
-        (["good", "--method", "full", "--cache-dir", "{files}/good.jsonl/x"], "--cache-dir .* is a file, or in one"),
+        (["good", "--method", "full", "--cache-dir", "{files}/good.jsonl/x"], "--cache-dir .* is a file, or lies in"),
         (["good", "--cache-frozen", "memory"], "all 3 blocks train"),
         (["good", "--early-stop", "1", "--validation-share", "0"], "--early-stop 1: there are no validation examples"),
     ],

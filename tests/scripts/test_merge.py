@@ -292,7 +292,7 @@ def folders(base, tmp_path_factory):
     [
         ("", "--adapter, --run or --untied-base: give exactly one"),
         ("--adapter {good} --untied-base --model {base}", "give exactly one"),
-        ("--untied-base", "of which base? add --model"),
+        ("--untied-base", "which base? add --model"),
         ("--untied-base --model {base} --weights 0.3", "--weights: --untied-base writes the base alone"),
         ("--adapter {good} {good} --weights 1", "--weights: 1 for 2 adapters"),
         ("--adapter {good} --weights nan", "--weights: must be finite"),

@@ -103,7 +103,7 @@ def test_every_row_has_one_line_in_order_whatever_is_in_it(classifier, predict, 
     assert lines[7]["text"] == "half a character ?"
     assert lines[0]["probabilities"] == pytest.approx(lines[12]["probabilities"])
     assert metrics_of(tmp_path / "out.jsonl")["accuracy"]["n"] == 3  # rows 0, 8 and 12
-    for said in ("5 rows have no text", "2 rows have something else than text", "2 rows have a label that the model"):
+    for said in ("5 rows have no text", "2 rows have something other than text", "2 rows have a label that the model"):
         assert said in out
     assert "'Spam' is like 'spam'" in out and "which are of the other 3\n" in out
 
@@ -614,10 +614,10 @@ def test_a_flag_of_the_other_kind_of_model_is_refused(classifier, tutor, predict
     flags = ["--data", mail_file, "--output", tmp_path / "out.jsonl"]
     for flag in ("--prompt-column", "--input-column", "--response-column"):
         status, _, err = predict("--run", classifier, *flags, flag, "text")
-        assert status == 2 and f"{flag}: says nothing of a classifier; leave it out" in err
+        assert status == 2 and f"{flag}: means nothing for a classifier; leave it out" in err
     for flag in ("--labels", "--leave-out-labels"):
         status, _, err = predict("--run", tutor[0], *flags, "--text-column", "text", flag, "ham")
-        assert status == 2 and f"{flag}: says nothing of a language model; leave it out" in err
+        assert status == 2 and f"{flag}: means nothing for a language model; leave it out" in err
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Examples -> token arrays -> the plan of an epoch -> batches of packed tokens.
 
-The plan is a pure function: every process computes all of it, so nobody has to ask another for counts, and resuming is
-a position in it. Which examples make up a step depends neither on the number of processes nor on the micro-batch size.
+The plan is a pure function: every process computes all of it, so none has to ask another for counts, and resuming takes
+only a position. Which examples make up a step depends neither on the number of processes nor on the micro-batch size.
 """
 
 import random
@@ -20,8 +20,8 @@ from training.flags.common import UpdateArgs
 
 T = TypeVar("T")
 IGNORED = -100
-TOKENS_PER_BATCH = 8192  # of evaluation
-POOL = 50  # batches that are sorted by length together; more saves padding in attention, fewer mixes lengths better
+TOKENS_PER_BATCH = 8192  # in evaluation
+POOL = 50  # batches sorted by length together; more save padding in attention, fewer mix lengths better
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +38,18 @@ class Encoded:
 
     @property
     def left_out(self) -> str | None:
-        """The reason why it is not trained on: the prompt leaves nothing of the response inside the length limit."""
+        """Why the example is left out, if it is: its prompt leaves no room for the response within the length limit."""
         return None if self.response_from < len(self.tokens) else "no_room_for_response"
 
     @property
     def count(self) -> int:
-        """Terms that this example adds to the loss."""
+        """The number of terms that this example adds to the loss."""
         return 1 if isinstance(self.labels, int) else int((self.labels != IGNORED).sum())
 
 
 @dataclass(frozen=True)
 class Batch:
-    """N tokens of B sequences back to back. `weight` 0 marks the stand-in of a process with nothing to do in a step."""
+    """N tokens of B sequences back to back. `weight` 0 marks the stand-in of a process without work in a step."""
 
     tokens: Tensor  # (N,)
     lengths: Tensor  # (B,), on the CPU
@@ -72,10 +72,10 @@ def encode_all_labelled(
     pad_id: int = END_OF_TEXT,
     cut_tail: bool = False,
 ) -> list[Encoded]:
-    """Encodes texts and their classes, in at most `max_length` tokens, cut behind a whole character. An empty text
+    """Encodes texts and their classes, in at most `max_length` tokens, cut after a whole character. An empty text
     becomes one end-of-text token.
 
-    `pad_to` appends real tokens `pad_id`, behind which the class is read: a defect of the published runs, on demand.
+    `pad_to` appends tokens `pad_id`, after which the class is read: a defect of the published runs, on demand.
     """
 
     def shortened(text: list[int], kept: list[int]) -> list[int]:
@@ -101,11 +101,11 @@ def encode_all_instructions(
     mask_prompt: bool = True,
     response_header: bool = True,
 ) -> list[Encoded]:
-    """Encodes prompt, response and one end-of-text token, which is trained on; with `mask_prompt` the prompt is not.
+    """Encodes prompt, response and one end-of-text token; `mask_prompt` leaves the prompt out of the targets.
 
-    Without a response header in the prompt the header is part of the response. A response that spells the end of text
-    itself (meaning tokens) gets no second one. Example: prompt 3 4, response 5: tokens 3 4 5, targets -100 5 50256. The
-    target at a position is the token after it.
+    Without `response_header`, the header is part of the response. A response that ends in an end-of-text token (where
+    special tokens are read as tokens) gets no second one. The target at a position is the token after it. Example:
+    prompt 3 4, response 5: tokens 3 4 5, targets -100 5 50256.
     """
     end = [] if tokenizer.vocabulary.end is None else [tokenizer.vocabulary.end]
     header, found = tokenizer.encode(RESPONSE_HEADER), []
@@ -124,8 +124,8 @@ def encode_all_instructions(
 def encode_prompt(
     tokenizer: Tokenizer, example: Instruction, longest: int | None = None, response_header: bool = True
 ) -> list[int]:
-    """The prompt in at most `longest` tokens (None: all of it). One that is too long keeps its header and loses the end
-    of its input, behind a whole character."""
+    """Encodes the prompt in at most `longest` tokens (None: all of it). One that is too long keeps its header and
+    loses the end of its input, after a whole character."""
     header = tokenizer.encode(RESPONSE_HEADER) if response_header else []
     prompt = tokenizer.encode(example.prompt(response_header=False))
     if longest is not None and len(prompt) + len(header) > longest:
@@ -134,13 +134,13 @@ def encode_prompt(
 
 
 def with_all_tokens_labelled(example: Encoded) -> Encoded:
-    """A copy in which every next token is a target, for the perplexity of the whole text."""
+    """Returns a copy in which every next token is a target, for the perplexity of the whole text."""
     last = example.labels[-1:]  # type: ignore[index]
     return replace(example, labels=np.concatenate([example.tokens[1:].astype(np.int64), last]))
 
 
 def with_response_labelled(example: Encoded) -> Encoded:
-    """A copy in which the response alone is a target, whatever was trained on, for perplexities that compare."""
+    """Returns a copy in which the response alone is a target, whatever was trained on, for comparable perplexities."""
     labels = np.array(with_all_tokens_labelled(example).labels)
     labels[: example.response_from] = IGNORED
     return replace(example, labels=labels)
@@ -153,7 +153,7 @@ def _joined(parts: Sequence[Hidden | None]) -> Hidden | None:
 
 
 def collate(examples: Sequence[Encoded]) -> Batch:
-    """One packed batch. Without examples, it is a stand-in of one token and weight 0."""
+    """Packs examples into one batch; without any, into a stand-in of one token and weight 0."""
     if not examples:
         one = torch.zeros(1, dtype=torch.long)  # any token
         return Batch(one, torch.ones(1, dtype=torch.long), torch.zeros(1, dtype=torch.long), [], weight=0.0)
@@ -178,7 +178,7 @@ def epoch_plan(
     processes: int,
     drop_last: bool = False,
 ) -> list[Step]:
-    """A plan that uses every example once, in batches of similar length and random order; a short batch comes last.
+    """Plans an epoch: every example once, in batches of similar length and random order, a short one last or dropped.
 
     `lengths` are in tokens. Example: 5 examples in batches of 2 make two full steps and one of a single example.
     """
@@ -200,20 +200,20 @@ class Plan:
     """The plan of the whole training, an epoch at a time: `at(step)` -> [process][micro-batch] -> example indices."""
 
     def __init__(self, examples: Sequence[Any], update: UpdateArgs, processes: int) -> None:
-        """An example has `tokens`: a text, or a pair of them."""
+        """Each example has `tokens`, be it a text or a pair."""
         self.lengths = [len(e.tokens) for e in examples]
         self.update, self.processes = update, processes
         self.per_epoch = update.steps_per_epoch(len(examples))
         self.epoch, self.steps = -1, list[Step]()
 
     def examples_in(self, steps: int) -> int:
-        """Examples seen in the first `steps` steps; only the last step of an epoch can be short."""
+        """Returns the number of examples in the first `steps` steps; only the last step of an epoch can be short."""
         epochs, rest = divmod(steps, self.per_epoch)
         whole = min(len(self.lengths), self.per_epoch * self.update.batch_size)
         return epochs * whole + rest * self.update.batch_size
 
     def shares(self, step: int, examples: Sequence[T], rank: int) -> tuple[list[T], list[list[T]]]:
-        """The examples of a step over all processes, and the micro-batches of process `rank`."""
+        """Returns the examples of a step over all processes, and the micro-batches of process `rank`."""
         step_plan = self.at(step)
         chosen = [examples[i] for share in step_plan for micro in share for i in micro]
         return chosen, [[examples[i] for i in micro] for micro in step_plan[rank]]
@@ -233,7 +233,7 @@ class Plan:
 
 
 def _deal(batch: list[int], micro_batch_size: int, processes: int) -> Step:
-    """Deals a batch sorted by length out in shares as equal as possible, each in micro-batches of similar length.
+    """Deals out a batch sorted by length in shares as equal as possible, each in micro-batches of similar length.
 
     All processes get the same number of micro-batches, since they synchronise after the last; some may be empty.
     """
@@ -243,7 +243,7 @@ def _deal(batch: list[int], micro_batch_size: int, processes: int) -> Step:
 
 
 def inference_plan(lengths: Sequence[int], tokens_per_batch: int, processes: int) -> list[list[list[int]]]:
-    """[process] -> batches of indices, longest first, at most `tokens_per_batch` tokens (a longer example: alone)."""
+    """Returns [process] -> batches of indices, longest first, of at most `tokens_per_batch` tokens or one example."""
     batches: list[list[int]] = []
     held = 0
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

@@ -1,6 +1,6 @@
-"""Text for pretraining: documents -> one stream of tokens -> batches of exactly so many tokens.
+"""Text for pretraining: documents -> one stream of tokens -> batches of a fixed number of tokens.
 
-Documents lie back to back and do not see each other; nothing is padded. A resumed run knows its place in the stream.
+Documents lie back to back and do not see each other; nothing is padded. The step alone says where a run is in it.
 """
 
 import hashlib
@@ -22,17 +22,17 @@ TEXT = (".txt", ".md")
 
 
 class Documents(NamedTuple):
-    """The texts of a corpus, and notes on what was changed, left out or passed over."""
+    """The texts of a corpus, and notes on what was changed, left out or skipped."""
 
     texts: list[str]
     notes: list[str]
 
 
 def read_documents(paths: Sequence[Path], column: str, encoding: str | None = None) -> Documents:
-    """A document is a text file or a row of a table (csv, json, jsonl, parquet); folders stand for their text files.
+    """Reads documents: text files, rows of tables (csv, json, jsonl, parquet), and the text files in folders.
 
-    `<br />` becomes a line break; blank lines before a text and white space behind it are no part of it. Duplicates and
-    empty ones are left out, and counted in the notes. Raises ValueError for what cannot be read.
+    `<br />` becomes a line break; blank lines before a text and white space after it are dropped. Duplicate and empty
+    documents are left out, and counted in the notes. Raises ValueError for what cannot be read.
     """
     found: dict[str, None] = {}
     notes: list[str] = []
@@ -74,9 +74,9 @@ def _texts(path: Path, column: str, encoding: str | None, notes: list[str]) -> I
 
 
 def tokenised(documents: Sequence[str], tokenizer: Tokenizer) -> list[np.ndarray]:
-    """Tokens of each document and the end of text that follows it (if the base has one), int32.
+    """Returns the tokens of each document, with the end of text (if the base has one), int32.
 
-    An end of text inside, which a text spells only where special tokens are read as tokens, parts two documents.
+    An end of text inside a text (where special tokens are read as tokens) parts it into two documents.
     """
     end = tokenizer.vocabulary.end
     found = []
@@ -98,8 +98,8 @@ def fingerprint(documents: Sequence[np.ndarray]) -> str:
 
 
 def hold_out(documents: list[np.ndarray], share: float, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Divides the documents into training and validation: whole documents are drawn until they have `share` of all
-    tokens, at least one on each side. Raises ValueError when there are not two documents."""
+    """Splits the documents into training and validation: whole documents are drawn until they have `share` of all
+    tokens, at least one for each part. Raises ValueError when there are not two documents."""
     if len(documents) < 2:
         raise ValueError(
             f"--data: {len(documents)} document; validation needs one more (a text file is one document; "
@@ -112,13 +112,13 @@ def hold_out(documents: list[np.ndarray], share: float, seed: int) -> tuple[list
 
 
 def pieces(documents: Sequence[np.ndarray], max_length: int) -> list[Encoded]:
-    """Documents in pieces of at most `max_length` tokens, all next tokens labelled; to be evaluated."""
+    """Cuts documents into pieces of at most `max_length` tokens for evaluation; every next token is a target."""
     cut = [d[start : start + max_length + 1] for d in documents for start in range(0, len(d) - 1, max_length)]
     return [Encoded(i, part[:-1], part[1:].astype(np.int64)) for i, part in enumerate(cut)]
 
 
 def upto(examples: Sequence[Encoded], tokens: int) -> list[Encoded]:
-    """The first of `examples`: about `tokens` tokens of them, but at least one example."""
+    """Returns the first of the examples: about `tokens` tokens of them, but at least one example."""
     ends = np.cumsum([len(e.tokens) for e in examples])
     return list(examples[: int(np.searchsorted(ends, tokens)) + 1])
 
@@ -136,7 +136,7 @@ class CorpusFacts:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in tokens: those to train on, and pieces of those that are held out."""
+    """Encoded documents: those to train on, and pieces of the held-out ones."""
 
     train: list[np.ndarray]
     validation: list[Encoded]
@@ -146,7 +146,7 @@ class Corpus:
 def encode_corpus(
     paths: Sequence[Path], documents: Documents, tokenizer: Tokenizer, share: float, max_length: int, seed: int
 ) -> Corpus:
-    """Holds out `share` of the tokens, in whole documents. Errors as of `hold_out`."""
+    """Encodes documents and holds out `share` of their tokens. Raises the errors of `hold_out`."""
     tokens = tokenised(documents.texts, tokenizer)
     train, held_out = hold_out(tokens, share, seed)
     validation = pieces(held_out, max_length)
@@ -161,19 +161,19 @@ def encode_corpus(
 
 
 class Stream(NamedTuple):
-    """The tokens of one epoch: documents in a drawn order; `starts` are where a sequence begins."""
+    """The tokens of one epoch, its documents in random order; `starts` are the places where sequences begin."""
 
     tokens: np.ndarray  # (E,) inputs
     targets: np.ndarray  # (E,) the token after each
     starts: np.ndarray
 
     def bounds(self, start: int, end: int) -> np.ndarray:
-        """Where sequences begin between `start` and `end`, and both of these, where a document may be cut."""
+        """Returns `start`, the starts of sequences up to `end`, and `end`; the outer two may cut a document."""
         inside = self.starts[np.searchsorted(self.starts, start, "right") : np.searchsorted(self.starts, end)]
         return np.array([start, *inside, end])
 
     def batch(self, start: int, end: int) -> Batch:
-        """Tokens `start` to `end` - 1; a stand-in where there are none."""
+        """Returns the batch of tokens `start` to `end` - 1; a stand-in where there are none."""
         if start == end:
             return collate([])
         tokens, targets = (torch.from_numpy(part[start:end].astype(np.int64)) for part in (self.tokens, self.targets))
@@ -181,7 +181,7 @@ class Stream(NamedTuple):
 
 
 def stream(documents: Sequence[np.ndarray], max_length: int, seed: int, epoch: int) -> Stream:
-    """Example, max_length 2: the document 3 4 5 50256 gives tokens 3 4 5, targets 4 5 50256, starts 0 and 2."""
+    """Makes an epoch's stream. With max_length 2, 3 4 5 50256 gives tokens 3 4 5, targets 4 5 50256, starts 0 and 2."""
     order = np.random.default_rng([seed, epoch]).permutation(len(documents))
     drawn = [documents[i] for i in order]
     tokens, targets = np.concatenate([d[:-1] for d in drawn]), np.concatenate([d[1:] for d in drawn])
@@ -191,7 +191,7 @@ def stream(documents: Sequence[np.ndarray], max_length: int, seed: int, epoch: i
 
 
 class Packing:
-    """Optimizer step -> the batches of one process: `batch_tokens` tokens over all processes and micro-batches."""
+    """Packs the batches of each optimizer step: `batch_tokens` tokens over all processes and micro-batches."""
 
     def __init__(
         self, documents: Sequence[np.ndarray], max_length: int, batch_tokens: int, micro_tokens: int, seed: int
@@ -203,12 +203,12 @@ class Packing:
         self.epoch, self.stream = -1, Stream(*[np.empty(0)] * 3)
 
     def span(self, step: int) -> tuple[int, int]:
-        """The tokens of `step` in its epoch's stream; those of the last step may be fewer."""
+        """Returns where the tokens of `step` begin and end in its epoch's stream; the last step may have fewer."""
         start = step % self.per_epoch * self.batch_tokens
         return start, min(start + self.batch_tokens, self.tokens)
 
     def at(self, step: int, rank: int, processes: int) -> list[Batch]:
-        """As many micro-batches on every process, with about as many tokens each; no sequence is cut for that."""
+        """Returns the micro-batches of process `rank`: as many for each, of about equal size, with no sequence cut."""
         epoch = step // self.per_epoch
         if epoch != self.epoch:
             self.stream, self.epoch = stream(self.documents, self.max_length, self.seed, epoch), epoch

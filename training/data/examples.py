@@ -1,4 +1,4 @@
-"""The examples of a run as tokens, part by part, and what results.json says of them."""
+"""The encoded examples of a run, part by part, and what results.json says of them."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ class CacheFacts:
 
 @dataclass(frozen=True)
 class Data(Generic[E]):
-    """All that a run of fine-tuning reads: encoded examples by part, the general text, and what they were made of."""
+    """All that a fine-tuning run reads: encoded examples by part, the general text, and the inputs behind them."""
 
     train: list[E]
     validation: list[E]
@@ -61,7 +61,7 @@ class Data(Generic[E]):
         return self.train, self.validation, self.test
 
     def with_parts(self, parts: Sequence[list[E]], cache: CacheFacts | None = None) -> "Data[E]":
-        """A copy with other forms of its examples, such as those with cached hidden states."""
+        """Returns a copy with other forms of its examples, such as those with cached hidden states."""
         train, validation, test = parts
         return replace(self, train=train, validation=validation, test=test, cache=cache or self.cache)
 
@@ -79,9 +79,9 @@ def encode_splits(
     reasons: Sequence[str] = (),
     labels: Sequence[str] | None = None,
 ) -> Data[E]:
-    """Encodes each part; what has a reason to be left out (one of `reasons`) is left out and counted.
+    """Encodes each part; examples with a reason to be left out (one of `reasons`) are left out and counted.
 
-    Raises ValueError when no training example remains, and when nothing is held out that a flag asks for.
+    Raises ValueError when no training example remains, or when a flag needs held-out examples and there are none.
     """
     splits = inputs.splits
     encoded = {name: encode(part) for name, part in splits.named().items()}

@@ -1,4 +1,4 @@
-"""The general text that forgetting is measured on (training/evaluation/forgetting.py), in the tokens of the base."""
+"""Encodes the general text that forgetting is measured on (training/evaluation/forgetting.py)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ LONGEST = 512  # tokens of a piece
 
 @dataclass(frozen=True)
 class General:
-    """The text in pieces, none of them if nothing is measured."""
+    """The text in pieces; there are none if nothing is measured."""
 
     source: str | None = None
     sha256: str = ""  # of the tokens
     pieces: Sequence[Encoded] = ()
     head: Path | None = None  # folder of the base model, if its LM head is a matrix of its own
-    curve: bool = False  # over STRENGTHS too
+    curve: bool = False  # whether --forgetting-curve is given
 
     @property
     def counts(self) -> np.ndarray:
@@ -32,8 +32,8 @@ class General:
 
 
 def general_text(args: ForgettingArgs, folder: Path, config: GPT2Config, tokenizer: Tokenizer) -> General:
-    """The first tokens of the text; each token but the first is a target. All arguments but `args` are of the base.
-    Raises ValueError when the text has fewer than two tokens."""
+    """Encodes the first tokens of the text, each but the first a target; `folder`, `config` and `tokenizer` are the
+    base's. Raises ValueError when the text has fewer than two tokens, or the base no language model head."""
     source = args.source()
     if source is None:
         return General()

@@ -1,4 +1,4 @@
-"""The hub, asked in a way that a user can follow. Imports nothing heavy until the hub is asked.
+"""Turns the hub's errors into messages for the user. Imports nothing heavy until the hub is asked.
 
 with from_hub("--model", "gpt2", "model"):
     folder = resolve("gpt2")
@@ -12,7 +12,7 @@ from training.data.hub_reasons import Asked, explain, network_reason
 
 
 class HubError(ValueError):
-    """Says what the hub did not give, and why. If it is `unreachable`, a command without a network is the advice."""
+    """Says what the hub did not give, and why. If it is `unreachable`, a command that needs no network helps."""
 
     def __init__(self, message: str, unreachable: bool):
         super().__init__(message)
@@ -21,7 +21,7 @@ class HubError(ValueError):
 
 @contextmanager
 def from_hub(flag: str, name: str, kind: Literal["model", "dataset"]) -> Iterator[None]:
-    """Whatever the libraries raise inside becomes a HubError that says why, and what to do."""
+    """Turns whatever the libraries raise inside into a HubError that says why, and what to do."""
     try:
         from training.data.hub_client import use_hub_client
 
@@ -33,12 +33,12 @@ def from_hub(flag: str, name: str, kind: Literal["model", "dataset"]) -> Iterato
 
 
 def without_network(command: str) -> str:
-    """The advice for a HubError that is unreachable."""
+    """Returns the advice for a HubError that is `unreachable`."""
     return f"\n       this works without a network, with what ships with the project:\n         {command}"
 
 
 def used_as_cached(name: str) -> str | None:
-    """One sentence for the user when the hub was not there, so that what is cached had to do; None when it was."""
+    """Returns a note for the user when the cache was used because the hub could not be asked, else None."""
     from huggingface_hub import constants
 
     from training.data.hub_client import given_up

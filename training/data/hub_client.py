@@ -1,7 +1,7 @@
-"""The one HTTP client behind huggingface_hub and datasets: how long the hub is waited for.
+"""The HTTP client behind huggingface_hub and datasets, which limits how long the hub is waited for.
 
-The library itself waits half a minute for a hub that is not there, and as long as a busy one asks for. This client asks
-again once or twice, then gives the hub up for the rest of the process: what is cached is used without further waiting.
+The library itself waits half a minute for a hub that does not answer, and as long as a busy one asks for. This client
+asks again once or twice, then gives the hub up for the rest of the process, and the cache is used without more waiting.
 """
 
 import os
@@ -21,20 +21,20 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from training.flags.cli import say, speaks
 
 CONNECT, ANSWER = 5.0, 30.0  # seconds for a connection, and for (the next bytes of) an answer, at most
-UNREACHED, BUSY = (1.0,), (2.0, 5.0)  # seconds before it is asked again
-NAME_LOOKUP = "timeout:2 attempts:1"  # of resolv.conf(5); as it comes, a name server that is silent costs 23 s
+UNREACHED, BUSY = (1.0,), (2.0, 5.0)  # seconds before each new try
+NAME_LOOKUP = "timeout:2 attempts:1"  # of resolv.conf(5); by default, a silent name server costs 23 s
 LONGEST_WAIT = 10.0  # seconds; a hub that asks for more is given up
 BUSY_STATUS = (408, 429, 500, 502, 503, 504)
 UNREACHABLE = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError, httpx2.ProxyError)
-LARGE = 10_000_000  # bytes; a file that is announced
-MOST_CUTS = 3  # downloads of a file that end without having come further than before
+LARGE = 10_000_000  # bytes; downloads of larger files are announced
+MOST_CUTS = 3  # tries at a file that come no further than those before
 
 
 class HubClient(httpx2.Client):
     """Raises OfflineModeIsEnabled, with the reason as its cause, for a host that cannot be reached: huggingface_hub and
     datasets then look into their caches; HfHubHTTPError for one that stays busy."""
 
-    given_up: dict[str, Exception] = {}  # by host; of the class, since the library opens new clients as it likes
+    given_up: dict[str, Exception] = {}  # by host; shared, since the library opens new clients
     furthest: dict[str, int] = {}  # by address: the byte from which a file was asked for
     cuts: dict[str, int] = {}  # by address: how often it was asked for without progress
 
@@ -55,7 +55,7 @@ class HubClient(httpx2.Client):
         limits = request.extensions.get("timeout", {})
         limits = {name: min(seconds or ANSWER, ANSWER) for name, seconds in limits.items()}
         request.extensions["timeout"] = limits | {"connect": min(limits.get("connect", CONNECT), CONNECT)}
-        needed = request.method == "GET" or str(request.url).startswith(constants.ENDPOINT)  # else a count of downloads
+        needed = request.method == "GET" or str(request.url).startswith(constants.ENDPOINT)  # others count downloads
         asked = 0
         while True:
             asked += 1
@@ -78,7 +78,7 @@ class HubClient(httpx2.Client):
             time.sleep(wait)
 
     def _count_cuts(self, request: httpx2.Request) -> None:
-        """The library begins anew as long as anything comes, which with a server that always cuts has no end."""
+        """Raises an error after MOST_CUTS: the library would retry forever with a server that always cuts off."""
         if request.method != "GET":
             return
         address, part = str(request.url), request.headers.get("range", "bytes=0-")
@@ -92,7 +92,7 @@ class HubClient(httpx2.Client):
 
 
 def given_up(address: str) -> Exception | None:
-    """Why the host of this address is asked no more."""
+    """Returns the error for which the host of this address was given up, if it was."""
     return HubClient.given_up.get(httpx2.URL(address).netloc.decode())
 
 
@@ -101,7 +101,7 @@ def _status(error: Exception) -> int | None:
 
 
 def announce(response: httpx2.Response) -> None:
-    """Says which large file comes. What is in the cache at this commit is not asked for."""
+    """Says which large file is downloaded. A file that is cached at this commit is never asked for."""
     size = response.headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_SIZE, "0")
     path = response.request.url.path
     if size.isdecimal() and int(size) >= LARGE and re.search("/resolve/[0-9a-f]{40}/", path):
@@ -109,18 +109,18 @@ def announce(response: httpx2.Response) -> None:
 
 
 def asked_to_wait(response: httpx2.Response) -> float:
-    """Seconds that a busy hub asks for; 0 where it does not say (a date is not read)."""
+    """Returns the seconds that a busy hub asks for; 0 where it gives none, or a date."""
     said = response.headers.get("retry-after", "")
     return float(said) if said.isdecimal() else 0.0
 
 
 def use_hub_client() -> None:
-    """From now on, for all requests of this process. Bars show what comes, on a terminal, once a host."""
+    """Makes all requests of this process use the client. One process on each host shows progress bars."""
     set_client_factory(
         lambda: HubClient(event_hooks={"request": [hf_request_event_hook]}, follow_redirects=True, timeout=None)
     )
     os.environ.setdefault("RES_OPTIONS", NAME_LOOKUP)
-    # Else it tells of every try, of no token, and of a disk that will be full, which the failure says.
+    # The library would report every try, a missing token and a full disk, which the error reports too.
     logging.get_logger("huggingface_hub").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "Not enough free disk space", UserWarning)
     if not speaks():

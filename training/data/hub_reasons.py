@@ -1,7 +1,7 @@
-"""What a failure of the hub means for the user: one message for each reason, with the advice that fits it.
+"""Explains failures of the hub to the user: one message for each reason, with the advice that fits it.
 
-The libraries' errors are wrapped in one another in many ways; `explain` looks through all of them for the one that says
-why. Imports nothing heavy until there is a failure.
+The libraries wrap their errors in one another; `explain` searches all of them for the one that gives the reason.
+Imports nothing heavy until there is a failure.
 """
 
 import difflib
@@ -23,7 +23,7 @@ ELSEWHERE = {"model": "give --model FOLDER", "dataset": "give --data FILE"}
 
 
 class Reason(NamedTuple):
-    """A message for the user. If it is `unreachable`, nothing can be mended but the network or the hub."""
+    """A message for the user. If it is `unreachable`, the fault lies with the network or the hub."""
 
     text: str
     unreachable: bool = False
@@ -47,30 +47,30 @@ class Asked(NamedTuple):
         return f"{constants.ENDPOINT}/{'datasets/' * (self.kind == 'dataset')}{self.repository}"
 
     def files(self) -> list[str]:
-        """What the repository holds; nothing where the hub does not say."""
+        """Returns the files of the repository; none where the hub does not say."""
         from huggingface_hub import HfApi
 
         try:
             return HfApi().list_repo_files(self.repository, repo_type=self.kind)
-        except Exception:  # of any kind, as in `from_hub`; there is a message to show already
+        except Exception:  # of any kind, as in `from_hub`; the message is the same without the files
             return []
 
 
 def known_data() -> dict[str, str]:
-    """Names of our data sets -> their repositories."""
+    """Returns the repositories of our data sets by their names."""
     tasks = {name: import_module(f"tasks.{name}").TASK for name in NAMES}
     return {name: task.hub for name, task in tasks.items() if task.hub}
 
 
 def first_words(error: BaseException) -> str:
-    """What a library says, as far as it fits into a message of ours."""
+    """Returns the library's message, cut to fit into one of ours."""
     line = next((line for line in str(error).splitlines() if line.strip()), "")
     said = f"{type(error).__name__}: {line.strip()}" if line else type(error).__name__
     return said if len(said) <= LONGEST else said[: LONGEST - 3] + "..."
 
 
 def chain(error: BaseException | None) -> list[BaseException]:
-    """The error, and what it was raised from."""
+    """Returns the error and those that it was raised from, outermost first."""
     found: list[BaseException] = []
     while error is not None and error not in found:
         found.append(error)
@@ -79,8 +79,8 @@ def chain(error: BaseException | None) -> list[BaseException]:
 
 
 def explain(error: Exception, asked: Asked) -> Reason:
-    """The reason why the hub did not give something. A full disk is told from a hub that refuses, this from a network
-    that fails, and this from data that cannot be read; of several errors of one kind the innermost decides."""
+    """Returns why the hub did not give something: a full disk comes first, then a refusal of the hub, a failure of the
+    network, and unreadable data; of several errors of one kind the innermost counts."""
     errors = chain(error)
     if isinstance(error, Unreadable):
         return Reason(f"{error} (the file is at {asked.page})")
@@ -88,11 +88,11 @@ def explain(error: Exception, asked: Asked) -> Reason:
         for each in reversed(errors):
             if (reason := reason_of(each, asked)) is not None:
                 return reason
-    return Reason(f"cannot be had from the hub ({first_words(errors[0])}); {ELSEWHERE[asked.kind]}")
+    return Reason(f"cannot be fetched from the hub ({first_words(errors[0])}); {ELSEWHERE[asked.kind]}")
 
 
 def _machine(error: BaseException, asked: Asked) -> Reason | None:
-    """The reason if a disk is full or may not be written to."""
+    """Returns the reason if a disk is full or may not be written to."""
     from huggingface_hub import constants
 
     if not isinstance(error, OSError):
@@ -101,7 +101,7 @@ def _machine(error: BaseException, asked: Asked) -> Reason | None:
     named = isinstance(error.filename, str | bytes | os.PathLike)
     place = Path(os.fsdecode(error.filename)) if named else Path(constants.HF_HOME)
     if error.errno in NO_ROOM:
-        return Reason(f"no room on the disk of {constants.HF_HOME}; make some, or set HF_HOME to a folder that has it")
+        return Reason(f"no room on the disk of {constants.HF_HOME}; make room, or set HF_HOME to a folder that has it")
     if named and any(place.is_relative_to(cache) for cache in caches):
         return Reason(
             f"the cache cannot be written to ({place}: {error.strerror}); set HF_HOME to a folder where it can be"
@@ -110,7 +110,7 @@ def _machine(error: BaseException, asked: Asked) -> Reason | None:
 
 
 def _hub(error: BaseException, asked: Asked) -> Reason | None:
-    """The reason if the hub answered."""
+    """Returns the reason if the hub answered with an error."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
@@ -139,8 +139,8 @@ def _no_such_repository(asked: Asked) -> Reason:
     last = asked.name.rpartition("/")[2].lower()
     near = difflib.get_close_matches(asked.name.lower(), known, n=1, cutoff=0.8)
     near += [by_last_part[name] for name in difflib.get_close_matches(last, by_last_part, n=1, cutoff=0.7)]
-    meant = f" (meant {near[0]}?)" if near and near[0] != asked.name else ""
-    what = "neither a folder here nor a model" if asked.kind == "model" else "there is no such data set"
+    meant = f" (did you mean {near[0]}?)" if near and near[0] != asked.name else ""
+    what = "is neither a folder here nor a model" if asked.kind == "model" else "there is no such data set"
     return Reason(f"{what} on the hub{meant}; if it is private, set HF_TOKEN to a token that may read it")
 
 
@@ -172,14 +172,14 @@ def _status(response: Any, asked: Asked) -> Reason:
 
 
 def network_reason(error: BaseException) -> str:
-    """The reason why the network or the hub is not there."""
+    """Returns why the hub cannot be reached."""
     import httpx2
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
     host, errors = constants.ENDPOINT, chain(error)
     proxies = [name for name in PROXIES if os.environ.get(name) or os.environ.get(name.lower())]
-    if insecure := [each for each in errors if "[SSL" in str(each)]:  # httpx2 leaves nothing else of an SSLError
+    if insecure := [each for each in errors if "[SSL" in str(each)]:  # all that httpx2 keeps of an SSLError
         return f"there is no secure connection to {host} ({first_words(insecure[-1])}; see SSL_CERT_FILE)"
     kinds = [
         (httpx2.ProxyError, f"the proxy of {' or '.join(proxies)} refuses"),
@@ -194,7 +194,7 @@ def network_reason(error: BaseException) -> str:
 
 
 def _network(error: BaseException, asked: Asked) -> Reason | None:
-    """The reason if no answer came, or one that is not the hub's."""
+    """Returns the reason if no answer came, or one that is not the hub's."""
     import httpx2
     from huggingface_hub import constants, errors
 
@@ -228,14 +228,14 @@ def _offline_on_purpose() -> bool:
 
 
 def _data(error: BaseException, asked: Asked) -> Reason | None:
-    """The reason if files are no table of rows, or if there are several to choose from."""
+    """Returns the reason if the name is invalid, a configuration must be chosen, or files cannot be read as rows."""
     from datasets import exceptions
     from datasets.data_files import EmptyDatasetError
     from datasets.table import CastError
     from huggingface_hub.errors import HFValidationError
 
     if isinstance(error, HFValidationError):
-        return Reason("is no name of the hub's, which are owner/name of letters, digits, '-', '_' and '.'")
+        return Reason("is not a name on the hub; these are owner/name of letters, digits, '-', '_' and '.'")
     if isinstance(error, ConfigNeeded):
         return Reason(
             f"its configurations are {listed(error.names, 9, LONGEST, quoted=False)}; choose one with --dataset-config"

@@ -1,4 +1,4 @@
-"""--push-to-hub: checked before a run, done after it. Imports nothing heavy until the hub is asked."""
+"""Checks --push-to-hub before a run, and uploads after it. Imports nothing heavy until the hub is asked."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ FLAG = "--push-to-hub"
 
 
 def _reason(error: Exception) -> str:
-    """The reason why the hub takes nothing, with what to do."""
+    """Returns why the hub accepts no upload, and what to do."""
     from huggingface_hub import constants
     from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -25,8 +25,8 @@ def _reason(error: Exception) -> str:
 
 
 def check_upload(repository: str | None) -> None:
-    """Raises ValueError when nothing could be uploaded: a name that no repository can have, a token that is missing or
-    may not write there. Nothing is made on the hub yet; None: nothing is to be uploaded."""
+    """Raises ValueError when nothing could be uploaded: for an invalid name, and for a token that is missing or may not
+    write there. Nothing is created on the hub yet. None: there is nothing to upload."""
     if repository is None:
         return
     from huggingface_hub import HfApi, get_token
@@ -51,7 +51,7 @@ def check_upload(repository: str | None) -> None:
         owners = [user["name"], *(one["name"] for one in user.get("orgs", []))]
         try:
             hub.auth_check(repository, write=True)
-        except RepositoryNotFoundError:  # it is made after the run
+        except RepositoryNotFoundError:  # it is created after the run
             if owner not in owners:
                 raise ValueError(f"{asked} the token is one of {owners[0]}; it writes to {', '.join(owners)}") from None
     except ValueError:
@@ -63,7 +63,7 @@ def check_upload(repository: str | None) -> None:
 
 
 def upload(folder: Path, repository: str) -> None:
-    """Uploads what is in the folder. Raises ValueError, with the command that does it later, when that fails."""
+    """Uploads the folder. When that fails, raises ValueError with the command that does it later."""
     from huggingface_hub import HfApi, constants
 
     from training.data.hub_client import use_hub_client

@@ -2,8 +2,8 @@
 
 A pair is one example to the plan of an epoch, so that no update and no micro-batch splits it; to the model it is two
 sequences, chosen before rejected. Letters: B pairs, so 2B sequences, of which M tokens are targets. A rated answer is
-two sequences as well: its own, and its prompt with the answer to another one, which the reference point of KTO is
-measured on.
+two sequences as well: its own, and its prompt with the answer to another prompt, which serves the reference point of
+KTO.
 """
 
 from collections import Counter
@@ -22,23 +22,22 @@ from training.data.batches import Batch, Encoded, collate, encode_all_instructio
 
 @dataclass(frozen=True)
 class Pair:
-    """A preference pair. `texts`: with the chosen and with the rejected answer; `reference`: log-probabilities of both
-    answers under the reference, where they are kept."""
+    """A preference pair: `texts` with the chosen and with the rejected answer; `reference`: log-probabilities of both
+    answers under the reference, where they are known."""
 
     id: int
     texts: tuple[Encoded, Encoded]
     reference: tuple[float, float] | None = None
-    count = 1  # terms that a pair adds to the loss
+    count = 1  # term of the loss
 
     @property
     def tokens(self) -> np.ndarray:
-        """The tokens of both texts, one behind the other, by which the plan of an epoch sorts."""
+        """The tokens of both texts in a row, by whose number the plan of an epoch sorts."""
         return np.concatenate([text.tokens for text in self.texts])
 
     @property
     def left_out(self) -> str | None:
-        """The reason why it is not trained on: once cut, nothing is left of an answer, or of what sets the answers
-        apart."""
+        """Why the pair is left out, if it is: once cut, an answer is gone, or both texts are alike."""
         if any(e.left_out for e in self.texts):
             return "no_room_for_answers"
         ends = [(e.tokens.tolist(), e.labels.tolist()) for e in self.texts]  # type: ignore[union-attr]
@@ -47,18 +46,18 @@ class Pair:
 
 @dataclass(frozen=True)
 class RatedPair(Pair):
-    """A rated answer. `texts`: its prompt with this answer, and with the answer to another prompt."""
+    """A rated answer: `texts` are its prompt with this answer, and with the answer to another prompt."""
 
     good: bool = True
 
     @property
     def left_out(self) -> str | None:
-        """Why it is not trained on: once cut, nothing is left of an answer."""
+        """Why the example is left out, if it is: once cut, an answer is gone."""
         return "no_room_for_answers" if any(e.left_out for e in self.texts) else None
 
 
 def _by_two(texts: Sequence[Encoded]) -> list[tuple[Encoded, Encoded]]:
-    """The two texts of each example i, with ids of their own: 2 i and 2 i + 1."""
+    """Returns the two texts of each example i, with ids of their own: 2 i and 2 i + 1."""
     both = zip(texts[::2], texts[1::2], strict=True)
     return [(replace(a, id=2 * a.id), replace(b, id=2 * b.id + 1)) for a, b in both]
 
@@ -66,14 +65,14 @@ def _by_two(texts: Sequence[Encoded]) -> list[tuple[Encoded, Encoded]]:
 def encode_pairs(
     tokenizer: Tokenizer, examples: Sequence[Preference], max_length: int, response_header: bool = True
 ) -> list[Pair]:
-    """Prompt and answers in the form of finetune_ift, the answers alone as targets."""
+    """Encodes prompt and answers in the form of finetune_ift, with the answers alone as targets."""
     records = [record for example in examples for record in example.records()]
     texts = encode_all_instructions(tokenizer, records, max_length, response_header=response_header)
     return [Pair(e.id, both) for e, both in zip(examples, _by_two(texts), strict=True)]
 
 
 def mismatched(examples: Sequence[Rated]) -> list[Rated]:
-    """Each with the answer of another one, to another prompt; all answers are used once.
+    """Returns the examples, each with the answer to another prompt; every answer is used once.
 
     The examples are put in a ring, those of one prompt side by side, and the answers are moved on by as many places as
     the prompt with the most answers has. Where no prompt has two, that is TRL's rotation by one place. Where one prompt
@@ -92,20 +91,19 @@ def mismatched(examples: Sequence[Rated]) -> list[Rated]:
 def encode_rated(
     tokenizer: Tokenizer, examples: Sequence[Rated], max_length: int, response_header: bool = True
 ) -> list[RatedPair]:
-    """As `encode_pairs`."""
+    """Encodes rated answers in the form of `encode_pairs`."""
     records = [e for both in zip(examples, mismatched(examples), strict=True) for e in both]
     texts = encode_all_instructions(tokenizer, records, max_length, response_header=response_header)
     return [RatedPair(e.id, both, good=bool(e.good)) for e, both in zip(examples, _by_two(texts), strict=True)]
 
 
 def texts_of(examples: Sequence[Encoded | Pair]) -> list[Encoded]:
-    """The texts that a model reads: both of a pair, and any other example itself."""
+    """Returns the texts that a model reads: both of a pair, and any other example itself."""
     return [text for e in examples for text in (e.texts if isinstance(e, Pair) else (e,))]
 
 
 def with_texts(examples: Sequence[Encoded | Pair], texts: Sequence[Encoded]) -> list[Any]:
-    """A copy of the examples with `texts` in place of theirs, in the order of `texts_of`; these may have hidden
-    states."""
+    """Returns the examples with `texts` in place of their own, in the order of `texts_of`."""
     if not any(isinstance(e, Pair) for e in examples):
         return [*texts]
     both = zip(examples, texts[::2], texts[1::2], strict=True)
@@ -114,9 +112,9 @@ def with_texts(examples: Sequence[Encoded | Pair], texts: Sequence[Encoded]) -> 
 
 @dataclass(frozen=True)
 class PairBatch(Batch):
-    """`labels` as of a language model; `targets` (B, 2): labelled tokens of each text; `reference` (B, 2): zeros where
-    it is computed for each batch. Of rated answers both are (B,), and `good` (B,) is their label. All of these stay on
-    the CPU."""
+    """A batch of pairs: `labels` as for a language model; `targets` (B, 2): the number of targets of each text;
+    `reference` (B, 2): zeros where it is computed for each batch. For rated answers both are (B,), and `good` (B,) is
+    their label. All three stay on the CPU."""
 
     targets: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
     reference: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
@@ -124,7 +122,7 @@ class PairBatch(Batch):
 
 
 def collate_pairs(pairs: Sequence[Pair]) -> PairBatch:
-    """One packed batch of 2B texts; without pairs, the stand-in of `collate`."""
+    """Packs 2B texts into one batch; without pairs, returns the stand-in of `collate`."""
     batch = collate(texts_of(pairs))
     targets = torch.tensor([[e.count for e in pair.texts] for pair in pairs]).view(-1, 2)
     reference = torch.tensor([pair.reference or (0.0, 0.0) for pair in pairs], dtype=torch.float64).view(-1, 2)
@@ -132,7 +130,7 @@ def collate_pairs(pairs: Sequence[Pair]) -> PairBatch:
 
 
 def collate_rated(examples: Sequence[RatedPair]) -> PairBatch:
-    """One packed batch of B answers, without those to other prompts; of nothing, the stand-in of `collate`."""
+    """Packs B answers, without those to other prompts; without examples, returns the stand-in of `collate`."""
     answers = [e.texts[0] for e in examples]
     targets, good = torch.tensor([text.count for text in answers]), torch.tensor([e.good for e in examples]).bool()
     reference = torch.tensor([e.reference[0] if e.reference else 0.0 for e in examples], dtype=torch.float64)
@@ -140,7 +138,7 @@ def collate_rated(examples: Sequence[RatedPair]) -> PairBatch:
 
 
 def collate_examples(examples: Sequence[Encoded | Pair]) -> Batch:
-    """The batch that training makes of examples of any kind."""
+    """Makes the training batch of examples of any kind."""
     kinds: dict[type, Any] = {Pair: collate_pairs, RatedPair: collate_rated}
     kind = type(examples[0]) if examples else Encoded
     found: Batch = kinds.get(kind, collate)(examples)

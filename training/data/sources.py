@@ -1,6 +1,6 @@
-"""Finds the data and the base model before anything heavy is loaded; knows no torch.
+"""Finds the data and the base model before anything heavy is loaded, torch included.
 
-Order for data: --data, the dataset's usual file in $DATA_DIR (default data/), the bundled file, the hub.
+Data is looked for in: --data, the dataset's usual file in $DATA_DIR (default data/), the bundled file, the hub.
 """
 
 import os
@@ -29,7 +29,7 @@ K = TypeVar("K", bound=Task)
 
 @dataclass(frozen=True)
 class Inputs(Generic[K]):
-    """All that a run reads: the task, its examples, where they came from; folder, shape and tokenizer of the base."""
+    """All that a run reads: the task, its examples and their source; folder, shape and tokenizer of the base."""
 
     task: K
     splits: Splits[Any]
@@ -37,11 +37,11 @@ class Inputs(Generic[K]):
     model_folder: Path
     config: GPT2Config
     tokenizer: Tokenizer
-    weights: Path | None  # the same folder where it holds weights: for a dry run they stay on the hub
+    weights: Path | None  # the same folder if it holds weights; for a dry run they stay on the hub
 
 
 def _asking(source: str, asked: str) -> AbstractContextManager[None]:
-    """Errors of the hub are put into words; errors of a folder or a name already are."""
+    """Returns a context that explains errors of the hub; those of a folder or a name need no explanation."""
     if not on_hub(source):
         return nullcontext()
     repository_of(source, asked)
@@ -49,8 +49,8 @@ def _asking(source: str, asked: str) -> AbstractContextManager[None]:
 
 
 def base_model(source: str, asked: str = "--model", weights: bool = True) -> tuple[Path, GPT2Config]:
-    """Folder and shape of a base model, downloaded if need be, the shape first; `weights` off leaves these on the hub.
-    Raises ValueError, naming the flag `asked`, when there is none that we can use."""
+    """Returns folder and shape of a base model, downloaded if need be, without its weights if `weights` is off. Raises
+    ValueError, naming the flag `asked`, when there is none that we can use."""
     with _asking(source, asked):
         folder = resolve_config(source, asked)
     config = load_config(folder, asked)
@@ -63,7 +63,7 @@ def base_model(source: str, asked: str = "--model", weights: bool = True) -> tup
 
 
 def _hub_rows(name: str, repository: str, encoding: str | None, config: str | None, splits: Sequence[str]) -> Source:
-    """The rows of a data set of the hub that its names or --split make train, validation and test."""
+    """Reads those splits of a data set of the hub that are train, validation and test by their names or by --split."""
     with from_hub("--dataset", name, "dataset"):
         found = open_hub(repository, config)
     chosen = choose_splits(name, list(found.splits), splits)
@@ -78,8 +78,8 @@ def _hub_rows(name: str, repository: str, encoding: str | None, config: str | No
 def locate_rows(
     task: Task, data: Path | None, encoding: str | None = None, config: str | None = None, splits: Sequence[str] = ()
 ) -> Source:
-    """The rows of `data`, else of the dataset's usual place; `config` and `splits` are for one of the hub. Raises
-    ValueError when there are none."""
+    """Reads the rows of `data`, else of the dataset's usual place; `config` and `splits` are for a data set of the hub.
+    Raises ValueError when there are none."""
     usual = Path(os.environ.get("DATA_DIR", "data")) / task.file if task.file else None
     if data is not None:
         source = read_rows(data, encoding)
@@ -98,7 +98,7 @@ def locate_rows(
 
 
 def asked_rows(task: Task, data: DataArgs) -> Source:
-    """The rows that the flags name. Errors as of `locate_rows`."""
+    """Reads the rows that the flags name. Raises the errors of `locate_rows`."""
     return locate_rows(task, data.data, data.encoding, data.dataset_config, data.split)
 
 
@@ -117,11 +117,11 @@ def split_rows(task: Task, source: Source, data: DataArgs) -> Splits[Any]:
 
 
 def find_inputs(args: FineTuneArgs, find_task: Callable[[str | None, Path | None], K], offline: str) -> Inputs[K]:
-    """Raises one ValueError with all that is wrong with data and model, with flags that do not fit the model, or with
-    the repository of --push-to-hub.
+    """Finds all that a run reads. Raises ValueError for the repository of --push-to-hub, or one error with all that is
+    wrong with data and model, or with flags that do not fit the model.
 
     `find_task` makes the task of --dataset and --data; `offline` is a command that works without a network, for the
-    message when something is only on the hub. A dry run leaves weights on the hub.
+    message when the hub cannot be reached. A dry run leaves weights on the hub.
     """
     check_upload(args.run.push_to_hub)
     data, model, weights = args.data, args.model.model, not args.compute.dry_run

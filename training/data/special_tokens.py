@@ -1,4 +1,4 @@
-"""Special tokens that the data spell, and the base's own tokenizer: what is said of them before training."""
+"""Notes, before training, on the base's tokenizer and on special tokens that the data spell."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -10,7 +10,7 @@ SHOWN = 4  # of the special tokens
 
 
 def texts_in(example: Any) -> Iterator[str]:
-    """All of an example that becomes tokens."""
+    """Yields the parts of an example that become tokens."""
     if isinstance(example, Labelled):
         yield from (example.text, example.kept)
     elif isinstance(example, Instruction):
@@ -20,7 +20,7 @@ def texts_in(example: Any) -> Iterator[str]:
 
 
 def special_tokens_note(tokenizer: Tokenizer, texts: Iterable[str], unit: str) -> list[str]:
-    """One sentence where texts spell special tokens. `unit`: what `texts` are counted as."""
+    """Returns a note where texts spell special tokens. `unit`: what `texts` are called there."""
     counts = sorted(special_tokens_in(texts, tokenizer).items(), key=lambda item: -item[1])
     if not counts:
         return []
@@ -34,7 +34,7 @@ def special_tokens_note(tokenizer: Tokenizer, texts: Iterable[str], unit: str) -
 
 
 def notes_on(tokenizer: Tokenizer, splits: Splits[Any]) -> list[str]:
-    """What is to be said of the base's tokenizer and of special tokens in the data."""
+    """Returns the notes on the base's tokenizer and on special tokens in the data."""
     found = special_tokens_note(
         tokenizer, (text for part in splits.named().values() for e in part for text in texts_in(e)), "texts"
     )

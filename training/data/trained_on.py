@@ -1,6 +1,6 @@
-"""Which texts a run learnt from, kept as hashes in its folder: whoever applies the model can say how much it has seen.
+"""Keeps hashes of the texts that a run learnt from, so that predict.py can say which rows the model has seen.
 
-A renamed copy, a part or a superset of the training file is known row by row, whatever its format and other columns.
+A renamed copy, a part or a superset of the training file is recognised row by row, in any format.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ PARTS = ("train", "validation")  # learnt from, and chosen by
 
 
 def digest(example: Labelled | Instruction) -> str:
-    """A hash that texts share when they differ in case and white space only; label or response does not count."""
+    """Returns a hash that ignores case and white space; label and response do not count."""
     parts = "\x1f".join(normalised(part) for part in example.group)
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
@@ -27,7 +27,7 @@ def write_trained_on(folder: Path, splits: Splits[Any]) -> None:
 
 
 def read_trained_on(folder: Path) -> dict[str, str] | None:
-    """Hash -> "train" or "validation"; None for a model that does not say what it was trained on.
+    """Maps each hash to "train" or "validation"; returns None for a model that does not say what it was trained on.
 
     Raises ValueError when the file is damaged.
     """

@@ -1,7 +1,7 @@
-"""A trained model in any form that we or transformers write, found before anything heavy is loaded.
+"""Finds a trained model in any form that we, PEFT or transformers write, before anything heavy is loaded.
 
-A run folder, its adapter or model, a merged folder, an adapter of PEFT's, a GPT-2 (classifier) of transformers'. What a
-run says of itself (columns, length, classes) comes along; of a bare model the classes' names are in its config.json.
+It may be a run folder, its adapter or model, a merged folder, an adapter of PEFT, or a GPT-2 of transformers. A run
+also records columns, length and classes; the class names of a bare model are in its config.json.
 """
 
 import json
@@ -29,8 +29,8 @@ CLASSIFIER, LANGUAGE = "GPT2ForSequenceClassification", (None, "GPT2LMHeadModel"
 
 @dataclass(frozen=True)
 class Applied:
-    """`labels` None: a language model. `flags`: those of its training, as far as known. `trained_on`: hash of a text ->
-    the part it was in, None where that is not known. `own_labels`: its own names of classes that the user renamed."""
+    """A model to apply. `labels` None: a language model. `flags`: those of its training, as far as known. `trained_on`:
+    hash of a text -> its part of the training; None: unknown. `own_labels`: the names before the user renamed them."""
 
     folder: Path
     kind: str  # run, adapter or model
@@ -43,24 +43,24 @@ class Applied:
 
     @property
     def training_labels(self) -> dict[str, int]:
-        """Training examples of each class, where the run says so and its classes have kept their names."""
+        """The training examples of each class, if the run records them and its classes have kept their names."""
         counts: dict[str, int] = self.results.get("data", {}).get("balance", {}).get("train", {})
         return counts if counts.keys() <= set(self.labels or ()) else {}
 
     @property
     def source(self) -> str | None:
-        """Where the run had its data from, as `Source.origin` says it."""
+        """The source of the run's data, in the form of `Source.origin`."""
         return self.results.get("data", {}).get("source")
 
     @property
     def said(self) -> str:
-        """One line for people."""
+        """The description that predict.py prints."""
         if self.labels is None:
             return f"{self.folder}, a language model"
         return f"{self.folder}, a classifier of {len(self.labels)} classes: {listed(self.labels, 6, 120)}"
 
     def load(self) -> "Model":
-        """The model on the CPU, ready to be applied. Raises ValueError for what is damaged or does not fit."""
+        """Loads the model on the CPU, ready to be applied. Raises ValueError for what is damaged or does not fit."""
         from training.model.facts import Facts  # takes seconds
         from training.model.saved import adapted, rebuild, whole_model
 
@@ -71,7 +71,7 @@ class Applied:
         return whole_model(self.folder, Facts(labels=None if self.labels is None else list(self.labels)))
 
     def tokenizer(self) -> "Tokenizer":
-        """The tokenizer of the model. Raises the errors of `load`."""
+        """Returns the tokenizer of the model. Raises the errors of `load`."""
         from training.model.saved import adapter_tokenizer, tokenizer_of
 
         if self.kind == "run":
@@ -82,9 +82,9 @@ class Applied:
 
 
 def find_applied(run: Path | None, adapter: Path | None, model: str | None) -> Applied:
-    """What the flags --run, --adapter and --model name; with one of the first two --model is the base.
+    """Finds what the flags --run, --adapter and --model name; with one of the first two, --model is the base.
 
-    Raises ValueError when it is nothing that can be applied, or not to be had from the hub.
+    Raises ValueError when that cannot be applied, or cannot be fetched from the hub.
     """
     if run is not None:
         if not (run / RESULTS).exists() and any((run / name).exists() for name in (CONFIG, *ADAPTER_FILES)):
@@ -104,10 +104,10 @@ def find_applied(run: Path | None, adapter: Path | None, model: str | None) -> A
 
 
 def renamed(applied: Applied, given: Sequence[str]) -> Applied:
-    """A copy with the names `given` for its classes, in the model's order, where these are LABEL_0, LABEL_1 and so on.
+    """Returns a copy whose classes have the names `given`, in the model's order. A model of our runs keeps its own.
 
-    Raises ValueError for other names than those that a run of ours has, for another number of them, and for a name that
-    the model itself has for another class.
+    Raises ValueError for another number of names, for a name that the model has for another class, and for other names
+    than those of one of our runs.
     """
     own, names = applied.labels or (), tuple(map(folded, given))
     order = f"the model's order is {listed(own, 4)}"
@@ -156,14 +156,14 @@ def _of_model(model: str) -> Applied:
 
 
 def classes_of(folder: Path) -> tuple[str, ...] | None:
-    """Names of the classes of the classifier in `folder`, None for a language model.
+    """Returns the class names of the classifier in `folder`, None for a language model.
 
-    transformers leaves out names that are its defaults: LABEL_0 and LABEL_1. Raises ValueError for another head.
+    transformers leaves out its default names, LABEL_0 and LABEL_1. Raises ValueError for another head.
     """
     settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     architecture = (settings.get("architectures") or [None])[0]
     if architecture is None:
-        from gpt2_scratch.pretrained import heads_in  # takes seconds, but such a folder says it by its weights alone
+        from gpt2_scratch.pretrained import heads_in  # takes seconds, but only the weights tell
 
         architecture = CLASSIFIER if "score" in heads_in(folder) else None
     if architecture in LANGUAGE:

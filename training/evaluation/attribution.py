@@ -1,8 +1,8 @@
-"""Which tokens a classifier's answer hangs on: gradient times input at the token embedding.
+"""Attributes a classifier's answer to tokens: gradient times input at the token embedding.
 
-To first order the log-odds of a class change by gradient . embedding when a token's embedding is taken away (Simonyan
-et al. 2013, section 3; the product with the input: Shrikumar et al. 2016). It says what the model looks at, not why,
-and what a large step would do is another matter.
+To first order the log-odds of a class change by gradient . embedding when a token's embedding is removed (Simonyan et
+al. 2013, section 3; the product with the input: Shrikumar et al. 2016). This shows what the model looks at, not why,
+and says nothing of large steps.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from gpt2_scratch.tokenizer import Tokenizer
 
 
 class Attribution(NamedTuple):
-    """`weights`: what each token adds to the log-odds of class `explained`, in nats; negative speaks against it."""
+    """The `weights` are what each token adds to the log-odds of class `explained`, in nats; negative ones subtract."""
 
     probabilities: list[float]  # of the first `classes` outputs
     explained: int
@@ -32,16 +32,16 @@ class Piece(NamedTuple):
 
 
 def log_odds(logits: Tensor, chosen: int) -> Tensor:
-    """log p / (1 - p) of class `chosen`, a scalar, from logits (n,) of two classes or more.
+    """Returns log p / (1 - p) of class `chosen`, a scalar, from logits (n,) of two classes or more.
 
-    Not the logit alone: adding a number to all logits changes no probability, and may not change what explains one.
+    The logit alone will not do: a number added to all logits changes no probability, so it must not change weights.
     """
     others = torch.cat([logits[:chosen], logits[chosen + 1 :]])  # (n - 1,)
     return logits[chosen] - others.logsumexp(0)
 
 
 def attribute(model: Classifier, tokens: list[int], classes: int) -> Attribution:
-    """Of the likeliest of the first `classes` classes, for one text of N tokens; `model` in evaluation mode.
+    """Explains the likeliest of the first `classes` classes for one text of N tokens; `model` is in evaluation mode.
 
     Example: were the model linear, log-odds = sum of w . e(token) + b, each weight would be exactly its w . e(token).
     """
@@ -62,7 +62,7 @@ def attribute(model: Classifier, tokens: list[int], classes: int) -> Attribution
 
 
 def pieces(tokens: list[int], weights: list[float], tokenizer: Tokenizer) -> list[Piece]:
-    """Tokens as text; those that only together make a character are joined. The texts joined are the whole text."""
+    """Returns the text in pieces: a token each, or the tokens that only together make a character."""
     found, start = list[Piece](), 0
     for text, count in tokenizer.pieces(tokens):
         found.append(Piece(text, sum(weights[start : start + count])))

@@ -1,9 +1,9 @@
-"""Forgetting: what a model has lost of the language it knew, as its loss on a fixed general text before and after.
+"""Measures forgetting: the loss on a fixed general text before and after training.
 
-`before` is the loss of the model that training starts from, so that nothing trained is exactly nothing lost: the base
-as it is held (--base-bits), with its adapters, which change nothing yet except with --lora-init loftq. Every interval
-is over pieces of the text, that of the difference over the same pieces. What LoRA and full fine-tuning forget: Biderman
-et al. 2024, "LoRA Learns Less and Forgets Less".
+`before` is the loss of the model that training starts from, so that a model without training has lost exactly nothing:
+the base as it is held (--base-bits), with its adapters, which change nothing yet except with --lora-init loftq. Every
+interval is over pieces of the text, and that of the difference pairs them. On what LoRA and full fine-tuning forget:
+Biderman et al. 2024, "LoRA Learns Less and Forgets Less".
 """
 
 from collections.abc import Callable, Iterator
@@ -26,8 +26,8 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 
 def language_model_in(model: Model, head: Tensor | None = None) -> LanguageModel:
-    """`model`, or the language model that a classifier shares its transformer with. `head` (V, C): None for the token
-    embedding; that of `model` itself counts where there is one."""
+    """Returns `model`, or a language model that shares a classifier's transformer, with the LM head `head` (V, C), or
+    the token embedding if that is None."""
     if isinstance(model, LanguageModel):
         return model
     inside = without_storage(LanguageModel, replace(model.config, tied_head=head is None))
@@ -40,7 +40,7 @@ def language_model_in(model: Model, head: Tensor | None = None) -> LanguageModel
 
 @contextmanager
 def adapters_at(model: Model, strength: float) -> Iterator[None]:
-    """A class head stays as trained, with an adapter of its own or not: without it there is no task."""
+    """Scales the adapters by `strength` inside. A class head stays as trained, since the task needs it."""
     scaled = model.transformer if isinstance(model, Classifier) else model
     set_strength(scaled, strength)
     try:
@@ -50,7 +50,7 @@ def adapters_at(model: Model, strength: float) -> Iterator[None]:
 
 
 def general_losses(model: Model, general: General, accelerator: Accelerator, strength: float = 1.0) -> list[float]:
-    """Loss in nats, summed over each piece; on all processes."""
+    """Returns the loss in nats, summed over each piece, on all processes."""
     head = None
     if general.head is not None and isinstance(model, Classifier):
         head = read_weight(general.head, "lm_head.weight").to(accelerator.device)
@@ -62,9 +62,9 @@ def general_losses(model: Model, general: General, accelerator: Accelerator, str
 def forgetting(
     model: Model, general: General, accelerator: Accelerator, before: list[float], task_metric: Callable[[], float]
 ) -> dict[str, Any] | None:
-    """The entry of results.json; None when nothing is measured.
+    """Returns the entry of results.json; None when nothing is measured.
 
-    `before`: losses of the pieces before training; `task_metric`: evaluates `model` as it is when called, for a curve.
+    `before`: losses of the pieces before training; `task_metric` evaluates `model` as it is then, for the curve.
     """
     if not general.pieces:
         return None
@@ -73,7 +73,7 @@ def forgetting(
     found: dict[str, Any] = {"source": general.source, "tokens": tokens, "sha256": general.sha256}
     for name, losses in (("before", was), ("after", now), ("difference", now - was)):
         found[name] = bootstrap_ratio(losses, counts).entry()
-    # So that runs can be averaged piece by piece.
+    # Stored so that runs can be averaged piece by piece.
     found["pieces"] = {"tokens": counts.tolist(), "before": was.round(4).tolist(), "after": now.round(4).tolist()}
     if general.curve:
         found["curve"] = []

@@ -1,4 +1,4 @@
-"""Evaluates examples on all processes and gathers one row an example; no number depends on the batching."""
+"""Evaluates examples on all processes and gathers a row for each; no number depends on the batching."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -39,7 +39,7 @@ class Answer(NamedTuple):
 
 @torch.no_grad()
 def classify(model: Classifier, examples: Sequence[Encoded], accelerator: Accelerator, classes: int) -> list[Row]:
-    """Rows in the order of `examples`, with the probabilities of the first `classes` outputs."""
+    """Returns a row for each example in order, with the probabilities of the first `classes` outputs."""
 
     def rows(batch: Batch) -> list[Row]:
         logits = model(batch.tokens, batch.lengths, batch.hidden).float()  # (B, n)
@@ -55,7 +55,7 @@ def classify(model: Classifier, examples: Sequence[Encoded], accelerator: Accele
 
 @torch.no_grad()
 def score_targets(model: LanguageModel, examples: Sequence[Encoded], accelerator: Accelerator) -> list[Row]:
-    """Loss summed over each example's targets, in the order of `examples`."""
+    """Returns a row for each example in order, with the loss summed over its targets."""
 
     def rows(batch: Batch) -> list[Row]:
         log_probabilities = model(batch.tokens, batch.lengths, batch.labels, batch.hidden).double().cpu()  # (M,)
@@ -71,7 +71,7 @@ def score_targets(model: LanguageModel, examples: Sequence[Encoded], accelerator
 def score_texts(
     model: LanguageModel, examples: Sequence[Encoded], accelerator: Accelerator
 ) -> tuple[list[Row], list[Row], list[Row]]:
-    """Loss summed over each example's targets, over its response, and over its whole text, from one pass."""
+    """Returns rows with the loss of each example's targets, of its response, and of its whole text, from one pass."""
     known = {e.id: e for e in examples}
 
     def rows(batch: Batch) -> list[Row]:
@@ -95,14 +95,14 @@ def answer(
     new_tokens: int,
     sampling: Sampling,
 ) -> list[Answer]:
-    """What the model writes after each prompt, in order, merged adapters doing the work; prompts are shared out.
+    """Returns what the model writes after each prompt, in order; the processes share the prompts, adapters are merged.
 
-    Adapters beside quantised layers are not merged: it would be faster, but these are for what has no room.
+    Adapters beside quantised layers are not merged: that would be faster, but would take the memory that these save.
     """
     mine = range(accelerator.process_index, len(prompts), accelerator.num_processes)
     merge(model, dequantise=False)
     try:
-        with accelerator.autocast():  # which frozen weights in half precision rely on
+        with accelerator.autocast():  # frozen weights may be in half precision
             written = generate(model, [prompts[i] for i in mine], tokenizer.vocabulary, new_tokens, sampling)
     finally:
         unmerge(model)
@@ -112,8 +112,8 @@ def answer(
 
 
 def response_in(text: str) -> str:
-    """What follows the header, when the model was left to write it (--no-response-header). White space at the ends
-    stays: a model writes it where the responses that it learnt have it."""
+    """Returns the text after the header, which the model may have had to write itself (--no-response-header). White
+    space at the ends stays: a model writes it where the responses that it learnt have it."""
     return text.removeprefix(RESPONSE_HEADER)
 
 
@@ -136,7 +136,7 @@ def _evaluate(
 
 
 def prediction_lines(rows: Sequence[Row], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """A line an example, for predictions.jsonl."""
+    """Returns the lines of predictions.jsonl, one for each example."""
     return [
         {"id": r.id, "label": classes[r.label], "prediction": name_of(r.prediction, classes)}
         | {"probabilities": dict(zip(classes, r.probabilities, strict=True)), "loss": r.loss}
@@ -147,7 +147,7 @@ def prediction_lines(rows: Sequence[Row], classes: Sequence[str]) -> list[dict[s
 def prompts_of(
     inputs: Inputs[Any], data: Data[Encoded], new_tokens: int, response_header: bool
 ) -> tuple[list[Instruction], list[list[int]]]:
-    """The test examples, and their prompts in tokens, cut so that an answer has room; none without `new_tokens`."""
+    """Returns the test examples and their encoded prompts, with room for an answer; no prompts without `new_tokens`."""
     asked = {e.id for e in data.test}
     questions = [e for e in inputs.splits.test if e.id in asked]
     longest = inputs.config.context - 1 if new_tokens else 0
@@ -160,7 +160,7 @@ def generation_lines(
     after: Sequence[Mapping[str, Any]],
     rows: Sequence[Row],
 ) -> list[dict[str, Any]]:
-    """A line a question, for generations.jsonl, with the answers `before` and `after`; `rows` of the references."""
+    """Returns the lines of generations.jsonl: answers `before` and `after`, and from `rows` the references' losses."""
     return [
         {"id": e.id, "instruction": e.instruction, "input": e.input, "reference": e.response, "kind": e.kind}
         | {"before": was["text"], "response": now["text"], "stopped": now["stopped"]}

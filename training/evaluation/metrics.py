@@ -1,8 +1,8 @@
-"""Gathered rows -> metrics with n and interval: classification over scikit-learn, language modelling over token sums.
+"""Computes metrics with n and interval: of classes with scikit-learn, of language modelling from token sums.
 
-METRICS has all that is known of each metric of predicted classes; to add one, add an entry. Their values are computed
-by `evaluate.Metric` modules that are made of the entries; `evaluate.load` would ask the hub. Importing evaluate and
-scikit-learn costs seconds, so it happens when the first metric is computed.
+METRICS defines each metric of predicted classes; to add one, add an entry. The values are computed by `evaluate.Metric`
+modules made from the entries; `evaluate.load` would ask the hub. Importing evaluate and scikit-learn takes seconds, so
+it happens when the first metric is computed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ class Row(NamedTuple):
 
 
 def mean_loss(rows: Sequence[Row]) -> float:
-    """Nats per target over all rows together."""
+    """Returns the loss in nats per target over all rows."""
     return sum(row.loss for row in rows) / max(sum(row.targets for row in rows), 1)
 
 
@@ -36,30 +36,30 @@ def accuracy(rows: Sequence[Row]) -> float:
 
 
 def name_of(prediction: int, classes: Sequence[str]) -> str:
-    """A class by its name; a token that stands for none of them (head lm-token) by its number."""
+    """Returns the name of a class, or the number of a token that is no class (--head lm-token)."""
     return classes[prediction] if prediction < len(classes) else f"token {prediction}"
 
 
 def commonest(balance: Mapping[str, int]) -> str:
-    """The class that most examples have, the first of several."""
+    """Returns the class with the most examples, the first of several."""
     return max(balance, key=lambda label: balance[label])
 
 
 def macro_f1_slopes(confusion: np.ndarray, classes: int) -> tuple[float, np.ndarray]:
-    """The macro F1, and how much one more example in each cell changes it. A class that occurs neither as label nor as
-    prediction counts 0, as in scikit-learn."""
+    """Returns the macro F1, and how much one more example in each cell changes it. A class that is neither a label nor
+    a prediction counts 0, as in scikit-learn."""
     hits, both = np.diagonal(confusion), confusion.sum(0) + confusion.sum(1)
     inverse = np.divide(1.0, both, out=np.zeros(len(hits)), where=both > 0)
     inverse[classes:] = 0
-    # Of a class F = 2 hits / both: one more in its row or column is -F / both, a hit is in both and adds 2 / both.
+    # For a class F = 2 hits / both: one more in its row or column adds -F / both, and a hit adds 2 / both besides.
     lost = 2 * hits * inverse**2
     slopes = 2 * np.diag(inverse) - lost[:, None] - lost
     return float(2 * hits @ inverse) / classes, slopes / classes
 
 
 def mcc_slopes(confusion: np.ndarray) -> tuple[float, np.ndarray]:
-    """Matthews' correlation for any number of classes (Gorodkin 2004, eq. 8), 0 where it is undefined, and how much one
-    more example in each cell changes it."""
+    """Returns Matthews' correlation for any number of classes (Gorodkin 2004, eq. 8), 0 where it is undefined, and how
+    much one more example in each cell changes it."""
     labels, predictions, total = confusion.sum(1), confusion.sum(0), confusion.sum()
     covariance = np.trace(confusion) * total - labels @ predictions
     of_labels, of_predictions = total**2 - labels @ labels, total**2 - predictions @ predictions
@@ -76,8 +76,8 @@ def mcc_slopes(confusion: np.ndarray) -> tuple[float, np.ndarray]:
 class Metric:
     """A metric of predicted classes.
 
-    `value` is computed from labels, predictions, the number of classes and weights of the examples (None: all alike),
-    `interval` from the confusion matrix [label][prediction] and the number of classes; None: `interval_of(value)`.
+    `value` takes labels, predictions, the number of classes and weights of the examples (None: all alike), `interval`
+    the confusion matrix [label][prediction] and the number of classes; without one, `interval_of(value)` is used.
     """
 
     name: str  # in results.json
@@ -88,7 +88,7 @@ class Metric:
 
 
 def interval_of(value: Callable[[Any, Any, int, Any], float], least: float = 0.0) -> Callable[..., Interval]:
-    """The interval of any metric from `least` to 1, by the slopes of its value: K * K calls for K classes."""
+    """Makes the interval of any metric from `least` to 1, from the slopes of its value: K * K calls for K classes."""
 
     def interval(confusion: np.ndarray, classes: int) -> Interval:
         labels, predictions = np.indices(confusion.shape).reshape(2, -1)
@@ -125,7 +125,7 @@ def _macro_f1(labels: Any, predictions: Any, classes: int, weights: Any = None) 
 
 def _macro_f1_interval(confusion: np.ndarray, classes: int) -> Interval:
     found = of_cells(confusion, lambda counts: macro_f1_slopes(counts, classes), least=0)
-    # A class that no row has counts 0 in the macro F1; with rows of it, it could have had anything up to 1.
+    # A class without rows counts 0 in the macro F1; with rows, it could have had anything up to 1.
     absent = int((confusion[:classes].sum(1) == 0).sum())
     return found._replace(high=min(found.high + absent / classes, 1.0))
 
@@ -133,7 +133,7 @@ def _macro_f1_interval(confusion: np.ndarray, classes: int) -> Interval:
 def _mcc(labels: Any, predictions: Any, classes: int, weights: Any = None) -> float:
     from sklearn.metrics import matthews_corrcoef
 
-    one = len({*labels, *predictions}) == 1  # of which scikit-learn warns, and which is 0 to it too
+    one = len({*labels, *predictions}) == 1  # scikit-learn returns 0 too, with a warning
     return 0.0 if one else matthews_corrcoef(labels, predictions, sample_weight=weights)
 
 
@@ -146,7 +146,7 @@ METRICS = (
 
 @cache
 def _modules(chosen: tuple[Metric, ...], classes: int) -> Any:
-    """The metrics as one `evaluate` module."""
+    """Returns the metrics as one `evaluate` module."""
     import datasets
     import evaluate
 
@@ -166,7 +166,7 @@ def _modules(chosen: tuple[Metric, ...], classes: int) -> Any:
 
 
 def _by_class(confusion: np.ndarray) -> list[dict[str, float]]:
-    """What is undefined, such as the precision of a class that was never predicted, is 0, as in scikit-learn."""
+    """Returns the scores of each class; undefined ones, such as precision without predictions, are 0."""
     hits, labels, predicted = np.diagonal(confusion), confusion.sum(1), confusion.sum(0)
 
     def ratio(above: np.ndarray, below: np.ndarray) -> list[float]:
@@ -179,15 +179,15 @@ def _by_class(confusion: np.ndarray) -> list[dict[str, float]]:
 
 
 def shown_metrics() -> tuple[str, ...]:
-    """Names of the metrics that are printed at the end of a run."""
+    """Returns the names of the metrics that are printed at the end of a run."""
     return tuple(metric.name for metric in METRICS if metric.shown)
 
 
 def classification_metrics(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
-    """METRICS and loss as {value, low, high, n}; `confusion_matrix[label][prediction]`; `classes`: of each by its name
-    precision, recall, f1, n (rows with that label) and predicted (rows predicted so).
+    """Returns METRICS and loss as {value, low, high, n}, `confusion_matrix[label][prediction]`, and `classes`: for each
+    name precision, recall, f1, n (rows with that label) and predicted (rows predicted so).
 
-    A prediction outside the classes (possible with the head of the vocabulary) is wrong and fills one more column.
+    A prediction outside the classes (possible with --head lm-token) is wrong and counts in one more column.
     """
     classes, labels = len(names), [row.label for row in rows]
     predictions = [min(row.prediction, classes) for row in rows]
@@ -206,7 +206,7 @@ def classification_metrics(rows: Sequence[Row], names: Sequence[str]) -> dict[st
 
 
 def perplexities(rows: Sequence[Row], response_rows: Sequence[Row], whole_text_rows: Sequence[Row]) -> dict[str, Any]:
-    """loss (nats per trained target), response_perplexity and text_perplexity (all tokens but the first), by token."""
+    """Returns loss (nats per trained target), response_perplexity and text_perplexity (of all tokens but the first)."""
 
     def by_token(chosen: Sequence[Row]) -> Interval:
         return bootstrap_ratio(np.array([r.loss for r in chosen]), np.array([r.targets for r in chosen]))
@@ -223,6 +223,6 @@ def perplexities(rows: Sequence[Row], response_rows: Sequence[Row], whole_text_r
 
 
 def text_loss(rows: Sequence[Row]) -> dict[str, Any]:
-    """loss of running text in nats a token, the interval over pieces of text."""
+    """Returns the loss of running text in nats per token, with an interval over its pieces."""
     losses, targets = (np.array([getattr(row, name) for row in rows]) for name in ("loss", "targets"))
     return {"loss": bootstrap_ratio(losses, targets).entry()}

@@ -1,4 +1,4 @@
-"""Answers a trained model gives to questions, chunk by chunk: one line a row, and what the metrics are made of."""
+"""Applies a trained model to questions, chunk by chunk: makes a line for each row, and collects the metrics."""
 
 from bisect import bisect_right
 from collections import Counter
@@ -25,9 +25,9 @@ from training.flags.task import PromptArgs, TextArgs
 
 
 def as_read(tokenizer: Tokenizer, text: str, kept: str, tokens: Sequence[int]) -> str:
-    """`text` as far as it is in `tokens`, and `kept` behind it: a beginning of what stands in the file.
+    """Returns the beginning of `text` that is in `tokens`, and `kept` after it, spelled as in the file.
 
-    A tokenizer that changes case or blanks does not give that back; then it is the longest one with as many tokens.
+    If the tokenizer changes case or blanks, it is the longest beginning with as many tokens.
     """
     written = tokenizer.decode(tokens)
     if (text + kept).startswith(written) or (written.endswith(kept) and text.startswith(written.removesuffix(kept))):
@@ -39,7 +39,7 @@ def as_read(tokenizer: Tokenizer, text: str, kept: str, tokens: Sequence[int]) -
 
 @dataclass
 class Labeller:
-    """A classifier. `scored`: the rows with a label that it knows, each with the part of the training it was in."""
+    """A classifier. `scored`: the rows with a known label, each with the part of the training that had its text."""
 
     model: Classifier
     tokenizer: Tokenizer
@@ -49,7 +49,7 @@ class Labeller:
     longest: int  # tokens read of a text
     trained: Mapping[str, int]  # examples of each class that it was trained on; empty where that is not known
     cut: int = 0  # texts that were longer
-    chunk = 2048  # rows at a time: enough to batch texts of similar length, few enough to be no second copy of the file
+    chunk = 2048  # rows at a time: enough to batch texts of similar length, too few to be a second copy of the file
     scored: list[tuple[str | None, Row]] = field(default_factory=list)
 
     def answers(self, asked: list[Question], seen: Mapping[int, str | None]) -> dict[int, Line]:
@@ -73,11 +73,11 @@ class Labeller:
         return lines
 
     def nothing(self, question: Question) -> Line:
-        """The line of a row without a text."""
+        """Returns the line of a row without a text."""
         return {"text": "" if question.mark == "empty" else None, "prediction": None, "probabilities": None}
 
     def metrics(self, new_only: bool = False) -> dict[str, Any]:
-        """The metrics over all scored rows, or over those that the training never had; empty without rows."""
+        """Returns the metrics over all scored rows, or over those that are new to the model; empty without rows."""
         rows = [row for part, row in self.scored if not (new_only and part)]
         if not rows:
             return {}
@@ -89,7 +89,7 @@ class Labeller:
 
 @dataclass
 class Responder:
-    """A language model. `scored`: of the rows with a response to compare with, what perplexities are made of."""
+    """A language model. `scored`: the losses of the rows with a response, from which perplexities follow."""
 
     model: LanguageModel
     tokenizer: Tokenizer
@@ -116,7 +116,7 @@ class Responder:
             shown = as_read(self.tokenizer, *parts, prompt) if cut else "".join(parts)
             lines[q.row] = {"prompt": shown, "response": a.text, "stopped": a.stopped} | ({"cut": True} if cut else {})
         self.cut += sum("cut" in line for line in lines.values())
-        flags = self.max_length, self.prompt.mask_prompt, header  # as in training, or its loss would be another
+        flags = self.max_length, self.prompt.mask_prompt, header  # as in training, so that losses compare
         scored = [q.example for q in asked if q.example.response]
         encoded = [x for x in encode_all_instructions(self.tokenizer, scored, *flags) if not x.left_out]
         rows = zip(*score_texts(self.model, encoded, self.accelerator), strict=True)
@@ -124,11 +124,11 @@ class Responder:
         return lines
 
     def nothing(self, question: Question) -> Line:
-        """The line of a row without a prompt."""
+        """Returns the line of a row without a prompt."""
         return {"prompt": None, "response": None, "stopped": None}
 
     def metrics(self, new_only: bool = False) -> dict[str, Any]:
-        """The metrics, as a `Labeller` has them."""
+        """Returns the perplexities over the rows that a `Labeller` would choose."""
         rows = [three for part, three in self.scored if not (new_only and part)]
         return perplexities(*zip(*rows, strict=True)) if rows else {}
 
@@ -136,7 +136,7 @@ class Responder:
 def predictor(
     applied: Applied, accelerator: Accelerator, what: ApplyArgs, text: TextArgs, prompt: PromptArgs
 ) -> Labeller | Responder:
-    """The model, loaded. Raises ValueError where a length is beyond its context."""
+    """Loads the model. Raises ValueError where a length is beyond its context."""
     model, tokenizer = applied.load().to(accelerator.device), applied.tokenizer()
     if what.special_tokens is not None:
         tokenizer = tokenizer.reading(what.special_tokens)
@@ -154,7 +154,7 @@ def predictor(
 
 
 def lines(by: Labeller | Responder, questions: Questions, applied: Applied, kept: Mapping[str, str]) -> Iterator[Line]:
-    """The rows of the output in order; `kept`: column of the input -> its name. All processes go through it as one."""
+    """Yields the output's lines in order; `kept`: column of the input -> its name. All processes iterate together."""
     silent = not by.accelerator.is_main_process
     with tqdm(total=len(questions), unit=" rows", dynamic_ncols=True, disable=silent) as bar:
         for chunk in questions.chunks(by.chunk):

@@ -1,4 +1,4 @@
-"""Predictions as a table: JSON lines, csv or tsv by the ending of the file, whole or not at all. Knows no torch."""
+"""Writes predictions as JSON lines, csv or tsv by the ending of the file, whole or not at all, without torch."""
 
 import csv
 import json
@@ -22,8 +22,8 @@ def metrics_file(output: Path) -> Path:
 
 
 def output_problems(output: Path, overwrite: bool, data: Path, model: Path) -> list[str]:
-    """Why neither predictions nor metrics may be written there: a kind that is not known, the data, the model's own
-    files, an earlier output without --overwrite, or a place that cannot be written."""
+    """Returns why predictions and metrics may not be written there: an unknown ending, the data, the model's own files,
+    an earlier output without --overwrite, or a place that cannot be written."""
     at = f"--output {output}:"
     if output.suffix.lower() not in ENDINGS:
         return [f"{at} its ending says what is written; known are {', '.join(ENDINGS)}"]
@@ -45,22 +45,22 @@ def output_problems(output: Path, overwrite: bool, data: Path, model: Path) -> l
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """A question that ends a message about a name that is none of the known ones; empty when none is like it."""
+    """Returns a question that ends a message about an unknown name; empty when no known name is like it."""
     found = nearest_name(name, list(known))
     return f" (did you mean {found}?)" if found else ""
 
 
 def kept_names(wanted: Sequence[str], present: Sequence[str], taken: Iterable[str]) -> dict[str, str]:
-    """Column of the input -> its name in the output, which is another where predictions have a column of that name.
+    """Maps columns of the input to their names in the output, which differ where predictions have such a column.
 
-    Example: `text` becomes `input_text`. `wanted` "all" alone: all that are present. Raises ValueError for any other.
+    Example: `text` becomes `input_text`. `wanted` "all" alone: all columns. Raises ValueError for an unknown column.
     """
     if missing := [name for name in wanted if name not in present and wanted != ("all",)]:
         raise ValueError(
             f"--keep-columns {missing[0][:40]}: no such column{near(missing[0], present)}; all keeps them all"
         )
     columns = present if tuple(wanted) == ("all",) else tuple(dict.fromkeys(wanted))
-    taken = {*taken, "probabilities"}  # what they are one column of in JSON lines
+    taken = {*taken, "probabilities"}  # a column of JSON lines
     used, names = {*taken, *columns}, dict[str, str]()
     for column in columns:
         name = column if column not in taken else f"input_{column}"
@@ -72,7 +72,7 @@ def kept_names(wanted: Sequence[str], present: Sequence[str], taken: Iterable[st
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold: no half characters, what is not a finite number is null, dates and the like as text."""
+    """Returns what JSON can hold: whole characters, null for non-finite numbers, text for dates and the like."""
     if isinstance(value, str):
         return writable(value)
     if isinstance(value, dict):
@@ -85,7 +85,7 @@ def _plain(value: Any) -> Any:
 
 
 def _cell(value: Any) -> Any:
-    """A value as one cell; a NUL, on which readers of tables stop, becomes U+FFFD."""
+    """Returns a value as one cell; a NUL, at which readers of tables stop, becomes U+FFFD."""
     plain = _plain(value)
     text = json.dumps(plain, ensure_ascii=False) if isinstance(plain, dict | list) else plain
     return text.replace("\0", "\ufffd") if isinstance(text, str) else text
@@ -100,7 +100,7 @@ def _flat(line: Line) -> Iterator[tuple[str, Any]]:
 
 
 def _write_table(file: IO[str], lines: Iterable[Line], columns: Mapping[str, Any], delimiter: str) -> None:
-    # Text is quoted always: the csv module of Python 3.11 leaves a lone carriage return bare, which ends a row.
+    # Text is always quoted: the csv module of Python 3.11 leaves a lone carriage return bare, which ends a row.
     writer = csv.writer(file, delimiter=delimiter, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     writer.writerow(columns)
     for line in lines:
@@ -110,11 +110,11 @@ def _write_table(file: IO[str], lines: Iterable[Line], columns: Mapping[str, Any
 
 
 def write_predictions(output: Path, lines: Iterable[Line], columns: Mapping[str, Any], stale: Path) -> None:
-    """One line a row as they come. Of csv and tsv `columns` are the header, each with what stands there in a line
-    without it; `probabilities` is then a column a class.
+    """Writes the lines as they come. For csv and tsv, `columns` are the header, each with the value for lines without
+    it, and `probabilities` becomes a column for each class.
 
-    `stale` is removed once all lines are on the disk: metrics of what is about to be replaced. Raises OSError when the
-    disk is full; what was at `output` is then still there.
+    `stale`, the metrics of the output to be replaced, is removed once all lines are on the disk. Raises OSError when
+    the disk is full; what was at `output` is then still there.
     """
     kind = output.suffix.lower()
 

@@ -1,4 +1,4 @@
-"""What was learnt of preferences: the loss, and how much more the model now likes the better answer.
+"""Measures what was learnt of preferences: the loss, and how much more the model prefers the better answer.
 
 A reward is beta * (log pi(answer) - log pi_ref(answer)); the margin is the reward of the chosen answer minus that of
 the rejected one (Rafailov et al. 2023, section 5). Every interval is over pairs, or over rated answers.
@@ -18,13 +18,13 @@ from training.step.losses import pair_losses, rated_losses
 
 
 def references(pairs: Sequence[Pair]) -> np.ndarray:
-    """The log-probabilities under the reference, (n, 2)."""
+    """Returns the log-probabilities under the reference, (n, 2)."""
     assert all(pair.reference for pair in pairs), "pairs are scored by the reference before they are judged"
     return np.array([pair.reference for pair in pairs]).reshape(-1, 2)
 
 
 def losses(scores: np.ndarray, pairs: Sequence[Pair], args: PreferenceArgs) -> np.ndarray:
-    """The losses (n,) for the model's log-probabilities `scores` (n, 2)."""
+    """Returns the losses (n,) for the model's log-probabilities `scores` (n, 2)."""
     ratios = torch.from_numpy(scores - references(pairs))
     targets = torch.tensor([[text.count for text in pair.texts] for pair in pairs]).view(-1, 2)
     return pair_losses(ratios, targets, args.dpo_loss, args.beta, args.label_smoothing).numpy()
@@ -35,13 +35,13 @@ def mean_pair_loss(scores: np.ndarray, pairs: Sequence[Pair], args: PreferenceAr
 
 
 def wins(margins: np.ndarray) -> np.ndarray:
-    """1 where the better answer is ahead, 1/2 where neither is, so that a model that has learnt nothing scores 1/2."""
+    """Returns 1 where the better answer is ahead and 1/2 for a tie, so that a model that learnt nothing scores 1/2."""
     return (np.sign(margins) + 1) / 2
 
 
 def pair_metrics(scores: np.ndarray, pairs: Sequence[Pair], args: PreferenceArgs) -> dict[str, Any]:
-    """loss, reward_accuracy, reward_margin, chosen_reward, rejected_reward as {value, low, high, n}; ranking_accuracy:
-    that of the log-probabilities themselves, without a reference."""
+    """Returns loss, reward_accuracy, reward_margin, chosen_reward and rejected_reward as {value, low, high, n}, and
+    ranking_accuracy, which compares the log-probabilities without a reference."""
     rewards = args.beta * (scores - references(pairs))
     margins = rewards[:, 0] - rewards[:, 1]
     found = {
@@ -58,8 +58,7 @@ def pair_metrics(scores: np.ndarray, pairs: Sequence[Pair], args: PreferenceArgs
 def pair_lines(
     scores: np.ndarray, pairs: Sequence[Pair], examples: Sequence[Preference], args: PreferenceArgs
 ) -> list[dict[str, Any]]:
-    """The rows of predictions.jsonl, one for each pair: its texts, the rewards, and the reference's
-    log-probabilities."""
+    """Returns the rows of predictions.jsonl, one for each pair: texts, rewards, log-probabilities of the reference."""
     texts, before = {e.id: e for e in examples}, references(pairs)
     rows = []
     for pair, (chosen, rejected), was in zip(pairs, scores, before, strict=True):
@@ -71,7 +70,7 @@ def pair_lines(
 
 
 def rated_losses_of(scores: np.ndarray, examples: Sequence[RatedPair], args: KtoArgs) -> np.ndarray:
-    """(n,) as of `losses`; the reference point is that of all these examples together."""
+    """Returns losses (n,) as `losses` does; the reference point is that of all these examples together."""
     ratios = torch.from_numpy(scores - references(examples))
     good = torch.tensor([e.good for e in examples])
     return rated_losses(ratios[:, 0], good, max(0.0, float(ratios[:, 1].mean())), args).numpy()
@@ -82,16 +81,16 @@ def mean_rated_loss(scores: np.ndarray, examples: Sequence[RatedPair], args: Kto
 
 
 def outranked(rewards: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Of each answer of the rarer kind, the share of answers of the other kind that lie on their side of it, good ones
-    above and bad ones below; a tie is half."""
+    """Returns for each answer of the rarer kind the share of the other kind that it is ranked rightly against, good
+    above bad; a tie counts half."""
     few, others = sorted((rewards[good], rewards[~good]), key=len)
     places = sum(np.searchsorted(np.sort(others), few, side) for side in ("left", "right")) / (2 * len(others))
     return places if good.sum() <= (~good).sum() else 1 - places
 
 
 def rated_metrics(scores: np.ndarray, examples: Sequence[RatedPair], args: KtoArgs) -> dict[str, Any]:
-    """loss, good_reward, bad_reward and reward_accuracy as {value, low, high, n}; of one kind of answers alone, what
-    can be said.
+    """Returns loss, good_reward, bad_reward and reward_accuracy as {value, low, high, n}, without those that need
+    a kind of answers that is missing.
 
     reward_accuracy: how often a good answer has a higher reward than a bad one, over all pairs of the two (the area
     under the ROC curve), so that 1/2 is a model that has learnt nothing, however many answers are good. Its interval is
@@ -110,7 +109,7 @@ def rated_metrics(scores: np.ndarray, examples: Sequence[RatedPair], args: KtoAr
 def rated_lines(
     scores: np.ndarray, rated: Sequence[RatedPair], examples: Sequence[Rated], args: KtoArgs
 ) -> list[dict[str, Any]]:
-    """A row an answer, for predictions.jsonl: the texts, the label, the reward, the reference's log-probability."""
+    """Returns the rows of predictions.jsonl: each answer's texts, label, reward and reference log-probability."""
     texts, before = {e.id: e for e in examples}, references(rated)[:, 0]
     return [
         {"id": e.id, "prompt": texts[e.id].instruction, "response": texts[e.id].response, "label": texts[e.id].label}

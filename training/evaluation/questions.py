@@ -1,4 +1,4 @@
-"""Rows as questions to a trained model: one question for each row, in order, whatever the row holds. Knows no torch."""
+"""Turns rows into questions to a trained model: one for each row, in order, whatever it holds. Imports no torch."""
 
 import contextlib
 from collections import Counter
@@ -22,8 +22,8 @@ Mark = Literal["", "empty", "unreadable"]
 class Question:
     """One row: `place` names part and file where there are several; `example` is None where there is nothing to read.
 
-    `mark`: "empty" has no text, "unreadable" holds something else than text where text should be. `label`: the class
-    or response of the file, None without; such a class may be none of the model's.
+    `mark`: "empty" rows have no text, "unreadable" ones something other than text. `label`: the class or response in
+    the file, or None; the model may not have that class.
     """
 
     row: int
@@ -36,7 +36,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Questions:
-    """The rows of `source` by a task's rules; `columns` by part. `spelling`: of labels that stand for a class."""
+    """The rows of `source` by a task's rules; `columns` by part; `spelling`: label in the file -> class."""
 
     source: Source
     task: Task
@@ -58,11 +58,11 @@ class Questions:
 
     @property
     def present(self) -> list[str]:
-        """Columns of the input, in order."""
+        """The columns of the input, in order."""
         return list(dict.fromkeys(name for rows in self.source.parts.values() for name in rows[0]))
 
     def chunks(self, size: int) -> Iterator[list[Question]]:
-        """All questions, `size` at a time, so that no more than that is held beside the rows."""
+        """Yields all questions, `size` at a time, so that no more are in memory beside the rows."""
         rest = iter(self)
         while chunk := list(islice(rest, size)):
             yield chunk
@@ -76,7 +76,7 @@ class Questions:
                 row += 1
 
     def _files(self, part: str) -> Iterator[str]:
-        """The file of each row of a part."""
+        """Yields the file of each row of a part."""
         files, rows = self.source.files.get(part, [""]), len(self.source.parts[part])
         for file, size in zip(files, self.source.sizes.get(part, [rows]), strict=True):
             yield from repeat(file, size)
@@ -91,12 +91,12 @@ class Questions:
             return Question(row, place, cells, None, "empty", label)
         if lacks == "label_left_out":
             return Question(row, place, cells, example, "", None)
-        if lacks not in ("", "unlabelled"):  # a conversation that is none of text
+        if lacks not in ("", "unlabelled"):  # a conversation that holds no text
             return Question(row, place, cells, None, "unreadable", label)
         return Question(row, place, cells, example, "", self.spelling.get(label or "", label))
 
     def _example(self, row: int, cells: Row, columns: Columns) -> tuple[Any, str | None]:
-        """The example, and its label or response even where that is nothing which a model could answer."""
+        """Returns the example, and its label or response even if the task cannot read that."""
         try:
             example: Any = self.task.example(row, cells, columns)
             return example, example.label
@@ -107,10 +107,10 @@ class Questions:
 
 
 def columns_in(task: Task, rows: list[Row], flags: tuple[str, str], named: str | None) -> Columns:
-    """The first form of the task whose inputs are there, one with its target before one without.
+    """Returns the first form of the task whose inputs are there, preferably with its target.
 
-    `flags` name the input and the target for a message; `named`: a target that must be there. Raises ValueError, with
-    what is missing and what is like it.
+    `flags` are those that name input and target, for messages; `named` is a target that must be there. Raises
+    ValueError, naming what is missing and what is like it.
     """
     present = list(rows[0])
     if named is not None and named not in present:
@@ -130,15 +130,15 @@ def columns_in(task: Task, rows: list[Row], flags: tuple[str, str], named: str |
 
 
 def respelled(questions: Questions, classes: Sequence[str]) -> Questions:
-    """A copy in which labels that spell a number or truth value, as csv files do ("True" for true), are the classes
-    that they stand for. Names of a model of another tool are spelled as that has them, white space included."""
+    """Returns a copy in which labels that spell a number or truth value, as csv files do ("True" for true), are the
+    classes that they stand for. Class names from other tools keep their spelling, white space included."""
     labels = {question.label for question in questions if question.label is not None}
     names = {folded(name): name for name in classes if folded(name) != name}
     return replace(questions, spelling=names | spellings(labels - names.keys(), classes))
 
 
 def ask(task: Task, source: Source, flags: tuple[str, str], named: str | None) -> Questions:
-    """The questions that the rows are. Errors as of `columns_in`, with the name of the part where there are several."""
+    """Makes questions of the rows. Raises the errors of `columns_in`, naming the part where there are several."""
     source = replace(source, parts={part: rows for part, rows in source.parts.items() if rows})
     columns = {}
     for part, rows in source.parts.items():
@@ -151,17 +151,17 @@ def ask(task: Task, source: Source, flags: tuple[str, str], named: str | None) -
 
 @dataclass
 class Tally:
-    """What the rows are, counted before the model is loaded. `seen`: rows by the part of the training they were in."""
+    """Counts of the rows, taken before the model is loaded. `seen`: rows by the part of the training they were in."""
 
     rows: int = 0
     labelled: int = 0
-    scored: int = 0  # those of them that the metrics are of
+    scored: int = 0  # labelled rows that the metrics are over
     marks: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)  # labels that the model does not have
 
     def facts(self) -> dict[str, int]:
-        """The counts for the file of metrics."""
+        """Returns the counts for the file of metrics."""
         counts = {"rows": self.rows, "labelled": self.labelled, "unknown_label": self.unknown.total()}
         return counts | dict(self.marks) | {f"seen_in_{part}": count for part, count in self.seen.items()}
 
@@ -183,20 +183,20 @@ def tally(questions: Questions, applied: Applied) -> Tally:
 
 
 def seen_in(question: Question, applied: Applied) -> str | None:
-    """The part of the training, "train" or "validation", that had the text of this row; None: none, or not known."""
+    """Returns the part of the training, "train" or "validation", with this row's text; None: neither, or unknown."""
     if question.example is None or applied.trained_on is None:
         return None
     return applied.trained_on.get(digest(question.example))
 
 
 def _values(labels: Collection[str]) -> str:
-    """Labels for a message; if they are rather texts, how many there are."""
+    """Returns labels for a message; if they look like texts, only their number."""
     classes = len(labels) <= 20 and all(len(label) <= 24 for label in labels)
     return listed(labels) if classes else f"{len(labels):,} different values"
 
 
 def check(questions: Questions, counts: Tally, applied: Applied, flags: tuple[str, str], named: str | None) -> None:
-    """Raises ValueError where the wrong column was named: no row holds text, or no label is one that the model has."""
+    """Raises ValueError where a column must be wrong: no row holds text, or the model has none of the labels."""
     columns = next(iter(questions.columns.values()))
     if counts.marks["unreadable"] == counts.rows:
         raise ValueError(
@@ -211,7 +211,7 @@ def check(questions: Questions, counts: Tally, applied: Applied, flags: tuple[st
 
 
 def columns_of(questions: Questions, applied: Applied, kept: Iterable[str] = ()) -> dict[str, Any]:
-    """The columns of the output, each with what stands there in a line without it; those `kept` of the input too."""
+    """Returns the columns of the output, with those `kept` of the input, each with the value for lines without it."""
     names: dict[str, Any] = {"row": None} | ({"part": None, "file": None} if questions.places else {})
     names |= dict.fromkeys(kept)
     if applied.labels is not None:
@@ -224,7 +224,7 @@ def columns_of(questions: Questions, applied: Applied, kept: Iterable[str] = ())
 
 
 def notes(questions: Questions, counts: Tally, applied: Applied, target: str) -> list[str]:
-    """What the user should know of the rows before they are answered, a sentence each."""
+    """Returns what the user should know of the rows before they are answered, a sentence each."""
     source = questions.source
     of_training = drawn(source.files)  # nothing is drawn here
     found = [note for note in source.notes if note not in of_training]
@@ -251,7 +251,7 @@ def notes(questions: Questions, counts: Tally, applied: Applied, target: str) ->
             + next(like, "")
             + f"): they are answered, and left out of the metrics, which are of the other {counts.scored:,}"
         )
-    words = {"empty": "no text", "unreadable": "something else than text where the text should be"}
+    words = {"empty": "no text", "unreadable": "something other than text where the text should be"}
     for mark, count in counts.marks.items():
         found.append(f"{count:,} rows have {words[mark]}: marked {mark!r}, without a prediction")
     if counts.seen["train"]:

@@ -1,7 +1,7 @@
-"""Log-probabilities of answers, under the model as it is and under the reference that it must not leave too far.
+"""Log-probabilities of answers, under the model and under the reference, from which it must not move too far.
 
-The reference is the model that training starts from. Where adapters start as the identity it is the model without them;
-its numbers can also be computed before anything is trained.
+The reference is the model that training starts from. Where untrained adapters change nothing, it is the model without
+them; its numbers can also be computed before anything is trained.
 """
 
 import hashlib
@@ -30,13 +30,13 @@ from training.step.processes import from_main
 from training.storage.content_cache import CachedFile, content_key
 
 P = TypeVar("P", bound=Pair)
-VERSION = 1  # raise it when answers are scored in another way, so that older files are not found any more
+VERSION = 1  # raise it when answers are scored in another way, so that older files are no longer found
 
 
 @contextmanager
 def reference(model: LanguageModel, strength: float = 0.0) -> Iterator[None]:
-    """Inside, `model` is as it was before training: without adapters, dropout and gradients. With `strength` 1 it keeps
-    its adapters, which must not have been trained."""
+    """Inside, `model` is as before training: without adapters, dropout and gradients. With `strength` 1 it keeps its
+    adapters, which must not have been trained."""
     was_training = model.training
     model.eval()
     try:
@@ -47,8 +47,8 @@ def reference(model: LanguageModel, strength: float = 0.0) -> Iterator[None]:
 
 
 def reference_in(accelerator: Accelerator, model: LanguageModel, batch: PairBatch, cached: bool) -> Tensor:
-    """The reference's log-probabilities (B, 2) of one batch, of rated answers (B,), kept with it or computed; on the
-    batch's device."""
+    """Returns the reference's log-probabilities of a batch, (B, 2) or for rated answers (B,), from it if `cached`,
+    else computed; on its device."""
     if cached or batch.weight == 0:
         return batch.reference.to(batch.tokens.device)
     with reference(model):
@@ -56,17 +56,17 @@ def reference_in(accelerator: Accelerator, model: LanguageModel, batch: PairBatc
 
 
 def answer_log_probabilities(model: LanguageModel, texts: Sequence[Encoded], accelerator: Accelerator) -> np.ndarray:
-    """Log-probability of the targets of each text (n,), on all processes. No two texts may have the same id."""
+    """Returns the log-probability of each text's targets (n,), on all processes. No two texts may have the same id."""
     return np.array([-row.loss for row in score_targets(model, texts, accelerator)])
 
 
 def score_pairs(model: LanguageModel, pairs: Sequence[Pair], accelerator: Accelerator) -> np.ndarray:
-    """Log-probabilities of the chosen and of the rejected answer of each pair, (n, 2)."""
+    """Returns the log-probabilities of the chosen and the rejected answer of each pair, (n, 2)."""
     return answer_log_probabilities(model, texts_of(pairs), accelerator).reshape(-1, 2)
 
 
 def with_reference(model: LanguageModel, pairs: Sequence[P], accelerator: Accelerator) -> list[P]:
-    """A copy of the pairs with the numbers of `model` without its adapters. Nothing is kept on the disk."""
+    """Returns the pairs with the log-probabilities of `model` without its adapters. Nothing is kept on the disk."""
     with reference(model):
         found = score_pairs(model, pairs, accelerator).tolist()
     return [replace(pair, reference=(a, b)) for pair, (a, b) in zip(pairs, found, strict=True)]
@@ -75,12 +75,12 @@ def with_reference(model: LanguageModel, pairs: Sequence[P], accelerator: Accele
 def reference_point(
     model: LanguageModel, examples: Sequence[RatedPair], accelerator: Accelerator, cached: bool
 ) -> float:
-    """z0 of KTO for the examples of one step: how far the model is from its reference, max(0, the mean of log pi -
-    log pi_ref) over their prompts with answers to other prompts (Ethayarajh et al. 2024, section 4.1).
+    """Returns z0 of KTO for the examples of one step: how far the model is from its reference, max(0, the mean of
+    log pi - log pi_ref) over their prompts with answers to other prompts (Ethayarajh et al. 2024, section 4.1).
 
-    It belongs to the whole step and is found on all processes before the gradients, without one and without dropout, so
-    that an update does not depend on how its examples are dealt out. TRL takes the mean over one micro-batch of each
-    process, so that accumulated micro-batches each have a z0 of their own, and the update changes with their size.
+    It belongs to the whole step and is computed on all processes before the gradients, without dropout, so that an
+    update does not depend on how its examples are dealt out. TRL takes the mean over one micro-batch of each process,
+    so that each accumulated micro-batch has a z0 of its own, and the update changes with their size.
     """
     texts = [e.texts[1] for e in examples]
     found = answer_log_probabilities(model, texts, accelerator)
@@ -95,8 +95,8 @@ def reference_point(
 def loss_as_forecast(
     loss: Callable[..., Tensor], cached: bool, accelerator: Accelerator, model: LanguageModel, batch: PairBatch
 ) -> Tensor:
-    """`loss` of a batch for a forecast, which has no step: for the answers of `reference_point` those of the batch
-    stand, which cost as much."""
+    """Returns the `loss` of a batch for a forecast, which has no step: in `reference_point`, the batch's own answers
+    stand in for others, at the same cost."""
     known = reference_in(accelerator, model, batch, cached)
     with reference(model, strength=1.0):
         point = (per_answer(outputs_of(accelerator, model, batch), batch) - known).mean()
@@ -104,7 +104,7 @@ def loss_as_forecast(
 
 
 def _digest(text: Encoded) -> bytes:
-    """The hash of the tokens that are read and of the targets that are scored."""
+    """Returns the hash of the tokens that are read and the targets that are scored."""
     assert isinstance(text.labels, np.ndarray)
     return hashlib.sha256(text.tokens.tobytes() + text.labels.tobytes()).digest()
 
@@ -124,11 +124,11 @@ def with_cached_reference(
     parts: Sequence[Sequence[P]],
     strength: float = 0.0,
 ) -> list[list[P]]:
-    """The same pairs with the reference's numbers, from the file where there is one, else computed and written.
+    """Returns the pairs with the reference's log-probabilities, from the file if it exists, else computed and written.
 
-    `model`: before anything is trained or loaded into it; `base`: hash of its frozen weights; `strength`: 1 where its
-    adapters are part of the reference, on which the file then depends too. Raises OSError when the file cannot be
-    written.
+    Nothing may have been trained or loaded into `model` yet. `base` is the hash of its frozen weights. `strength` is 1
+    where its adapters are part of the reference; the file then depends on them too. Raises OSError when the file cannot
+    be written.
     """
     distinct = {_digest(text): text for part in parts for text in texts_of(part)}
     texts = {digest: distinct[digest] for digest in sorted(distinct)}
@@ -151,9 +151,9 @@ def with_cached_reference(
 def with_references(
     accelerator: Accelerator, model: LanguageModel, args: FineTuneArgs, base: str, data: Data[P], cached: bool
 ) -> Data[P]:
-    """`data` with the reference's numbers, to be computed before anything is trained or loaded into `model`.
+    """Returns `data` with the reference's log-probabilities; nothing may have been trained or loaded into `model` yet.
 
-    `base` is the hash of all frozen weights. Without `cached`, those of the training pairs are computed along the way.
+    `base` is the hash of all frozen weights. Without `cached`, those of training pairs are computed during training.
     """
     if cached:
         strength = 0.0 if args.method.starts_at_frozen else 1.0

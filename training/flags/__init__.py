@@ -1,3 +1,3 @@
-"""What a user sets: the flags of the scripts, their defaults, what is wrong with a value, how a command line is read.
+"""The flags of the scripts: their defaults, the checks of their values, and the parser of a command line.
 
 Nothing here imports torch, so that a refusal comes at once."""

@@ -1,4 +1,4 @@
-"""How a script starts, and the one way in which it refuses what was typed. Nothing heavy is imported."""
+"""Starts a script, and refuses what was typed in one form. Nothing heavy is imported."""
 
 import math
 import os
@@ -19,8 +19,8 @@ from training.storage.files import NoRoom
 
 T = TypeVar("T")
 SILENCE = 10.0  # seconds
-CLOSED_PIPE = 141  # what a shell gives for a program that SIGPIPE ended
-before_stop: list[Callable[[], None]] = []  # what clears the screen for the last message, such as a progress line
+CLOSED_PIPE = 141  # the status that a shell gives to a program that SIGPIPE ended
+before_stop: list[Callable[[], None]] = []  # called before the last message, to close a progress line
 GOES_ON = "a training run goes on from its last checkpoint with --resume (not --overwrite)"
 
 
@@ -29,7 +29,7 @@ def flag(name: str) -> str:
 
 
 def at_least(args: Any, least: int, *names: str) -> list[str]:
-    """Names one problem for each field of `args` that is set and below `least`, or is not finite."""
+    """Returns a problem for each field `names` of `args` that is set and below `least`, or not finite."""
     return [
         f"{flag(name)} {value}: must be at least {least}" + (" and finite" if value == math.inf else "")
         for name in names
@@ -44,10 +44,10 @@ def refuse(problems: Sequence[str]) -> None:
 
 
 def problems_between(**groups: Any) -> list[str]:
-    """Says what is wrong with each group of flags beside the others.
+    """Returns what is wrong with each group of flags beside the others.
 
-    `problems_given` of a group gets those of `groups` that its parameters name; where one without a default is missing,
-    it is not asked.
+    A group's `problems_given` gets the `groups` that its parameters name; it is not called where one without a default
+    is missing.
     """
     found = []
     for check in [group.problems_given for group in groups.values() if hasattr(group, "problems_given")]:
@@ -58,10 +58,10 @@ def problems_between(**groups: Any) -> list[str]:
 
 
 def problems_in(args: Any, **found: Any) -> list[str]:
-    """Says what is wrong with the flags of a script.
+    """Returns what is wrong with the flags of a script.
 
-    `problems` of each group looks at its own values. Where these are right, `problems_between` looks at all groups, and
-    at what is `found` by then, such as the `config` of the base.
+    The `problems` of each group check its own values. Where these are right, `problems_between` checks the groups
+    beside each other and beside what is `found` by then, such as the `config` of the base.
     """
     groups = {field.name: getattr(args, field.name) for field in fields(args)}
     alone = [p for group in [*groups.values(), args] if hasattr(group, "problems") for p in group.problems()]
@@ -71,8 +71,8 @@ def problems_in(args: Any, **found: Any) -> list[str]:
 def run(main: Callable[[T], None], arguments: type[T], description: str | None) -> None:
     """Parses the command line and calls `main`.
 
-    What a user can cause (ValueError, OSError) becomes one message and exit status 2; Ctrl-C gives 130, and a reader of
-    the output that has gone 141, without a message.
+    An error that a user can cause (ValueError, OSError) becomes one message and exit status 2. Ctrl-C gives status 130.
+    A closed pipe gives 141, without a message.
     """
     try:
         sys.argv[1:] = completed(arguments, sys.argv[1:])
@@ -80,7 +80,7 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None) 
         refuse(problems_in(args))
         main(args)
         sys.stdout.flush()
-    except BrokenPipeError:  # nobody reads on, as after | head: what is still to be printed goes nowhere
+    except BrokenPipeError:  # as after | head: nobody reads the rest of the output
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(CLOSED_PIPE)
     except NoRoom as error:
@@ -92,12 +92,12 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None) 
 
 
 def speaks() -> bool:
-    """Whether this process speaks: one does on each host, since something can be wrong on one host alone."""
+    """Returns whether this process prints: one does on each host, since something can be wrong on one host alone."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def say(line: str) -> None:
-    """Prints a line for the user, beside the program's own output."""
+    """Prints a line for the user on stderr."""
     if speaks():
         print(line, file=sys.stderr, flush=True)
 
@@ -109,6 +109,6 @@ def stop(message: str, status: int) -> None:
     if speaks():
         print(f"\nerror: {message}", file=sys.stderr, flush=True)
         repeat_after_launcher(f"\nerror: {message}\n")
-    else:  # a launcher ends all processes as soon as one has failed: the one with the message goes first
+    else:  # a launcher ends all processes once one has failed, so the one with the message ends first
         time.sleep(SILENCE)
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""Turns a command line into the flags of a script, and says in our form what is wrong with it."""
+"""Parses a command line into the flags of a script, and words its errors in our form."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ KINDS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": 
 
 
 def _misused(arguments: Any, words: Sequence[str]) -> list[str]:
-    """Finds switches with a value behind them, and empty paths, which would mean this folder."""
+    """Finds switches with a value behind them, and empty paths, which would mean the current folder."""
     flags, found = flags_of(arguments).values(), []
     switches = {f"--{flag.name}" for flag in flags if flag.kind is bool}
     paths = {f"--{flag.name}" for flag in flags if Path in flag.types}
@@ -38,11 +38,11 @@ def _misused(arguments: Any, words: Sequence[str]) -> list[str]:
 
 
 class Missing(ValueError):
-    """Flags are missing that the script cannot do without."""
+    """Raised when flags are missing that the script needs."""
 
 
 def parse(arguments: type[T], words: Sequence[str], description: str | None = None) -> T:
-    """Returns the flags. Raises ValueError with all that is wrong with the words; --help prints and exits."""
+    """Returns the flags. Raises ValueError with what is wrong with the words; --help prints the help and exits."""
     said, known = io.StringIO(), [f"--{name}" for name in (*flags_of(arguments), "config")]
     if asked := {"h", "help", "help-all"} & {plain(word) for word in words if word.startswith("-")}:
         print(help_text(arguments, description, "help-all" in asked), flush=True)
@@ -83,7 +83,7 @@ def unknown_flags(words: Sequence[str], known: Sequence[str]) -> str:
 
 
 def _complaint(said: str, words: Sequence[str]) -> ValueError:
-    """Puts what tyro says in a box into one line with the flag, its value and what is allowed."""
+    """Turns tyro's boxed message into one line with the flag, its value and what is allowed."""
     text = " ".join(re.sub(r"[\u2500-\u257f]+", " ", said).split())
     if wrong := re.search(r"Error parsing (--[\w-]+):.*?Argument helptext: --[\w-]+ (\S+)", text):
         kinds = [KINDS.get(kind, kind.strip("{}").replace(",", ", ")) for kind in wrong[2].split("|")]
@@ -103,7 +103,7 @@ def _complaint(said: str, words: Sequence[str]) -> ValueError:
 
 
 def typed(words: Sequence[str], flag: str) -> str:
-    """Returns the value that follows a flag on the command line; of several the last one counts."""
+    """Returns the value of a flag on the command line; of several the last one counts."""
     for i in reversed(range(len(words))):
         if f"--{plain(words[i])}" == flag and words[i].startswith("--"):
             return words[i].split("=", 1)[1] if "=" in words[i] else " ".join(words[i + 1 : i + 2])

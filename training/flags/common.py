@@ -1,6 +1,6 @@
-"""The flags that several scripts have, with unit and default; a group says what is wrong with its values.
+"""The flags that several scripts have, in groups that check their own values.
 
-Nothing heavy is imported, so that `--help` and a refusal answer at once.
+Nothing heavy is imported, so that `--help` and a refusal come at once.
 """
 
 import random
@@ -29,12 +29,12 @@ class DataArgs:
     """Where the examples come from and how they are split"""
 
     dataset: str | None = None
-    """a file in tasks/, or owner/name of the hub. With a data set of the hub, name its columns too"""
+    """a file in tasks/, or a data set OWNER/NAME of the hub. For one of the hub, name its columns too"""
     dataset_config: Rare[str | None] = None
     """configuration of a data set of the hub, where it has several"""
     split: Rare[tuple[str, ...]] = ()
-    """splits of a data set of the hub as PART=SPLIT (train=train_sft test=test_sft); a split alone is trained on; none
-    given: by their names"""
+    """splits of a data set of the hub as PART=SPLIT (train=train_sft test=test_sft); a split without PART is for
+    training; none given: chosen by their names"""
     data: Path | None = None
     """csv, tsv, json, jsonl, parquet or arrow file, or a folder of them. A file may end in .gz, a folder may be what
     save_to_disk wrote; None: the dataset's file in $DATA_DIR, else the bundled one, else the hub's"""
@@ -43,9 +43,9 @@ class DataArgs:
     subset: AsPublished[Literal["all", "report"]] = "all"
     """report: choose the examples by the rule that the report used for this dataset"""
     validation_share: Rare[float] = 0.1
-    """share of the examples held out to choose on (where the source has no validation part)"""
+    """share of the examples held out for validation (where the source has no validation part)"""
     test_share: Rare[float] = 0.1
-    """share held out to report on (where the source has no test part)"""
+    """share held out for the test (where the source has no test part)"""
     train_examples: int | None = None
     """at most this many training examples; None: all"""
     val_examples: Rare[int | None] = None
@@ -55,10 +55,10 @@ class DataArgs:
     split_seed: Rare[int] = 0
     """seed of the split alone, so that runs with different --seed are tested on the same examples"""
     max_length: int = 512
-    """tokens kept of an example. Longer ones are cut and counted"""
+    """most tokens of an example. Longer ones are cut, and counted"""
     special_tokens: Rare[Literal["text", "tokens"]] = "text"
-    """what spells <|endoftext|> or another special token of the base: ordinary text, or that token; then an end marker
-    of other models (</s>, <|im_end|>) is the end of text too, and a response that has one gets no second"""
+    """how to read what spells <|endoftext|> or another special token of the base: as ordinary text, or as that token;
+    then other models' end markers (</s>, <|im_end|>) are the end of text too, and a response with one gets no second"""
 
     def problems(self) -> list[str]:
         found = []
@@ -86,9 +86,9 @@ class FolderArgs:
     """The run folder"""
 
     output_dir: Path | None = None
-    """folder of the run; None: one in runs/<script>/. Its name says data or size, base, method and seed"""
+    """folder of the run; None: one in runs/<script>/. It is named after data or size, base, method and seed"""
     overwrite: bool = False
-    """throw away what the output folder holds"""
+    """delete what the output folder holds"""
     resume: bool = False
     """go on from the checkpoint in the output folder"""
     report_to: tuple[Tracker, ...] = ("tensorboard",)
@@ -112,27 +112,26 @@ class RunArgs(FolderArgs):
     eval_every: int | None = None
     """optimizer steps between evaluations; None: a tenth of the run"""
     eval_batches: AsPublished[int | None] = None
-    """evaluate on n batches of the validation set only while training (as the report's authors did); None: all of it"""
+    """evaluate on only n batches of the validation set while training (as the report's authors did); None: on all"""
     keep: Rare[Literal["best", "last"]] = "best"
-    """weights that are saved and reported on: those of the lowest validation loss, or the last (as the report's authors
-    did)"""
+    """weights to save and test: those of the lowest validation loss, or the last (as the report's authors did)"""
     early_stop: int | None = None
-    """stop after so many evaluations without a lower validation loss"""
+    """stop after n evaluations without a lower validation loss"""
     save_every: Rare[int | None] = None
     """optimizer steps between checkpoints; None: at every evaluation"""
     log_every: Rare[int | None] = None
     """optimizer steps between points of the training curve; None: a hundredth of the run"""
     push_to_hub: str | None = None
-    """repository OWNER/NAME of the hub that gets adapter or model. It is made if it is not there, and gets a card and
-    the run's flags too"""
+    """repository OWNER/NAME of the hub for the adapter or model. It is created if need be, and gets a card and the
+    run's flags too"""
 
     def check_examples(self, validation: Sequence[object]) -> None:
-        """Raises ValueError when the run is to stop by validation examples and there are none."""
+        """Raises ValueError when --early-stop is given and there are no validation examples."""
         if self.early_stop is not None and not validation:
             raise ValueError(f"--early-stop {self.early_stop}: there are no validation examples to stop by")
 
     def watched(self, validation: Sequence[E], batch_size: int) -> Sequence[E]:
-        """Returns the validation examples that are evaluated while training, always the same ones."""
+        """Returns the validation examples that are evaluated while training: always the same ones."""
         wanted = len(validation) if self.eval_batches is None else self.eval_batches * batch_size
         return validation if wanted >= len(validation) else random.Random(0).sample(validation, wanted)
 

@@ -10,8 +10,8 @@ from training.flags.common import MethodArgs, ModelArgs
 from training.flags.fields import Rare
 from training.storage.run_folder import nearest
 
-# What Accelerate would read of the environment, where a shell, `accelerate launch` or its default configuration put it:
-# the values that change nothing, and what to do instead of others.
+# Environment variables that Accelerate reads, set by a shell, `accelerate launch` or its default configuration: the
+# values that change nothing, and what to do instead of any other.
 ENVIRONMENT = {
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (("", "1"), "it divides every gradient; use --micro-batch-size"),
     "ACCELERATE_GRADIENT_CLIPPING": (("",), "use --max-grad-norm"),
@@ -24,7 +24,7 @@ ENVIRONMENT = {
 
 
 def environment_problems() -> list[str]:
-    """Names what the environment would silently change about an update."""
+    """Returns a problem for each environment variable that would silently change an update."""
     found = [
         f"{name}={os.environ[name]} in the environment: {remedy}; unset it, or change Accelerate's configuration"
         for name, (harmless, remedy) in ENVIRONMENT.items()
@@ -41,11 +41,11 @@ class SpeedArgs:
     """Speed and memory"""
 
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
-    """precision; None: what the launcher was told (accelerate_configs/)"""
+    """precision of the computation; None: as the launcher says (accelerate_configs/)"""
     tf32: Rare[bool] = False
-    """fp32 matrix products of a CUDA GPU with 10 bits of mantissa: faster, and no longer to 1e-5"""
+    """compute fp32 matrix products on a CUDA GPU with 10 bits of mantissa: faster, but no longer exact to 1e-5"""
     checkpoint_activations: Rare[bool] = False
-    """compute each trained block twice instead of keeping what is inside it: less memory, a third more time"""
+    """compute each trained block twice instead of keeping its activations: less memory, a third more time"""
 
     def problems(self) -> list[str]:
         return environment_problems()
@@ -56,15 +56,15 @@ class ComputeArgs(SpeedArgs):
     """Speed and memory"""
 
     cache_frozen: Literal["memory", "disk"] | None = None
-    """compute frozen blocks once for each text. These are the blocks below the first trained one; the result is kept
-    in the memory of each process, or in a file for all of them"""
+    """compute frozen blocks once for each text. These are the blocks below the first trained one; their activations
+    are kept in the memory of each process, or in a file for all of them"""
     cache_dir: Rare[Path] = Path("cache")
-    """where --cache-frozen disk keeps its files, for other runs too"""
+    """folder for the files of --cache-frozen disk, which other runs use too"""
     dry_run: bool = False
-    """say what memory and time the run would need, and stop. It describes the data too, and writes nothing"""
+    """forecast the memory and time of the run, and stop. This describes the data too, and writes nothing"""
 
     def problems_given(self, method: MethodArgs, model: ModelArgs, config: GPT2Config) -> list[str]:
-        """Says why --cache-frozen has nothing to keep; whether it fits is known once there is a model."""
+        """Returns why --cache-frozen is of no use; whether the cache fits is known once there is a model."""
         if self.cache_frozen is None:
             return []
         found, asked = [], f"--cache-frozen {self.cache_frozen}:"
@@ -74,5 +74,5 @@ class ComputeArgs(SpeedArgs):
         if model.dropout > 0:
             found.append(f"{asked} --dropout {model.dropout} acts on frozen blocks too; leave out one of the two")
         if not nearest(self.cache_dir).is_dir():
-            found.append(f"--cache-dir {self.cache_dir}: is a file, or in one; name a folder")
+            found.append(f"--cache-dir {self.cache_dir}: is a file, or lies in one; name a folder")
         return found

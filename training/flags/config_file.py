@@ -1,6 +1,6 @@
-"""--config FILE: flags from a YAML file. A run writes all of its own into one, from which --resume goes on.
+"""Reads --config FILE, flags from a YAML file. A run writes all of its own into one, from which --resume goes on.
 
-A file stands for words of the command line, in front of those that were typed; of two values the last one counts.
+A file stands for words in front of those on the command line; of two values the last one counts.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from training.flags.near_misses import plain
 from training.storage.files import write_text
 from training.storage.run_folder import CONFIG, FREE_FLAGS, RESULTS, finished
 
-DATA = {"dataset", "data"}  # flags without which no run starts
+DATA = {"dataset", "data"}  # no run starts without one of these flags
 PLACE = ("output_dir", "overwrite", "resume", "dry_run")  # where and how a run is started, not which run it is
 SWITCH = {"true": "", "yes": "", "on": "", "false": "no-", "no": "no-", "off": "no-"}
 SCRIPT = "script"  # the key beside the flags
@@ -26,7 +26,7 @@ HEADER = "# All flags of a run: python scripts/SCRIPT.py --config FILE gives the
 
 
 class Texts(yaml.SafeLoader):
-    """Reads values as the texts that they would be on the command line, also no, 1e-3 and 007. null alone is None."""
+    """Reads values as text, as on the command line, also no, 1e-3 and 007; only null is None."""
 
     yaml_implicit_resolvers = {
         first: [known for known in resolvers if known[0] == "tag:yaml.org,2002:null"]
@@ -35,7 +35,7 @@ class Texts(yaml.SafeLoader):
 
 
 def _words(flag: Flag, value: Any) -> list[str]:
-    """Puts a flag and its value into words of a command line. Raises ValueError for what no command line can say."""
+    """Returns a flag and its value as words of a command line. Raises ValueError for a value that it cannot hold."""
     name, several = f"--{flag.name}", isinstance(value, list)
     if value is None and NoneType in flag.types:
         return [name, "None"]
@@ -59,7 +59,7 @@ def _content(path: Path) -> dict[str, Any]:
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
-        raise ValueError(f"is no YAML{line}; write a flag a line: lora-rank: 8") from error
+        raise ValueError(f"is not YAML{line}; write a flag a line: lora-rank: 8") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ValueError("holds no flags; write a flag a line: lora-rank: 8")
     if {"compute_environment", "distributed_type"} & {*content}:
@@ -68,7 +68,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path, arguments: type, asked: str) -> list[str]:
-    """Returns the words of a file. Raises ValueError for a file that this script cannot take; `asked` names it."""
+    """Returns the words of a file. Raises ValueError, beginning with `asked`, for a file that the script cannot use."""
     try:
         content = _content(path)
         script, here = content.pop(SCRIPT, None), Path(sys.argv[0]).stem
@@ -78,7 +78,7 @@ def read_config(path: Path, arguments: type, asked: str) -> list[str]:
         if others := [f"--{name}" for name in values if name not in flags]:
             raise ValueError(unknown_flags(others, [f"--{name}" for name in flags]))
         words = [word for name, value in values.items() for word in _words(flags[name], value)]
-        with contextlib.suppress(Missing):  # which may be typed
+        with contextlib.suppress(Missing):  # the missing flags may be on the command line
             parse(arguments, words)
     except ValueError as error:
         raise ValueError(f"{asked} {path}: {error}") from error
@@ -86,7 +86,7 @@ def read_config(path: Path, arguments: type, asked: str) -> list[str]:
 
 
 def write_config(path: Path, flags: Mapping[str, Any]) -> None:
-    """Writes a file with which the run of these resolved `flags` can be started once more."""
+    """Writes a file from which the run with these resolved `flags` can be started again."""
     script = Path(sys.argv[0]).stem
     said = {SCRIPT: script} | {name.replace("_", "-"): v for name, v in flags.items() if name not in PLACE}
     text = HEADER.replace("SCRIPT", script) + yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=10**6)
@@ -94,11 +94,11 @@ def write_config(path: Path, flags: Mapping[str, Any]) -> None:
 
 
 def completed(arguments: type, words: Sequence[str]) -> list[str]:
-    """Puts the words of --config in front of a command line, and those of the run that goes on in front of them all, so
-    that --resume --output-dir FOLDER says enough.
+    """Returns the command line with the words of --config in front, and before them those of the run to be resumed, so
+    that --resume --output-dir FOLDER is enough.
 
-    Raises ValueError for a file that this script cannot take, and when the folder holds no run that was stopped, or one
-    with other flags than those given.
+    Raises ValueError for a file that the script cannot use, and when the folder holds no stopped run, or one with other
+    flags than those given.
     """
     words, known = _with_config(arguments, words), flags_of(arguments)
     given, folder = {plain(word) for word in words if word.startswith("--")}, Path(typed(words, "--output-dir"))
@@ -109,7 +109,7 @@ def completed(arguments: type, words: Sequence[str]) -> list[str]:
     if (folder / RESULTS).exists():
         raise ValueError(finished(folder, resuming=True))
     if not (folder / CONFIG).exists():
-        if given & DATA or not {*known} & DATA:  # the whole command: it may be a new run
+        if given & DATA or not {*known} & DATA:  # with all its flags, it may be a new run
             return words
         raise ValueError(f"--resume --output-dir {folder}: holds no run that was stopped; give the flags of a new one")
     saved = read_config(folder / CONFIG, arguments, "--resume:")
@@ -119,7 +119,7 @@ def completed(arguments: type, words: Sequence[str]) -> list[str]:
         for name in now
         if name not in FREE_FLAGS
         and now[name] != before[name]
-        and (name, now[name]) != ("micro_batch_size", "auto")  # which then stands for what the run had
+        and (name, now[name]) != ("micro_batch_size", "auto")  # auto then means the size that the run had
     ]
     if differing:
         raise ValueError(
@@ -130,7 +130,7 @@ def completed(arguments: type, words: Sequence[str]) -> list[str]:
 
 
 def _with_config(arguments: type, words: Sequence[str]) -> list[str]:
-    """Puts the words of the file that --config names in front of the others."""
+    """Returns the words with those of the file that --config names in front."""
     for i, word in enumerate(words):
         if word.startswith("--") and plain(word) == "config":
             path = typed(words, "--config")

@@ -1,7 +1,7 @@
-"""The flags of a script, read off the dataclasses that hold them: a field is a flag. Nothing heavy is imported.
+"""The flags of a script, read off its dataclasses: a field is a flag. Nothing heavy is imported.
 
-A field of a type in `Rare` is in --help-all alone; one in `AsPublished` is too, in a group of its own: it repeats what
-the report's authors did. All others are in --help.
+A field of type `Rare[...]` is shown by --help-all only; one of type `AsPublished[...]` too, in a group of its own,
+since it repeats what the report's authors did. --help shows all others.
 """
 
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -17,14 +17,14 @@ AsPublished = Annotated[T, AS_PUBLISHED]
 
 @dataclass(frozen=True)
 class Help:
-    """The help of a flag whose text is put together; other flags have theirs under the field."""
+    """The help of a flag whose text is computed; other flags have theirs under the field."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag, as the field of a dataclass says it; its name has dashes and no prefix, as lora-rank."""
+    """A flag, made from the field of a dataclass; its name has dashes and no prefix, such as lora-rank."""
 
     name: str
     kind: Any  # its type without annotations
@@ -46,7 +46,7 @@ class Flag:
 
     @property
     def values(self) -> str:
-        """What is written behind the flag, as {adamw,sgd}; a switch has nothing."""
+        """What the help shows behind the flag, such as {adamw,sgd}; nothing for a switch."""
         names = {str: "TEXT", int: "INT", float: "NUMBER", Path: "PATH"}
         written = [
             "{" + ",".join(map(str, get_args(kind))) + "}" if get_origin(kind) is Literal else names[kind]
@@ -84,7 +84,7 @@ def _plain(value: Any) -> Any:
 
 
 def changed_flags(args: Any) -> dict[str, Any]:
-    """Returns the flags that are not at their defaults, as they are."""
+    """Returns the flags that are not at their defaults."""
     found: dict[str, Any] = {}
     for field in fields(args):
         value = getattr(args, field.name)

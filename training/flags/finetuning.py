@@ -1,4 +1,4 @@
-"""The flags that every script of fine-tuning has, and the folder that a run gets from them."""
+"""The flags that all fine-tuning scripts share, and the run folder that follows from them."""
 
 import sys
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from training.storage.run_folder import check_folder, default_folder
 
 @dataclass(frozen=True)
 class FineTuneArgs:
-    """Flags of finetune_cls, finetune_ift, finetune_dpo and finetune_kto alike."""
+    """The flags that finetune_cls, finetune_ift, finetune_dpo and finetune_kto share."""
 
     data: DataArgs
     model: ModelArgs
@@ -26,7 +26,7 @@ class FineTuneArgs:
 
 
 def run_folder(args: FineTuneArgs, task: str) -> tuple[Path, bool]:
-    """The folder of the run, and whether it holds a checkpoint to go on from. Raises ValueError as `check_folder`."""
+    """Returns the run folder, and whether to go on from its checkpoint. Raises ValueError as `check_folder` does."""
     spelled: dict[str, Any] = {"dataset": task, "model": Path(args.model.model).name}
     spelled |= {"method": args.method.method, "seed": args.update.seed}
     name = "{dataset}-{model}-{method}-seed{seed}".format(**spelled)

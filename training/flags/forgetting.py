@@ -19,20 +19,20 @@ class ForgettingArgs:
     forgetting_data: str = "bundled"
     """a text file; bundled: public speeches; none: do not measure"""
     forgetting_tokens: Rare[int | None] = 10_000
-    """how many tokens of it are read, before the training and after. 10,000 take 3 s each time for gpt2-nano on a core,
-    and 206 MB for logits; None: all (80,068 of the bundled text)"""
+    """tokens of the text that are scored, before the training and after. 10,000 take 3 s each time for gpt2-nano on a
+    core, and 206 MB for logits; None: all (80,068 of the bundled text)"""
     forgetting_curve: Rare[bool] = False
-    """also the task metric (accuracy or response loss, of the validation examples, else the test examples) and the
-    general loss with the adapters at 0, 0.25, ... 1.5 of their strength, and a picture: seven more evaluations; 0 is
-    the frozen weights alone, from which --lora-init loftq does not start"""
+    """also measure the task metric (on the validation examples, else the test examples) and the general loss with the
+    adapters at 0, 0.25, ... 1.5 of their strength, and draw both: seven more evaluations; 0 is the frozen weights
+    alone, from which --lora-init loftq does not start"""
 
     def source(self) -> str | None:
-        """Returns the text's name in results.json; None when nothing is measured."""
+        """Returns the name of the text in results.json; None when nothing is measured."""
         names = {"bundled": f"bundled {GENERAL}", "none": None}
         return names.get(self.forgetting_data, self.forgetting_data)
 
     def text(self) -> str:
-        """Returns the text. Raises ValueError for anything but a file of text."""
+        """Returns the text. Raises ValueError for a file that cannot be read or holds too little text."""
         asked = f"--forgetting-data {self.forgetting_data}:"
         path = BUNDLED / GENERAL if self.forgetting_data == "bundled" else Path(self.forgetting_data)
         try:
@@ -40,7 +40,7 @@ class ForgettingArgs:
         except OSError as error:
             raise ValueError(f"{asked} {error.strerror}; give a text file, bundled or none") from error
         except UnicodeDecodeError as error:
-            raise ValueError(f"{asked} not UTF-8 (byte {error.start}); save it as UTF-8") from error
+            raise ValueError(f"{asked} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
         if len(text.strip()) < 2:
             raise ValueError(f"{asked} holds fewer than two tokens of text; give another file, bundled or none")
         return text
@@ -61,6 +61,6 @@ class ForgettingArgs:
         return []
 
     def check_examples(self, held_out: Sequence[object]) -> None:
-        """Raises ValueError when there is nothing to take the task metric of."""
+        """Raises ValueError when --forgetting-curve is given and no examples are held out for its task metric."""
         if self.forgetting_curve and not held_out:
             raise ValueError("--forgetting-curve: there are no validation or test examples for the task metric")

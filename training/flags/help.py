@@ -1,4 +1,4 @@
-"""What --help and --help-all print: a paragraph for each flag, in the groups of the dataclasses."""
+"""Writes --help and --help-all: a paragraph for each flag, in the groups of the dataclasses."""
 
 import ast
 import inspect
@@ -21,9 +21,9 @@ GENERAL = {
 }
 
 
-@cache  # for one source serves all flags of the group
+@cache  # one reading of the source serves all flags of the group
 def _texts(group: type) -> dict[str, str]:
-    """Returns the text under each field of a dataclass, and of those it inherits from."""
+    """Returns the text under each field of a dataclass, inherited fields included."""
     found: dict[str, str] = {}
     for part in filter(is_dataclass, reversed(group.__mro__)):
         (described,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
@@ -36,7 +36,7 @@ def _texts(group: type) -> dict[str, str]:
 
 
 def text_of(flag: Flag, whole: bool) -> str:
-    """Returns the help of a flag, or its first sentence, and its default where that is not None or off."""
+    """Returns the help of a flag (unless `whole`, its first sentence), with its default if that is not None or off."""
     text = next((note.text for note in flag.notes if isinstance(note, Help)), None) or _texts(flag.group)[flag.name]
     text = text if whole else re.split(r"(?<=[\w)/])[.] ", text)[0]
     if flag.default is MISSING:
@@ -56,18 +56,18 @@ def _entry(invocation: str, text: str, width: int) -> str:
 
 
 def _title(flag: Flag, arguments: type) -> str:
-    """Names the group that the help shows a flag in."""
+    """Returns the title of the group that a flag is shown in."""
     if AS_PUBLISHED in flag.notes:
         return PUBLISHED
     return "Flags" if flag.group is arguments else (inspect.getdoc(flag.group) or "").split("\n\n")[0]
 
 
 def help_text(arguments: type, description: str | None, everything: bool) -> str:
-    """Returns the help of a script; with `everything` also flags that few runs need, those of published runs last."""
+    """Returns the help of a script; with `everything`, rare flags too, those that repeat published runs last."""
     width = min(shutil.get_terminal_size((100, 24)).columns, WIDEST)
     flags, kinds = [*flags_of(arguments).values()], get_type_hints(arguments)
     first = {flags[0].group, *(kinds[name] for name in inspect.get_annotations(arguments))}
-    flags.sort(key=lambda flag: flag.group not in first)  # what a script does not share with others follows the data
+    flags.sort(key=lambda flag: flag.group not in first)  # a script's own flags follow those of its first group
     shown = [flag for flag in flags if everything or not {RARE, AS_PUBLISHED} & {*flag.notes}]
     groups: dict[str, list[str]] = {"Help": [_entry(*one, width) for one in GENERAL.items()]}
     groups |= {_title(flag, arguments): [] for flag in shown if AS_PUBLISHED not in flag.notes} | {PUBLISHED: []}

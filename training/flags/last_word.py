@@ -1,7 +1,7 @@
-"""Our message below the traceback that a launcher prints when one of its processes fails.
+"""Repeats our message below the traceback that a launcher prints when one of its processes fails.
 
-`accelerate launch` (without -q) and torchrun print ten lines and more of their own once the script is gone, and know no
-way to leave that out for a script that has said what was wrong. So a process that outlives both says it again.
+`accelerate launch` (without -q) and torchrun print ten lines and more of their own once the script has ended, and
+cannot be told that the script has explained the error. So a process that outlives both prints the message again.
 """
 
 import os
@@ -13,7 +13,7 @@ LAUNCHERS = ("accelerate", "accelerate-launch", "accelerate.commands", "torchrun
 
 
 def is_launcher(command: list[str]) -> bool:
-    """Whether a command is a launcher, as .venv/bin/accelerate launch x.py and python -m torch.distributed.run are."""
+    """Returns whether a command is that of a launcher, such as python -m torch.distributed.run."""
     names = [os.path.basename(word) for word in command[:4]]
     known = any(name == known or name.startswith(f"{known}.") for name in names for known in LAUNCHERS)
     before_script = command[: next((i for i, word in enumerate(command) if "scripts/" in word), len(command))]
@@ -22,13 +22,13 @@ def is_launcher(command: list[str]) -> bool:
 
 def repeat_after_launcher(message: str) -> None:
     """Writes `message` once the launcher that started this process, if one did, has ended. Returns at once."""
-    import psutil  # only here: most runs need no last word
+    import psutil  # imported only here, since most runs succeed
 
     parent = psutil.Process().parent()
     try:
         if parent is None or not hasattr(os, "fork") or not is_launcher(parent.cmdline()):
             return
-    except psutil.Error:  # it has ended, or is another user's
+    except psutil.Error:  # the launcher has ended, or belongs to another user
         return
     sys.stderr.flush()
     if os.fork() != 0:
@@ -38,7 +38,7 @@ def repeat_after_launcher(message: str) -> None:
         deadline = time.monotonic() + LONGEST
         while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
             time.sleep(0.02)
-    except (psutil.Error, OSError):  # it ended between two looks
+    except (psutil.Error, OSError):  # the launcher ended between two checks
         pass
     finally:
         os.write(2, message.encode())

@@ -1,4 +1,4 @@
-"""Flags of what is trained, and the rank and alpha that they give to each adapter. Nothing heavy is imported."""
+"""Flags of the base model and the method, with the rank and alpha of each adapter. Nothing heavy is imported."""
 
 import math
 from collections.abc import Callable
@@ -30,7 +30,7 @@ else:
 
 
 def _methods() -> str:
-    """Says what each method does, and in a second sentence what it costs."""
+    """Returns what each method does, and in a second sentence what it costs."""
     does = "; ".join(f"{name}: {method.help}" for name, method in METHODS.items())
     costs = "; ".join(f"{name}: {method.cost}" for name, method in METHODS.items() if method.cost)
     return f"{does}. Against lora (gpt2-nano, rank 16, a CPU) {costs}"
@@ -48,11 +48,11 @@ class ModelArgs:
     model: str = "gpt2"
     """gpt2-nano (bundled), gpt2 and its larger sizes up to gpt2-xl, a hub repository, or a folder in HF format"""
     dropout: Rare[float] = 0.0
-    """probability, on embeddings, attention and residual branches"""
+    """dropout probability on embeddings, attention and residual branches"""
     untie_head: AsPublished[bool] = False
     """give the LM head a copy of the token embedding instead of the embedding itself (as the report's authors did)"""
     base_bits: Literal[4, 8] | None = None
-    """hold frozen matrices in 4 bits (NF4) or 8, by bitsandbytes. This takes less memory and more time"""
+    """hold frozen matrices in 4 bits (NF4) or 8, with bitsandbytes. This takes less memory and more time"""
 
     def problems(self) -> list[str]:
         found = needs_bitsandbytes(f"--base-bits {self.base_bits}") if self.base_bits else []
@@ -71,20 +71,20 @@ class MethodArgs:
     lora_alpha: float = 16.0
     """strength of the adapters, before scaling"""
     lora_rank_pattern: Rare[tuple[str, ...]] = ()
-    """PATTERN=RANK: another rank for matrices that match, the last match counts: 'h.5.*=32' '*.mlp-in=8' 'h.1.[qkv]=4'
-    (q, k and v of a block share one; lm-head and score are heads)"""
+    """PATTERN=RANK: another rank for the matrices that match: 'h.5.*=32' '*.mlp-in=8' 'h.1.[qkv]=4'; the last match
+    counts (q, k and v of a block share one rank; lm-head and score are heads)"""
     lora_alpha_pattern: Rare[tuple[str, ...]] = ()
     """PATTERN=ALPHA: another alpha, likewise"""
     lora_scaling: Literal["standard", "rslora", "paper"] = "standard"
     """standard: alpha/r; rslora: alpha/sqrt(r); paper: alpha"""
     lora_init: Rare[Literal["standard", "paper", "loftq"]] = "standard"
-    """A uniform within 1/sqrt(inputs), or as the report's authors had it within 1/sqrt(r); loftq: A and B make up for
-    what --base-bits rounded off, as far as their rank goes: at the start each matrix is read and dequantised once more
-    and its error decomposed (SVD), after that no cost"""
+    """standard: A is uniform within 1/sqrt(inputs); paper: within 1/sqrt(r), as the report's authors had it; loftq:
+    A and B make up for what --base-bits rounded off, as far as their rank goes: at the start each matrix is read and
+    dequantised once more and its error decomposed (SVD); after that it costs nothing"""
     lora_dropout: Rare[float] = 0.0
-    """probability, on what A multiplies; a third more time, 20% more kept for the backward pass"""
+    """dropout probability on the input of A; a third more time, and 20% more kept for the backward pass"""
     lora_plus_ratio: Rare[float | None] = None
-    """learning rate of the adapters' B over that of all else, at least 1 (LoRA+: 16), at no cost; None: the same"""
+    """ratio of the learning rate of the adapters' B to that of all else, at least 1 (LoRA+: 16); None: 1"""
     lora_targets: tuple[Target, ...] = BLOCK_TARGETS
     """matrices that get an adapter"""
     last_blocks: int | None = None
@@ -97,11 +97,11 @@ class MethodArgs:
 
     @property
     def starts_at_frozen(self) -> bool:
-        """Whether untrained adapters change nothing; those of loftq make up for what was rounded off."""
+        """Whether untrained adapters change nothing; those of loftq make up for rounding errors."""
         return self.lora_init != "loftq"
 
     def places(self, blocks: int) -> list[str]:
-        """Lists what patterns are matched with: every adapted matrix of a model of `blocks` blocks, as h.5.mlp-in."""
+        """Returns the names that patterns can match, such as h.5.mlp-in: one for each adapted matrix of the blocks."""
         first = 0 if self.last_blocks is None else max(blocks - self.last_blocks, 0)
         named = [f"h.{i}.{t}" for i in range(first, blocks) for t in BLOCK_TARGETS if t in self.lora_targets]
         return named + ["lm-head"] * ("lm-head" in self.lora_targets)
@@ -162,7 +162,7 @@ class MethodArgs:
         return found + self._fused_problems(places)
 
     def _fused_problems(self, places: list[str]) -> list[str]:
-        """q, k and v of a block are parts of one matrix, whose adapter has one rank and one scale."""
+        """Returns a problem where q, k and v of a block differ: they are one matrix, with one rank and one scale."""
         given: dict[str, set[tuple[int, float]]] = {}
         for place in places:
             block, _, target = place.rpartition(".")

@@ -1,9 +1,9 @@
-"""What a flag or a value that does not exist was meant to be: names of other tools, and slips of the keyboard."""
+"""Finds what an unknown flag or value was meant to be: a name from another tool, or a slip of the keyboard."""
 
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
-# Our flag, or what to do, and the names for it of TRL, transformers' examples, LLaMA-Factory, axolotl, litgpt and more.
+# Our flag, or what to do, and its names in TRL, transformers' examples, LLaMA-Factory, axolotl, litgpt and others.
 ELSEWHERE = """
 --lr <- learning-rate learn-rate eta peak-lr max-lr
 --lr-min <- min-lr eta-min
@@ -81,7 +81,7 @@ the file of accelerate goes before the script, accelerate launch --config_file F
 --temperature (0 is greedy) <- do-sample sample
 --prompt <- text prompt-text query
 --run <- run-folder model-dir adapter-path model-folder
-examples are never padded, and evaluation takes as many as fit; leave it out <- per-device-eval-batch-size
+examples are never padded, and evaluation batches are filled up by tokens; leave it out <- per-device-eval-batch-size
     eval-batch-size per-gpu-eval-batch-size val-batch-size packing group-by-length pad-to-max-length
 training, evaluation and the test always happen; leave it out <- do-train do-eval do-predict do-test
     evaluation-strategy eval-strategy save-strategy logging-strategy predict-with-generate
@@ -120,19 +120,19 @@ OURS = {name: remedy for remedy, names in ENTRIES for name in names.split()}
 
 
 def plain(word: str) -> str:
-    """Strips a flag of the dashes in front and the value behind: --output_dir=x becomes output-dir."""
+    """Returns the bare name of a flag: --output_dir=x becomes output-dir."""
     return word.lstrip("-").split("=", 1)[0].replace("_", "-").lower()
 
 
 def nearest(word: str, known: Collection[str], alike: float = 0.6) -> str | None:
-    """Returns the one of `known` that `word` was probably meant to be; with `alike` 1 only the same will do."""
+    """Returns the one of `known` that `word` was probably meant to be; `alike` 1 asks for equality."""
     by_spelling = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), by_spelling, n=1, cutoff=alike)
     return by_spelling[close[0]] if close else None
 
 
 def meant(word: str, known: Iterable[str]) -> str | None:
-    """Says what to write in place of the unknown flag `word` in a script whose flags are `known`, as --lora-rank."""
+    """Returns what to write instead of the unknown flag `word` in a script with the flags `known`, as --lora-rank."""
     name, flags = plain(word), list(known)
     there = {flag.lstrip("-") for flag in flags}
     ours = OURS.get(name)

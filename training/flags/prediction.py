@@ -1,4 +1,4 @@
-"""Flags of scripts/predict.py: which model, which rows, which output. Nothing heavy is imported."""
+"""Flags of scripts/predict.py: the model, the rows and the output. Nothing heavy is imported."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,23 +9,23 @@ from training.flags.cli import at_least
 
 @dataclass(frozen=True)
 class ApplyArgs:
-    """What is applied to what"""
+    """The model and the data"""
 
     data: Path
-    """csv, tsv, json, jsonl, parquet or arrow file, also with .gz, a folder of them, or one that save_to_disk wrote"""
+    """csv, tsv, json, jsonl, parquet or arrow file, also as .gz, or a folder of them, or one that save_to_disk wrote"""
     encoding: str | None = None
     """encoding of text files, like cp1252; None: UTF-8, or what a byte order mark says"""
     run: Path | None = None
     """folder of a finished run of finetune_cls or finetune_ift"""
     model: str | None = None
-    """any model without its run: what merge_lora or transformers wrote, a run's adapter or model folder, a hub
-    repository; with --run or --adapter their base, where it has moved"""
+    """any model without its run: a folder that merge_lora or transformers wrote, a run's adapter or model folder, or a
+    hub repository; with --run or --adapter: its base, where that has moved"""
     adapter: Path | None = None
     """folder of an adapter, ours or PEFT's, in place of --run; --model is its base"""
     max_length: int | None = None
-    """tokens read of a text; None: as in training, 512 where that is not known"""
+    """most tokens read of a text; None: as in training, or 512 where that is not known"""
     special_tokens: Literal["text", "tokens"] | None = None
-    """what spells <|endoftext|> or another special token of the base: text, or that token; None: as in training"""
+    """how to read what spells <|endoftext|> or another special token of the base; None: as in training"""
     new_tokens: int = 128
     """most tokens of a response"""
 
@@ -40,11 +40,11 @@ class ApplyArgs:
 
 @dataclass(frozen=True)
 class OutputArgs:
-    """What is written"""
+    """The output"""
 
     output: Path | None = None
-    """.jsonl, .csv or .tsv file; None: predict-<name of the data>.jsonl in the folder of the run, else in this"""
+    """.jsonl, .csv or .tsv file; None: predict-<name of the data>.jsonl in the run folder, else in the current one"""
     keep_columns: tuple[str, ...] = ()
-    """columns of the data that the output has too, `all` for all; a name that predictions have too becomes input_..."""
+    """columns of the data to copy to the output, or `all`; a name that a column of predictions has becomes input_..."""
     overwrite: bool = False
     """replace an earlier output"""

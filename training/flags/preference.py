@@ -1,4 +1,4 @@
-"""Flags of learning from preferences. Nothing heavy is imported."""
+"""Flags for learning from preferences. Nothing heavy is imported."""
 
 import math
 from dataclasses import dataclass, replace
@@ -12,8 +12,8 @@ from training.flags.fields import AsPublished, Rare
 from training.flags.task import twice_or_nothing
 from training.storage.run_folder import nearest
 
-# Default epochs of preferences have no floor of updates, since more of them did harm: 101 bundled pairs (DPO, LoRA,
-# seed 0) gave a loss on 12 test pairs of 0.42 after 39 updates, and of 0.90 at the best validation loss of 208.
+# The default epochs for preferences have no floor of updates, since more did harm: training on 101 bundled pairs (DPO,
+# LoRA, seed 0) gave a loss on 12 test pairs of 0.42 after 39 updates, and of 0.90 at the best validation loss of 208.
 FEWEST_UPDATES = 1
 
 
@@ -22,14 +22,14 @@ class PairArgs:
     """Columns and prompt"""
 
     prompt_column: str | None = None
-    """column of the prompt; None: one with a usual name. None is needed where both answers begin
-    with the prompt (docs/chat.md)"""
+    """column of the prompt; None: one with a usual name. It may be missing where both answers begin with the prompt
+    (docs/chat.md)"""
     chosen_column: str | None = None
     """column of the answer that is preferred; None: chosen"""
     rejected_column: str | None = None
     """column of the other answer; None: rejected"""
     response_header: AsPublished[bool] = True
-    """end the prompt with '### Response:'; off: it is part of both answers (as the report's authors had it)"""
+    """end the prompt with '### Response:'; off: both answers begin with it (as the report's authors had it)"""
 
     def task(self, dataset: str | None, data: Path | None) -> Preferences:
         """Returns the dataset's task, or that of `data`, with the columns that the flags name."""
@@ -57,14 +57,14 @@ class RatingArgs:
     prompt_column: str | None = None
     """column of the prompt. None: one with a usual name; it may hold conversations (docs/chat.md)"""
     input_column: Rare[str | None] = None
-    """column of what the prompt is about. None: one named input, context or passage, if there is one; '': none"""
+    """column of the prompt's input. None: input, context or passage, if there is one; '': none"""
     response_column: str | None = None
     """column of the answer. None: one with a usual name, such as completion, response, output or answer"""
     label_column: str | None = None
     """column that says whether an answer is good. Its cells are true or false, 1 or 0 or -1, good or bad, thumbs up or
     down; None: one with a usual name, such as label, good, thumbs or kto_tag"""
     response_header: AsPublished[bool] = True
-    """end the prompt with '### Response:'; off: it is part of every answer (as the report's authors had it)"""
+    """end the prompt with '### Response:'; off: every answer begins with it (as the report's authors had it)"""
 
     @property
     def _named(self) -> list[str]:
@@ -72,7 +72,7 @@ class RatingArgs:
         return [name for name in every if name is not None]
 
     def task(self, dataset: str | None, data: Path | None) -> Ratings | Unpaired:
-        """The dataset's task, which may be one of pairs, or that of `data`, with the columns that the flags name."""
+        """Returns the dataset's task, possibly of pairs, or that of `data`, with the columns that the flags name."""
         forms = rating_forms(self.prompt_column, self.response_column, self.label_column)
         task = find_or_own(dataset, data, Ratings, forms, Preferences)
         if isinstance(task, Preferences):
@@ -100,14 +100,14 @@ class ReferenceArgs:
     """Learning from preferences"""
 
     start_from: Path | None = None
-    """a finished run of finetune_ift or of this script, or the folder of an adapter. The adapter is ours or PEFT's and
-    was trained on --model; what is learned is learned on top of it, and it is the reference; None: --model itself is"""
+    """a finished run of finetune_ift or of this script, or the folder of an adapter. An adapter is ours or PEFT's,
+    trained on --model; training goes on from there, and that model is the reference; None: from --model itself"""
     beta: float = 0.1
-    """how much a step away from the reference costs"""
+    """how strongly the model is held to the reference"""
     reference: Rare[Literal["adapter-off", "cached"] | None] = None
     """adapter-off: a pass without adapters before each update; cached: log-probabilities computed once and kept in
-    --cache-dir, a file for each set of texts and base; None: adapter-off with adapters that start at nothing, else
-    cached (--lora-init loftq: with the adapters as they start)"""
+    --cache-dir, a file for each set of texts and base; None: adapter-off where untrained adapters change nothing, else
+    cached (--lora-init loftq: with the untrained adapters)"""
 
     def problems(self) -> list[str]:
         found = []
@@ -120,7 +120,7 @@ class ReferenceArgs:
     def problems_given(self, method: MethodArgs, model: ModelArgs, compute: ComputeArgs) -> list[str]:
         found = []
         if self.caches(method) and not nearest(compute.cache_dir).is_dir():
-            found.append(f"--cache-dir {compute.cache_dir}: is a file, or in one; name a folder")
+            found.append(f"--cache-dir {compute.cache_dir}: is a file, or lies in one; name a folder")
         if method.method == "head" and not model.untie_head:
             found.append("--method head: the LM head is the token embedding; add --untie-head to train it apart")
         if self.reference == "adapter-off" and not method.adapts:
@@ -141,7 +141,7 @@ class ReferenceArgs:
         return found
 
     def caches(self, method: MethodArgs) -> bool:
-        """Whether the reference's log-probabilities are computed once, instead of before each update."""
+        """Returns whether the reference's log-probabilities are computed once, instead of before each update."""
         if self.reference is None:
             return not (method.adapts and method.starts_at_frozen)
         return self.reference == "cached"
@@ -152,8 +152,8 @@ class PreferenceArgs(ReferenceArgs):
     """Learning from preferences"""
 
     dpo_loss: Literal["sigmoid", "ipo"] = "sigmoid"
-    """sigmoid: DPO's own; ipo: a squared distance, which does not push margins ever further. The margin that it aims at
-    is 1/(2 beta) nats a token"""
+    """sigmoid: DPO's own; ipo: a squared distance, which does not widen margins without end. It aims at a margin of
+    1/(2 beta) nats a token"""
     label_smoothing: Rare[float] = 0.0
     """probability that a preference is the wrong way round, 0 to below 0.5; sigmoid only"""
 
@@ -171,7 +171,7 @@ class KtoArgs(ReferenceArgs):
     """Learning from rated answers"""
 
     desirable_weight: float = 1.0
-    """weight of the loss of good answers. Where one kind is rare, its weight is to make up for that"""
+    """weight of the loss of good answers. Raise the weight of the rarer kind"""
     undesirable_weight: float = 1.0
     """weight of the loss of bad answers"""
 

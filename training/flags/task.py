@@ -1,4 +1,4 @@
-"""Flags that belong to one kind of task, and the task they describe: a dataset of `tasks/` or the user's own file."""
+"""Flags of one kind of task, and the task that they describe: a dataset of `tasks/` or the user's own file."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -17,7 +17,7 @@ G = TypeVar("G")
 
 
 def twice_or_nothing(flags: str, named: list[str]) -> list[str]:
-    """Names a problem where an empty column is named, or one twice: the answer would be among the inputs."""
+    """Returns a problem where a column is empty or named twice, which would put the answer among the inputs."""
     found = [f"{flags}: one of them is empty; name a column, or leave the flag out"] if "" in named else []
     twice = dict.fromkeys(name for name in named if name and named.count(name) > 1)
     return found + [f"{flags}: name column {short(name)} twice; give each of them another" for name in list(twice)[:1]]
@@ -34,11 +34,11 @@ class TextArgs:
     labels: tuple[str, ...] = ()
     """the classes in order; none given: those found in the file"""
     leave_out_labels: Rare[tuple[str, ...]] = ()
-    """labels whose rows are left out and counted, such as - ? N/A; rows without a label always are"""
+    """labels whose rows are left out and counted, such as - ? N/A; rows without a label are always left out"""
     truncate: Rare[Literal["premise-first", "tail"]] = "premise-first"
-    """what a pair of sentences loses when it is too long"""
+    """what to cut from a pair of sentences that is too long: its premise first, or its end"""
     pad_to: AsPublished[int | None] = None
-    """append --pad-id up to this many tokens and read the class behind them (as the report's authors did)"""
+    """append --pad-id up to this many tokens and read the class after them (as the report's authors did)"""
     pad_id: AsPublished[int] = 50256
     """token that --pad-to appends"""
 
@@ -89,7 +89,7 @@ class HeadArgs:
         return self.head == "linear" and not self.head_bias
 
     def notes(self) -> list[str]:
-        """What a user should know of the head before training."""
+        """Returns what a user should know of the head before training."""
         apart = "this head exists here alone: the model cannot be exported to transformers or PEFT"
         return [] if self.exportable else [apart]
 
@@ -117,9 +117,9 @@ class PromptArgs:
     prompt_column: str | None = None
     """column of the instruction, or of the conversation (docs/chat.md); None: one with a usual name"""
     input_column: str | None = None
-    """column of what the instruction is about. None: one named input, context or passage, if there is one; '': none"""
+    """column of the instruction's input. None: input, context or passage, if there is one; '': none"""
     response_column: str | None = None
-    """column of the response; None: one with a usual name. Such names are response, output, completion and answer"""
+    """column of the response; None: one with a usual name. Usual names are response, output, completion and answer"""
     mask_prompt: AsPublished[bool] = True
     """train on the response only; off: on the prompt too (as the report's authors did)"""
     response_header: AsPublished[bool] = True

@@ -8,11 +8,11 @@ from typing import Literal
 from training.flags.cli import at_least, flag
 from training.flags.fields import AsPublished, Rare
 
-# What default epochs give at least. 320 tickets in five classes, the commonest 40% (gpt2-nano, seeds 0 and 1, default
-# rates, accuracy of 40 test tickets, LoRA and full): 80 updates 0.43 0.40 and 0.80 0.73; 120 0.68 0.55 and 1.00 0.95;
-# 200 1.00 0.95 and 1.00 1.00.
+# Default epochs give at least so many updates. Measured on 320 tickets in five classes, the commonest 40% (gpt2-nano,
+# seeds 0 and 1, default rates, accuracy of 40 test tickets, LoRA and full): 80 updates 0.43 0.40 and
+# 0.80 0.73; 120 updates 0.68 0.55 and 1.00 0.95; 200 updates 1.00 0.95 and 1.00 1.00.
 FEWEST_UPDATES = 200
-MOST_EPOCHS, MOST_UPDATES = 1e6, 10**9  # what is beyond is a slip, and would take memory for its plan alone
+MOST_EPOCHS, MOST_UPDATES = 1e6, 10**9  # more is a slip, and would need memory for its plan alone
 
 
 def needs_bitsandbytes(asked: str) -> list[str]:
@@ -27,16 +27,16 @@ class UpdateArgs:
 
     epochs: float | None = None
     """passes over the training examples; None: the method's default. Fractions are allowed. The default
-    (docs/methods.md) is as many as 200 updates take, where that is more; preferences have no such floor"""
+    (docs/methods.md) is raised to as many as 200 updates take; preferences have no such floor"""
     max_steps: int | None = None
     """optimizer steps in all, whatever --epochs says"""
     batch_size: int = 8
     """examples per optimizer step, over all processes"""
     micro_batch_size: int | Literal["auto"] = 8
-    """examples that one device holds at a time; auto: as many as fit. The accumulation steps follow from it"""
+    """examples that one device holds at a time; auto: as many as fit. The number of accumulation steps follows"""
     optimizer: Rare[Literal["adamw", "adamw8bit", "paged-adamw8bit", "sgd", "sgd-momentum"]] = "adamw"
-    """adamw8bit: states in 8 bits, by bitsandbytes; paged-adamw8bit: on a CUDA GPU they also make room by moving to the
-    machine's memory; sgd-momentum uses 0.9 unless --momentum says otherwise"""
+    """adamw8bit: states in 8 bits, by bitsandbytes; paged-adamw8bit: on a CUDA GPU they also move to the machine's
+    memory when room is short; sgd-momentum uses 0.9 unless --momentum says otherwise"""
     momentum: Rare[float] = 0.9
     """momentum of sgd-momentum"""
     lr: float | None = None
@@ -44,7 +44,7 @@ class UpdateArgs:
     lr_init: Rare[float] = 0.0
     """learning rate at the first warmup step"""
     lr_min: Rare[float] = 0.0
-    """learning rate that the cosine ends at"""
+    """learning rate at the end of the cosine"""
     schedule: Rare[Literal["cosine", "constant"]] = "cosine"
     """course of the learning rate after the warmup"""
     warmup_ratio: Rare[float] = 0.05
@@ -56,21 +56,21 @@ class UpdateArgs:
     clip_after_warmup: AsPublished[bool] = False
     """do not clip during the warmup (as the report's authors did)"""
     weight_decay: Rare[float] = 0.01
-    """weight decay of the matrices; decoupled with adamw"""
+    """weight decay of the matrices, decoupled in adamw"""
     decay_all: AsPublished[bool] = False
-    """decay biases, norms and embeddings too"""
+    """apply weight decay to biases, norms and embeddings too"""
     drop_last: AsPublished[bool] = False
-    """leave out the last batch of an epoch when it is short"""
+    """drop the last batch of an epoch when it is short"""
     seed: int = 0
     """seed of initialisation, order, dropout and sampling"""
 
     def with_defaults(
         self, lr_at_width_192: float, epochs: float, width: int, examples: int, fewest: int = FEWEST_UPDATES
     ) -> "UpdateArgs":
-        """Fills in what was left open.
+        """Returns a copy with the defaults filled in.
 
         Adam's step for a matrix should shrink with its width (Yang et al. 2022, table 8), so the default learning rate
-        does. Little data gets more than the default `epochs`: as many as give the `fewest` updates.
+        does. Little data gets more than the default `epochs`: as many as make the `fewest` updates.
         """
         open_lr = lr_at_width_192 * 192 / width if self.lr is None else self.lr
         enough = math.ceil(fewest / max(self.steps_per_epoch(examples), 1))
@@ -78,7 +78,7 @@ class UpdateArgs:
         return replace(self, lr=open_lr, epochs=open_epochs)
 
     def notes(self, steps: int, fewest: int = FEWEST_UPDATES) -> list[str]:
-        """What a user should know of the length that the flags give, before training."""
+        """Returns what a user should know, before training, of a length that is too short."""
         if self.epochs is None or self.max_steps is not None or steps >= fewest:
             return []
         return [
@@ -91,7 +91,7 @@ class UpdateArgs:
         return None if self.clip_after_warmup and step < warmup else self.max_grad_norm
 
     def steps(self, examples: int) -> int:
-        """Counts the optimizer steps of a training. Raises ValueError for none, or more than anyone means."""
+        """Returns the number of optimizer steps. Raises ValueError for none, or for more than MOST_UPDATES."""
         per_epoch = self.steps_per_epoch(examples)
         if per_epoch == 0:
             raise ValueError(f"--drop-last: leaves nothing of {examples} examples at --batch-size {self.batch_size}")

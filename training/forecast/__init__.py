@@ -1,6 +1,6 @@
-"""What a run will need, before it needs it: memory and time, measured on tensors without numbers.
+"""Forecasts the memory of a run, on tensors without numbers, and its time, from work that is timed.
 
-A script describes its run in one `Workload`; --dry-run prints its forecast, --micro-batch-size auto is resolved by it.
+A script describes its run in one `Workload`; --dry-run prints its forecast, and --micro-batch-size auto uses it.
 """
 
 from training.forecast.micro_batch import resolve_micro_batch

@@ -1,6 +1,6 @@
-"""How long a run takes on this device. Some of its work is done and timed, and the rest is taken to be in proportion.
+"""Forecasts how long a run takes on this device: some of its work is done and timed, and the rest is extrapolated.
 
-The weights need not be there: numbers drawn at random cost the same. Nothing is kept of it and nothing is written.
+The weights are not needed: random numbers cost the same. Nothing is kept, and only a temporary file is written.
 """
 
 import math
@@ -37,12 +37,12 @@ PIECE = 2**25  # bytes that are written to see how fast the disk is
 
 
 def age() -> float:
-    """Seconds since this process began."""
+    """Returns the seconds since this process began."""
     return time.time() - psutil.Process().create_time()
 
 
 def give_numbers(model: nn.Module, device: torch.device) -> None:
-    """Gives every tensor without storage one with random numbers; what is shared stays shared."""
+    """Fills every tensor without storage with random numbers; shared tensors stay shared."""
     given: dict[int, nn.Parameter] = {}
 
     def drawn(tensor: torch.Tensor) -> torch.Tensor:
@@ -71,7 +71,7 @@ def timed(device: torch.device, act: Callable[[], object]) -> float:
 
 
 def mean_time(device: torch.device, acts: Iterator[tuple[float, Callable[[], object]]]) -> tuple[float, float]:
-    """Seconds that the first of the `acts` (size, act) takes beyond its share, and seconds for one unit of size."""
+    """Returns the seconds that the first of `acts` (size, act) takes beyond its share, and those for a unit of size."""
     size, act = next(acts)
     first, spent, done = timed(device, act), 0.0, 0.0
     for later, act in acts:
@@ -93,7 +93,7 @@ class Stopwatch:
         self.optimizer = build_optimizer(self.model, workload.update, workload.accelerator.scaler is not None)
 
     def updates(self, steps: int) -> tuple[float, float]:
-        """Seconds for the start, and seconds for `steps` updates."""
+        """Returns the seconds for the start, and those for `steps` updates."""
         workload, trained = self.workload, [p for p in self.model.parameters() if p.requires_grad]
         plan = Plan(workload.train, workload.update, workload.accelerator.num_processes)
 
@@ -117,7 +117,7 @@ class Stopwatch:
 
     @torch.no_grad()
     def evaluation(self, examples: Sequence[Encoded], model: Any = None) -> float:
-        """Seconds for one evaluation of all examples."""
+        """Returns the seconds for one evaluation of all examples."""
         if not examples:
             return 0.0
         lengths, processes = [len(e.tokens) for e in examples], self.workload.accelerator.num_processes
@@ -134,7 +134,7 @@ class Stopwatch:
         return mean_time(self.device, acts)[1] * sum(lengths) / processes
 
     def general_text(self) -> float:
-        """Seconds for the loss on the general text, before and after, and at all strengths where they are asked for."""
+        """Returns the seconds for the loss on the general text, before and after, and at each strength of the curve."""
         general = self.workload.general
         if not general.pieces:
             return 0.0
@@ -146,7 +146,7 @@ class Stopwatch:
 
     @torch.no_grad()
     def answers(self, longest_reference: int) -> float:
-        """Seconds for answers before training, which rarely end by themselves, and after it, when they mostly do."""
+        """Returns the seconds for answers before training, which rarely end early, and after it, when most do."""
         workload = self.workload
         if not workload.prompts or not workload.new_tokens or not isinstance(self.model, LanguageModel):
             return 0.0
@@ -170,7 +170,7 @@ class Stopwatch:
         return batches * (2 * reading + both * a_token)
 
     def saving(self, due: Intervals) -> float:
-        """Seconds for checkpoints, and for the best weights at every second evaluation, by the speed of the disk."""
+        """Returns the seconds for checkpoints, and for the best weights at every second evaluation, on this disk."""
         trained = 4 * sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         best = 4 * sum(p.numel() for p in self.model.parameters()) if self.workload.whole_model else trained
         wanted = 3 * trained * math.ceil(due.steps / due.save) + best * (1 + math.ceil(due.steps / due.evaluate) / 2)
@@ -185,12 +185,12 @@ class Stopwatch:
 
 
 def seconds_of(workload: Workload, due: Intervals, watched: Sequence[Any], so_far: float) -> dict[str, float]:
-    """Seconds of a run by kind of work; `so_far` have passed already."""
+    """Returns the seconds of a run by kind of work; `so_far` have passed already."""
     lm, watch = isinstance(workload.model, LanguageModel), Stopwatch(workload)
     starting, updates = watch.updates(due.steps)
     times = math.ceil(due.steps / due.evaluate)
     test, validation = texts_of(workload.test), texts_of(workload.validation)
-    evaluated = [*test, *test, *validation]  # the test before training too
+    evaluated = [*test, *test, *validation]  # the test set is evaluated before training too
     once = [with_all_tokens_labelled(e) for e in evaluated] if lm else evaluated
     curve = len(STRENGTHS) * workload.general.curve
     seconds = watch.evaluation(texts_of(watched))

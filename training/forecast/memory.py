@@ -1,7 +1,7 @@
-"""How much memory a run needs: its own code, run on tensors that have a shape but no numbers.
+"""Forecasts the memory of a run by running its own code on tensors that have a shape but no numbers.
 
-Nothing is modelled by a formula. Evaluation, generation and updates run as they will, on the tensors of meter.py, and
-every tensor that they make is counted while it lives. That takes seconds for any size of model, and no memory.
+Evaluation, generation and updates run as in training, on the tensors of meter.py, and every tensor that they make is
+counted while it lives. That takes seconds for a model of any size, and no memory.
 """
 
 import gc
@@ -34,12 +34,12 @@ GAPS, BASE, FILE = "allocator's gaps", "libraries and data", "mapped weight file
 # instructions, gpt2-nano: 28 to 36 MiB in fp32; in bf16, where each shape has a kernel of its own, 110 to 145, of which
 # not all is there at the peak.
 KERNELS = {"no": 30 * MIB, "bf16": 100 * MIB}
-LOOKED_AT = 200_000  # updates; in a longer training every text has met enough others by then
+LOOKED_AT = 200_000  # updates; by then every text has met enough others in a batch
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes at the moment of the peak, by PARTS and on a CPU also GAPS, FILE and BASE."""
+    """The bytes at the peak by PARTS, and on a CPU also by GAPS, FILE and BASE."""
 
     parts: dict[str, int]
 
@@ -49,10 +49,10 @@ class Memory:
 
 
 class DryRun:
-    """A run on fake tensors, part by part: what it would make is counted (meter.py), and nothing is computed."""
+    """A run on fake tensors, part by part: its tensors are counted (meter.py), and nothing is computed."""
 
     def __init__(self, workload: Workload) -> None:
-        # Accelerate calls it cpu:0 where there are several processes, which torch does not take for the same.
+        # With several processes Accelerate calls it cpu:0, which is another device to torch.
         device = torch.device("cpu") if workload.on_cpu else workload.accelerator.device
         self.workload, self.device = workload, device
         self.strength = 0.5 if workload.general.curve else 1.0  # between base and adapter, evaluation needs both
@@ -69,7 +69,7 @@ class DryRun:
                     self.buckets = [torch.empty_like(p) for p in self.trained]
 
     def fill_cache(self, examples: Sequence[Encoded]) -> None:
-        """Runs what training/model/frozen_activations.py does with its first batch."""
+        """Does what training/model/frozen_activations.py does with its first batch."""
         held = self.workload.frozen
         if held is None:
             return
@@ -88,7 +88,7 @@ class DryRun:
         self.model.train()
 
     def read_general(self, examples: Sequence[Encoded]) -> None:
-        """Runs what training/evaluation/forgetting.py does with a batch: no cache, and the head of the vocabulary."""
+        """Does what training/evaluation/forgetting.py does with a batch, without a cache and with the LM head."""
         batch, head, config = collate(examples), None, self.model.config
         self.model.eval()
         strength = adapters_at(self.model, self.strength)
@@ -120,15 +120,15 @@ class DryRun:
             self.optimizer.zero_grad()
 
     def save(self) -> None:
-        """Makes what a whole model is written from; an adapter is written as it is."""
+        """Makes the tensors that a whole model is written from; an adapter is written as it is."""
         if self.workload.whole_model:
             with self.meter:
                 hf_state(self.model)
 
     def mapped_file(self, touched: int) -> int:
-        """Bytes of the weight file, of which one tensor at a time is mapped, that come on top of `touched`.
+        """Returns the bytes of the weight file, mapped one tensor at a time, that come on top of `touched`.
 
-        The base is read before there are other tensors, the embedding first; a saved model when the heap is largest.
+        The base is read before there are other tensors, embedding first; a saved model, when the heap is largest.
         """
         parameters, config = list(self.workload.model.parameters()), self.workload.model.config
         if self.workload.whole_model:
@@ -148,8 +148,8 @@ class DryRun:
 
 
 def worst_micro_batches(workload: Workload, micro_batch_size: int) -> tuple[list[list[Encoded]], list[Encoded], int]:
-    """The micro-batches of the training with the most tokens, the most rows times the longest, and the most targets
-    (which may be the same one), then an average one, and how many make up a step on one process."""
+    """Returns the micro-batches of the training with the most tokens, with the most rows times the longest row, and
+    with the most targets (they may be one), then an average one, and how many make up a step on one process."""
     train, steps = workload.train, min(workload.update.steps(len(workload.train)), LOOKED_AT)
     update = replace(workload.update, micro_batch_size=micro_batch_size)
     plan = Plan(train, update, workload.accelerator.num_processes)
@@ -160,14 +160,14 @@ def worst_micro_batches(workload: Workload, micro_batch_size: int) -> tuple[list
     ]
     everything = {tuple(micro) for step in range(steps) for share in plan.at(step) for micro in share if micro}
     ranked = sorted(everything, key=lambda micro: (measures[0](micro), micro))
-    chosen = {max(reversed(ranked), key=measure) for measure in measures}  # of equals the one with most tokens
+    chosen = {max(reversed(ranked), key=measure) for measure in measures}  # of equals the one with the most tokens
     accumulated = max(len(share) for share in plan.at(0))
     worst = [[train[i] for i in micro] for micro in sorted(chosen)]
     return worst, [train[i] for i in ranked[len(ranked) // 2]], accumulated
 
 
 def evaluation_batches(examples: Sequence[Encoded], processes: int) -> list[list[Encoded]]:
-    """The evaluation's batch with the most tokens, and its last one, which fits into the gaps of others differently."""
+    """Returns the evaluation batch with the most tokens, and the one with the fewest, which fits into other gaps."""
     lengths = [len(e.tokens) for e in examples]
     batches = [batch for share in inference_plan(lengths, TOKENS_PER_BATCH, processes) for batch in share]
     batches.sort(key=lambda batch: -sum(lengths[i] for i in batch))
@@ -176,7 +176,7 @@ def evaluation_batches(examples: Sequence[Encoded], processes: int) -> list[list
 
 @cache
 def memory_of(workload: Workload, micro_batch_size: int) -> Memory:
-    """What the run needs with so many examples at a time; takes seconds, once."""
+    """Returns the memory of the run with micro-batches of this size; this takes seconds, once."""
     worst, average, accumulated = worst_micro_batches(workload, micro_batch_size)
     evaluated = evaluation_batches(workload.held_out, workload.accelerator.num_processes)
     if isinstance(workload.model, LanguageModel):
@@ -199,5 +199,5 @@ def memory_of(workload: Workload, micro_batch_size: int) -> Memory:
         dry_run.save()
     found = dry_run.peak()
     del dry_run
-    gc.collect()  # its blocks of the heap
+    gc.collect()  # frees its blocks of the heap
     return found

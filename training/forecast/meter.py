@@ -1,9 +1,9 @@
-"""Counts the tensors that live: operations run on torch's fake tensors, which have a shape but no numbers and no
+"""Counts the tensors that are alive: operations run on torch's fake tensors, which have a shape but no numbers and no
 memory.
 
-On a CPU, what a process takes from the machine is what its allocator ever touched, which is more than what lived at
-once: a freed block serves the next tensor only if that one fits. Hence each fake tensor is given a real block that
-nobody writes to, so that the gaps are the allocator's own. What a kernel allocates and frees within itself is not seen.
+On a CPU, a process takes from the machine what its allocator ever touched, which is more than what was alive at once: a
+freed block serves the next tensor only if that one fits. Hence each fake tensor gets a real block that nobody writes
+to, so that the gaps are the allocator's own. What a kernel allocates and frees by itself is not seen.
 """
 
 import copy
@@ -25,31 +25,31 @@ from lora.quantised import QuantisedLinear
 from training.run.launch import LARGEST_KEPT
 
 PAGE = 4096
-END = 0  # the token that ends a text, for what is generated on fake tensors
+END = 0  # the token that ends a text generated on fake tensors
 CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 ALIGNMENT = {"cpu": 64, "cuda": 512}  # bytes, of torch's allocators
-# Operations of bitsandbytes that on a CPU are written in those of torch, each of which makes a tensor.
+# Operations of bitsandbytes that on a CPU consist of torch's, each of which makes a tensor.
 IN_PARTS = ("bitsandbytes::optimizer_update", "bitsandbytes::quantize_4bit", "bitsandbytes::int8_vectorwise_quant")
-CODES = (torch.uint8, torch.int8)  # of quantised numbers; nothing else in a model is held in them
+CODES = (torch.uint8, torch.int8)  # the types of quantised numbers, and of nothing else in a model
 
 
 class Heap:
-    """The pages that blocks of given sizes would take in glibc's heap; they are taken, and never written to.
+    """Counts the pages that blocks take in glibc's heap; the blocks are allocated, and never written to.
 
-    What is touched stays so, except blocks too large for the heap (training/run/launch.py), which come and go.
+    Touched pages stay, except those of blocks too large for the heap (training/run/launch.py), which come and go.
     """
 
     def __init__(self) -> None:
         self.libc = ctypes.CDLL(None)
         self.libc.free.argtypes = [ctypes.c_void_p]
         self.libc.posix_memalign.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t, ctypes.c_size_t]
-        self.starts: list[int] = []  # of disjoint ranges of addresses, in order
+        self.starts: list[int] = []  # of the touched ranges of addresses, disjoint and in order
         self.ends: list[int] = []
-        self.apart = 0  # bytes of blocks that are too large, or that could not be had
+        self.apart = 0  # bytes of blocks that are too large, or could not be allocated
         self.peak = 0  # bytes
 
     def take(self, size: int) -> int | None:
-        """The address of a block; None for one that is counted apart."""
+        """Allocates a block and returns its address; None for one that is counted in `apart`."""
         address = self._block(size) if size < LARGEST_KEPT else None
         if address is None:
             self.apart += -(-size // PAGE) * PAGE
@@ -81,7 +81,7 @@ class Heap:
 
 
 def can_take_blocks() -> bool:
-    """Whether there is glibc, and no limit on addresses (`ulimit -v`), which blocks for the forecast would use up."""
+    """Returns whether there is glibc, and no limit on addresses (`ulimit -v`), which the blocks would use up."""
     if not hasattr(ctypes.CDLL(None), "mallinfo2"):
         return False
     import resource
@@ -92,14 +92,14 @@ def can_take_blocks() -> bool:
 class Meter(TorchDispatchMode):
     """Counts the bytes of all tensors that operations make, from when each is made until it is freed.
 
-    Floating-point and quantised tensors are fake; integers, which decide over shapes, are computed.
+    Floating-point and quantised tensors are fake; integers, on which shapes depend, are computed.
     """
 
     def __init__(self, vocabulary: int, heap: Heap | None, alignment: int) -> None:
         super().__init__()
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.vocabulary, self.heap, self.alignment = vocabulary, heap, alignment
-        self.kind = "activations"  # of what is made now
+        self.kind = "activations"  # the kind of the tensors made now
         self.live: Counter[str] = Counter()
         self.at_peak: Counter[str] = Counter()
         self.known: dict[int, tuple[str, int, int | None]] = {}  # storage -> kind, bytes, block of the heap
@@ -114,14 +114,14 @@ class Meter(TorchDispatchMode):
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         if any(isinstance(x, FakeTensor) for x in given):
-            if func is torch.ops.aten._local_scalar_dense.default:  # a number is asked for: all generated texts end
+            if func is torch.ops.aten._local_scalar_dense.default:  # a number is read: all generated texts end
                 return 0.0 if given[0].is_floating_point() else END
             if given[0].device.type == "cpu" and func.name().startswith(IN_PARTS):
                 with self:
                     return func.redispatch(CPU, *args, **kwargs)
             with self.fake:
                 return func(*args, **kwargs)
-        if not given:  # made out of nothing
+        if not given:  # made without other tensors
             with self.fake:
                 made = func(*args, **kwargs)
             if isinstance(made, Tensor) and (made.is_floating_point() or made.dtype in CODES):
@@ -154,7 +154,7 @@ class Meter(TorchDispatchMode):
         self.kind = before
 
     def name(self, tensor: Tensor, kind: str) -> None:
-        """Counts a tensor as `kind` that was counted as something else when it was made."""
+        """Counts as `kind` a tensor that was counted as another kind when it was made."""
         place = tensor.untyped_storage()._cdata
         before, size, block = self.known[place]
         self.known[place] = kind, size, block
@@ -162,7 +162,7 @@ class Meter(TorchDispatchMode):
         self.live[kind] += size
 
     def shapes_of(self, model: Any, device: torch.device) -> Any:
-        """A copy of `model` in fake tensors on `device`; what is shared stays shared."""
+        """Returns a copy of `model` in fake tensors on `device`; shared tensors stay shared."""
         codes = {id(p) for m in model.modules() if isinstance(m, QuantisedLinear) for p in m.stored()}
         tensors = [t for t in [*model.parameters(), *model.buffers()] if id(t) not in codes]
         made: dict[int, Any] = {}

@@ -1,4 +1,4 @@
-"""How many examples a device holds at a time, which --micro-batch-size auto finds.
+"""Resolves --micro-batch-size auto: finds how many examples a device holds at a time.
 
 The number changes no update: which examples make up a step depends on --batch-size alone (training/data/batches.py).
 """
@@ -21,14 +21,14 @@ from training.forecast.memory import MIB, memory_of, worst_micro_batches
 from training.forecast.workload import Workload
 from training.run.checkpoint import saved_flag
 
-SHARE = 0.9  # of the free memory that the forecast may ask for: it is right to within a tenth
+SHARE = 0.9  # of the free memory that a forecast may use, since it is right to within a tenth
 CGROUP = Path("/sys/fs/cgroup")  # limits of a container: version 2, then version 1
 LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 REMEDY = "add --checkpoint-activations, --mixed-precision bf16 or --last-blocks n, or lower --max-length"
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that one process of this machine can have more of."""
+    """Returns the bytes of free memory for each process on this machine."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
@@ -42,32 +42,32 @@ def free_memory(device: torch.device) -> int:
 
 
 def available(device: torch.device) -> int:
-    """Bytes that this process may have in all, with those that it already has."""
+    """Returns the bytes that this process may use in all, with those that it already has."""
     held = torch.cuda.memory_reserved(device) if device.type == "cuda" else psutil.Process().memory_info().rss
     return held + int(SHARE * free_memory(device))
 
 
 def sizes(update: UpdateArgs, processes: int) -> list[int]:
-    """Micro-batch sizes that divide the work of a process differently, largest first. Example: 5 examples: 5 3 2 1."""
+    """Returns the micro-batch sizes that divide a process's work differently, largest first: 5 3 2 1 of 5 examples."""
     share = -(-update.batch_size // processes)
     return sorted({-(-share // count) for count in range(1, share + 1)}, reverse=True)
 
 
 def largest_forecast(workload: Workload, most: int) -> int:
-    """The largest micro-batch whose forecast stays within `most` bytes; 0 when there is none."""
+    """Returns the largest micro-batch whose forecast stays within `most` bytes; 0 when there is none."""
     candidates = sizes(workload.update, workload.accelerator.num_processes)
 
     def fits(size: int) -> bool:
         return memory_of(workload, size).peak <= most
 
-    if fits(candidates[0]):  # as is most often the case
+    if fits(candidates[0]):  # the usual case
         return candidates[0]
     place = bisect_left(candidates, True, lo=1, key=fits)
     return candidates[place] if place < len(candidates) else 0
 
 
 def attempt(workload: Workload, micro_batches: Sequence[Sequence[Encoded]], reserve: int) -> bool:
-    """Whether the device holds gradients and activations of these micro-batches beside `reserve` bytes.
+    """Returns whether the device holds gradients and activations of these micro-batches beside `reserve` bytes.
 
     No gradient is left; the random state and the mode of the model stay as they were.
     """
@@ -92,7 +92,7 @@ def attempt(workload: Workload, micro_batches: Sequence[Sequence[Encoded]], rese
 
 
 def largest_held(workload: Workload) -> int:
-    """The largest micro-batch that by its forecast fits, halved until it really does; 0 when not even 1 does."""
+    """Returns the largest micro-batch that should fit, halved until it really does; 0 when not even 1 does."""
     size = largest_forecast(workload, available(workload.accelerator.device))
     while size:
         worst, _, accumulated = worst_micro_batches(workload, size)
@@ -108,8 +108,8 @@ def largest_held(workload: Workload) -> int:
 
 
 def resolve_micro_batch(workload: Workload, resumed: Path | None = None) -> UpdateArgs:
-    """The update with a number in place of --micro-batch-size auto: what all processes hold, or what the run in the
-    folder `resumed` had.
+    """Returns the update with a number in place of --micro-batch-size auto: what all processes hold, or what the run in
+    the folder `resumed` had.
 
     Raises ValueError on all processes when one does not hold a single example.
     """
@@ -121,7 +121,7 @@ def resolve_micro_batch(workload: Workload, resumed: Path | None = None) -> Upda
     if size == 0:
         needed, there = (n / MIB for n in (memory_of(workload, 1).peak, available(accelerator.device)))
         raise ValueError(
-            f"--micro-batch-size auto: one example needs {needed:,.0f} MiB, {there:,.0f} MiB can be had; {REMEDY}"
+            f"--micro-batch-size auto: one example needs {needed:,.0f} MiB, {there:,.0f} MiB are available; {REMEDY}"
         )
     if accelerator.is_main_process:
         print(f"memory     micro-batches of {size} (--micro-batch-size auto)", flush=True)

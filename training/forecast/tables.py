@@ -1,4 +1,4 @@
-"""What --dry-run prints: the memory and the time of a run, as two tables."""
+"""Prints the tables of --dry-run: the memory and the time of a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ def _print_memory(workload: Workload) -> int | None:
     found = memory_of(workload, size)
     print(f"memory of a run with micro-batches of {size}, on {workload.accelerator.device}, in MiB")
     _print_rows({name: count / MIB for name, count in found.parts.items()})
-    _print_rows({"peak": found.peak / MIB, "can be had": most / MIB})
+    _print_rows({"peak": found.peak / MIB, "available": most / MIB})
     _print_rows({"largest micro-batch": str(fitting) if fitting else f"none; {REMEDY}"})
     return size if found.peak <= most else None
 

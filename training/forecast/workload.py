@@ -1,4 +1,4 @@
-"""What a run asks of one device, as its forecast sees it."""
+"""Describes the work of a run on one device for its forecast."""
 
 import ctypes
 import os
@@ -29,15 +29,15 @@ LATER = ("torch._dynamo", "evaluate", "sklearn.metrics", "torch.utils.tensorboar
 
 
 def use_bitsandbytes() -> None:
-    """Lets the library do its first work, which costs memory too, and makes tables, which must not be fake."""
+    """Uses the library once: that costs memory, and makes tables, which must not be fake."""
     for bits in (4, 8):
         QuantisedLinear(64, 64, None, bits).store(torch.zeros(64, 64))
 
 
 def resident(quantises: bool = False) -> int:
-    """Bytes that this process has of the machine's memory, once what it no longer uses is given back.
+    """Returns the resident bytes of this process, once it has given back what it no longer uses.
 
-    Imports first what a run imports on its way (every optimizer torch's compiler, for one), since that stays.
+    First imports what a run imports on its way (every optimizer imports torch's compiler), since that stays.
     """
     for name in LATER:
         import_module(name)
@@ -51,7 +51,7 @@ def resident(quantises: bool = False) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """What a run asks of one device. An example is a text (Encoded) or two of them (Pair)."""
+    """The work of a run on one device. An example is a text (Encoded) or two of them (Pair)."""
 
     model: Model  # ready to train and not yet prepared, with or without weights
     update: UpdateArgs
@@ -61,16 +61,16 @@ class Workload:
     test: Sequence[Any] = ()
     compute: ComputeArgs = ComputeArgs()
     general: General = General()  # text that forgetting is measured on
-    prompts: Sequence[list[int]] = ()  # that are answered
+    prompts: Sequence[list[int]] = ()  # to be answered
     new_tokens: int = 0
-    whole_model: bool = False  # whether the best weights are saved as a model, with all that is frozen
-    from_file: bool = True  # whether the base model is read from one
+    whole_model: bool = False  # whether the best weights are saved as a whole model
+    from_file: bool = True  # whether the base model is read from a file
     loss: Callable[[Accelerator, Any, Any], Tensor] = loss_of
-    base: int | None = None  # bytes of the process before its model; None: found when they are needed
+    base: int | None = None  # bytes of the process before its model; None: measured when needed
 
     @cached_property
     def frozen(self) -> Contents | None:
-        """What the frozen-activation cache will hold, where there is one."""
+        """What the frozen-activation cache will hold, if there is one."""
         wanted = self.compute.cache_frozen is not None
         return contents(self.model, self.texts, self.accelerator.mixed_precision) if wanted else None
 
@@ -80,7 +80,7 @@ class Workload:
 
     @property
     def texts(self) -> list[Encoded]:
-        """All texts that are read, those of a pair one by one."""
+        """All texts that are read, with both of each pair."""
         return [*texts_of(self.train), *self.held_out]
 
     @property
@@ -89,7 +89,7 @@ class Workload:
 
     @cached_property
     def libraries(self) -> int:
-        """Bytes of the process without its model, which may have been read already."""
+        """The bytes of the process without its model, which may already be loaded."""
         if self.base is not None:
             return self.base
         tensors = [t for t in [*self.model.parameters(), *self.model.buffers()] if t.device.type == "cpu"]
@@ -101,7 +101,7 @@ class Workload:
         return self.accelerator.device.type == "cpu"
 
     def batch(self, examples: Sequence[Any], device: torch.device) -> Batch:
-        """The batch that training makes of `examples`, with zeros in place of what the cache will hold."""
+        """Makes the training batch of `examples`, with zeros in place of what the cache will hold."""
         batch = replace(collate_examples(examples), hidden=None).to(device)
         held = self.frozen
         if held is None:
@@ -114,6 +114,6 @@ class Workload:
 def workload_of(
     args: FineTuneArgs, update: UpdateArgs, accelerator: Accelerator, model: Model, data: Data[Any], **more: Any
 ) -> Workload:
-    """What a run of fine-tuning asks of one device; `more`: further fields of Workload."""
+    """Returns the work of a fine-tuning run on one device; `more`: further fields of Workload."""
     whole = args.method.method == "full"
     return Workload(model, update, accelerator, *data.parts, args.compute, data.general, whole_model=whole, **more)

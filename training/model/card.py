@@ -1,4 +1,4 @@
-"""Model cards: what an adapter or a model is, how it is loaded, and what its run says of data, metrics and flags."""
+"""Writes model cards: what an adapter or model is, how to load it, and the data, metrics and flags of its run."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ PARTS = {"before": "before", "val": "validation", "test": "test"}
 
 
 def _code(facts: Facts, place: str, peft: bool) -> str:
-    """How PEFT or transformers loads it; of an adapter nothing but code can carry the names of classes."""
+    """Returns code that loads it with PEFT or transformers; an adapter's class names can stand nowhere else."""
     labels = facts.labels
     kind = f"Auto{'Peft' * peft}ModelFor{'CausalLM' if labels is None else 'SequenceClassification'}"
     lines, more = [f"from {'peft' if peft else 'transformers'} import {kind}", ""], ""
@@ -26,7 +26,7 @@ def _code(facts: Facts, place: str, peft: bool) -> str:
 
 
 def _metrics(results: Mapping[str, Any]) -> str:
-    """A table of the metrics with their intervals."""
+    """Returns a table of the metrics with their intervals."""
     parts = {title: results[name] for name, title in PARTS.items() if results.get(name)}
     names = dict.fromkeys(name for part in parts.values() for name, m in part.items() if "value" in m)
     rows = [f"| | {' | '.join(parts)} |", "|---" * (len(parts) + 1) + "|"]
@@ -38,7 +38,7 @@ def _metrics(results: Mapping[str, Any]) -> str:
 
 
 def _training(results: Mapping[str, Any]) -> list[str]:
-    """What results.json says: metrics, data, and the command that gives the same again."""
+    """Returns what results.json says: metrics, data, and the command that repeats the run."""
     data = results["data"]
     rows = ", ".join(f"{count:,} {part}" for part, count in data["rows"].items())
     found = ["## Results", _metrics(results), "## Data", f"{data['source']}: {rows} (sha256 {data['sha256']})."]
@@ -46,12 +46,12 @@ def _training(results: Mapping[str, Any]) -> list[str]:
 
 
 def card(facts: Facts, place: str, library: str, results: Mapping[str, Any] | None = None) -> str:
-    """The text of README.md.
+    """Returns the text of README.md.
 
-    `place`: the folder or repository to load; `library`: what loads it, peft or
-    transformers, else the flag of our own scripts; `results` of the run, where there was one.
+    `place`: the folder or repository to load; `library`: peft or transformers if one of them loads it, else the flag of
+    our own scripts; `results`: those of the run, if there was one.
     """
-    assert facts.base is not None, "a card says what it is a change of"
+    assert facts.base is not None, "a card names the base"
     base, labels = facts.base.name, facts.labels
     about = "a language model" if labels is None else f"a classifier of {len(labels)} classes"
     what = "An adapter that makes" if library in ("peft", "--adapter") else "A model that was trained to be"

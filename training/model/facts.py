@@ -1,4 +1,4 @@
-"""What an adapter or a model says of itself: the flags it was trained with, its base, its classes (adapter.json)."""
+"""Facts about an adapter or a model: the flags it was trained with, its base and its classes (adapter.json)."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class BaseFacts:
     tokenizer: str | None = None
 
     def entry(self) -> dict[str, str]:
-        """Returns it as results.json has it."""
+        """Returns the entry of results.json."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -33,7 +33,7 @@ def base_facts(name: str, folder: Path, tokenizer: Tokenizer) -> BaseFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """`args` are the resolved flags; an adapter of PEFT says neither those nor its base. A classifier has `labels`."""
+    """Facts about a model: its resolved flags `args` and its `base`, unknown for PEFT's; a classifier has `labels`."""
 
     args: dict[str, Any] = field(default_factory=dict)
     base: BaseFacts | None = None
@@ -41,7 +41,7 @@ class Facts:
     pad_token_id: int | None = None
 
     def entry(self) -> dict[str, Any]:
-        """Returns it as adapter.json has it."""
+        """Returns the content of adapter.json."""
         found = vars(self) | {"base": self.base and self.base.entry()}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -51,19 +51,19 @@ class Facts:
 
     @property
     def label_names(self) -> dict[str, Any]:
-        """What config.json says of classes, in their order; nothing of none."""
+        """The entries of config.json that name the classes, in their order; empty without classes."""
         labels = self.labels or []
         names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
         return names if labels else {}
 
 
 def facts_of(results: Mapping[str, Any]) -> Facts:
-    """Returns what results.json says of the model that its run left."""
+    """Returns the facts that results.json has about its run's model."""
     return Facts(results["args"], BaseFacts(**results["model"]), results["data"].get("labels"))
 
 
 def read_facts(adapter: Path) -> Facts:
-    """Reads adapter.json; without one, what an adapter of PEFT says: nothing but its classes, if it has any.
+    """Reads adapter.json. Without one, an adapter of PEFT tells only the number of its classes, if it has any.
 
     Raises ValueError when the folder holds no adapter, or a damaged one.
     """

@@ -1,7 +1,7 @@
 """The frozen-activation cache: the frozen blocks below the first trained one are computed once for each text.
 
-What they return depends on nothing that trains, so it serves every epoch, and on disk every seed, method, process and
-later run. Texts lie back to back, longest first, which is also the order in which they are computed.
+Their activations depend on nothing that trains, so they serve every epoch, and on disk every seed, method, process and
+later run. Texts lie back to back, longest first, in the order in which they are computed.
 """
 
 import hashlib
@@ -31,12 +31,12 @@ from training.flags.cli import refuse
 from training.flags.compute import ComputeArgs
 from training.storage.content_cache import CachedFile, content_key
 
-VERSION = 1  # raise it when blocks compute something else, so that older files are not found any more
+VERSION = 1  # raise it when blocks compute something else, so that older files are no longer found
 MIB = 2**20
 
 
 def frozen_blocks(model: Model) -> int:
-    """Blocks below the first parameter that trains: 0 when an embedding does, L when all of them are frozen."""
+    """Returns how many blocks lie below the first trained parameter: 0 if an embedding trains, L if all are frozen."""
     transformer = model.transformer
     for done, module in enumerate([transformer.wte, transformer.wpe, *transformer.h], start=-2):
         if any(p.requires_grad for p in module.parameters()):
@@ -50,9 +50,9 @@ def _digest(text: np.ndarray) -> bytes:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a cache holds of each text: a row of C numbers for each token, or with `last_only` for its last token."""
+    """The content of a cache: for each text a row of C numbers per token, or with `last_only` for its last token."""
 
-    texts: dict[bytes, np.ndarray]  # token ids by their hash, no text twice, longest first
+    texts: dict[bytes, np.ndarray]  # token ids by their hash, without duplicates, longest first
     blocks: int
     last_only: bool
     width: int
@@ -68,17 +68,17 @@ class Contents:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The size in bytes."""
         return sum(self.rows) * self.width * self.dtype.itemsize
 
     def hidden_in(self, held: Tensor) -> dict[bytes, Hidden]:
-        """`held` (rows, C) -> views of it by the hash of the text."""
+        """Maps each text's hash to its view of `held` (rows, C)."""
         views = zip(self.texts, accumulate(self.rows, initial=0), self.rows, strict=False)
         return {digest: Hidden(held[start : start + rows], self.blocks) for digest, start, rows in views}
 
 
 def contents(model: Model, examples: Sequence[Encoded], precision: str) -> Contents:
-    """What a cache for `examples` would hold; changes and computes nothing."""
+    """Returns what a cache for `examples` would hold; computes nothing."""
     distinct = {_digest(e.tokens): e.tokens for e in examples}
     texts = dict(sorted(distinct.items(), key=lambda item: (-len(item[1]), item[0])))
     blocks, width = frozen_blocks(model), model.config.width
@@ -87,9 +87,9 @@ def contents(model: Model, examples: Sequence[Encoded], precision: str) -> Conte
 
 
 def cache_key(held: Contents, model: Model, base: str, precision: str, base_bits: int = 32) -> str:
-    """The name of all that the content depends on; the order of the examples and what trains are no part of it.
+    """Returns a key of all that the content depends on, which is neither the order of examples nor what trains.
 
-    `base` is the hash of the weight file, to which heads and epsilon belong; `base_bits` those of a frozen weight.
+    `base` is the hash of the weight file, and `base_bits` are the bits of a frozen weight.
     """
     config = model.config
     facts = VERSION, base, base_bits, precision, config.heads, config.layer_norm_epsilon, held.blocks, held.last_only
@@ -97,7 +97,7 @@ def cache_key(held: Contents, model: Model, base: str, precision: str, base_bits
 
 
 def _states(model: Model, accelerator: Accelerator, held: Contents, shown: bool) -> Iterator[Tensor]:
-    """Hidden states (rows, C) of a batch of texts at a time, in their order. Raises ValueError for an overflow."""
+    """Yields the hidden states (rows, C) of one batch of texts after another. Raises ValueError for an overflow."""
     texts = list(held.texts.values())
     (plan,) = inference_plan([len(text) for text in texts], TOKENS_PER_BATCH, 1)
     for batch in tqdm(plan, "frozen blocks", leave=False, disable=not shown):
@@ -121,15 +121,15 @@ def _in_memory(held: Contents, states: Iterator[Tensor]) -> Tensor:
 
 
 def _on_disk(file: CachedFile, held: Contents, states: Iterator[Tensor]) -> Tensor:
-    """The file mapped into memory, once it is complete."""
+    """Completes the file, and returns it mapped into memory."""
     file.write(part.view(torch.uint8).numpy().data for part in states)
-    # Shared, because a private mapping is refused when it is larger than the memory; nobody writes into it.
+    # Shared, because a private mapping larger than the memory is refused; nobody writes into it.
     path, size = str(file.path), held.shape[0] * held.width
     return torch.from_file(path, shared=True, size=size, dtype=held.dtype).view(held.shape)
 
 
 def _misfit(compute: ComputeArgs, held: Contents, file: CachedFile | None) -> str | None:
-    """Why the cache cannot be made, if it cannot."""
+    """Returns why the cache cannot be made, or None."""
     asked = f"--cache-frozen {compute.cache_frozen}:"
     if held.blocks == 0:
         return f"{asked} no block is frozen below the first that trains; add --last-blocks n, or leave it out"
@@ -150,10 +150,10 @@ def _misfit(compute: ComputeArgs, held: Contents, file: CachedFile | None) -> st
 def with_frozen_activations(
     accelerator: Accelerator, model: Model, compute: ComputeArgs, base: str, parts: Sequence[Sequence[Encoded]]
 ) -> tuple[list[list[Encoded]], CacheFacts]:
-    """The same examples with their hidden states, found on the disk or computed.
+    """Returns the examples with their hidden states, found on the disk or computed.
 
     `base` is the hash of the weight file. Raises ValueError on all processes, before anything is computed or written,
-    when nothing is frozen or the cache does not fit; OSError when it cannot be written after all.
+    when nothing is frozen or the cache does not fit, and OSError when writing it fails.
     """
     precision = accelerator.mixed_precision + ("+tf32" if compute.tf32 else "")
     held = contents(model, [e for part in parts for e in part], accelerator.mixed_precision)
@@ -167,7 +167,7 @@ def with_frozen_activations(
         print(f"frozen     {held.blocks} of {model.config.blocks} blocks, {len(held.texts):,} texts, ", end="")
         print(f"{held.size / MIB:,.1f} MiB in {where}{'' if built else ', found'}", flush=True)
     misfit = _misfit(compute, held, file)
-    # All at once: a process that is ahead would else take the memory that another is about to count.
+    # All processes decide together, or one would take the memory that another is about to count.
     refuse([p for p in (gather_object([misfit]) if accelerator.num_processes > 1 else [misfit]) if p][:1])
 
     started, was_training = time.perf_counter(), model.training
@@ -181,6 +181,6 @@ def with_frozen_activations(
 
 
 def cached(accelerator: Accelerator, model: Model, compute: ComputeArgs, base: str, data: Data[Any]) -> Data[Any]:
-    """`data` with the hidden states of all its texts. Errors as of `with_frozen_activations`."""
+    """Returns `data` with the hidden states of its texts. Raises the errors of `with_frozen_activations`."""
     texts, facts = with_frozen_activations(accelerator, model, compute, base, [texts_of(part) for part in data.parts])
     return data.with_parts([with_texts(part, of) for part, of in zip(data.parts, texts, strict=True)], facts)

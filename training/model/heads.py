@@ -1,4 +1,4 @@
-"""The heads that a base has: training goes on from a class head of the same classes; others are named as unused."""
+"""Finds the heads of a base: training goes on from a class head of the same classes; a note names unused heads."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ WORDS |= {"multiple_choice_head": "multiple choice head", "qa_outputs": "questio
 
 
 def names_in(folder: Path) -> tuple[str, ...]:
-    """Names of the classes in config.json; none where it does not name any, or not by number."""
+    """Returns the names of the classes in config.json; none where it has none, or none by number."""
     try:
         return class_names(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except (TypeError, ValueError):
@@ -23,9 +23,9 @@ def names_in(folder: Path) -> tuple[str, ...]:
 
 
 def trained_rows(folder: Path, classes: Sequence[str]) -> list[int] | None:
-    """For each of `classes` its row in the class head of the folder; None without such a head, or with other classes.
+    """Returns for each of `classes` its row in the folder's class head; None if that is missing or has other classes.
 
-    LABEL_0 and the like are no names, so they match nothing.
+    LABEL_0 and the like are not names, so they match nothing.
     """
     if not has_weights(folder) or "score" not in heads_in(folder):
         return None
@@ -37,9 +37,9 @@ def trained_rows(folder: Path, classes: Sequence[str]) -> list[int] | None:
 
 
 def head_notes(folder: Path, classes: Sequence[str] | None = None, used: bool = False) -> list[str]:
-    """Notes on the heads in the folder. `classes` is None where a language model is trained."""
+    """Returns notes on the heads in the folder. `classes` is None where a language model is trained."""
     if not has_weights(folder):
-        return []  # a dry run has none of the hub's
+        return []  # a dry run leaves weights on the hub
     notes = []
     for head in heads_in(folder):
         if head == "score" and used:

@@ -1,6 +1,6 @@
-"""One or several adapters and their base -> one model without adapters; and how far that is from the unmerged one.
+"""Merges adapters into their base, and measures how far the result is from the unmerged model.
 
-The update of every adapter is measured against the untouched base, takes a weight, and is added in fp32.
+The update of every adapter is relative to the untouched base, is multiplied by a weight, and is added in fp32.
 """
 
 from collections import defaultdict
@@ -22,7 +22,7 @@ from training.model.facts import FACTS, Facts, read_facts
 from training.model.methods import own_state
 from training.model.saved import adapted, build, find_base
 
-Chosen = Sequence[tuple[Path, float]]  # folders of adapters, and what each counts
+Chosen = Sequence[tuple[Path, float]]  # folders of adapters with their weights
 
 
 class Sum(nn.Module):
@@ -41,14 +41,14 @@ class Sum(nn.Module):
         return sum((adapter(x) - y for adapter in self.adapters), start=y)
 
     def merged_weight(self) -> Tensor:
-        """The sum, (out, in) in fp32."""
+        """Returns the sum, (out, in) in fp32."""
         return sum((a.strength * a.update() for a in self.adapters), start=dense(self.linear))  # type: ignore[operator, union-attr]
 
 
 def common_facts(folders: Sequence[Path]) -> Facts:
-    """What the adapters say of themselves (adapter.json), where it has to be the same for them to be one model.
+    """Returns the facts of the first adapter, once those that must agree for one model do.
 
-    Raises ValueError when it is not, for different bases as far as known, and for a head that transformers lacks.
+    Raises ValueError when they do not, for different bases as far as known, and for a head that transformers lacks.
     """
     found = [(folder, read_facts(folder)) for folder in folders]
     (first, facts), *others = found
@@ -72,12 +72,12 @@ def common_facts(folders: Sequence[Path]) -> Facts:
 
 
 def combined(chosen: Chosen, base: str | None) -> Model:
-    """The base with all adapters in it, each counted with its weight; class heads are added with the same weights."""
+    """Returns the base with all adapters in it, each with its weight; class heads are added with the same weights."""
     facts = common_facts([folder for folder, _ in chosen])
-    place = base or facts.base_name  # the weights are the same wherever the others had them
+    place = base or facts.base_name  # one place for all: the weights are the same
     model = build(*find_base(chosen[0][0], facts, base), facts)
     if isinstance(model, Classifier):
-        nn.init.zeros_(model.score.weight)  # noise until here
+        nn.init.zeros_(model.score.weight)  # built with random numbers
     changes: dict[str, Any] = defaultdict(float)
     for folder, weight in chosen:
         one = adapted(folder, place if (folder / FACTS).exists() else base)
@@ -106,14 +106,14 @@ def _sum_at(model: nn.Module, path: str) -> Sum:
 
 
 def _value(model: nn.Module, name: str) -> Tensor:
-    """The parameter, which stands one level deeper where adapters have been added to its layer."""
+    """Returns the parameter, which is one level deeper where adapters have been added to its layer."""
     path, _, leaf = name.rpartition(".")
     layer = model.get_submodule(path)
     return (layer.linear if isinstance(layer, Sum) else layer).get_parameter(leaf)  # type: ignore[operator, union-attr]
 
 
 def merge_for_good(model: Model) -> None:
-    """Puts plain fp32 layers in the place of sums and quantised layers; an adapted LM head is then no embedding."""
+    """Replaces sums and quantised layers by plain fp32 layers; an adapted LM head is untied from the embedding."""
     if isinstance(model, LanguageModel) and isinstance(model.lm_head, Sum):
         model.config = replace(model.config, tied_head=False)
     for path, layer in list(model.named_modules()):
@@ -124,10 +124,10 @@ def merge_for_good(model: Model) -> None:
 
 @dataclass
 class Difference:
-    """How two models differ on the same texts. `choices`: texts for a classifier, positions for a language model."""
+    """How two models differ on the same texts. A choice is a text for a classifier, a position for a language model."""
 
-    logit: float = 0.0  # largest difference
-    largest: float = 0.0  # logit of the first model, to compare with
+    logit: float = 0.0  # the largest difference
+    largest: float = 0.0  # the largest logit of the first model, to compare with
     choices: int = 0
     changed: int = 0  # choices that the models make differently
 
@@ -146,7 +146,7 @@ def compare(a: Model, b: Model, texts: Sequence[list[int]]) -> Difference:
 
 
 def logits(model: Model, text: list[int]) -> Tensor:
-    """The logits of a text: (1, classes) of a classifier, (T, V) of a language model."""
+    """Returns the logits of a text: (1, classes) from a classifier, (T, V) from a language model."""
     tokens, lengths = torch.tensor(text), torch.tensor([len(text)])
     if isinstance(model, Classifier):
         return model(tokens, lengths)

@@ -1,4 +1,4 @@
-"""Base model + method -> the model that trains: adapters put in, everything else frozen, the head prepared."""
+"""Turns a base model into the model that trains: adapters are put in, the rest is frozen, the head is prepared."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -37,8 +37,8 @@ HeadTraining = Literal["train", "frozen+lora", "train+lora"]
 
 
 def quantised_matrices(model: Model, bits: Literal[4, 8] | None) -> dict[str, Callable[[Tensor], None]]:
-    """For each matrix of a block, by the name of its weight: puts a quantised layer in its place in `model`, once given
-    the weight (on meta: a layer of the right shape). Empty without `bits`."""
+    """Returns for each matrix of the blocks, by the name of its weight, a function that takes the weight and puts a
+    quantised layer into `model` (for a weight on meta, without content). Empty without `bits`."""
     if bits is None:
         return {}
 
@@ -55,7 +55,7 @@ def quantised_matrices(model: Model, bits: Literal[4, 8] | None) -> dict[str, Ca
 
 
 def _read_base(built: Model, folder: Path | None, model: ModelArgs, class_head: bool = True) -> None:
-    """Puts the weights of the base into `built`. `folder` None: layers of the right shape, without storage."""
+    """Loads the weights of the base into `built`. `folder` None: layers of the right shape, without storage."""
     put = quantised_matrices(built, model.base_bits)
     if folder is not None:
         load_weights(built, folder, put, class_head=class_head)
@@ -66,7 +66,7 @@ def _read_base(built: Model, folder: Path | None, model: ModelArgs, class_head: 
 
 
 def build_language_model(folder: Path | None, config: GPT2Config, model: ModelArgs) -> LanguageModel:
-    """The base in `folder`. None: a model without weights, for a dry run, whose base may not fit into memory."""
+    """Builds the base in `folder`. None: a model without weights, for a dry run, whose base may not fit into memory."""
     built = without_storage(LanguageModel, replace(config, dropout=model.dropout))
     _read_base(built, folder, model)
     if model.untie_head and config.tied_head:
@@ -84,10 +84,10 @@ def build_classifier(
     lm_token: bool = False,
     rows: Sequence[int] | None = None,
 ) -> Classifier:
-    """The base in `folder` with a class head; None as of `build_language_model`.
+    """Builds the base in `folder` (None: as in `build_language_model`) with a class head.
 
     `lm_token`: classes are the first n tokens of the vocabulary, scored by the embedding (the report's NLE runs).
-    `rows`: those of the trained class head in `folder` that are our classes, in our order; None: a new head."""
+    `rows`: the rows of the trained class head in `folder` that are our classes, in our order; None: a new head."""
     built = without_storage(Classifier, replace(config, dropout=model.dropout), classes, head_bias, lm_token)
     _read_base(built, folder, model, class_head=False)
     if not lm_token and folder is not None:
@@ -105,11 +105,11 @@ def build_classifier(
 def apply_method(
     model: Model, method: MethodArgs, seed: int, head_training: HeadTraining = "train", source: Path | None = None
 ) -> None:
-    """Freezes `model`, then lets train what the method names, in the last blocks only if asked.
+    """Freezes `model`, then unfreezes or adds what the method trains, in the last blocks only if asked.
 
     The class head trains with every method unless `head_training` freezes it; an LM head only with `full` and `head`.
-    `source`: folder of the base model, of which --lora-init loftq reads the matrices that were quantised once more;
-    without it they start as `standard` has it, for a caller who puts saved factors in their place.
+    `source`: folder of the base model, from which --lora-init loftq reads the quantised matrices once more; without it
+    they start as with `standard`, for a caller who then loads saved factors.
     """
     blocks = list(model.transformer.h)
     chosen = blocks if method.last_blocks is None else blocks[-method.last_blocks :]
@@ -156,22 +156,21 @@ def _adapt_head(head: nn.Module, method: MethodArgs, seed: int, name: str) -> Ad
 
 
 def _spec(method: MethodArgs, place: str) -> Spec:
-    """How the adapter of the matrix at `place` is made; one that starts as loftq says replaces its factors later."""
+    """Returns the spec of the adapter of the matrix at `place`; loftq replaces its factors later."""
     init = "standard" if method.lora_init == "loftq" else method.lora_init
     return Spec(method.rank_at(place), method.alpha_at(place), method.lora_scaling, init, method.lora_dropout)
 
 
 def apply_compute(model: Model, method: str, compute: SpeedArgs, precision: str) -> None:
-    """Sets how the update is computed, once it is known what trains. `precision` is no, bf16 or fp16."""
+    """Sets how an update is computed, after `apply_method`. `precision` is no, bf16 or fp16."""
     if compute.checkpoint_activations:
         model.transformer.checkpointing = True
-    if precision != "no" and method != "full":  # which saves the frozen blocks with those that train
+    if precision != "no" and method != "full":  # full saves its frozen blocks too
         hold_frozen(model.transformer.h, HALF[precision])
 
 
 def hold_frozen(blocks: nn.Module, dtype: torch.dtype) -> None:
-    """Converts frozen matrices of the blocks to the precision they are computed in: half the memory, no cast at every
-    use.
+    """Converts frozen matrices of the blocks to the precision of the computation: half the memory, and no casts.
 
     Heads stay as they are: one may be the embedding too, which is not rounded, and another is saved with the adapter.
     """
@@ -182,7 +181,7 @@ def hold_frozen(blocks: nn.Module, dtype: torch.dtype) -> None:
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int | float]:
-    """`total` without adapters (what a fine-tuned model has once merged), `trainable`, and their ratio `share`."""
+    """Counts `total` parameters without adapters (as in a merged model), `trainable` ones, and their ratio `share`."""
     owners = [m for m in model.modules() if isinstance(m, Adapter)]
     adapter_owned = {id(p) for m in owners for n, p in m.named_parameters() if _added(n)}
     quantised = [m for m in model.modules() if isinstance(m, QuantisedLinear)]
@@ -198,7 +197,7 @@ def _added(name: str) -> bool:
 
 
 def own_state(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors that a run adds to the base: trained ones, all of an adapter, and a class head even if frozen."""
+    """Returns the tensors that a run adds to the base: trained ones, adapters, and a class head even if frozen."""
     wanted = {id(p) for p in model.parameters() if p.requires_grad}
     for module in model.modules():
         if isinstance(module, Adapter):

@@ -1,6 +1,6 @@
-"""The best weights of a run: while it trains, and what it leaves: an adapter or, for full fine-tuning, a whole model.
+"""Keeps the best weights of a run, and writes and reads what it leaves: an adapter, or a whole model for full.
 
-An adapter is two files that PEFT reads (lora/peft_format.py), with adapter.json beside them; what PEFT has no words for
+An adapter is two files that PEFT reads (lora/peft_format.py), with adapter.json beside them; what PEFT cannot express
 (biases, an LM head that was trained itself, a class head with a bias) is adapter.safetensors beside adapter.json.
 """
 
@@ -34,7 +34,7 @@ BEST = STATE.with_name("best.safetensors")
 
 
 def save_adapter(folder: Path, model: Model, method: str, facts: Facts) -> None:
-    """Saves what `model`, with its best weights, adds to its base; nothing for method full, whose model is saved."""
+    """Saves what `model`, with its best weights, adds to its base; nothing for method full, which saves the model."""
     assert facts.base is not None, "a run knows its base"
     base = facts.base.name
 
@@ -69,7 +69,7 @@ class Best:
         return str(self.facts.base and self.facts.base.sha256)
 
     def save(self) -> None:
-        """Saves the weights as they are in training, to the last bit."""
+        """Saves the weights bit for bit as they are in training."""
         names = self.facts.label_names
         if self.method == "full":
             replace_folder(self.folder / MODEL, lambda new: save_pretrained(self.model, new, self.tokenizer, **names))
@@ -77,7 +77,7 @@ class Best:
             replace_file(self.folder / BEST, lambda new: save_tensors(new, own_state(self.model)))
 
     def read(self) -> dict[str, Tensor]:
-        """The saved weights under the names of `own_state(model)`."""
+        """Returns the saved weights under the names of `own_state(model)`."""
         if self.method != "full":
             return load_tensors(self.folder / BEST)
         load_weights(self.model, self.folder / MODEL)
@@ -89,7 +89,7 @@ class Best:
 
 
 def in_peft_format(model: Model) -> bool:
-    """Whether PEFT can say what was trained: adapters, and a class head as transformers has it."""
+    """Returns whether PEFT can express what was trained: adapters, and a class head as transformers has it."""
     adapted = {path for path, _ in adapters(model)}
     if isinstance(model, Classifier):
         score = model.score.linear if isinstance(model.score, Adapter) else model.score
@@ -101,9 +101,9 @@ def in_peft_format(model: Model) -> bool:
 
 
 def find_base(adapter: Path, facts: Facts, base: str | None = None) -> tuple[Path, GPT2Config]:
-    """Folder and shape of the base of an adapter: `base`, or where it was when the adapter was trained.
+    """Returns folder and shape of the base of an adapter: `base`, or where it was when the adapter was trained.
 
-    Raises ValueError when there is none, or these are not the weights it was trained on, as far as it says which.
+    Raises ValueError when there is none, or when its weights are known not to be those that were trained on.
     """
     name = base or facts.base_name
     if name is None:
@@ -124,9 +124,9 @@ def find_base(adapter: Path, facts: Facts, base: str | None = None) -> tuple[Pat
 
 
 def build(source: Path, config: GPT2Config, facts: Facts) -> Model:
-    """The base model of an adapter with these facts, in the precision it had; its class head holds noise.
+    """Builds the base of an adapter with these facts, in the precision it had, with a random class head.
 
-    Raises ValueError when it was quantised by a library that is not here.
+    Raises ValueError when it was quantised and bitsandbytes is missing.
     """
     model, head = group_of(ModelArgs, facts.args), group_of(HeadArgs, facts.args)
     refuse(model.problems())
@@ -136,7 +136,7 @@ def build(source: Path, config: GPT2Config, facts: Facts) -> Model:
 
 
 def adapted(adapter: Path, base: str | None = None) -> Model:
-    """The base with what the adapter in folder `adapter`, ours or PEFT's, adds to it. Errors as of `find_base`."""
+    """Builds the base with the adapter in folder `adapter`, ours or PEFT's. Raises the errors of `find_base`."""
     facts = read_facts(adapter)
     model = build(*find_base(adapter, facts, base), facts)
     if (adapter / WEIGHTS).exists():
@@ -151,7 +151,7 @@ def adapted(adapter: Path, base: str | None = None) -> Model:
 def whole_model(folder: Path, facts: Facts) -> Model:
     """Reads a model in Hugging Face's format, its class head included."""
     model = build(folder, load_config(folder), facts)
-    if not model.embedding_head:  # a class head is made anew
+    if not model.embedding_head:  # `build` makes a new class head
         for name, parameter in model.head.named_parameters():
             weight = read_weight(folder, f"score.{name}")
             if weight.shape != parameter.shape:
@@ -162,16 +162,16 @@ def whole_model(folder: Path, facts: Facts) -> Model:
 
 
 def rebuild(folder: Path, results: dict[str, Any], base: str | None = None) -> Model:
-    """The fine-tuned model of a run; an adapter needs its base, found where it was or at `base`."""
+    """Builds the fine-tuned model of a run; an adapter's base is found at `base`, or where it was in training."""
     if not (folder / MODEL).is_dir():
         return adapted(folder / ADAPTER, base)
     return whole_model(folder / MODEL, facts_of(results))
 
 
 def adapter_tokenizer(adapter: Path, base: str | None = None) -> Tokenizer:
-    """The tokenizer of the base of an adapter, reading special tokens as in training.
+    """Returns the tokenizer of an adapter's base, reading special tokens as in training.
 
-    Raises ValueError as `find_base`, and when the base has another tokenizer now.
+    Raises the errors of `find_base`, and ValueError when the base has another tokenizer now.
     """
     facts = read_facts(adapter)
     place, config = find_base(adapter, facts, base)
@@ -182,7 +182,7 @@ def adapter_tokenizer(adapter: Path, base: str | None = None) -> Tokenizer:
 
 
 def tokenizer_of(folder: Path, results: dict[str, Any], base: str | None = None) -> Tokenizer:
-    """The tokenizer of the run in `folder`: that of its base, or of its whole model. Errors as of `rebuild`."""
+    """Returns the tokenizer of the run in `folder`, from its base or whole model. Raises the errors of `rebuild`."""
     place = folder / MODEL
     if not place.is_dir():
         return adapter_tokenizer(folder / ADAPTER, base)

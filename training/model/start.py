@@ -1,8 +1,8 @@
 """Where learning from preferences starts, and what it leaves.
 
-A starting adapter is merged into the frozen weights, so that the model without its new adapters is the one that was
-started from. What is saved fits the base that the starting adapter was trained on: one adapter with both updates, or,
-where no adapter can say that (DoRA, biases or weights that were trained themselves), a whole model.
+A starting adapter is merged into the frozen weights, so that the model without its new adapters is the starting model.
+What is saved fits the base that the starting adapter was trained on: one adapter with both updates, or, where no
+adapter can express that (DoRA, biases or weights that were trained themselves), a whole model.
 """
 
 import hashlib
@@ -32,21 +32,21 @@ from training.model.saved import ADAPTER, MODEL, WEIGHTS, Best, adapted, in_peft
 from training.storage.files import replace_folder
 from training.storage.run_folder import RESULTS, read_run
 
-Updates = Mapping[str, tuple[Tensor, Tensor]]  # path of a matrix -> A (R, in), B (out, R): it is changed by B A
+Updates = Mapping[str, tuple[Tensor, Tensor]]  # path of a matrix -> A (R, in), B (out, R): its update is B A
 
 
 @dataclass(frozen=True)
 class Start:
-    """`folder`: of an adapter on the base, or with `whole` of a fully fine-tuned model; None: the base itself."""
+    """A starting point: `folder` holds an adapter on the base, or if `whole` a model; None: the base itself."""
 
     base: Path  # folder of the base model
     config: GPT2Config  # of the base
     folder: Path | None = None
     whole: bool = False
-    facts: Facts = field(default_factory=Facts)  # of where it comes from
+    facts: Facts = field(default_factory=Facts)  # about what `folder` holds
 
     def sha256(self) -> str:
-        """The hash of all weights that are frozen in a run that starts here."""
+        """Returns the hash of all weights that are frozen in a run that starts here."""
         if self.folder is None:
             return weights_hash(self.base)
         found = hashlib.sha256(weights_hash(self.base).encode())
@@ -56,7 +56,7 @@ class Start:
         return found.hexdigest()
 
     def trained_shape(self) -> GPT2Config:
-        """The shape of the model that trains. A merged adapter of the LM head unties it from the embedding."""
+        """Returns the shape of the model that trains. A merged adapter of the LM head unties it from the embedding."""
         if self.folder is None:
             return self.config
         if self.whole:
@@ -69,7 +69,7 @@ class Start:
 
 
 def find_start(folder: Path | None, prompt: PairArgs | RatingArgs, model: ModelArgs, inputs: Inputs[Any]) -> Start:
-    """What --start-from names. Raises ValueError when `folder` holds no start, or one that does not fit --model."""
+    """Finds what --start-from names. Raises ValueError when that is no start, or one that does not fit --model."""
     if folder is None:
         return Start(inputs.model_folder, inputs.config)
     asked, whole, place = f"--start-from {folder}:", False, folder
@@ -86,7 +86,7 @@ def find_start(folder: Path | None, prompt: PairArgs | RatingArgs, model: ModelA
     else:
         raise ValueError(f"{asked} holds neither a finished run nor an adapter; a whole model is given as --model")
     if facts.labels:
-        raise ValueError(f"{asked} is a classifier's; it writes nothing")
+        raise ValueError(f"{asked} is a classifier's, which writes no text")
     _check_fit(asked, facts, prompt, model, inputs.weights)
     return Start(inputs.model_folder, inputs.config, place, whole, facts)
 
@@ -111,8 +111,8 @@ def _check_fit(asked: str, facts: Facts, prompt: PairArgs | RatingArgs, model: M
 
 
 def start_model(start: Start, model: ModelArgs, weights: bool = True) -> tuple[LanguageModel, Updates | None]:
-    """The model that is started from, without adapters, and what a starting adapter changed; None where no adapter of
-    low rank can say it. Off, `weights` leaves the model without storage, for a dry run."""
+    """Returns the starting model, without adapters, and the updates of a starting adapter; None where they are not of
+    low rank. With `weights` off, the model has no storage, for a dry run."""
     if not weights:
         return build_language_model(None, start.trained_shape(), model), None
     if start.folder is None:
@@ -130,7 +130,7 @@ def start_model(start: Start, model: ModelArgs, weights: bool = True) -> tuple[L
 
 
 def merge_away(model: LanguageModel) -> LanguageModel:
-    """`model` itself, with plain layers in the place of adapters. An adapted LM head is no longer the embedding."""
+    """Merges the adapters of `model`, and returns it. An adapted LM head is no longer the embedding."""
     for path, adapter in list(adapters(model)):
         adapter.merge()
         model.set_submodule(path, adapter.linear)
@@ -141,7 +141,7 @@ def merge_away(model: LanguageModel) -> LanguageModel:
 
 @torch.no_grad()
 def low_rank_updates(model: LanguageModel) -> Updates | None:
-    """What all adapters change, with their scale in B; None when one of them is not of low rank (DoRA)."""
+    """Returns the updates of all adapters, with their scale in B; None when one is not of low rank (DoRA)."""
     found = {}
     for path, adapter in adapters(model):
         a, b, scale, magnitude = adapter.factors()
@@ -153,7 +153,7 @@ def low_rank_updates(model: LanguageModel) -> Updates | None:
 
 
 def summed(config: GPT2Config, *updates: Updates) -> LanguageModel:
-    """A model without weights, but for the adapters: their updates are the sums of `updates`, their ranks likewise."""
+    """Returns a model without weights, whose adapters have the sums of `updates`, and of their ranks."""
     model = without_storage(LanguageModel, config).requires_grad_(False)
     for path in dict.fromkeys(path for each in updates for path in each):
         factors = [each[path] for each in updates if path in each]
@@ -166,7 +166,7 @@ def summed(config: GPT2Config, *updates: Updates) -> LanguageModel:
 
 
 def _rebuilt(trained: Model, start: Start, flags: FineTuneArgs) -> LanguageModel:
-    """A copy in fp32 with adapters merged, since frozen weights of `trained` may be held in half precision."""
+    """Returns a copy in fp32 with merged adapters, since `trained` may hold frozen weights in half precision."""
     found, _ = start_model(start, flags.model)
     apply_method(found, flags.method, flags.update.seed)
     load_own_state(found, {name: tensor.cpu() for name, tensor in own_state(trained).items()})
@@ -189,7 +189,7 @@ class Learnt(Best):
         return self.start.sha256()
 
     def export(self) -> None:
-        """Writes what the run adds to the base: an adapter where one can say it, or else a whole model."""
+        """Writes what the run adds to the base: an adapter where one can express it, else a whole model."""
         if self.method == "full" or self.start.folder is None:
             return super().export()
         assert isinstance(self.model, LanguageModel), "preferences are not learnt by a classifier"

@@ -1,5 +1,5 @@
-"""What a run remembers, writes and says.
+"""What a run records, writes and prints.
 
-run.py is the record of a run, which opens, decides when things are due and finishes; checkpoint.py lets a killed run go
-on, results.py writes results.json, printed.py and plots.py what a person reads, trackers.py what --report-to names.
+run.py opens a run, decides when things are due and finishes it; checkpoint.py resumes a killed run, results.py writes
+results.json, printed.py and plots.py make what a person reads, trackers.py serves the trackers of --report-to.
 """

@@ -1,4 +1,4 @@
-"""Everything a killed run needs to end with the same weights and the same curve as one that was never killed."""
+"""Saves and loads all that a killed run needs to end with the same weights and curve as one that was not."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -34,14 +34,14 @@ def save_checkpoint(run: "Run") -> None:
     def write(new: Path) -> None:
         try:
             torch.save(state, new)
-        except RuntimeError as error:  # how torch's writer reports a full disk
+        except RuntimeError as error:  # torch's writer reports a full disk so
             raise OSError(str(error)) from error
 
     replace_file(run.folder / STATE, write)
 
 
 def saved_flag(folder: Path, accelerator: Accelerator, name: str) -> Any:
-    """A flag of the run that stopped, on all processes."""
+    """Returns a flag of the stopped run, on all processes."""
     return from_main(accelerator, lambda: _read(folder / STATE)["flags"].get(name))
 
 

@@ -1,4 +1,4 @@
-"""The accelerator, with what a launcher can get wrong checked first."""
+"""Starts the accelerator, and checks what a launcher can get wrong."""
 
 import ctypes
 import os
@@ -15,19 +15,19 @@ LARGEST_KEPT = 32 * 2**20  # bytes; glibc takes no more
 
 
 def keep_freed_memory() -> None:
-    """Makes glibc keep what a tensor of up to 32 MiB frees for the next one, instead of having fresh pages cleared.
+    """Makes glibc keep the memory of freed tensors of up to 32 MiB for new ones, which would else wait for fresh pages.
 
-    On a CPU 5% faster (LoRA on 124M; a third before its layers were fused). What is larger still goes back at once,
-    since it is chance whether the next one of its size finds a gap in the heap. Without glibc nothing happens.
+    On a CPU this is 5% faster (LoRA on 124M; a third before its layers were fused). Larger tensors still go back at
+    once, since it is chance whether the next one of that size finds a gap in the heap. Without glibc nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)  # a fixed one: glibc's own moves with what is freed
+        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)  # fixed, since glibc's own moves with what is freed
         mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def check_launched(accelerator: Accelerator) -> None:
-    """Raises ValueError for processes that do not know of each other: all of them would write the same files."""
+    """Raises ValueError for processes that do not see each other, since all of them would write the same files."""
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:
         raise ValueError(
@@ -36,14 +36,14 @@ def check_launched(accelerator: Accelerator) -> None:
 
 
 def start(compute: SpeedArgs, folder: Path, resuming: bool) -> tuple[Accelerator, bool]:
-    """The accelerator, and whether to resume, as the main process sees its disk.
+    """Returns the accelerator, and whether to resume, which the main process decides from its disk.
 
-    Raises ValueError for fp16 without a GPU and for processes that do not know of each other.
+    Raises ValueError for fp16 without a GPU and for processes that do not see each other.
     """
     keep_freed_memory()
     precision = compute.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "").lower() or "no"
     accelerator = Accelerator(mixed_precision=precision, project_dir=str(folder))
-    torch.backends.cuda.matmul.allow_tf32 = compute.tf32  # after Accelerator, which may have a will of its own
+    torch.backends.cuda.matmul.allow_tf32 = compute.tf32  # after Accelerator, which may set it too
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("--mixed-precision fp16: needs a GPU (a CPU would silently compute in fp32); use no or bf16")
     check_launched(accelerator)

@@ -1,4 +1,4 @@
-"""curves.png, which a person looks at first, and forgetting.png."""
+"""Draws curves.png, which a person looks at first, and forgetting.png."""
 
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def plot_curves(path: Path, curve: list[dict[str, Any]], title: str) -> None:
 
 
 def plot_forgetting(path: Path, forgetting: dict[str, Any] | None, title: str, metric: str) -> None:
-    """Task metric (its name is `metric`) and general loss against the adapters' strength, where they were measured."""
+    """Draws the task metric, named `metric`, and the general loss against the adapters' strength, if measured."""
     if forgetting is None or "curve" not in forgetting:
         return
     import matplotlib

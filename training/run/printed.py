@@ -1,4 +1,4 @@
-"""What a run prints: its data, model and length before it starts, what came out and what it cost at its end."""
+"""Prints data, model and length of a run before it starts, and outcome and cost at its end."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ LENGTHS = "; tokens: median {median}, 95% {p95}, longest {longest}, cut {cut}"
 
 
 def _counts(balance: Mapping[str, int]) -> str:
-    """Example: "ham 40, spam 20"; of very many classes the commonest, and what the others have."""
+    """Returns the counts as "ham 40, spam 20"; of very many classes the commonest, and the range of the others."""
     ranked = sorted(balance.items(), key=lambda pair: -pair[1])
     shown, others = ([*balance.items()], []) if len(ranked) <= MOST_CLASSES else (ranked[:8], ranked[8:])
     text = ", ".join(f"{label or 'all'} {n:,}" for label, n in shown)
@@ -52,7 +52,7 @@ def print_facts(
 
 
 def print_corpus(accelerator: Accelerator, facts: CorpusFacts, model: nn.Module) -> None:
-    """Prints the same of a run of pretraining."""
+    """Prints the same for a pretraining run."""
     if not accelerator.is_main_process:
         return
     print("".join(f"note       {note}\n" for note in facts.notes), end="")
@@ -62,12 +62,12 @@ def print_corpus(accelerator: Accelerator, facts: CorpusFacts, model: nn.Module)
     print(f"model      {parameter_counts(model)['total']:,} parameters", flush=True)
 
 
-NOISE = 0.01  # of the highest validation loss: a curve that moves by less than this tells nothing
-FALLING = 0.1  # of all that the validation loss fell, so much in the last third of the run: it had not come to rest
+NOISE = 0.01  # share of the highest validation loss; a smaller fall tells nothing
+FALLING = 0.1  # share of the whole fall of the validation loss; if the last third of the run has more, it still falls
 
 
 def still_falling(curve: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the validation loss is lowest at the end of the curve and fell there by a good part of its whole fall."""
+    """Returns whether the validation loss is lowest at the end, and fell there by a good part of its whole fall."""
     losses = [point["val_loss"] for point in curve if "val_loss" in point]
     if len(losses) < 4 or losses[-1] > min(losses):
         return False
@@ -76,7 +76,7 @@ def still_falling(curve: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def only_answer(test: Mapping[str, Any], labels: Sequence[str]) -> str | None:
-    """The class that all predictions are, where the examples have several."""
+    """Returns the one class that is always predicted, if the examples have several."""
     matrix = test.get("confusion_matrix", ())
     used = [i for i, column in enumerate(zip(*matrix, strict=True)) if any(column)]
     several = sum(any(row) for row in matrix) > 1
@@ -84,7 +84,7 @@ def only_answer(test: Mapping[str, Any], labels: Sequence[str]) -> str | None:
 
 
 def outcome_notes(results: Results) -> list[str]:
-    """What a reader of the metrics should know, a sentence each."""
+    """Returns what a reader of the metrics should know, a sentence each."""
     notes, labels = [], results.data.labels or ()
     only = only_answer(results.test or {}, labels)
     if only is not None:
@@ -102,7 +102,7 @@ def _shown(metrics: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def print_classes(classes: Mapping[str, Mapping[str, float]], file: str = "results.json") -> None:
-    """Precision, recall and F1 of each class; of very many those with the lowest F1, the others are in `file`."""
+    """Prints precision, recall and F1 of each class; of very many only those with the lowest F1 (all are in `file`)."""
     ranked = sorted(classes, key=lambda name: classes[name]["f1"])
     named = [*classes] if len(ranked) <= MOST_CLASSES else ranked[:MOST_CLASSES]
     width = max(len("class"), *(len(name) for name in named))
@@ -120,7 +120,7 @@ def _print_commonest(data: DataFacts) -> None:
 
 
 def print_outcome(folder: Path, results: Results, names: Sequence[str], untrained: str = "") -> None:
-    """Prints metrics with intervals and by class, costs, and where everything is; `untrained`: said of `before`."""
+    """Prints metrics with intervals and by class, costs, and where everything is; `untrained` remarks on `before`."""
     data, test = results.data, results.test or {}
     for part, metrics, remark in (("before", results.before or {}, untrained), ("test", test, "")):
         print(f"{part:<8}{_shown(metrics, names) or 'no test examples'}{metrics and remark}")

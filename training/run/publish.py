@@ -1,4 +1,4 @@
-"""--push-to-hub: what a finished run leaves goes to the hub, with a card made of its results."""
+"""Uploads what a finished run leaves to the hub (--push-to-hub), with a card made from its results."""
 
 import shutil
 from pathlib import Path
@@ -13,9 +13,9 @@ from training.storage.run_folder import CONFIG, read_run
 
 
 def publish(part: Path, repository: str, facts: Facts, library: str, run: Path | None) -> None:
-    """Uploads the folder `part`, to which it adds a card, and the file of flags of the `run` that it comes from.
+    """Uploads the folder `part`, after adding a card, and the file of flags if it comes from a `run`.
 
-    `library` as for `card`. Raises ValueError as `upload`.
+    `library` is as in `card`. Raises the errors of `upload`.
     """
     results = None
     if run is not None:
@@ -26,7 +26,7 @@ def publish(part: Path, repository: str, facts: Facts, library: str, run: Path |
 
 
 def publish_run(folder: Path, repository: str | None) -> None:
-    """The same of a finished run of fine-tuning: its adapter, or its whole model; None: nothing."""
+    """Uploads the adapter or the whole model of a finished fine-tuning run; nothing where `repository` is None."""
     if repository is None:
         return None
     results, part = read_run(folder), folder / ADAPTER

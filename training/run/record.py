@@ -1,4 +1,4 @@
-"""What a run remembers of itself while it trains: how far it is, the curve, the best step."""
+"""Keeps what a run knows of itself while it trains: its progress, the curve, the best step."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ What = Literal["log", "evaluate", "save"]
 
 @dataclass
 class Record:
-    """It is saved in every checkpoint, so that a resumed run tells the same story as one that was never stopped."""
+    """The progress of a run. Every checkpoint holds it, so that a resumed run reports the same as an unbroken one."""
 
     step: int = 0  # optimizer steps done
     examples: int = 0
@@ -44,7 +44,7 @@ class Record:
     def add_overflow(self) -> None:
         """Counts an fp16 update that overflowed; the same step is tried again at half the loss scale.
 
-        Raises ValueError after so many in a row that the loss itself cannot be finite.
+        Raises ValueError after so many in a row that the loss itself must be infinite or NaN.
         """
         self.overflows += 1
         self.overflows_in_a_row += 1
@@ -74,7 +74,7 @@ class Record:
         return False
 
     def last(self, name: str) -> float | None:
-        """Returns the latest value of what is not measured at every point."""
+        """Returns the latest value of `name`, which not every point has."""
         return next((point[name] for point in reversed(self.curve) if name in point), None)
 
 
@@ -90,24 +90,24 @@ class Intervals:
     unit = "ex"  # of the progress line
 
     def advance(self, record: Record) -> None:
-        """Does nothing: the record itself says how far the run is."""
+        """Does nothing, since the record itself says how far the run is."""
 
     def over(self, record: Record) -> bool:
         return record.step >= self.steps or (self.early_stop is not None and record.stale >= self.early_stop)
 
     def is_time_for(self, what: What, record: Record) -> bool:
-        """Returns whether it is time for what happens every so many steps; at the last step it always is."""
+        """Returns whether `what` is due at this step; at the last step it always is."""
         every: int = getattr(self, what)
         return record.step % every == 0 or record.step == self.steps
 
     def progress(self, record: Record) -> int:
-        """Returns what the progress line counts, which is examples."""
+        """Returns the number of examples, which the progress line counts."""
         return record.examples
 
 
 def intervals(run: RunArgs, steps: int) -> Intervals:
-    """Returns what the flags say. By default a tenth of the run lies between evaluations, a hundredth between points of
-    the curve."""
+    """Returns the intervals of the flags. By default a tenth of the run lies between evaluations, a hundredth between
+    points of the curve."""
     evaluate = run.eval_every or max(1, -(-steps // 10))
     log = run.log_every or max(1, -(-steps // 100))
     return Intervals(log, evaluate, run.save_every or evaluate, steps, run.early_stop)
@@ -116,10 +116,10 @@ def intervals(run: RunArgs, steps: int) -> Intervals:
 def resolve_update(
     args: FineTuneArgs, defaults: Mapping[str, tuple[float, float]], width: int, data: Data[Any], fewest: int
 ) -> tuple[UpdateArgs, Schedule, Intervals]:
-    """Returns the update with what was left open filled in, its learning rate over the steps, and when things are due.
+    """Returns the update with its defaults filled in, the schedule, and when things are due.
 
-    `defaults`: peak learning rate at width 192, and epochs, of each method; `fewest`: updates that default epochs give
-    at least. `data` gets a note on a length that is shorter. Errors as of `UpdateArgs.steps` and `build_schedule`.
+    `defaults`: peak learning rate at width 192, and epochs, of each method; `fewest`: updates that default epochs make
+    at least. `data` gets a note on a shorter length. Raises the errors of `UpdateArgs.steps` and `build_schedule`.
     """
     examples = len(data.train)
     update = args.update.with_defaults(*defaults[args.method.method], width, examples, fewest)

@@ -1,4 +1,4 @@
-"""results.json, which every other program reads: what was run, where, and what came out."""
+"""Writes results.json for other programs: what was run, where, and what came out."""
 
 import contextlib
 import os
@@ -24,9 +24,9 @@ LIBRARIES = ("torch", "accelerate", "transformers", "datasets", "tiktoken", "sci
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """results.json, in its order: docs/results.schema.json describes it. What is None was not measured."""
+    """The content of results.json in order (docs/results.schema.json). None: not measured."""
 
-    script: str  # that wrote it
+    script: str  # the script that wrote it
     schema: int = SCHEMA
     model: dict[str, Any]
     data: Any  # DataFacts, or CorpusFacts of pretraining
@@ -51,7 +51,7 @@ class Results:
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:
-    """What produced the numbers, as far as it can be known."""
+    """Returns what produced the numbers, as far as it is known."""
     cuda = accelerator.device.type == "cuda"
     found = {
         "commit": _commit(),
@@ -66,19 +66,19 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
 
 
 def peak_memory_mib(accelerator: Accelerator) -> float:
-    """CUDA: the allocator's peak; CPU: the peak resident set of this process."""
+    """Returns the allocator's peak (CUDA), or the peak resident set of this process (CPU)."""
     if accelerator.device.type == "cuda":
         return torch.cuda.max_memory_allocated(accelerator.device) / 2**20
-    try:  # not getrusage's, which begins with what the parent had when it started this process
+    try:  # getrusage's peak starts from the parent's memory at the fork
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) / 2**10
-    except (OSError, IndexError):  # no Linux
+    except (OSError, IndexError):  # not Linux
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def write_results(folder: Path, results: Results) -> None:
-    """Writes results.json last of all files, in one step: a folder that has it is a finished run, whose checkpoint has
-    served. What is None was not measured and is left out."""
+    """Writes results.json last of all files, in one step, since it marks a finished run, and deletes the checkpoint.
+    What is None was not measured and is left out."""
     files = sorted(path.name for path in folder.iterdir() if path.name != STATE.parent.name)
     found = asdict(replace(results, files=[*files, RESULTS]))
     write_json(folder / RESULTS, _present(found | {"data": _present(found["data"])}))
@@ -86,7 +86,7 @@ def write_results(folder: Path, results: Results) -> None:
 
 
 def _present(content: dict[str, Any]) -> dict[str, Any]:
-    """Without what is None: it was not measured."""
+    """Returns the content without what is None."""
     return {name: value for name, value in content.items() if value is not None}
 
 
@@ -98,7 +98,7 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Commit of the project, with + when files differ from it; None outside a checkout."""
+    """Returns the commit of the project, with + when files differ from it; None outside a checkout."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str | None:
@@ -114,7 +114,7 @@ def _commit() -> str | None:
 
 def cpu_name() -> str:
     model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):  # no Linux
+    with contextlib.suppress(OSError):  # not Linux
         named = re.search(r"^model name\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
         model = named[1].strip() if named else model
     return f"{model}, {os.cpu_count()} cores"

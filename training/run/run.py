@@ -1,4 +1,4 @@
-"""The record of one run: it opens, remembers, decides when things are due, and finishes.
+"""The record of one run, which opens it, decides when things are due, and finishes it.
 
 It never runs forward, backward or a step: those stand in the loop of each script.
 """
@@ -41,7 +41,7 @@ from training.storage.run_folder import CONFIG, GENERATIONS, prepare_folder
 
 
 class Due(Protocol):
-    """When things are due, in steps (record.Intervals) or in shares of a budget (scripts/pretrain.py)."""
+    """Decides when things are due, in steps (record.Intervals) or in shares of a budget (scripts/pretrain.py)."""
 
     unit: str
 
@@ -53,7 +53,7 @@ class Due(Protocol):
 
 @dataclass
 class Run:
-    """A run of training. One that is resumed reads its checkpoint; it raises ValueError as `load_checkpoint` does."""
+    """A run of training. A resumed run reads its checkpoint, and raises the errors of `load_checkpoint`."""
 
     accelerator: Accelerator
     folder: Path
@@ -61,11 +61,11 @@ class Run:
     model: nn.Module
     optimizer: AcceleratedOptimizer
     due: Due
-    per_epoch: int  # steps
+    per_epoch: int  # steps per epoch
     total: int  # what the progress line counts up to
     flags: dict[str, Any]  # resolved
-    identity: dict[str, str]  # what a checkpoint must agree with, and all processes
-    described: dict[str, Any]  # fields of Results that are known before the training
+    identity: dict[str, str]  # must be the same in a checkpoint and on all processes
+    described: dict[str, Any]  # fields of Results known before the training
     record: Record = field(default_factory=Record)
     before: Any = None  # what was measured before the training
 
@@ -80,7 +80,7 @@ class Run:
         return self.record.step
 
     def begin(self, measure: Callable[[], Any] = lambda: None) -> Any:
-        """Makes the folder and opens trackers; returns what `measure` finds, or found when the run began."""
+        """Makes the folder and opens trackers; returns what `measure` finds, or found before the run was resumed."""
         if not self.resuming:
             self.before = measure()
         if self.accelerator.is_main_process:
@@ -93,7 +93,7 @@ class Run:
         return self.before
 
     def goes_on(self) -> bool:
-        """Returns whether another step is to be made; the clock of training runs from here to `stepped`."""
+        """Returns whether to make another step; the training time runs from here to `stepped`."""
         self.updated, self.point, self.clock = False, dict[str, float](), time.perf_counter()
         over = self.due.over(self.record)
         if over:
@@ -101,14 +101,14 @@ class Run:
         return not over
 
     def _seconds(self) -> float:
-        """Seconds since the clock was read last."""
+        """Returns the seconds since the clock was last read."""
         before, self.clock = self.clock, time.perf_counter()
         return self.clock - before
 
     def stepped(
         self, norm: float | None, loss_sum: float, count: int, lr: float, tokens: int, examples: int = 0
     ) -> None:
-        """Counts a step. Where `norm` is None, an fp16 overflow made it void: it is tried again, and nothing is due."""
+        """Counts a step. If `norm` is None, an fp16 overflow made it void: it is tried again, and nothing is due."""
         if norm is None:
             self.record.add_overflow()
             return
@@ -120,15 +120,15 @@ class Run:
 
     @property
     def evaluates(self) -> bool:
-        """Whether the validation examples are due."""
+        """Whether an evaluation on the validation examples is due."""
         return self.updated and self.due.is_time_for("evaluate", self.record)
 
     def evaluated(self, val_loss: float, **scores: float) -> None:
-        """Takes in what was measured on the validation examples."""
+        """Records what was measured on the validation examples."""
         self.point |= {"val_loss": val_loss, **scores}
 
     def remember(self) -> None:
-        """Adds a point to the curve and writes a checkpoint, each where it is due."""
+        """Adds a point to the curve and writes a checkpoint, each when it is due."""
         if not self.updated:
             return
         if self.due.is_time_for("log", self.record) or "val_loss" in self.point:
@@ -152,7 +152,7 @@ class Run:
         close_trackers(self.accelerator, self.step, results, answers)
 
     def results(self, **measured: Any) -> Results:
-        """Returns what results.json says: what every run has, and what was `measured` in this one."""
+        """Returns the content of results.json: what every run has, and what was `measured` in this one."""
         record = self.record
         return Results(
             script=Path(sys.argv[0]).stem,
@@ -178,13 +178,13 @@ class FineTuning(Run):
     splits: Splits[Any] = field(kw_only=True)
 
     def evaluated(self, val_loss: float, **scores: float) -> None:
-        """Takes in what was measured, and keeps the weights if they are the best so far."""
+        """Records what was measured, and keeps the weights if they are the best so far."""
         super().evaluated(val_loss, **scores)
         if self.record.improved(val_loss) and self.accelerator.is_main_process:
             self.best.save()
 
     def load_best(self, keep: str) -> None:
-        """Puts the weights that are kept into the model: the best ones, or the last where `keep` says so."""
+        """Loads the weights to keep into the model: the best ones, or the last if `keep` says so."""
         if self.record.best_step < 0 or keep == "last":
             self.record.best_step = self.step
             if self.accelerator.is_main_process:
@@ -199,10 +199,10 @@ class FineTuning(Run):
         untrained: str = "",
         **measured: Any,
     ) -> None:
-        """Writes all that the run leaves, results.json last, prints the outcome, and uploads where that is asked for.
+        """Writes all that the run leaves, results.json last, prints the outcome, and uploads it if asked to.
 
-        `rows`: files of JSON lines; `shown`: test metrics on the screen; `task_metric`: what forgetting is drawn
-        against; `untrained`: what to say of the metrics before the training; `measured`: fields of Results.
+        `rows`: lines of JSON by file; `shown`: test metrics to print; `task_metric`: its name in the picture of
+        forgetting; `untrained`: a remark on the metrics before the training; `measured`: fields of Results.
         """
         self.best.export()
         for name, lines in rows.items():
@@ -218,7 +218,7 @@ class FineTuning(Run):
 
 
 def identity_of(accelerator: Accelerator, data: str, base: str, tokenizer: Tokenizer) -> dict[str, str]:
-    """Returns what a checkpoint must agree with: hashes of data and base, precision, number of processes."""
+    """Returns what must be the same in a checkpoint: hashes of data and base, precision, number of processes."""
     found = {"data": data, "base": base, "processes": str(accelerator.num_processes)}
     found["precision"] = accelerator.mixed_precision
     return found | ({"tokenizer": tokenizer.sha256} if tokenizer.sha256 else {})
@@ -239,7 +239,7 @@ def open_finetuning(
 ) -> FineTuning:
     """Opens a run of fine-tuning, from its checkpoint if it is resumed.
 
-    `update` has no default left open; `kept` makes what keeps the best weights.
+    `update` has its defaults filled in; `kept` makes the object that keeps the best weights.
     """
     flags, labels, tokenizer = resolved(args) | resolved(update), data.facts.labels, data.inputs.tokenizer
     base = base_facts(args.model.model, data.inputs.model_folder, tokenizer)

@@ -1,4 +1,4 @@
-"""Experiment trackers: curves, flags, results and sample answers go where --report-to says, by way of Accelerate."""
+"""Sends curves, flags, results and sample answers to the trackers of --report-to, through Accelerate."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from training.run.results import Results
 
 PROJECT = "gpt2-lora-bench"
-NAMED = {"wandb": "name", "trackio": "name", "mlflow": "run_name"}  # how a library calls the name of a run
+NAMED = {"wandb": "name", "trackio": "name", "mlflow": "run_name"}  # each library's argument for the name of a run
 SAMPLES = 8  # answers that are shown
 
 
@@ -27,11 +27,11 @@ def open_trackers(
 ) -> None:
     """Starts the trackers `names` and hands them the `flags` as hyperparameters.
 
-    What a stopped run logged after `done_steps` TensorBoard drops; in other trackers a resumed run is a second one of
+    TensorBoard drops what a stopped run logged after `done_steps`; in other trackers a resumed run is a second run of
     the same name. Raises ValueError when a tracker does not start.
     """
     plain = {n: value if isinstance(value, bool | int | float) else str(value) for n, value in flags.items()}
-    try:  # each by itself: init_trackers would give all of them one name
+    try:  # made here, since init_trackers would give all of them one name
         accelerator.log_with = [_tracker(name, folder, done_steps) for name in names if name != "none"]
         accelerator.init_trackers(PROJECT, plain)
     except Exception as error:  # each library has errors of its own
@@ -41,7 +41,7 @@ def open_trackers(
 
 
 def _values(results: Results) -> dict[str, float]:
-    """The metrics of results.json by name, as test/accuracy."""
+    """Returns the metrics of results.json by names such as test/accuracy."""
     parts = {name: getattr(results, name) or {} for name in ("before", "val", "test", "forgetting")}
     return {
         f"{part}/{name}": metric["value"]
@@ -53,7 +53,7 @@ def _values(results: Results) -> dict[str, float]:
 
 def _log_text(accelerator: Accelerator, name: str, text: str, step: int) -> None:
     for tracker in accelerator.trackers:
-        if tracker.name == "mlflow":  # Accelerate's tracker of mlflow takes numbers alone
+        if tracker.name == "mlflow":  # Accelerate's mlflow tracker takes only numbers
             import mlflow
 
             mlflow.log_text(text, f"{name}.md")
@@ -64,9 +64,9 @@ def _log_text(accelerator: Accelerator, name: str, text: str, step: int) -> None
 def close_trackers(
     accelerator: Accelerator, step: int, results: Results, answers: Sequence[Mapping[str, Any]] = ()
 ) -> None:
-    """Logs the metrics of results.json and the first of the `answers` (rows of generations.jsonl), and ends them all.
+    """Logs the metrics of results.json and the first of the `answers` (rows of generations.jsonl), and ends them.
 
-    Called by the main process alone.
+    Only the main process calls it.
     """
     accelerator.log(_values(results), step=step)
     if answers:

@@ -1,5 +1,5 @@
 """One optimizer step.
 
-losses.py has every loss, update.py the learning rate, the gradients averaged over micro-batches and processes, and
-clipping, optimizers.py the optimizers, seeds.py what each draws at random.
+losses.py has every loss, update.py the learning rate, exact gradients over micro-batches and processes, and clipping,
+optimizers.py the optimizers, seeds.py the random streams, processes.py what the processes of a run tell each other.
 """

@@ -1,4 +1,4 @@
-"""Numbers -> (sum, count): the sum of sums over the sum of counts is exact, a mean of means is not."""
+"""Losses as sums: the sum of sums over the sum of counts is exact, and a mean of means is not."""
 
 from typing import Literal
 
@@ -15,22 +15,22 @@ from training.flags.preference import KtoArgs, PreferenceArgs
 
 
 def class_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
-    """Cross-entropy in nats: logits (B, n), labels (B,) -> (sum, B)."""
+    """Returns the cross-entropy in nats and its count: logits (B, n), labels (B,) -> (sum, B)."""
     return F.cross_entropy(logits.to(at_least_fp32(logits)), labels, reduction="sum"), len(labels)
 
 
 def token_loss(log_probabilities: Tensor) -> tuple[Tensor, int]:
-    """Negative log-likelihood in nats of labelled tokens (M,) -> (sum, M)."""
+    """Returns the negative log-likelihood in nats of labelled tokens, and their number: (M,) -> (sum, M)."""
     return -log_probabilities.sum(), len(log_probabilities)
 
 
 def pair_losses(
     log_ratios: Tensor, targets: Tensor, kind: Literal["sigmoid", "ipo"], beta: float, smoothing: float
 ) -> Tensor:
-    """One loss a pair: `log_ratios` (B, 2) of the chosen and the rejected answer, `targets` (B, 2) -> (B,).
+    """Returns a loss for each pair: `log_ratios` (B, 2) of chosen and rejected answers, `targets` (B, 2) -> (B,).
 
     A log-ratio is log pi(answer) - log pi_ref(answer), summed over the answer's `targets` tokens. sigmoid: Rafailov et
-    al. 2023, eq. 7; `smoothing`: the probability that a label is wrong (Mitchell 2023, cDPO). ipo: Azar et al. 2023,
+    al. 2023, eq. 7, with `smoothing`, the probability of a wrong label (Mitchell 2023, cDPO). ipo: Azar et al. 2023,
     eq. 17, with `beta` for their tau and, as they ran it, the mean over tokens in place of the sum.
     """
     if kind == "ipo":
@@ -41,13 +41,13 @@ def pair_losses(
 
 
 def per_answer(log_probabilities: Tensor, batch: PairBatch) -> Tensor:
-    """The values of the targets (M,), summed over each answer: (B, 2), of rated answers (B,)."""
+    """Sums the values of the targets (M,) over each answer: pairs give (B, 2), rated answers (B,)."""
     counts = batch.targets.flatten().tolist()
     return torch.stack([part.sum() for part in log_probabilities.split(counts)]).view(batch.targets.shape)
 
 
 def pair_loss(log_probabilities: Tensor, reference: Tensor, batch: PairBatch, args: PreferenceArgs) -> Tensor:
-    """The sum over the pairs of a batch, from the model's log-probabilities (M,) and the `reference`'s (B, 2)."""
+    """Sums the losses of a batch of pairs, from the log-probabilities of the model (M,) and the `reference` (B, 2)."""
     if batch.weight == 0:
         return token_loss(log_probabilities)[0]
     answers = per_answer(log_probabilities, batch)
@@ -57,8 +57,8 @@ def pair_loss(log_probabilities: Tensor, reference: Tensor, batch: PairBatch, ar
 
 
 def rated_losses(log_ratios: Tensor, good: Tensor, point: float | Tensor, args: KtoArgs) -> Tensor:
-    """One loss an answer: `log_ratios` (B,) as of `pair_losses`, `good` (B,) -> (B,). Ethayarajh et al. 2024, eq. 8,
-    with the reference point z0 in `point` (training/evaluation/reference.py)."""
+    """Returns a loss for each answer: `log_ratios` (B,) as in `pair_losses`, `good` (B,) -> (B,). Ethayarajh et al.
+    2024, eq. 8, with the reference point z0 in `point` (training/evaluation/reference.py)."""
     weights = torch.where(good, args.desirable_weight, args.undesirable_weight)
     ahead = torch.where(good, log_ratios - point, point - log_ratios)
     return weights * torch.sigmoid(-args.beta * ahead)  # 1 - sigmoid(x) is sigmoid(-x)
@@ -67,7 +67,7 @@ def rated_losses(log_ratios: Tensor, good: Tensor, point: float | Tensor, args: 
 def rated_loss(
     log_probabilities: Tensor, reference: Tensor, batch: PairBatch, point: float | Tensor, args: KtoArgs
 ) -> Tensor:
-    """The sum over the answers of a batch, from the model's log-probabilities (M,) and the `reference`'s (B,)."""
+    """Sums the losses of a batch of answers, from the log-probabilities of the model (M,) and the `reference` (B,)."""
     if batch.weight == 0:
         return token_loss(log_probabilities)[0]
     answers = per_answer(log_probabilities, batch)
@@ -75,7 +75,7 @@ def rated_loss(
 
 
 def outputs_of(accelerator: Accelerator, model: Classifier | LanguageModel, batch: Batch) -> Tensor:
-    """Class logits (B, n), or log-probabilities of the labelled tokens (M,), in the run's precision."""
+    """Returns class logits (B, n), or log-probabilities of the labelled tokens (M,), in the run's precision."""
     with accelerator.autocast():
         if isinstance(model, Classifier):
             return model(batch.tokens, batch.lengths, batch.hidden)

@@ -1,6 +1,6 @@
-"""AdamW (its states in 8 bits too), SGD, or Muon with AdamW. Weight decay acts on matrices only, unless told otherwise.
+"""AdamW (also with 8-bit states), SGD, or Muon with AdamW. Weight decay acts on matrices only, unless told otherwise.
 
-Every group of parameters has a `lr_ratio`: its learning rate over that of the schedule (training/step/update.py).
+Every group of parameters has an `lr_ratio`: its learning rate over that of the schedule (training/step/update.py).
 """
 
 import warnings
@@ -16,8 +16,8 @@ from training.flags.common import UpdateArgs
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, decay_all: bool, b_ratio: float = 1.0) -> list[dict]:
-    """Trained parameters by what acts on them: matrices decay; biases, norms and embeddings do not; `b_ratio` is the
-    lr_ratio of the B factors of adapters (Hayou et al. 2024, "LoRA+")."""
+    """Groups trained parameters: matrices decay; biases, norms and embeddings do not unless `decay_all`; `b_ratio` is
+    the lr_ratio of the B factors of adapters (Hayou et al. 2024, "LoRA+")."""
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     raised = {id(p) for p in b_factors(model)} if b_ratio != 1 else set()
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -32,7 +32,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay_all: bool, b_r
 def build_optimizer(
     model: nn.Module, args: UpdateArgs, scaled: bool = False, b_ratio: float = 1.0
 ) -> torch.optim.Optimizer:
-    """`scaled`: losses are scaled for fp16. Torch's fused step would skip an overflow without telling."""
+    """Builds the optimizer. `scaled` losses (fp16) rule out torch's fused step, which skips an overflow silently."""
     groups = parameter_groups(model, args.weight_decay, args.decay_all, b_ratio)
     lr = 0.0  # set anew at every step (training/step/update.py)
     if args.optimizer == "adamw":
@@ -44,7 +44,7 @@ def build_optimizer(
 
 
 class Together(torch.optim.Optimizer):
-    """Several optimizers, each of its own parameters, as one."""
+    """Several optimizers, each with its own parameters, used as one."""
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
         self.parts = list(parts)
@@ -67,7 +67,7 @@ class Together(torch.optim.Optimizer):
 def muon_with_adamw(
     model: nn.Module, embedding_ratio: float, other_ratio: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """Muon (Jordan et al. 2024) for the matrices of the blocks, AdamW for embeddings and for what has one dimension.
+    """Builds Muon (Jordan et al. 2024) for the matrices of the blocks, and AdamW for embeddings, biases and norms.
 
     The ratios are those of AdamW's learning rates to Muon's.
     """

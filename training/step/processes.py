@@ -1,4 +1,4 @@
-"""What the processes of one run tell each other."""
+"""Communication between the processes of one run."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def from_main(accelerator: Accelerator, read: Callable[[], T]) -> T:
-    """The value that `read` returns on the main process, on all processes: hosts need not share a disk."""
+    """Returns on all processes what `read` returns on the main process: hosts need not share a disk."""
     content = [read() if accelerator.is_main_process else None]
     if accelerator.num_processes > 1:
         broadcast_object_list(content)
@@ -19,12 +19,12 @@ def from_main(accelerator: Accelerator, read: Callable[[], T]) -> T:
 
 
 def part(accelerator: Accelerator, *prepared: nn.Module) -> None:
-    """Parts the processes, once none of them has anything left to tell another. `prepared` is trained no more.
+    """Parts the processes, once all of them have got here. `prepared` is trained no more.
 
-    gloo's worker thread needs Python's lock to let go of the tensors of the last collective. At the end of the
-    interpreter it gets none and crashes (pytorch issue 190489), so the group is destroyed before. Where DDP's reducer
-    or its logger is the last to hold the group, the group is destroyed under that lock and waits for the thread for
-    ever, so they go first.
+    gloo's worker thread needs Python's lock to release the tensors of the last collective. At the end of the
+    interpreter it cannot get it and crashes (pytorch issue 190489), so the group is destroyed before. If DDP's reducer
+    or logger were the last to hold the group, it would be destroyed under that lock and wait for the thread forever, so
+    they go first.
     """
     accelerator.wait_for_everyone()
     for model in prepared:
@@ -34,7 +34,7 @@ def part(accelerator: Accelerator, *prepared: nn.Module) -> None:
 
 
 def check_same(accelerator: Accelerator, identity: dict[str, str]) -> None:
-    """Raises ValueError when a process has read other data or weights: hosts have disks of their own."""
+    """Raises ValueError when a process has read other data or weights, since hosts have disks of their own."""
     if accelerator.num_processes > 1:
         everyone = gather_object([identity])
         differing = {name for other in everyone for name in identity if other[name] != everyone[0][name]}

@@ -1,4 +1,4 @@
-"""One `--seed`, many streams: each purpose draws from its own, so that none moves when another draws more."""
+"""Random streams from one `--seed`: each purpose has its own, so that none changes when another draws more."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ import torch
 
 
 def derive(seed: int, *purpose: object) -> int:
-    """A 63-bit seed that depends on `seed` and on every part of `purpose`."""
+    """Returns a 63-bit seed that depends on `seed` and on every part of `purpose`."""
     return int.from_bytes(hashlib.sha256(repr((seed, *purpose)).encode()).digest()[:8]) >> 1
 
 
@@ -15,6 +15,6 @@ def generator(seed: int, *purpose: object) -> torch.Generator:
 
 
 def seed_dropout(seed: int, *place: object) -> None:
-    """Seeds dropout for one micro-batch. Dropout draws from torch's global generator, having none of its own. Its masks
-    therefore depend on the place in training alone, and a resumed run needs no saved random state."""
+    """Seeds torch's global generator, which dropout draws from, for one micro-batch. Its masks therefore depend on the
+    place in training alone, and a resumed run needs no saved random state."""
     torch.manual_seed(derive(seed, "dropout", *place))

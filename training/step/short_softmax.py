@@ -11,11 +11,11 @@ from gpt2_scratch.attention import layout_of
 from gpt2_scratch.lm_head import SomeRows, label_log_probabilities
 from gpt2_scratch.model import LanguageModel
 
-DRAWN = 0.25  # of the tokens that stand in the softmax
+DRAWN = 0.25  # share of the softmax's tokens that is drawn
 
 
 def frequent_tokens(documents: Sequence[np.ndarray], most: int, vocabulary: int) -> Tensor:
-    """The `most` frequent tokens of `documents` (most,)."""
+    """Returns the `most` frequent tokens of `documents`, (most,)."""
     counts = sum(np.bincount(document, minlength=vocabulary) for document in documents)
     return torch.from_numpy(np.argsort(-counts, kind="stable")[:most].copy())
 
@@ -23,8 +23,8 @@ def frequent_tokens(documents: Sequence[np.ndarray], most: int, vocabulary: int)
 class ShortSoftmax(nn.Module):
     """`model` with a softmax over its frequent tokens, the labels of the batch, and tokens drawn from the others.
 
-    A drawn token stands for as many of the others as there are for each that was drawn, which makes the sum of
-    exponentials right on average (Jean et al. 2015, section 3, with a uniform proposal). `most` None: all tokens.
+    A drawn token counts as often as there are other tokens for each one drawn, which makes the sum of exponentials
+    right on average (Jean et al. 2015, section 3, with a uniform proposal). `most` None: all tokens.
     """
 
     frequent: Tensor
@@ -39,9 +39,9 @@ class ShortSoftmax(nn.Module):
         self.register_buffer("frequent", frequent, persistent=False)
 
     def forward(self, tokens: Tensor, lengths: Tensor, labels: Tensor, whole: bool) -> Tensor:
-        """`tokens`, `labels` (N,), all of them asked for, `lengths` (B,) -> log-probabilities (N,).
+        """Maps `tokens` (N,), `labels` (N,), none of them ignored, and `lengths` (B,) to log-probabilities (N,).
 
-        Draws from torch's global generator on the CPU, which is set for each micro-batch (training/step/update.py).
+        Draws from torch's global generator on the CPU, which is seeded for each micro-batch (training/step/update.py).
         """
         if whole or not self.short:
             return self.model(tokens, lengths, labels)

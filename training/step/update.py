@@ -1,7 +1,6 @@
 """One optimizer step: its learning rate, its gradients, clipping (report section 3.1.1, figure 2).
 
-The learning rate is a pure function of the step; gradients are of a loss that is averaged over all micro-batches and
-processes exactly.
+The learning rate is a pure function of the step; the loss is averaged exactly over all micro-batches and processes.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ from training.step.seeds import seed_dropout
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear from `init` to `peak` over `warmup` steps, `hold` steps there, then cosine to `minimum`, or constant.
+    """Rises from `init` to `peak` in `warmup` steps, holds for `hold`, then falls as a cosine to `minimum`, or stays.
 
     Example, 10 steps with 2 of warmup: step 0 runs at init, 1 halfway, 2 at the peak, 9 just above the minimum.
     """
@@ -36,7 +35,7 @@ class Schedule:
     hold: int = 0
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of optimizer step `step`, counted from 0."""
+        """Returns the learning rate of optimizer step `step`, counted from 0."""
         if step < self.warmup:
             return self.init + (self.peak - self.init) * step / self.warmup
         if self.shape == "constant":
@@ -47,7 +46,7 @@ class Schedule:
 
 
 def build_schedule(update: UpdateArgs, steps: int) -> Schedule:
-    """Raises ValueError when the warmup is longer than the training."""
+    """Builds the schedule of the flags. Raises ValueError when the warmup is longer than the training."""
     if update.warmup_steps is not None and update.warmup_steps > steps:
         raise ValueError(f"--warmup-steps {update.warmup_steps}: longer than the training, which has {steps} steps")
     warmup = int(update.warmup_ratio * steps) if update.warmup_steps is None else update.warmup_steps
@@ -56,7 +55,7 @@ def build_schedule(update: UpdateArgs, steps: int) -> Schedule:
 
 
 def clip(accelerator: Accelerator, model: nn.Module, max_norm: float | None) -> float:
-    """Norm of all gradients before clipping; clips if `max_norm` is given. Once a step, with gradients synchronised."""
+    """Clips the synchronised gradients to `max_norm`, if given, and returns their norm before."""
     trained = [p for p in model.parameters() if p.requires_grad]
     return float(accelerator.clip_grad_norm_(trained, math.inf if max_norm is None else max_norm))
 
@@ -71,7 +70,7 @@ def accumulate(
 ) -> float:
     """Adds up the gradients of sum(loss) / count; returns the sum of the loss over all processes.
 
-    `count` is that of all micro-batches of all processes. Data parallelism averages over processes, hence the factor.
+    `count` covers all micro-batches of all processes. Data parallelism averages over processes, hence the factor.
     `place` is (seed, step): dropout depends on it, the process and the micro-batch alone.
     """
     seed, step = place
@@ -89,7 +88,7 @@ def accumulate(
 def apply_update(
     accelerator: Accelerator, model: nn.Module, optimizer: AcceleratedOptimizer, lr: float, max_norm: float | None
 ) -> float | None:
-    """Clips and steps; the gradient norm before clipping, or None when an fp16 overflow made the step void.
+    """Clips and steps; returns the gradient norm before clipping, or None when an fp16 overflow made the step void.
 
     Raises ValueError when the gradient is not finite although nothing scaled it.
     """

@@ -13,7 +13,7 @@ from training.storage.run_folder import nearest
 
 
 def content_key(facts: tuple[Any, ...], digests: Iterable[bytes] = ()) -> str:
-    """128 bits of the sha256 of `facts` and of the digests of all texts."""
+    """Returns 128 bits of the sha256 of `facts` and the digests."""
     return hashlib.sha256(repr(facts).encode() + b"".join(digests)).hexdigest()[:32]
 
 
@@ -32,19 +32,19 @@ class CachedFile:
 
     @property
     def complete(self) -> bool:
-        """A file of another size is as good as none: its content follows from its key, so it can be written again."""
+        """Whether the file has its full size; one of another size counts as none, and is written again."""
         return self.path.is_file() and self.path.stat().st_size == self.size
 
     def space(self) -> tuple[int, int]:
-        """(bytes that writing the file needs, bytes that are free); what a killed run left will be written over."""
+        """Returns the bytes needed for the file and those free; what a killed run left is written over."""
         left = self.path.with_name(self.path.name + ".new")
         return self.size - (left.stat().st_size if left.exists() else 0), shutil.disk_usage(nearest(self.path)).free
 
     def write(self, chunks: Iterable[Any]) -> None:
         """Writes `chunks` (bytes or buffers) one after the other, unless the file is complete.
 
-        The process that comes first writes, and all others wait for it, be it for hours. Raises OSError, and leaves no
-        part of the file, when the disk is full.
+        The process that comes first writes, and all others wait for it, even for hours. When the disk is full, it
+        raises OSError and leaves no part of the file.
         """
 
         def fill(new: Path) -> None:

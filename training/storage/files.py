@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)  # None: of torch and safetensors, which do not say why
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)  # None: torch and safetensors do not say why
 
 
 class NoRoom(OSError):
@@ -23,7 +23,7 @@ class NoRoom(OSError):
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Makes an OSError inside say which file could not be written, that nothing is lost, and what to do."""
+    """Makes an OSError raised inside say which file could not be written, that nothing is lost, and what to do."""
     try:
         yield
     except OSError as error:
@@ -50,7 +50,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
-    """Does the same for a folder: `write` fills a new one, whatever is there."""
+    """Does the same for a folder: `write` fills a new one, which replaces the old."""
     new, old = (path.with_name(path.name + ending) for ending in (".new", ".old"))
     if old.exists() and not path.exists():  # killed between the two renames below
         old.rename(path)
@@ -77,12 +77,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes strict JSON: a number that is not finite is left out, like any other missing measurement."""
+    """Writes strict JSON; a number in an object that is not finite is left out, like any missing measurement."""
     write_text(path, json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Writes one JSON object a line."""
+    """Writes each row as a line of JSON."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 

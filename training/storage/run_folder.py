@@ -1,4 +1,4 @@
-"""The folder of a run: what may be written into it. Imports nothing heavy, so that a refusal comes at once."""
+"""Checks what may be written into the folder of a run. Nothing heavy is imported, so that a refusal comes at once."""
 
 import hashlib
 import json
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = "results.json"
-SCHEMA = 1  # of results.json (docs/results.schema.json); to be raised when its readers have to change
+SCHEMA = 1  # of results.json (docs/results.schema.json); raise it when readers have to change
 GENERATIONS = "generations.jsonl"  # of instructions
 STATE = Path("checkpoint") / "state.pt"
-CONFIG = "config.yaml"  # all flags as they were resolved
-# Flags that may differ between two runs that are the same, or the run that stopped and the one that goes on.
+CONFIG = "config.yaml"  # all resolved flags
+# Flags that do not change a result: a resumed run may differ in them from the run that stopped.
 FREE_FLAGS = ("output_dir", "overwrite", "resume", "save_every", "cache_dir", "dry_run", "report_to", "push_to_hub")
 OURS = {RESULTS, CONFIG, "predictions.jsonl", GENERATIONS, "trained_on.json", "curves.png", "forgetting.png"}
-OURS |= {"tensorboard", "adapter", "model", "checkpoint", "judge"}  # the last is what scripts/judge_ift.py has paid for
+OURS |= {"tensorboard", "adapter", "model", "checkpoint", "judge"}  # judge/ holds replies that were paid for
 
 
 def nearest(path: Path) -> Path:
@@ -27,7 +27,7 @@ def nearest(path: Path) -> Path:
 def default_folder(script: str, name: str, changed: Mapping[str, Any], spelled: Mapping[str, Any]) -> Path:
     """Returns runs/SCRIPT/NAME, with a hash of the flags that change the result and are not at their defaults.
 
-    `changed`: the flags that were given; `spelled`: those that the name spells out, with the value that it has.
+    `changed` holds the flags that were given, `spelled` those that the name spells out, with their values there.
     """
     others = {
         flag: os.path.relpath(value) if isinstance(value, Path) else value
@@ -40,7 +40,7 @@ def default_folder(script: str, name: str, changed: Mapping[str, Any], spelled: 
 
 
 def finished(folder: Path, resuming: bool) -> str:
-    """Returns the message about a folder that holds a finished run."""
+    """Returns the refusal of a folder that holds a finished run."""
     nothing_left = ", nothing is left to --resume" if resuming else ""
     return f"--output-dir {folder}: holds a finished run{nothing_left}; add --overwrite or choose another folder"
 
@@ -48,7 +48,7 @@ def finished(folder: Path, resuming: bool) -> str:
 def check_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
     """Returns whether there is a checkpoint to go on from. Nothing is changed.
 
-    Raises ValueError for a finished run without --overwrite, an unfinished one without either flag, and other files.
+    Raises ValueError for a finished run without --overwrite, an unfinished one without either flag, or other files.
     """
     at = f"--output-dir {folder}:"
     if folder.exists() and not folder.is_dir():

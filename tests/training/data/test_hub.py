@@ -159,9 +159,9 @@ def without_paths(message: str) -> str:
 
 
 REASONS = {
-    "owner/typo": r"neither a folder here nor a model on the hub; if it is private, set HF_TOKEN",
-    "openai-community/gpt-2": r"meant openai-community/gpt2\?",
-    "gpt2/distilgpt2": r"meant distilbert/distilgpt2\?",
+    "owner/typo": r"is neither a folder here nor a model on the hub; if it is private, set HF_TOKEN",
+    "openai-community/gpt-2": r"did you mean openai-community/gpt2\?",
+    "gpt2/distilgpt2": r"did you mean distilbert/distilgpt2\?",
     "owner/gated": r"accepted its licence; do that at http://\S+/owner/gated, then set HF_TOKEN",
     "owner/gated-anonymous": r"accepted its licence; do that at http://\S+/owner/gated-anonymous, then set HF_TOKEN",
     "owner/private": r"nor a model on the hub; if it is private, set HF_TOKEN",
@@ -179,7 +179,7 @@ REASONS = {
     "owner/hotel": r"is not the hub, but perhaps a proxy or a login page; look at HF_ENDPOINT",
     "owner/cut": r"what comes from \S+ breaks off; give --model FOLDER",
     "owner/cut-anew": r"breaks off; give --model FOLDER",
-    "owner/two words": r"is no name of the hub's, which are owner/name of letters",
+    "owner/two words": r"is not a name on the hub; these are owner/name of letters",
     "distilgpt2": r"not a folder \(distilbert/distilgpt2\?\)",
     "tests/conftest.py": r"is a file; give the folder of a model",
     "gpt2-smal": r"not a folder \(gpt2\?\)|not a folder \(gpt2-xl\?\)",
@@ -289,7 +289,7 @@ def test_settings_that_keep_the_hub_away_are_named(settings, reason, hub, tmp_pa
 
 DATA_REASONS = {
     "owner/no-such": r"there is no such data set on the hub; if it is private, set HF_TOKEN",
-    "stanfordnlp/imbd": r"meant stanfordnlp/imdb\?",
+    "stanfordnlp/imbd": r"did you mean stanfordnlp/imdb\?",
     "owner/gated-data": r"accepted its licence; do that at http://\S+/datasets/owner/gated-data, then set HF_TOKEN",
     "owner/private-data": r"no such data set on the hub; if it is private, set HF_TOKEN",
     "owner/down-data": r"out of order \(503\); try again later, or give --data FILE",
@@ -452,5 +452,5 @@ def test_a_full_disk_is_told_from_a_hub_that_fails(wrapped):
     full = OSError(errno.ENOSPC, "No space left on device")
     full.__cause__ = httpx2.RemoteProtocolError("the server disconnected") if wrapped else None
     reason = explain(full, Asked("--model", "gpt2", "model"))
-    assert re.fullmatch(r"no room on the disk of \S+; make some, or set HF_HOME to a folder that has it", reason.text)
+    assert re.fullmatch(r"no room on the disk of \S+; make room, or set HF_HOME to a folder that has it", reason.text)
     assert not reason.unreachable

@@ -82,7 +82,7 @@ def test_the_command_line_wins_wherever_it_stands(tmp_path):
         ("output-dir: ''", "--output-dir: is empty"),
         ("config: other.yaml", "--config: no such flag"),
         ("- lr", "holds no flags; write a flag a line"),
-        ("lr: [", "is no YAML (line 1)"),
+        ("lr: [", "is not YAML (line 1)"),
         ("", "holds no flags"),
         ("compute_environment: LOCAL_MACHINE\nmixed_precision: bf16", "accelerate launch --config_file FILE"),
         ("script: finetune_ift\nlr: 1", "holds a run of finetune_ift.py"),

@@ -367,7 +367,7 @@ def test_a_dry_run_tells_what_is_needed_and_neither_reads_weights_nor_writes(
     flags = ["--data", data, "--model", base, "--output-dir", tmp_path / "run", "--dry-run"]
     done = run_script(script, *flags, "--batch-size", 6, "--micro-batch-size", "auto")
     assert done.returncode == 0, done.stderr
-    for name in (*PARTS, GAPS, FILE, BASE, "peak", "can be had"):
+    for name in (*PARTS, GAPS, FILE, BASE, "peak", "available"):
         assert f"\n  {name} " in done.stdout
     assert done.stdout.split("largest micro-batch")[1].splitlines()[0].split() == ["6"]
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
