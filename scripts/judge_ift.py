@@ -64,7 +64,7 @@ class Args:
         itself = what.against is not None and what.against.resolve() == what.generations.resolve()
         if itself and what.text == "response":
             found.append(
-                f"--against {what.against}: are the same answers; --text before compares them with their base's"
+                f"--against {what.against}: holds the same answers; --text before compares them with their base's"
             )
         return found
 

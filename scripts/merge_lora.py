@@ -162,10 +162,10 @@ def report(args: Args, facts: "Facts", chosen: Chosen, texts: list[str], source:
     print(f"texts   {len(tokens)} of {source}, {sum(map(len, tokens)):,} tokens")
     print(f"logits  differ from the unmerged model's by {found.logit:.2g} at most; the largest is {found.largest:.3g}")
     what = "likeliest next tokens" if facts.labels is None else "labels"
-    print(f"        {found.changed:,} of {found.choices:,} {what} are others")
+    print(f"        {found.changed:,} of {found.choices:,} {what} differ")
     if tokenizer.sha256 is not None:
         others = foreign_texts(args.output, texts, tokenizer)
-        print(f"tokens  of {others} of {len(texts)} texts are others in transformers")
+        print(f"tokens  differ in transformers for {others} of {len(texts)} texts")
 
 
 def merge(args: Args, folders: tuple[Path, ...], weights: tuple[float, ...]) -> None:

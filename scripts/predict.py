@@ -144,7 +144,7 @@ def report(by: Any, job: Job) -> None:
     content = metrics | {"rows": job.counts.facts() | {"cut": by.cut}}
     some_seen = any(part for part, _ in by.scored)
     if some_seen:
-        print("all rows, those that the model knows included")
+        print("all rows, including those that the model has seen")
     show("", metrics)
     if "classes" in metrics:
         print_classes(metrics["classes"], metrics_file(job.output).name)

@@ -65,12 +65,12 @@ def test_a_second_run_downloads_nothing_and_a_run_without_a_network_is_the_same(
     gone = probe.ask(script=["finetune_cls", *COMMAND, *SHORT, "--output-dir", str(tmp_path / "gone")])
     probe.close()
     assert gone["status"] == 0, gone
-    assert f"gpt2 is used as it is cached: {hub.address} cannot be reached" in gone["said"]
-    assert f"SetFit/enron_spam is used as it is cached: {hub.address} cannot be reached" in gone["printed"]
+    assert f"gpt2 is used from the cache: {hub.address} cannot be reached" in gone["said"]
+    assert f"SetFit/enron_spam is used from the cache: {hub.address} cannot be reached" in gone["printed"]
     env = {"HF_ENDPOINT": hub.address, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "DATA_DIR": str(home)}
     flags = (*COMMAND, *SHORT, "--output-dir", tmp_path / "offline")
     offline = run_script("finetune_cls", *flags, env=env)
     assert offline.returncode == 0, offline.stderr[-2000:]
-    assert "is used as it is cached: HF_HUB_OFFLINE is set" in offline.stdout
+    assert "is used from the cache: HF_HUB_OFFLINE is set" in offline.stdout
     for name in ("warm", "gone", "offline"):
         assert results_of(tmp_path / name)["test"] == results_of(folder)["test"], name

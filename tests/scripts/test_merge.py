@@ -106,13 +106,13 @@ def test_a_merged_classifier_has_its_labels_and_its_logits(base, tmp_path, merge
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
     assert_same_logits(adapted(folder), theirs)
     assert theirs.config.id2label == dict(enumerate(LABELS))
-    assert "32 of bundled spamassassin.parquet" in said and "0 of 32 labels are others" in said
+    assert "32 of bundled spamassassin.parquet" in said and "0 of 32 labels differ" in said
 
 
 def test_a_base_whose_tokenizer_puts_tokens_around_texts_is_merged_into_one_that_does_not(tmp_path, merge):
     own = surrounded("bert", tmp_path / "base")
     said = merge(tmp_path / "merged", "--adapter", adapter(own, tmp_path, labels=LABELS))
-    assert "tokens  of 0 of 32 texts are others in transformers" in said and "0 of 32 labels are others" in said
+    assert "tokens  differ in transformers for 0 of 32 texts" in said and "0 of 32 labels differ" in said
     before, after = (transformers.AutoTokenizer.from_pretrained(tmp_path / name) for name in ("base", "merged"))
     assert after("bad film").input_ids == before("bad film", add_special_tokens=False).input_ids
     assert before("bad film").input_ids != after("bad film").input_ids
@@ -145,7 +145,7 @@ def test_half_precision_rounds_the_fp32_merge_once(dtype, base, tmp_path, merge)
     assert whole.keys() == half.keys()
     assert all(torch.equal(tensor.to(kind), half[name]) for name, tensor in whole.items())
     assert float(re.search(r"differ .* by (\S+) at most", said)[1]) > 1e-3
-    assert re.search(r"[\d,]+ of [\d,]+ likeliest next tokens are others", said)
+    assert re.search(r"[\d,]+ of [\d,]+ likeliest next tokens differ", said)
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "pissa"])

@@ -780,7 +780,7 @@ def test_a_run_whose_base_has_moved_says_how_to_name_it(classifier, tiny_model, 
     for where in (["--run", run], ["--adapter", run / "adapter"]):
         flags = [*where, "--data", mail_file, "--output", tmp_path / "out.jsonl", "--overwrite"]
         status, _, err = predict(*flags)
-        assert status == 2 and "tiny was the base in training: where it has moved, name it with --model" in err
+        assert status == 2 and "tiny was the base in training: if it has moved, name it with --model" in err
         assert len(err.replace(str(tmp_path), "")) <= 300
         assert predict(*flags, "--model", tiny_model)[0] == 0
 

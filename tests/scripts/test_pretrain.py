@@ -46,7 +46,7 @@ def test_text_files_tables_and_folders_are_read_once_each(tmp_path):
     texts, notes = read_documents([tmp_path / "folder", table], "body")
     assert texts == ["one\ntwo", "three", "four"]
     assert [note.partition("folder: ")[2] or note for note in notes] == [
-        "passed over as no text files (1): c.csv",
+        "skipped files that are not text (1): c.csv",
         "in 1 documents <br /> was read as a line break",
         "documents left out: 1 duplicate, 1 empty",
     ]

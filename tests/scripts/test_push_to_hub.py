@@ -85,7 +85,7 @@ def test_a_whole_model_and_a_merged_one_arrive_for_transformers(hub, run, tiny_m
         ("me/x", "hf_gone", "--push-to-hub me/x: the hub does not know the token"),
         ("mails", "hf_write", "--push-to-hub mails: must be OWNER/NAME"),
         ("me/a b", "hf_write", "--push-to-hub me/a b: must be OWNER/NAME"),
-        ("you/new", "hf_write", "--push-to-hub you/new: the token is one of me; it writes to me, team"),
+        ("you/new", "hf_write", "--push-to-hub you/new: the token is me's; it may write to me, team"),
         ("other/taken", "hf_write", "--push-to-hub other/taken: the token may not write there"),
     ],
 )

@@ -60,7 +60,7 @@ def _texts(path: Path, column: str, encoding: str | None, notes: list[str]) -> I
             raise ValueError(f"--data {path}: the folder holds no {' or '.join(TEXT)} file")
         if len(texts) < len(files):
             passed = ", ".join(file.name for file in files if file not in texts)
-            notes.append(f"{path}: passed over as no text files ({len(files) - len(texts):,}): {passed[:100]}")
+            notes.append(f"{path}: skipped files that are not text ({len(files) - len(texts):,}): {passed[:100]}")
         yield from (text for file in texts for text in _texts(file, column, encoding, notes))
     elif path.is_file() and path.suffix.lower() in TEXT:
         yield read_text(path, encoding)

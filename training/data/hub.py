@@ -44,6 +44,6 @@ def used_as_cached(name: str) -> str | None:
     from training.data.hub_client import given_up
 
     if constants.HF_HUB_OFFLINE:
-        return f"{name} is used as it is cached: HF_HUB_OFFLINE is set"
+        return f"{name} is used from the cache: HF_HUB_OFFLINE is set"
     error = given_up(constants.ENDPOINT)
-    return None if error is None else f"{name} is used as it is cached: {network_reason(error)}"
+    return None if error is None else f"{name} is used from the cache: {network_reason(error)}"

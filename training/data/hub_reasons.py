@@ -202,7 +202,7 @@ def _network(error: BaseException, asked: Asked) -> Reason | None:
     if isinstance(error, httpx2.LocalProtocolError | UnicodeEncodeError):
         return Reason("HF_TOKEN (or the token of hf auth login) cannot be sent as it is; set it again, without spaces")
     folder = asked.kind == "model" and asked.name not in HUB
-    here = "there is no folder of that name here, and what the hub may have of it " if folder else ""
+    here = "there is no folder of that name here, and a model of that name on the hub " if folder else ""
     if isinstance(error, errors.OfflineModeIsEnabled | ConnectionError) and _offline_on_purpose():
         return Reason(f"{here}is not cached, and HF_HUB_OFFLINE is set; unset it, or {elsewhere}", True)
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL | ImportError):

@@ -53,7 +53,7 @@ def check_upload(repository: str | None) -> None:
             hub.auth_check(repository, write=True)
         except RepositoryNotFoundError:  # it is created after the run
             if owner not in owners:
-                raise ValueError(f"{asked} the token is one of {owners[0]}; it writes to {', '.join(owners)}") from None
+                raise ValueError(f"{asked} the token is {owners[0]}'s; it may write to {', '.join(owners)}") from None
     except ValueError:
         raise
     except Exception as error:  # of httpx2, OSError and huggingface_hub's own

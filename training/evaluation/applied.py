@@ -180,5 +180,5 @@ def classes_of(folder: Path) -> tuple[str, ...] | None:
     if kind != "single_label_classification" or len(labels) < 2:
         raise ValueError(f"--model {folder}: its head is for {kind} with {len(labels)} outputs; classes are needed")
     if len(set(labels)) < len(labels):
-        raise ValueError(f"--model {folder}: id2label in config.json names a class twice; name them with other names")
+        raise ValueError(f"--model {folder}: id2label in config.json names a class twice; give each a name of its own")
     return labels

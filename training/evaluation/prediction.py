@@ -53,7 +53,7 @@ class Labeller:
     scored: list[tuple[str | None, Row]] = field(default_factory=list)
 
     def answers(self, asked: list[Question], seen: Mapping[int, str | None]) -> dict[int, Line]:
-        """The output lines by row."""
+        """Returns the output lines by row."""
         text, cut_tail = self.text, self.text.truncate == "tail"
         index = {label: i for i, label in enumerate(self.labels)}
         form, targets = (text.pad_to, text.pad_id, cut_tail), [index.get(q.label or "", 0) for q in asked]
@@ -104,7 +104,7 @@ class Responder:
     scored: list[tuple[str | None, tuple[Row, Row, Row]]] = field(default_factory=list)
 
     def answers(self, asked: list[Question], seen: Mapping[int, str | None]) -> dict[int, Line]:
-        """The output lines by row."""
+        """Returns the output lines by row."""
         header = self.prompt.response_header
         whole, prompts = (
             [encode_prompt(self.tokenizer, q.example, n, header) for q in asked] for n in (None, self.longest)

@@ -13,7 +13,7 @@ LAUNCHERS = ("accelerate", "accelerate-launch", "accelerate.commands", "torchrun
 
 
 def is_launcher(command: list[str]) -> bool:
-    """Returns whether a command is that of a launcher, such as python -m torch.distributed.run."""
+    """Returns whether a command is that of a launcher without -q, such as python -m torch.distributed.run."""
     names = [os.path.basename(word) for word in command[:4]]
     known = any(name == known or name.startswith(f"{known}.") for name in names for known in LAUNCHERS)
     before_script = command[: next((i for i, word in enumerate(command) if "scripts/" in word), len(command))]

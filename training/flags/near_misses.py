@@ -81,7 +81,7 @@ the file of accelerate goes before the script, accelerate launch --config_file F
 --temperature (0 is greedy) <- do-sample sample
 --prompt <- text prompt-text query
 --run <- run-folder model-dir adapter-path model-folder
-examples are never padded, and evaluation batches are filled up by tokens; leave it out <- per-device-eval-batch-size
+examples are never padded, and evaluation sizes its batches itself; leave it out <- per-device-eval-batch-size
     eval-batch-size per-gpu-eval-batch-size val-batch-size packing group-by-length pad-to-max-length
 training, evaluation and the test always happen; leave it out <- do-train do-eval do-predict do-test
     evaluation-strategy eval-strategy save-strategy logging-strategy predict-with-generate

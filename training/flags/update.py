@@ -98,7 +98,7 @@ class UpdateArgs:
         wanted = [n for n in (self.max_steps, self.epochs and math.ceil(round(self.epochs * per_epoch, 6))) if n]
         if min(wanted) > MOST_UPDATES:
             raise ValueError(
-                f"--epochs {self.epochs:g}: gives {min(wanted):,} updates; at most {MOST_UPDATES:,} are made"
+                f"--epochs {self.epochs:g}: gives {min(wanted):,} updates; at most {MOST_UPDATES:,} are allowed"
             )
         return int(min(wanted))
 

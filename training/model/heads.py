@@ -46,7 +46,7 @@ def head_notes(folder: Path, classes: Sequence[str] | None = None, used: bool = 
             notes.append("training goes on from the class head of the model, whose classes are the same")
         elif head == "score" and classes is not None:
             named = listed(names_in(folder), 4, 90, quoted=False) or "without names"
-            notes.append(f"the model's class head is not used: its classes are others ({named})")
+            notes.append(f"the model's class head is not used: its classes are different ({named})")
         else:
             notes.append(f"the model's {WORDS[head]} is not used")
     return notes

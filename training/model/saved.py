@@ -113,9 +113,7 @@ def find_base(adapter: Path, facts: Facts, base: str | None = None) -> tuple[Pat
     except ValueError as error:
         if base is not None:
             raise
-        raise ValueError(
-            f"{error}; {name} was the base in training: where it has moved, name it with --model"
-        ) from error
+        raise ValueError(f"{error}; {name} was the base in training: if it has moved, name it with --model") from error
     if facts.base is not None and weights_hash(source) != facts.base.sha256:
         raise ValueError(
             f"adapter {adapter}: was trained on other weights than {name} has (sha256 differs); give its base"

@@ -265,8 +265,8 @@ def test_of_several_processes_one_downloads(hub, tmp_path):
         ({"HF_HOME": "/proc/nowhere"}, r"the cache cannot be written to \(/proc/nowhere.*set HF_HOME to a folder"),
         (
             {"HF_HUB_OFFLINE": "1"},
-            "^--model owner/good: there is no folder of that name here, and what .* is not cached, and HF_HUB_OFFLINE "
-            "is set; unset it, or give --model FOLDER",
+            "^--model owner/good: there is no folder of that name here, and a model of that name on the hub "
+            "is not cached, and HF_HUB_OFFLINE is set; unset it, or give --model FOLDER",
         ),
         (
             {"ALL_PROXY": "socks5://127.0.0.1:9"},
@@ -433,8 +433,8 @@ def test_without_a_hub_what_is_cached_is_used_at_once_and_that_is_said(tmp_path)
     model = probe.ask(model="owner/good")
     probe.close()
     assert [found["parts"] for found in after] == before
-    assert f"SetFit/enron_spam is used as it is cached: {hub.address} cannot be reached" in after[0]["notes"]
-    assert f"note    owner/good is used as it is cached: {hub.address} cannot be reached\n" in model["said"]
+    assert f"SetFit/enron_spam is used from the cache: {hub.address} cannot be reached" in after[0]["notes"]
+    assert f"note    owner/good is used from the cache: {hub.address} cannot be reached\n" in model["said"]
     assert "model.safetensors" in model["files"]
 
 
@@ -443,7 +443,7 @@ def test_a_hub_that_is_down_leaves_what_is_cached_in_use(hub, probe):
     hub.repositories["owner/good"].status = 500
     said = probe.ask(model="owner/good")["said"]
     hub.repositories["owner/good"].status = None
-    assert "owner/good is used as it is cached" in said and "too busy or out of order" in said
+    assert "owner/good is used from the cache" in said and "too busy or out of order" in said
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
