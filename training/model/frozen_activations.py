@@ -87,7 +87,7 @@ def contents(model: Model, examples: Sequence[Encoded], precision: str) -> Conte
 
 
 def cache_key(held: Contents, model: Model, base: str, precision: str, base_bits: int = 32) -> str:
-    """Returns a key of all that the content depends on, which is neither the order of examples nor what trains.
+    """Returns a key of all that the content depends on; neither the order of examples nor what trains is part of it.
 
     `base` is the hash of the weight file, and `base_bits` are the bits of a frozen weight.
     """

@@ -34,7 +34,7 @@ def save_checkpoint(run: "Run") -> None:
     def write(new: Path) -> None:
         try:
             torch.save(state, new)
-        except RuntimeError as error:  # torch's writer reports a full disk so
+        except RuntimeError as error:  # torch's writer raises it for a full disk
             raise OSError(str(error)) from error
 
     replace_file(run.folder / STATE, write)
@@ -46,7 +46,7 @@ def saved_flag(folder: Path, accelerator: Accelerator, name: str) -> Any:
 
 
 def load_checkpoint(run: "Run") -> None:
-    """Puts the saved state into the run.
+    """Loads the saved state into the run.
 
     Raises ValueError when the checkpoint is damaged, or belongs to other flags, data or weights.
     """

@@ -17,8 +17,8 @@ LARGEST_KEPT = 32 * 2**20  # bytes; glibc takes no more
 def keep_freed_memory() -> None:
     """Makes glibc keep the memory of freed tensors of up to 32 MiB for new ones, which would else wait for fresh pages.
 
-    On a CPU this is 5% faster (LoRA on 124M; a third before its layers were fused). Larger tensors still go back at
-    once, since it is chance whether the next one of that size finds a gap in the heap. Without glibc nothing happens.
+    On a CPU this is 5% faster (LoRA on 124M). Larger tensors still go back at once, since it is chance whether the
+    next one of that size finds a gap in the heap. Without glibc nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
