@@ -128,7 +128,7 @@ class Responder:
         return {"prompt": None, "response": None, "stopped": None}
 
     def metrics(self, new_only: bool = False) -> dict[str, Any]:
-        """Returns the perplexities over all scored rows, or over those that are new to the model; empty without rows."""
+        """Returns the perplexities over all scored rows, or those that are new to the model; empty without rows."""
         rows = [three for part, three in self.scored if not (new_only and part)]
         return perplexities(*zip(*rows, strict=True)) if rows else {}
 

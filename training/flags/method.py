@@ -80,11 +80,11 @@ class MethodArgs:
     lora_init: Rare[Literal["standard", "paper", "loftq"]] = "standard"
     """standard: A is uniform within 1/sqrt(inputs); paper: within 1/sqrt(r), as the report's authors had it; loftq:
     A and B make up for what --base-bits rounded off, as far as their rank goes: at the start each matrix is read and
-    dequantised once more and its error decomposed (SVD); after that it costs nothing"""
+    dequantised once more and its error decomposed (SVD); after that there is no cost"""
     lora_dropout: Rare[float] = 0.0
     """dropout probability on the input of A; a third more time, and 20% more kept for the backward pass"""
     lora_plus_ratio: Rare[float | None] = None
-    """ratio of the learning rate of the adapters' B to that of all else, at least 1 (LoRA+: 16); None: 1"""
+    """ratio of the learning rate of the adapters' B to that of all else, at least 1 (LoRA+: 16), at no cost; None: 1"""
     lora_targets: tuple[Target, ...] = BLOCK_TARGETS
     """matrices that get an adapter"""
     last_blocks: int | None = None
