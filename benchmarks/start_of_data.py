@@ -24,6 +24,7 @@ from training.flags.task import TextArgs
 @dataclass(frozen=True)
 class Args:
     texts: int = 100_000
+    """how many texts are made"""
     characters: int = 600
     """characters of each text"""
 
