@@ -72,7 +72,7 @@ def usual_rows(device: str) -> tuple[str, ...]:
 def half_precision_in_hardware() -> bool:
     try:
         known = Path("/proc/cpuinfo").read_text().split()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return False
     return "avx512_bf16" in known or "amx_bf16" in known
 

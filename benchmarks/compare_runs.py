@@ -41,7 +41,7 @@ COLUMNS += ["train s, fastest", "peak MiB"]
 # Flags that change how long a run takes or what else it measures, but not its result.
 OF_NO_RESULT = {*FREE_FLAGS, "seed", "micro_batch_size", "checkpoint_activations", "cache_frozen", "dry_run"}
 OF_NO_RESULT |= {"log_every", "forgetting_data", "forgetting_tokens", "forgetting_curve"}
-OF_NO_RESULT |= {"data", "encoding"}  # whether the data is the same is told by its content, not by its place
+OF_NO_RESULT |= {"data", "encoding"}  # the content of the data, not its place, tells whether it is the same
 IN_TITLE = ("method", "lora_rank")
 
 

@@ -36,7 +36,7 @@ from training.storage.run_folder import check_folder, prepare_folder
 CLASSES = tuple("0123456789")
 SIZES = {"base": 800, "train": 200, "validation": 200, "test": 597}  # images by part
 BATCH, BASE_EPOCHS, BASE_LR = 20, 30, 3e-3
-# Peak learning rate of each method, of 1e-3, 3e-3, 1e-2 and 3e-2 that of the lowest validation loss over three seeds.
+# Peak learning rate of each method: of 1e-3, 3e-3, 1e-2, 3e-2 the one with the least mean validation loss (3 seeds).
 DEFAULTS = {"lora": 1e-2, "full": 3e-3, "head": 3e-2}
 
 

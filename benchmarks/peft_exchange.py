@@ -1,4 +1,4 @@
-"""Loads our adapters in PEFT and PEFT's in ours, and prints the largest logit difference as a Markdown table.
+"""Loads our adapters in PEFT and PEFT's here, and prints the largest logit difference as a Markdown table.
 
     python benchmarks/peft_exchange.py
     python benchmarks/peft_exchange.py --model gpt2 --steps 5

@@ -106,7 +106,7 @@ def resolve(source: str, asked: str = "--model") -> Path:
 
 
 def shards(path: Path) -> list[str]:
-    """Returns the files that an index names, none if `path` is no index. Raises ValueError for a damaged index."""
+    """Returns the files that an index names, none if `path` is not an index. Raises ValueError for a damaged one."""
     if path.suffix != ".json":
         return []
     refuse_pointer(path)
@@ -169,7 +169,7 @@ def _fetch_tokenizer(repository: str, folder: Path) -> None:
 
 
 def load_config(folder: Path, asked: str = "--model") -> GPT2Config:
-    """Reads config.json. Raises ValueError when it is no GPT-2's; `asked` is the flag that named the model."""
+    """Reads config.json. Raises ValueError if it is not a GPT-2's; `asked` is the flag that named the model."""
     try:
         if not (folder / "config.json").is_file():
             raise ValueError("the folder lacks config.json")

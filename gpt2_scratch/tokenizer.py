@@ -49,7 +49,7 @@ class Tokenizer(ABC):
     special: Mapping[str, int]
     sha256: str | None = None
     meaning: Meaning = "text"
-    notes: Sequence[str] = ()  # for its user
+    notes: Sequence[str] = ()  # what its user should know
 
     @abstractmethod
     def encode_few(self, texts: Sequence[str]) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""Asks all questions, several at a time, at a limited rate, again where that may help; stores each reply at once."""
+"""Asks all questions, several at a time, at a limited rate, with retries; stores each reply at once."""
 
 import asyncio
 import contextlib
@@ -128,7 +128,7 @@ class Asking:
         with contextlib.suppress(NotImplementedError, RuntimeError):  # only a main thread on Unix can
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)
         try:
-            await self._work(one for one in [next(waiting, None)] if one is not None)  # what is wrong shows at once
+            await self._work(one for one in [next(waiting, None)] if one is not None)  # a first one shows what is wrong
             async with asyncio.TaskGroup() as group:
                 for _ in range(self.limits.concurrency):
                     group.create_task(self._work(waiting))

@@ -41,7 +41,7 @@ def find_key(kind: str) -> str | None:
 
 
 def key_problems(args: JudgeArgs) -> list[str]:
-    """Says which key is missing: Gemini needs one, a server of one's own may not."""
+    """Says which key is missing: Gemini needs one, a server of your own may not."""
     if kind_of(args) == "gemini" and find_key("gemini") is None:
         return [
             "--judge-model: Gemini needs a key in GEMINI_API_KEY (or GOOGLE_API_KEY); set it, name a server "
@@ -120,7 +120,7 @@ class OpenAIServer:
         import openai
 
         self.errors: tuple[type[Exception], ...] = (openai.OpenAIError, httpx2.HTTPError)
-        key = find_key("openai") or "none"  # the SDK refuses to start without one; a server of one's own ignores it
+        key = find_key("openai") or "none"  # the SDK refuses to start without one; a server of your own ignores it
         self.client = openai.AsyncOpenAI(api_key=key, base_url=args.judge_url, timeout=timeout, max_retries=0)
         self.adapted: dict[str, str] = {}
         self.flags: dict[str, Any] = {"model": args.judge_model, "temperature": 0.0}
@@ -154,7 +154,7 @@ class OpenAIServer:
             if error.code == "content_filter":  # how Azure says that a prompt was blocked
                 return Reply("", "blocked", error.code)
             raise
-        if isinstance(done, str):  # the SDK's way with what is no JSON, such as a web page
+        if isinstance(done, str):  # what the SDK makes of anything but JSON, such as a web page
             raise Failure(
                 f"{self.client.base_url} is not an OpenAI-compatible address: it answers with a page", "unreachable"
             )

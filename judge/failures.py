@@ -14,7 +14,7 @@ FOR_ALL = {401, 402, 403, 404}
 NO_MONEY = re.compile("insufficient[_ ](?:quota|balance|funds)|billing_hard_limit", re.IGNORECASE)
 LONGEST_MESSAGE, SHORTEST_KEY = 140, 8  # characters
 REFUSED = {400, 422}
-# Parameters of a request as an error may name them, and what to do about the flags behind them.
+# Parameters of a request as an error may name them, and what to do about those that flags set.
 REMEDIES = {
     "response_format": "add --judge-output text",
     "response_json_schema": "add --judge-output text",
@@ -26,7 +26,7 @@ REMEDIES = {
     "reasoning_effort": "change or leave out --reasoning-effort",
     "thinking": "change or leave out --thinking-tokens",
 }
-# What an error says of a parameter that the model does not take, and not of one whose value is wrong this once.
+# How an error says that the model never takes a parameter, not that its value is wrong this once.
 UNSUPPORTED = re.compile(
     r"support|only|unknown|unrecogni[sz]ed|unexpected|not (?:permitted|allowed|accepted|available|enabled)|unavailable"
     r"|extra|deprecated|incompatible|cannot|can't|must be|invalid|positive|does not (?:take|accept)|use ",
@@ -64,7 +64,7 @@ def without_key(text: str) -> str:
 
 
 def _told(error: Exception) -> str:
-    """Returns the message of the SDK, with what the server said if the SDK left that out because it was no object."""
+    """Returns the message of the SDK, with what the server said if the SDK left it out (when it is not an object)."""
     body = getattr(error, "body", None)
     return f"{error} - {body}" if isinstance(body, str) and body not in str(error) else str(error)
 

@@ -29,7 +29,7 @@ def left_of(questions: Sequence[Question], model: str, replies: Container[Key]) 
 
 
 def score_questions(generations: Sequence[Generation], style: str, repeats: int) -> list[Question]:
-    """Asks about all items once before it repeats any, so that an interrupted run covers as many as it can."""
+    """Returns a question about each item, then all of them again: an interrupted run covers as many items as it can."""
     prompts = [(g.question.id, score_prompt(g.question, g.answer, style)) for g in generations]
     return [Question(id, repeat, "", prompt) for repeat in range(repeats) for id, prompt in prompts]
 
@@ -37,7 +37,7 @@ def score_questions(generations: Sequence[Generation], style: str, repeats: int)
 def choice_questions(
     ours: Sequence[Generation], theirs: Sequence[Generation], style: str, repeats: int
 ) -> list[Question]:
-    """Asks about each pair in both orders. The questions of `ours` and `theirs` are the same, in the same order."""
+    """Returns questions on each pair in both orders. `ours` and `theirs` answer the same questions in the same order."""
     found = []
     for repeat in range(repeats):
         for one, other in zip(ours, theirs, strict=True):

@@ -16,7 +16,7 @@ KEY = ("item", "repeat", "order", "prompt_sha256", "model")
 
 def read_replies(path: Path) -> tuple[dict[Key, dict[str, Any]], int]:
     """Returns the replies by question, and how many bytes are whole lines; a last line torn by a kill is left out.
-    Raises ValueError for another line that is no reply."""
+    Raises ValueError for another line that is not a reply."""
     content = path.read_bytes() if path.exists() else b""
     whole = content.rfind(b"\n") + 1
     found: dict[Key, dict[str, Any]] = {}
@@ -47,7 +47,7 @@ def other_settings(replies: Iterable[Mapping[str, Any]], settings: Mapping[str, 
 class Store:
     """The replies in a file, by question. Only one process may have it open.
 
-    Raises ValueError for a line that is no reply or a file that another process works on, OSError for a full disk. A
+    Raises ValueError for a line that is not a reply or a file that another process works on, OSError for a full disk. A
     last line that was torn by a kill is dropped: its reply never counted as stored.
     """
 
@@ -69,7 +69,7 @@ class Store:
             self.file.truncate(whole)
 
     def add(self, reply: dict[str, Any]) -> None:
-        """Returns when the line is on the disk. Raises OSError, with the file as it was, when there is no room."""
+        """Returns once the line is on the disk. Raises OSError, with the file as it was, if there is no room."""
         line = json.dumps(reply, ensure_ascii=False).encode() + b"\n"
         size = self.file.seek(0, os.SEEK_END)
         try:

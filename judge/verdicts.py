@@ -137,7 +137,7 @@ def _of_json(text: str, name: str) -> Iterator[Any]:
 
 
 def _scores_of_json(text: str) -> Iterator[float | None]:
-    """Yields the scores in JSON objects; None for one that is no number."""
+    """Yields the scores in JSON objects; None for one that is not a number."""
     for value in _of_json(text, "score"):
         if isinstance(value, str):
             yield _number(SCORE_LINE.match(value.strip()))

@@ -1,6 +1,6 @@
 """LoRA on convolutions: one with R outputs and all other settings of the frozen layer, then a 1x1 one.
 
-Together they are a low-rank update of the matrix of flattened kernels, (out, in * positions). It is no --method, since
+Together they are a low-rank update of the matrix of flattened kernels, (out, in * positions). No --method has it, since
 GPT-2 has no convolution. Cost against the frozen layer: R * (in * positions + out) trained numbers.
 """
 

@@ -47,7 +47,7 @@ def exported(
             if factors.magnitude is not None:
                 tensors[f"{PREFIX}{path}.{MAGNITUDE}"], dora = factors.magnitude.float(), True
             ranks[path], dropout = len(factors.A), adapter.dropout
-            alphas[path] = float(factors.scale * ranks[path])  # PEFT divides by the rank again
+            alphas[path] = float(factors.scale * ranks[path])  # since PEFT divides by the rank
     assert ranks, "there is nothing but a head to export"
     if head is not None:
         layer = model.get_submodule(head)

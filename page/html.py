@@ -10,7 +10,7 @@ from html import escape
 from page.models import Reading, Written, heaviest
 from training.evaluation.attribution import Piece
 
-LISTED = 6  # tokens a side
+LISTED = 6  # tokens per side
 ENDINGS = {
     "waiting": "",
     "writing": "writing",

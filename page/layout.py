@@ -1,4 +1,4 @@
-"""Lays out the page of the playground and says what a click does; html.py makes what is shown in it."""
+"""Lays out the page of the playground and defines what a click does; html.py makes what is shown in it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

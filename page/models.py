@@ -41,7 +41,7 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class Answerer:
-    """A model that answers. `lock` is held while it computes a token, which fixes the strength of its adapters."""
+    """A model that answers. `lock` keeps the strength of its adapters as it is while a token is computed."""
 
     name: str
     origin: str

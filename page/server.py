@@ -47,7 +47,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.page.app.stop_event.set()
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # an answer cut short by Ctrl-C is no error
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # an answer cut short by Ctrl-C is not an error
         await super().shutdown(sockets)
 
 

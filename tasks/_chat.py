@@ -72,7 +72,7 @@ def _parsed(text: str) -> Any:
 
 
 def _text(content: Any, column: str, id: int) -> str:
-    """Returns the text of a message, which can have several parts. Raises Unfit if one of them is no text."""
+    """Returns the text of a message, which can have several parts. Raises Unfit if one of them is not text."""
     if isinstance(content, list):
         kinds = {str(part.get("type", "text")) if isinstance(part, dict) else "text" for part in content}
         if kinds - {"text"}:

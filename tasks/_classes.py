@@ -10,7 +10,7 @@ from tasks._labels import as_arguments, hidden_in, in_order, is_placeholder, lik
 
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}([T ].*)?")
 FEW_ROWS = 20  # a trial with fewer rows may well have a class for each row
-FEW_VALUES = 10  # ratings in half stars have ten values; more decimals, or dates, are no classes
+FEW_VALUES = 10  # ratings in half stars have ten values; more decimals, or dates, are not classes
 LONG = 100  # characters
 MOST = 0.9  # a column with this share of numbers, or of dates, is one of numbers, or of dates
 LISTS = re.compile(r"\[\s*(['\"].*|\d[\d\s,]*)\]|\{\s*['\"].*\}|\(\s*['\"].*\)")  # as Python spells them
@@ -58,8 +58,8 @@ def _refuse_amounts(counts: Mapping[str, int], column: str, remedy: str) -> None
     infinite = [label for label in counts if label.casefold() in INFINITE]
     if infinite and len(counts) == len(infinite) + len(numbers):
         raise ValueError(
-            f"column {short(column)} holds {listed(infinite)} among numbers, which is no class; correct it, or leave "
-            f"such rows out with --leave-out-labels {as_arguments(infinite)}"
+            f"column {short(column)} holds {listed(infinite)} among numbers, which is not a class; correct it, or "
+            f"leave such rows out with --leave-out-labels {as_arguments(infinite)}"
         )
     most = MOST * sum(counts.values())
     dates = [label for label in counts if DATE.fullmatch(label)]

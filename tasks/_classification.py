@@ -84,7 +84,7 @@ class Classification(Task):
         return (*named, *(text for text, label in spelling.items() if label in named)), notes
 
     def classes(self, examples: Iterable[Labelled], where: str = "in the file") -> tuple[str, ...]:
-        """Returns the class names in order. Raises ValueError for a label outside `labels`, or for fewer than two."""
+        """Returns the class names in order. Raises ValueError for a label outside `labels`, or one class `where`."""
         seen = {e.label for e in examples if e.label is not None}
         same = spellings(self.labels or (), seen)
         names = tuple(same.get(name, name) for name in self.labels or in_order(seen))

@@ -14,7 +14,7 @@ from tasks._files import Table, encoding_of, kind_of, lines_of
 from tasks._records import SEPARATORS, Found, Record, doubled, read, read_ordinary, spaced, with_backslashes
 
 ORDINARY = "quotation marks were read as ordinary characters, since then each line has the cells of the header"
-BACKSLASH = "quotation marks inside its cells stand behind backslashes, which were taken out"
+BACKSLASH = "quotation marks inside its cells follow backslashes, which were taken out"
 SPACED = "white space between its separators and its cells was left out"
 Lines = Callable[[], Iterator[str]]
 
@@ -72,7 +72,7 @@ def _settle_doubts(found: Found, separator: str, ordinary: Callable[[], Found]) 
         try:
             return ordinary(), ORDINARY
         except ValueError:
-            pass  # the marks do stand around cells elsewhere
+            pass  # elsewhere the marks do enclose cells
     first = swallowed or found.doubtful[0]
     where = f"line {first.number}: a quoted cell goes on to line {first.number + len(first.lines) - 1}"
     if swallowed:

@@ -46,7 +46,7 @@ def open_file(file: Path) -> IO[bytes]:
 
 
 def check_encoding(encoding: str) -> None:
-    """Raises ValueError for a name that is no encoding of text."""
+    """Raises ValueError for a name that is not an encoding of text files."""
     try:
         io.TextIOWrapper(io.BytesIO(), encoding)
         if codecs.lookup(encoding).name.replace("_", "-") in NOT_OF_FILES:

@@ -27,7 +27,7 @@ OTHER_DATA |= {
     ".dta",
     ".sav",
 }
-OF_A_RUN = ("adapter", "model", "checkpoint", "trained_on.json")  # beside results.json
+OF_A_RUN = ("adapter", "model", "checkpoint", "trained_on.json")  # what a run folder has beside results.json
 NO_PART = ("unsupervised", "submission")  # texts without labels (imdb); the template of a competition's answers
 
 

@@ -17,7 +17,7 @@ from tasks._headers import header_notes
 from tasks._labels import folded
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
-ESCAPED = "\ue000"  # stands for a quotation mark behind a backslash while the parser is at work
+ESCAPED = "\ue000"  # stands for a quotation mark after a backslash while the parser is at work
 LONGEST_CELL = 2**31 - 1  # characters; the most that every system takes
 LONGEST_NAME = 200  # characters; a longer column name is text, in a file without a header
 
@@ -81,7 +81,7 @@ spaced = partial(doubled, spaced=True)  # "a", "b"
 
 
 def with_backslashes(lines: Iterable[str], start: int, separator: str) -> Iterator[Record]:
-    r"""As `doubled`, but a mark inside a quoted cell may stand behind a backslash: "say \"yes\"".
+    r"""Reads as `doubled` does, but a mark inside a quoted cell may follow a backslash: "say \"yes\"".
 
     A backslash counts only before a mark, where two stand for one.
     """
@@ -142,7 +142,7 @@ def _check_cells(record: Record, names: list[str], width: int, separator: str) -
 
 def read(lines: Iterable[str], start: int, separator: str, reading: Reading) -> Found:
     """Reads the table in `lines`, the first of which is line `start` of the file. Raises ValueError, with the line, if
-    it is no table under this reading. Blank lines are skipped."""
+    it is not a table under this reading. Blank lines are skipped."""
     records = (r for r in reading(lines, start, separator) if any(line.strip(" \r\n") for line in r.lines))
     header = next(records)
     names = _names(header)

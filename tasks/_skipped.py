@@ -12,9 +12,9 @@ class Skipped:
     label_left_out: int = 0  # --leave-out-labels
     tool_calls: int = 0  # conversations with turns of tools
     images: int = 0  # conversations with images or other media
-    not_trained: int = 0  # conversations whose last answer is marked as one not to train on
+    not_trained: int = 0  # conversations whose last answer is marked as not to be trained on
     no_question: int = 0  # conversations in which the user says nothing
-    different_context: int = 0  # pairs of conversations that part before the last answer
+    different_context: int = 0  # pairs of conversations that diverge before the last answer
     duplicate: int = 0
     contradictory: int = 0
     prompt_held_out: int = 0  # training rows that ask what a held-out part asks

@@ -107,7 +107,7 @@ def is_saved(folder: Path) -> bool:
 def read_saved(folder: Path) -> dict[str, list[Row]]:
     """Returns the rows by name of a DatasetDict, or under "" those of a Dataset, from a folder that save_to_disk wrote.
 
-    The library reads it, because the folder may hold other arrow files (its cache) that are no data.
+    The library reads it, because the folder may hold other arrow files (its cache) that are not data.
     """
     import datasets
 

@@ -56,7 +56,7 @@ class Task:
         raise NotImplementedError
 
     def lacks(self, example: Any, row: Row, columns: Columns) -> str:
-        """Returns the field of `Skipped` that says why a row is no example to learn from; "" if it is one."""
+        """Returns the field of `Skipped` that says why a row cannot be learnt from; "" if it can."""
         filled = [text_cell(row, column, example.id).strip() for column in columns.inputs]
         if not self.required(filled):
             return "empty"

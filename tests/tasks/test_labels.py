@@ -237,7 +237,7 @@ def test_texts_that_are_all_held_out_are_counted(tmp_path):
 
 @pytest.mark.parametrize("labels", [[1.0, float("inf")], [0.5, 1.5, float("-inf")], ["0", "1", "inf"]])
 def test_infinity_is_no_class(labels):
-    with pytest.raises(ValueError, match="inf' among numbers, which is no class"):
+    with pytest.raises(ValueError, match="inf' among numbers, which is not a class"):
         read(rows_of(labels, 10))
     assert set(read(rows_of(["inf", "part"], 10))[0]) == {"inf", "part"}
 
