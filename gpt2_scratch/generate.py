@@ -77,7 +77,7 @@ def _steps(
 ) -> Iterator[dict[int, int]]:
     """Continues one batch: a first pass over the packed prompts, then one over a new token of each text at a time.
 
-    Yields {prompt: its next token}. A text leaves the batch after its end of text, if the model ends it.
+    Yields {prompt: its next token}. A text leaves the batch after its end of text, or at its limit.
     """
     weight, config = model.transformer.wte.weight, model.config
     device = weight.device

@@ -1,6 +1,6 @@
 """Reads weights in Hugging Face's format into our tensors and writes them back.
 
-Every key of a file must find its tensor, and every tensor its key, with equal shapes; else the error names the first.
+Every key of a file must find its tensor, and every tensor its key, with equal shapes; else the error names some.
 """
 
 import json

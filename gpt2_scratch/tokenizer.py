@@ -112,7 +112,7 @@ class Tokenizer(ABC):
 
 @cache
 def encoding(folder: Path = ASSETS) -> tiktoken.Encoding:
-    """Returns GPT-2's encoding. Raises ValueError when one of the two files in `folder` is not, byte for byte, its."""
+    """Returns GPT-2's encoding. Raises ValueError if one of the two files in `folder` differs from GPT-2's in a byte."""
     for name, expected in SHA256.items():
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
             raise ValueError(
@@ -181,7 +181,7 @@ GPT2 = GPT2Tokenizer()
 
 
 def special_tokens_in(texts: Iterable[str], tokenizer: Tokenizer) -> dict[str, int]:
-    """Counts the texts that spell each special token of the base or of other models, without those in no text."""
+    """Counts, for each special token of the base or of other models that occurs, the texts that spell it."""
     known = sorted({*tokenizer.special, *ENDS, "<|im_start|>", "<s>", "<pad>", "[PAD]", "[SEP]", "[CLS]", "<unk>"})
     pattern, counts = re.compile("|".join(map(re.escape, known))), dict.fromkeys(known, 0)
     for text in texts:

@@ -37,7 +37,7 @@ def score_questions(generations: Sequence[Generation], style: str, repeats: int)
 def choice_questions(
     ours: Sequence[Generation], theirs: Sequence[Generation], style: str, repeats: int
 ) -> list[Question]:
-    """Returns questions on each pair in both orders. `ours` and `theirs` answer the same questions in the same order."""
+    """Returns questions on each pair in both orders. `ours` and `theirs` answer the same ones, in the same order."""
     found = []
     for repeat in range(repeats):
         for one, other in zip(ours, theirs, strict=True):
