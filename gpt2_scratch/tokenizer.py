@@ -112,7 +112,7 @@ class Tokenizer(ABC):
 
 @cache
 def encoding(folder: Path = ASSETS) -> tiktoken.Encoding:
-    """Returns GPT-2's encoding. Raises ValueError if one of the two files in `folder` differs from GPT-2's in a byte."""
+    """Returns GPT-2's encoding. Raises ValueError if a byte of the two files in `folder` differs from its own."""
     for name, expected in SHA256.items():
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
             raise ValueError(
