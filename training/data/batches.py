@@ -200,7 +200,7 @@ class Plan:
     """The plan of the whole training, an epoch at a time: `at(step)` -> [process][micro-batch] -> example indices."""
 
     def __init__(self, examples: Sequence[Any], update: UpdateArgs, processes: int) -> None:
-        """Each example has `tokens`, be it a text or a pair."""
+        """Each example, a text or a pair, has `tokens`."""
         self.lengths = [len(e.tokens) for e in examples]
         self.update, self.processes = update, processes
         self.per_epoch = update.steps_per_epoch(len(examples))

@@ -59,7 +59,7 @@ class ComputeArgs(SpeedArgs):
     """compute frozen blocks once for each text. These are the blocks below the first trained one; their activations
     are kept in the memory of each process, or in a file for all of them"""
     cache_dir: Rare[Path] = Path("cache")
-    """folder for the files of --cache-frozen disk, which other runs use too"""
+    """folder for cached activations and log-probabilities, which other runs use too"""
     dry_run: bool = False
     """forecast the memory and time of the run, and stop. This describes the data too, and writes nothing"""
 

@@ -67,7 +67,7 @@ class MethodArgs:
 
     method: Annotated[Method, Help(_methods())] = "lora"
     lora_rank: int = 16
-    """rank of every adapter. It is at most the smaller side of an adapted matrix"""
+    """rank of every adapter. It is at most the width of the model"""
     lora_alpha: float = 16.0
     """strength of the adapters, before scaling"""
     lora_rank_pattern: Rare[tuple[str, ...]] = ()

@@ -43,7 +43,7 @@ class Start:
     config: GPT2Config  # of the base
     folder: Path | None = None
     whole: bool = False
-    facts: Facts = field(default_factory=Facts)  # about what `folder` holds
+    facts: Facts = field(default_factory=Facts)  # of what `folder` holds
 
     def sha256(self) -> str:
         """Returns the hash of all weights that are frozen in a run that starts here."""

@@ -1,4 +1,4 @@
-"""Files whose name is a hash of all that their content depends on: they are written once and serve every later run."""
+"""Files in folders named by a hash of all that the content depends on, written once for every later run."""
 
 import fcntl
 import hashlib

@@ -1,4 +1,4 @@
-"""Files that survive a kill and a full disk: written beside the old one, then put in its place in one step."""
+"""Writes files that survive a kill and a full disk: each is written beside the old one, which it then replaces."""
 
 import contextlib
 import errno

@@ -55,7 +55,7 @@ def check_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
         raise ValueError(f"{at} is a file")
     if not os.access(nearest(folder), os.W_OK):
         raise ValueError(f"{at} cannot be written")
-    names = (path.name for path in folder.glob("*") if not path.name.startswith("predict-"))  # scripts/predict.py's
+    names = (path.name for path in folder.glob("*") if not path.name.startswith("predict-"))  # from predict.py
     present = {name.removesuffix(".new").removesuffix(".old") for name in names}
     if others := sorted(present - OURS):
         raise ValueError(f"{at} holds other files ({', '.join(others[:3])}); choose a new folder")
