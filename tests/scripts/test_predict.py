@@ -752,7 +752,7 @@ def test_the_columns_of_an_instruction_run_are_named_by_either_flags(tutor, pred
     assert prompts[0] == prompts[1] and prompts[0].endswith("Name a bird.\n\n### Input:\nRed.")
     flags = ["--text-column", "q", "about", "a"]
     status, _, err = predict("--run", tutor[0], "--data", data, *flags, "--output", tmp_path / "x.jsonl")
-    assert status == 2 and "--text-column: of a language model" in err
+    assert status == 2 and "--text-column: for a language model" in err
 
 
 @pytest.mark.parametrize(

@@ -562,7 +562,11 @@ REFUSED = [
     ("finetune_cls", ["--last-blocks", "1", "--dropout", "0.1"], "--cache-frozen disk: --dropout 0.1"),
     ("finetune_ift", ["--last-blocks", "1", "--dropout", "0.1"], "--cache-frozen disk: --dropout 0.1"),
     ("finetune_cls", ["--last-blocks", "1", "--cache-dir", "README.md"], "--cache-dir README.md: is a file"),
-    ("finetune_cls", ["--last-blocks", "1", "--cache-dir", "README.md/x"], "--cache-dir README.md/x: is a file, or in"),
+    (
+        "finetune_cls",
+        ["--last-blocks", "1", "--cache-dir", "README.md/x"],
+        "--cache-dir README.md/x: is a file, or lies in one",
+    ),
 ]
 
 
