@@ -4,9 +4,9 @@
 
 Runs that differ in their seed alone make up a row; flags that change the result are shown where rows differ in them.
 Classification is compared by accuracy, instruction tuning by the perplexity of the response that was wanted, preference
-tuning by the accuracy of the rewards. Each row is compared with the first by the paired bootstrap, Holm adjusted.
-Forgetting is the loss on general text after training minus before, averaged over seeds, its interval over pieces of the
-text.
+tuning by the accuracy of the rewards. Intervals and tests are over seeds and examples, p is Holm adjusted, and a row
+with three seeds claims nothing unless other rows vary alike (docs/evidence.md). Forgetting is the loss on general text
+after training minus before.
 """
 
 import math
@@ -19,19 +19,9 @@ import numpy as np
 import tyro
 
 from _scores import KINDS, Scored, results_of, same_examples
-from evidence.intervals import (
-    Interval,
-    bootstrap_ratio,
-    detectable_difference,
-    holm,
-    linearised,
-    mean_forgetting,
-    paired_bootstrap,
-    perplexity,
-    share,
-    shown,
-    with_two_more,
-)
+from evidence.crossed import Mean, pooled
+from evidence.intervals import Interval, holm, shown
+from evidence.kinds import ACCURACY, FORGETTING, PERPLEXITY, Kind
 from training.flags.cli import flag, run
 from training.flags.method import WITHOUT_ADAPTERS
 from training.storage.run_folder import FREE_FLAGS
@@ -84,31 +74,50 @@ def _plain(value: Any) -> str:
     )
 
 
-def rows_of(runs: Sequence[Path]) -> dict[str, list[Path]]:
-    """Groups runs by title. Raises ValueError for two runs of one seed in a row: they would count as two seeds."""
-    rows: dict[str, list[Path]] = {}
-    for folder, title in titles(runs).items():
-        rows.setdefault(title, []).append(folder)
-    for group in rows.values():
-        seeds: dict[Any, Path] = {}
-        for folder in group:
-            seed = results_of(folder).get("args", {}).get("seed")
-            if seed is not None and seed in seeds:
-                raise ValueError(
-                    f"{seeds[seed]} and {folder} are one run twice: the same flags and seed {seed}; leave one out"
-                )
-            seeds[seed] = folder
+def rows_of(runs: Sequence[Path]) -> dict[str, dict[Any, Path]]:
+    """Returns the runs by title and seed; one that does not tell its seed goes by its place.
+
+    Raises ValueError for two runs of one seed in a row: they would count as two seeds.
+    """
+    rows: dict[str, dict[Any, Path]] = {}
+    for place, (folder, title) in enumerate(titles(runs).items()):
+        row, seed = rows.setdefault(title, {}), results_of(folder).get("args", {}).get("seed", f"run {place}")
+        if seed in row:
+            raise ValueError(
+                f"{row[seed]} and {folder} are one run twice: the same flags and seed {seed}; leave one out"
+            )
+        row[seed] = folder
     return rows
 
 
-def accuracies(runs: Sequence[Path]) -> np.ndarray:
-    """Returns (runs, n): whether each test example was right. Raises ValueError when the examples are not the same."""
-    return same_examples(runs).sums
+def interval(kind: Kind, sums: np.ndarray, weights: np.ndarray) -> Interval:
+    """Returns the mean of sums (seeds, n) over seeds and examples, in the unit of the kind."""
+    mean = kind.mean(sums, weights)
+    value, low, high = map(kind.in_unit, (mean.value, *kind.ends(mean, len(weights))))
+    return Interval(value, low, high, len(weights))
+
+
+def accuracy(runs: Sequence[Path]) -> Interval:
+    """Returns the accuracy of runs that differ in their seed. Raises ValueError for runs on other examples."""
+    found = same_examples(runs)
+    return interval(ACCURACY, found.sums, found.weights)
 
 
 def forgetting(runs: Sequence[Path]) -> Interval | None:
-    """Averages over runs; None if it was not measured. Raises ValueError when the texts are not the same."""
-    return mean_forgetting([results_of(folder).get("forgetting", {}).get("pieces", {}) for folder in runs])
+    """Returns forgetting over seeds and pieces of text, or None where it was not measured.
+
+    Raises ValueError for different texts.
+    """
+    found = [results_of(folder).get("forgetting") or {} for folder in runs]
+    if not all("pieces" in one for one in found):
+        return None
+    pieces = [one["pieces"] for one in found]
+    if any(
+        (one.get("sha256"), one["pieces"]["tokens"]) != (found[0].get("sha256"), pieces[0]["tokens"]) for one in found
+    ):
+        raise ValueError("the runs measured forgetting on different texts; compare runs with one --forgetting-data")
+    lost = np.array([np.subtract(one["after"], one["before"]) for one in pieces])
+    return interval(FORGETTING, lost, np.array(pieces[0]["tokens"]))
 
 
 def number_of(runs: Sequence[Path], of: Callable[[list[float]], Any], *path: str) -> str:
@@ -122,23 +131,18 @@ def number_of(runs: Sequence[Path], of: Callable[[list[float]], Any], *path: str
     return f"{of(found):,.0f}" if found else ""
 
 
-def mean_of(kind: str, sums: np.ndarray, weights: np.ndarray) -> Interval:
-    """Returns the mean of scores (n,) that are averaged over seeds, or their perplexity, with its interval."""
-    if kind != "perplexity":
-        return share(sums)
-    value, low, high, n = bootstrap_ratio(sums, weights)
-    return Interval(perplexity(value), perplexity(low), perplexity(high), n)
+def differences(kind: Kind, found: Scored, rows: dict[str, dict[Any, int]]) -> dict[str, Mean]:
+    """Returns each row's difference from the first one; not that of a row with fewer than two seeds in common with it.
 
-
-def detectable(found: Scored, ours: np.ndarray, first: np.ndarray, comparisons: int) -> float:
-    """Returns the smallest difference (ratio of perplexities) that is found in four of five tries; nan if not known."""
-    difference = ours.mean(0) - first.mean(0)
-    if len(difference) < 2:
-        return math.nan
-    ratio = found.kind == "perplexity"
-    each = linearised(difference, found.weights) if ratio else with_two_more(difference)
-    least = detectable_difference(each, np.zeros(len(each)), comparisons)
-    return perplexity(least) if ratio else least
+    `rows`: by title and seed, the place of the run in `found`.
+    """
+    first, means = next(iter(rows.values())), {}
+    for name, row in [*rows.items()][1:]:
+        seeds = [seed for seed in row if seed in first]
+        ours, theirs = ([of[seed] for seed in seeds] for of in (row, first))
+        if len(seeds) > 1 and len(found.weights) > 1:
+            means[name] = kind.difference(found.sums[ours], found.sums[theirs], found.weights)
+    return dict(zip(means, pooled([*means.values()]), strict=True))
 
 
 def compare(runs: Sequence[Path]) -> None:
@@ -146,35 +150,37 @@ def compare(runs: Sequence[Path]) -> None:
     if len({folder.resolve() for folder in runs}) < len(runs):
         raise ValueError("RUNS: a folder is named twice; name each once")
     found, rows = same_examples(runs), rows_of(runs)
-    table = {name: found.sums[[runs.index(folder) for folder in group]] for name, group in rows.items()}
-    first, others = next(iter(table.values())), list(table)[1:]
-    p_values = holm([paired_bootstrap(table[name], first).p for name in others])
+    kind = PERPLEXITY if found.kind == "perplexity" else ACCURACY
+    places = {name: {seed: runs.index(folder) for seed, folder in row.items()} for name, row in rows.items()}
+    means = differences(kind, found, places)
+    p_values = dict(zip(means, holm([mean.p() for mean in means.values()]), strict=True))
     columns = [COLUMNS[0], f"{KINDS[found.kind]}, 95% interval", *COLUMNS[2:]]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
-    for name, sums in table.items():
-        each = [mean_of(found.kind, one, found.weights).value for one in sums]
+    for name, row in rows.items():
+        sums, folders = found.sums[[*places[name].values()]], [*row.values()]
+        each = [interval(kind, one[None], found.weights).value for one in sums]
         spread = f"{np.std(each, ddof=1):.4f}" if len(each) > 1 else ""
-        p = f"{p_values[others.index(name)]:.4f}" if name in others else ""
-        lost = forgetting(rows[name])
-        cells = [name, shown(mean_of(found.kind, sums.mean(0), found.weights).entry()), spread, str(len(sums)), p]
+        p = f"{p_values[name]:.4f}" if name in means and means[name].claims else ""
+        lost = forgetting(folders)
+        cells = [name, shown(interval(kind, sums, found.weights).entry()), spread, str(len(sums)), p]
         cells += ["" if lost is None else shown(lost.entry(), "+.3f")]
-        cells += [number_of(rows[name], np.mean, "parameters", "trainable")]
-        cells += [number_of(rows[name], min, "seconds", "train")]  # other work of the machine only adds to it
-        cells += [number_of(rows[name], np.mean, "peak_memory_mib")]
+        cells += [number_of(folders, np.mean, "parameters", "trainable")]
+        cells += [number_of(folders, min, "seconds", "train")]  # other work of the machine only adds to it
+        cells += [number_of(folders, np.mean, "peak_memory_mib")]
         print(f"| {' | '.join(cells)} |")
-    print(f"\nn = {found.sums.shape[1]:,} test examples{_could_be_found(found, table)}")
+    print(f"\nn = {found.sums.shape[1]:,} test examples{_could_be_found(kind, means, len(rows) - 1)}")
 
 
-def _could_be_found(found: Scored, table: dict[str, np.ndarray]) -> str:
-    first, *others = table.values()
+def _could_be_found(kind: Kind, means: dict[str, Mean], others: int) -> str:
     if not others:
         return ""
-    least = [detectable(found, sums, first, len(others)) for sums in others]
-    known = [one for one in least if not math.isnan(one)]
+    if not any(mean.claims for mean in means.values()):
+        return "; too few seeds to claim a difference (four or more claim one)"
+    known = [least for mean in means.values() if not math.isnan(least := mean.detectable(len(means)))]
     if not known:
         return "; how small a difference would have been found cannot be told from scores that never differ"
-    what = "ratio" if found.kind == "perplexity" else "difference"
-    return f"; a {what} of {max(known):.4f} would have been found in four of five tries"
+    what = "ratio" if kind.ratio else "difference"
+    return f"; a {what} of {kind.in_unit(max(known)):.4f} would have been found in four of five tries"
 
 
 def main(args: Args) -> None:

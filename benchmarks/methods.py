@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from _runs import finish_runs
-from compare_runs import accuracies, compare, forgetting
-from evidence.intervals import share
+from compare_runs import accuracy, compare, forgetting
 from training.flags.cli import run
 
 METHODS = ("lora", "dora", "pissa", "full", "bitfit", "head")
@@ -76,11 +75,11 @@ def draw(args: Args, path: Path) -> None:
     for axes, dataset in zip(panels[0], args.datasets, strict=True):
         for i, method in enumerate(args.methods):
             runs = [place(args, dataset, method, seed) for seed in args.seeds]
-            accuracy, lost = share(accuracies(runs).mean(0)), forgetting(runs)
+            right, lost = accuracy(runs), forgetting(runs)
             assert lost is not None, "every run measures forgetting"
-            x, y = (((value - low,), (high - value,)) for value, low, high in (lost[:3], accuracy[:3]))
+            x, y = (((value - low,), (high - value,)) for value, low, high in (lost[:3], right[:3]))
             marker = "osD^vP"[i % 6]
-            axes.errorbar(lost[0], accuracy.value, xerr=x, yerr=y, fmt=marker, capsize=2, label=method)
+            axes.errorbar(lost.value, right.value, xerr=x, yerr=y, fmt=marker, capsize=2, label=method)
         axes.set_title(TITLES.get(dataset, dataset), fontsize=10)
         axes.set_xlabel("forgetting: rise of the loss on general text (nats)")
         axes.set_ylabel("test accuracy")

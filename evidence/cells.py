@@ -1,8 +1,8 @@
 """Runs become cells: each has its mean over seeds, its interval, and its difference from the column's reference row.
 
-The score of each example is averaged over seeds, and intervals and tests are over examples; the column's kind says
-which. The first measured row of a column is the reference, p is adjusted by Holm over the rows, and rows that show the
-same runs count as one.
+Intervals and tests are over seeds and examples, both of which could have been others (evidence/crossed.py). The first
+measured row of a column is the reference, p is adjusted by Holm over the rows, and rows that show the same runs count
+as one.
 """
 
 import math
@@ -12,7 +12,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from evidence.intervals import detectable_difference, holm
+from evidence.crossed import Mean, pooled
+from evidence.intervals import holm
 from evidence.kinds import Kind, arrays, common, kind_of
 from evidence.runs import Run
 
@@ -22,7 +23,7 @@ LEVEL = 0.05
 class Comparison(NamedTuple):
     """This is a row minus its reference on the same `n` examples, or their ratio where the kind is one. `p` is adjusted
     among so many. `detectable` is the smallest difference (ratio) that four of five tries would find, nan where that
-    cannot be told."""
+    cannot be told. A row `claims` nothing where its seeds are too few to say how much they vary."""
 
     value: float
     low: float
@@ -30,7 +31,8 @@ class Comparison(NamedTuple):
     p: float
     n: int
     detectable: float
-    among: int = 1
+    among: int
+    claims: bool
 
     @property
     def differs(self) -> bool:
@@ -118,27 +120,44 @@ def measured(cell: C, kind: Kind) -> C:
     if not ids:
         return replace(cell, reason=f"no example has a {kind.name}")
     sums, weights = arrays(cell.runs, kind, ids)
-    found = kind.interval(sums.mean(0), weights)
-    value, low, high = (None if math.isnan(x) else kind.in_unit(x) for x in found[:3])
     each = [kind.in_unit(float(one.sum() / weights.sum())) for one in sums]
+    mean = kind.mean(sums, weights)
+    value, low, high = (None if math.isnan(x) else kind.in_unit(x) for x in (mean.value, *kind.ends(mean, len(ids))))
     return replace(cell, kind=kind, value=value, low=low, high=high, n=len(ids), sd=_spread(each))
 
 
-def compared(cell: C, reference: Cell, comparisons: int) -> C:
-    """The cell gets its difference from `reference`, paired over the examples that both have; p is not adjusted yet."""
-    kind = cell.kind
-    if kind is None or reference.kind is not kind:
-        return cell
-    if not kind.partial and not same_examples(cell.runs, reference.runs):
-        return replace(cell, why_alone=f"not compared, tested on other examples than {reference.label}")
-    ids = common((*cell.runs, *reference.runs), kind)
+def difference(cell: C, reference: Cell) -> tuple[Mean, int] | str:
+    """Returns the mean difference over the seeds and the examples that both rows have, and the number of these, or why
+    there is none."""
+    kind, seeds = cell.kind, [seed for seed in cell.seeds if seed in reference.seeds]
+    assert kind is not None, "a row without a value is not compared"
+    if len(seeds) < 2:
+        return f"not compared, fewer than two seeds in common with {reference.label}"
+    runs = [[one.runs[one.seeds.index(seed)] for seed in seeds] for one in (cell, reference)]
+    if not kind.partial and not same_examples(*runs):
+        return f"not compared, tested on other examples than {reference.label}"
+    ids = common([*runs[0], *runs[1]], kind)
     if len(ids) < 2:
-        return replace(cell, why_alone=f"not compared, fewer than two examples in common with {reference.label}")
-    (ours, weights), (theirs, _) = (arrays(one.runs, kind, ids) for one in (cell, reference))
-    found, linear = kind.difference(ours, theirs, weights)
-    least = detectable_difference(linear, np.zeros(len(linear)), comparisons)
-    value, low, high, least = (kind.in_unit(x) for x in (*found[:3], least))
-    return replace(cell, comparison=Comparison(value, low, high, found.p, found.n, least), reference=reference.label)
+        return f"not compared, fewer than two examples in common with {reference.label}"
+    (ours, weights), (theirs, _) = (arrays(of, kind, ids) for of in runs)
+    return kind.difference(ours, theirs, weights), len(ids)
+
+
+def compared(cells: Sequence[C], reference: Cell) -> list[C]:
+    """Each of the cells gets its difference from `reference`; they are one family."""
+    found = [(cell, difference(cell, reference)) for cell in cells]
+    means = pooled([one[0] for _, one in found if not isinstance(one, str)])
+    tests, done = zip(means, holm([mean.p() for mean in means]), strict=True), list[C]()
+    for cell, one in found:
+        if isinstance(one, str):
+            done.append(replace(cell, why_alone=one))
+            continue
+        (mean, p), kind = next(tests), cell.kind
+        assert kind is not None, "a row that was compared has a kind"
+        value, low, high, least = map(kind.in_unit, (mean.value, *mean.ends(), mean.detectable(len(means))))
+        comparison = Comparison(value, low, high, p, one[1], least, len(means), mean.claims)
+        done.append(replace(cell, comparison=comparison, reference=reference.label))
+    return done
 
 
 def distinct_runs(cells: Iterable[C]) -> list[C]:
@@ -159,9 +178,6 @@ def in_column(column: str, cells: Sequence[C]) -> list[C]:
     kind = kind_of(column, [run for cell in cells for run in cell.runs])
     cells = [measured(cell, kind) if cell.runs else cell for cell in cells]
     known = distinct_runs(cells)
-    done = {cell.keys: compared(cell, known[0], len(known) - 1) for cell in known[1:]}
-    tested = [(keys, cell.comparison) for keys, cell in done.items() if cell.comparison is not None]
-    for (keys, comparison), p in zip(tested, holm([one.p for _, one in tested]), strict=True):
-        done[keys] = replace(done[keys], comparison=comparison._replace(p=p, among=len(tested)))
+    done = {cell.keys: cell for cell in compared(known[1:], known[0])} if known else {}
     shown = [(cell, done.get(cell.keys, cell)) for cell in cells]
     return [replace(c, comparison=d.comparison, reference=d.reference, why_alone=d.why_alone) for c, d in shown]

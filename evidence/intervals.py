@@ -1,4 +1,4 @@
-"""Intervals, paired tests and detectable differences. Needs numpy and scipy only.
+"""Intervals over the examples of one run. Needs numpy and scipy only.
 
 The unit is the example: a score is averaged over seeds first (docs/testing.md). What has bounds has an
 interval that knows of them, so that all right of 40 is not an interval of no width.
@@ -48,7 +48,7 @@ def share(scores: Sequence[float] | np.ndarray) -> Interval:
     scores = _scores(scores)
     if scores.min() < 0 or scores.max() > 1:
         raise ValueError("a share is of scores between 0 and 1")
-    return Interval(float(scores.mean()), *_wilson(float(scores.mean()), len(scores)), len(scores))
+    return Interval(float(scores.mean()), *wilson(float(scores.mean()), len(scores)), len(scores))
 
 
 def bounded_mean(scores: Sequence[float] | np.ndarray, most: float) -> Interval:
@@ -79,14 +79,14 @@ def of_cells(counts: np.ndarray, score: Callable[[np.ndarray], tuple[float, np.n
     part, smoothed_part = (value - least) / (1 - least), (smoothed - least) / (1 - least)
     if variance < 1e-15:  # Matthews' correlation where all examples have one label: it is 0 by definition
         return Interval(value, math.nan, math.nan, int(total))
-    low, high = _wilson(part, smoothed_part * (1 - smoothed_part) * (1 - least) ** 2 / variance)
+    low, high = wilson(part, smoothed_part * (1 - smoothed_part) * (1 - least) ** 2 / variance)
     return Interval(value, least + (1 - least) * low, least + (1 - least) * high, int(total))
 
 
-def _wilson(value: float, n: float) -> tuple[float, float]:
+def wilson(value: float, n: float, z: float = Z) -> tuple[float, float]:
     """Wilson's interval of a share of n examples; it ends at 0 and 1 exactly, where rounding would leave 1e-17."""
-    centre = (value + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z * math.sqrt(value * (1 - value) / n + Z**2 / (4 * n * n)) / (1 + Z**2 / n)
+    centre = (value + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * math.sqrt(value * (1 - value) / n + z**2 / (4 * n * n)) / (1 + z**2 / n)
     return (0.0 if value <= 0 else centre - half), (1.0 if value >= 1 else centre + half)
 
 
@@ -137,72 +137,9 @@ def bootstrap_ratio(numerators: np.ndarray, denominators: np.ndarray, seed: int 
     return bootstrap(np.stack([numerators, denominators], 1), lambda sums: sums[..., 0] / sums[..., 1], seed)
 
 
-def mean_forgetting(runs: Sequence[Mapping[str, Sequence[float]]]) -> Interval | None:
-    """Loss on general text after minus before, nats a token, averaged over runs; its interval is over pieces of text.
-
-    Of each run what results.json calls `pieces`: `tokens` of every piece and its summed loss `before` and `after`. None
-    where a run has not measured it. Raises ValueError when the pieces differ in tokens; texts of equal pieces are not
-    told apart.
-    """
-    if not runs or not all(runs):
-        return None
-    if any(run["tokens"] != runs[0]["tokens"] for run in runs):
-        raise ValueError("the runs measured forgetting on different texts")
-    each = [np.subtract(run["after"], run["before"]) for run in runs]
-    return bootstrap_ratio(np.mean(each, axis=0), np.array(runs[0]["tokens"]))
-
-
 def perplexity(loss: float) -> float:
     """e^loss, from nats a token; beyond 700 it is e^700, near the largest float, for results.json holds no infinity."""
     return float(np.exp(min(loss, 700.0)))
-
-
-class Difference(NamedTuple):
-    """a - b on the same examples; `p` is two-sided. `low` and `high` as of an Interval."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-    n: int
-
-
-def paired_bootstrap(a: np.ndarray, b: np.ndarray, seed: int = 0, draws: int = DRAWS) -> Difference:
-    """Difference of two means over the same examples.
-
-    a, b (seeds, n) or (n,): scores are averaged over seeds first. Raises ValueError when n differs. The p of m examples
-    that differ is at least that of their signs, 2 / 2^m, which a bootstrap of few examples falls below.
-    """
-    a, b = (np.atleast_2d(_scores(x)).mean(0) for x in (a, b))
-    if a.shape != b.shape:
-        raise ValueError(f"a paired test needs the same examples on both sides, got {len(a)} and {len(b)}")
-    difference, n = a - b, len(a)
-    if n == 1:
-        return Difference(float(difference[0]), math.nan, math.nan, 1.0, n)
-    rng = np.random.default_rng(seed)
-    means = np.concatenate([difference[rng.integers(0, n, (size, n))].mean(1) for size in _chunks(draws, n)])
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    # The smaller tail, doubled, with the observed sample counted as one draw so that p is never 0.
-    tail = min((means <= 0).sum(), (means >= 0).sum())
-    least = 2.0 ** (1 - np.count_nonzero(difference))
-    p = min(1.0, max(least, 2 * (tail + 1) / (draws + 1)))
-    return Difference(float(difference.mean()), float(low), float(high), float(p), n)
-
-
-def with_two_more(difference: np.ndarray) -> np.ndarray:
-    """(n,) differences of scores between 0 and 1 -> (n + 2,): one example that each side wins outright.
-
-    Their mean and spread give an interval that holds for few examples that differ, and none (Bonett and Price 2012).
-    """
-    return np.concatenate([difference, [1.0, -1.0]])
-
-
-def paired_shares(a: np.ndarray, b: np.ndarray) -> Difference:
-    """`paired_bootstrap` of scores between 0 and 1, with Bonett and Price's interval."""
-    found = paired_bootstrap(a, b)
-    more = with_two_more(np.atleast_2d(a).mean(0) - np.atleast_2d(b).mean(0))
-    centre, half = float(more.mean()), Z * float(more.std()) / math.sqrt(len(more))
-    return found._replace(low=max(centre - half, -1.0), high=min(centre + half, 1.0))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -214,23 +151,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     steps = np.arange(len(raw), 0, -1) * raw[order]
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted.tolist()
-
-
-def detectable_difference(
-    scores_a: np.ndarray, scores_b: np.ndarray, comparisons: int = 1, power: float = 0.8
-) -> float:
-    """Smallest true difference of means that a paired test on these examples finds with `power`.
-
-    Normal approximation with the measured sd of the differences, level 5% divided by `comparisons`. Seeds as in
-    `paired_bootstrap`. Of scores between 0 and 1 `with_two_more` differences against zeros; where no example differs
-    the others tell nothing of it, and the answer is nan.
-    """
-    a, b = (np.atleast_2d(_scores(x)).mean(0) for x in (scores_a, scores_b))
-    if len(a) < 2:
-        raise ValueError("a detectable difference needs at least two examples")
-    z = stats.norm.ppf(1 - (1 - LEVEL) / 2 / comparisons) + stats.norm.ppf(power)
-    spread = np.std(a - b, ddof=1)
-    return float(z * spread / np.sqrt(len(a))) if spread > 0 else math.nan
 
 
 def _scores(scores: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ Those of SCORES have a number for every test example, and what the runs of a col
 NAMED are told by the column's name; most have one number a run.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,35 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from evidence.crossed import Mean, crossed_mean
 from evidence.document import listing
-from evidence.intervals import (
-    Difference,
-    Interval,
-    bootstrap_ratio,
-    bounded_mean,
-    linearised,
-    paired_bootstrap,
-    paired_shares,
-    perplexity,
-    share,
-    with_two_more,
-)
+from evidence.intervals import perplexity
 from evidence.runs import Run
 
 Scores = dict[Any, tuple[float, float]]  # (sum, weight) of an example, by id
-
-
-def ratio_difference(ours: np.ndarray, theirs: np.ndarray, weights: np.ndarray) -> tuple[Difference, np.ndarray]:
-    """Two sums (seeds, n) differ so over the weights (n,); the scores (n,) have a mean that varies as it does."""
-    difference = ours.mean(0) - theirs.mean(0)
-    # Whether a draw's sum is above 0 does not depend on what it is divided by, so p holds for the ratio too.
-    value, low, high, n = bootstrap_ratio(difference, weights)
-    found = Difference(value, low, high, paired_bootstrap(ours, theirs).p, n)
-    return found, linearised(difference, weights)
-
-
-def share_difference(ours: np.ndarray, theirs: np.ndarray, weights: np.ndarray) -> tuple[Difference, np.ndarray]:
-    return paired_shares(ours, theirs), with_two_more(ours.mean(0) - theirs.mean(0))
 
 
 @dataclass(frozen=True)
@@ -51,8 +29,7 @@ class Kind:
     unit: str = ""
     scores: Callable[[Run], Scores | None] | None = None
     number: Callable[[Run], float | None] | None = None  # of the run as a whole
-    interval: Callable[[np.ndarray, np.ndarray], Interval] = bootstrap_ratio  # of sums (n,) and weights (n,)
-    difference: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[Difference, np.ndarray]] = ratio_difference
+    most: float = math.inf  # scores lie between 0 and so much
     ratio: bool = False  # the exponential of a mean, compared as a ratio
     higher_is_better: bool = True
     factor: float = 1.0
@@ -67,6 +44,33 @@ class Kind:
 
     def in_unit(self, value: float) -> float:
         return perplexity(value) if self.ratio else value
+
+    def mean(self, sums: np.ndarray, weights: np.ndarray) -> Mean:
+        """Of sums (seeds, n) over the weights (n,)."""
+        ratio = sums.mean(0).sum() / weights.sum()
+        return crossed_mean(ratio + (sums - ratio * weights) / weights.mean())
+
+    def ends(self, mean: Mean, n: int) -> tuple[float, float]:
+        """Returns the interval of a mean over n examples, within the bounds of the score."""
+        if self.most == math.inf:
+            return mean.ends()
+        if self.most == 1.0 or mean.variance == 0:
+            low, high = mean._replace(value=mean.value / self.most).share_ends(n)
+            return low * self.most, high * self.most
+        low, high = mean.ends()
+        return max(low, 0.0), min(high, self.most)
+
+    def difference(self, ours: np.ndarray, theirs: np.ndarray, weights: np.ndarray) -> Mean:
+        """Of two arms' sums (seeds, n) over the same seeds and examples.
+
+        Two examples more, one that each side wins, give shares a width where few examples differ, or none (Bonett and
+        Price 2012).
+        """
+        mean = self.mean(ours - theirs, weights)
+        if self.most != 1.0:
+            return mean
+        more = np.concatenate([ours - theirs, np.tile([1.0, -1.0], (len(ours), 1))], 1)
+        return crossed_mean(more)._replace(value=mean.value)
 
     def as_given(self, values: Sequence[float]) -> "Kind":
         """Returns the kind as it is shown: in percent if the report's `values` are."""
@@ -111,12 +115,13 @@ def _losses(run: Run) -> Scores | None:
 
 
 def _lost(run: Run) -> Scores | None:
-    """Each piece of the general text is an example. Its id has its number of tokens, so that texts in other pieces have
-    none in common; texts in equal pieces are not told apart."""
+    """Each piece of the general text is an example. Its id has the text's hash and its number of tokens, so that other
+    texts, and those in other pieces, have none in common."""
     if not run.general:
         return None
     rows = zip(*(run.general[name] for name in ("tokens", "before", "after")), strict=True)
-    return {(i, tokens): (after - before, float(tokens)) for i, (tokens, before, after) in enumerate(rows)}
+    text = run.results.get("forgetting", {}).get("sha256", "")
+    return {(text, i, tokens): (after - before, float(tokens)) for i, (tokens, before, after) in enumerate(rows)}
 
 
 def _commonest(run: Run) -> str:
@@ -148,11 +153,11 @@ def _tested(run: Run) -> float | None:
 _NO_JUDGE = "No judge was asked: the perplexity of the reference responses stands in (lower is better)."
 ACCURACY = Kind(
     name="accuracy", unit="accuracy", percent=True,
-    scores=_right, interval=lambda sums, weights: share(sums), difference=share_difference, baseline=_commonest,
+    scores=_right, most=1.0, baseline=_commonest,
 )  # fmt: skip
 JUDGE = Kind(
     name="judge's score", unit="judge's score, 0 to 100", digits=1, partial=True,
-    scores=_judged, interval=lambda sums, weights: bounded_mean(sums, 100), about=_judges,
+    scores=_judged, most=100.0, about=_judges,
 )  # fmt: skip
 PERPLEXITY = Kind(
     name="perplexity of the response", unit="perplexity of the response", digits=2, ratio=True, higher_is_better=False,
@@ -227,6 +232,7 @@ def costs(runs: Sequence[Run]) -> dict[str, float]:
     texts = [_lost(run) for run in runs]
     if texts and texts[0] and all(text and text.keys() == texts[0].keys() for text in texts):
         sums, weights = arrays(runs, FORGETTING, sorted(texts[0]))
-        ends = FORGETTING.interval(sums.mean(0), weights)[:3]
+        mean = FORGETTING.mean(sums, weights)
+        ends = mean.value, *FORGETTING.ends(mean, len(weights))
         found |= {f"forgetting{end}": value for end, value in zip(ENDS, ends, strict=True)}
     return found

@@ -28,19 +28,26 @@ def comparison_notes(column: Column, kind: Kind) -> list[Note]:
             continue
         references, comparisons = zip(*tested, strict=True)
         against = listing(list(dict.fromkeys(references)))
+        version_is = SPELLED[version].capitalize()
+        if not any(one.claims for one in comparisons):
+            seeds = max(len(cell.seeds) for cell in cells)
+            text = (
+                f"{version_is}: {seeds} seeds tell too little of how much seeds vary, so no row is said to differ from "
+            )
+            notes.append(Note("note", f"{text}{against}."))
+            continue
         known = [one.detectable for one in comparisons if not math.isnan(one.detectable)]
         if not known:
             text = (
-                f"{SPELLED[version].capitalize()}: on each of the n = {comparisons[0].n:,} {kind.examples} every row "
+                f"{version_is}: on each of the n = {comparisons[0].n:,} {kind.examples} every row scores the same as "
             )
-            text += f"scores the same as {against}, which does not tell how small a difference could be found."
+            text += f"{against}, which does not tell how small a difference could be found."
             notes.append(Note("note", text))
             continue
-        least = kind.size(max(known))
         key = against, comparisons[0].among, comparisons[0].n
-        found.setdefault(key, []).append(f"{least} ({SPELLED[version]})")
+        found.setdefault(key, []).append(f"{kind.size(max(known))} ({SPELLED[version]})")
     for (against, count, n), sizes in found.items():
-        text = f"↑ higher, ↓ lower than {against} (paired bootstrap over examples, Holm over {count}, 5%). "
+        text = f"↑ higher, ↓ lower than {against} (over seeds and examples, Holm over {count}, 5%). "
         text += f"n = {n:,} {kind.examples}; four of five tries would have found a difference of {listing(sizes)}."
         notes.append(Note("note", text))
     return notes

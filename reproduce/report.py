@@ -113,7 +113,9 @@ def as_csv(cells: Iterable[tuple[str, Cell]], scale: str) -> str:
         row: list[Any] = [name, cell.label, cell.column, cell.version, scale, cell.kind.name if cell.kind else ""]
         row += [number(given) if number(given) is not None else given for given in (cell.report, cell.record)]
         row += [cell.value, cell.low, cell.high, cell.n, " ".join(cell.seeds), cell.sd]
-        row += [*cell.comparison[:4], cell.comparison.detectable] if cell.comparison else [""] * 5
+        found = cell.comparison
+        row += [*found[:3]] if found else [""] * 3
+        row += [found.p, found.detectable] if found and found.claims else [""] * 2
         row += [cell.cost.get(cost) for cost in (*COSTS, *(f"forgetting{end}" for end in ENDS))]
         row += [" ".join(commits([cell])), cell.reason, cell.command or "-"]
         writer.writerow("" if value is None else on_any_machine(value) for value in row)

@@ -44,7 +44,8 @@ def _ours(kind: Kind, cell: Cell | None) -> Shown:
         return Shown(NONE)
     if cell.value is None:
         return Shown(MISSING, remark=cell.reason)
-    return Shown(cell.mark + cell.text(kind), cell.value, p_remark(cell.comparison.p) if cell.comparison else "")
+    found = cell.comparison
+    return Shown(cell.mark + cell.text(kind), cell.value, p_remark(found.p) if found and found.claims else "")
 
 
 def main_grid(column: Column, kind: Kind) -> Grid:
@@ -77,7 +78,7 @@ def details(column: Column, kind: Kind) -> Grid | None:
         row += [Shown(f"{len(cell.seeds)}", len(cell.seeds), f"seeds {' '.join(cell.seeds)}")]
         row += [Shown(kind.text(cell.sd), cell.sd) if cell.sd is not None else Shown(NONE)]
         row += [Shown(difference, found.value if found else None, cell.why_alone)]
-        row += [Shown(p_text(found.p), found.p) if found else Shown(NONE)]
+        row += [Shown(p_text(found.p), found.p) if found and found.claims else Shown(NONE)]
         row += [_shown(cost.get("trained")), _shown(cost.get("share"), ".2%")]
         row += [_shown(cost.get(name)) for name in ("peak_mib", "seconds", "tokens_per_second")]
         rows.append([*row, _forgetting(cost)])

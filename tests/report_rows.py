@@ -116,8 +116,8 @@ def found_in(runs):
 def of_runs(tmp_path, rights, keys, version="corrected", claims=None):
     """Rows a, b, ... that show the runs `keys`, each right on so many of 200 examples."""
     for key, right in rights.items():
-        for seed in range(2):
-            classifier(tmp_path / f"nano/{key}/seed{seed}", range(right + seed), 200)
+        for seed in range(4):
+            classifier(tmp_path / f"nano/{key}/seed{seed}", range(right + seed % 2), 200)
     rows = zip("abcdef", keys, claims or "-" * len(keys), strict=False)
-    lines = [line(label, key, version, seed=s, given=(claim, "-")) for label, key, claim in rows for s in range(2)]
+    lines = [line(label, key, version, seed=s, given=(claim, "-")) for label, key, claim in rows for s in range(4)]
     return cells_of(lines, found_in(tmp_path))

@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
+from scipy import stats
 
 import compare_runs
-from evidence.intervals import bootstrap_ratio, paired_bootstrap, share, shown
+from evidence.intervals import linearised, share, shown
 
 
 def finished(folder, rows, file="predictions", rows_of_data=None, sha="same", **args):
@@ -79,14 +80,40 @@ def test_flags_of_adapters_do_not_tell_runs_without_adapters_apart(tmp_path, cap
 
 
 def test_all_right_has_wilsons_interval_and_a_difference_that_could_have_been_missed(tmp_path, capsys):
-    runs = [finished(tmp_path / method, labelled(40), method=method) for method in ("lora", "full")]
+    runs = [
+        finished(tmp_path / f"{method}{seed}", labelled(40), method=method, seed=seed)
+        for method in ("lora", "full")
+        for seed in range(4)
+    ]
     compare_runs.compare(runs)
     _, rows, text = table_of(capsys)
     assert rows["full"][0] == shown(share([1] * 40).entry()) == "1.0000 [0.9124, 1.0000]"
     assert rows["full"][3] == "1.0000"
-    # Two examples of 42 that differ: 2.80 sd of the mean.
-    least = (1.959964 + 0.841621) * math.sqrt(2 / 41 / 42)
+    # Two examples of 42 that differ.
+    least = (stats.t.ppf(0.975, 41) + stats.t.ppf(0.8, 41)) * math.sqrt(2 / 41 / 42)
     assert f"a difference of {least:.4f} would have been found" in text
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_few_seeds_claim_no_difference(seeds, tmp_path, capsys):
+    for method, right in (("lora", 39), ("full", 2)):
+        for seed in range(seeds):
+            finished(tmp_path / f"{method}{seed}", labelled(right), method=method, seed=seed)
+    compare_runs.compare(sorted(tmp_path.iterdir()))
+    _, rows, text = table_of(capsys)
+    assert "".join(rows["lora rank 8"][3:]) == ""
+    assert text.endswith("too few seeds to claim a difference (four or more claim one)\n")
+
+
+def test_forgetting_of_different_texts_is_not_averaged(tmp_path):
+    runs = [finished(tmp_path / str(seed), labelled(30), seed=seed) for seed in range(2)]
+    for run in runs:
+        results = json.loads((run / "results.json").read_text())
+        pieces = {"tokens": [10, 10], "before": [30.0, 31.0], "after": [33.0, 35.0]}
+        results["forgetting"] = {"pieces": pieces, "sha256": run.name}
+        (run / "results.json").write_text(json.dumps(results))
+    with pytest.raises(ValueError, match="different texts"):
+        compare_runs.compare(runs)
 
 
 def test_one_row_by_itself_says_nothing_of_differences(tmp_path, capsys):
@@ -98,27 +125,34 @@ def test_one_example_shows_no_difference(tmp_path, capsys):
     runs = [finished(tmp_path / m, labelled(right, 1), method=m) for m, right in (("lora", 1), ("full", 0))]
     compare_runs.compare(runs)
     _, rows, text = table_of(capsys)
-    assert rows["full"][3] == "1.0000" and "would have been found in" not in text
+    assert "".join(rows["full"][3:]) == "" and "would have been found in" not in text
 
 
 def test_generations_are_compared_by_the_perplexity_of_the_wanted_response(tmp_path, capsys):
     rng = np.random.default_rng(0)
     tokens = rng.integers(3, 30, 50).tolist()
     losses = [(np.array(tokens) * rng.uniform(2, 4, 50) + shift).round(4).tolist() for shift in (0, 4.0)]
-    for name, loss in zip("ab", losses, strict=True):
-        finished(tmp_path / name, answers(loss, tokens), "generations", method={"a": "lora", "b": "full"}[name])
-    compare_runs.compare([tmp_path / "a", tmp_path / "b"])
+    for method, loss in zip(("lora", "full"), losses, strict=True):
+        for seed in range(4):
+            finished(tmp_path / f"{method}{seed}", answers(loss, tokens), "generations", method=method, seed=seed)
+    compare_runs.compare([tmp_path / f"{method}{seed}" for method in ("lora", "full") for seed in range(4)])
     head, rows, text = table_of(capsys)
     assert head[1] == "perplexity of the response, 95% interval"
-    value, low, high, _ = bootstrap_ratio(np.array(losses[1]), np.array(tokens))
-    assert rows["full"][0] == f"{math.exp(value):.4f} [{math.exp(low):.4f}, {math.exp(high):.4f}]"
-    assert rows["full"][3] == f"{paired_bootstrap(losses[1], losses[0]).p:.4f}" and "; a ratio of 1." in text
+    scores = linearised(np.array(losses[1]), np.array(tokens))
+    half = stats.t.ppf(0.975, 49) * stats.sem(scores)
+    value = sum(losses[1]) / sum(tokens)
+    assert rows["full"][0] == f"{math.exp(value):.4f} [{math.exp(value - half):.4f}, {math.exp(value + half):.4f}]"
+    scores = linearised(np.subtract(*losses[::-1]), np.array(tokens))
+    t = (sum(losses[1]) - sum(losses[0])) / sum(tokens) / stats.sem(scores)
+    assert rows["full"][3] == f"{2 * stats.t.sf(t, 49):.4f}" and "; a ratio of 1." in text
 
 
 def test_generations_that_never_differ_do_not_say_what_could_have_been_found(tmp_path, capsys):
-    for seed, name in enumerate("ab"):
-        finished(tmp_path / name, answers([4.0, 6.0, 9.0], [2, 2, 3]), "generations", lr=[1, 2][seed])
-    compare_runs.compare([tmp_path / "a", tmp_path / "b"])
+    for lr in (1, 2):
+        for seed in range(4):
+            rows = answers([4.0, 6.0, 9.0], [2, 2, 3])
+            finished(tmp_path / f"{lr}-{seed}", rows, "generations", lr=lr, seed=seed)
+    compare_runs.compare(sorted(tmp_path.iterdir()))
     assert "cannot be told from scores that never differ" in table_of(capsys)[2]
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from conftest import ROOT, results_of, run_script
 from report_rows import PERCENT, cells_of, classifier, found_in, general, line, of_runs, tutor
+from scipy import special, stats
 
-import compare_runs
 from evidence.document import Block, Grid, Page, Section, Shown, listing, on_any_machine
-from evidence.intervals import bootstrap_mean, bootstrap_ratio, detectable_difference, paired_bootstrap
+from evidence.intervals import bootstrap_ratio
 from evidence.kinds import ACCURACY, JUDGE, NAMED, PERPLEXITY
 from evidence.latex import latex
 from evidence.markdown import as_markdown
@@ -21,35 +21,67 @@ from reproduce.cells import number
 from reproduce.notes import (
     identical_notes,
 )
-from reproduce.sections import block_of
 
 
-def test_the_numbers_are_those_of_compare_runs(tmp_path, capsys):
-    rng, lines = np.random.default_rng(0), []
-    for label, method, chance in (("full", "full", 0.9), ("lora", "lora", 0.8), ("head", "head", 0.55)):
-        for seed in range(3):
-            one = line(label, f"x-{method}", seed=seed)
-            right = set(np.flatnonzero(rng.random(120) < chance).tolist())
+def layout(scores, usual=0.0, of_seeds=False):
+    """(variance of the mean of (seeds, n) scores, its degrees of freedom), from the sums of squares as textbooks have
+    them; or what of it comes from the seeds, which is at least what is usual in the family."""
+    seeds, n = scores.shape
+    total = scores.sum() ** 2 / scores.size
+    by_seed, by_example = (scores.sum(1) ** 2).sum() / n - total, (scores.sum(0) ** 2).sum() / seeds - total
+    rest = ((scores**2).sum() - total - by_seed - by_example) / ((seeds - 1) * (n - 1))
+    own = max(by_seed / (seeds - 1), rest) / scores.size
+    if of_seeds:
+        return own
+    part, df = (usual, 2 * (seeds - 1)) if own <= usual else (own, seeds - 1)
+    of_examples = max(by_example / (n - 1) - rest, 0) / scores.size
+    return part + of_examples, (part + of_examples) / (part / df + of_examples / (n - 1))
+
+
+def test_intervals_and_tests_are_over_seeds_and_examples(tmp_path):
+    rng, lines, scores = np.random.default_rng(0), [], {}
+    for label, chance in (("full", 0.9), ("lora", 0.8), ("head", 0.55)):
+        for seed in range(5):
+            lines.append(line(label, label, seed=seed))
+            right = rng.random(120) < chance + 0.05 * rng.normal()
+            scores.setdefault(label, []).append(right.astype(float))
             lost = general(rng.normal(), rng.normal())
-            classifier(tmp_path / one.key, right, 120, args={"method": method, "lora_rank": 8}, forgetting=lost)
-            lines.append(one)
-    compare_runs.compare([tmp_path / one.key for one in lines])
-    text = capsys.readouterr().out
-    rows = [row.strip("| ").split(" | ") for row in text.splitlines() if row.startswith("| ")][1:]
-    cells = cells_of(lines, found_in(tmp_path))
-    assert len(rows) == len(cells) == 3
-    for cell, row in zip(cells, rows, strict=True):
-        theirs = dict(zip(compare_runs.COLUMNS, row, strict=True))
-        assert f"{cell.value:.4f} [{cell.low:.4f}, {cell.high:.4f}]" == theirs["accuracy, 95% interval"]
-        assert f"{cell.sd:.4f}" == theirs["sd"] and len(cell.seeds) == int(theirs["seeds"])
-        assert ("" if cell.comparison is None else f"{cell.comparison.p:.4f}") == theirs["p, against the first"]
-        lost = "{forgetting:+.3f} [{forgetting_low:+.3f}, {forgetting_high:+.3f}]".format(**cell.cost)
-        assert lost == theirs["forgetting, nats"]
-        assert (
-            f"{cell.cost['trained']:,.0f}" == theirs["trained"] and f"{cell.cost['peak_mib']:.0f}" == theirs["peak MiB"]
-        )
-    least = max(cell.comparison.detectable for cell in cells[1:])
-    assert f"a difference of {least:.4f} would have been found" in text
+            classifier(tmp_path / lines[-1].key, set(np.flatnonzero(right).tolist()), 120, forgetting=lost)
+    first, *others = cells_of(lines, found_in(tmp_path))
+    full, *theirs = (np.array(scores[label]) for label in ("full", "lora", "head"))
+    assert (first.value, first.n, first.comparison) == (pytest.approx(full.mean()), 120, None)
+    assert first.sd == pytest.approx(full.mean(1).std(ddof=1))
+    variance, df = layout(full)
+    p, z = full.mean(), stats.t.ppf(0.975, df)
+    some = p * (1 - p) / variance
+    centre = (p + z * z / 2 / some) / (1 + z * z / some)
+    half = z * math.sqrt(p * (1 - p) / some + (z / 2 / some) ** 2) / (1 + z * z / some)
+    low, high = stats.binomtest(round(120 * p), 120).proportion_ci(method="wilson")
+    assert first.low == pytest.approx(min(centre - half, low), abs=3e-3)
+    assert first.high == pytest.approx(max(centre + half, high), abs=3e-3)
+    raw = []
+    each = [layout(np.concatenate([one - full, np.tile([1.0, -1.0], (5, 1))], 1), of_seeds=True) for one in theirs]
+    usual = math.sqrt(each[0] * each[1]) * 2 / math.exp(special.digamma(2))  # e^digamma(2) / 2: chi squared of 4
+    for cell, scores_of in zip(others, theirs, strict=True):
+        difference = np.concatenate([scores_of - full, np.tile([1.0, -1.0], (5, 1))], 1)
+        variance, df = layout(difference, usual)
+        mean = (scores_of - full).mean()
+        raw.append(2 * stats.t.sf(abs(mean) / math.sqrt(variance), df))
+        half = stats.t.ppf(0.975, df) * math.sqrt(variance)
+        assert cell.comparison[:3] == pytest.approx((mean, mean - half, mean + half))
+        assert cell.comparison.claims and cell.comparison.among == 2
+        least = (stats.t.ppf(1 - 0.025 / 2, df) + stats.t.ppf(0.8, df)) * math.sqrt(variance)
+        assert cell.comparison.detectable == pytest.approx(least)
+    assert [cell.comparison.p for cell in others] == pytest.approx([max(2 * min(raw), max(raw)), 2 * min(raw)])
+
+
+def test_three_seeds_claim_nothing(tmp_path):
+    lines = [line(label, label, seed=seed) for label in "ab" for seed in range(3)]
+    for one in lines:
+        classifier(tmp_path / one.key, range(180 if one.row.label == "a" else 20), 200)
+    _, b = cells_of(lines, found_in(tmp_path))
+    assert b.comparison.value == -0.8 and b.comparison.high < 0
+    assert (b.comparison.p, b.comparison.claims, b.mark, b.verdict) == (1.0, False, "", 0)
 
 
 def test_a_small_table_is_as_counted_by_hand(tmp_path):
@@ -71,55 +103,44 @@ def test_perplexity_is_weighted_by_tokens_and_compared_as_a_ratio(tmp_path):
     for one, loss in zip(lines, losses, strict=True):
         tutor(tmp_path / one.key, loss.round(4), tokens.tolist())
     a, b = cells_of(lines, found_in(tmp_path))
-    sums = [np.round(loss, 4) for loss in losses]
-    expected = bootstrap_ratio((sums[0] + sums[1]) / 2, tokens)
-    assert (a.value, a.low, a.high) == pytest.approx(tuple(map(math.exp, expected[:3])))
+    sums = np.array([np.round(loss, 4) for loss in losses])
+    value, weight = sums[:2].sum() / tokens.sum() / 2, tokens.mean()
+    variance, df = layout(value + (sums[:2] - value * tokens) / weight)
+    half = stats.t.ppf(0.975, df) * math.sqrt(variance)
+    assert (a.value, a.low, a.high) == pytest.approx(tuple(map(math.exp, (value, value - half, value + half))))
     each = [math.exp(loss.sum() / tokens.sum()) for loss in sums[:2]]
     assert a.sd == pytest.approx(np.std(each, ddof=1)) and a.kind is PERPLEXITY
-    difference = (sums[2] + sums[3] - sums[0] - sums[1]) / 2
-    assert b.comparison.value == pytest.approx(math.exp(difference.sum() / tokens.sum()))
-    drawn = np.random.default_rng(0).integers(0, 50, (10_000, 50))
-    ratios = difference[drawn].sum(1) / tokens[drawn].sum(1)
-    tail = min((ratios <= 0).sum(), (ratios >= 0).sum())
-    assert b.comparison.p == pytest.approx(2 * (tail + 1) / 10_001)
+    difference = sums[2:] - sums[:2]
+    value = difference.mean(0).sum() / tokens.sum()
+    variance, df = layout(value + (difference - value * tokens) / weight)
+    half = stats.t.ppf(0.975, df) * math.sqrt(variance)
+    assert b.comparison[:3] == pytest.approx(tuple(map(math.exp, (value, value - half, value + half))))
 
 
-def test_the_detectable_ratio_is_that_of_means_when_all_responses_are_equally_long(tmp_path):
+def test_a_row_of_one_seed_has_the_interval_of_its_examples_and_is_compared_with_nothing(tmp_path):
     rng = np.random.default_rng(2)
-    losses = rng.uniform(5, 9, (2, 60)).round(4)
-    lines = [line("a", "a"), line("b", "b")]
-    for one, loss in zip(lines, losses, strict=True):
-        tutor(tmp_path / one.key, loss, [5] * 60)
-    found = cells_of(lines, found_in(tmp_path))[1].comparison
-    assert math.log(found.detectable) == pytest.approx(detectable_difference(losses[1] / 5, losses[0] / 5))
-    assert found.p == paired_bootstrap(losses[1], losses[0]).p
-
-
-def test_the_detectable_ratio_knows_that_the_sum_of_tokens_varies_too(tmp_path):
-    rng = np.random.default_rng(3)
     tokens = rng.integers(2, 60, 400)
-    losses = [tokens * 3.0, tokens * 3.4 + rng.normal(0, 0.5, 400)]  # a ratio that hardly depends on the draw
-    lines = [line("a", "a"), line("b", "b")]
-    for one, loss in zip(lines, losses, strict=True):
-        tutor(tmp_path / one.key, loss.round(4), tokens.tolist())
-    found = cells_of(lines, found_in(tmp_path))[1].comparison
-    drawn = np.random.default_rng(5).integers(0, 400, (4000, 400))
-    spread = ((losses[1] - losses[0])[drawn].sum(1) / tokens[drawn].sum(1)).std()
-    assert math.log(found.detectable) == pytest.approx((1.959964 + 0.841621) * spread, rel=0.1)
+    for label in "ab":
+        tutor(tmp_path / f"nano/{label}/seed0", (tokens * 3 + rng.normal(0, 5, 400)).round(4), tokens.tolist())
+    a, b = cells_of([line("a", "a"), line("b", "b")], found_in(tmp_path))
+    runs = [one["loss"] for one in (a.runs[0].examples, b.runs[0].examples)]
+    over_examples = bootstrap_ratio(np.array(runs[0]), tokens)
+    assert (math.log(a.low), math.log(a.high)) == pytest.approx(over_examples[1:3], abs=0.002)
+    assert b.comparison is None and b.why_alone == "not compared, fewer than two seeds in common with a"
 
 
 def test_a_judge_counts_where_every_run_of_the_column_was_judged(tmp_path):
-    lines = [line("a", "a"), line("b", "b")]
-    scores = [[(0, 50), (1, 70), (2, None)], [(0, 40), (0, 60), (1, 90)]]
-    for one, replies in zip(lines, scores, strict=True):
-        tutor(tmp_path / one.key, [3.0, 4.0, 5.0], [2, 2, 2], replies)
+    lines = [line(label, label, seed=seed) for label in "ab" for seed in range(2)]
+    scores = {"a": [(0, 50), (1, 70), (2, None)], "b": [(0, 40), (0, 60), (1, 90)]}
+    for one in lines:
+        tutor(tmp_path / one.key, [3.0, 4.0, 5.0], [2, 2, 2], scores[one.row.label])
     a, b = cells_of(lines, found_in(tmp_path))
     assert (a.kind, a.value, a.n, b.value) == (JUDGE, 60.0, 2, 70.0)
     assert b.comparison.value == 10.0 and b.comparison.n == 2
     tutor(tmp_path / "nano/c/seed0", [3.0, 4.0, 5.0], [2, 2, 2])
     mixed = cells_of([*lines, line("c", "c")], found_in(tmp_path))
     assert {cell.kind for cell in mixed} == {PERPLEXITY}
-    assert bootstrap_mean([50.0, 70.0]).low == a.low
+    assert (a.low, a.high) == (0.0, 100.0)  # two answers tell that little
 
 
 def test_columns_of_a_run_as_a_whole_have_a_mean_and_no_test(tmp_path):
@@ -143,8 +164,15 @@ def test_forgetting_is_a_column_over_pieces_of_the_general_text(tmp_path):
     a, b = cells_of(lines, found_in(tmp_path))
     assert (a.value, b.value, a.n) == pytest.approx((0.2, 0.7, 2)) and a.low < 0.2 < a.high
     assert b.comparison.value == pytest.approx(0.5) and a.value == pytest.approx(a.cost["forgetting"])
-    (note,) = [n.text for n in block_of("forgetting", {"corrected": [a, b]}).notes if "↑" in n.text]
-    assert "n = 2 pieces of general text" in note
+    assert b.comparison.n == 2
+
+
+def test_forgetting_of_different_texts_is_not_averaged(tmp_path):
+    lines = [line("a", "a", column="forgetting", seed=seed) for seed in range(2)]
+    for one, text in zip(lines, ("1", "2"), strict=True):
+        classifier(tmp_path / one.key, range(9), forgetting=general(0.1, 0.02) | {"sha256": text})
+    (cell,) = cells_of(lines, found_in(tmp_path))
+    assert cell.value is None and cell.reason == "no example has a forgetting" and "forgetting" not in cell.cost
 
 
 def test_runs_of_the_scripts_are_read_as_they_leave_them(tiny_model, mail_file, question_file, tmp_path):

@@ -14,15 +14,11 @@ from evidence.intervals import (
     bootstrap_mean,
     bootstrap_ratio,
     bounded_mean,
-    detectable_difference,
     holm,
     of_cells,
-    paired_bootstrap,
-    paired_shares,
     perplexity,
     share,
     shown,
-    with_two_more,
 )
 from training.evaluation import metrics
 from training.evaluation.metrics import Row, perplexities
@@ -420,122 +416,7 @@ def test_the_perplexity_of_a_model_that_diverged_is_a_number_that_results_json_c
     assert perplexity(2.5) == pytest.approx(math.exp(2.5)) and math.isnan(perplexity(math.nan))
 
 
-# Paired tests.
-
-
-def test_equal_models_rarely_differ():
-    rng = np.random.default_rng(13)
-    significant = 0
-    for i in range(200):
-        hard = rng.random(150)  # both are right on the same easy examples more often
-        a, b = rng.random(150) > hard, rng.random(150) > hard
-        significant += paired_bootstrap(a, b, seed=i, draws=1000).p < 0.05
-    assert significant / 200 <= 0.07
-
-
-def test_a_real_difference_is_found():
-    rng = np.random.default_rng(14)
-    found = 0
-    for i in range(40):
-        b = rng.random(400) < 0.7
-        a = np.where(rng.random(400) < 0.25, True, b)  # right on a quarter of what b gets wrong: 0.075 better
-        found += paired_bootstrap(a, b, seed=i, draws=1000).p < 0.05
-    assert found == 40
-
-
-def test_identical_scores_do_not_differ():
-    scores = np.random.default_rng(15).random(50)
-    assert paired_bootstrap(scores, scores) == (0.0, 0.0, 0.0, 1.0, 50)
-
-
-@pytest.mark.parametrize("shift", [0.0, 0.05, 0.1, 0.15])
-def test_the_paired_p_value_is_close_to_that_of_the_t_test(shift):
-    rng = np.random.default_rng(16)
-    a, b = rng.normal(shift, 1.0, 400), rng.normal(0.0, 0.3, 400)
-    ours, theirs = paired_bootstrap(a, b), stats.ttest_rel(a, b)
-    assert ours.p == pytest.approx(theirs.pvalue, abs=0.02)
-    interval = theirs.confidence_interval()
-    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), abs=0.01)
-    assert ours.value == pytest.approx(np.mean(a - b))
-
-
-def test_swapping_sides_swaps_the_sign_and_keeps_the_p_value():
-    rng = np.random.default_rng(17)
-    a, b = rng.normal(0.1, 1.0, 200), rng.normal(0.0, 1.0, 200)
-    one, other = paired_bootstrap(a, b), paired_bootstrap(b, a)
-    assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low))
-    assert one.p == other.p
-
-
-def test_a_p_value_is_never_zero():
-    assert paired_bootstrap(np.ones(50), np.zeros(50), draws=1000).p == pytest.approx(2 / 1001)
-
-
-def test_scores_are_averaged_over_seeds_first():
-    rng = np.random.default_rng(18)
-    a, b = rng.random((3, 80)), rng.random((5, 80))
-    assert paired_bootstrap(a, b) == paired_bootstrap(a.mean(0), b.mean(0))
-    assert detectable_difference(a, b) == detectable_difference(a.mean(0), b.mean(0))
-
-
-@pytest.mark.parametrize("differing", [0, 1, 2, 4, 5, 6])
-def test_few_examples_that_differ_have_no_smaller_p_than_their_signs_allow(differing):
-    a, b = np.zeros(40), np.zeros(40)
-    a[:differing] = 1
-    assert paired_bootstrap(a, b).p == pytest.approx(min(1.0, 2 / 2**differing))
-    assert (paired_bootstrap(a, b).p < 0.05) == (differing == 6)
-
-
-def test_one_example_by_itself_shows_no_difference():
-    found = paired_bootstrap([1.0], [0.0])
-    assert found.value == found.p == 1 and math.isnan(found.low) and math.isnan(found.high)
-    assert paired_shares([1.0], [0.0]).low < 0
-
-
-@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (3, 9), (40, 0), (20, 20)])
-def test_the_interval_of_a_paired_difference_of_shares_is_bonett_and_prices(only_a, only_b):
-    n = 40
-    a, b = (np.arange(n) < only_a), (np.arange(n) >= n - only_b)
-    p12, p21 = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
-    half = 1.959964 * math.sqrt((p12 + p21 - (p12 - p21) ** 2) / (n + 2))
-    found = paired_shares(a, b)
-    assert found.value == (only_a - only_b) / n and found.p == paired_bootstrap(a, b).p
-    assert (found.low, found.high) == pytest.approx((p12 - p21 - half, min(p12 - p21 + half, 1)))
-
-
-@pytest.mark.parametrize("n", [20, 40, 200])
-@pytest.mark.parametrize(("p12", "p21"), [(0.01, 0.01), (0.05, 0.02), (0.1, 0.1), (0.3, 0.1)])
-def test_the_interval_of_a_paired_difference_of_shares_covers_the_truth(n, p12, p21):
-    rng, covered = np.random.default_rng(27), 0
-    for counts in rng.multinomial(n, [p12, p21, 1 - p12 - p21], size=400):
-        kind = np.repeat([0, 1, 2], counts)
-        more = with_two_more((kind == 0).astype(float) - (kind == 1))
-        half = 1.959964 * more.std() / math.sqrt(n + 2)
-        covered += abs(more.mean() - (p12 - p21)) <= half
-    assert covered / 400 >= 0.93
-
-
-def test_where_no_example_differs_a_difference_of_shares_is_still_limited_by_their_number():
-    same = np.ones(40)
-    least = detectable_difference(with_two_more(same - same), np.zeros(42))
-    assert 0.05 < least < 0.2
-    assert math.isnan(detectable_difference(same, same))  # of scores without bounds nothing is known
-
-
-def test_a_paired_test_over_different_examples_is_refused_with_both_numbers():
-    with pytest.raises(ValueError, match="got 10 and 12"):
-        paired_bootstrap(np.ones(10), np.ones(12))
-
-
-def test_a_paired_test_over_nothing_is_refused():
-    with pytest.raises(ValueError, match="at least one example"):
-        paired_bootstrap([], [])
-
-
-def test_a_score_that_is_missing_makes_no_difference_significant():
-    scores = np.random.default_rng(18).random(50)
-    with pytest.raises(ValueError):
-        paired_bootstrap(np.where(np.arange(50) == 7, np.nan, scores), scores)
+# Several tests.
 
 
 def test_holm_is_the_example_worked_out_by_hand():
@@ -554,46 +435,6 @@ def test_holm_keeps_the_order_and_lies_between_the_raw_value_and_bonferroni():
 @pytest.mark.parametrize(("given", "expected"), [([], []), ([0.3], [0.3]), ([0.6, 0.7], [1.0, 1.0])])
 def test_holm_of_none_one_and_large_p_values(given, expected):
     assert holm(given) == pytest.approx(expected)
-
-
-def simulated_power(draw, comparisons=1):
-    """Share of 300 simulated paired tests that find a true difference of the size called detectable."""
-    rng = np.random.default_rng(20)
-    # The mean over pilots without a difference, since each knows the spread only as well as its examples do.
-    detectable = np.mean([detectable_difference(*draw(rng, 0.0), comparisons) for _ in range(50)])
-    found = 0
-    for i in range(300):
-        a, b = draw(rng, detectable)
-        found += paired_bootstrap(a, b, seed=i, draws=1000).p < 0.05 / comparisons
-    return found / 300
-
-
-@pytest.mark.parametrize("comparisons", [1, 3])
-def test_the_detectable_difference_of_scores_is_found_four_times_in_five(comparisons):
-    def draw(rng, difference):
-        shared = rng.normal(0.0, 2.0, 200)
-        return shared + rng.normal(difference, 0.5, 200), shared + rng.normal(0.0, 0.5, 200)
-
-    assert simulated_power(draw, comparisons) == pytest.approx(0.8, abs=0.08)
-
-
-def test_the_detectable_difference_of_accuracies_is_found_four_times_in_five():
-    def draw(rng, difference):
-        # The two disagree on a fifth of the examples; the difference is how unevenly.
-        kind = rng.choice(3, 400, p=[0.1 + difference / 2, 0.1 - difference / 2, 0.8])
-        return kind != 1, kind != 0
-
-    assert simulated_power(draw) == pytest.approx(0.8, abs=0.08)
-
-
-def test_the_detectable_difference_shrinks_with_the_root_of_the_examples():
-    rng = np.random.default_rng(24)
-    a, b = rng.normal(size=(2, 100))
-    assert detectable_difference(np.tile(a, 4), np.tile(b, 4)) == pytest.approx(
-        detectable_difference(a, b) / 2, rel=0.01
-    )
-    # z of 0.975 and of 0.8 together are 2.80.
-    assert detectable_difference(a, b) == pytest.approx(2.8016 * np.std(a - b, ddof=1) / 10, rel=1e-4)
 
 
 def test_intervals_of_many_classes_are_found_at_once_and_right():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from report_rows import CLS, PERCENT, cells_of, classifier, found_in, line, of_runs, places, table_file, tutor
+from scipy import stats
 
 from evidence.kinds import PERPLEXITY
 from reproduce import report
@@ -155,12 +156,12 @@ def test_what_a_smaller_scale_hides_is_told_from_the_rows_as_they_are_written(tm
 
 
 def verdicts(tmp_path, published, corrected, given=("90.0", "91.0")):
-    """A column of two rows with these numbers right of 200, three seeds that differ by one."""
+    """A column of two rows with these numbers right of 200, four seeds that differ by one."""
     column = {}
     for version, rights in (("published", published), ("corrected", corrected)):
         lines = []
         for label, right, claim in zip("ab", rights, given, strict=True):
-            for seed in range(3):
+            for seed in range(4):
                 lines.append(line(label, f"{version}{label}", version, seed=seed, given=(claim, "-")))
                 classifier(tmp_path / lines[-1].key, range(right + seed), 200)
         column[version] = cells_of(lines, found_in(tmp_path))
@@ -191,17 +192,26 @@ def test_a_claim_smaller_than_what_n_can_show_is_told(tmp_path):
 def test_accuracies_that_never_differ_tell_what_could_be_found_and_perplexities_do_not(tmp_path):
     cells = of_runs(tmp_path, {"x": 150, "y": 150}, "xy")
     (note,) = comparison_notes({"corrected": cells}, PERCENT)
-    # Two examples of 202 that differ, one each way: 2.80 sd of the mean.
-    least = 2.8016 * math.sqrt(2 / 201 / 202)
+    # Two examples of 202 that differ, one each way.
+    least = (stats.t.ppf(0.975, 201) + stats.t.ppf(0.8, 201)) * math.sqrt(2 / 201 / 202)
     assert (
         cells[1].comparison.detectable == pytest.approx(least, rel=1e-4)
         and f"a difference of {least:.1%}"[:-1] in note.text
     )
-    for name in "ab":
-        tutor(tmp_path / f"nano/t{name}/seed0", [2.0, 3.0, 1.0], [2, 3, 4])
-    answered = cells_of([line(name, f"t{name}") for name in "ab"], found_in(tmp_path))
+    lines = [line(name, f"t{name}", seed=seed) for name in "ab" for seed in range(4)]
+    for one in lines:
+        tutor(tmp_path / one.key, [2.0, 3.0, 1.0], [2, 3, 4])
+    answered = cells_of(lines, found_in(tmp_path))
     (note,) = comparison_notes({"corrected": answered}, PERPLEXITY)
     assert note.text.startswith("Corrected: on each of the n = 3 test examples every row scores the same as a,")
+
+
+def test_where_the_seeds_are_too_few_a_note_says_that_nothing_is_claimed(tmp_path):
+    lines = [line(label, label, seed=seed) for label in "ab" for seed in range(3)]
+    for one in lines:
+        classifier(tmp_path / one.key, range(180 if one.row.label == "a" else 20), 200)
+    (note,) = comparison_notes({"corrected": cells_of(lines, found_in(tmp_path))}, PERCENT)
+    assert note.text.startswith("Corrected: 3 seeds tell too little of how much seeds vary") and "from a." in note.text
 
 
 def test_rows_that_show_the_same_runs_are_told_alike_versions_together(tmp_path):

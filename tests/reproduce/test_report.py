@@ -86,9 +86,10 @@ def of_rank(args, version, rank):
 
 
 def test_rows_on_other_examples_are_shown_and_not_compared(tmp_path):
-    classifier(tmp_path / "nano/a/seed0", range(20), 40)
-    classifier(tmp_path / "nano/b/seed0", range(20), 30)
-    cells = cells_of([line("a", "a"), line("b", "b")], found_in(tmp_path))
+    for seed in range(2):
+        classifier(tmp_path / f"nano/a/seed{seed}", range(20), 40)
+        classifier(tmp_path / f"nano/b/seed{seed}", range(20), 30)
+    cells = cells_of([line(label, label, seed=seed) for label in "ab" for seed in range(2)], found_in(tmp_path))
     assert cells[1].value == 20 / 30 and cells[1].comparison is None and cells[1].why_alone
     notes = block_of("spam", {"corrected": cells}).notes
     assert any(note.text == "Not compared, tested on other examples than a: b (corrected)." for note in notes)
@@ -180,15 +181,19 @@ def test_a_corrected_row_has_the_values_of_its_published_one(tmp_path):
 def test_columns_of_several_sizes_become_one_and_keep_their_comparisons(tmp_path):
     columns = {}
     for size in ("125", "1000000"):
-        lines = [line(label, f"{label}{size}", column=f"spam {size}") for label in ("full", "LoRA")]
-        for one, right in zip(lines, (180, 150), strict=True):
-            classifier(tmp_path / one.key, range(right), 200)
+        lines = [
+            line(label, f"{label}{size}", column=f"spam {size}", seed=seed)
+            for label in ("full", "LoRA")
+            for seed in range(4)
+        ]
+        for one in lines:
+            classifier(tmp_path / one.key, range(180 if one.row.label == "full" else 150), 200)
         columns[f"spam {size}"] = {"corrected": cells_of(lines, found_in(tmp_path))}
     merged = by_size(columns)["spam"]["corrected"]
     assert [cell.label for cell in merged] == ["125, full", "125, LoRA", "all, full", "all, LoRA"]
     assert [cell.comparison is not None for cell in merged] == [False, True, False, True]
     notes = block_of("spam", {"corrected": merged}).notes
-    assert "lower than full of the same size (paired bootstrap over examples, Holm over 1, 5%)" in notes[0].text
+    assert "lower than full of the same size (over seeds and examples, Holm over 1, 5%)" in notes[0].text
 
 
 def test_tables_come_in_the_reports_order(tmp_path):

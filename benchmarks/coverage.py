@@ -1,0 +1,160 @@
+"""How often the intervals of evidence/ hold: 95% ones over seeds and examples, on scores whose truth is known.
+
+    python benchmarks/coverage.py --repetitions 10000
+
+A study has four arms with one truth. An example is right with a probability that is its own (beta distributed, so that
+two seeds agree as often as recorded ones do) and that the seed moves; perplexities are of losses resampled from
+recorded runs. Prints, as Markdown, how often the first arm's interval holds the truth, its width over that of an
+interval that is told the true variances, how often the interval of a difference holds 0 (of the worst pair), and how
+often a study claims any difference.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy import optimize, special
+
+from evidence.crossed import pooled
+from evidence.intervals import LEVEL, Z, holm
+from evidence.kinds import ACCURACY, PERPLEXITY, Kind
+from evidence.runs import read_packed
+from training.flags.cli import run
+
+ARMS, AGREEMENT = 4, 0.56  # arms of a study; share of the variance within seeds that is the examples' own (median)
+RECORDED = Path(__file__).parent.parent / "reproduce" / "results" / "nano.jsonl.gz"
+SPREADS = {"none": (0, 0, 0, 0), "equal": (1, 1, 1, 1), "unequal": (3, 1, 1, 1), "one unequal": (1, 1, 1, 3)}
+
+
+@dataclass(frozen=True)
+class Args:
+    repetitions: int = 10_000
+    """studies of each cell"""
+    seeds: tuple[int, ...] = (3, 5, 10)
+    """numbers of seeds"""
+    examples: tuple[int, ...] = (40, 150, 500, 5000)
+    """numbers of test examples"""
+    accuracies: tuple[float, ...] = (0.5, 0.7, 0.9, 0.95, 0.99, 1.0)
+    """true accuracies"""
+    odds: float = 0.15
+    """standard deviation of a seed's log-odds of being right"""
+    loss: float = 0.01
+    """standard deviation of a seed's loss, nats a token"""
+    perplexity: bool = True
+    """simulate perplexities too"""
+
+
+class Draw(NamedTuple):
+    """`sums` (arms, seeds, n), `weights` (n,), the true mean, and the true standard deviation of the first arm's."""
+
+    sums: np.ndarray
+    weights: np.ndarray
+    truth: float
+    deviation: float
+
+
+Study = Callable[[np.random.Generator], Draw]
+
+
+def accuracies(n: int, seeds: int, truth: float, spreads: Sequence[float]) -> Study:
+    """All arms answer the same examples. A seed moves the log-odds of all, and each arm's true mean is `truth`."""
+    if truth == 1:
+        return lambda rng: Draw(np.ones((ARMS, seeds, n), np.float32), np.ones(n), truth, 0.0)
+    shape = (1 / AGREEMENT - 1) * truth, (1 / AGREEMENT - 1) * (1 - truth)
+    fixed = np.random.default_rng(0)
+    odds, moves = special.logit(fixed.beta(*shape, 100_000).clip(1e-9, 1 - 1e-9)), fixed.normal(0, 1, 100_000)
+    slope = float((special.expit(odds) * special.expit(-odds)).mean())  # of the mean, by the log-odds
+    own = truth * (1 - truth) * (AGREEMENT + (1 - AGREEMENT) / seeds) / n
+    deviation = math.sqrt(own + (slope * spreads[0]) ** 2 / seeds)
+
+    def shift(spread: float) -> float:
+        """Returns what keeps the mean where it is: seeds that move log-odds apart move the mean towards a half."""
+        return float(optimize.brentq(lambda x: special.expit(odds + moves * spread + x).mean() - truth, -5, 5))
+
+    shifts, scales = np.array([shift(spread) for spread in spreads])[:, None, None], np.array(spreads)[:, None, None]
+
+    def draw(rng: np.random.Generator) -> Draw:
+        theirs = special.logit(rng.beta(*shape, n).clip(1e-9, 1 - 1e-9)).astype(np.float32)
+        moved = (shifts + scales * rng.normal(0, 1, (ARMS, seeds, 1))).astype(np.float32)
+        right = rng.random((ARMS, seeds, n), dtype=np.float32) < special.expit(theirs + moved)
+        return Draw(right.astype(np.float32), np.ones(n), truth, deviation)
+
+    return draw
+
+
+@cache
+def recorded_losses() -> tuple[np.ndarray, np.ndarray]:
+    """Of the runs of one recorded cell: losses (seeds, n) of the responses, and their tokens (n,)."""
+    runs: dict[str, list] = {}
+    for key, one in read_packed(RECORDED).items():
+        if "tokens" in one.examples:
+            runs.setdefault(key.rsplit("/", 1)[0], []).append(one.examples)
+    found = next(group for _, group in sorted(runs.items()) if len(group) > 2 and len(group[0]["loss"]) > 100)
+    return np.array([one["loss"] for one in found]), np.array(found[0]["tokens"], float)
+
+
+def perplexities(n: int, seeds: int, spreads: Sequence[float]) -> Study:
+    """Examples and what is left of them in each seed are drawn from recorded runs; a seed moves the loss a token."""
+    losses, tokens = recorded_losses()
+    typical, rest = losses.mean(0), losses - losses.mean(0)
+    truth = float(typical.sum() / tokens.sum())
+    own = (typical - truth * tokens).var() + rest.var() / seeds
+    deviation = math.sqrt(own / tokens.mean() ** 2 / n + spreads[0] ** 2 / seeds)
+    scales = np.array(spreads)[:, None, None]
+
+    def draw(rng: np.random.Generator) -> Draw:
+        drawn, size = rng.integers(0, len(tokens), n), (ARMS, seeds, n)
+        noise = rest[rng.integers(0, len(rest), size), rng.integers(0, len(tokens), size)]
+        sums = typical[drawn] + noise + scales * rng.normal(0, 1, (ARMS, seeds, 1)) * tokens[drawn]
+        return Draw(sums, tokens[drawn], truth, deviation)
+
+    return draw
+
+
+class Found(NamedTuple):
+    """Shares in percent, and `width` over that of the told interval."""
+
+    holds: float
+    width: float
+    differences: float
+    claimed: float
+
+
+def simulated(kind: Kind, draw: Study, repetitions: int, seed: Sequence[int]) -> Found:
+    rng, held, width, differences, claimed = np.random.default_rng(seed), 0, 0.0, np.zeros(ARMS - 1), 0
+    for _ in range(repetitions):
+        one = draw(rng)
+        low, high = kind.ends(kind.mean(one.sums[0], one.weights), len(one.weights))
+        held += low <= one.truth <= high
+        width += (high - low) / (2 * Z * one.deviation) if one.deviation else math.nan
+        means = pooled([kind.difference(sums, one.sums[0], one.weights) for sums in one.sums[1:]])
+        differences += [low <= 0 <= high for low, high in (mean.ends() for mean in means)]
+        claimed += min(holm([mean.p() for mean in means])) < 1 - LEVEL
+    return Found(
+        100 * held / repetitions, width / repetitions, *(100 * x / repetitions for x in (differences.min(), claimed))
+    )
+
+
+def main(args: Args) -> None:
+    error = 100 * math.sqrt(LEVEL * (1 - LEVEL) / args.repetitions)
+    print(f"{args.repetitions:,} repetitions; the standard error of 95% is {error:.2f} points\n")
+    print("| score | n | seeds | their spread | holds, % | width | difference holds, % | claimed, % |")
+    print("|---|---|---|---|---|---|---|---|")
+    truths = [("perplexity", 0.0)] * args.perplexity + [(f"accuracy {truth:g}", truth) for truth in args.accuracies]
+    for (name, truth), n, seeds, spread in itertools.product(truths, args.examples, args.seeds, SPREADS):
+        if truth > 0.95 and spread != "none":
+            continue  # a seed hardly moves what is right nearly everywhere
+        spreads = [(args.odds if truth else args.loss) * times for times in SPREADS[spread]]
+        draw = accuracies(n, seeds, truth, spreads) if truth else perplexities(n, seeds, spreads)
+        found = simulated(ACCURACY if truth else PERPLEXITY, draw, args.repetitions, [n, seeds])
+        numbers = f"{found.holds:.1f} | {found.width:.2f} | {found.differences:.1f} | {found.claimed:.1f}"
+        print(f"| {name} | {n:,} | {seeds} | {spread} | {numbers} |", flush=True)
+
+
+if __name__ == "__main__":
+    run(main, Args, __doc__)
