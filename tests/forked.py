@@ -15,10 +15,11 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from getpass import getuser
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import NoReturn
 
 ROOT = Path(__file__).parent.parent
@@ -45,6 +46,8 @@ def become(words: Sequence[str], env: Mapping[str, str], output: Path, largest_f
     os.environ.update(env)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(output / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    # The project is compiled once for all runs, outside the checkout.
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(gettempdir()) / f"pycache-of-{getuser()}")
     sys.argv, sys.path[0] = [*words], str(Path(words[0]).parent)
     status = 0
     try:

@@ -108,7 +108,7 @@ def test_a_killed_and_resumed_run_ends_bit_for_bit_like_an_unbroken_one(
     script, processes, more, base, mail_file, question_file, tmp_path
 ):
     data = mail_file if script == "finetune_cls" else question_file
-    flags = ["--data", data, "--model", base, "--max-steps", 60, "--batch-size", 8, "--micro-batch-size", 4, *more]
+    flags = ["--data", data, "--model", base, "--max-steps", 36, "--batch-size", 8, "--micro-batch-size", 4, *more]
     flags += ["--max-length", 128]
     flags += ["--eval-every", 4, "--save-every", 3, "--lr", 1e-2, "--lora-rank", 64 if "--method" not in more else 1]
     unbroken = run_script(script, *flags, "--output-dir", tmp_path / "a", processes=processes)

@@ -12,7 +12,7 @@ import yaml
 from conftest import command, results_of, run_script, weights_of
 from forked import start_forked
 
-STEPS = 60
+STEPS = 36
 
 
 def kill_at_a_random_moment(script, processes, flags, folder, seed):

@@ -6,7 +6,7 @@ import sys
 
 from forked import ROOT, free_port
 
-ROUNDS = 60
+ROUNDS = 40
 
 # The last collective before the end has tensors that Python knows, as those of an evaluation do.
 TWO_PROCESSES = """
