@@ -125,7 +125,7 @@ def _panel(name: str, column: Column) -> Panel:
 
 def picture(table: Table, columns: Mapping[str, Column]) -> tuple[str, str]:
     """Returns (SVG, caption), both empty if there is nothing to show."""
-    caption = "mean over seeds, 95% intervals over test examples"
+    caption = "mean over seeds, 95% intervals over seeds and test examples"
     if table.kind == "figure":
         what = "lr" if "peak-lr" in columns else "loss"
         words = "Learning rate" if what == "lr" else "Training and validation loss"

@@ -12,6 +12,7 @@ from tasks._examples import Instruction, Labelled, Preference
 from tasks._skipped import Skipped
 
 E = TypeVar("E", Labelled, Instruction, Preference)
+DRAWN = 0.8  # of the training examples, where each seed draws its own
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Limits:
     train: int | None = None
     validation: int | None = None
     test: int | None = None
+    draw: int | None = None  # seed of the training examples alone; without `train` it draws DRAWN of them
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,13 @@ def split_examples(
                     f"one prompt stay together and no prompt has so few; give a larger share, or 0"
                 )
     parts["train"] = parts.get("train", []) + rest
-    for name, most in (("train", limits.train), ("validation", limits.validation), ("test", limits.test)):
+    train, own = limits.train, f"{seed}/train/limit"
+    if limits.draw is not None:
+        train, own = train or round(DRAWN * len(parts["train"])), f"{seed}/train/draw {limits.draw}"
+    seeds = {"train": own, "validation": f"{seed}/validation/limit", "test": f"{seed}/test/limit"}
+    for name, most in (("train", train), ("validation", limits.validation), ("test", limits.test)):
         if most is not None and most < len(parts[name]):
-            parts[name], over = _draw(parts[name], most, f"{seed}/{name}/limit")
+            parts[name], over = _draw(parts[name], most, seeds[name])
             skipped.over_limit += len(over)
     if not parts["train"]:
         raise ValueError(_nothing_to_train_on(given, parts, skipped))

@@ -464,6 +464,23 @@ def test_the_fingerprint_depends_on_every_text_label_and_place():
     assert len(set(prints)) == 5
 
 
+def test_each_draw_has_training_examples_of_its_own_and_the_same_validation_and_test():
+    examples = labelled({"ham": 200, "spam": 100})
+    drawn = [split({"all": examples}, Limits(train=most, draw=draw)) for most in (None, 50) for draw in (0, 1, 0)]
+    whole = split({"all": examples}, Limits())
+    for splits in drawn:
+        assert (splits.test, splits.validation) == (whole.test, whole.validation)
+        assert {e.id for e in splits.train} < {e.id for e in whole.train}
+    sizes = [len(splits.train) for splits in drawn]
+    assert sizes == 3 * [round(0.8 * len(whole.train))] + 3 * [50]
+    for first, other, again in (drawn[:3], drawn[3:]):
+        assert first.train == again.train != other.train
+        counts = [balance(splits.named())["train"] for splits in (first, other)]
+        assert counts[0] == counts[1]  # strata keep their shares
+    unlike = split({"all": examples}, Limits(train=50))
+    assert unlike.train != drawn[3].train
+
+
 def test_balance_counts_the_classes_of_each_split(mail_splits):
     found = balance(mail_splits.named())
     assert found["test"] == {"ham": 346, "spam": 138}

@@ -106,7 +106,8 @@ def split_rows(task: Task, source: Source, data: DataArgs) -> Splits[Any]:
     if data.subset == "report" and task.report_subset is None:
         raise ValueError(f"--subset report: the report has no rule for {task.name}")
     skipped = Skipped()
-    limits = Limits(data.validation_share, data.test_share, data.train_examples, data.val_examples, data.test_examples)
+    most = data.train_examples, data.val_examples, data.test_examples
+    limits = Limits(data.validation_share, data.test_share, *most, data.draw_seed)
     subset = task.report_subset if data.subset == "report" else None
     notes = list(source.notes)
     parts = task.parts(source.parts, skipped, notes, source.files)

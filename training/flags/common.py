@@ -54,6 +54,10 @@ class DataArgs:
     """at most this many test examples; None: all"""
     split_seed: Rare[int] = 0
     """seed of the split alone, so that runs with different --seed are tested on the same examples"""
+    draw_seed: Rare[int | None] = None
+    """draw the training examples with a seed of their own, --train-examples of them or else four fifths; validation and
+    test stay those of --split-seed. So runs with other seeds say how much the training sample matters. None: all, or
+    --split-seed draws them"""
     max_length: int = 512
     """most tokens of an example. Longer ones are cut, and counted"""
     special_tokens: Rare[Literal["text", "tokens"]] = "text"
@@ -71,7 +75,7 @@ class DataArgs:
                 found.append(f"{flag(name)} {getattr(self, name)}: must be at least 0 and below 1")
         if self.validation_share + self.test_share >= 1:
             found.append("--validation-share and --test-share: together they must be below 1")
-        found += at_least(self, 0, "split_seed")
+        found += at_least(self, 0, "split_seed", "draw_seed")
         found += at_least(self, 1, "train_examples", "val_examples", "test_examples", "max_length")
         return found
 
