@@ -19,8 +19,8 @@ import numpy as np
 import tyro
 
 from _scores import KINDS, Scored, results_of, same_examples
-from evidence.crossed import Mean, pooled
-from evidence.intervals import Interval, holm, shown
+from evidence.crossed import Mean, family
+from evidence.intervals import Interval, shown
 from evidence.kinds import ACCURACY, FORGETTING, PERPLEXITY, Kind
 from training.flags.cli import flag, run
 from training.flags.method import WITHOUT_ADAPTERS
@@ -131,9 +131,10 @@ def number_of(runs: Sequence[Path], of: Callable[[list[float]], Any], *path: str
     return f"{of(found):,.0f}" if found else ""
 
 
-def differences(kind: Kind, found: Scored, rows: dict[str, dict[Any, int]]) -> dict[str, Mean]:
-    """Returns each row's difference from the first one; not that of a row with fewer than two seeds in common with it.
+def differences(kind: Kind, found: Scored, rows: dict[str, dict[Any, int]]) -> dict[str, tuple[Mean, float]]:
+    """Returns each row's difference from the first one, with its adjusted p.
 
+    A row with fewer than two seeds in common with the first one has none.
     `rows`: by title and seed, the place of the run in `found`.
     """
     first, means = next(iter(rows.values())), {}
@@ -142,7 +143,7 @@ def differences(kind: Kind, found: Scored, rows: dict[str, dict[Any, int]]) -> d
         ours, theirs = ([of[seed] for seed in seeds] for of in (row, first))
         if len(seeds) > 1 and len(found.weights) > 1:
             means[name] = kind.difference(found.sums[ours], found.sums[theirs], found.weights)
-    return dict(zip(means, pooled([*means.values()]), strict=True))
+    return dict(zip(means, family([*means.values()]), strict=True))
 
 
 def compare(runs: Sequence[Path]) -> None:
@@ -152,15 +153,14 @@ def compare(runs: Sequence[Path]) -> None:
     found, rows = same_examples(runs), rows_of(runs)
     kind = PERPLEXITY if found.kind == "perplexity" else ACCURACY
     places = {name: {seed: runs.index(folder) for seed, folder in row.items()} for name, row in rows.items()}
-    means = differences(kind, found, places)
-    p_values = dict(zip(means, holm([mean.p() for mean in means.values()]), strict=True))
+    tested = differences(kind, found, places)
     columns = [COLUMNS[0], f"{KINDS[found.kind]}, 95% interval", *COLUMNS[2:]]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for name, row in rows.items():
         sums, folders = found.sums[[*places[name].values()]], [*row.values()]
-        each = [interval(kind, one[None], found.weights).value for one in sums]
+        each = [kind.in_unit(float(one.sum() / found.weights.sum())) for one in sums]
         spread = f"{np.std(each, ddof=1):.4f}" if len(each) > 1 else ""
-        p = f"{p_values[name]:.4f}" if name in means and means[name].claims else ""
+        p = f"{tested[name][1]:.4f}" if name in tested and tested[name][0].claims else ""
         lost = forgetting(folders)
         cells = [name, shown(interval(kind, sums, found.weights).entry()), spread, str(len(sums)), p]
         cells += ["" if lost is None else shown(lost.entry(), "+.3f")]
@@ -168,15 +168,16 @@ def compare(runs: Sequence[Path]) -> None:
         cells += [number_of(folders, min, "seconds", "train")]  # other work of the machine only adds to it
         cells += [number_of(folders, np.mean, "peak_memory_mib")]
         print(f"| {' | '.join(cells)} |")
-    print(f"\nn = {found.sums.shape[1]:,} test examples{_could_be_found(kind, means, len(rows) - 1)}")
+    remark = _could_be_found(kind, [mean for mean, _ in tested.values()], len(rows) - 1)
+    print(f"\nn = {found.sums.shape[1]:,} test examples{remark}")
 
 
-def _could_be_found(kind: Kind, means: dict[str, Mean], others: int) -> str:
+def _could_be_found(kind: Kind, means: Sequence[Mean], others: int) -> str:
     if not others:
         return ""
-    if not any(mean.claims for mean in means.values()):
+    if not any(mean.claims for mean in means):
         return "; too few seeds to claim a difference (four or more claim one)"
-    known = [least for mean in means.values() if not math.isnan(least := mean.detectable(len(means)))]
+    known = [least for mean in means if not math.isnan(least := mean.detectable(len(means)))]
     if not known:
         return "; how small a difference would have been found cannot be told from scores that never differ"
     what = "ratio" if kind.ratio else "difference"

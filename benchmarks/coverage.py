@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize, special
 
-from evidence.crossed import pooled
-from evidence.intervals import LEVEL, Z, holm
+from evidence.crossed import family
+from evidence.intervals import LEVEL, Z
 from evidence.kinds import ACCURACY, PERPLEXITY, Kind
 from evidence.runs import read_packed
 from training.flags.cli import run
@@ -132,9 +132,9 @@ def simulated(kind: Kind, draw: Study, repetitions: int, seed: Sequence[int]) ->
         low, high = kind.ends(kind.mean(one.sums[0], one.weights), len(one.weights))
         held += low <= one.truth <= high
         width += (high - low) / (2 * Z * one.deviation) if one.deviation else math.nan
-        means = pooled([kind.difference(sums, one.sums[0], one.weights) for sums in one.sums[1:]])
-        differences += [low <= 0 <= high for low, high in (mean.ends() for mean in means)]
-        claimed += min(holm([mean.p() for mean in means])) < 1 - LEVEL
+        tested = family([kind.difference(sums, one.sums[0], one.weights) for sums in one.sums[1:]])
+        differences += [low <= 0 <= high for low, high in (mean.ends() for mean, _ in tested)]
+        claimed += min(p for _, p in tested) < 1 - LEVEL
     return Found(
         100 * held / repetitions, width / repetitions, *(100 * x / repetitions for x in (differences.min(), claimed))
     )

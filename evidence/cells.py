@@ -12,8 +12,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from evidence.crossed import Mean, pooled
-from evidence.intervals import holm
+from evidence.crossed import Mean, family
 from evidence.kinds import Kind, arrays, common, kind_of
 from evidence.runs import Run
 
@@ -146,16 +145,16 @@ def difference(cell: C, reference: Cell) -> tuple[Mean, int] | str:
 def compared(cells: Sequence[C], reference: Cell) -> list[C]:
     """Each of the cells gets its difference from `reference`; they are one family."""
     found = [(cell, difference(cell, reference)) for cell in cells]
-    means = pooled([one[0] for _, one in found if not isinstance(one, str)])
-    tests, done = zip(means, holm([mean.p() for mean in means]), strict=True), list[C]()
+    tested = family([one[0] for _, one in found if not isinstance(one, str)])
+    tests, done = iter(tested), list[C]()
     for cell, one in found:
         if isinstance(one, str):
             done.append(replace(cell, why_alone=one))
             continue
         (mean, p), kind = next(tests), cell.kind
         assert kind is not None, "a row that was compared has a kind"
-        value, low, high, least = map(kind.in_unit, (mean.value, *mean.ends(), mean.detectable(len(means))))
-        comparison = Comparison(value, low, high, p, one[1], least, len(means), mean.claims)
+        value, low, high, least = map(kind.in_unit, (mean.value, *mean.ends(), mean.detectable(len(tested))))
+        comparison = Comparison(value, low, high, p, one[1], least, len(tested), mean.claims)
         done.append(replace(cell, comparison=comparison, reference=reference.label))
     return done
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special, stats
 
-from evidence.intervals import LEVEL, Z, wilson
+from evidence.intervals import LEVEL, Z, holm, wilson
 
 FEWEST_DF = 3  # of the seeds' variance, below which a difference claims nothing
 
@@ -113,3 +113,9 @@ def pooled(differences: Sequence[Mean]) -> list[Mean]:
         one._replace(of_seeds=usual, seed_df=2 * one.seed_df) if 0 < one.of_seeds <= usual else one
         for one in differences
     ]
+
+
+def family(differences: Sequence[Mean]) -> list[tuple[Mean, float]]:
+    """Returns the differences that are tested together, `pooled`, each with its p as Holm adjusts it."""
+    means = pooled(differences)
+    return list(zip(means, holm([mean.p() for mean in means]), strict=True))

@@ -1,7 +1,7 @@
 """Intervals over the examples of one run. Needs numpy and scipy only.
 
-The unit is the example: a score is averaged over seeds first (docs/testing.md). What has bounds has an
-interval that knows of them, so that all right of 40 is not an interval of no width.
+The unit is the example; crossed.py has intervals over seeds too. What has bounds has an interval that knows of them, so
+that all right of 40 is not an interval of no width.
 """
 
 import math

@@ -22,7 +22,7 @@ Scores = dict[Any, tuple[float, float]]  # (sum, weight) of an example, by id
 
 @dataclass(frozen=True)
 class Kind:
-    """`scores` are averaged over seeds, and are None where a run has none of this kind. A value is shown `factor` times
+    """`scores` are of one run, and None where it has none of this kind. A value is shown `factor` times
     as large as it is stored."""
 
     name: str = ""  # of a score, in a sentence
