@@ -12,12 +12,13 @@ LAYERS = {
     "lora": set(),
     "tasks": set(),
     "evidence": set(),
+    "workers": set(),
     "training": {"gpt2_scratch", "lora", "tasks", "evidence"},
     "judge": {"tasks", "training", "evidence"},
     "page": {"gpt2_scratch", "lora", "tasks", "training", "evidence"},
-    "scripts": {"gpt2_scratch", "lora", "tasks", "training", "evidence", "judge", "page"},
-    "benchmarks": {"gpt2_scratch", "lora", "tasks", "training", "evidence", "judge"},
-    "reproduce": {"gpt2_scratch", "lora", "training", "evidence"},
+    "scripts": {"gpt2_scratch", "lora", "tasks", "training", "evidence", "judge", "page", "workers"},
+    "benchmarks": {"gpt2_scratch", "lora", "tasks", "training", "evidence", "judge", "workers"},
+    "reproduce": {"gpt2_scratch", "lora", "training", "evidence", "workers"},
 }
 FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
 

@@ -1,0 +1,90 @@
+"""Runs jobs on this machine, in forks of one child process that has imported the libraries.
+
+That process is a child because it must set the number of threads before anything heavy is imported, and because threads
+of the caller would not survive a fork.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import psutil
+
+from workers.job import Done, Job, Workers
+
+HEAVY = ["torch", "accelerate", "transformers", "datasets", "evaluate", "sklearn.metrics", "scipy.stats", "tiktoken"]
+HEAVY += ["safetensors.torch", "torch.utils.tensorboard", "torch._dynamo", "matplotlib.pyplot", "tyro"]
+
+
+def fitting(memory_mib: float, threads: int = 1) -> int:
+    """Returns how many jobs of that forecast fit into the free memory at a time, at most one for `threads` cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    fits = psutil.virtual_memory().available / 2**20 / memory_mib if memory_mib else cores
+    return max(1, min(int(fits), cores // threads))
+
+
+class Local:
+    def __init__(self, workers: int, threads: int, libraries: Sequence[str] = HEAVY) -> None:
+        self.count = workers
+        # Asked in another way, whether there is a GPU would make it unusable in forks.
+        env = os.environ | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+        env |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        words, pipe = [sys.executable, "-m", "workers.warm", *libraries], subprocess.PIPE
+        # A group of its own, so that Ctrl-C in a terminal reaches the runs once, through this process.
+        self.server = subprocess.Popen(words, stdin=pipe, stdout=pipe, env=env, process_group=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
+        assert self.server.stdin and self.server.stdout
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                self.server.stdin.close()
+            self.server.wait()
+        finally:  # after another Ctrl-C, or where the server has been killed, its group has members left
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.server.pid, signal.SIGKILL)
+            self.server.wait()
+            self.server.stdout.close()
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Done]:
+        waiting, running = deque(enumerate(jobs)), dict[int, Job]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.count:
+                    number, job = waiting.popleft()
+                    running[number] = job
+                    self._tell({"id": number, "log": str(job.log), "words": job.words})
+                told = self._answer()
+                yield Done(running.pop(told["id"]), told["status"], told["seconds"])
+        finally:
+            if running and self.server.poll() is None:
+                self._tell(None)
+                while self._answer() is not None:
+                    pass
+
+    def _tell(self, message: object) -> None:
+        assert self.server.stdin
+        with contextlib.suppress(BrokenPipeError):  # `_answer` says what has happened
+            self.server.stdin.write(json.dumps(message).encode() + b"\n")
+            self.server.stdin.flush()
+
+    def _answer(self) -> Any:
+        """Waits for the next line of the server. Raises ChildProcessError when it has died."""
+        assert self.server.stdout
+        line = self.server.stdout.readline()
+        if not line:
+            raise ChildProcessError(f"the process that starts the runs ended with status {self.server.wait()}")
+        return json.loads(line)
+
+
+def local(workers: int, threads: int = 1) -> Workers:
+    """Runs up to `workers` jobs at a time on this machine, each with so many threads."""
+    return Local(workers, threads)
