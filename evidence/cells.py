@@ -1,8 +1,8 @@
 """Runs become cells: each has its mean over seeds, its interval, and its difference from the column's reference row.
 
 Intervals and tests are over seeds and examples, both of which could have been others (evidence/crossed.py). The first
-measured row of a column is the reference, p is adjusted by Holm over the rows, and rows that show the same runs count
-as one.
+measured row of a column is the reference, p is adjusted by Holm over what is claimed together, and rows that show the
+same runs count as one.
 """
 
 import math
@@ -12,8 +12,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from evidence.crossed import Mean, family
-from evidence.kinds import Kind, arrays, common, kind_of
+from evidence.crossed import Mean, pooled
+from evidence.intervals import holm
+from evidence.kinds import Kind, answers_one_class, arrays, common, kind_of
 from evidence.runs import Run
 
 LEVEL = 0.05
@@ -52,7 +53,7 @@ class Cell:
     low: float | None = None
     high: float | None = None
     n: int | None = None
-    sd: float | None = None
+    each: tuple[float, ...] = ()  # the value of each seed
     cost: Mapping[str, float] = field(default_factory=dict)
     comparison: Comparison | None = None
     reference: str = ""  # label of the row that it was compared with
@@ -64,18 +65,21 @@ class Cell:
         return self.n is not None
 
     @property
-    def verdict(self) -> int:
-        """It is 1 for better than the reference, -1 for worse, and 0 where the two are not told apart."""
-        if self.kind is None or not self.mark:
-            return 0
-        return 1 if (self.mark == "↑ ") == self.kind.higher_is_better else -1
+    def sd(self) -> float | None:
+        return float(np.std(self.each, ddof=1)) if len(self.each) > 1 else None
 
     @property
-    def mark(self) -> str:
-        """A row that differs from its reference has an arrow, up for higher."""
+    def verdict(self) -> int:
+        """It is 1 for better than the reference, -1 for worse, and 0 where the two are not told apart."""
         if self.kind is None or self.comparison is None or not self.comparison.differs:
-            return ""
-        return "↑ " if self.comparison.value > (1.0 if self.kind.ratio else 0.0) else "↓ "
+            return 0
+        higher = self.comparison.value > (1.0 if self.kind.ratio else 0.0)
+        return 1 if higher == self.kind.higher_is_better else -1
+
+    @property
+    def of_one_class(self) -> int:
+        """So many of its runs gave every test example the same class."""
+        return sum(map(answers_one_class, self.runs))
 
     def text(self, kind: Kind) -> str:
         """The mean is followed by its interval, where there is one."""
@@ -102,27 +106,23 @@ def same_examples(a: Sequence[Run], b: Sequence[Run] = ()) -> bool:
     return all(one == kept[0] for one in kept)
 
 
-def _spread(values: Sequence[float]) -> float | None:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
 def measured(cell: C, kind: Kind) -> C:
-    """The cell gets its value, interval and spread."""
+    """The cell gets its value, its interval and the value of each seed."""
     if kind.number is not None:
         numbers = [value for run in cell.runs if (value := kind.number(run)) is not None]
         if not numbers:
             return replace(cell, reason="finished, but this was not measured")
-        return replace(cell, kind=kind, value=float(np.mean(numbers)), sd=_spread(numbers))
+        return replace(cell, kind=kind, value=float(np.mean(numbers)), each=tuple(numbers))
     if not same_examples(cell.runs):
         return replace(cell, reason="its seeds were tested on different examples")
     ids = common(cell.runs, kind)
     if not ids:
         return replace(cell, reason=f"no example has a {kind.name}")
     sums, weights = arrays(cell.runs, kind, ids)
-    each = [kind.in_unit(float(one.sum() / weights.sum())) for one in sums]
+    each = tuple(kind.in_unit(float(one.sum() / weights.sum())) for one in sums)
     mean = kind.mean(sums, weights)
     value, low, high = (None if math.isnan(x) else kind.in_unit(x) for x in (mean.value, *kind.ends(mean, len(ids))))
-    return replace(cell, kind=kind, value=value, low=low, high=high, n=len(ids), sd=_spread(each))
+    return replace(cell, kind=kind, value=value, low=low, high=high, n=len(ids), each=each)
 
 
 def difference(cell: C, reference: Cell) -> tuple[Mean, int] | str:
@@ -142,21 +142,35 @@ def difference(cell: C, reference: Cell) -> tuple[Mean, int] | str:
     return kind.difference(ours, theirs, weights), len(ids)
 
 
-def compared(cells: Sequence[C], reference: Cell) -> list[C]:
-    """Each of the cells gets its difference from `reference`; they are one family."""
-    found = [(cell, difference(cell, reference)) for cell in cells]
-    tested = family([one[0] for _, one in found if not isinstance(one, str)])
-    tests, done = iter(tested), list[C]()
-    for cell, one in found:
+def compared_together(groups: Sequence[tuple[Sequence[C], Cell]]) -> list[list[C]]:
+    """Each group's cells get their difference from its reference; all groups are one family.
+
+    p is adjusted over the family. How much seeds vary is pooled within a group alone: between tasks, and between sizes
+    of a training set, it is another.
+    """
+    found = [[difference(cell, reference) for cell in cells] for cells, reference in groups]
+    means = [pooled([one[0] for one in group if not isinstance(one, str)]) for group in found]
+    tested = [mean for group in means for mean in group]
+    tests = iter(zip(tested, holm([mean.p() for mean in tested]), strict=True))
+
+    def told(cell: C, reference: Cell, one: tuple[Mean, int] | str) -> C:
         if isinstance(one, str):
-            done.append(replace(cell, why_alone=one))
-            continue
+            return replace(cell, why_alone=one)
         (mean, p), kind = next(tests), cell.kind
         assert kind is not None, "a row that was compared has a kind"
         value, low, high, least = map(kind.in_unit, (mean.value, *mean.ends(), mean.detectable(len(tested))))
         comparison = Comparison(value, low, high, p, one[1], least, len(tested), mean.claims)
-        done.append(replace(cell, comparison=comparison, reference=reference.label))
-    return done
+        return replace(cell, comparison=comparison, reference=reference.label)
+
+    return [
+        [told(cell, reference, one) for cell, one in zip(cells, group, strict=True)]
+        for (cells, reference), group in zip(groups, found, strict=True)
+    ]
+
+
+def compared(cells: Sequence[C], reference: Cell) -> list[C]:
+    """Each of the cells gets its difference from `reference`; they are one family."""
+    return compared_together([(cells, reference)])[0]
 
 
 def distinct_runs(cells: Iterable[C]) -> list[C]:
@@ -168,15 +182,27 @@ def distinct_runs(cells: Iterable[C]) -> list[C]:
     return list(found.values())
 
 
-def in_column(column: str, cells: Sequence[C]) -> list[C]:
-    """All cells are measured, and each is compared with the first of them.
+def in_columns(columns: Mapping[str, Sequence[C]]) -> dict[str, list[C]]:
+    """All cells are measured, and each is compared with the first of its column; the columns are one family.
 
     Runs that stand in several rows are compared once: their rows share the comparison, and rows with the first row's
     runs have none. Rows a, b, c, d of runs x, x, y, y are one comparison, y against x, in c and in d.
     """
-    kind = kind_of(column, [run for cell in cells for run in cell.runs])
-    cells = [measured(cell, kind) if cell.runs else cell for cell in cells]
-    known = distinct_runs(cells)
-    done = {cell.keys: cell for cell in compared(known[1:], known[0])} if known else {}
-    shown = [(cell, done.get(cell.keys, cell)) for cell in cells]
-    return [replace(c, comparison=d.comparison, reference=d.reference, why_alone=d.why_alone) for c, d in shown]
+    found = dict[str, list[C]]()
+    for column, cells in columns.items():
+        kind = kind_of(column, [run for cell in cells for run in cell.runs])
+        found[column] = [measured(cell, kind) if cell.runs else cell for cell in cells]
+    once = {column: known for column, cells in found.items() if (known := distinct_runs(cells))}
+    tested = compared_together([(known[1:], known[0]) for known in once.values()])
+    for column, group in zip(once, tested, strict=True):
+        done = {cell.keys: cell for cell in group}
+        shown = [(cell, done.get(cell.keys, cell)) for cell in found[column]]
+        found[column] = [
+            replace(c, comparison=d.comparison, reference=d.reference, why_alone=d.why_alone) for c, d in shown
+        ]
+    return found
+
+
+def in_column(column: str, cells: Sequence[C]) -> list[C]:
+    """One column is a family by itself."""
+    return in_columns({column: cells})[column]

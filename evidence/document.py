@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-MISSING, NONE = "missing", "–"
+NONE = "–"
 
 
 def listing(words: Sequence[str]) -> str:
@@ -38,29 +38,23 @@ class Grid:
         return "\n".join("  ".join([f"{a:<{start}}", *map(str.rjust, b, others)]) for a, *b in lines)
 
 
-class Note(NamedTuple):
-    """This is a line under a grid; `kind` is note, warning (of a confound), small (n is too small), or disagreement."""
+class Fold(NamedTuple):
+    """This is shown to those who ask for it: sentences, a grid, lines for a terminal."""
 
-    kind: str
-    text: str
-
-
-WARNINGS = {"warning": "Confounded", "small": "Too few examples", "disagreement": "The two disagree"}
+    title: str
+    notes: Sequence[str] = ()
+    grid: Grid | None = None
+    code: str = ""
 
 
 @dataclass(frozen=True)
 class Block:
-    """This is a column of a table, with what is to be known about it and what each cell took."""
+    """This is a column of a table, with sentences under it."""
 
     title: str
     grid: Grid
-    notes: Sequence[Note] = ()
-    details: Grid | None = None
-    commands: Sequence[tuple[str, str]] = ()  # what, command
-
-    def script(self) -> str:
-        """Each command stands below a comment that says what it is for."""
-        return "\n".join(f"# {what}\n{command}" for what, command in self.commands)
+    notes: Sequence[str] = ()
+    folds: Sequence[Fold] = ()
 
 
 class Example(NamedTuple):
@@ -82,11 +76,12 @@ class Section:
     caption: str = ""
     examples: Sequence[Example] = ()
     finding: str = ""
+    folds: Sequence[Fold] = ()
 
 
 @dataclass(frozen=True)
 class Page:
     title: str
-    facts: Sequence[tuple[str, str]]  # commit, command, device, seeds
     sections: Sequence[Section]
     words: str = ""  # above all, in Markdown
+    folds: Sequence[Fold] = ()  # what the numbers come from

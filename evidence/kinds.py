@@ -7,7 +7,7 @@ NAMED are told by the column's name; most have one number a run.
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,13 +34,11 @@ class Kind:
     higher_is_better: bool = True
     factor: float = 1.0
     digits: int = 3
-    percent: bool = False  # shown in percent where a report's values are
-    pictured: bool = True
     examples: str = "test examples"
     partial: bool = False  # examples may lack a score; rows are compared on those that both have
     compares: bool = True  # rows are compared by it, so that what else moves between them matters
-    about: Callable[[Sequence[Run], bool], str] = lambda runs, told: ""  # of the number; told: the report has values
-    baseline: Callable[[Run], str] = lambda run: ""  # what an answer that is always the same would score
+    about: Callable[[Sequence[Run]], str] = lambda runs: ""  # a sentence on the number
+    baseline: Callable[[Run], float | None] = lambda run: None  # the score of always answering the commonest class
 
     def in_unit(self, value: float) -> float:
         return perplexity(value) if self.ratio else value
@@ -72,19 +70,16 @@ class Kind:
         more = np.concatenate([ours - theirs, np.tile([1.0, -1.0], (len(ours), 1))], 1)
         return crossed_mean(more)._replace(value=mean.value)
 
-    def as_given(self, values: Sequence[float]) -> "Kind":
-        """Returns the kind as it is shown: in percent if the report's `values` are."""
-        if not (self.percent and any(value > 1 for value in values)):
-            return self
-        return replace(self, unit=f"{self.unit}, %", factor=100.0, digits=1)
+    @property
+    def heading(self) -> str:
+        """Returns the unit, and where a lower value is the better one it says so."""
+        return self.unit if self.higher_is_better or not self.compares else f"{self.unit} (lower is better)"
 
     def text(self, value: float) -> str:
-        """Writes the value with the digits of this kind; a large number gets fewer, one below 0.001 an exponent."""
+        """Writes the value with the digits of this kind; a large number gets fewer."""
         scaled = value * self.factor
-        if 0 < abs(scaled) < 0.001:
-            return f"{scaled:.2e}"
         digits = 0 if abs(scaled) >= 10_000 else min(self.digits, 1) if abs(scaled) >= 100 else self.digits
-        return f"{scaled:,.{digits}f}"
+        return f"{scaled:,.{digits}f}".replace("-", "−")
 
     def size(self, value: float) -> str:
         """Writes how large a difference is, without its sign."""
@@ -124,15 +119,30 @@ def _lost(run: Run) -> Scores | None:
     return {(text, i, tokens): (after - before, float(tokens)) for i, (tokens, before, after) in enumerate(rows)}
 
 
-def _commonest(run: Run) -> str:
+def _commonest(run: Run) -> float | None:
     labels = run.examples["label"]
-    ((_, count),) = Counter(labels).most_common(1)
-    return f"{count / len(labels):.1%} of n = {len(labels):,}"
+    return max(Counter(labels).values()) / len(labels)
 
 
-def _judges(runs: Sequence[Run], told: bool) -> str:
+def answers_one_class(run: Run) -> bool:
+    """Whether a classifier gave every test example the same class."""
+    return len(set(run.examples.get("prediction", ()))) == 1 < len(set(run.examples.get("label", ())))
+
+
+def macro_f1(run: Run) -> float | None:
+    """Returns the mean over the classes of the test examples of 2 hits / (labels + predictions), where these classes
+    are so unequal that accuracy says little of the rare ones: the commonest has a tenth more than its equal share."""
+    labels, predictions = run.examples.get("label", ()), run.examples.get("prediction", ())
+    wanted, given = Counter(labels), Counter(predictions)
+    if not given or max(wanted.values()) <= 1.1 * len(labels) / len(wanted):
+        return None
+    hits = Counter(label for label, prediction in zip(labels, predictions, strict=True) if label == prediction)
+    return float(np.mean([2 * hits[name] / (wanted[name] + given[name]) for name in wanted]))
+
+
+def _judges(runs: Sequence[Run]) -> str:
     judges = sorted({one["judge"]["model"] for run in runs for one in run.results.get("judge", {}).values()})
-    return f"Judge: {listing(judges)}." + told * " The report's judge was another, so only differences compare."
+    return f"Judge: {listing(judges)}. The report's judge was another, so only differences compare."
 
 
 def _at(*path: str, over: float = 1.0) -> Callable[[Run], float | None]:
@@ -150,9 +160,8 @@ def _tested(run: Run) -> float | None:
     return next((value for value in found if value is not None), None)
 
 
-_NO_JUDGE = "No judge was asked: the perplexity of the reference responses stands in (lower is better)."
 ACCURACY = Kind(
-    name="accuracy", unit="accuracy", percent=True,
+    name="accuracy", unit="accuracy, %", factor=100.0, digits=1,
     scores=_right, most=1.0, baseline=_commonest,
 )  # fmt: skip
 JUDGE = Kind(
@@ -162,7 +171,6 @@ JUDGE = Kind(
 PERPLEXITY = Kind(
     name="perplexity of the response", unit="perplexity of the response", digits=2, ratio=True, higher_is_better=False,
     scores=_losses,
-    about=lambda runs, told: told * _NO_JUDGE,
 )  # fmt: skip
 SCORES = (ACCURACY, JUDGE, PERPLEXITY)  # the first that all runs of a column have is the column's
 FORGETTING = Kind(
@@ -171,21 +179,24 @@ FORGETTING = Kind(
 UNKNOWN = Kind(number=_tested)  # of runs that kept no examples
 NAMED = {
     "forgetting": FORGETTING,
-    "parameters": Kind(
-        unit="trained parameters", number=_at("parameters", "trainable"), digits=0, pictured=False, compares=False
+    "parameters": Kind(unit="trained parameters", number=_at("parameters", "trainable"), digits=0, compares=False),
+    "memory": Kind(unit="peak memory, GiB", number=_at("peak_memory_mib", over=1024), digits=2, compares=False),
+    "minutes": Kind(
+        unit="minutes of training",
+        number=_at("seconds", "train", over=60),
+        digits=2,
+        compares=False,
+        about=lambda runs: "Made side by side, not in turns on a quiet machine: these times are no comparison.",
     ),
-    "memory": Kind(
-        unit="peak memory, GiB", number=_at("peak_memory_mib", over=1024), digits=2, pictured=False, compares=False
-    ),
-    "minutes": Kind(unit="minutes of training", number=_at("seconds", "train", over=60), digits=2, compares=False),
     "peak-lr": Kind(
         unit="peak learning rate",
+        digits=6,
         number=lambda run: max((point["lr"] for point in run.curve if "lr" in point), default=None),
-        pictured=False,
         compares=False,
     ),
     "val-loss": Kind(
-        unit="lowest validation loss",
+        unit="lowest validation loss, nats",
+        higher_is_better=False,
         number=lambda run: min((point["val_loss"] for point in run.curve if "val_loss" in point), default=None),
     ),
 }
@@ -220,19 +231,12 @@ COSTS: Mapping[str, Callable[[Run], float | None]] = {
     "seconds": _at("seconds", "train"),
     "tokens_per_second": _at("tokens_per_second"),
 }
-ENDS = ("", "_low", "_high")
 
 
 def costs(runs: Sequence[Run]) -> dict[str, float]:
-    """A cost is the mean over runs, if every run has it; forgetting counts if all measured it on one text."""
+    """A cost is the mean over runs, if every run has it."""
     found: dict[str, float] = {}
     for name, number in COSTS.items():
         values = [value for run in runs if (value := number(run)) is not None]
         found |= {name: float(np.mean(values))} if len(values) == len(runs) > 0 else {}
-    texts = [_lost(run) for run in runs]
-    if texts and texts[0] and all(text and text.keys() == texts[0].keys() for text in texts):
-        sums, weights = arrays(runs, FORGETTING, sorted(texts[0]))
-        mean = FORGETTING.mean(sums, weights)
-        ends = mean.value, *FORGETTING.ends(mean, len(weights))
-        found |= {f"forgetting{end}": value for end, value in zip(ENDS, ends, strict=True)}
     return found

@@ -8,7 +8,7 @@ SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "×": r"$\times$", "–": "--", "−": "$-$",
+    "×": r"$\times$", "–": "--", "−": "$-$", "†": r"\dag{}", "‡": r"\ddag{}",
 }  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def as_latex(page: Page) -> str:
     found = ["% \\usepackage{booktabs}"]
     for section in page.sections:
         for i, block in enumerate(section.blocks, 1):
-            notes = " ".join(latex(note.text) for note in block.notes)
+            notes = " ".join(map(latex, block.notes))
             caption = f"\\caption{{{latex(section.title)}. {latex(block.title)}.}}\n\\label{{tab:{section.name}-{i}}}"
             under = f"\n\\par\\smallskip\\footnotesize {notes}" if notes else ""
             found.append(f"\\begin{{table}}\n\\centering\n{caption}\n{tabular(block.grid)}{under}\n\\end{{table}}")

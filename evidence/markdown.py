@@ -3,7 +3,7 @@
 import html
 import re
 
-from evidence.document import WARNINGS, Block, Grid, Page, Section
+from evidence.document import Block, Fold, Grid, Page, Section
 
 
 def escaped(text: str) -> str:
@@ -24,19 +24,15 @@ def _value(text: str) -> str:
 
 
 def block(part: Block) -> str:
-    texts = [f"**{escaped(part.title)}**", table(part.grid)]
-    for note in part.notes:
-        begins = f"**{WARNINGS[note.kind]}.** " if note.kind in WARNINGS else ""
-        texts.append(f"{begins}{_value(note.text)}")
-    if part.details is not None:
-        texts.append(folded("Seeds, spread, tests and cost", table(part.details)))
-    if part.commands:
-        texts.append(folded("Commands", f"```bash\n{part.script()}\n```"))
+    texts = [f"**{escaped(part.title)}**", table(part.grid), *map(_value, part.notes), *map(folded, part.folds)]
     return "\n\n".join(texts)
 
 
-def folded(title: str, text: str) -> str:
-    return f"<details><summary>{html.escape(title)}</summary>\n\n{text}\n\n</details>"
+def folded(part: Fold) -> str:
+    texts = ["\n".join(f"- {_value(note)}" for note in part.notes)] if part.notes else []
+    texts += [table(part.grid)] if part.grid is not None else []
+    texts += [f"```bash\n{part.code}\n```"] if part.code else []
+    return "\n\n".join([f"<details><summary>{html.escape(part.title)}</summary>", *texts, "</details>"])
 
 
 def section(part: Section, pictures: str) -> str:
@@ -47,12 +43,11 @@ def section(part: Section, pictures: str) -> str:
     for example in part.examples:
         lines = [f"- **{escaped(who)}**: {escaped(text) or '(nothing)'}" for who, text in example.answers]
         texts += [f"> {escaped(example.instruction)}", "\n".join(lines)]
-    return "\n\n".join(texts)
+    return "\n\n".join([*texts, *map(folded, part.folds)])
 
 
 def as_markdown(page: Page, pictures: str) -> str:
-    facts = "\n".join(f"- {name}: {f'`{value}`' if name == 'commands' else value}" for name, value in page.facts)
-    above = ["# Results", *([page.words] if page.words else []), facts]
+    above = ["# Results", *([page.words] if page.words else []), *map(folded, page.folds)]
     return "\n\n".join([*above, *(section(part, pictures) for part in page.sections)]) + "\n"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from evidence.document import MISSING, WARNINGS, Block, Example, Grid, Note, Page, Section, Shown, on_any_machine
+from evidence.document import Block, Example, Fold, Grid, Page, Section, Shown, on_any_machine
 from evidence.markdown import paragraphs
 
 HERE = Path(__file__).parent
@@ -15,8 +15,7 @@ ONLY_FROM_HERE = "default-src 'none'; style-src 'unsafe-inline'; script-src 'uns
 def cell(shown: Shown) -> str:
     key = "" if shown.key is None else f' data-key="{escape(on_any_machine(shown.key))}"'
     remark = f' title="{escape(shown.remark)}"' if shown.remark else ""
-    missing = ' class="missing"' if shown.text == MISSING else ""
-    return f"<td{missing}{key}{remark}>{escape(shown.text)}</td>"
+    return f"<td{key}{remark}>{escape(shown.text)}</td>"
 
 
 def table(grid: Grid) -> str:
@@ -28,24 +27,18 @@ def table(grid: Grid) -> str:
     return f'<div class="scroll"><table>\n<thead><tr>{headers}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>'
 
 
-def notes(found: Sequence[Note]) -> str:
-    items = []
-    for kind, text in found:
-        begins = f"<strong>{WARNINGS[kind]}.</strong> " if kind in WARNINGS else ""
-        items.append(f'<li class="{kind}">{begins}{escape(text)}</li>')
-    return f'<ul class="notes">{"".join(items)}</ul>' if items else ""
+def notes(found: Sequence[str]) -> str:
+    return f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in found)}</ul>' if found else ""
 
 
-def folded(title: str, content: str) -> str:
-    return f"<details><summary>{title}</summary>{content}</details>"
+def folded(part: Fold) -> str:
+    grid = table(part.grid) if part.grid is not None else ""
+    code = f"<pre>{escape(part.code)}</pre>" if part.code else ""
+    return f"<details><summary>{escape(part.title)}</summary>{notes(part.notes)}{grid}{code}</details>"
 
 
 def block(part: Block) -> str:
-    texts = [f"<h3>{escape(part.title)}</h3>", table(part.grid), notes(part.notes)]
-    if part.details is not None:
-        texts.append(folded("Seeds, spread, tests and cost", table(part.details)))
-    if part.commands:
-        texts.append(folded("Commands", f"<pre>{escape(part.script())}</pre>"))
+    texts = [f"<h3>{escape(part.title)}</h3>", table(part.grid), notes(part.notes), *map(folded, part.folds)]
     return "\n".join(texts)
 
 
@@ -62,7 +55,7 @@ def section(part: Section) -> str:
     if part.picture:
         picture = part.picture.replace("<svg", f'<svg role="img" aria-label="{escape(part.caption)}"', 1)
         texts.append(f"<figure>{picture}<figcaption>{escape(part.caption)}</figcaption></figure>")
-    texts += [block(one) for one in part.blocks] + [example(one) for one in part.examples]
+    texts += [*map(block, part.blocks), *map(example, part.examples), *map(folded, part.folds)]
     return "\n".join([*texts, "</section>"])
 
 
@@ -73,7 +66,6 @@ def brief(title: str) -> str:
 
 def as_html(found: Page) -> str:
     contents = "".join(f'<li><a href="#{escape(s.name)}">{escape(brief(s.title))}</a></li>' for s in found.sections)
-    facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in found.facts)
     sections = "\n".join(map(section, found.sections))
     style, script = ((HERE / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     return f"""<!doctype html>
@@ -92,8 +84,8 @@ def as_html(found: Page) -> str:
 <nav aria-label="Tables and figures"><ol>{contents}</ol></nav>
 <main>
 <h1>{escape(found.title)}</h1>
-<dl class="facts">{facts}</dl>
 {paragraphs(found.words)}
+{"".join(map(folded, found.folds))}
 {sections}
 </main>
 </div>

@@ -1,9 +1,13 @@
-"""Columns, curves and sizes are drawn as SVG; the same results give the same bytes."""
+"""Columns, sweeps and curves are drawn as SVG; the same results give the same bytes.
+
+A colour is a method, in every picture. What the tables test is drawn as they test it: the paired difference from the
+reference, or the ratio to it. A filled dot is told apart from the reference, a hollow one is not.
+"""
 
 import io
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +15,10 @@ import numpy as np
 from evidence.cells import Cell
 from evidence.kinds import Kind
 
-SERIES = ("#1f5fa8", "#d9711c", "#3a8a4d", "#9b4f96", "#767676", "#b8860b")
+METHODS = {"full": ("full fine-tuning", "#d9711c"), "lora": ("LoRA", "#1f5fa8"), "head": ("head alone", "#3a8a4d")}
+OTHER = "#9b4f96"
 GREY, FAINT = "#767676", "#e8e8e8"
+LINES = ("-", "--", ":", "-.")
 PER_LINE = 4  # panels
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 9, "axes.titlesize": 9.5,
@@ -22,18 +28,20 @@ STYLE: dict[Any, Any] = {
 
 
 class Panel(NamedTuple):
-    """This is one graph of a picture. `series`, `colours` and `marks` are by name; each cell stands in its row, and
-    marks are others' values by the row's label, with their marker and its size."""
+    """This is one graph of a picture: the rows of a column, the first of which is the reference."""
 
     title: str
     kind: Kind
-    series: Mapping[str, Sequence[Cell]]
-    colours: Mapping[str, str] = {}
-    marks: Mapping[str, tuple[str, int, Mapping[str, float]]] = {}
+    cells: Sequence[Cell]
+    theirs: Mapping[str, float] = {}  # differences that others found, by the row's label
+    across: str = ""  # what `at` gives, for a sweep
+    at: Callable[[Cell], float] = lambda cell: 0.0
 
-    @property
-    def labels(self) -> list[str]:
-        return list(dict.fromkeys(cell.label for cells in self.series.values() for cell in cells))
+
+def method_of(cell: Cell) -> tuple[str, str]:
+    """Returns the name and the colour of the cell's method."""
+    method = str(cell.runs[0].results["args"].get("method", "")) if cell.runs else ""
+    return METHODS.get(method, (method, OTHER))
 
 
 def _figure(width: float, height: float, rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
@@ -46,117 +54,128 @@ def _figure(width: float, height: float, rows: int, columns: int, **options: Any
     return plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained", **options)
 
 
-def _svg(figure: Any) -> str:
-    """Only the svg element is kept, and it is as wide as the page lets it be."""
+def _svg(figure: Any, places: Any = None) -> str:
+    """One legend is below all panels. Only the svg element is kept, and it is as wide as the page lets it be."""
     from matplotlib import pyplot as plt
 
+    known: dict[str, Any] = {}
+    for axes in places.flat if places is not None else ():
+        handles, labels = axes.get_legend_handles_labels()
+        known = dict(zip(labels, handles, strict=True)) | known
+    if known:
+        below = {"loc": "outside lower center", "ncols": 4 if len(places.flat) > 1 else 2, "frameon": False}
+        figure.legend(known.values(), known.keys(), fontsize=9, **below)
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     plt.close(figure)
     return text.getvalue()[text.getvalue().index("<svg") :].strip()
 
 
+def _scale(kind: Kind) -> tuple[str, float, float]:
+    """Returns the words, the place of no difference, and the factor of a difference."""
+    name, better = kind.name.split(" of ")[0], "\n(lower is better)" * (not kind.higher_is_better)
+    if kind.ratio:
+        return f"ratio of {name}{better}", 1.0, 1.0
+    return f"{'points' if kind.factor != 1 else 'difference'} of {name}{better}", 0.0, kind.factor
+
+
+def _difference(axes: Any, cell: Cell, place: float, factor: float, *, across: bool) -> None:
+    """The difference from the reference is drawn with its interval; `across` is left to right."""
+    found, (name, colour) = cell.comparison, method_of(cell)
+    assert found is not None, "only rows that were compared have a difference"
+    value, low, high = (factor * x for x in found[:3])
+    spread = np.array([[value - low], [high - value]])
+    points = {"x": value, "y": place, "xerr": spread} if across else {"x": place, "y": value, "yerr": spread}
+    face = colour if found.differs else "white"
+    axes.errorbar(**points, fmt="o", markersize=5, capsize=2, elinewidth=1.1, color=colour, mfc=face, label=name)
+
+
 def dots(panels: Sequence[Panel]) -> str:
-    """Each row of a panel is a line, with every series, its interval, and the marks."""
+    """Each row of a panel is a line with its difference from the first row, and what others found."""
     across = min(len(panels), PER_LINE)
     down = -(-len(panels) // across)
-    most = max(len(panel.labels) for panel in panels)
-    figure, places = _figure(2.6 + 2.1 * across, down * (1.15 + 0.34 * most) + 0.4, down, across)
+    most = max(len(panel.cells) for panel in panels)
+    figure, places = _figure(2.6 + 2.3 * across, down * (1.0 + 0.3 * most) + 0.4, down, across)
     for axes, panel in itertools.zip_longest(places.flat, panels):
         if panel is None:
             axes.set_visible(False)
-        else:
-            _dots_panel(axes, panel)
-    for line in places:
-        for axes in line[1:]:
-            if [t.get_text() for t in axes.get_yticklabels()] == [t.get_text() for t in line[0].get_yticklabels()]:
-                axes.set_yticklabels([])
-    known: dict[str, Any] = {}
-    for axes in places.flat:
-        handles, labels = axes.get_legend_handles_labels()
-        known = dict(zip(labels, handles, strict=True)) | known
-    below = {"loc": "outside lower center", "ncols": 4 if across > 1 else 2, "frameon": False, "fontsize": 9}
-    figure.legend(known.values(), known.keys(), **below)
-    return _svg(figure)
-
-
-def _dots_panel(axes: Any, panel: Panel) -> None:
-    labels = panel.labels
-    for place, label in enumerate(labels):
-        axes.axhline(place, color=FAINT, linewidth=0.8, zorder=0)
-        for name, (marker, size, values) in panel.marks.items():
-            if label in values:
-                style = {"markerfacecolor": "none", "color": GREY, "linestyle": "none"}
-                axes.plot(values[label], place, marker=marker, markersize=size, label=name, **style)
-    offsets = (-0.16, 0.16) if len(panel.series) > 1 else (0.0,)
-    for offset, (name, cells) in zip(offsets, panel.series.items(), strict=True):
-        measured = [cell for cell in cells if cell.value is not None]
-        if measured:
-            places = [labels.index(cell.label) + offset for cell in measured]
-            _points(axes, measured, places, panel.kind, color=panel.colours[name], label=name, horizontal=True)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-    axes.set_title(panel.title)
-    axes.set_xlabel(panel.kind.unit)
-    axes.margins(x=0.08)
-
-
-def _points(
-    axes: Any, cells: Sequence[Cell], places: Sequence[float], kind: Kind, *, horizontal: bool, **style: Any
-) -> None:
-    """Values are drawn with their intervals, at `places` along the other axis."""
-    ends = [[c.value if end is None else end for end in (c.low, c.value, c.high)] for c in cells]
-    lows, values, highs = np.array(ends, dtype=float).T * kind.factor
-    spread = np.clip(np.stack([values - lows, highs - values]), 0, None)
-    x, y, errors = (values, places, {"xerr": spread}) if horizontal else (places, values, {"yerr": spread})
-    fmt = "o" if horizontal else "o-"
-    axes.errorbar(x, y, fmt=fmt, markersize=4, linewidth=1.3, capsize=2, elinewidth=1, **errors, **style)
-
-
-def examples(cell: Cell) -> int:
-    """The run was trained on so many examples; 0 where it does not say."""
-    return int(cell.runs[0].number("data", "rows", "train") or 0) if cell.runs else 0
-
-
-def data_sizes(panels: Sequence[Panel]) -> str:
-    """The score is drawn against the number of training examples, a line for each series."""
-    figure, places = _figure(min(11, 4.4 * len(panels)), 3.4, 1, len(panels))
-    for axes, panel in zip(places.flat, panels, strict=True):
-        for colour, (name, cells) in zip(itertools.cycle(SERIES), panel.series.items(), strict=False):
-            found = sorted(cells, key=examples)
-            _points(axes, found, [examples(c) for c in found], panel.kind, horizontal=False, color=colour, label=name)
-        axes.set_xscale("log", base=2)
-        ticks = sorted({examples(cell) for cells in panel.series.values() for cell in cells})
-        axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
-        axes.minorticks_off()
-        axes.set_xlabel("training examples")
-        axes.set_ylabel(panel.kind.unit)
-        axes.grid(axis="y", color=FAINT, linewidth=0.8)
-        axes.legend(frameon=False)
+            continue
+        words, none, factor = _scale(panel.kind)
+        axes.axvline(none, color=GREY, linewidth=1)
+        for place, cell in enumerate(panel.cells):
+            axes.axhline(place, color=FAINT, linewidth=0.8, zorder=0)
+            if cell.comparison is not None:
+                _difference(axes, cell, place, factor, across=True)
+            if cell.label in panel.theirs:
+                hollow = {"mfc": "none", "color": GREY, "linestyle": "none", "label": "in the report"}
+                axes.plot(factor * panel.theirs[cell.label], place, "D", markersize=5, **hollow)
+        first = panel.cells[0]
+        at = f"{first.label}: {panel.kind.text(first.value)}" if first.value is not None else first.label
+        axes.set_yticks(range(len(panel.cells)), [at, *(cell.label for cell in panel.cells[1:])])
+        axes.set_ylim(len(panel.cells) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
         axes.set_title(panel.title)
-    return _svg(figure)
+        axes.set_xlabel(words, fontsize=8)
+        axes.margins(x=0.08)
+    return _svg(figure, places)
+
+
+def sweeps(panels: Sequence[Panel]) -> str:
+    """Above, each method's score over what is swept, with a line for the commonest class; below, the differences."""
+    figure, places = _figure(min(11, 3.4 * len(panels)), 5.2, 2, len(panels), sharex="col")
+    for (above, below), panel in zip(places.T, panels, strict=True):
+        words, none, factor = _scale(panel.kind)
+        below.axhline(none, color=GREY, linewidth=1)
+        ticks = sorted(set(map(panel.at, panel.cells)))
+        log = ticks[0] > 0
+        points = {tick: tick if log else float(place) for place, tick in enumerate(ticks)}
+        for beside, (name, colour) in enumerate(dict.fromkeys(map(method_of, panel.cells))):
+            cells = sorted((cell for cell in panel.cells if method_of(cell) == (name, colour)), key=panel.at)
+            at = [points[panel.at(cell)] for cell in cells]
+            values = [panel.kind.factor * (cell.value or 0.0) for cell in cells]
+            above.plot(at, values, "o-", markersize=4, linewidth=1.4, color=colour, label=name)
+            for cell, place in zip(cells, at, strict=True):
+                if cell.comparison is not None:  # two methods stand beside each other
+                    apart = place * 1.06**beside if log else place + 0.06 * beside
+                    _difference(below, cell, apart, factor, across=False)
+        base = panel.kind.baseline(panel.cells[0].runs[0])
+        if base is not None:
+            above.axhline(panel.kind.factor * base, color=GREY, linestyle=":", label="commonest class")
+        if log:
+            below.set_xscale("log")
+        below.set_xticks([*points.values()], [f"{tick:,g}" for tick in ticks], rotation=45 * (len(ticks) > 5))
+        below.minorticks_off()
+        below.set_xlabel(panel.across)
+        above.set_title(panel.title)
+        above.set_ylabel(panel.kind.heading.replace(" (", "\n("), fontsize=8)
+        below.set_ylabel(words, fontsize=8)
+        for axes in (above, below):
+            axes.grid(axis="y", color=FAINT, linewidth=0.8)
+    return _svg(figure, places)
 
 
 def curves(panels: Mapping[str, Sequence[Cell]], what: str) -> str:
-    """Each title has a panel, and each row a colour. `what` is loss (validation has dots, training is faint) or lr."""
-    figure, places = _figure(5.2 * len(panels), 3.4, 1, len(panels), sharey=what == "loss")
+    """Each title has a panel, and each row of a method its kind of line. `what` is loss (training is faint) or lr."""
+    figure, places = _figure(5.2 * len(panels), 3.6, 1, len(panels))
     for axes, (title, cells) in zip(places.flat, panels.items(), strict=True):
-        for colour, cell in zip(itertools.cycle(SERIES), cells, strict=False):
+        before: list[str] = []
+        for cell in cells:
+            name, colour = method_of(cell)
+            line = {"color": colour, "linestyle": LINES[before.count(name) % len(LINES)], "linewidth": 1.5}
+            before.append(name)
             if what == "lr":
-                axes.plot(*_mean_curve(cell, "lr"), color=colour, linewidth=1.4, label=cell.label)
+                axes.plot(*_mean_curve(cell, "lr"), **line, label=cell.label)
                 continue
-            faint = {"color": colour, "linewidth": 1, "alpha": 0.35}
-            axes.plot(*_mean_curve(cell, "train_loss"), **faint, label=f"{cell.label}, training")
-            held_out = _mean_curve(cell, "val_loss")
-            axes.plot(*held_out, "o-", color=colour, linewidth=1.5, markersize=3.5, label=f"{cell.label}, validation")
+            axes.plot(*_mean_curve(cell, "train_loss"), **(line | {"linewidth": 1, "alpha": 0.35}))
+            axes.plot(*_mean_curve(cell, "val_loss"), **line, marker="o", markersize=3, label=cell.label)
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.grid(color="#eeeeee", linewidth=0.8)
         axes.legend(frameon=False, fontsize=8)
         if what == "lr":
             axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    places[0, 0].set_ylabel("learning rate" if what == "lr" else "loss, nats")
+    loss = "loss, nats (lower is better)\ndots: validation; faint: training"
+    places[0, 0].set_ylabel("learning rate" if what == "lr" else loss)
     return _svg(figure)
 
 

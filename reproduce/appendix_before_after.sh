@@ -12,8 +12,8 @@ question "Identify the correct spelling of the following word: Occassion"
 question "What is the capital of California?"
 
 run=("${published_ift[@]}" "${scheduled[@]}")
-published answers  "full, large"  -  -  "${run[@]}" --model gpt2-large "${full[@]}" --batch-size 2 --epochs 1
-published answers  "LoRA, large"  -  -  "${run[@]}" --model gpt2-large "${paper_lora_ift[@]}" --lora-rank 16 --lora-alpha 16 --batch-size 2 --epochs 1 --warmup-ratio 0.01
+published answers  "full (report: large)"  -  -  "${run[@]}" --model gpt2-large "${full[@]}" --batch-size 2 --epochs 1
+published answers  "LoRA (report: large)"  -  -  "${run[@]}" --model gpt2-large "${paper_lora_ift[@]}" --lora-rank 16 --lora-alpha 16 --batch-size 2 --epochs 1 --warmup-ratio 0.01
 
-corrected answers  "full, large"  "${ift_full_large[@]}"
-corrected answers  "LoRA, large"  "${ift_lora_large[@]}" --lora-rank 16
+corrected answers  "full (report: large)"  "${ift_full_large[@]}"
+corrected answers  "LoRA (report: large)"  "${ift_lora_large[@]}" --lora-rank 16

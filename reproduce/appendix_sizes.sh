@@ -13,8 +13,8 @@ question "What is the contraction for \"will not\"?"
 question "Compose a tweet about the benefits of studying abroad."
 
 run=("${published_ift[@]}" "${scheduled[@]}" "${full[@]}" --batch-size 2 --epochs 1)
-published answers  "full, large"   -  -  "${run[@]}" --model gpt2-large
-published answers  "full, medium"  -  -  "${run[@]}" --model gpt2-medium
+published answers  "full (report: large)"   -  -  "${run[@]}" --model gpt2-large
+published answers  "full (report: medium)"  -  -  "${run[@]}" --model gpt2-medium
 
-corrected answers  "full, large"   "${ift_full_large[@]}"
-corrected answers  "full, medium"  "${ift_full_medium[@]}"
+corrected answers  "full (report: large)"   "${ift_full_large[@]}"
+corrected answers  "full (report: medium)"  "${ift_full_medium[@]}"

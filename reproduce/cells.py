@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from evidence import cells as evidence
-from evidence.cells import in_column
-from evidence.kinds import costs
+from evidence.cells import in_columns
+from evidence.kinds import NAMED, Kind, costs
 from evidence.runs import Run
-from reproduce.tables import Plan, flags_of, size_in
+from reproduce.tables import Plan, Table, flags_of, parts_of
 
 VERSIONS = ("published", "corrected")
 SPELLED = {"published": "as published", "corrected": "corrected"}
+BEST = "best"  # the column of rows that are chosen on validation
 
 RUNS = Path("runs/reproduce")
 Find = Callable[[str], Run | None]  # a finished run by its place
@@ -42,9 +43,10 @@ def number(text: str) -> float | None:
     return float(found[0].replace(",", "")) if found else None
 
 
-def given(cells: Sequence[Cell]) -> list[float]:
-    """Returns all values that the report and the authors' records have in the column."""
-    return [value for cell in cells for text in (cell.report, cell.record) if (value := number(text)) is not None]
+def reported(text: str, kind: Kind) -> float | None:
+    """Reads a value of the report in the unit in which ours are stored: it has shares in percent in some tables."""
+    value = number(text)
+    return value / kind.factor if value is not None and kind.most == 1.0 and value > 1 else value
 
 
 def cell_of(plan: Plan, seeds: Sequence[str], find: Find) -> Cell:
@@ -76,27 +78,45 @@ def cell_of(plan: Plan, seeds: Sequence[str], find: Find) -> Cell:
     )
 
 
-def columns_of(plans: Sequence[Plan], cell: Callable[[Plan], Cell]) -> dict[str, dict[str, list[Cell]]]:
-    """Measures and compares the cells; returns them by column and version, in the order of the rows."""
-    found: dict[str, dict[str, list[Cell]]] = {}
-    for name in dict.fromkeys(plan.row.column for plan in plans):
-        here = [cell(plan) for plan in plans if plan.row.column == name]
-        by_version = {version: [c for c in here if c.version == version] for version in VERSIONS}
-        found[name] = {version: in_column(name, cells) for version, cells in by_version.items() if cells}
+def best_on_validation(cells: Sequence[Cell]) -> list[Cell]:
+    """Returns, of the rows whose labels begin alike up to a colon, the one with the lowest validation loss."""
+    groups: dict[str, list[tuple[float, Cell]]] = {}
+    for cell in cells:
+        losses = [loss for run in cell.runs if (loss := run.number("val", "loss", "value")) is not None]
+        mean = sum(losses) / len(losses) if losses else float("inf")
+        groups.setdefault(cell.label.split(":")[0], []).append((mean, cell))
+    return [min(group, key=lambda one: one[0])[1] for group in groups.values()]
+
+
+def columns_of(table: Table, plans: Sequence[Plan], cell: Callable[[Plan], Cell]) -> dict[str, dict[str, list[Cell]]]:
+    """Measures and compares the cells; returns them by column and version, in the order of the rows.
+
+    A family of tests is what one sentence claims: the columns with one first word, or all that show a score.
+    """
+    families: dict[tuple[str, str], dict[str, list[Cell]]] = {}
+    for plan in plans:
+        name, version = plan.row.column, plan.row.version
+        family = "" if table.together and name not in NAMED else parts_of(name)[0]
+        families.setdefault((version, family), {}).setdefault(name, []).append(cell(plan))
+    found: dict[str, dict[str, list[Cell]]] = {plan.row.column: {} for plan in plans}
+    for version in VERSIONS:
+        for columns in [columns for (its, _), columns in families.items() if its == version]:
+            chosen = {name: best_on_validation(cells) if name == BEST else cells for name, cells in columns.items()}
+            for name, cells in in_columns(chosen).items():
+                found[name][version] = cells
     return found
 
 
-def by_size(columns: Mapping[str, Column]) -> dict[str, Column]:
-    """Joins columns whose names differ only in a number of examples ("spam 125"). The number goes before the label, and
-    every row keeps the comparison of its own column."""
+def joined(columns: Mapping[str, Column]) -> dict[str, Column]:
+    """Joins the columns with one first word. A number of examples stands behind the label, and every row keeps the
+    comparison of its own column."""
     found: dict[str, dict[str, list[Cell]]] = {}
-    for name, column in columns.items():
-        family, size = size_in(name)
-        for version, cells in column.items():
-            if size is not None:
-                cells = [
-                    replace(c, label=f"{size}, {c.label}", reference=c.reference and f"{c.reference} of the same size")
-                    for c in cells
-                ]
-            found.setdefault(family, {}).setdefault(version, []).extend(cells)
+    for column, versions in columns.items():
+        name, part = parts_of(column)
+        for version, cells in versions.items():
+            if column.split()[-1].isdecimal():
+                end = " of the same size"
+                cells = [replace(c, label=f"{c.label} on {part}") for c in cells]
+                cells = [replace(c, reference=c.reference + end) if c.reference else c for c in cells]
+            found.setdefault(name, {}).setdefault(version, []).extend(cells)
     return dict(found)

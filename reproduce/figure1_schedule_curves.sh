@@ -8,9 +8,9 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 run=("${published_ift[@]}" "${full[@]}" --model gpt2-large --batch-size 2 --epochs 1)
-published val-loss  "large, constant rate"       -  1.495  "${run[@]}" "${constant[@]}"
-published val-loss  "large, schedule, clipping"  -  1.416  "${run[@]}" "${scheduled[@]}"
+published val-loss  "constant rate (report: large)"          -  1.495  "${run[@]}" "${constant[@]}"
+published val-loss  "schedule and clipping (report: large)"  -  1.416  "${run[@]}" "${scheduled[@]}"
 
-corrected val-loss  "large, constant rate"       "${ift_full_large[@]}" --schedule constant --warmup-ratio 0 --max-grad-norm None
-corrected val-loss  "large, schedule"            "${ift_full_large[@]}" --max-grad-norm None
-corrected val-loss  "large, schedule, clipping"  "${ift_full_large[@]}"
+corrected val-loss  "constant rate (report: large)"          "${ift_full_large[@]}" --schedule constant --warmup-ratio 0 --max-grad-norm None
+corrected val-loss  "schedule (report: large)"               "${ift_full_large[@]}" --max-grad-norm None
+corrected val-loss  "schedule and clipping (report: large)"  "${ift_full_large[@]}"

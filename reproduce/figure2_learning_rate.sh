@@ -7,6 +7,6 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 run=("${published_ift[@]}" "${full[@]}" --model gpt2-large --batch-size 2 --epochs 1)
-published peak-lr  "large, schedule, clipping"  5e-5  5e-5  "${run[@]}" "${scheduled[@]}"
+published peak-lr  "schedule and clipping (report: large)"  5e-5  5e-5  "${run[@]}" "${scheduled[@]}"
 
-corrected peak-lr  "large, schedule, clipping"  "${ift_full_large[@]}"
+corrected peak-lr  "schedule and clipping (report: large)"  "${ift_full_large[@]}"

@@ -8,10 +8,10 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --batch-size 4 --epochs 2)
-published ift  "AdamW"              36.35  36.35  "${run[@]}" --optimizer adamw
-published ift  "SGD"                14.96  14.96  "${run[@]}" --optimizer sgd
-published ift  "SGD, momentum 0.9"  21.69  21.69  "${run[@]}" --optimizer sgd-momentum --momentum 0.9
+published ift  "AdamW"                  36.35  36.35  "${run[@]}" --optimizer adamw
+published ift  "SGD"                    14.96  14.96  "${run[@]}" --optimizer sgd
+published ift  "SGD with momentum 0.9"  21.69  21.69  "${run[@]}" --optimizer sgd-momentum --momentum 0.9
 
-corrected ift  "AdamW"              "${ift_lora_medium[@]}" --lora-rank 16
-corrected ift  "SGD"                "${ift_sgd_medium[@]}" --lora-rank 16
-corrected ift  "SGD, momentum 0.9"  "${ift_momentum_medium[@]}" --lora-rank 16
+corrected ift  "AdamW"                  "${ift_lora_medium[@]}" --lora-rank 16
+corrected ift  "SGD"                    "${ift_sgd_medium[@]}" --lora-rank 16
+corrected ift  "SGD with momentum 0.9"  "${ift_momentum_medium[@]}" --lora-rank 16

@@ -4,7 +4,11 @@
 #
 #     published COLUMN LABEL REPORT RECORD COMMAND...    as the authors ran it; the report's value, their record, or -
 #     corrected COLUMN LABEL COMMAND...                  by one recipe, shown beside the published row
-#     question TEXT                                      a prompt of the report's appendix, asked of every run
+#     question TEXT [WHOSE ANSWER]...                    a prompt of the report's appendix, asked of every run
+#     together                                           all columns are claimed in one sentence: one family of tests
+#
+# Columns with one first word, such as "spam 125" and "spam 250", are one family and shown as one. Of the rows of the
+# column best whose labels begin alike, up to a colon, the one with the lowest validation loss is shown.
 set -euo pipefail
 reproduce=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [[ ${1:-} != rows ]]; then
@@ -17,4 +21,5 @@ source "$reproduce/settings.sh"
 
 published() { printf 'published\t%s\t%s\t%s\t%s\t%s\n' "${@:1:4}" "${*:5}"; }
 corrected() { printf 'corrected\t%s\t%s\t-\t-\t%s\n' "$1" "$2" "${*:3}"; }
-question() { printf 'question\t%s\n' "$1"; }
+question() { printf 'question' && printf '\t%s' "$@" && printf '\n'; }
+together() { echo together; }

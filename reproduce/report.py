@@ -20,15 +20,16 @@ from typing import Any, Literal
 
 import tyro
 
-from evidence.document import Page, on_any_machine
-from evidence.kinds import COSTS, ENDS
+from evidence.cells import measured
+from evidence.document import Fold, Page, on_any_machine
+from evidence.kinds import COSTS, FORGETTING, Kind
 from evidence.latex import as_latex
 from evidence.markdown import as_markdown
 from evidence.page import as_html
 from evidence.runs import Run, Store, write, write_packed
-from reproduce.cells import RUNS, Cell, by_size, cell_of, columns_of, number
+from reproduce.cells import RUNS, Cell, cell_of, columns_of, joined, number, reported
 from reproduce.environment import settings_in
-from reproduce.sections import block_of, section_of
+from reproduce.sections import block_of, section_of, stated
 from reproduce.tables import Plan, Table, all_tables, plans
 
 HERE = Path(__file__).parent
@@ -36,7 +37,7 @@ PICTURES = "pictures"
 TITLE = "LoRA or full fine-tuning: every table and figure"
 COLUMNS = ["table", "label", "column", "version", "scale", "metric", "report", "record", "value", "low", "high", "n"]
 COLUMNS += ["seeds", "sd", "difference", "difference_low", "difference_high", "p_holm", "detectable", *COSTS]
-COLUMNS += [*(f"forgetting{end}" for end in ENDS), "commits", "missing", "command"]
+COLUMNS += ["forgetting", "forgetting_low", "forgetting_high", "commits", "missing", "command"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def chosen_plans(table: Table, scale: str, store: Store) -> list[Plan]:
 def cells_in(table: Table, args: Args, store: Store) -> dict[str, dict[str, list[Cell]]]:
     """Returns the cells by column and version."""
     seeds = settings_in(os.environ)["SEEDS"].split()
-    return columns_of(chosen_plans(table, args.scale, store), lambda plan: cell_of(plan, seeds, store.get))
+    return columns_of(table, chosen_plans(table, args.scale, store), lambda plan: cell_of(plan, seeds, store.get))
 
 
 def distinct(found: Sequence[Mapping[str, Any]], name: str) -> str:
@@ -85,8 +86,8 @@ def commits(cells: Iterable[Cell]) -> list[str]:
     return sorted({run.results.get("environment", {}).get("commit", "") for c in cells for run in c.runs} - {""})
 
 
-def facts_of(cells: Sequence[Cell], scale: str) -> list[tuple[str, str]]:
-    """Returns what the numbers come from, as names and values."""
+def origin_of(cells: Sequence[Cell], scale: str) -> Fold:
+    """Returns what the numbers come from."""
     runs = [run for cell in cells for run in cell.runs]
     environments = [run.results.get("environment", {}) for run in runs]
     missing = sum(cell.value is None for cell in cells)
@@ -101,22 +102,26 @@ def facts_of(cells: Sequence[Cell], scale: str) -> list[tuple[str, str]]:
         ("commit of the runs", ", ".join(commits(cells))),
         ("commands", f"SCALE={scale} bash reproduce/all.sh; python -m reproduce.report --scale {scale} --collect"),
     ]
-    return [(name, value) for name, value in facts if value]
+    return Fold("What these numbers come from", [f"{name}: {value}" for name, value in facts if value])
 
 
-def as_csv(cells: Iterable[tuple[str, Cell]], scale: str) -> str:
-    """Writes each cell of `cells` (table, cell) as a line, with ten digits; missing values are empty."""
+def as_csv(cells: Sequence[tuple[str, Cell]], scale: str) -> str:
+    """Writes each cell of `cells` (table, cell) as a line, with ten digits. Missing values are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
+    kinds = {(name, cell.column): cell.kind for name, cell in cells if cell.kind}
     for name, cell in cells:
-        row: list[Any] = [name, cell.label, cell.column, cell.version, scale, cell.kind.name if cell.kind else ""]
-        row += [number(given) if number(given) is not None else given for given in (cell.report, cell.record)]
+        kind = kinds.get((name, cell.column), Kind())
+        row: list[Any] = [name, cell.label, cell.column, cell.version, scale, kind.name]
+        row += [given if number(given) is None else reported(given, kind) for given in (cell.report, cell.record)]
         row += [cell.value, cell.low, cell.high, cell.n, " ".join(cell.seeds), cell.sd]
         found = cell.comparison
         row += [*found[:3]] if found else [""] * 3
         row += [found.p, found.detectable] if found and found.claims else [""] * 2
-        row += [cell.cost.get(cost) for cost in (*COSTS, *(f"forgetting{end}" for end in ENDS))]
+        row += [cell.cost.get(cost) for cost in COSTS]
+        lost = measured(cell, FORGETTING) if cell.runs else replace(cell, value=None, low=None, high=None)
+        row += [lost.value, lost.low, lost.high] if lost.n else [""] * 3
         row += [" ".join(commits([cell])), cell.reason, cell.command or "-"]
         writer.writerow("" if value is None else on_any_machine(value) for value in row)
     return text.getvalue()
@@ -127,6 +132,22 @@ def read_findings(path: Path) -> tuple[str, dict[str, str]]:
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     above, *rest = re.split(r"^## (\S+)$", text, flags=re.MULTILINE)
     return above.strip(), {name: words.strip() for name, words in zip(rest[::2], rest[1::2], strict=True)}
+
+
+def filled(text: str, cells: Sequence[tuple[str, Cell]]) -> str:
+    """Puts the numbers of a cell in the place of `{table | column | label | what}`, for what see `stated`; "published
+    value" is the value of the published row. Raises ValueError if there is no such cell."""
+    known: dict[tuple[str, ...], Cell] = {(name, c.column, c.label, c.version): c for name, c in cells}
+
+    def number_of(found: re.Match[str]) -> str:
+        *place, what = (word.strip() for word in found[1].split("|"))
+        version = "published" if what.startswith("published ") else "corrected"
+        cell = known.get((*place, version))
+        if cell is None:
+            raise ValueError(f"findings.md: {found[0]} names no cell; write table | column | label | what")
+        return stated(cell, what.removeprefix("published "))
+
+    return re.sub(r"\{([^{}]*\|[^{}]*)\}", number_of, text)
 
 
 def collect(args: Args, store: Store, tables: Sequence[Table]) -> None:
@@ -146,10 +167,10 @@ def print_table(table: Table, args: Args) -> None:
     """Prints the table of the runs in `args.runs`; packed runs do not count."""
     columns = cells_in(table, args, Store(args.runs, args.runs / "none"))
     print(f"\n{table.title}")
-    for block in [block_of(name, column) for name, column in by_size(columns).items()]:
-        print(f"\n{block.title}\n{block.grid.text()}")
-        for note in block.notes:
-            print(note.text)
+    for block in [block_of(name, column) for name, column in joined(columns).items()]:
+        print("", block.title, block.grid.text(), *block.notes, sep="\n")
+        for fold in block.folds:
+            print("", fold.title, *([fold.grid.text()] if fold.grid else []), *fold.notes, sep="\n")
 
 
 def main(args: Args) -> None:
@@ -159,10 +180,11 @@ def main(args: Args) -> None:
     columns = {table.name: cells_in(table, args, store) for table in tables}
     cells = [(name, c) for name, found in columns.items() for by in found.values() for p in by.values() for c in p]
     words, findings = read_findings(args.tables / "findings.md")
+    words, findings = filled(words, cells), {name: filled(text, cells) for name, text in findings.items()}
     for name in findings.keys() - columns.keys():
         raise ValueError(f"findings.md: {name!r} is no table; the tables are {', '.join(sorted(columns))}")
     sections = [replace(section_of(t, columns[t.name]), finding=findings.get(t.name, "")) for t in tables]
-    page = Page(TITLE, facts_of([cell for _, cell in cells], args.scale), sections, words)
+    page = Page(TITLE, sections, words, [origin_of([cell for _, cell in cells], args.scale)])
 
     files = {"RESULTS.md": as_markdown(page, PICTURES), "report.html": as_html(page)}
     files |= {"tables.csv": as_csv(cells, args.scale), "tables.tex": as_latex(page)}

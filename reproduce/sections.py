@@ -1,23 +1,24 @@
-"""The sections of the page: a table's columns beside the report's values, the cost of each cell, and a picture."""
+"""The sections of the page: each column beside the report's values with its verdicts, a picture, and what folds."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from evidence.cells import p_remark, p_text
-from evidence.document import MISSING, NONE, Block, Example, Grid, Section, Shown
-from evidence.kinds import ENDS, NAMED, Kind
-from evidence.pictures import Panel, curves, data_sizes, dots, examples
+import numpy as np
+
+from evidence.cells import measured, p_text
+from evidence.document import NONE, Block, Example, Fold, Grid, Section, Shown, listing
+from evidence.kinds import FORGETTING, NAMED, Kind, macro_f1
+from evidence.pictures import Panel, curves, dots, sweeps
 from reproduce import notes
-from reproduce.cells import SPELLED, Cell, Column, by_size, given, number
-from reproduce.tables import Table, size_in
+from reproduce.cells import SPELLED, VERSIONS, Cell, Column, joined, number, reported
+from reproduce.tables import Table, parts_of
 
 # A question and its answers, as generate.py prints them.
 COMPARED = re.compile(r"^> (.*?)\nbase: (.*?)\nfine-tuned: (.*?)(?=\n\n> |\s*\Z)", re.MULTILINE | re.DOTALL)
-TITLES = {"ift": "Instructions", "nle": "Entailment", "lr": "Learning rate", "batch": "Batch size"}
-TITLES |= {"weight-decay": "Weight decay"}
-COLOURS = {"as published": "#d9711c", "corrected": "#1f5fa8"}
-DETAILS = ["", "version", "n", "seeds", "sd", "difference", "p", "trained", "share", "peak MiB", "train s", "tokens/s"]
-DETAILS += ["forgetting, nats"]
+TITLES = {"ift": "Instructions", "sentiment": "Reviews", "spam": "Mail", "nle": "Entailment", "lr": "Learning rate"}
+TITLES |= {"batch": "Batch size", "weight-decay": "Weight decay", "best": "Best on validation against best"}
+FLAGS = {"lr": "lr", "epochs": "epochs", "batch": "batch_size", "weight-decay": "weight_decay"}  # swept, by column
+MOVING, SMALL = "†", "‡"
 
 
 def title_of(name: str) -> str:
@@ -26,149 +27,209 @@ def title_of(name: str) -> str:
 
 
 def shown_kind(column: Column) -> Kind:
-    everything = [cell for cells in column.values() for cell in cells]
-    kinds = [cell.kind for cell in everything if cell.kind is not None]
-    return kinds[0].as_given(given(everything)) if kinds else Kind()
-
-
-def _quoted(text: str, kind: Kind) -> Shown:
-    """Shows a value of the report as printed there, but counts in full."""
-    value = number(text)
-    if value is None:
-        return Shown(text or NONE)
-    return Shown(text if kind.digits else kind.text(value), value)
-
-
-def _ours(kind: Kind, cell: Cell | None) -> Shown:
-    if cell is None:
-        return Shown(NONE)
-    if cell.value is None:
-        return Shown(MISSING, remark=cell.reason)
-    found = cell.comparison
-    return Shown(cell.mark + cell.text(kind), cell.value, p_remark(found.p) if found and found.claims else "")
-
-
-def main_grid(column: Column, kind: Kind) -> Grid:
-    """The report's and the authors' values beside ours, in each version; without the former two if no row has any."""
-    by_label = {version: {cell.label: cell for cell in cells} for version, cells in column.items()}
-    first = {label: cell for cells in reversed([*by_label.values()]) for label, cell in cells.items()}
-    labels = dict.fromkeys(label for cells in by_label.values() for label in cells)
-    told = any(cell.report or cell.record for cell in first.values())
-    whose = " (judge)" if kind.ratio else ""
-    rows = []
-    for label in labels:
-        cell, row = first[label], [Shown(label, label)]
-        if told:
-            record = _quoted(cell.record, kind) if cell.record else Shown(MISSING, remark="there is no record")
-            row += [_quoted(cell.report, kind), record]
-        rows.append([*row, *(_ours(kind, cells.get(label)) for cells in by_label.values())])
-    others = (f"report{whose}", f"authors' record{whose}") if told else ()
-    return Grid(["", *others, *(SPELLED[version] for version in column)], rows)
-
-
-def details(column: Column, kind: Kind) -> Grid | None:
-    """What is behind each measured cell: seeds, spread, tests and cost."""
-    rows = []
-    for cell in [cell for cells in column.values() for cell in cells if cell.value is not None]:
-        cost, found, difference = cell.cost, cell.comparison, NONE
-        if found:
-            value, low, high = (kind.change(x) for x in found[:3])
-            difference = f"{value} [{low}, {high}]"
-        row = [Shown(cell.label, cell.label), Shown(SPELLED[cell.version], cell.version), _shown(cell.n)]
-        row += [Shown(f"{len(cell.seeds)}", len(cell.seeds), f"seeds {' '.join(cell.seeds)}")]
-        row += [Shown(kind.text(cell.sd), cell.sd) if cell.sd is not None else Shown(NONE)]
-        row += [Shown(difference, found.value if found else None, cell.why_alone)]
-        row += [Shown(p_text(found.p), found.p) if found and found.claims else Shown(NONE)]
-        row += [_shown(cost.get("trained")), _shown(cost.get("share"), ".2%")]
-        row += [_shown(cost.get(name)) for name in ("peak_mib", "seconds", "tokens_per_second")]
-        rows.append([*row, _forgetting(cost)])
-    return Grid(DETAILS, rows) if rows else None
+    return next((cell.kind for cells in column.values() for cell in cells if cell.kind is not None), Kind())
 
 
 def _shown(value: float | None, pattern: str = ",.0f") -> Shown:
     return Shown(NONE) if value is None else Shown(format(value, pattern), value)
 
 
-def _forgetting(cost: Mapping[str, float]) -> Shown:
-    if "forgetting" not in cost:
-        return Shown(NONE)
-    value, low, high = (cost[f"forgetting{end}"] for end in ENDS)
-    return Shown(f"{value:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−"), value)
+def _theirs(text: str, kind: Kind) -> Shown:
+    """Shows a value of the report as it is printed there, but shares in percent and counts in full."""
+    value = reported(text, kind)
+    if value is None:
+        return Shown(text or NONE)
+    same = kind.digits and not (kind.most == 1.0 and (number(text) or 0) <= 1)
+    return Shown(text if same else kind.text(value), value)
+
+
+def _ours(cell: Cell, kind: Kind) -> Shown:
+    if cell.value is None:
+        alike = re.search("differs from '(.*)' in size only", cell.reason)
+        return Shown(f"= {alike[1]}" if alike else NONE, remark=cell.reason)
+    return Shown(cell.text(kind), cell.value)
+
+
+def _each(cell: Cell, kind: Kind) -> Shown:
+    return Shown(" / ".join(map(kind.text, cell.each)) or NONE, remark=f"seeds {' '.join(cell.seeds)}")
+
+
+def changed(cell: Cell, kind: Kind) -> str:
+    """Writes the difference from the reference with its interval."""
+    found = cell.comparison
+    if found is None:
+        return NONE
+    value, low, high = (kind.change(x) for x in found[:3])
+    return f"{value} [{low}, {high}]"
+
+
+def _macro_f1(cell: Cell) -> float | None:
+    found = [value for run in cell.runs if (value := macro_f1(run)) is not None]
+    return 100 * float(np.mean(found)) if found else None
+
+
+def stated(cell: Cell, what: str) -> str:
+    """Writes the cell's value, difference, verdict or forgetting for a sentence."""
+    kind = cell.kind
+    if kind is None or cell.value is None:
+        return "not measured"
+    if what == "verdict":
+        return verdict(cell, None, kind)
+    if what == "forgetting":
+        lost = measured(cell, FORGETTING)
+        return f"{lost.text(FORGETTING)} (seeds {_each(lost, FORGETTING).text})"
+    text, unit = (changed(cell, kind), " points") if what == "difference" else (cell.text(kind), "%")
+    return text.replace(" [", f"{unit * (kind.factor != 1)} [", 1)
+
+
+def verdict(cell: Cell, first: Cell | None, kind: Kind) -> str:
+    """Says better, worse, not told apart or no claim; and how many seeds answer one class only."""
+    said = []
+    if cell.comparison is not None:
+        said = [notes.VERDICTS[cell.verdict] if cell.comparison.claims else "no claim"]
+        said[0] += f" {SMALL}" * notes.too_small(cell, first, kind)
+    if cell.of_one_class:
+        said.append(f"one class in {cell.of_one_class} of {len(cell.runs)} seeds")
+    return "; ".join(said) or NONE
+
+
+def grid(name: str, version: str, cells: Sequence[Cell], kind: Kind, *, record: bool = False) -> Grid:
+    """Shows the report's values, ours, and how ours differ; and what always answering the commonest class scores."""
+    first, whose = notes.reference(cells), " (judge)" * kind.ratio
+    cells = [cell for cell in cells if cell.report or not cell.reason.startswith("not available")]
+    tests = any(cell.comparison for cell in cells)
+    known = dict.fromkeys(cell.reference for cell in cells if cell.comparison)
+    mark = f" {MOVING}" if notes.moving(name, version, cells, kind) else ""
+    columns: list[tuple[str, Callable[[Cell], Shown], bool]] = [
+        ("", lambda cell: Shown(cell.label, cell.label), True),
+        (f"report{whose}", lambda cell: _theirs(cell.report, kind), any(cell.report for cell in cells)),
+        (f"authors' record{whose}", lambda cell: _theirs(cell.record, kind), record),
+        (f"here, {SPELLED[version]}", lambda cell: _ours(cell, kind), True),
+        ("each seed", lambda cell: _each(cell, kind), any(len(set(cell.each)) > 1 for cell in cells)),
+        ("macro-F1, %", lambda c: _shown(_macro_f1(c), ".1f"), any(_macro_f1(cell) is not None for cell in cells)),
+        (f"against {listing([*known])}", lambda cell: Shown(
+            changed(cell, kind), cell.comparison.value if cell.comparison else None, cell.why_alone), tests),
+        (f"verdict{mark}", lambda cell: Shown(verdict(cell, first, kind)), tests or any(c.of_one_class for c in cells)),
+    ]  # fmt: skip
+    columns = [column for column in columns if column[2]]
+    rows = [[show(cell) for _, show, _ in columns] for cell in cells]
+    base = first.kind.baseline(first.runs[0]) if first and first.kind else None
+    if base is not None:
+        always = {"": Shown("commonest class"), columns[-1][0]: Shown(NONE)}
+        always |= {f"here, {SPELLED[version]}": Shown(kind.text(base), base)}
+        rows.append([always.get(header, Shown(NONE)) for header, _, _ in columns])
+    return Grid([header for header, _, _ in columns], rows)
+
+
+def costs(column: Column) -> Grid:
+    """What is behind each measured cell: n, p, what was trained, what it took, and what was forgotten."""
+    header = ["", "version", "n", "p", "trained", "share", "peak MiB", "forgetting, nats", "forgetting of each seed"]
+    rows = []
+    for cell in [cell for cells in column.values() for cell in cells if cell.value is not None]:
+        found, lost = cell.comparison, measured(cell, FORGETTING)
+        rows.append(
+            [
+                *(Shown(cell.label, cell.label), Shown(SPELLED[cell.version], cell.version), _shown(cell.n)),
+                Shown(p_text(found.p), found.p) if found and found.claims else Shown(NONE),
+                *(_shown(cell.cost.get("trained")), _shown(cell.cost.get("share"), ".2%")),
+                _shown(cell.cost.get("peak_mib")),
+                *((Shown(lost.text(FORGETTING), lost.value), _each(lost, FORGETTING)) if lost.n else [Shown(NONE)] * 2),
+            ]
+        )
+    return Grid(header, rows)
+
+
+def main_version(column: Column) -> str:
+    return [version for version in VERSIONS if version in column][-1]
 
 
 def block_of(name: str, column: Column) -> Block:
-    """Builds the block of one column of a table."""
-    everything, kind = [cell for cells in column.values() for cell in cells], shown_kind(column)
-    said = notes.kind_notes(everything) + notes.comparison_notes(column, kind) + notes.baseline_notes(column)
-    said += notes.missing_notes(column) + notes.identical_notes(column) + notes.rate_notes(column)
-    if name != "answers" and NAMED.get(name, kind).compares:
-        for version, cells in column.items():
-            said += notes.confound_notes(version, cells) + notes.size_notes(version, cells)
-            said += notes.small_notes(version, cells, kind)
-    said += notes.disagreements(column)
-    commands = [(f"{c.label}, {SPELLED[c.version]}", c.command) for c in everything if c.command]
-    title = title_of(name) + (f": {kind.unit}" if kind.unit and name not in NAMED else "")
-    return Block(title, main_grid(column, kind), said, details(column, kind), commands)
+    """Builds the block of one column: first the corrected rows, the rest folded."""
+    everything, kind, main = [c for cells in column.values() for c in cells], shown_kind(column), main_version(column)
+    first = notes.reference(column[main])
+    said = [notes.comparison_note(column[main], kind), kind.about(first.runs if first else ())]
+    folds = []
+    if main != VERSIONS[0] and VERSIONS[0] in column:
+        published = grid(name, VERSIONS[0], column[VERSIONS[0]], kind, record=any(c.record for c in everything))
+        folds.append(Fold("As published: the authors' settings and records", grid=published))
+    if warnings := notes.warnings(name, column, kind, main):
+        folds.append(Fold("What else is to be known", warnings))
+    if kind.scores and any(cell.value is not None for cell in everything):
+        folds.append(Fold("Tests, cost and forgetting", grid=costs(column)))
+    models = listing(sorted({str(run.results["args"].get("model", "")) for c in everything for run in c.runs} - {""}))
+    title, _, unit = title_of(name).partition(", ")
+    title += f" with {models}" * bool(models) + f", {unit}" * bool(unit)
+    title += f": {kind.heading}" if kind.unit and name not in NAMED else ""
+    shown = grid(name, main, column[main], kind, record=main == VERSIONS[0] and any(c.record for c in everything))
+    return Block(title, shown, [text for text in said if text], folds)
 
 
-def _panel(name: str, column: Column) -> Panel:
-    """Our values in both versions; the report's are hollow diamonds, the authors' records are bars."""
-    kind = shown_kind(column)
-    first = {cell.label: cell for cells in reversed([*column.values()]) for cell in cells}
-    values = [{label: number(getattr(c, who)) for label, c in first.items()} for who in ("report", "record")]
-    theirs = [{label: v for label, v in one.items() if v is not None} for one in values]
-    # A judge's points have no place beside a perplexity.
-    marks = {} if kind.ratio else {"report": ("D", 5, theirs[0]), "authors' record": ("|", 9, theirs[1])}
-    series = {SPELLED[version]: cells for version, cells in column.items()}
-    return Panel(title_of(name), kind, series, COLOURS, marks)
+def _row_panel(name: str, column: Column) -> Panel:
+    """The differences that the table tests, and those of the report in the same unit."""
+    kind, cells = shown_kind(column), column[main_version(column)]
+    first = notes.reference(cells)
+    assert first is not None, "a picture is of rows that were compared"
+    rows, base = [first, *(cell for cell in cells if cell.comparison)], reported(first.report, kind)
+    theirs = {cell.label: reported(cell.report, kind) for cell in rows[1:] if base is not None and not kind.ratio}
+    return Panel(title_of(name), kind, rows, {k: v - (base or 0.0) for k, v in theirs.items() if v is not None})
+
+
+def _sweep_panel(name: str, column: Column) -> Panel:
+    """The measured rows over a flag, or over the number of training examples."""
+    cells = [cell for cell in column[main_version(column)] if cell.value is not None]
+    if name not in FLAGS:
+        at, across = (lambda cell: cell.runs[0].number("data", "rows", "train") or 0.0), "Training examples"
+    else:
+        at, across = (
+            (lambda cell: float(cell.written[FLAGS[name]])),
+            title_of(name) + ", as in the labels" * (name == "lr"),
+        )
+    return Panel(title_of(name), shown_kind(column), cells, {}, across, at)
+
+
+def _curves(columns: Mapping[str, Column]) -> tuple[str, str]:
+    what = "lr" if "peak-lr" in columns else "loss"
+    drawn: dict[str, list[Cell]] = {}
+    for version in reversed(VERSIONS):
+        cells = [c for column in columns.values() for c in column.get(version, ()) if c.runs and c.runs[0].curve]
+        drawn |= {SPELLED[version]: [*{cell.label: cell for cell in cells}.values()]} if cells else {}
+    words = "Learning rate" if what == "lr" else "Training and validation loss"
+    return (curves(drawn, what), f"{words} against the epoch, mean over seeds") if drawn else ("", "")
 
 
 def picture(table: Table, columns: Mapping[str, Column]) -> tuple[str, str]:
     """Returns (SVG, caption), both empty if there is nothing to show."""
-    caption = "mean over seeds, 95% intervals over seeds and test examples"
     if table.kind == "figure":
-        what = "lr" if "peak-lr" in columns else "loss"
-        words = "Learning rate" if what == "lr" else "Training and validation loss"
-        drawn: dict[str, list[Cell]] = {}
-        for version, title in SPELLED.items():
-            cells = [c for column in columns.values() for c in column.get(version, ()) if c.runs and c.runs[0].curve]
-            drawn |= {title: [*{cell.label: cell for cell in cells}.values()]} if cells else {}
-        return (curves(drawn, what), f"{words} against the epoch, mean over seeds") if drawn else ("", "")
-    if table.kind == "appendix":
+        return _curves(columns)
+    shown = {name: column for name, column in joined(columns).items() if table.kind != "appendix"}
+    shown = {name: column for name, column in shown.items() if any(c.comparison for c in column[main_version(column)])}
+    if not shown:
         return "", ""
-    if any(size_in(name)[1] for name in columns):
-        panels = _size_panels(columns)
-        return (data_sizes(panels), f"Score against the number of training examples, {caption}") if panels else ("", "")
-    pictured = {name: column for name, column in columns.items() if NAMED.get(name, Kind()).pictured}
-    shown = [_panel(n, c) for n, c in pictured.items() if any(cell.value is not None for x in c.values() for cell in x)]
-    theirs = any(c.report for col in pictured.values() if not shown_kind(col).ratio for x in col.values() for c in x)
-    caption = f"{caption[0].upper()}{caption[1:]}" + "; hollow: the report's values" * theirs
-    return (dots(shown), caption) if shown else ("", "")
-
-
-def _size_panels(columns: Mapping[str, Column]) -> list[Panel]:
-    """Returns a panel for each task and version, in which the rows of one label are a line."""
-    found: dict[tuple[str, str], dict[str, list[Cell]]] = {}
-    for name, column in columns.items():
-        for version, cells in column.items():
-            for cell in [cell for cell in cells if cell.value is not None and examples(cell)]:
-                found.setdefault((size_in(name)[0], version), {}).setdefault(cell.label, []).append(cell)
-    kinds = {key: next(cells[0].kind for cells in series.values()) or Kind() for key, series in found.items()}
-    return [Panel(f"{title_of(key[0])}, {SPELLED[key[1]]}", kinds[key], series) for key, series in found.items()]
+    words = f"ifferences from the first row, {SPELLED[main_version([*shown.values()][0])]}, with 95% intervals over "
+    words += "seeds and examples; a filled dot is told apart"
+    swept = [name for name in shown if len([column for column in columns if parts_of(column)[0] == name]) > 1]
+    if swept:
+        return sweeps([_sweep_panel(n, shown[n]) for n in swept]), f"Above the scores, below the d{words}"
+    return dots([_row_panel(name, column) for name, column in shown.items()]), f"D{words}"
 
 
 def section_of(table: Table, columns: Mapping[str, Column]) -> Section:
     drawn, caption = picture(table, columns)
-    shown = by_size(columns)
-    answers = [e for column in shown.values() for e in examples_of(column)] if table.kind == "appendix" else []
+    shown = joined(columns)
+    answers = [e for column in shown.values() for e in examples_of(column, table)] if table.kind == "appendix" else []
     blocks = [block_of(name, column) for name, column in shown.items()]
-    return Section(table.name, table.title, blocks, drawn, caption, answers)
+    commands: dict[str, list[str]] = {}
+    for cell in [cell for column in shown.values() for cells in column.values() for cell in cells if cell.command]:
+        commands.setdefault(cell.command, []).append(f"{cell.column}: {cell.label}, {SPELLED[cell.version]}")
+    code = "\n".join(f"# {'; '.join(what)}\n{command}" for command, what in commands.items())
+    folds = [Fold("Commands", code=code)] if code else []
+    return Section(table.name, table.title, blocks, drawn, caption, answers, folds=folds)
 
 
-def examples_of(column: Column) -> list[Example]:
+def examples_of(column: Column, table: Table) -> list[Example]:
     """Every cell's first seed answers the report's own questions, then test prompts."""
-    measured = [(f"{c.label}, {SPELLED[c.version]}", c.runs[0]) for cells in column.values() for c in cells if c.runs]
-    asked: dict[str, list[tuple[str, str]]] = {}
+    ran = [(f"{c.label}, {SPELLED[c.version]}", c.runs[0]) for cells in column.values() for c in cells if c.runs]
+    asked = {q: [(f"in the report: {who}", text) for who, text in said] for q, said in table.answers.items()}
 
     def show(who: str, question: str, before: str, response: str, wanted: str | None = None) -> None:
         shown = asked.setdefault(question, [("wanted", wanted)] if wanted is not None else [])
@@ -176,11 +237,11 @@ def examples_of(column: Column) -> list[Example]:
             shown.append((f"before ({who})", before))
         shown.append((who, response))
 
-    for who, run in measured:
+    for who, run in ran:
         for question, before, response in COMPARED.findall(run.asked):
             show(who, question, before, response)
-    for who, run in measured:
+    for who, run in ran:
         for answer in run.answers:
             question = "\n".join(part for part in (answer["instruction"], answer["input"]) if part)
             show(who, question, answer["before"], answer["response"], answer["reference"])
-    return [Example(question, answers) for question, answers in asked.items()]
+    return [Example(question, answers) for question, answers in asked.items()] if ran else []

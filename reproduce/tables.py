@@ -47,12 +47,15 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The rows of a table file. `questions` are the report's own, which every run is asked."""
+    """The rows of a table file. `questions` are the report's own, which every run is asked; `answers` has what the
+    report prints to each, as (whose, text). What all columns show is claimed `together` where one sentence says it."""
 
     name: str
     title: str
     rows: list[Row]
     questions: list[str]
+    answers: dict[str, list[tuple[str, str]]] = {}
+    together: bool = False
 
     @property
     def kind(self) -> str:
@@ -95,11 +98,14 @@ def read_table(path: Path) -> Table:
     done = subprocess.run(["bash", str(path), "rows"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ValueError(f"bash {path} rows: failed with status {done.returncode}: {done.stderr.strip()[-500:]}")
-    rows, questions, known = [], [], dict[tuple[str, str], list[str]]()
+    rows, answers, known = [], dict[str, list[tuple[str, str]]](), dict[tuple[str, str], list[str]]()
+    together = False
     for number, line in enumerate(done.stdout.splitlines(), 1):
         fields = line.split("\t")
         if fields[0] == "question":
-            questions.append(fields[1])
+            answers[fields[1]] = [*zip(fields[2::2], fields[3::2], strict=True)]
+        elif fields == ["together"]:
+            together = True
         elif len(fields) != len(Row._fields):
             raise ValueError(f"bash {path} rows: line {number} is no row ({', '.join(Row._fields)}): {line[:80]!r}")
         else:
@@ -108,7 +114,7 @@ def read_table(path: Path) -> Table:
                 known[row.column, row.label] = ["" if text == "-" else text for text in (row.report, row.record)]
             report, record = known.get((row.column, row.label), ["", ""])
             rows.append(row._replace(report=report, record=record))
-    return Table(path.stem, title_of(path), rows, questions)
+    return Table(path.stem, title_of(path), rows, list(answers), answers, together)
 
 
 def natural(name: str) -> tuple[int, list[tuple[int, str]]]:
@@ -125,12 +131,11 @@ def all_tables(folder: Path) -> list[Table]:
     return [read_table(path) for path in sorted(paths, key=lambda path: natural(path.stem))]
 
 
-def size_in(column: str) -> tuple[str, str | None]:
-    """Splits the column "spam 125" into ("spam", "125"); a million or more means all examples."""
-    found = re.fullmatch(r"(.+) (\d+)", column)
-    if not found:
-        return column, None
-    return found[1], "all" if int(found[2]) >= 1_000_000 else f"{int(found[2]):,}"
+def parts_of(column: str) -> tuple[str, str]:
+    """Splits the column "spam 125" into ("spam", "125"), and "lr full" into ("lr", "full"); a million or more means all
+    examples."""
+    name, _, part = column.partition(" ")
+    return name, part if not part.isdecimal() else "all" if int(part) >= 1_000_000 else f"{int(part):,}"
 
 
 # --- from a command to its flags and back ---
@@ -186,7 +191,7 @@ def nano(flags: Flags, path: str, column: str, model: str, data: Path | None) ->
     for name in ("max_length", "pad_to"):
         if flags.get(name) is not None:
             new[name] = min(flags[name] // 4, 128)
-    swept = size_in(column)[1] is not None  # the number of training examples
+    swept = column.split()[-1].isdecimal()  # the number of training examples
     most = {"train_examples": 1000 if swept else 500, "val_examples": 100, "test_examples": 500}
     if "new_tokens" in flags:  # an LM head of 50,257 classes takes most of the time
         most |= {"val_examples": 50, "test_examples": 150, "new_tokens": 32}

@@ -4,7 +4,6 @@ import json
 from typing import NamedTuple
 
 from evidence.cells import in_column
-from evidence.kinds import ACCURACY
 from evidence.runs import Store
 from reproduce.cells import cell_of
 from reproduce.tables import Plan, Row, flags_of, plans, read_table
@@ -61,9 +60,6 @@ def general(difference, spread):
 
 
 CLS = "python scripts/finetune_cls.py"
-
-
-PERCENT = ACCURACY.as_given([92.4])
 
 
 class Line(NamedTuple):

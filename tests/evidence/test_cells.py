@@ -4,20 +4,23 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import ROOT, results_of, run_script
-from report_rows import PERCENT, cells_of, classifier, found_in, general, line, of_runs, tutor
+from report_rows import cells_of, classifier, found_in, general, line, of_runs, tutor
 from scipy import special, stats
 
+from evidence.cells import difference, in_column, in_columns
+from evidence.crossed import pooled
 from evidence.document import Block, Grid, Page, Section, Shown, listing, on_any_machine
-from evidence.intervals import bootstrap_ratio
-from evidence.kinds import ACCURACY, JUDGE, NAMED, PERPLEXITY
+from evidence.intervals import bootstrap_ratio, holm
+from evidence.kinds import ACCURACY, JUDGE, NAMED, PERPLEXITY, answers_one_class, macro_f1
 from evidence.latex import latex
 from evidence.markdown import as_markdown
 from evidence.runs import read_packed, read_run, write_packed
-from reproduce.cells import number
+from reproduce.cells import number, reported
 from reproduce.notes import (
     identical_notes,
 )
@@ -75,13 +78,67 @@ def test_intervals_and_tests_are_over_seeds_and_examples(tmp_path):
     assert [cell.comparison.p for cell in others] == pytest.approx([max(2 * min(raw), max(raw)), 2 * min(raw)])
 
 
+def random_runs(tmp_path, chances, column="spam", n=120, ham=0):
+    """Lines of four seeds of a row for each chance of being right."""
+    rng, lines = np.random.default_rng(len(column)), []
+    for label, chance in chances.items():
+        for seed in range(4):
+            lines.append(line(label, f"{column}-{label}", column=column, seed=seed))
+            right = rng.random(n) < chance + 0.03 * rng.normal()
+            classifier(tmp_path / lines[-1].key, set(np.flatnonzero(right).tolist()), n, ham=ham)
+    return lines
+
+
+def test_columns_that_are_claimed_together_are_one_family_and_each_has_its_own_seeds_variance(tmp_path):
+    """p is adjusted over all, by hand; value and interval are those of each column by itself."""
+    chances = {"spam": {"a": 0.7, "b": 0.8, "c": 0.9}, "mail": {"a": 0.7, "b": 0.78}}
+    columns = {
+        name: [replace(cell, comparison=None) for cell in cells_of(random_runs(tmp_path, of, name), found_in(tmp_path))]
+        for name, of in chances.items()
+    }
+    alone, together = {name: in_column(name, cells) for name, cells in columns.items()}, in_columns(columns)
+    raw, adjusted = [], []
+    for name, cells in together.items():
+        first, *others = columns[name]
+        means = pooled([difference(other, first)[0] for other in others])
+        raw += [mean.p() for mean in means]
+        for cell, mean, one in zip(cells[1:], means, alone[name][1:], strict=True):
+            assert cell.comparison[:3] == one.comparison[:3] == pytest.approx((mean.value, *mean.ends()))
+            assert cell.comparison.among == 3 and cell.comparison.detectable == pytest.approx(mean.detectable(3))
+            adjusted.append(cell.comparison.p)
+    assert adjusted == pytest.approx(holm(raw)) and adjusted != pytest.approx(raw)
+
+
+def test_macro_f1_is_scikit_learns_and_stands_where_classes_are_unequal(tmp_path):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(3)
+    for ham in (30, 66):
+        run = read_run(classifier(tmp_path / f"{ham}", set(rng.permutation(100)[:70].tolist()), 100, ham=ham))
+        wanted = sklearn.f1_score(run.examples["label"], run.examples["prediction"], average="macro")
+        assert macro_f1(run) == pytest.approx(wanted)
+    assert macro_f1(read_run(classifier(tmp_path / "equal", range(70), 100, ham=50))) is None
+    assert macro_f1(read_run(tutor(tmp_path / "tutor", [2.0], [2]))) is None
+
+
+def test_a_run_that_answers_one_class_is_counted(tmp_path):
+    lines = [line("a", "a", seed=seed) for seed in range(3)]
+    for one, right in zip(lines, (range(60), range(60, 100), range(50)), strict=True):  # spam, ham, and both
+        classifier(tmp_path / one.key, right, 100, ham=60)
+    (cell,) = cells_of(lines, found_in(tmp_path))
+    assert cell.of_one_class == 2
+    labels = classifier(tmp_path / "nano/b/seed0", range(40), 40)  # of one class there is nothing else to answer
+    assert not answers_one_class(read_run(labels)) and not answers_one_class(
+        read_run(tutor(tmp_path / "t", [2.0], [2]))
+    )
+
+
 def test_three_seeds_claim_nothing(tmp_path):
     lines = [line(label, label, seed=seed) for label in "ab" for seed in range(3)]
     for one in lines:
         classifier(tmp_path / one.key, range(180 if one.row.label == "a" else 20), 200)
     _, b = cells_of(lines, found_in(tmp_path))
     assert b.comparison.value == -0.8 and b.comparison.high < 0
-    assert (b.comparison.p, b.comparison.claims, b.mark, b.verdict) == (1.0, False, "", 0)
+    assert (b.comparison.p, b.comparison.claims, b.verdict) == (1.0, False, 0)
 
 
 def test_a_small_table_is_as_counted_by_hand(tmp_path):
@@ -92,7 +149,7 @@ def test_a_small_table_is_as_counted_by_hand(tmp_path):
     assert (first.value, second.value, first.n, first.seeds) == (0.75, 0.375, 4, ("0", "1"))
     assert first.sd == pytest.approx(math.sqrt(0.125)) and second.sd == pytest.approx(0.25 / math.sqrt(2))
     assert second.comparison.value == -0.375 and second.reference == "a" and first.comparison is None
-    assert second.cost["share"] == 0.1371 and second.cost["seconds"] == 60.0 and "forgetting" not in second.cost
+    assert second.cost["share"] == 0.1371 and second.cost["seconds"] == 60.0
 
 
 def test_perplexity_is_weighted_by_tokens_and_compared_as_a_ratio(tmp_path):
@@ -163,8 +220,8 @@ def test_forgetting_is_a_column_over_pieces_of_the_general_text(tmp_path):
         classifier(tmp_path / one.key, range(9), forgetting=general(lost, lost / 10))
     a, b = cells_of(lines, found_in(tmp_path))
     assert (a.value, b.value, a.n) == pytest.approx((0.2, 0.7, 2)) and a.low < 0.2 < a.high
-    assert b.comparison.value == pytest.approx(0.5) and a.value == pytest.approx(a.cost["forgetting"])
-    assert b.comparison.n == 2
+    assert b.comparison.value == pytest.approx(0.5) and b.comparison.n == 2
+    assert a.each == pytest.approx((0.1, 0.3))
 
 
 def test_forgetting_of_different_texts_is_not_averaged(tmp_path):
@@ -172,7 +229,7 @@ def test_forgetting_of_different_texts_is_not_averaged(tmp_path):
     for one, text in zip(lines, ("1", "2"), strict=True):
         classifier(tmp_path / one.key, range(9), forgetting=general(0.1, 0.02) | {"sha256": text})
     (cell,) = cells_of(lines, found_in(tmp_path))
-    assert cell.value is None and cell.reason == "no example has a forgetting" and "forgetting" not in cell.cost
+    assert cell.value is None and cell.reason == "no example has a forgetting"
 
 
 def test_runs_of_the_scripts_are_read_as_they_leave_them(tiny_model, mail_file, question_file, tmp_path):
@@ -229,18 +286,19 @@ def test_runs_that_stand_in_several_rows_are_compared_once(tmp_path):
     a, b, c, d, e = of_runs(tmp_path, rights, "xxyyz")
     once = of_runs(tmp_path, rights, "xyz")
     assert c.comparison == d.comparison == once[1].comparison and e.comparison == once[2].comparison
-    assert c.comparison.among == 2 and (c.reference, d.reference, d.mark) == ("a", "a", "↓ ")
-    assert a.comparison is None and b.comparison is None and (b.value, b.why_alone, b.mark) == (a.value, "", "")
+    assert c.comparison.among == 2 and (c.reference, d.reference, d.verdict) == ("a", "a", -1)
+    assert a.comparison is None and b.comparison is None and (b.value, b.why_alone, b.verdict) == (a.value, "", 0)
     _, c, d, e = of_runs(tmp_path, rights, "xywz")
     assert c.comparison == d.comparison and e.comparison.among == 3 and identical_notes({"corrected": [c, d, e]}) == []
 
 
-def test_units_follow_the_report():
-    (accuracy,) = cells_of([line("a", "a", given=("0.905", ""))], lambda key: None)
-    assert accuracy.report == "0.905" and accuracy.record == ""
-    assert ACCURACY.as_given([88.2]) == PERCENT and PERCENT.text(0.9) == "90.0"
-    assert ACCURACY.as_given([0.905, 0.90467]) == ACCURACY.as_given([]) == ACCURACY
-    assert NAMED["parameters"].text(7_898_384) == "7,898,384"
+def test_a_quantity_has_one_unit_whatever_the_reports_table_has():
+    assert ACCURACY.text(0.9) == "90.0" and [reported(text, ACCURACY) for text in ("0.905", "90.5", "")] == [
+        *(0.905, pytest.approx(0.905)),
+        None,
+    ]
+    assert reported("36.35/38.10", PERPLEXITY) == 36.35 and reported("38", NAMED["memory"]) == 38
+    assert NAMED["parameters"].text(7_898_384) == "7,898,384" and NAMED["peak-lr"].text(0.0010666) == "0.001067"
     assert [number(text) for text in ("92.4%", "7,898,384", "36.35/38.10", "59.86 or 61.26", "14e6", "?", "")] == [
         *(92.4, 7898384, 36.35, 59.86, 14e6),
         *(None, None),
@@ -259,14 +317,14 @@ def test_files_have_only_digits_that_every_processor_finds():
 
 
 def test_latex_says_what_was_written():
-    wild = r"50% of a_b & {c} #1 $x$ ~ ^ \ < > | 0.9 ↑ – −"
+    wild = r"50% of a_b & {c} #1 $x$ ~ ^ \ < > | 0.9 † – −"
     expected = r"50\% of a\_b \& \{c\} \#1 \$x\$ \textasciitilde{} \textasciicircum{} \textbackslash{} \textless{} "
-    assert latex(wild) == expected + r"\textgreater{} \textbar{} 0.9 $\uparrow$ -- $-$"
+    assert latex(wild) == expected + r"\textgreater{} \textbar{} 0.9 \dag{} -- $-$"
 
 
 def test_a_cell_of_a_markdown_table_cannot_end_it(tmp_path):
     grid = Grid(["", "a|b"], [[Shown("x | y"), Shown("*1*\n<b>")]])
-    page = Page("T", [], [Section("table1_x", "T", [Block("t", grid)])])
+    page = Page("T", [Section("table1_x", "T", [Block("t", grid)])])
     rows = [row for row in as_markdown(page, "p").splitlines() if row.startswith("| ")]
     assert rows == [r"|  | a\|b |", "| :--- | ---: |", r"| x \| y | \*1\* \<b\> |"]
 

@@ -6,22 +6,14 @@ import re
 import numpy as np
 import pytest
 from conftest import ROOT
-from report_rows import CLS, PERCENT, cells_of, classifier, found_in, line, of_runs, places, table_file, tutor
+from report_rows import CLS, cells_of, classifier, found_in, line, of_runs, places, table_file, tutor
 from scipy import stats
 
-from evidence.kinds import PERPLEXITY
+from evidence.kinds import ACCURACY, PERPLEXITY
 from reproduce import report
 from reproduce.confounds import confounds, effective_scale, first_step
-from reproduce.notes import (
-    baseline_notes,
-    comparison_notes,
-    disagreements,
-    identical_notes,
-    rate_notes,
-    size_notes,
-    small_notes,
-)
-from reproduce.sections import block_of
+from reproduce.notes import comparison_note, disagreements, identical_notes, size_notes, too_small
+from reproduce.sections import MOVING, SMALL, block_of, verdict
 from reproduce.tables import Row, flags_of, read_table
 
 
@@ -151,8 +143,21 @@ def test_what_a_smaller_scale_hides_is_told_from_the_rows_as_they_are_written(tm
     report.main(report.Args(tmp_path, tmp_path, "nano", tmp_path / "out", tmp_path / "tables"))
     text = (tmp_path / "out/RESULTS.md").read_text()
     assert "--batch-size 32" in text and "--batch-size 4" in text and text.count("--max-length 128") == 2
-    warning = "Corrected: token count (512 / 1024) does not change alone; with it: batch size (32 / 4)."
-    assert f"**Confounded.** {warning}" in text and text.count("Confounded") == 1
+    warning = "- Corrected: token count (512 / 1024) does not change alone; with it: batch size (32 / 4)."
+    assert text.count(warning) == text.count("does not change alone") == 1
+
+
+def test_a_column_in_which_other_settings_move_is_marked(tmp_path):
+    """The mark stands over the verdicts, and what moves is folded."""
+    for moves, flags in (("", "--lora-rank {0}"), (MOVING, "--lora-rank {0} --batch-size {0}")):
+        lines = [line(f"rank {r}", f"{r}{moves}", seed=s, flags=flags.format(r)) for r in (2, 8) for s in range(4)]
+        for one in lines:
+            args = {name: value for name, value in flags_of(one.row.command).items() if name != "seed"}
+            classifier(tmp_path / one.key, range(150), 200, args=args)
+        block = block_of("spam", {"corrected": cells_of(lines, found_in(tmp_path))})
+        assert block.grid.header[-1] == f"verdict {moves}".strip()
+        folded = [note for fold in block.folds for note in fold.notes]
+        assert any("rank (2 / 8) does not change alone; with it: batch size" in note for note in folded) == bool(moves)
 
 
 def verdicts(tmp_path, published, corrected, given=("90.0", "91.0")):
@@ -170,48 +175,48 @@ def verdicts(tmp_path, published, corrected, given=("90.0", "91.0")):
 
 def test_where_the_versions_disagree_a_sentence_says_so(tmp_path):
     (note,) = disagreements(verdicts(tmp_path / "x", (150, 110), (150, 150)))
-    assert note.text.startswith("Against a: b is worse as published, not told apart when corrected.")
+    assert note == "Against a: b is worse as published, not told apart when corrected."
     (note,) = disagreements(verdicts(tmp_path / "y", (150, 110), (110, 150)))
-    assert "b is worse as published, better when corrected" in note.text
-    assert note.text.endswith("Best first, as published: a, b; corrected: b, a.")
+    assert note == "Against a: b is worse as published, better when corrected."
     assert disagreements(verdicts(tmp_path / "z", (150, 110), (160, 120))) == []
     assert disagreements({"corrected": []}) == []
 
 
-def test_a_claim_smaller_than_what_n_can_show_is_told(tmp_path):
-    column = verdicts(tmp_path, (150, 140), (150, 140))
-    unit = PERCENT
-    (note,) = small_notes("corrected", column["corrected"], unit)
-    assert "n = 200 is too small" in note.text and "b +1.0 (could be found:" in note.text
-    large = verdicts(tmp_path / "l", (150, 140), (150, 140), given=("60.0", "95.0"))
-    assert small_notes("corrected", large["corrected"], unit) == []
-    same = verdicts(tmp_path / "s", (150, 140), (150, 140), given=("60.0", "60.0"))
-    assert small_notes("corrected", same["corrected"], unit) == []
+def test_a_claim_smaller_than_what_could_be_found_is_marked(tmp_path):
+    def marks(where, given, right=149):
+        a, b = verdicts(tmp_path / where, (150, right), (150, right), given)["corrected"]
+        assert verdict(a, a, ACCURACY) == "–" and (SMALL in verdict(b, a, ACCURACY)) == too_small(b, a, ACCURACY)
+        return verdict(b, a, ACCURACY)
+
+    assert marks("x", ("90.0", "91.0")) == marks("y", ("0.90", "0.91")) == f"not told apart {SMALL}"
+    assert marks("l", ("60.0", "95.0")) == marks("s", ("60.0", "60.0")) == marks("-", ("-", "-")) == "not told apart"
+    assert marks("w", ("60.0", "95.0"), right=110) == "worse" and marks("b", ("60.0", "95.0"), right=190) == "better"
 
 
 def test_accuracies_that_never_differ_tell_what_could_be_found_and_perplexities_do_not(tmp_path):
     cells = of_runs(tmp_path, {"x": 150, "y": 150}, "xy")
-    (note,) = comparison_notes({"corrected": cells}, PERCENT)
+    note = comparison_note(cells, ACCURACY)
     # Two examples of 202 that differ, one each way.
     least = (stats.t.ppf(0.975, 201) + stats.t.ppf(0.8, 201)) * math.sqrt(2 / 201 / 202)
     assert (
         cells[1].comparison.detectable == pytest.approx(least, rel=1e-4)
-        and f"a difference of {least:.1%}"[:-1] in note.text
+        and f"a difference of {100 * least:.1f} points." in note
     )
     lines = [line(name, f"t{name}", seed=seed) for name in "ab" for seed in range(4)]
     for one in lines:
         tutor(tmp_path / one.key, [2.0, 3.0, 1.0], [2, 3, 4])
     answered = cells_of(lines, found_in(tmp_path))
-    (note,) = comparison_notes({"corrected": answered}, PERPLEXITY)
-    assert note.text.startswith("Corrected: on each of the n = 3 test examples every row scores the same as a,")
+    note = comparison_note(answered, PERPLEXITY)
+    assert note.startswith("n = 3 test examples; every row scores the same on each, which does not tell")
 
 
 def test_where_the_seeds_are_too_few_a_note_says_that_nothing_is_claimed(tmp_path):
     lines = [line(label, label, seed=seed) for label in "ab" for seed in range(3)]
     for one in lines:
-        classifier(tmp_path / one.key, range(180 if one.row.label == "a" else 20), 200)
-    (note,) = comparison_notes({"corrected": cells_of(lines, found_in(tmp_path))}, PERCENT)
-    assert note.text.startswith("Corrected: 3 seeds tell too little of how much seeds vary") and "from a." in note.text
+        classifier(tmp_path / one.key, range(180 if one.row.label == "a" else 60), 200, ham=60)
+    cells = cells_of(lines, found_in(tmp_path))
+    assert comparison_note(cells, ACCURACY) == "n = 200 test examples; 3 seeds by themselves claim nothing."
+    assert verdict(cells[1], cells[0], ACCURACY) == "no claim; one class in 3 of 3 seeds"
 
 
 def test_rows_that_show_the_same_runs_are_told_alike_versions_together(tmp_path):
@@ -220,8 +225,10 @@ def test_rows_that_show_the_same_runs_are_told_alike_versions_together(tmp_path)
         column = {version: of_runs(tmp_path, rights, keys, version) for version in ("published", "corrected")}
         if keys == "xyzz":
             column["published"] = of_runs(tmp_path, rights, "xyz", "published")
-        notes = [note.text for note in block_of("spam", column).notes if "the same runs" in note.text]
-        assert notes == [f"At this scale the same runs stand in several rows{told}"]
+        folded = [note for fold in block_of("spam", column).folds for note in fold.notes]
+        assert [note for note in folded if "the same runs" in note] == [
+            f"At this scale the same runs stand in several rows{told}"
+        ]
     assert identical_notes({"corrected": of_runs(tmp_path, {}, "mn")}) == []  # not run
 
 
@@ -233,8 +240,8 @@ def test_runs_that_stand_in_several_rows_lead_to_no_conclusion_about_themselves(
         for version, keys in (("published", "xyyz"), ("corrected", "xxyz"))
     }
     assert disagreements(column) == []  # b is worse than a as published, and a itself when corrected
-    (note,) = small_notes("corrected", column["corrected"], PERCENT)
-    assert "claims: c +0.5 (" in note.text and "b +" not in note.text
+    first, *others = column["corrected"]
+    assert [too_small(cell, first, ACCURACY) for cell in others] == [False, True, True]  # b is a itself
     rights |= {"z": 112}
     column = {
         version: of_runs(tmp_path, rights, keys, version) for version, keys in zip(column, ("xyz", "xyy"), strict=True)
@@ -242,20 +249,19 @@ def test_runs_that_stand_in_several_rows_lead_to_no_conclusion_about_themselves(
     assert disagreements(column) == []  # c before b as published, and b itself when corrected
 
 
-def test_what_always_the_same_answer_would_score_is_told(tmp_path):
+def test_what_always_the_same_answer_would_score_is_the_last_row(tmp_path):
     column = {}
-    for version, ham in (("published", 86), ("corrected", 86), ("another", 120)):
+    for version, ham in (("published", 86), ("corrected", 120)):
         lines = [line(label, f"{version}{label}", version) for label in "ab"]
         for one in lines:
             classifier(tmp_path / one.key, range(100), 200, ham=ham)
         column[version] = cells_of(lines, found_in(tmp_path))
-    texts = [note.text for note in block_of("spam", {v: column[v] for v in ("published", "corrected")}).notes]
-    assert texts.count("Always answering the commonest class would be right in 57.0% of n = 200.") == 1
-    (note,) = baseline_notes({"published": column["published"], "corrected": column["another"]})
-    assert note.text.endswith("in 57.0% of n = 200 (as published) and 60.0% of n = 200 (corrected).")
+    block = block_of("spam", column)
+    for grid, share in ((block.grid, "60.0"), (block.folds[0].grid, "57.0")):
+        assert [shown.text for shown in grid.rows[-1]][:2] == ["commonest class", share] and len(grid.rows) == 3
     one = line("a", "ift")
     tutor(tmp_path / one.key, [3.0, 4.0], [2, 2])
-    assert baseline_notes({"corrected": cells_of([one], found_in(tmp_path)), "published": []}) == []
+    assert len(block_of("ift", {"corrected": cells_of([one], found_in(tmp_path))}).grid.rows) == 1
 
 
 def sizes(tmp_path, written, ran):
@@ -275,34 +281,13 @@ def test_rows_of_sizes_that_are_one_model_here_are_told_with_what_is_between_the
     ran = [re.sub("gpt2(-medium)?", "gpt2-nano", flags).replace("5e-5", "2e-4") for flags in written]
     ran[2:] = [flags.replace("2e-4", "3e-4") for flags in ran[2:]]
     (note,) = size_notes("published", sizes(tmp_path / "one", written, ran))
-    assert note.kind == "warning" and note.text == (
-        "As published: at this scale all sizes are one model, and no difference is one of size; c and d differ from a "
-        "in batch size (32 / 8) and learning rate (0.0002 / 0.0003)."
+    assert note == (
+        "As published: at this scale all sizes are one model; c and d differ from a in batch size (32 / 8) and "
+        "learning rate (0.0002 / 0.0003)."
     )
     assert size_notes("published", sizes(tmp_path / "as-written", written, written)) == []
     assert size_notes("published", sizes(tmp_path / "same", written[:2], ran[:2])) == []
     assert size_notes("published", []) == []
-
-
-def test_rates_in_labels_are_told_apart_from_those_that_ran(tmp_path):
-    labels = {"full, 2.5e-5": ("2.5e-5", 1.333e-4), "full, 1e-4": ("1e-4", 5.333e-4), "rank 5": ("5e-5", 1.0)}
-
-    def column(ran):
-        lines = [
-            line(label, f"r{i}", flags=f"--lr {rate} --lr-min 0") for i, (label, (rate, _)) in enumerate(labels.items())
-        ]
-        for one, lr in zip(lines, ran, strict=True):
-            classifier(tmp_path / one.key, range(9), args={"method": "full", "lr": lr})
-        return cells_of(lines, found_in(tmp_path))
-
-    cells = column([lr for _, lr in labels.values()])
-    told = "Learning rates in the labels are for the width as written; what ran is 5.33 times that."
-    texts = [n.text for n in block_of("lr", {"corrected": cells}).notes]
-    assert [text for text in texts if "Learning rates" in text] == [told]
-    assert rate_notes({"corrected": cells[2:]}) == []  # a label without its rate
-    (note,) = rate_notes({"corrected": column([1e-4, 5.333e-4, 1.0])})
-    assert note.text.endswith("what ran is 4 to 5.33 times that.")
-    assert rate_notes({"corrected": column([float(rate) for rate, _ in labels.values()])}) == []
 
 
 def test_the_notes_on_scale_come_from_the_table_files(tmp_path):
@@ -319,8 +304,6 @@ def test_the_notes_on_scale_come_from_the_table_files(tmp_path):
         output = tmp_path / scale
         report.main(report.Args(tmp_path / "runs", tmp_path / "no", scale, output, tmp_path / "tables"))
         text = (output / "RESULTS.md").read_text()
-        assert (
-            text.count("what ran is 4 to 5.33 times that") == text.count("all sizes are one model") == (scale == "nano")
-        )
-        told = "125, 4e-4 differs from 125, 2e-4 in learning rate (0.0008 / 0.002133) and dropout (0.0 / 0.1)."
+        assert text.count("all sizes are one model") == (scale == "nano")
+        told = "4e-4 on 125 differs from 2e-4 on 125 in learning rate (0.0008 / 0.002133) and dropout (0.0 / 0.1)."
         assert text.count(told) == (scale == "nano")

@@ -28,9 +28,9 @@ from report_rows import (
 from evidence.kinds import NAMED, Kind
 from evidence.runs import read_packed
 from reproduce import report
-from reproduce.cells import by_size
+from reproduce.cells import cell_of, columns_of, joined
 from reproduce.sections import block_of
-from reproduce.tables import Row, all_tables, natural, read_table, title_of
+from reproduce.tables import Row, Table, all_tables, natural, plans, read_table, title_of
 
 REPRODUCE = ROOT / "reproduce"
 
@@ -91,12 +91,12 @@ def test_rows_on_other_examples_are_shown_and_not_compared(tmp_path):
         classifier(tmp_path / f"nano/b/seed{seed}", range(20), 30)
     cells = cells_of([line(label, label, seed=seed) for label in "ab" for seed in range(2)], found_in(tmp_path))
     assert cells[1].value == 20 / 30 and cells[1].comparison is None and cells[1].why_alone
-    notes = block_of("spam", {"corrected": cells}).notes
-    assert any(note.text == "Not compared, tested on other examples than a: b (corrected)." for note in notes)
+    notes = [note for fold in block_of("spam", {"corrected": cells}).folds for note in fold.notes]
+    assert "Not compared, tested on other examples than a: b (corrected)." in notes
 
 
 def test_a_kind_of_column_is_one_entry_and_is_shown_everywhere(tmp_path, monkeypatch):
-    """The walk through of docs: value, unit, digits, words and picture of a new kind come from what is written here."""
+    """The walk through of docs: value, unit, digits and words of a new kind come from what is written here."""
     speed = Kind(unit="tokens a second", digits=0, number=lambda run: run.number("tokens_per_second"))
     monkeypatch.setitem(NAMED, "speed", speed)
     rows = [Row("published", "speed", f"rank {rank}", "4000", "-", f"{CLS} --lora-rank {rank}") for rank in (2, 8)]
@@ -107,11 +107,9 @@ def test_a_kind_of_column_is_one_entry_and_is_shown_everywhere(tmp_path, monkeyp
     text, page, csv_text, tex = (
         (tmp_path / "out" / name).read_text() for name in ("RESULTS.md", "report.html", "tables.csv", "tables.tex")
     )
-    assert "**Tokens a second**" in text and "| rank 2 | 4,000 | missing | 3,210 |" in text
-    assert '<td data-key="3210">3,210</td>' in page and r"rank 8 & 4,000 & missing & 3,210 \\" in tex
+    assert "**Tokens a second**" in text and "| rank 2 | 4,000 | 3,210 |" in text
+    assert '<td data-key="3210">3,210</td>' in page and r"rank 8 & 4,000 & 3,210 \\" in tex
     assert "speed,published,report,,4000,,3210," in csv_text
-    picture = (tmp_path / "out/pictures/table1_x.svg").read_text()
-    assert ">tokens a second<" in picture and ">report<" in picture
 
 
 def test_a_missing_cell_says_why_and_a_missing_seed_is_not_counted(tmp_path):
@@ -123,12 +121,16 @@ def test_a_missing_cell_says_why_and_a_missing_seed_is_not_counted(tmp_path):
     assert (b.value, b.reason) == (None, "not run")
     assert c.reason.endswith("in size only")
     block = block_of("spam", {"corrected": [a, b, c]})
-    assert [row[-1].text for row in block.grid.rows] == ["0.500 [0.352, 0.648]", "missing", "missing"]
-    texts = [note.text for note in block.notes]
+    assert [row[1].text for row in block.grid.rows[:2]] == ["50.0 [35.2, 64.8]", "–"]
+    texts = [note for fold in block.folds for note in fold.notes]
     assert "Not run: b (corrected)." in texts and "Not yet run, seed 0 2: a (corrected)." in texts
-    assert "Not available at this scale: differs from 'a' in size only: c (corrected)." in texts
-    texts = [note.text for note in block_of("spam", {"published": [b], "corrected": [b, replace(b, label="d")]}).notes]
-    assert texts == ["Not run: b (as published); every row (corrected)."]
+    assert len(texts) == 2, "that c is the run of a stands in its cell"
+    told = block_of("spam", {"corrected": [a, b, replace(c, report="90.0")]}).grid
+    assert [row[2].text for row in told.rows[:3]] == ["50.0 [35.2, 64.8]", "–", "= a"]
+    block = block_of("spam", {"published": [b], "corrected": [b, replace(b, label="d")]})
+    assert [note for fold in block.folds for note in fold.notes] == [
+        "Not run: b (as published); every row (corrected)."
+    ]
 
 
 def test_without_any_run_the_page_is_made_and_every_cell_missing(small, tmp_path):
@@ -189,11 +191,54 @@ def test_columns_of_several_sizes_become_one_and_keep_their_comparisons(tmp_path
         for one in lines:
             classifier(tmp_path / one.key, range(180 if one.row.label == "full" else 150), 200)
         columns[f"spam {size}"] = {"corrected": cells_of(lines, found_in(tmp_path))}
-    merged = by_size(columns)["spam"]["corrected"]
-    assert [cell.label for cell in merged] == ["125, full", "125, LoRA", "all, full", "all, LoRA"]
+    merged = joined(columns)["spam"]["corrected"]
+    assert [cell.label for cell in merged] == ["full on 125", "LoRA on 125", "full on all", "LoRA on all"]
     assert [cell.comparison is not None for cell in merged] == [False, True, False, True]
-    notes = block_of("spam", {"corrected": merged}).notes
-    assert "lower than full of the same size (over seeds and examples, Holm over 1, 5%)" in notes[0].text
+    assert "against full of the same size" in block_of("spam", {"corrected": merged}).grid.header
+
+
+def cells_in(tmp_path, rows, together=False):
+    """The cells of a table of such rows (column, label, how many are right of 200, validation loss), four seeds."""
+    rows = (
+        [
+            Row("corrected", column, label, "", "", f"{CLS} --lr {i + 1}e-4")
+            for i, (column, label, *_) in enumerate(rows)
+        ],
+        rows,
+    )
+    table = Table("table1_x", "X", rows[0], [], together=together)
+    for plan, (_, _, right, loss) in zip(plans(table, "report", None), rows[1], strict=True):
+        for seed in range(4):
+            measured = {"loss": {"value": loss, "n": 9}}
+            classifier(tmp_path / f"{plan.place(str(seed))}", range(right + seed), 200, val=measured)
+    return columns_of(table, plans(table, "report", None), lambda plan: cell_of(plan, "0123", found_in(tmp_path)))
+
+
+def test_a_family_is_what_one_sentence_claims(tmp_path):
+    rows = [
+        (column, label, 150 + 3 * (label == "LoRA"), 1.0)
+        for column in ("spam 125", "spam 250", "nle")
+        for label in ("full", "LoRA")
+    ]
+
+    def among(**how):
+        found = cells_in(tmp_path / str(how), rows, **how)
+        return {name: versions["corrected"][1].comparison.among for name, versions in found.items()}
+
+    assert among() == {"spam 125": 2, "spam 250": 2, "nle": 1}
+    assert among(together=True) == {"spam 125": 3, "spam 250": 3, "nle": 3}
+
+
+def test_the_best_are_chosen_on_validation_and_compared_with_each_other(tmp_path):
+    rows = [
+        ("best", "full: a", 190, 0.5),
+        ("best", "full: b", 120, 0.4),
+        ("best", "LoRA: a", 150, 0.3),
+        ("best", "LoRA: b", 199, 0.6),
+    ]
+    first, second = cells_in(tmp_path, rows)["best"]["corrected"]
+    assert (first.label, second.label, second.reference) == ("full: b", "LoRA: a", "full: b")
+    assert second.comparison.value == pytest.approx(30 / 200)
 
 
 def test_tables_come_in_the_reports_order(tmp_path):
@@ -272,7 +317,7 @@ def test_the_csv_has_a_line_for_each_cell_and_version(small, made):
     assert float(ranks["rank 8", "published"]["value"]) == pytest.approx((230 + 231 + 232) / 900, abs=1e-12)
     row = ranks["rank 8", "published"]
     assert (row["report"], row["record"], row["seeds"], row["n"], row["commits"]) == (
-        "89.8",
+        "0.898",
         "",
         "0 1 2",
         "300",
@@ -298,15 +343,21 @@ def test_latex_tables_have_as_many_columns_as_they_say(made):
 def test_what_a_person_wrote_is_shown_above_its_table(small, tmp_path):
     tables, output = tmp_path / "tables", tmp_path / "out"
     shutil.copytree(small.tables, tables)
-    words = "The report is *long*.\n\n## table4_rank\n\nRanks do **not** matter.\n\n- Rank [16](#table4_rank), always "
+    words = "The report is *long*. At rank 8 {table4_rank | spam | rank 8 | published value}, "
+    words += "{table4_rank | spam | rank 8 | published difference}.\n\n## Two words\n\nStay.\n\n"
+    words += "## table4_rank\n\nRanks do **not** matter.\n\n- Rank [16](#table4_rank), always "
     (tables / "findings.md").write_text(words + "`--lora-rank 16` <script>.\n\n## figure1_curves\n\nOne.\n")
     report.main(report.Args(small.runs, small.results, "nano", output, tables))
     text, page = ((output / name).read_text() for name in ("RESULTS.md", "report.html"))
     assert text.index("The report is *long*.") < text.index("- scale: nano") < text.index("## Table 4")
+    assert f"At rank 8 {100 * 231 / 300:.1f}% [" in text and "points [" in text
     assert text.index("## Table 4") < text.index("Ranks do **not** matter.") < text.index("| rank 2 |")
-    assert "<p>The report is <em>long</em>.</p>" in page and "<p>Ranks do <strong>not</strong> matter.</p>" in page
+    assert (
+        "<p>The report is <em>long</em>. At rank 8 77.0% [" in page
+        and "<p>Ranks do <strong>not</strong> matter.</p>" in page
+    )
     assert '<a href="#table4_rank">16</a>, always <code>--lora-rank 16</code> &lt;script&gt;.' in page
-    assert text.count("## Table 4") == 1 and text.count("\n## ") == 3
+    assert text.count("## Table 4") == 1 and text.count("\n## ") == 4
 
 
 def test_a_finding_of_no_table_is_refused(small, tmp_path):
@@ -316,11 +367,22 @@ def test_a_finding_of_no_table_is_refused(small, tmp_path):
         report.main(report.Args(small.runs, small.results, "nano", tmp_path / "out", tmp_path / "tables"))
 
 
+def test_a_number_of_no_cell_is_refused(small, tmp_path):
+    shutil.copytree(small.tables, tmp_path / "tables")
+    (tmp_path / "tables/findings.md").write_text("It is {table4_rank | spam | rank 9 | value}.\n")
+    with pytest.raises(
+        ValueError, match="findings.md: .table4_rank . spam . rank 9 . value. names no cell; write table"
+    ):
+        report.main(report.Args(small.runs, small.results, "nano", tmp_path / "out", tmp_path / "tables"))
+
+
 def test_text_from_files_is_escaped_in_the_page(made):
     page = (made / "report.html").read_text()
     assert "<xl>" not in page and '<td data-key="&lt;xl&gt;">&lt;xl&gt;</td>' in page
     assert "<ranks>" not in page and "Table 4: 100% of &lt;ranks&gt; &amp; more" in page
-    assert "not available at this scale: differs from &#x27;rank 2&#x27; in size only" in page
+    assert (
+        "not available at this scale: differs from &#x27;rank 2&#x27; in size only" in page and ">= rank 2</td>" in page
+    )
     assert "Ask &lt;0&gt;" in page and "What is &lt;b&gt;2 + 2&lt;/b&gt;?" in page and "<b>2" not in page
 
 
@@ -336,7 +398,7 @@ def test_questions_of_the_report_are_shown_with_the_answers_before_and_after(mad
 
 def test_the_page_holds_its_pictures_and_names_no_other_file(made):
     page = (made / "report.html").read_text()
-    assert page.count("<svg ") == 2 and "rank 8, validation" in page and "authors' record" in page
+    assert page.count("<svg ") == 2 and "faint: training" in page and "authors&#x27; record" in page
     assert '<link rel="icon" href="data:,">' in page and "src=" not in page
     assert (made / "pictures/figure1_curves.svg").read_text().startswith("<svg")
     assert "![" in (made / "RESULTS.md").read_text() and "pictures/table4_rank.svg" in (made / "RESULTS.md").read_text()
@@ -374,13 +436,14 @@ def test_a_click_on_a_header_sorts_and_leaves_the_missing_last(browser):
     def labels():
         return [row.text for row in table.find_elements("css selector", "tbody td:first-child")]
 
-    header = table.find_elements("css selector", "th")[-1]
+    header = next(th for th in table.find_elements("css selector", "th") if th.text.strip() == "here, corrected")
     before = labels()
-    assert before == ["rank 2", "<xl>", "rank 8", "rank 32"] and header.text.strip() == "corrected"
+    assert before == ["rank 2", "rank 8", "rank 32", "commonest class"]
     orders = []
     for state in ("ascending", "descending", "none"):
         header.find_element("css selector", "button").click()
         assert header.get_attribute("aria-sort") == state
         orders.append(labels())
-    assert orders == [["rank 2", "rank 8", "<xl>", "rank 32"], ["rank 8", "rank 2", "<xl>", "rank 32"], before]
+    rising = ["rank 2", "rank 8", "commonest class", "rank 32"]
+    assert orders == [rising, ["commonest class", "rank 8", "rank 2", "rank 32"], before]
     assert browser.get_log("browser") == []

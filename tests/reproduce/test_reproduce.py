@@ -135,7 +135,7 @@ def test_parameters_that_are_trained_equal_the_reports_to_the_unit(rows):
         ("table4_rank", "rank 16", "nle", 7_898_384),
         ("table5_blocks", "last 18", "sentiment", 5_324_832 + 2_050),
         ("table7_last_blocks", "last 8", "sentiment", 2_377_762),
-        ("table3_methods", "LoRA, large", "sentiment", 8_870_434),
+        ("table3_methods", "LoRA (report: large)", "sentiment", 8_870_434),
     ],
 )
 def test_parameters_of_published_classifiers_equal_the_authors_printed_ones(rows, table, label, column, expected):
@@ -193,11 +193,11 @@ def test_nano_scales_blocks_tokens_examples_and_learning_rates(data_dir):
 
     blocks = [row("table7_last_blocks", f"last {n}", "sentiment", "corrected")["last_blocks"] for n in (1, 4, 8, 12)]
     assert blocks == [1, 1, 2, 3]  # ceil(6 n / 24)
-    assert row("table3_methods", "LoRA, large", "sentiment", "published")["last_blocks"] == 4  # 24 of 36
+    assert row("table3_methods", "LoRA (report: large)", "sentiment", "published")["last_blocks"] == 4  # 24 of 36
     assert row("table5_blocks", "last 22", "spam", "corrected")["last_blocks"] is None  # all 6 of 6
-    published = row("table2_tokens", "small, 1024 tokens", "sentiment", "published")
+    published = row("table2_tokens", "1024 tokens (report: small)", "sentiment", "published")
     assert published["model"] == "gpt2-nano" and published["pad_to"] == published["max_length"] == 128
-    assert row("table2_tokens", "small, 256 tokens", "sentiment", "published")["pad_to"] == 64
+    assert row("table2_tokens", "256 tokens (report: small)", "sentiment", "published")["pad_to"] == 64
     assert published["lr"] == pytest.approx(5e-5 * 768 / 192)
     assert (published["train_examples"], published["test_examples"]) == (500, 500)
     assert row("table4_rank", "rank 2", "ift", "published")["test_examples"] == 50
@@ -215,9 +215,9 @@ def test_nano_shows_what_it_cannot_tell_apart_or_does_not_have(data_dir):
         (line,) = [r for r in lines if r[:4] == (table, label, column, version)]
         return line.status, line.flags["dataset"]
 
-    size = status("table3_methods", "LoRA, medium", "spam", "corrected", data_dir)
-    assert size[0] == "not available at this scale: differs from 'LoRA, large' in size only"
-    assert status("table1_schedule", "large, schedule", "ift", "published", data_dir)[0] == "run"
+    size = status("table3_methods", "LoRA (report: medium)", "spam", "corrected", data_dir)
+    assert size[0] == "not available at this scale: differs from 'LoRA (report: large)' in size only"
+    assert status("table1_schedule", "schedule (report: large)", "ift", "published", data_dir)[0] == "run"
     many = status("beyond_data_size", "full", "spam 2000", "corrected", data_dir)
     assert many[0] == "not available at this scale: more than 1,000 training examples"
     missing = status("table4_rank", "rank 2", "nle", "corrected", "nowhere")

@@ -58,7 +58,7 @@ def headline_row(task):
         cells = [*csv.DictReader(file)]
     wanted = ("table3_methods", task, "corrected")
     rows = {cell["label"]: cell for cell in cells if (cell["table"], cell["column"], cell["version"]) == wanted}
-    lora, full = rows["LoRA, large"], rows["full, large"]
+    lora, full = rows["LoRA (report: large)"], rows["full (report: large)"]
     digits, sign = (1, "×") if task == "ift" else (3, "")
 
     def spelled(row, name, low, high, pattern):
