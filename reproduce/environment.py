@@ -1,21 +1,20 @@
 """The settings of a table and of the report, read from the environment; README.md lists the variables."""
 
 import hashlib
-import os
 import re
 import shlex
 import sys
 from collections.abc import Mapping
 
 DEFAULTS = {"SEEDS": "0 1 2", "SCALE": "report", "VERSION": "both", "ONLY": "1/1", "RUNS": "runs/reproduce"}
-DEFAULTS |= {"DATA_DIR": "data", "MODEL": "gpt2-nano", "JOBS": str(os.cpu_count()), "JUDGE_MODEL": ""}
+DEFAULTS |= {"DATA_DIR": "data", "MODEL": "gpt2-nano", "JOBS": "", "RAY": "", "JUDGE_MODEL": ""}
 DEFAULTS |= {"LAUNCH": f"{shlex.quote(sys.executable)} -m accelerate.commands.launch", "LIST": "", "DRY_RUN": ""}
 MUST_BE = {
     "SEEDS": (r"\d+( \d+)*", 'whole numbers, like "0 1 2"'),
     "SCALE": ("report|nano", "report or nano"),
     "VERSION": ("published|corrected|both", "published, corrected or both"),
     "ONLY": (r"[1-9]\d*/[1-9]\d*", "a share like 3/8, the third of eight"),
-    "JOBS": (r"[1-9]\d*", "a whole number, at least 1"),
+    "JOBS": (r"|[1-9]\d*", "a whole number, at least 1"),
 }
 Settings = Mapping[str, str]
 

@@ -14,11 +14,22 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from reproduce.environment import Settings, in_share, settings_in
 from reproduce.tables import Plan, Table, plans, read_table
-from reproduce.warm import Run, run_all
+from workers.job import Job, Workers, failure_text
+from workers.local import fitting, local
+
+NANO_MIB = 1900.0  # no recorded run of that scale has needed more
+
+
+class Run(NamedTuple):
+    folder: Path
+    command: str  # python scripts/finetune_cls.py ...
+
+    def job(self, memory_mib: float = 0.0) -> Job:
+        return Job(self.folder, (*shlex.split(self.command)[1:], "--resume"), memory_mib)
 
 
 def tell_left_out(found: Sequence[Plan]) -> None:
@@ -39,13 +50,23 @@ def forecast(plan: Plan, run: Run) -> int:
     return told.returncode
 
 
-def launch_all(runs: Sequence[Run], launcher: Sequence[str]) -> int:
+def run_all(jobs: Sequence[Job], workers: Workers) -> int:
+    """Makes the runs; returns 0, or 1 after a failure, which stops the others."""
+    for i, (job, status, seconds) in enumerate(workers.run(jobs), 1):
+        if status:
+            print(failure_text(job), file=sys.stderr, flush=True)
+            return 1
+        print(f"{time.strftime('%T')} {i} of {len(jobs)}, {seconds:.0f} s: {job.folder}", flush=True)
+    return 0
+
+
+def launch_all(jobs: Sequence[Job], launcher: Sequence[str]) -> int:
     """Makes the runs one after the other, each with all devices; returns the exit status."""
-    for run in runs:
-        print(f"{time.strftime('%T')} {run.command}", flush=True)
-        run.log.parent.mkdir(parents=True, exist_ok=True)
-        with run.log.open("a") as log:  # in a group of its own, so that Ctrl-C reaches it once, through this process
-            begun = subprocess.Popen([*launcher, *run.words], stdout=log, stderr=subprocess.STDOUT, process_group=0)
+    for job in jobs:
+        print(f"{time.strftime('%T')} python {shlex.join(job.words)}", flush=True)
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with job.log.open("a") as log:  # in a group of its own, so that Ctrl-C reaches it once, through this process
+            begun = subprocess.Popen([*launcher, *job.words], stdout=log, stderr=subprocess.STDOUT, process_group=0)
         try:
             failed = begun.wait()
         except KeyboardInterrupt:
@@ -53,9 +74,24 @@ def launch_all(runs: Sequence[Run], launcher: Sequence[str]) -> int:
             begun.wait()
             raise
         if failed:
-            run.tell_failure()
+            print(failure_text(job), file=sys.stderr, flush=True)
             return 1
     return 0
+
+
+def make_runs(runs: Sequence[Run], settings: Settings) -> int:
+    """Makes the runs on the cluster if there is one; at nano scale one core each, else one after the other."""
+    memory_mib = NANO_MIB if settings["SCALE"] == "nano" else 0.0
+    jobs = [run.job(memory_mib) for run in runs]
+    if settings["RAY"]:
+        from workers.cluster import cluster
+
+        with cluster(settings["RAY"]) as workers:
+            return run_all(jobs, workers)
+    if settings["SCALE"] == "nano":
+        with local(int(settings["JOBS"] or fitting(NANO_MIB))) as workers:
+            return run_all(jobs, workers)
+    return launch_all(jobs, shlex.split(settings["LAUNCH"]))
 
 
 def judge_answers(runs: Sequence[Run], model: str) -> None:
@@ -99,19 +135,14 @@ def make(table: Table, found: Sequence[Plan], runs: Sequence[Run], settings: Set
     print(f"{table.name}: {len(runs)} runs, {len(left)} to make ({of})")
     tell_left_out(found)
     sys.stdout.flush()
-    if left and settings["SCALE"] == "nano":
-        os.environ["OMP_NUM_THREADS"] = "1"
-        failed = run_all(left, int(settings["JOBS"]))
-    else:
-        failed = launch_all(left, shlex.split(settings["LAUNCH"]))
-    if failed:
+    if left and (failed := make_runs(left, settings)):
         return failed
     judge_answers(runs, settings["JUDGE_MODEL"])
     ask(runs, table.questions)
     if table.name == "learning_rates":
         print_rates(found, settings["SEEDS"].split(), Path(settings["RUNS"]))
     elif runs:
-        from reproduce.report import Args, print_table  # needs numpy, which must not be there before the runs are
+        from reproduce.report import Args, print_table  # heavy, and listing a table does not need it
 
         print_table(table, Args(runs=Path(settings["RUNS"]), scale=settings["SCALE"]))  # type: ignore[arg-type]
     return 0

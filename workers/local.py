@@ -7,6 +7,7 @@ of the caller would not survive a fork.
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def fitting(memory_mib: float, threads: int = 1) -> int:
 
 class Local:
     def __init__(self, workers: int, threads: int, libraries: Sequence[str] = HEAVY) -> None:
-        self.count = workers
+        self.count, self.read = workers, b""
         # Asked in another way, whether there is a GPU would make it unusable in forks.
         env = os.environ | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
         env |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -77,11 +78,18 @@ class Local:
             self.server.stdin.flush()
 
     def _answer(self) -> Any:
-        """Waits for the next line of the server. Raises ChildProcessError when it has died."""
+        """Waits for the next line of the server. Raises ChildProcessError when it has died.
+
+        Wakes every second, because an interrupt that comes from Ray waits for Python to make a step.
+        """
         assert self.server.stdout
-        line = self.server.stdout.readline()
-        if not line:
-            raise ChildProcessError(f"the process that starts the runs ended with status {self.server.wait()}")
+        while b"\n" not in self.read:
+            if select.select([self.server.stdout], [], [], 1)[0]:
+                chunk = os.read(self.server.stdout.fileno(), 65536)
+                if not chunk:
+                    raise ChildProcessError(f"the process that starts the runs ended with status {self.server.wait()}")
+                self.read += chunk
+        line, _, self.read = self.read.partition(b"\n")
         return json.loads(line)
 
 

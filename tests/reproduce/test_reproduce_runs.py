@@ -12,8 +12,9 @@ import pytest
 from conftest import ROOT, results_of, run_script
 from table_rows import shell
 
-from reproduce.run import print_rates
+from reproduce.run import Run, print_rates, run_all
 from reproduce.tables import Plan, Row
+from workers.local import Local
 
 
 def table_file(folder, *lines):
@@ -110,79 +111,17 @@ def test_a_dry_run_prints_the_command_memory_and_time_and_writes_nothing(small, 
     assert not (tmp_path / "runs").exists()
 
 
-# What a table does at the nano scale, of runs that are given to it as (folder, command).
-WARM = """
-import sys
-from pathlib import Path
-from reproduce import run, warm
-runs = [warm.Run(Path(folder), command) for folder, command in zip(sys.argv[2::2], sys.argv[3::2])]
-sys.exit(run.to_the_end(lambda: warm.run_all(runs, int(sys.argv[1]), [])))
-"""
-
-
-def warm(runs, jobs=2, wait=True):
-    words = [sys.executable, "-c", WARM, str(jobs), *(str(word) for run in runs for word in run)]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    begun = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    if not wait:
-        return begun
-    out, err = begun.communicate(timeout=60)
-    return begun.returncode, out, err
-
-
-@pytest.fixture
-def pretending(tmp_path):
-    """A script that says what it was given, waits for a file where it is told one, and ends with a status."""
-    path = tmp_path / "pretend.py"
-    path.write_text(
-        "import dataclasses, os, pathlib, sys, time, typing\n"
-        "@dataclasses.dataclass\nclass Own:\n    word: 'typing.Any'\n"
-        "assert typing.get_type_hints(Own), 'the script is the main module'\n"
-        "folder, status, awaited = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:-1]\n"
-        "folder.mkdir(parents=True)\n"
-        "print('started', os.environ['OMP_NUM_THREADS'], flush=True)\n"
-        "try:\n"
-        "    while awaited and not pathlib.Path(awaited[0]).exists(): time.sleep(0.01)\n"
-        "except KeyboardInterrupt:\n    print('asked to stop'); sys.exit(130)\n"
-        "(folder / 'done').touch()\nsys.exit(status)\n"
-    )
-
-    def line(name, status=0, awaited=""):
-        return tmp_path / name, f"python {path} {tmp_path / name} {status} {awaited}"
-
-    return line
-
-
-def test_a_warm_process_runs_every_line_with_one_thread_and_its_own_log(pretending, tmp_path):
-    status, out, _ = warm([pretending("a"), pretending("b"), pretending("c")])
-    assert status == 0 and len(out.splitlines()) == 3
-    assert all((tmp_path / name / "done").exists() for name in "abc")
-    assert (tmp_path / "b.log").read_text() == "started 1\n"
-
-
-def test_two_rows_run_at_a_time(pretending, tmp_path):
-    first = pretending("a", awaited=tmp_path / "b" / "done")  # would wait for ever alone
-    assert warm([first, pretending("b")])[0] == 0
-
-
-def test_a_failure_in_a_warm_process_stops_the_others_and_starts_no_more(pretending, tmp_path):
-    lines = [pretending("a", awaited=tmp_path / "never"), pretending("b", status=3), pretending("c")]
-    status, _, told = warm(lines)
-    assert status == 1 and f"failed: {lines[1][1]}" in told
-    assert not (tmp_path / "a" / "done").exists() and not (tmp_path / "c").exists()
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_warm_process_stops_its_children(pretending, tmp_path, how):
-    begun = warm([pretending("a", awaited=tmp_path / "never")], wait=False)
-    log = tmp_path / "a.log"
-    while not (log.exists() and "started" in log.read_text()):
-        assert begun.poll() is None
-        time.sleep(0.01)
-    begun.send_signal(how)
-    _, told = begun.communicate(timeout=60)
-    assert begun.returncode == 130 and told == "interrupted; the same command goes on where it was\n"
-    assert log.read_text().endswith("asked to stop\n")
+def test_a_failure_stops_the_other_runs_starts_no_more_and_names_the_command(tmp_path, capsys):
+    script = tmp_path / "pretend.py"
+    script.write_text("import sys, time; print('it said', sys.argv[2]); time.sleep(600 * (sys.argv[1] == 'waits'))\n")
+    jobs = [Run(tmp_path / what, f"python {script} {what}").job() for what in ("waits", "fails", "never")]
+    script.write_text(script.read_text() + "sys.exit(3)\n")
+    with Local(2, 1, libraries=()) as workers:
+        assert run_all(jobs, workers) == 1
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.splitlines()[0] == "it said --resume"
+    assert told.err.splitlines()[-1] == f"failed: python {script} fails --resume (log: {jobs[1].log})"
+    assert not jobs[2].log.exists()
 
 
 def test_the_learning_rate_with_the_lowest_validation_loss_is_chosen(tmp_path, capsys):
