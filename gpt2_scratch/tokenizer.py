@@ -26,7 +26,7 @@ SHA256 = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
 }
-# encoder.json spells each byte as one character: a printable byte is its own, the others are those from 256 on, in order
+# encoder.json spells each byte as a character: a printable byte is its own, the others are those from 256 on, in order
 # (bytes_to_unicode in OpenAI's encoder.py).
 HIDDEN = {256 + i: byte for i, byte in enumerate(b for b in range(256) if not chr(b).isprintable() or b == ord(" "))}
 # How models and their data spell the end of a text or of an answer.

@@ -26,6 +26,7 @@ from typing import NoReturn
 ROOT = Path(__file__).parent.parent
 LIBRARIES = ["torch", "accelerate", "transformers", "datasets", "evaluate", "sklearn.metrics", "scipy.stats", "tyro"]
 LIBRARIES += ["tiktoken", "safetensors.torch", "torch.utils.tensorboard", "torch._dynamo", "matplotlib.pyplot"]
+LIBRARIES += ["openai", "google.genai", "bitsandbytes"]
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(LIBRARIES)

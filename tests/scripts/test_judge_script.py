@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -11,8 +10,8 @@ import time
 from collections import Counter
 
 import pytest
-from conftest import ROOT, command, run_script, write_rows
-from forked import free_port
+from conftest import ROOT, command, write_rows
+from forked import free_port, run_forked
 from judge_server import HANG, OK, JudgeServer, digest, mixed, score
 from test_commands import load_script
 from test_judge import generation
@@ -45,11 +44,12 @@ def run(tmp_path):
     return folder
 
 
-def judge(run, server, *flags, api="openai", **how):
+def judge(run, server, *flags, api="openai"):
     env = NO_KEYS | {"OPENAI_API_KEY": KEY} if api == "openai" else NO_KEYS | {"GEMINI_API_KEY": KEY}
     env |= {"GOOGLE_GEMINI_BASE_URL": server.root}
     url = ["--judge-url", server.url] if api == "openai" else []
-    return run_script("judge_ift", "--generations", run, "--judge-model", "judge-1", *url, *flags, env=env, **how)
+    words = command("judge_ift", "--generations", run, "--judge-model", "judge-1", *url, *flags)
+    return run_forked(words[1:], **env)
 
 
 def replies_of(folder):
@@ -217,7 +217,8 @@ def test_repeats_tell_the_judges_noise_from_the_items_and_measures_are_held_agai
 def test_a_dry_run_needs_no_key_counts_requests_and_tokens_and_writes_nothing(run):
     flags = ["--repeats", 2, "--requests-per-minute", 10, "--tokens-per-minute", 1_000_000]
     before = sorted(run.rglob("*"))
-    done = run_script("judge_ift", "--generations", run, "--judge-model", "m", *flags, "--dry-run", env=NO_KEYS)
+    words = command("judge_ift", "--generations", run, "--judge-model", "m", *flags, "--dry-run")
+    done = run_forked(words[1:], **NO_KEYS)
     assert done.returncode == 0, done.stderr
     assert sorted(run.rglob("*")) == before
     assert re.search(r"requests +80, and 0 more", done.stdout) and "8.0 minutes" in done.stdout
@@ -246,24 +247,15 @@ print("loaded", *[name for name in ("torch", "openai", "google.genai", "transfor
 
 
 def test_a_full_disk_loses_no_reply_that_was_stored_nor_do_damaged_results_lose_the_outcome(run):
-    limit = 6_000
-
-    def small_disk():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
     with JudgeServer() as server:
-        words = command("judge_ift", "--generations", run, "--judge-model", "m", "--judge-url", server.url)
-        settings = {"env": os.environ | NO_KEYS, "cwd": ROOT, "preexec_fn": small_disk}
-        done = subprocess.run(words, capture_output=True, text=True, check=False, **settings)
+        words = command("judge_ift", "--generations", run, "--judge-model", "m", "--judge-url", server.url)[1:]
+        done = run_forked(words, largest_file=6_000, **NO_KEYS)
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
         assert "could not be written" in done.stderr and "goes on from there" in done.stderr
         stored = {reply["item"] for reply in replies_of(run / "judge" / "m-published")}
         assert 5 < len(stored) < 40
         server.seen.clear()
-        words[words.index("m")] = "m"
-        assert (
-            subprocess.run(words, capture_output=True, check=False, env=os.environ | NO_KEYS, cwd=ROOT).returncode == 0
-        )
+        assert run_forked(words, **NO_KEYS).returncode == 0
     assert len(server.seen) == 40 - len(stored)
 
 
@@ -327,7 +319,7 @@ def test_wrong_input_gets_one_message_and_changes_nothing(flags, message, run, t
     write_rows(tmp_path / "short" / "generations.jsonl", rows(39))
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     flags = [word.format(run=run, tmp=tmp_path, port=free_port()) for word in flags]
-    done = run_script("judge_ift", *flags, env=NO_KEYS)
+    done = run_forked(command("judge_ift", *flags)[1:], **NO_KEYS)
     text = " ".join(done.stderr.split())
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert re.search(message.format(tmp=tmp_path), text), text
