@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import ROOT, results_of, run_script, weights_of
+from forked import run_forked
 from test_frozen_activations import build, instructions, labelled
 from test_resume import kill_at_a_random_moment
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -186,7 +187,7 @@ def test_micro_batch_sizes_are_those_that_divide_the_work_differently(batch, pro
 
 def test_the_largest_micro_batch_is_the_one_before_the_limit():
     keep_freed_memory()  # as training.run.launch.start does: without it every large block has pages of its own
-    wide = GPT2Config(width=256, blocks=6, heads=2, vocabulary=512, context=512)  # so that activations are the most
+    wide = GPT2Config(width=256, blocks=2, heads=2, vocabulary=512, context=512)  # so that activations are the most
     model = build(Classifier, MethodArgs("full"), config=wide)
     workload = workload_of(model, [Encoded(i, np.ones(512, np.int32), 0) for i in range(16)], batch_size=8)
     needed = {size: memory_of(workload, size).peak for size in (8, 4, 3, 2, 1)}
@@ -214,7 +215,7 @@ rng = np.random.default_rng(0)
 def example(i, n):
     tokens = rng.integers(0, 50257, n)
     return Encoded(i, tokens.astype(np.int32), i % 2 if args.work.task == "cls" else tokens, response_from=n // 2)
-train = [example(i, int(n)) for i, n in enumerate(rng.integers(100, args.work.max_length, 3 * args.work.batch_size))]
+train = [example(i, int(n)) for i, n in enumerate(rng.integers(100, args.work.max_length, 2 * args.work.batch_size))]
 accelerator, _ = start(args.compute, Path("runs"), False)
 base = resident()
 forecast = sum(memory.in_a_fork(lambda: memory.forecast_parts(args, accelerator, train, base)).values())
@@ -234,7 +235,7 @@ print(json.dumps({"forecast": forecast - base, "measured": memory.measured_peak(
 def test_the_peak_of_a_process_is_forecast_to_a_tenth_libraries_and_data_left_out(flags):
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the peak of a process can be measured anew on Linux alone")
-    words = [sys.executable, "-c", PEAK, *flags.split(), "--model", "gpt2-nano", "--steps", "3"]
+    words = [sys.executable, "-c", PEAK, *flags.split(), "--model", "gpt2-nano", "--steps", "2"]
 
     def found():
         done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
@@ -242,8 +243,10 @@ def test_the_peak_of_a_process_is_forecast_to_a_tenth_libraries_and_data_left_ou
         numbers = json.loads(done.stdout.splitlines()[-1])
         return np.array([numbers["forecast"], numbers["measured"]])
 
-    # Where blocks come to lie in the heap is chance: both sides vary by 3%.
-    forecast, measured = np.mean([found(), found()], axis=0)
+    forecast, measured = found()
+    if forecast != pytest.approx(measured, rel=0.05):
+        # Where blocks come to lie in the heap is chance: both sides vary by 3%.
+        forecast, measured = np.mean([(forecast, measured), found()], axis=0)
     assert measured > 150 * 2**20
     assert forecast == pytest.approx(measured, rel=0.1)
 
@@ -253,7 +256,7 @@ import json, torch
 torch.set_num_threads(1)
 from accelerate import Accelerator
 from gpt2_scratch.config import SIZES
-from gpt2_scratch.model import Classifier, initialise
+from gpt2_scratch.model import Classifier
 from training.flags.common import UpdateArgs
 from training.forecast.workload import Workload, resident
 from training.run.launch import keep_freed_memory
@@ -261,15 +264,22 @@ from training.run.launch import keep_freed_memory
 keep_freed_memory()
 accelerator, before = Accelerator(cpu=True), resident()
 model = Classifier(SIZES["gpt2"], 2)
-initialise(model, torch.Generator().manual_seed(0))
+for parameter in model.parameters():
+    torch.nn.init.ones_(parameter)
 print(json.dumps([before, Workload(model, UpdateArgs(), accelerator, ()).libraries]))
 """
 
 
-def test_what_libraries_and_data_take_is_found_beside_a_model_too():
-    done = subprocess.run([sys.executable, "-c", LIBRARIES], capture_output=True, text=True, cwd=ROOT, check=False)
+def forked(code, folder, *words):
+    """What a process of its own that runs the code prints last."""
+    (folder / "code.py").write_text(code)
+    done = run_forked([folder / "code.py", *words])
     assert done.returncode == 0, done.stderr
-    before, beside = json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_what_libraries_and_data_take_is_found_beside_a_model_too(tmp_path):
+    before, beside = forked(LIBRARIES, tmp_path)
     assert abs(beside - before) < 16 * 2**20  # of 475 MiB for the model itself
 
 
@@ -277,6 +287,7 @@ def test_what_libraries_and_data_take_is_found_beside_a_model_too():
 
 LIMITED = """
 import json, resource, sys
+from dataclasses import replace
 import numpy as np, psutil, torch
 from accelerate import Accelerator
 torch.set_num_threads(1)
@@ -294,7 +305,7 @@ from training.step.losses import loss_of
 
 keep_freed_memory()
 base = resident()
-model = Classifier(SIZES["gpt2-nano"], 2)
+model = Classifier(replace(SIZES["gpt2-nano"], blocks=2), 2)
 initialise(model, torch.Generator().manual_seed(0))
 apply_method(model, MethodArgs(), 0)
 train = [Encoded(i, np.full(512, i, np.int32), i % 2) for i in range(16)]
@@ -323,15 +334,7 @@ print(json.dumps({"size": size, "same": same, "no_gradients": no_gradients, "tra
 
 def limited(mib, folder):
     """What --micro-batch-size auto finds where a process may have so much more of address space."""
-    (folder / "limited.py").write_text(LIMITED)
-    words = [
-        sys.executable,
-        str(folder / "limited.py"),
-        str(mib),
-    ]  # a process of its own: what was freed is not limited
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = forked(LIMITED, folder, mib)  # a process of its own: what was freed is not limited
     assert found["same"], "weights, optimizer or random state have changed"
     assert found["no_gradients"] and not found["training"]
     return found["size"]
@@ -339,11 +342,11 @@ def limited(mib, folder):
 
 def test_a_micro_batch_is_halved_when_memory_runs_out_and_everything_is_as_it_was(tmp_path):
     assert limited(4000, tmp_path) == 16
-    assert limited(220, tmp_path) in (1, 2, 4)
+    assert limited(40, tmp_path) in (1, 2, 4)
 
 
 def test_what_not_even_one_example_fits_into_is_refused():
-    vast = GPT2Config(width=51200, blocks=8, heads=2, context=128)
+    vast = GPT2Config(width=102400, blocks=2, heads=2, context=128)
     model = build_classifier(None, vast, ModelArgs(), 3, 0)
     workload = workload_of(model, labelled(8))
     workload = replace(workload, update=replace(workload.update, micro_batch_size="auto"))
