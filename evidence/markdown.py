@@ -37,7 +37,7 @@ def folded(part: Fold) -> str:
 
 def section(part: Section, pictures: str) -> str:
     """`pictures` is the folder of the pictures, as seen from the file."""
-    texts = [f"## {part.title}", *([part.finding] if part.finding else [])]
+    texts = [f'<a id="{part.name}"></a>', f"## {part.title}", *([part.finding] if part.finding else [])]
     texts += [f"![{escaped(part.caption)}]({pictures}/{part.name}.svg)"] if part.picture else []
     texts += [block(one) for one in part.blocks]
     for example in part.examples:

@@ -19,7 +19,7 @@ METHODS = {"full": ("full fine-tuning", "#d9711c"), "lora": ("LoRA", "#1f5fa8"),
 OTHER = "#9b4f96"
 GREY, FAINT = "#767676", "#e8e8e8"
 LINES = ("-", "--", ":", "-.")
-PER_LINE = 4  # panels
+PER_LINE = {True: 2, False: 4}  # panels, by whether labels are long
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 9, "axes.titlesize": 9.5,
     "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY,
@@ -92,10 +92,10 @@ def _difference(axes: Any, cell: Cell, place: float, factor: float, *, across: b
 
 def dots(panels: Sequence[Panel]) -> str:
     """Each row of a panel is a line with its difference from the first row, and what others found."""
-    across = min(len(panels), PER_LINE)
+    across = min(len(panels), PER_LINE[max(len(cell.label) for panel in panels for cell in panel.cells) > 15])
     down = -(-len(panels) // across)
     most = max(len(panel.cells) for panel in panels)
-    figure, places = _figure(2.6 + 2.3 * across, down * (1.0 + 0.3 * most) + 0.4, down, across)
+    figure, places = _figure(3.4 + 1.9 * across, down * (0.9 + 0.3 * most) + 0.4, down, across)
     for axes, panel in itertools.zip_longest(places.flat, panels):
         if panel is None:
             axes.set_visible(False)
@@ -129,13 +129,15 @@ def sweeps(panels: Sequence[Panel]) -> str:
         ticks = sorted(set(map(panel.at, panel.cells)))
         log = ticks[0] > 0
         points = {tick: tick if log else float(place) for place, tick in enumerate(ticks)}
-        for beside, (name, colour) in enumerate(dict.fromkeys(map(method_of, panel.cells))):
+        compared = [*dict.fromkeys(method_of(cell) for cell in panel.cells if cell.comparison)]
+        for name, colour in dict.fromkeys(map(method_of, panel.cells)):
             cells = sorted((cell for cell in panel.cells if method_of(cell) == (name, colour)), key=panel.at)
             at = [points[panel.at(cell)] for cell in cells]
             values = [panel.kind.factor * (cell.value or 0.0) for cell in cells]
             above.plot(at, values, "o-", markersize=4, linewidth=1.4, color=colour, label=name)
             for cell, place in zip(cells, at, strict=True):
                 if cell.comparison is not None:  # two methods stand beside each other
+                    beside = compared.index((name, colour))
                     apart = place * 1.06**beside if log else place + 0.06 * beside
                     _difference(below, cell, apart, factor, across=False)
         base = panel.kind.baseline(panel.cells[0].runs[0])

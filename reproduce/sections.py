@@ -46,7 +46,7 @@ def _theirs(text: str, kind: Kind) -> Shown:
 def _ours(cell: Cell, kind: Kind) -> Shown:
     if cell.value is None:
         alike = re.search("differs from '(.*)' in size only", cell.reason)
-        return Shown(f"= {alike[1]}" if alike else NONE, remark=cell.reason)
+        return Shown("= " + alike[1].split(" (report: ")[0] if alike else NONE, remark=cell.reason)
     return Shown(cell.text(kind), cell.value)
 
 
@@ -98,25 +98,25 @@ def grid(name: str, version: str, cells: Sequence[Cell], kind: Kind, *, record: 
     first, whose = notes.reference(cells), " (judge)" * kind.ratio
     cells = [cell for cell in cells if cell.report or not cell.reason.startswith("not available")]
     tests = any(cell.comparison for cell in cells)
-    known = dict.fromkeys(cell.reference for cell in cells if cell.comparison)
+    known = [*dict.fromkeys(cell.reference for cell in cells if cell.comparison)]
+    against = "difference" if first and known == [first.label] else f"against {listing(known)}"
     mark = f" {MOVING}" if notes.moving(name, version, cells, kind) else ""
     columns: list[tuple[str, Callable[[Cell], Shown], bool]] = [
         ("", lambda cell: Shown(cell.label, cell.label), True),
         (f"report{whose}", lambda cell: _theirs(cell.report, kind), any(cell.report for cell in cells)),
         (f"authors' record{whose}", lambda cell: _theirs(cell.record, kind), record),
         (f"here, {SPELLED[version]}", lambda cell: _ours(cell, kind), True),
+        (f"verdict{mark}", lambda cell: Shown(verdict(cell, first, kind)), tests or any(c.of_one_class for c in cells)),
+        (against, lambda cell: Shown(
+            changed(cell, kind), cell.comparison.value if cell.comparison else None, cell.why_alone), tests),
         ("each seed", lambda cell: _each(cell, kind), any(len(set(cell.each)) > 1 for cell in cells)),
         ("macro-F1, %", lambda c: _shown(_macro_f1(c), ".1f"), any(_macro_f1(cell) is not None for cell in cells)),
-        (f"against {listing([*known])}", lambda cell: Shown(
-            changed(cell, kind), cell.comparison.value if cell.comparison else None, cell.why_alone), tests),
-        (f"verdict{mark}", lambda cell: Shown(verdict(cell, first, kind)), tests or any(c.of_one_class for c in cells)),
     ]  # fmt: skip
     columns = [column for column in columns if column[2]]
     rows = [[show(cell) for _, show, _ in columns] for cell in cells]
     base = first.kind.baseline(first.runs[0]) if first and first.kind else None
     if base is not None:
-        always = {"": Shown("commonest class"), columns[-1][0]: Shown(NONE)}
-        always |= {f"here, {SPELLED[version]}": Shown(kind.text(base), base)}
+        always = {"": Shown("commonest class"), f"here, {SPELLED[version]}": Shown(kind.text(base), base)}
         rows.append([always.get(header, Shown(NONE)) for header, _, _ in columns])
     return Grid([header for header, _, _ in columns], rows)
 
@@ -227,7 +227,7 @@ def section_of(table: Table, columns: Mapping[str, Column]) -> Section:
 
 
 def examples_of(column: Column, table: Table) -> list[Example]:
-    """Every cell's first seed answers the report's own questions, then test prompts."""
+    """Every cell's first seed answers the report's own questions, or where it was not asked them, test prompts."""
     ran = [(f"{c.label}, {SPELLED[c.version]}", c.runs[0]) for cells in column.values() for c in cells if c.runs]
     asked = {q: [(f"in the report: {who}", text) for who, text in said] for q, said in table.answers.items()}
 
@@ -237,10 +237,10 @@ def examples_of(column: Column, table: Table) -> list[Example]:
             shown.append((f"before ({who})", before))
         shown.append((who, response))
 
-    for who, run in ran:
-        for question, before, response in COMPARED.findall(run.asked):
-            show(who, question, before, response)
-    for who, run in ran:
+    told = [(who, found) for who, run in ran for found in COMPARED.findall(run.asked) if found[0] in (asked or found)]
+    for who, (question, before, response) in told:
+        show(who, question, before, response)
+    for who, run in [] if told else ran:
         for answer in run.answers:
             question = "\n".join(part for part in (answer["instruction"], answer["input"]) if part)
             show(who, question, answer["before"], answer["response"], answer["reference"])

@@ -43,6 +43,14 @@ published memory      "LoRA (report: medium)"  13     13.1              "${run[@
 published parameters  "LoRA (report: large)"   14e6   14095632          "${run[@]}" --model gpt2-large "${paper_lora_ift[@]}" "${rank16[@]}" --batch-size 2 --epochs 1 --warmup-ratio 0.01
 published parameters  "LoRA (report: medium)"  8e6    7898384           "${run[@]}" --model gpt2-medium "${paper_lora_ift[@]}" "${rank16[@]}" --batch-size 4 --epochs 2
 
+# Minutes of training, from the appendix (5.4.1, 5.4.2, 5.6.1, 5.6.2): an A100, and a T4 or L4 for LoRA on instructions.
+published minutes     "instructions: full (report: large)"   21     22.05  "${run[@]}" --model gpt2-large "${full[@]}" --batch-size 2 --epochs 1
+published minutes     "instructions: LoRA (report: large)"   47     47.71  "${run[@]}" --model gpt2-large "${paper_lora_ift[@]}" "${rank16[@]}" --batch-size 2 --epochs 1 --warmup-ratio 0.01
+published minutes     "instructions: LoRA (report: medium)"  40     40.00  "${run[@]}" --model gpt2-medium "${paper_lora_ift[@]}" "${rank16[@]}" --batch-size 4 --epochs 2
+run=("${published_sentiment[@]}")
+published minutes     "reviews: full (report: large)"        26.38  26.38  "${run[@]}" --model gpt2-large "${constant[@]}" "${full[@]}" --batch-size 16 --epochs 1
+published minutes     "reviews: LoRA (report: large)"        24.19  24.19  "${run[@]}" --model gpt2-large "${scheduled[@]}" "${paper_lora_sentiment[@]}" "${rank16[@]}" --last-blocks 24 --batch-size 32 --epochs 2 --warmup-steps 1
+
 corrected ift         "full (report: large)"   "${ift_full_large[@]}"
 corrected ift         "LoRA (report: large)"   "${ift_lora_large[@]}" --lora-rank 16
 corrected ift         "full (report: medium)"  "${ift_full_medium[@]}"
@@ -67,3 +75,9 @@ corrected memory      "full (report: large)"   "${ift_full_large[@]}"
 corrected memory      "LoRA (report: large)"   "${ift_lora_large[@]}" --lora-rank 16
 corrected memory      "full (report: medium)"  "${ift_full_medium[@]}"
 corrected memory      "LoRA (report: medium)"  "${ift_lora_medium[@]}" --lora-rank 16
+
+corrected minutes     "instructions: full (report: large)"   "${ift_full_large[@]}"
+corrected minutes     "instructions: LoRA (report: large)"   "${ift_lora_large[@]}" --lora-rank 16
+corrected minutes     "instructions: LoRA (report: medium)"  "${ift_lora_medium[@]}" --lora-rank 16
+corrected minutes     "reviews: full (report: large)"        "${sentiment_full_large[@]}"
+corrected minutes     "reviews: LoRA (report: large)"        "${sentiment_lora_large[@]}" --lora-rank 16

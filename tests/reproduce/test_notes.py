@@ -115,7 +115,7 @@ REAL = [
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
 def test_tables_2_to_6_are_confounded_as_published_and_clean_when_corrected(path):
-    rows = [row for row in read_table(path).rows if row.column not in ("parameters", "memory")]
+    rows = [row for row in read_table(path).rows if row.column not in ("parameters", "memory", "minutes")]
     found = {"published": [], "corrected": []}
     for name in {row.column for row in rows}:
         for version, told in found.items():
@@ -155,7 +155,7 @@ def test_a_column_in_which_other_settings_move_is_marked(tmp_path):
             args = {name: value for name, value in flags_of(one.row.command).items() if name != "seed"}
             classifier(tmp_path / one.key, range(150), 200, args=args)
         block = block_of("spam", {"corrected": cells_of(lines, found_in(tmp_path))})
-        assert block.grid.header[-1] == f"verdict {moves}".strip()
+        assert f"verdict {moves}".strip() in block.grid.header
         folded = [note for fold in block.folds for note in fold.notes]
         assert any("rank (2 / 8) does not change alone; with it: batch size" in note for note in folded) == bool(moves)
 

@@ -29,7 +29,7 @@ from evidence.kinds import NAMED, Kind
 from evidence.runs import read_packed
 from reproduce import report
 from reproduce.cells import cell_of, columns_of, joined
-from reproduce.sections import block_of
+from reproduce.sections import block_of, examples_of
 from reproduce.tables import Row, Table, all_tables, natural, plans, read_table, title_of
 
 REPRODUCE = ROOT / "reproduce"
@@ -383,7 +383,7 @@ def test_text_from_files_is_escaped_in_the_page(made):
     assert (
         "not available at this scale: differs from &#x27;rank 2&#x27; in size only" in page and ">= rank 2</td>" in page
     )
-    assert "Ask &lt;0&gt;" in page and "What is &lt;b&gt;2 + 2&lt;/b&gt;?" in page and "<b>2" not in page
+    assert "Ask &lt;0&gt;" not in page and "What is &lt;b&gt;2 + 2&lt;/b&gt;?" in page and "<b>2" not in page
 
 
 def test_questions_of_the_report_are_shown_with_the_answers_before_and_after(made):
@@ -394,6 +394,22 @@ def test_questions_of_the_report_are_shown_with_the_answers_before_and_after(mad
         "- **LoRA, corrected**: 4",
     ]
     assert second.startswith("Name a bird.") and "**LoRA, corrected**: Wren" in second
+
+
+def test_the_reports_own_answers_stand_first_and_test_prompts_where_a_run_was_not_asked(tmp_path):
+    asked = {"What is 2?": [("large", "Two."), ("medium", "2")]}
+    table = Table("appendix_x", "X", [], [*asked], asked)
+    tutor(tmp_path / "nano/a/seed0", [2.0, 3.0], [2, 3])
+    cell = cells_of([line("LoRA", "a", column="answers")], found_in(tmp_path))
+    first, *others = examples_of({"corrected": cell}, table)
+    assert first == ("What is 2?", [("in the report: large", "Two."), ("in the report: medium", "2")])
+    assert [example.instruction for example in others] == ["Ask <0>", "Ask <1>"]
+    (tmp_path / "nano/a/seed0.answers.txt").write_text(
+        "> What is 2?\nbase: 1\nfine-tuned: 3\n\n> Else?\nbase: a\nfine-tuned: b\n\n"
+    )
+    cell = cells_of([line("LoRA", "a", column="answers")], found_in(tmp_path))
+    (one,) = examples_of({"corrected": cell}, table)
+    assert one.answers[2:] == [("before (LoRA, corrected)", "1"), ("LoRA, corrected", "3")]
 
 
 def test_the_page_holds_its_pictures_and_names_no_other_file(made):

@@ -95,7 +95,7 @@ def test_every_cell_of_the_report_stands_in_one_line_of_each_version_with_its_va
         return float(text) if text.replace(".", "").isdecimal() else text.strip("-")
 
     cells = report_cells()
-    assert len(cells) == 73
+    assert len(cells) == 81
     for cell in cells:
         for version in ("published", "corrected"):
             where = (cell["table"], cell["label"], cell["column"], version)

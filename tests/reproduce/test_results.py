@@ -80,10 +80,24 @@ def test_the_first_table_of_readme_is_what_was_measured(task):
 
 
 def test_links_to_results_lead_to_a_heading():
-    titles = re.findall(r"^#+ (.*)$", RESULTS, flags=re.MULTILINE)
-    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-    links = re.findall(r"reproduce/RESULTS\.md#([\w-]+)", README + METHODS)
-    assert len(links) >= 5 and set(links) <= anchors
+    anchors = set(re.findall(r'^<a id="(\w+)"></a>\n\n## ', RESULTS, flags=re.MULTILINE))
+    links = re.findall(r"reproduce/RESULTS\.md#([\w-]+)", README + METHODS) + re.findall(r"\(#([\w-]+)\)", RESULTS)
+    assert len(links) >= 15 and set(links) <= anchors
+
+
+def test_ten_findings_open_the_page_each_with_its_table_and_an_interval():
+    (text,) = re.findall(r"^## Ten findings$(.*?)^## ", RESULTS, flags=re.MULTILINE | re.DOTALL)
+    findings = re.split(r"^- ", text, flags=re.MULTILINE)[1:]
+    assert len(findings) == 10 and "gpt2-nano" in text.split("- **")[0]
+    for finding in findings:
+        assert re.search(r"\[[^\]]*\d, [^\]]*\d\]", finding) and re.search(r"\]\(#\w+\)$", finding.strip()), finding
+
+
+def test_no_label_has_a_comma_and_what_is_visible_is_short():
+    with (REPRODUCE / "tables.csv").open(encoding="utf-8", newline="") as file:
+        assert not [cell["label"] for cell in csv.DictReader(file) if "," in cell["label"]]
+    visible = re.sub(r"<details>.*?</details>", "", RESULTS, flags=re.DOTALL)
+    assert len(visible.split()) < 13_000
 
 
 def test_every_advice_names_its_model_and_its_table():
