@@ -33,10 +33,11 @@ def links_of(page):
 
 
 def anchors_of(page):
-    """The anchor of each heading, as GitHub makes it."""
+    """The anchor of each heading, as GitHub makes it, and those that stand above headings."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
     titles = re.findall(r"^#+ (.*)$", text, re.M)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    above = set(re.findall(r'^<a id="(\w+)"></a>$', text, re.M))
+    return above | {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
