@@ -51,6 +51,16 @@ def test_every_link_leads_to_a_file_and_a_heading_of_it(page):
         assert not anchor or anchor in anchors_of(target), link
 
 
+def test_the_default_rates_at_the_widths_of_gpt2_are_those_of_the_scripts():
+    rows = re.findall(r"^\| (finetune_\w+), (LoRA|full) \| (.*) \|$", (ROOT / "docs/methods.md").read_text(), re.M)
+    assert len(rows) == 8
+    widths = [config.SIZES[name].width for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")]
+    for script, method, cells in rows:
+        shown = [float(word) for word in re.findall(r"[\d.]+e-\d", cells)]
+        rate, _ = load_script(script).DEFAULTS[method.lower()]
+        assert shown == pytest.approx([rate * 192 / width for width in widths], rel=0.05), script
+
+
 def test_every_page_can_be_reached_from_readme_which_is_at_most_150_lines():
     readme = ROOT / "README.md"
     assert len(readme.read_text(encoding="utf-8").splitlines()) <= 150
