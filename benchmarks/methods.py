@@ -71,6 +71,9 @@ def draw(args: Args, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    from evidence.pictures import METHODS as COLOURS
+    from evidence.pictures import OTHER
+
     figure, panels = plt.subplots(1, len(args.datasets), figsize=(4.6 * len(args.datasets), 4), squeeze=False)
     for axes, dataset in zip(panels[0], args.datasets, strict=True):
         for i, method in enumerate(args.methods):
@@ -78,8 +81,9 @@ def draw(args: Args, path: Path) -> None:
             right, lost = accuracy(runs), forgetting(runs)
             assert lost is not None, "every run measures forgetting"
             x, y = (((value - low,), (high - value,)) for value, low, high in (lost[:3], right[:3]))
-            marker = "osD^vP"[i % 6]
-            axes.errorbar(lost.value, right.value, xerr=x, yerr=y, fmt=marker, capsize=2, label=method)
+            name, colour = COLOURS.get(method, (method, OTHER))
+            marker = {"marker": "osD^vP"[i % 6], "color": colour, "label": name}
+            axes.errorbar(lost.value, right.value, xerr=x, yerr=y, capsize=2, linestyle="none", **marker)
         axes.set_title(TITLES.get(dataset, dataset), fontsize=10)
         axes.set_xlabel("forgetting: rise of the loss on general text (nats)")
         axes.set_ylabel("test accuracy")

@@ -15,7 +15,10 @@ import numpy as np
 from evidence.cells import Cell
 from evidence.kinds import Kind
 
-METHODS = {"full": ("full fine-tuning", "#d9711c"), "lora": ("LoRA", "#1f5fa8"), "head": ("head alone", "#3a8a4d")}
+METHODS = {
+    "full": ("full fine-tuning", "#d9711c"), "lora": ("LoRA", "#1f5fa8"), "head": ("head alone", "#3a8a4d"),
+    "dora": ("DoRA", "#6fb1e0"), "pissa": ("PiSSA", "#8c6bb1"), "bitfit": ("BitFit", "#b8860b"),
+}  # fmt: skip
 OTHER = "#9b4f96"
 GREY, FAINT = "#767676", "#e8e8e8"
 LINES = ("-", "--", ":", "-.")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from evidence import cells as evidence
-from evidence.cells import in_columns
-from evidence.kinds import NAMED, Kind, costs
+from evidence.cells import in_columns, measured
+from evidence.kinds import FORGETTING, NAMED, Kind, costs
 from evidence.runs import Run
 from reproduce.tables import Plan, Table, flags_of, parts_of
 
@@ -76,6 +76,12 @@ def cell_of(plan: Plan, seeds: Sequence[str], find: Find) -> Cell:
         unfinished=f"not yet run, seed {' '.join(left)}" if runs and left else "",
         cost=costs(runs),
     )
+
+
+def forgotten(cell: Cell) -> Cell:
+    """Returns the cell with what its runs forgot, in place of their score."""
+    bare = replace(cell, kind=None, value=None, low=None, high=None, n=None, each=())
+    return measured(bare, FORGETTING) if cell.runs else bare
 
 
 def best_on_validation(cells: Sequence[Cell]) -> list[Cell]:

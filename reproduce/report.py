@@ -20,14 +20,13 @@ from typing import Any, Literal
 
 import tyro
 
-from evidence.cells import measured
 from evidence.document import Fold, Page, on_any_machine
-from evidence.kinds import COSTS, FORGETTING, Kind
+from evidence.kinds import COSTS, Kind
 from evidence.latex import as_latex
 from evidence.markdown import as_markdown
 from evidence.page import as_html
 from evidence.runs import Run, Store, write, write_packed
-from reproduce.cells import RUNS, Cell, cell_of, columns_of, joined, number, reported
+from reproduce.cells import RUNS, Cell, cell_of, columns_of, forgotten, joined, number, reported
 from reproduce.environment import settings_in
 from reproduce.sections import block_of, section_of, stated
 from reproduce.tables import Plan, Table, all_tables, plans
@@ -120,8 +119,8 @@ def as_csv(cells: Sequence[tuple[str, Cell]], scale: str) -> str:
         row += [*found[:3]] if found else [""] * 3
         row += [found.p, found.detectable] if found and found.claims else [""] * 2
         row += [cell.cost.get(cost) for cost in COSTS]
-        lost = measured(cell, FORGETTING) if cell.runs else replace(cell, value=None, low=None, high=None)
-        row += [lost.value, lost.low, lost.high] if lost.n else [""] * 3
+        lost = forgotten(cell)
+        row += [lost.value, lost.low, lost.high]
         row += [" ".join(commits([cell])), cell.reason, cell.command or "-"]
         writer.writerow("" if value is None else on_any_machine(value) for value in row)
     return text.getvalue()

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from evidence.cells import measured, p_text
+from evidence.cells import p_text
 from evidence.document import NONE, Block, Example, Fold, Grid, Section, Shown, listing
 from evidence.kinds import FORGETTING, NAMED, Kind, macro_f1
 from evidence.pictures import Panel, curves, dots, sweeps
 from reproduce import notes
-from reproduce.cells import SPELLED, VERSIONS, Cell, Column, joined, number, reported
+from reproduce.cells import SPELLED, VERSIONS, Cell, Column, forgotten, joined, number, reported
 from reproduce.tables import Table, parts_of
 
 # A question and its answers, as generate.py prints them.
@@ -76,8 +76,8 @@ def stated(cell: Cell, what: str) -> str:
     if what == "verdict":
         return verdict(cell, None, kind)
     if what == "forgetting":
-        lost = measured(cell, FORGETTING)
-        return f"{lost.text(FORGETTING)} (seeds {_each(lost, FORGETTING).text})"
+        lost = forgotten(cell)
+        return f"{lost.text(FORGETTING)} (seeds {_each(lost, FORGETTING).text})" if lost.n else "not measured"
     text, unit = (changed(cell, kind), " points") if what == "difference" else (cell.text(kind), "%")
     return text.replace(" [", f"{unit * (kind.factor != 1)} [", 1)
 
@@ -126,7 +126,7 @@ def costs(column: Column) -> Grid:
     header = ["", "version", "n", "p", "trained", "share", "peak MiB", "forgetting, nats", "forgetting of each seed"]
     rows = []
     for cell in [cell for cells in column.values() for cell in cells if cell.value is not None]:
-        found, lost = cell.comparison, measured(cell, FORGETTING)
+        found, lost = cell.comparison, forgotten(cell)
         rows.append(
             [
                 *(Shown(cell.label, cell.label), Shown(SPELLED[cell.version], cell.version), _shown(cell.n)),

@@ -29,7 +29,7 @@ from evidence.kinds import NAMED, Kind
 from evidence.runs import read_packed
 from reproduce import report
 from reproduce.cells import cell_of, columns_of, joined
-from reproduce.sections import block_of, examples_of
+from reproduce.sections import block_of, examples_of, stated
 from reproduce.tables import Row, Table, all_tables, natural, plans, read_table, title_of
 
 REPRODUCE = ROOT / "reproduce"
@@ -239,6 +239,17 @@ def test_the_best_are_chosen_on_validation_and_compared_with_each_other(tmp_path
     first, second = cells_in(tmp_path, rows)["best"]["corrected"]
     assert (first.label, second.label, second.reference) == ("full: b", "LoRA: a", "full: b")
     assert second.comparison.value == pytest.approx(30 / 200)
+
+
+def test_what_was_forgotten_is_not_the_score_of_a_run_that_did_not_measure_it(tmp_path):
+    lines = [line(label, label, seed=seed) for label in "ab" for seed in range(2)]
+    for one in lines:
+        lost = {"forgetting": general(0.5, 0.1)} if one.row.label == "a" else {}
+        classifier(tmp_path / one.key, range(20), **lost)
+    cells = cells_of(lines, found_in(tmp_path))
+    (fold,) = [fold for fold in block_of("spam", {"corrected": cells}).folds if fold.title.startswith("Tests")]
+    assert [row[-1].text for row in fold.grid.rows] == ["0.500 / 0.500", "–"]
+    assert [stated(cell, "forgetting").split()[0] for cell in cells] == ["0.500", "not"]
 
 
 def test_tables_come_in_the_reports_order(tmp_path):
