@@ -1,5 +1,6 @@
 """What all tests share: no network, no cache outside the test's own folder, small models, two ways to run a script."""
 
+import gc
 import json
 import os
 import socket
@@ -90,6 +91,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # else each collection of garbage goes through all objects of the libraries
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -18,7 +16,7 @@ import pytest
 import torch
 import transformers
 from conftest import ROOT, command, mails, questions, results_of, run_script, write_rows
-from forked import free_port, run_forked, start_forked
+from forked import run_forked, start_forked
 from one_example import encode_labelled
 from sklearn import metrics as sklearn_metrics
 from test_commands import load_script
@@ -362,9 +360,7 @@ def test_an_interrupted_prediction_writes_nothing_half(sent, status, classifier,
 def test_two_processes_write_what_one_writes(classifier, predict, mail_file, tmp_path):
     flags = ["--run", classifier, "--data", mail_file, "--output"]
     assert predict(*flags, tmp_path / "one.jsonl")[0] == 0
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/ddp.yaml"]
-    words = [*launcher, "--main_process_port", free_port(), "scripts/predict.py", *flags, tmp_path / "two.jsonl"]
-    done = subprocess.run([*map(str, words)], capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
+    done = run_script("predict", *flags, tmp_path / "two.jsonl", processes=2)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
     assert metrics_of(tmp_path / "two.jsonl") == metrics_of(tmp_path / "one.jsonl")

@@ -2,9 +2,8 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -36,7 +35,6 @@ from training.step.update import accumulate
 
 CONFIG = GPT2Config(width=16, blocks=4, heads=2, context=128)
 WORDS = ["a", "few words", "rather more words than that", "x" * 40]
-WITH_TESTS = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # for child processes
 MEMORY = ComputeArgs(cache_frozen="memory")
 
 
@@ -363,10 +361,9 @@ attached(build(Classifier, MethodArgs("lora", last_blocks=2)), labelled(9), comp
 """
 
 
-def test_a_kill_while_writing_leaves_nothing_that_is_trusted(disk):
-    code = DIES.format(folder=str(disk.cache_dir))
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, env=WITH_TESTS, capture_output=True, text=True, check=False)
+def test_a_kill_while_writing_leaves_nothing_that_is_trusted(disk, tmp_path):
+    (tmp_path / "dies.py").write_text(DIES.format(folder=str(disk.cache_dir)))
+    done = run_forked([tmp_path / "dies.py"])
     assert done.returncode == -signal.SIGKILL, done.stderr
     (folder,) = disk.cache_dir.iterdir()
     assert {path.name for path in folder.iterdir()} == {"lock", "hidden.new"}
@@ -377,7 +374,7 @@ def test_a_kill_while_writing_leaves_nothing_that_is_trusted(disk):
     assert all(torch.equal(a.hidden.states, b.hidden.states) for a, b in zip(cached, expected, strict=True))
 
 
-def test_two_that_need_the_same_file_at_once_make_it_once(disk):
+def test_two_that_need_the_same_file_at_once_make_it_once(disk, tmp_path):
     """The second waits for the lock that the first holds, and then finds the file."""
     code = (
         "from test_frozen_activations import *\n"
@@ -389,12 +386,12 @@ def test_two_that_need_the_same_file_at_once_make_it_once(disk):
         "cached, _ = attached(model, labelled(400), compute)\n"
         "print(float(torch.cat([e.hidden.states for e in cached]).double().sum()))"
     )
-    command = [sys.executable, "-c", code]
-    runs = [subprocess.Popen(command, cwd=ROOT, env=WITH_TESTS, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    outputs = [run.communicate(timeout=120)[0].split("\n", 1)[1] for run in runs]
-    assert [run.returncode for run in runs] == [0] * 3
-    assert "".join(outputs).count("computed") == 1
-    assert len({output.replace("computed\n", "") for output in outputs}) == 1
+    (tmp_path / "code.py").write_text(code)
+    with ThreadPoolExecutor(3) as runs:
+        done = list(runs.map(run_forked, [[tmp_path / "code.py"]] * 3))
+    assert [run.returncode for run in done] == [0] * 3, done
+    assert "".join(run.stdout for run in done).count("computed") == 1
+    assert len({run.stdout.splitlines()[-1] for run in done}) == 1
 
 
 # What cannot be.

@@ -176,7 +176,7 @@ def test_a_dry_run_times_the_kinds_of_work_that_a_run_has(script, tiny_model, ma
 
 
 def test_what_does_not_fit_is_not_tried_by_a_dry_run(capsys):
-    vast = GPT2Config(width=51200, blocks=8, heads=2, context=128)
+    vast = GPT2Config(width=102400, blocks=2, heads=2, context=128)
     model, examples = build_language_model(None, vast, ModelArgs()), instructions(4)
     apply_method(model, MethodArgs("head"), 0)
     workload = Workload(model, UpdateArgs(batch_size=2, max_steps=1), Accelerator(cpu=True), examples)
