@@ -113,6 +113,9 @@ def dots(panels: Sequence[Panel]) -> str:
                 hollow = {"mfc": "none", "color": GREY, "linestyle": "none", "label": "in the report"}
                 axes.plot(factor * panel.theirs[cell.label], place, "D", markersize=5, **hollow)
         first = panel.cells[0]
+        base, (left, right) = panel.kind.baseline(first.runs[0]) if first.runs else None, axes.get_xlim()
+        if base is not None and left < (apart := factor * (base - (first.value or 0.0))) < right:
+            axes.axvline(apart, color=GREY, linestyle=":", label="commonest class")
         at = f"{first.label}: {panel.kind.text(first.value)}" if first.value is not None else first.label
         axes.set_yticks(range(len(panel.cells)), [at, *(cell.label for cell in panel.cells[1:])])
         axes.set_ylim(len(panel.cells) - 0.5, -0.5)

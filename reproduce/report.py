@@ -28,7 +28,7 @@ from evidence.page import as_html
 from evidence.runs import Run, Store, write, write_packed
 from reproduce.cells import RUNS, Cell, cell_of, columns_of, forgotten, joined, number, reported
 from reproduce.environment import settings_in
-from reproduce.sections import block_of, section_of, stated
+from reproduce.sections import block_of, mean_macro_f1, section_of, stated
 from reproduce.tables import Plan, Table, all_tables, plans
 
 HERE = Path(__file__).parent
@@ -36,7 +36,8 @@ PICTURES = "pictures"
 TITLE = "LoRA or full fine-tuning: every table and figure"
 COLUMNS = ["table", "label", "column", "version", "scale", "metric", "report", "record", "value", "low", "high", "n"]
 COLUMNS += ["seeds", "sd", "difference", "difference_low", "difference_high", "p_holm", "detectable", *COSTS]
-COLUMNS += ["forgetting", "forgetting_low", "forgetting_high", "commits", "missing", "command"]
+COLUMNS += ["forgetting", "forgetting_low", "forgetting_high", "macro_f1", "of_one_class"]
+COLUMNS += ["commits", "missing", "command"]
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def as_csv(cells: Sequence[tuple[str, Cell]], scale: str) -> str:
         row += [found.p, found.detectable] if found and found.claims else [""] * 2
         row += [cell.cost.get(cost) for cost in COSTS]
         lost = forgotten(cell)
-        row += [lost.value, lost.low, lost.high]
+        row += [lost.value, lost.low, lost.high, mean_macro_f1(cell), cell.of_one_class or None]
         row += [" ".join(commits([cell])), cell.reason, cell.command or "-"]
         writer.writerow("" if value is None else on_any_machine(value) for value in row)
     return text.getvalue()

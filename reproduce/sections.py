@@ -63,9 +63,14 @@ def changed(cell: Cell, kind: Kind) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _macro_f1(cell: Cell) -> float | None:
+def mean_macro_f1(cell: Cell) -> float | None:
     found = [value for run in cell.runs if (value := macro_f1(run)) is not None]
-    return 100 * float(np.mean(found)) if found else None
+    return float(np.mean(found)) if found else None
+
+
+def _macro_f1(cell: Cell) -> Shown:
+    value = mean_macro_f1(cell)
+    return _shown(None if value is None else 100 * value, ".1f")
 
 
 def stated(cell: Cell, what: str) -> str:
@@ -110,7 +115,7 @@ def grid(name: str, version: str, cells: Sequence[Cell], kind: Kind, *, record: 
         (against, lambda cell: Shown(
             changed(cell, kind), cell.comparison.value if cell.comparison else None, cell.why_alone), tests),
         ("each seed", lambda cell: _each(cell, kind), any(len(set(cell.each)) > 1 for cell in cells)),
-        ("macro-F1, %", lambda c: _shown(_macro_f1(c), ".1f"), any(_macro_f1(cell) is not None for cell in cells)),
+        ("macro-F1, %", _macro_f1, any(mean_macro_f1(cell) is not None for cell in cells)),
     ]  # fmt: skip
     columns = [column for column in columns if column[2]]
     rows = [[show(cell) for _, show, _ in columns] for cell in cells]
