@@ -137,12 +137,18 @@ def command(script: str, *flags: object) -> list[str]:
 
 
 def run_script(
-    script: str, *flags: object, env: dict[str, str] | None = None, timeout: float = 300, processes: int = 1
+    script: str,
+    *flags: object,
+    env: dict[str, str] | None = None,
+    timeout: float = 300,
+    processes: int = 1,
+    **changed: str,
 ):
-    """Runs the script; returns the finished process with its text. With an `env`, libraries are imported in it."""
+    """Runs the script in a `changed` environment; returns the finished process with its text. With an `env`, libraries
+    are imported in it, which takes seconds."""
     words = command(script, *flags)
     if env is None:
-        return run_forked(words[1:], timeout, processes)
+        return run_forked(words[1:], timeout, processes, **changed)
     settings = os.environ | env
     return subprocess.run(words, capture_output=True, text=True, env=settings, timeout=timeout, cwd=ROOT, check=False)
 

@@ -51,7 +51,8 @@ def become(words: Sequence[str], env: Mapping[str, str], output: Path, largest_f
         os.dup2(os.open(output / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     # The project is compiled once for all runs, outside the checkout.
     sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(gettempdir()) / f"pycache-of-{getuser()}")
-    sys.argv, sys.path[0] = [*words], str(Path(words[0]).parent)
+    sys.argv, search = [*words], [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:1] = [str(Path(words[0]).parent), *search]
     status = 0
     try:
         runpy.run_path(words[0], run_name="__main__")

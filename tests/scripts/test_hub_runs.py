@@ -1,12 +1,11 @@
 """README's own command, as a user types it, against the hub as it is published, small: cold, warm, and without it."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
+from accelerate.commands import launch
 from conftest import ROOT, results_of, run_script
+from forked import run_forked
 from hub_probe import Probe
 from hub_repositories import published
 from hub_server import serving
@@ -20,11 +19,10 @@ def cold(tmp_path_factory):
     """The command under accelerate, with nothing cached: the hub, its settings, the run's folder, what was printed."""
     home, folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("run") / "cold"
     with serving(published()) as hub:
-        env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        env |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(home), "DATA_DIR": str(home / "no data")}
-        launch = [sys.executable, "-m", "accelerate.commands.launch", ROOT / "scripts" / "finetune_cls.py"]
-        words = [*map(str, launch), *COMMAND, *SHORT, "--output-dir", str(folder)]
-        done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=ROOT, timeout=300, check=False)
+        env = {"HF_ENDPOINT": hub.address, "HF_HOME": str(home), "DATA_DIR": str(home / "no data")}
+        env |= {"HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
+        words = [launch.__file__, ROOT / "scripts" / "finetune_cls.py", *COMMAND, *SHORT, "--output-dir", folder]
+        done = run_forked(words, **env)
         assert done.returncode == 0, done.stderr[-2000:]
         yield hub, home, folder, done.stdout + done.stderr
 

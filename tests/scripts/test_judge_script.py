@@ -10,7 +10,7 @@ import time
 from collections import Counter
 
 import pytest
-from conftest import ROOT, command, write_rows
+from conftest import ROOT, command, run_script, write_rows
 from forked import free_port, run_forked
 from judge_server import HANG, OK, JudgeServer, digest, mixed, score
 from test_commands import load_script
@@ -48,8 +48,7 @@ def judge(run, server, *flags, api="openai"):
     env = NO_KEYS | {"OPENAI_API_KEY": KEY} if api == "openai" else NO_KEYS | {"GEMINI_API_KEY": KEY}
     env |= {"GOOGLE_GEMINI_BASE_URL": server.root}
     url = ["--judge-url", server.url] if api == "openai" else []
-    words = command("judge_ift", "--generations", run, "--judge-model", "judge-1", *url, *flags)
-    return run_forked(words[1:], **env)
+    return run_script("judge_ift", "--generations", run, "--judge-model", "judge-1", *url, *flags, **env)
 
 
 def replies_of(folder):
@@ -217,8 +216,7 @@ def test_repeats_tell_the_judges_noise_from_the_items_and_measures_are_held_agai
 def test_a_dry_run_needs_no_key_counts_requests_and_tokens_and_writes_nothing(run):
     flags = ["--repeats", 2, "--requests-per-minute", 10, "--tokens-per-minute", 1_000_000]
     before = sorted(run.rglob("*"))
-    words = command("judge_ift", "--generations", run, "--judge-model", "m", *flags, "--dry-run")
-    done = run_forked(words[1:], **NO_KEYS)
+    done = run_script("judge_ift", "--generations", run, "--judge-model", "m", *flags, "--dry-run", **NO_KEYS)
     assert done.returncode == 0, done.stderr
     assert sorted(run.rglob("*")) == before
     assert re.search(r"requests +80, and 0 more", done.stdout) and "8.0 minutes" in done.stdout
@@ -319,7 +317,7 @@ def test_wrong_input_gets_one_message_and_changes_nothing(flags, message, run, t
     write_rows(tmp_path / "short" / "generations.jsonl", rows(39))
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     flags = [word.format(run=run, tmp=tmp_path, port=free_port()) for word in flags]
-    done = run_forked(command("judge_ift", *flags)[1:], **NO_KEYS)
+    done = run_script("judge_ift", *flags, **NO_KEYS)
     text = " ".join(done.stderr.split())
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert re.search(message.format(tmp=tmp_path), text), text

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, command, results_of
+from conftest import ROOT, command, results_of, run_script
 from hub_server import Repository, serving
 
 from evidence.intervals import shown
@@ -67,7 +67,7 @@ def test_a_whole_model_and_a_merged_one_arrive_for_transformers(hub, run, tiny_m
     files = hub.repositories["team/tutor"].files
     assert {"model.safetensors", "config.json", "README.md", "config.yaml"} <= set(files)
     assert "AutoModelForCausalLM.from_pretrained('team/tutor')" in files["README.md"].decode()
-    done = run("finetune_ift", *short(tiny_model, question_file, tmp_path / "lora"), "--new-tokens", 3)
+    done = run_script("finetune_ift", *short(tiny_model, question_file, tmp_path / "lora"), "--new-tokens", 3)
     assert done.returncode == 0, done.stderr
     merged = ["--run", tmp_path / "lora", "--output", tmp_path / "merged"]
     for again in ([], ["--overwrite"]):

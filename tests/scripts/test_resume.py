@@ -78,7 +78,7 @@ def test_a_killed_and_resumed_run_ends_bit_for_bit_like_an_unbroken_one(
 @pytest.fixture
 def stopped(tiny_model, mail_file, tmp_path):
     """A run that was killed, and the flags that go on with it."""
-    flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 400, "--eval-every", 50, "--save-every", 2]
+    flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 120, "--eval-every", 20, "--save-every", 2]
     flags += ["--batch-size", 8, "--output-dir", tmp_path / "run"]
     kill_at_a_random_moment("finetune_cls", 1, flags, tmp_path / "run", seed=0)
     return flags, tmp_path / "run"
@@ -103,7 +103,7 @@ def test_a_checkpoint_is_not_resumed_into_another_run(stopped, tmp_path):
 def test_the_folder_alone_is_enough_to_go_on(stopped):
     flags, folder = stopped
     started = yaml.safe_load((folder / "config.yaml").read_text())
-    assert started["script"] == "finetune_cls" and started["max-steps"] == 400
+    assert started["script"] == "finetune_cls" and started["max-steps"] == 120
     alone = ["--resume", "--output-dir", folder]
     refused([*alone, "--lr", 1e-4], f"--lr {started['lr']} (now 0.0001)", "--overwrite")
     refused([*alone, "--batch_size=4"], "--batch-size 8 (now 4)")
@@ -112,7 +112,7 @@ def test_the_folder_alone_is_enough_to_go_on(stopped):
     done = run_script("finetune_cls", *alone, "--save-every", 100)
     assert done.returncode == 0, done.stderr
     results = results_of(folder)
-    assert results["args"]["eval_every"] == 50 and results["curve"][-1]["step"] == 400
+    assert results["args"]["eval_every"] == 20 and results["curve"][-1]["step"] == 120
     refused(alone, "finished run, nothing is left to --resume")
 
 
@@ -120,7 +120,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_with_its_flags(st
     flags, folder = stopped
     (folder / "checkpoint" / "state.pt").unlink()
     started = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(started.replace("max-steps: 400", "max-steps: 3"))
+    (folder / "config.yaml").write_text(started.replace("max-steps: 120", "max-steps: 3"))
     done = run_script("finetune_cls", "--output-dir", folder, "--resume")
     assert done.returncode == 0, done.stderr
     assert results_of(folder)["curve"][-1]["step"] == 3

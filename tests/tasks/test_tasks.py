@@ -724,8 +724,8 @@ def test_an_added_file_is_a_dataset_of_its_script(tiny_model, tmp_path):
     write_rows(tmp_path / "weather.jsonl", rows)
     env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "DATA_DIR": str(tmp_path)}
     flags = ["--dataset", "weather", "--model", tiny_model, "--max-steps", 1, "--output-dir", tmp_path / "run"]
-    done = run_script("finetune_cls", *flags, env=env)
+    done = run_script("finetune_cls", *flags, **env)
     assert done.returncode == 0, done.stderr
     assert results_of(tmp_path / "run")["data"]["labels"] == ["no", "yes"]
-    unknown = run_script("finetune_cls", "--dataset", "whether", env=env)
+    unknown = run_script("finetune_cls", "--dataset", "whether", **env)
     assert unknown.returncode == 2 and "(weather?)" in unknown.stderr

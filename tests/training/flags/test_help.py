@@ -117,17 +117,15 @@ def test_a_variant_is_one_file_with_its_help_cost_defaults_and_run(tmp_path, tin
     shutil.copytree(ROOT / "lora", tmp_path / "lora")
     (tmp_path / "lora" / "variants" / "my_own.py").write_text(MINE)
     env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    helped = " ".join(run_script("finetune_cls", "--help-all", env=env).stdout.split())
+    helped = " ".join(run_script("finetune_cls", "--help-all", **env).stdout.split())
     assert "my-own: is LoRA under another name" in helped and "my-own: 7% more patience" in helped
     flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 2]
     found = {}
     for method in ("lora", "my-own"):
-        done = run_script(
-            "finetune_cls", *flags, "--method", method, "--output-dir", tmp_path / "runs" / method, env=env
-        )
+        done = run_script("finetune_cls", *flags, "--method", method, "--output-dir", tmp_path / "runs" / method, **env)
         assert done.returncode == 0, done.stderr
         found[method] = results_of(tmp_path / "runs" / method)
     assert found["my-own"]["args"]["lr"] == 0.5 * found["lora"]["args"]["lr"]
     assert found["my-own"]["args"]["method"] == "my-own"
-    done = run_script("predict", "--run", tmp_path / "runs" / "my-own", "--data", mail_file, "--overwrite", env=env)
+    done = run_script("predict", "--run", tmp_path / "runs" / "my-own", "--data", mail_file, "--overwrite", **env)
     assert done.returncode == 0, done.stderr
