@@ -18,9 +18,10 @@ def on_any_machine(value: Any) -> str:
 
 
 class Shown(NamedTuple):
-    """A cell of a grid has a text, and a remark for who points at it."""
+    """A cell of a grid has a text, a key that it is sorted by (None goes last), and a remark for who points at it."""
 
     text: str
+    key: float | str | None = None
     remark: str = ""
 
 

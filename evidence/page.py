@@ -1,24 +1,28 @@
-"""A page is written as one HTML file that holds its styles and pictures and loads nothing."""
+"""A page is written as one HTML file that holds its styles, script and pictures and loads nothing."""
 
 import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from evidence.document import Block, Example, Fold, Grid, Page, Section, Shown
+from evidence.document import Block, Example, Fold, Grid, Page, Section, Shown, on_any_machine
 from evidence.markdown import paragraphs
 
 HERE = Path(__file__).parent
-ONLY_FROM_HERE = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+ONLY_FROM_HERE = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
 def cell(shown: Shown) -> str:
+    key = "" if shown.key is None else f' data-key="{escape(on_any_machine(shown.key))}"'
     remark = f' title="{escape(shown.remark)}"' if shown.remark else ""
-    return f"<td{remark}>{escape(shown.text)}</td>"
+    return f"<td{key}{remark}>{escape(shown.text)}</td>"
 
 
 def table(grid: Grid) -> str:
-    headers = "".join(f'<th scope="col">{escape(word)}</th>' for word in grid.header)
+    headers = "".join(
+        f'<th scope="col" aria-sort="none"><button type="button">{escape(word) or "row"}</button></th>'
+        for word in grid.header
+    )
     rows = "\n".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in grid.rows)
     return f'<div class="scroll"><table>\n<thead><tr>{headers}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>'
 
@@ -63,7 +67,7 @@ def brief(title: str) -> str:
 def as_html(found: Page) -> str:
     contents = "".join(f'<li><a href="#{escape(s.name)}">{escape(brief(s.title))}</a></li>' for s in found.sections)
     sections = "\n".join(map(section, found.sections))
-    style = (HERE / "page.css").read_text(encoding="utf-8")
+    style, script = ((HERE / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -85,6 +89,8 @@ def as_html(found: Page) -> str:
 {sections}
 </main>
 </div>
+<script>
+{script}</script>
 </body>
 </html>
 """

@@ -31,7 +31,7 @@ def shown_kind(column: Column) -> Kind:
 
 
 def _shown(value: float | None, pattern: str = ",.0f") -> Shown:
-    return Shown(NONE if value is None else format(value, pattern))
+    return Shown(NONE) if value is None else Shown(format(value, pattern), value)
 
 
 def _theirs(text: str, kind: Kind) -> Shown:
@@ -40,14 +40,14 @@ def _theirs(text: str, kind: Kind) -> Shown:
     if value is None:
         return Shown(text or NONE)
     same = kind.digits and not (kind.most == 1.0 and (number(text) or 0) <= 1)
-    return Shown(text if same else kind.text(value))
+    return Shown(text if same else kind.text(value), value)
 
 
 def _ours(cell: Cell, kind: Kind) -> Shown:
     if cell.value is None:
         alike = re.search("differs from '(.*)' in size only", cell.reason)
         return Shown("= " + alike[1].split(" (report: ")[0] if alike else NONE, remark=cell.reason)
-    return Shown(cell.text(kind))
+    return Shown(cell.text(kind), cell.value)
 
 
 def _each(cell: Cell, kind: Kind) -> Shown:
@@ -107,12 +107,13 @@ def grid(name: str, version: str, cells: Sequence[Cell], kind: Kind, *, record: 
     against = "difference" if first and known == [first.label] else f"against {listing(known)}"
     mark = f" {MOVING}" if notes.moving(name, version, cells, kind) else ""
     columns: list[tuple[str, Callable[[Cell], Shown], bool]] = [
-        ("", lambda cell: Shown(cell.label), True),
+        ("", lambda cell: Shown(cell.label, cell.label), True),
         (f"report{whose}", lambda cell: _theirs(cell.report, kind), any(cell.report for cell in cells)),
         (f"authors' record{whose}", lambda cell: _theirs(cell.record, kind), record),
         (f"here, {SPELLED[version]}", lambda cell: _ours(cell, kind), True),
         (f"verdict{mark}", lambda cell: Shown(verdict(cell, first, kind)), tests or any(c.of_one_class for c in cells)),
-        (against, lambda cell: Shown(changed(cell, kind), cell.why_alone), tests),
+        (against, lambda cell: Shown(
+            changed(cell, kind), cell.comparison.value if cell.comparison else None, cell.why_alone), tests),
         ("each seed", lambda cell: _each(cell, kind), any(len(set(cell.each)) > 1 for cell in cells)),
         ("macro-F1, %", _macro_f1, any(mean_macro_f1(cell) is not None for cell in cells)),
     ]  # fmt: skip
@@ -120,7 +121,7 @@ def grid(name: str, version: str, cells: Sequence[Cell], kind: Kind, *, record: 
     rows = [[show(cell) for _, show, _ in columns] for cell in cells]
     base = first.kind.baseline(first.runs[0]) if first and first.kind else None
     if base is not None:
-        always = {"": Shown("commonest class"), f"here, {SPELLED[version]}": Shown(kind.text(base))}
+        always = {"": Shown("commonest class"), f"here, {SPELLED[version]}": Shown(kind.text(base), base)}
         rows.append([always.get(header, Shown(NONE)) for header, _, _ in columns])
     return Grid([header for header, _, _ in columns], rows)
 
@@ -133,11 +134,11 @@ def costs(column: Column) -> Grid:
         found, lost = cell.comparison, forgotten(cell)
         rows.append(
             [
-                *(Shown(cell.label), Shown(SPELLED[cell.version]), _shown(cell.n)),
-                Shown(p_text(found.p) if found and found.claims else NONE),
+                *(Shown(cell.label, cell.label), Shown(SPELLED[cell.version], cell.version), _shown(cell.n)),
+                Shown(p_text(found.p), found.p) if found and found.claims else Shown(NONE),
                 *(_shown(cell.cost.get("trained")), _shown(cell.cost.get("share"), ".2%")),
-                *(_shown(cell.cost.get("peak_mib")), Shown(lost.text(FORGETTING) if lost.n else NONE)),
-                _each(lost, FORGETTING),
+                _shown(cell.cost.get("peak_mib")),
+                *((Shown(lost.text(FORGETTING), lost.value), _each(lost, FORGETTING)) if lost.n else [Shown(NONE)] * 2),
             ]
         )
     return Grid(header, rows)

@@ -108,7 +108,7 @@ def test_a_kind_of_column_is_one_entry_and_is_shown_everywhere(tmp_path, monkeyp
         (tmp_path / "out" / name).read_text() for name in ("RESULTS.md", "report.html", "tables.csv", "tables.tex")
     )
     assert "**Tokens a second**" in text and "| rank 2 | 4,000 | 3,210 |" in text
-    assert "<td>3,210</td>" in page and r"rank 8 & 4,000 & 3,210 \\" in tex
+    assert '<td data-key="3210">3,210</td>' in page and r"rank 8 & 4,000 & 3,210 \\" in tex
     assert "speed,published,report,,4000,,3210," in csv_text
 
 
@@ -389,7 +389,7 @@ def test_a_number_of_no_cell_is_refused(small, tmp_path):
 
 def test_text_from_files_is_escaped_in_the_page(made):
     page = (made / "report.html").read_text()
-    assert "<xl>" not in page and "<td>&lt;xl&gt;</td>" in page
+    assert "<xl>" not in page and '<td data-key="&lt;xl&gt;">&lt;xl&gt;</td>' in page
     assert "<ranks>" not in page and "Table 4: 100% of &lt;ranks&gt; &amp; more" in page
     assert (
         "not available at this scale: differs from &#x27;rank 2&#x27; in size only" in page and ">= rank 2</td>" in page
@@ -455,3 +455,22 @@ def test_the_page_opens_from_the_disk_without_an_error_and_loads_nothing(browser
     assert all(100 < width <= 1000 for width in browser.execute_script(sizes))
     if "SCREENSHOT" in os.environ:
         browser.save_screenshot(os.environ["SCREENSHOT"])
+
+
+def test_a_click_on_a_header_sorts_and_leaves_the_missing_last(browser):
+    table = browser.find_element("css selector", "#table4_rank table")
+
+    def labels():
+        return [row.text for row in table.find_elements("css selector", "tbody td:first-child")]
+
+    header = next(th for th in table.find_elements("css selector", "th") if th.text.strip() == "here, corrected")
+    before = labels()
+    assert before == ["rank 2", "rank 8", "rank 32", "commonest class"]
+    orders = []
+    for state in ("ascending", "descending", "none"):
+        header.find_element("css selector", "button").click()
+        assert header.get_attribute("aria-sort") == state
+        orders.append(labels())
+    rising = ["rank 2", "rank 8", "commonest class", "rank 32"]
+    assert orders == [rising, ["commonest class", "rank 8", "rank 2", "rank 32"], before]
+    assert browser.get_log("browser") == []
