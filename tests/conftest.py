@@ -36,6 +36,7 @@ torch.set_num_threads(1)  # two test processes on two cores
 
 # The files that take longest, the longest first, so that two processes end together. --quick leaves them out.
 LONGEST = (
+    "test_cluster.py",
     "test_memory.py",
     "test_resume.py",
     "test_frozen_activations.py",

@@ -77,10 +77,12 @@ def test_every_job_is_run_with_the_number_of_threads_and_its_own_log(pretending)
 
 
 def test_two_jobs_run_at_a_time_and_are_told_in_the_order_in_which_they_finish(pretending, tmp_path):
-    first = pretending("a", awaited=[tmp_path / "b" / "results.json"])  # would wait for ever alone
-    second = pretending("b")
+    first, second = pretending("a", awaited=[tmp_path / "go"]), pretending("b")
     with quick(2) as workers:
-        assert [done.job for done in workers.run([first, second])] == [second, first]
+        found = workers.run([first, second])
+        assert next(found).job == second
+        (tmp_path / "go").touch()
+        assert [done.job for done in found] == [first]
 
 
 def test_the_same_workers_run_one_list_after_another(pretending):

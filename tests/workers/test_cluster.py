@@ -1,0 +1,142 @@
+"""Jobs on a Ray cluster of two nodes, and what is decided before they are sent there."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, results_of, weights_of
+
+pytest.importorskip("ray", reason="Ray is not installed (extra: cluster)")
+
+from workers.cluster import cluster  # noqa: E402
+from workers.driver import Cluster  # noqa: E402
+from workers.node import Node, replaced, values  # noqa: E402
+
+ALONE = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "alone"]  # with no network but loopback
+
+
+def alone_is_possible():
+    if not (shutil.which("unshare") and shutil.which("ip")):
+        return False
+    return subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory, tiny_model, mail_file):
+    """A table of three short runs, as (file, its settings)."""
+    folder = tmp_path_factory.mktemp("tables")
+    flags = f"--data {mail_file} --text-column text --label-column label --model gpt2 --max-length 64 --lr 1e-3"
+    flags += " --forgetting-data none --last-blocks 4 --eval-every 4 --epochs 8"
+    rows = [
+        f'corrected own "rank {rank}" python scripts/finetune_cls.py {flags} --lora-rank {rank}' for rank in (1, 2, 4)
+    ]
+    path = folder / "table9_own.sh"
+    path.write_text("\n".join([f"source {ROOT}/reproduce/lib.sh", *rows, ""]))
+    return path, {"SEEDS": "0", "SCALE": "nano", "MODEL": str(tiny_model), "PYTHON": sys.executable}
+
+
+def made(table, runs, words=(), **more):
+    path, settings = table
+    env = os.environ | settings | {"RUNS": str(runs), "PYTHONPATH": str(ROOT)} | more
+    done = subprocess.run([*words, str(path)], env=env, capture_output=True, text=True, timeout=1100, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def printed(out):
+    """The table itself, without the progress above it."""
+    return out[out.index("\nOwn") :]
+
+
+def outcome(folder):
+    """All that a run found, to the last bit."""
+    results = results_of(folder)
+    found = {name: results[name] for name in ("curve", "val", "test", "best_step", "parameters")}
+    flags = {name: value for name, value in results["args"].items() if name != "output_dir"}
+    weights = {name: (str(tensor.dtype), tensor.numpy().tobytes()) for name, tensor in weights_of(folder).items()}
+    return found, flags, results["data"], weights, (folder / "predictions.jsonl").read_bytes()
+
+
+@pytest.mark.timeout(1200)  # a minute and a half on two idle cores
+@pytest.mark.skipif(not alone_is_possible(), reason="no network namespace can be made here (unshare -n, ip)")
+def test_two_nodes_one_of_them_killed_in_the_middle_give_the_table_of_one_machine_bit_for_bit(table, tmp_path):
+    one, two = (made(table, tmp_path / jobs / "runs", ["bash"], JOBS=jobs) for jobs in ("1", "2"))
+    probe = [*ALONE, sys.executable, str(Path(__file__).with_name("two_nodes.py"))]
+    runs = tmp_path / "ray" / "runs"
+    ray = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # it would run behind everything else
+    out = made(table, runs, probe, XDG_CACHE_HOME=str(tmp_path / "cache"), **ray)
+    told = json.loads(out.splitlines()[-1])
+
+    stopped = told["stopped"]
+    assert stopped["status"] == 130
+    assert stopped["said"].splitlines()[-1] == "interrupted; the same command goes on where it was"
+    assert stopped["states"] and not stopped["left"]
+    assert told["alive"].count(True) == 1 and told["status"] == 0, told
+    assert "has another version of this project; install the same there" in told["refused"]
+
+    folders = sorted(path.parent.relative_to(runs) for path in runs.glob("**/results.json"))
+    assert len(folders) == 3
+    assert printed(one) == printed(two) == printed(told["out"])
+    for folder in folders:
+        found = outcome(runs / folder)
+        assert found == outcome(tmp_path / "1" / "runs" / folder) == outcome(tmp_path / "2" / "runs" / folder)
+    assert [path.name for path in (tmp_path / "cache").glob("*/*/*.jsonl")] == ["mails.jsonl"]  # once for both nodes
+
+
+def test_files_are_the_values_of_flags_that_name_files():
+    words = ["scripts/x.py", "--data", "a.csv", "b.csv", "--method", "lora", "--model=tiny", "--start_from", "c"]
+    found = [*values(words, ["--data", "--model", "--start-from"])]
+    assert found == [(2, "--data", "a.csv"), (3, "--data", "b.csv"), (6, "--model", "tiny"), (8, "--start-from", "c")]
+    new = replaced(words, {3: "B", 6: "T"})
+    assert new == ["scripts/x.py", "--data", "a.csv", "B", "--method", "lora", "--model=T", "--start_from", "c"]
+
+
+@pytest.fixture
+def idle(monkeypatch):
+    """A cluster that nothing is asked of but what a job needs."""
+
+    def with_nodes(gpus, gpu_mib, memory=2.0**34):
+        found = Cluster.__new__(Cluster)
+        found.threads, found.gpus, found.gpu_mib, found.memory = 2, gpus, gpu_mib, memory
+        return found
+
+    return with_nodes
+
+
+def test_a_job_asks_for_its_cores_and_its_forecast_of_memory(idle):
+    cpus = idle(0, 0.0)
+    assert cpus.needs(1024) == {"num_cpus": 2, "memory": 2**30}
+    assert cpus.needs(0) == {"num_cpus": 2, "memory": 0}
+    assert cpus.needs(10**6)["memory"] == 2**34  # a whole node, where more would wait for ever
+
+
+def test_a_job_asks_for_its_share_of_a_gpu(idle):
+    gpus = idle(8, 40_000.0)
+    small, large, unknown = (gpus.needs(mib)["num_gpus"] for mib in (4_000, 90_000, 0))
+    assert 0.1 < small <= 0.102 and large == unknown == 1
+    assert idle(8, 0.0).needs(4_000)["num_gpus"] == 1  # of a GPU whose memory is not known
+
+
+def test_a_node_with_other_libraries_or_code_is_told_apart():
+    here = Node("a", {"torch": "2.13.0", "numpy": "2.4.6"}, 0.0)
+    assert here._replace(gpu_mib=40_000.0).difference(here) == ""
+    other = Node("b", {"torch": "2.12.0", "numpy": "2.4.6"}, 0.0)
+    assert other.difference(here) == "torch 2.12.0 (here 2.13.0), another version of this project"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
+def test_a_cluster_that_cannot_be_reached_is_refused_at_once_with_one_line(address):
+    with pytest.raises(ValueError, match="start it with `ray start --head`") as refused:
+        cluster(address)
+    told = str(refused.value)
+    assert told.startswith(f"the Ray cluster at {address} cannot be reached (") and "\n" not in told and len(told) < 300
+
+
+def test_without_ray_a_cluster_is_refused_with_what_to_install():
+    code = "import sys; sys.modules['ray'] = None; from workers.cluster import cluster; cluster('auto')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].startswith("ValueError: Ray is not installed: pip install -e '.[cluster]'")

@@ -1,0 +1,122 @@
+"""A table on a Ray cluster of two nodes with a core each, one of which is killed in the middle of a run.
+
+    python two_nodes.py TABLE.sh
+
+In a network that has nothing but this machine. Tells as JSON what has happened: the table is stopped once, as by Ctrl-C
+(`stopped`: its status, its message, the unfinished runs that came back, processes that are left), goes on until a run
+on the second node has a checkpoint, and then that node loses its power (`lost`: that run; `alive`: nodes after it). The
+table goes on and ends (`status`, `out`, `err`). `refused`: what is said to a driver whose code is another.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import ray
+from ray.cluster_utils import Cluster
+
+from workers.node import CODE, ROOT
+
+
+def warm(process):
+    """The runs below a process of Ray, which are the children of servers."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        below = [p for p in process.children(recursive=True) if "workers.warm" in p.cmdline()]
+        return [p for p in below if "workers.warm" in p.parent().cmdline()]
+    return []
+
+
+def folder_of(run):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        logs = [Path(file.path) for file in run.open_files() if file.path.endswith(".log")]
+        return logs[0].with_suffix("") if logs else None
+
+
+def raylet(node):
+    return psutil.Process(node.all_processes["raylet"][0].process.pid)
+
+
+def wait_for(find, driver):
+    while not (found := find()):
+        assert driver.poll() is None, driver.communicate()
+        time.sleep(0.02)
+    return found
+
+
+def checkpointed(node):
+    """A run of the node that has a checkpoint and has not ended, held still."""
+    for run in warm(raylet(node)):
+        folder = folder_of(run)
+        if folder and (folder / "checkpoint" / "state.pt").exists():
+            run.suspend()
+            if not (folder / "results.json").exists():
+                return run, folder
+            run.resume()
+    return None
+
+
+# Imports another version, and moves it to where no node looks for what a driver has imported.
+ANOTHER = """
+import pathlib, sys
+from workers import cluster, driver, node
+node.ROOT = pathlib.Path("other").rename("moved").resolve()
+cluster.cluster(sys.argv[1])
+"""
+
+
+def refusal_of_another_version(address):
+    with tempfile.TemporaryDirectory() as place:
+        other = Path(place, "other")
+        for name in CODE:
+            shutil.copytree(ROOT / name, other / name, ignore=shutil.ignore_patterns("assets", "bundled"))
+        with (other / "lora" / "__init__.py").open("a") as file:
+            file.write("# another version\n")
+        words = [sys.executable, "-c", ANOTHER, address]
+        env = os.environ | {"PYTHONPATH": str(other)}
+        return subprocess.run(words, env=env, cwd=place, capture_output=True, text=True, check=False).stderr
+
+
+def main(table):
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    second = cluster.add_node(num_cpus=1)
+
+    def drive():
+        env, pipe = os.environ | {"RAY": cluster.address}, subprocess.PIPE
+        return subprocess.Popen(["bash", table], env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+    driver = drive()
+    run, _ = wait_for(lambda: checkpointed(cluster.head_node), driver)
+    run.resume()
+    os.killpg(driver.pid, signal.SIGINT)
+    _, told = driver.communicate(timeout=300)
+    states = [str(path) for path in Path(os.environ["RUNS"]).glob("**/state.pt")]
+    left = [p.pid for node in (cluster.head_node, second) for p in warm(raylet(node))]
+    stopped = {"status": driver.returncode, "said": told, "states": states, "left": left}
+
+    driver = drive()
+    run, folder = wait_for(lambda: checkpointed(second), driver)
+    first = raylet(second)
+    for process in [first, *first.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    out, err = driver.communicate(timeout=600)
+    told = {"stopped": stopped, "lost": folder.name, "status": driver.returncode, "out": out, "err": err}
+
+    refused = refusal_of_another_version(cluster.address)
+    ray.init(address=cluster.address, log_to_driver=False)
+    alive = [node["Alive"] for node in ray.nodes()]
+    print(json.dumps(told | {"refused": refused, "alive": alive}))
+    ray.shutdown()
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
