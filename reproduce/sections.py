@@ -163,7 +163,7 @@ def block_of(name: str, column: Column) -> Block:
         folds.append(Fold("Tests, cost and forgetting", grid=costs(column)))
     models = listing(sorted({str(run.results["args"].get("model", "")) for c in everything for run in c.runs} - {""}))
     title, _, unit = title_of(name).partition(", ")
-    title += f" with {models}" * bool(models) + f", {unit}" * bool(unit)
+    title += f" with {models}" * (models not in ("", name)) + f", {unit}" * bool(unit)
     title += f": {kind.heading}" if kind.unit and name not in NAMED else ""
     shown = grid(name, main, column[main], kind, record=main == VERSIONS[0] and any(c.record for c in everything))
     return Block(title, shown, [text for text in said if text], folds)

@@ -93,6 +93,33 @@ def test_ten_findings_open_the_page_each_with_its_table_and_an_interval():
         assert re.search(r"\[[^\]]*\d, [^\]]*\d\]", finding) and re.search(r"\]\(#\w+\)$", finding.strip()), finding
 
 
+# Of each of the ten findings, whether its differences are told apart, in order.
+TOLD_APART = [
+    "yes yes",
+    "no no no no",
+    "",
+    "",
+    "no no yes",
+    "yes yes yes",
+    "yes yes yes yes",
+    "no",
+    "yes yes",
+    "yes yes",
+]
+
+
+def test_the_words_of_the_ten_findings_are_what_the_tables_tell_apart():
+    with (REPRODUCE / "tables.csv").open(encoding="utf-8", newline="") as file:
+        cells = {(c["table"], c["column"], c["label"], c["version"]): c["p_holm"] for c in csv.DictReader(file)}
+    text = (REPRODUCE / "findings.md").read_text(encoding="utf-8").split("## Ten findings")[1].split("\n## ")[0]
+    for finding, told in zip(re.split(r"^- ", text, flags=re.MULTILINE)[1:], TOLD_APART, strict=True):
+        found = []
+        for place, version in re.findall(r"\{([^{}]*) \| (published )?difference\}", finding):
+            p = cells[*place.split(" | "), version.strip() or "corrected"]
+            found.append("yes" if p and float(p) < 0.05 else "no")
+        assert " ".join(found) == told, finding
+
+
 def test_no_label_has_a_comma_and_what_is_visible_is_short():
     with (REPRODUCE / "tables.csv").open(encoding="utf-8", newline="") as file:
         assert not [cell["label"] for cell in csv.DictReader(file) if "," in cell["label"]]
