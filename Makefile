@@ -32,7 +32,7 @@ test: $(VENV)/installed-test
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy gpt2_scratch lora tasks training evidence judge page workers scripts benchmarks reproduce
+	$(BIN)/mypy gpt2_scratch lora tasks training evidence judge page workers studies scripts benchmarks reproduce
 	$(BIN)/shellcheck -x .ci/run reproduce/*.sh reproduce/*.sbatch
 
 format: $(VENV)/installed-test

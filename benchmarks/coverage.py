@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize, special
 
-from evidence.crossed import family
+from evidence.crossed import crossed_mean, family
 from evidence.intervals import LEVEL, Z
 from evidence.kinds import ACCURACY, PERPLEXITY, Kind
 from evidence.runs import read_packed
@@ -47,6 +47,8 @@ class Args:
     """standard deviation of a seed's loss, nats a token"""
     perplexity: bool = True
     """simulate perplexities too"""
+    overlap: bool = False
+    """simulate instead what it does that seeds draw their training examples from one pool"""
 
 
 class Draw(NamedTuple):
@@ -140,7 +142,36 @@ def simulated(kind: Kind, draw: Study, repetitions: int, seed: Sequence[int]) ->
     )
 
 
+def overlapping(seeds: int, drawn: float, share: float, repetitions: int) -> tuple[float, float]:
+    """Returns how often, in percent, the interval holds the mean for this pool of rows and the mean for any pool.
+
+    Each seed draws the share `drawn` of the pool; `share` of the variance between seeds that draw from pools of their
+    own is their training examples'. What these move is taken to be a sum over examples, so that a draw's part is the
+    pool's, with the variance `drawn`, and its own, with the rest. That variance is a fifth of all of a mean's.
+    """
+    rng, n = np.random.default_rng([seeds, int(100 * drawn), int(100 * share)]), 200
+    held = np.zeros(2)
+    for _ in range(repetitions):
+        pool = rng.normal(0, math.sqrt(share * drawn))
+        own = rng.normal(0, math.sqrt(share * (1 - drawn) + 1 - share), (seeds, 1))
+        scores = pool + own + rng.normal(0, math.sqrt(4 * n / seeds), n) + rng.normal(0, math.sqrt(n), (seeds, n))
+        low, high = crossed_mean(scores).ends()
+        held += [low <= pool <= high, low <= 0 <= high]
+    return tuple(100 * held / repetitions)
+
+
+def print_overlap(args: Args) -> None:
+    print("| seeds | drawn, % of the pool | training examples' share, % | holds for this pool, % | for any pool, % |")
+    print("|---|---|---|---|---|")
+    for seeds, drawn, share in itertools.product(args.seeds, (0.02, 0.2, 0.5, 0.8), (0.5, 1.0)):
+        this, every = overlapping(seeds, drawn, share, args.repetitions)
+        print(f"| {seeds} | {100 * drawn:.0f} | {100 * share:.0f} | {this:.1f} | {every:.1f} |", flush=True)
+
+
 def main(args: Args) -> None:
+    if args.overlap:
+        print_overlap(args)
+        return
     error = 100 * math.sqrt(LEVEL * (1 - LEVEL) / args.repetitions)
     print(f"{args.repetitions:,} repetitions; the standard error of 95% is {error:.2f} points\n")
     print("| score | n | seeds | their spread | holds, % | width | difference holds, % | claimed, % |")

@@ -17,6 +17,7 @@ from training.flags.finetuning import FineTuneArgs, run_folder
 from training.flags.method import like_lora
 from training.flags.task import HeadArgs, TextArgs
 from training.flags.update import FEWEST_UPDATES
+from training.storage.run_folder import VALIDATION
 
 OFFLINE = "accelerate launch scripts/finetune_cls.py --dataset spamassassin --model gpt2-nano"
 # Peak learning rate at width 192 and epochs of each method, chosen on validation mail: docs/methods.md, "Defaults".
@@ -107,12 +108,12 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
 
     # Final evaluation, of the weights that are kept.
     run.load_best(args.run.keep)
-    (rows, test), (_, val) = evaluate(data.test), evaluate(data.validation)
+    (rows, test), (held, val) = evaluate(data.test), evaluate(data.validation)
     lost = forgetting(
         model, data.general, accelerator, general, lambda: accuracy(evaluate(data.validation or data.test)[0])
     )
     if run.closes(prepared):
-        lines = {"predictions.jsonl": prediction_lines(rows, classes)}
+        lines = {"predictions.jsonl": prediction_lines(rows, classes), VALIDATION: prediction_lines(held, classes)}
         untrained = UNTRAINED if head.head == "linear" and head_rows is None else ""
         run.finish(lines, shown_metrics(), "accuracy", untrained, before=before, val=val, test=test, forgetting=lost)
 

@@ -18,6 +18,7 @@ from training.flags.finetuning import FineTuneArgs, run_folder
 from training.flags.method import like_lora
 from training.flags.task import GenerationArgs, PromptArgs
 from training.flags.update import FEWEST_UPDATES
+from training.storage.run_folder import VALIDATION
 
 OFFLINE = "accelerate launch scripts/finetune_ift.py --dataset instructions --model gpt2-nano"
 # Peak learning rate at width 192 and epochs of each method, chosen on validation records: docs/methods.md, "Defaults".
@@ -41,7 +42,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     from training.loop import (
         Batch, Plan, Row, Sampling, Tensor, accumulate, answer, apply_compute, apply_method, apply_update,
         build_language_model, build_optimizer, cached, collate, encode_all_instructions, encode_splits, forgetting,
-        general_losses, generation_lines, head_notes, mean_loss, open_finetuning, perplexities,
+        general_losses, generation_lines, head_notes, loss_lines, mean_loss, open_finetuning, perplexities,
         print_facts, print_forecast, prompts_of, resolve_micro_batch, resolve_update, score_targets, score_texts, start,
         token_loss, weights_hash, with_response_labelled, workload_of)  # fmt: skip
 
@@ -109,13 +110,13 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
 
     # Final evaluation, of the weights that are kept.
     run.load_best(args.run.keep)
-    (rows, test), (_, val), after = evaluate(data.test), evaluate(data.validation), answers()
+    (rows, test), (held, val), after = evaluate(data.test), evaluate(data.validation), answers()
     responses = [with_response_labelled(e) for e in data.validation or data.test]
     lost = forgetting(
         model, data.general, accelerator, general, lambda: mean_loss(score_targets(model, responses, accelerator))
     )
     if run.closes(prepared):
-        lines = {"generations.jsonl": generation_lines(questions, untuned, after, rows)}
+        lines = {"generations.jsonl": generation_lines(questions, untuned, after, rows), VALIDATION: loss_lines(held)}
         axis = "response loss (nats a token)"
         run.finish(lines, SHOWN, axis, before=before, val=val, test=test, forgetting=lost)
 

@@ -5,7 +5,7 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from tasks._examples import Instruction, Labelled, Preference
@@ -25,6 +25,7 @@ class Limits:
     validation: int | None = None
     test: int | None = None
     draw: int | None = None  # seed of the training examples alone; without `train` it draws DRAWN of them
+    everything: bool = False  # train on all examples; nothing is held out
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,9 @@ def split_examples(
     parts = _deduplicated(parts, skipped)
     if subset is not None:
         parts = {"test": [], "validation": []} | subset(parts)
+    if limits.everything:
+        parts = {"test": [], "validation": [], "all": [e for part in parts.values() for e in part]}
+        limits = replace(limits, validation_share=0.0, test_share=0.0)
     parts = _without_held_out_prompts(parts, skipped)
     rest = parts.pop("all", [])
     total = len(rest)

@@ -16,7 +16,8 @@ LAYERS = {
     "workers": {"tasks", "training"},
     "judge": {"tasks", "training", "evidence"},
     "page": {"gpt2_scratch", "lora", "tasks", "training", "evidence"},
-    "scripts": {"gpt2_scratch", "lora", "tasks", "training", "evidence", "judge", "page", "workers"},
+    "studies": {"gpt2_scratch", "tasks", "training", "evidence", "workers"},
+    "scripts": {"gpt2_scratch", "lora", "tasks", "training", "evidence", "judge", "page", "workers", "studies"},
     "benchmarks": {"gpt2_scratch", "lora", "tasks", "training", "evidence", "judge", "workers"},
     "reproduce": {"gpt2_scratch", "lora", "training", "evidence", "workers"},
 }

@@ -25,6 +25,7 @@ from training.evaluation.inference import (
     answer,
     classify,
     generation_lines,
+    loss_lines,
     prediction_lines,
     prompts_of,
     score_targets,

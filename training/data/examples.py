@@ -106,4 +106,6 @@ def encode_splits(
     args.run.check_examples(validation)
     args.forgetting.check_examples([*validation, *test])
     general = general_text(args.forgetting, inputs.model_folder, inputs.config, inputs.tokenizer)
+    if args.run.score == "validation":
+        test, general = [], replace(general, pieces=())
     return Data(train, validation, test, facts, general, inputs)

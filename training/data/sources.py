@@ -107,7 +107,7 @@ def split_rows(task: Task, source: Source, data: DataArgs) -> Splits[Any]:
         raise ValueError(f"--subset report: the report has no rule for {task.name}")
     skipped = Skipped()
     most = data.train_examples, data.val_examples, data.test_examples
-    limits = Limits(data.validation_share, data.test_share, *most, data.draw_seed)
+    limits = Limits(data.validation_share, data.test_share, *most, data.draw_seed, data.train_on == "all")
     subset = task.report_subset if data.subset == "report" else None
     notes = list(source.notes)
     parts = task.parts(source.parts, skipped, notes, source.files)

@@ -144,6 +144,11 @@ def prediction_lines(rows: Sequence[Row], classes: Sequence[str]) -> list[dict[s
     ]
 
 
+def loss_lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Returns the lines of validation.jsonl for texts: the loss of each response, in nats, and its tokens."""
+    return [{"id": row.id, "reference_loss": row.loss, "reference_tokens": row.targets} for row in rows]
+
+
 def prompts_of(
     inputs: Inputs[Any], data: Data[Encoded], new_tokens: int, response_header: bool
 ) -> tuple[list[Instruction], list[list[int]]]:

@@ -58,6 +58,8 @@ class DataArgs:
     """draw the training examples with a seed of their own, --train-examples of them or else four fifths; validation and
     test stay those of --split-seed. So runs with other seeds say how much the training sample matters. None: all, or
     --split-seed draws them"""
+    train_on: Rare[Literal["train", "all"]] = "train"
+    """all: train on the validation and test examples too, for use once everything is chosen; nothing is left to test"""
     max_length: int = 512
     """most tokens of an example. Longer ones are cut, and counted"""
     special_tokens: Rare[Literal["text", "tokens"]] = "text"
@@ -75,6 +77,8 @@ class DataArgs:
                 found.append(f"{flag(name)} {getattr(self, name)}: must be at least 0 and below 1")
         if self.validation_share + self.test_share >= 1:
             found.append("--validation-share and --test-share: together they must be below 1")
+        if self.train_on == "all" and (limits := [n for n in ("val_examples", "test_examples") if getattr(self, n)]):
+            found.append(f"--train-on all: leaves nothing for {flag(limits[0])}; leave one of the two out")
         found += at_least(self, 0, "split_seed", "draw_seed")
         found += at_least(self, 1, "train_examples", "val_examples", "test_examples", "max_length")
         return found
@@ -119,6 +123,9 @@ class RunArgs(FolderArgs):
     """evaluate on only n batches of the validation set while training (as the report's authors did); None: on all"""
     keep: Rare[Literal["best", "last"]] = "best"
     """weights to save and test: those of the lowest validation loss, or the last (as the report's authors did)"""
+    score: Rare[Literal["all", "validation"]] = "all"
+    """what is measured: validation: neither the test examples nor the general text. The same command with --resume and
+    --score all measures the rest, of the weights that were kept (so scripts/study.py tests only what it has chosen)"""
     early_stop: int | None = None
     """stop after n evaluations without a lower validation loss"""
     save_every: Rare[int | None] = None

@@ -69,6 +69,8 @@ class ComputeArgs(SpeedArgs):
             return []
         found, asked = [], f"--cache-frozen {self.cache_frozen}:"
         head_alone = method.method == "head" or (method.adapts and method.lora_targets == ("lm-head",))
+        if method.train_embedding:
+            found.append(f"{asked} --train-embedding changes what the blocks read; leave out one of the two")
         if not head_alone and method.last_blocks in (None, config.blocks):
             found.append(f"{asked} all {config.blocks} blocks train; add --last-blocks n, or leave it out")
         if model.dropout > 0:

@@ -16,10 +16,10 @@ from training.flags.command_line import Missing, parse, typed, unknown_flags
 from training.flags.fields import Flag, flags_of, resolved
 from training.flags.near_misses import plain
 from training.storage.files import write_text
-from training.storage.run_folder import CONFIG, FREE_FLAGS, RESULTS, finished
+from training.storage.run_folder import CONFIG, FREE_FLAGS, RESULTS, STATE, finished
 
 DATA = {"dataset", "data"}  # no run starts without one of these flags
-PLACE = ("output_dir", "overwrite", "resume", "dry_run")  # where and how a run is started, not which run it is
+PLACE = ("output_dir", "overwrite", "resume", "dry_run", "score")  # where and how a run is started, not which run it is
 SWITCH = {"true": "", "yes": "", "on": "", "false": "no-", "no": "no-", "off": "no-"}
 SCRIPT = "script"  # the key beside the flags
 HEADER = "# All flags of a run: python scripts/SCRIPT.py --config FILE gives the same again.\n"
@@ -106,7 +106,7 @@ def completed(arguments: type, words: Sequence[str]) -> list[str]:
         raise ValueError("--resume: which run is to go on? Add its --output-dir, or all of its flags")
     if not {"resume", "output-dir"} <= given & {*known}:
         return words
-    if (folder / RESULTS).exists():
+    if (folder / RESULTS).exists() and not (folder / STATE).exists():
         raise ValueError(finished(folder, resuming=True))
     if not (folder / CONFIG).exists():
         if given & DATA or not {*known} & DATA:  # with all its flags, it may be a new run

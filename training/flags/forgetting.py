@@ -58,6 +58,8 @@ class ForgettingArgs:
     def problems_given(self, method: MethodArgs) -> list[str]:
         if self.forgetting_curve and not method.adapts:
             return [f"--forgetting-curve: --method {method.method} has no adapters to scale; leave it out"]
+        if self.forgetting_curve and method.train_embedding:
+            return ["--forgetting-curve: scales adapters, and --train-embedding trains more; leave one of the two out"]
         return []
 
     def check_examples(self, held_out: Sequence[object]) -> None:

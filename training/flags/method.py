@@ -89,11 +89,18 @@ class MethodArgs:
     """matrices that get an adapter"""
     last_blocks: int | None = None
     """train in the last n blocks only; None: all. With --method full, None trains the embeddings too"""
+    train_embedding: Rare[bool] = False
+    """train the token embedding too, and with it the LM head, which is the same matrix"""
 
     @property
     def adapts(self) -> bool:
         """Whether the method is a variant of LoRA."""
         return self.method not in WITHOUT_ADAPTERS
+
+    @property
+    def trains_adapters_alone(self) -> bool:
+        """Whether the model without its adapters is what it was before training, a class head aside."""
+        return self.adapts and not self.train_embedding
 
     @property
     def starts_at_frozen(self) -> bool:
@@ -120,6 +127,8 @@ class MethodArgs:
             found.append(f"--lora-dropout {self.lora_dropout}: must be at least 0 and below 1")
         found += _pattern_problems("lora_rank_pattern", self.lora_rank_pattern, int, "a whole number, at least 1")
         found += _pattern_problems("lora_alpha_pattern", self.lora_alpha_pattern, float, "a number above 0")
+        if self.train_embedding and self.method == "full" and self.last_blocks is None:
+            found.append("--train-embedding: --method full trains it already; leave it out, or add --last-blocks")
         if not self.lora_targets:
             found.append("--lora-targets: name at least one")
         if len(set(self.lora_targets)) < len(self.lora_targets):

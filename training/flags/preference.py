@@ -123,9 +123,10 @@ class ReferenceArgs:
             found.append(f"--cache-dir {compute.cache_dir}: is a file, or lies in one; name a folder")
         if method.method == "head" and not model.untie_head:
             found.append("--method head: the LM head is the token embedding; add --untie-head to train it apart")
-        if self.reference == "adapter-off" and not method.adapts:
+        if self.reference == "adapter-off" and not method.trains_adapters_alone:
+            why = "trains more than adapters" if method.adapts else "has no adapters to switch off"
             found.append(
-                f"--reference adapter-off: --method {method.method} has no adapters to switch off; use "
+                f"--reference adapter-off: --method {method.method}{' --train-embedding' * method.adapts} {why}; use "
                 "--reference cached, or leave it out"
             )
         if self.reference == "adapter-off" and not method.starts_at_frozen:
@@ -143,7 +144,7 @@ class ReferenceArgs:
     def caches(self, method: MethodArgs) -> bool:
         """Returns whether the reference's log-probabilities are computed once, instead of before each update."""
         if self.reference is None:
-            return not (method.adapts and method.starts_at_frozen)
+            return not (method.trains_adapters_alone and method.starts_at_frozen)
         return self.reference == "cached"
 
 

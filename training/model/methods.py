@@ -124,6 +124,8 @@ def apply_method(
     elif method.adapts:
         for i, block in enumerate(chosen, len(blocks) - len(chosen)):
             _adapt_block(block, method, seed, i, source)
+    if method.train_embedding:
+        model.transformer.wte.requires_grad_(True)
     if isinstance(model, Classifier):
         model.score.requires_grad_(head_training != "frozen+lora")
         if head_training != "train":

@@ -18,17 +18,21 @@ if TYPE_CHECKING:
     from training.run.run import Run
 
 
-def save_checkpoint(run: "Run") -> None:
-    """Saves the state of the run. Raises OSError, with the previous checkpoint intact, when there is no room."""
+def save_checkpoint(run: "Run", trained: bool = False) -> None:
+    """Saves the state of the run; of one that is `trained`, whose best weights are kept, only what it knows of itself.
+
+    Raises OSError, with the previous checkpoint intact, when there is no room.
+    """
     scaler = run.accelerator.scaler
+    run.record.peak_memory_mib = run.peak_memory_mib
     state = {
         "flags": run.flags,
         "identity": run.identity,
-        "weights": own_state(run.model),
-        "optimizer": run.optimizer.state_dict(),
-        "scaler": scaler.state_dict() if scaler is not None else None,
+        "weights": None if trained else own_state(run.model),
+        "optimizer": None if trained else run.optimizer.state_dict(),
+        "scaler": None if trained or scaler is None else scaler.state_dict(),
         "record": asdict(run.record),
-        "before": run.before,
+        "before": None if trained else run.before,
     }
 
     def write(new: Path) -> None:
@@ -58,10 +62,11 @@ def load_checkpoint(run: "Run") -> None:
             f"--resume: the checkpoint in {run.folder} was made with another {', '.join(differing)}; "
             "use the same, or start again with --overwrite"
         )
-    load_own_state(run.model, state["weights"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    if run.accelerator.scaler is not None:
-        run.accelerator.scaler.load_state_dict(state["scaler"])
+    if state["weights"] is not None:
+        load_own_state(run.model, state["weights"])
+        run.optimizer.load_state_dict(state["optimizer"])
+        if run.accelerator.scaler is not None:
+            run.accelerator.scaler.load_state_dict(state["scaler"])
     run.record, run.before = Record(**state["record"]), state["before"]
 
 

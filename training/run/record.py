@@ -30,6 +30,7 @@ class Record:
     stale: int = 0  # evaluations since the best one
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
+    peak_memory_mib: float = 0.0  # of all processes that the run went through, one after the other
     curve: list[dict[str, Any]] = field(default_factory=list)
 
     def add_step(self, loss_sum: float, count: int, examples: int, tokens: int, seconds: float) -> None:

@@ -76,13 +76,14 @@ def peak_memory_mib(accelerator: Accelerator) -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def write_results(folder: Path, results: Results) -> None:
-    """Writes results.json last of all files, in one step, since it marks a finished run, and deletes the checkpoint.
-    What is None was not measured and is left out."""
-    files = sorted(path.name for path in folder.iterdir() if path.name != STATE.parent.name)
+def write_results(folder: Path, results: Results, keep_checkpoint: bool = False) -> None:
+    """Writes results.json last of all files, in one step, since it marks a finished run, and deletes the checkpoint
+    unless something is left to be measured. What is None was not measured and is left out."""
+    files = sorted({path.name for path in folder.iterdir()} - {STATE.parent.name, RESULTS})
     found = asdict(replace(results, files=[*files, RESULTS]))
     write_json(folder / RESULTS, _present(found | {"data": _present(found["data"])}))
-    shutil.rmtree(folder / STATE.parent, ignore_errors=True)
+    if not keep_checkpoint:
+        shutil.rmtree(folder / STATE.parent, ignore_errors=True)
 
 
 def _present(content: dict[str, Any]) -> dict[str, Any]:

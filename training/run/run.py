@@ -81,7 +81,7 @@ class Run:
 
     def begin(self, measure: Callable[[], Any] = lambda: None) -> Any:
         """Makes the folder and opens trackers; returns what `measure` finds, or found before the run was resumed."""
-        if not self.resuming:
+        if self.before is None:  # it may also be left over from a run with --score validation
             self.before = measure()
         if self.accelerator.is_main_process:
             prepare_folder(self.folder, self.resuming)
@@ -138,6 +138,10 @@ class Run:
         if self.due.is_time_for("save", self.record) and self.accelerator.is_main_process:
             save_checkpoint(self)
 
+    @property
+    def peak_memory_mib(self) -> float:
+        return max(self.record.peak_memory_mib, peak_memory_mib(self.accelerator))
+
     def closes(self, prepared: nn.Module) -> bool:
         """Parts the processes, after which `prepared` is trained no more.
 
@@ -148,7 +152,9 @@ class Run:
 
     def write(self, results: Results, answers: Sequence[Mapping[str, Any]] = ()) -> None:
         """Writes results.json, last of all files, and hands the metrics and some `answers` to the trackers."""
-        write_results(self.folder, results)
+        if left := self.flags.get("score") == "validation":
+            save_checkpoint(self, trained=True)
+        write_results(self.folder, results, keep_checkpoint=left)
         close_trackers(self.accelerator, self.step, results, answers)
 
     def results(self, **measured: Any) -> Results:
@@ -162,7 +168,7 @@ class Run:
             best_step=record.best_step if record.best_step >= 0 else record.step,
             seconds={"train": record.train_seconds, "eval": record.eval_seconds},
             tokens_per_second=record.tokens / record.train_seconds,
-            peak_memory_mib=peak_memory_mib(self.accelerator),
+            peak_memory_mib=self.peak_memory_mib,
             overflows=record.overflows,
             curve=record.curve,
             **self.described,
@@ -185,7 +191,7 @@ class FineTuning(Run):
 
     def load_best(self, keep: str) -> None:
         """Loads the weights to keep into the model: the best ones, or the last if `keep` says so."""
-        if self.record.best_step < 0 or keep == "last":
+        if self.record.best_step < 0 or (keep == "last" and self.record.best_step != self.step):
             self.record.best_step = self.step
             if self.accelerator.is_main_process:
                 self.best.save()

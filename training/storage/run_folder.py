@@ -11,12 +11,30 @@ from typing import Any
 RESULTS = "results.json"
 SCHEMA = 1  # of results.json (docs/results.schema.json); raise it when readers have to change
 GENERATIONS = "generations.jsonl"  # of instructions
+VALIDATION = "validation.jsonl"  # scores of the validation examples
 STATE = Path("checkpoint") / "state.pt"
 CONFIG = "config.yaml"  # all resolved flags
 # Flags that do not change a result: a resumed run may differ in them from the run that stopped.
-FREE_FLAGS = ("output_dir", "overwrite", "resume", "save_every", "cache_dir", "dry_run", "report_to", "push_to_hub")
+FREE_FLAGS = (
+    "output_dir",
+    "overwrite",
+    "resume",
+    "save_every",
+    "cache_dir",
+    "dry_run",
+    "score",
+    "report_to",
+    "push_to_hub",
+)
 OURS = {RESULTS, CONFIG, "predictions.jsonl", GENERATIONS, "trained_on.json", "curves.png", "forgetting.png"}
-OURS |= {"tensorboard", "adapter", "model", "checkpoint", "judge"}  # judge/ holds replies that were paid for
+OURS |= {
+    VALIDATION,
+    "tensorboard",
+    "adapter",
+    "model",
+    "checkpoint",
+    "judge",
+}  # judge/ holds replies that were paid for
 
 
 def nearest(path: Path) -> Path:
@@ -59,9 +77,9 @@ def check_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
     present = {name.removesuffix(".new").removesuffix(".old") for name in names}
     if others := sorted(present - OURS):
         raise ValueError(f"{at} holds other files ({', '.join(others[:3])}); choose a new folder")
-    if (folder / RESULTS).exists() and not overwrite:
+    unfinished = (folder / STATE).exists()  # beside results: a run with --score validation, of which a part is left
+    if (folder / RESULTS).exists() and not (overwrite or (resume and unfinished)):
         raise ValueError(finished(folder, resume))
-    unfinished = (folder / STATE).exists()
     if present and not (overwrite or resume):
         raise ValueError(f"{at} holds an unfinished run; add --resume to go on, or --overwrite to start again")
     return unfinished and resume

@@ -1,0 +1,180 @@
+"""Answers for your own data: LoRA or full fine-tuning, which rank, which learning rate, at what cost?
+
+    python scripts/study.py --data tickets.csv --text-column body --label-column topic --model gpt2 --minutes 60
+    python scripts/study.py --data qa.jsonl --prompt-column question --response-column answer --model gpt2-nano
+    python scripts/study.py --dataset enron --train-examples 500 --model gpt2-nano --dry-run
+
+Arms and learning rates race on validation examples, each seed with its own draw of the training examples. Test examples
+choose nothing. The answer is the last screen, answer.md and study.html. The same command goes on where it was stopped.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from studies.arms import NAMED
+from studies.question import Asked, Question, ask, check_folder
+from training.flags.cli import at_least, changed_flags, flag, refuse, run
+from training.flags.common import DataArgs, ModelArgs
+from training.flags.compute import SpeedArgs
+from training.flags.fields import Help, Rare
+from training.flags.task import PromptArgs, TextArgs
+
+
+@dataclass(frozen=True)
+class StudyArgs:
+    """What is compared"""
+
+    arms: Annotated[tuple[str, ...], Help(
+        "ways of training: " + "; ".join(f"{name}: {said}" for name, said in NAMED.items())
+        + "; or any --method. None given: these, in the order in which a short --minutes drops them from the end"
+    )] = ()  # fmt: skip
+    ranks: tuple[int, ...] = (16, 4)
+    """ranks of LoRA, alpha being 16 at each; other arms with adapters have the first of them"""
+    train_sizes: tuple[int, ...] = ()
+    """numbers of training examples, at which the winner, full fine-tuning and TF-IDF are compared too"""
+    seeds: int = 5
+    """seeds, each with its own training examples, start and order"""
+    updates: Rare[int | None] = None
+    """optimizer steps of every run; None: as many as two epochs or 200 updates take, doubled until the validation loss
+    of the better of full and LoRA has stopped falling"""
+    batch_size: Rare[int] = 8
+    """examples of an optimizer step"""
+    complete: Rare[bool] = False
+    """stop nothing: every arm has seven rates with every seed"""
+
+    def problems(self) -> list[str]:
+        found = at_least(self, 1, "seeds", "updates", "batch_size")
+        if not self.ranks or min(self.ranks) < 1 or len({*self.ranks}) < len(self.ranks):
+            found.append(
+                f"--ranks {' '.join(map(str, self.ranks))}: name each rank once, and at least one of 1 or more"
+            )
+        twice = {name for name in self.arms if self.arms.count(name) > 1}
+        if self.train_sizes and min(self.train_sizes) < 2:
+            found.append(f"--train-sizes {' '.join(map(str, self.train_sizes))}: each must be at least 2")
+        return found + [f"--arms {name}: is named twice" for name in sorted(twice)]
+
+    def problems_with(self, train: int) -> list[str]:
+        """Returns what does not go with so many training examples."""
+        over = [str(size) for size in self.train_sizes if size > train]
+        return [f"--train-sizes {' '.join(over)}: a seed has {train:,} examples; give fewer"] * bool(over)
+
+
+@dataclass(frozen=True)
+class WorkArgs:
+    """Where, and for how long"""
+
+    minutes: float | None = None
+    """time for all of it; a short one drops arms, rates or seeds, never updates. None: as long as it takes"""
+    workers: int | None = None
+    """runs at a time on this machine; None: as many as memory and cores allow"""
+    ray: str | None = None
+    """address of a Ray cluster, or auto; docs/cluster.md"""
+    threads: Rare[int] = 1
+    """threads of each run on a CPU"""
+    output_dir: Path | None = None
+    """folder of the study; None: one in runs/study/, named after data and base"""
+    keep_models: Rare[bool] = False
+    """keep the weights of all runs that are tested, not only of the winner's"""
+    dry_run: bool = False
+    """forecast runs, minutes and memory, and what could be told apart, and stop"""
+
+    def problems(self) -> list[str]:
+        found = at_least(self, 1, "workers", "threads")
+        if self.minutes is not None and not 0 < self.minutes < float("inf"):
+            found.append(f"--minutes {self.minutes:g}: must be above 0 and finite")
+        if self.workers is not None and self.ray is not None:
+            found.append(f"--workers {self.workers}, --ray {self.ray}: choose one; the cluster decides for itself")
+        return found
+
+
+@dataclass(frozen=True)
+class Args:
+    data: DataArgs
+    model: ModelArgs
+    text: TextArgs
+    prompt: PromptArgs
+    speed: SpeedArgs
+    study: StudyArgs
+    work: WorkArgs
+
+    def problems(self) -> list[str]:
+        given = changed_flags(self.data)
+        own = [name for name in ("draw_seed", "train_on", "subset") if name in given]
+        return [f"{flag(name)}: the study sets it itself; leave it out" for name in own]
+
+
+def main(args: Args) -> None:
+    study = args.study
+    question = ask(
+        Asked(args.data, args.model, args.text, args.prompt, args.speed, study.arms, study.ranks, study.batch_size)
+    )
+    refuse(study.problems_with(question.train))
+    conduct(args, question, args.work.output_dir or default_folder(question, Path(args.model.model).name))
+
+
+def default_folder(question: Question, model: str) -> Path:
+    """Returns a folder named after data and base, with a hash of all that the runs share."""
+    told = json.dumps([question.words, question.splits.fingerprint()])
+    return Path("runs/study") / f"{question.task}-{model}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+
+
+def conduct(args: Args, question: Question, folder: Path) -> None:
+    from evidence.racing import Race, Trial
+    from studies.answer import markdown, screen
+    from studies.making import Clock, Maker, forecast
+    from studies.page import as_html
+    from studies.phases import affordable, by_size, grid, lengthened, rival_of, run_race, tested
+    from studies.printed import print_forecast, print_question
+    from studies.runs import Recipe
+    from training.storage.files import write_text
+    from workers.cluster import cluster
+    from workers.local import fitting, local
+
+    study, work = args.study, args.work
+    updates = study.updates or question.updates
+    recipe = Recipe(folder, question.script, question.words, question.arms, updates, question.train)
+    print_question(question, recipe)
+
+    if not work.dry_run:
+        check_folder(folder, question)
+
+    # What a run takes.
+    largest = next((name for name in recipe.arms if recipe.arms[name].method == "full"), [*recipe.arms][0])
+    expected = forecast(recipe, Trial(largest, 0, 0))
+    recipe = replace(recipe, memory_mib=expected.memory_mib)
+    count = work.workers or fitting(expected.memory_mib, work.threads)
+    clock = Clock(work.minutes, count, seconds={updates: [expected.seconds]})
+    arms, seeds = affordable(recipe.arms, clock, recipe, study.seeds)
+    if work.dry_run:
+        print_forecast(question, recipe, clock, expected, arms, seeds)
+        return
+
+    with cluster(work.ray, work.threads) if work.ray else local(count, work.threads) as workers:
+        maker = Maker(workers, clock)
+
+        # Length: as many updates as stop the fall of the validation loss.
+        recipe = recipe if study.updates else lengthened(maker, recipe)
+
+        # Race, on validation examples.
+        arms, seeds = affordable(recipe.arms, clock, recipe, study.seeds)
+        race = Race(arms, seeds)
+        run_race(maker, recipe, race, grid(race) if study.complete else race.rounds())
+
+        # Test, of each arm at its best rate.
+        found = tested(maker, recipe, race, question, work.keep_models)
+        others = list(dict.fromkeys([found.winner, rival_of(race, found.winner, [*found.arms])]))
+        sizes = sorted({*study.train_sizes} - {question.train})
+        found = replace(found, sizes=by_size(maker, recipe, question, sizes, others, seeds))
+
+    # Answer.
+    write_text(folder / "answer.md", markdown(found))
+    write_text(folder / "study.html", as_html(found))
+    print("\n".join(["", *screen(found)]))
+    print(f"answer  {folder}/answer.md\npage    {folder}/study.html")
+
+
+if __name__ == "__main__":
+    run(main, Args, __doc__)

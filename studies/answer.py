@@ -1,0 +1,136 @@
+"""Says what a study has found, in sentences that need no statistics to be understood."""
+
+from collections.abc import Sequence
+
+from evidence.cells import Cell
+from evidence.document import listing
+from evidence.intervals import LEVEL
+from evidence.kinds import Kind
+from studies.outcome import COMMONEST, TFIDF, Outcome
+
+
+def sentences(found: Outcome) -> list[str]:
+    """Returns the six parts of the answer."""
+    return [
+        what_to_use(found),
+        by_how_much(found),
+        what_is_not_told_apart(found),
+        what_it_costs(found),
+        what_is_forgotten(found),
+        what_does_without(found),
+    ]
+
+
+def named(cell: Cell, found: Outcome) -> str:
+    """Returns the name of an arm with its rate, or of a baseline."""
+    return f"{cell.label} at lr {found.rate(cell.label):g}" if cell.label in found.arms else cell.label
+
+
+def shown(cell: Cell, kind: Kind) -> str:
+    """Returns a score with its interval: 91.2% [88.9, 93.1]."""
+    text = cell.text(kind)
+    return text.replace(" [", "% [", 1) if kind.factor == 100 and " [" in text else text
+
+
+def change(cell: Cell, kind: Kind) -> str:
+    """Returns the difference from the winner with its interval: −1.2 points [−2.8, +0.4]."""
+    one, points = cell.comparison, " points" if kind.factor == 100 else ""
+    assert one is not None, "only arms that were compared are told"
+    return f"{kind.change(one.value)}{points} [{kind.change(one.low)}, {kind.change(one.high)}]"
+
+
+def what_to_use(found: Outcome) -> str:
+    words, question = found.recipe.words, found.question
+    model = words[words.index("--model") + 1] if "--model" in words else "gpt2"
+    return (
+        f"Of these ways of training {model} on {question.task} use {named(found.arms[found.winner], found)}, for "
+        f"{found.recipe.updates:,} updates: its validation loss is the lowest. To train it on all rows, with none left "
+        f"for a test: {found.command(found.winner, on_all=True)}"
+    )
+
+
+def by_how_much(found: Outcome) -> str:
+    winner, kind = found.arms[found.winner], found.kind
+    seeds = f"{len(winner.runs)} seeds" if len(winner.runs) > 1 else "one seed"
+    said = [f"On the test its {kind.name} is {shown(winner, kind)} ({seeds}, {winner.n:,} examples)."]
+    apart = found.differing(told_apart=True)
+    for word, verdict in (("Worse than it are", -1), ("Better than it are", 1)):
+        if cells := [f"{named(cell, found)} ({change(cell, kind)})" for cell in apart if cell.verdict == verdict]:
+            said.append(f"{word} {listing(cells)}.")
+    return " ".join(said if apart else [*said, "Nothing else is told apart from it."])
+
+
+def what_is_not_told_apart(found: Outcome) -> str:
+    alike, kind, said = found.differing(told_apart=False), found.kind, list[str]()
+    known = [cell for cell in alike if cell.comparison and cell.comparison.claims]
+    unknown = [cell for cell in alike if cell not in known]
+    if known:
+        least = max(cell.comparison.detectable for cell in known if cell.comparison)
+        cells = listing([f"{named(cell, found)} ({change(cell, kind)})" for cell in known])
+        said.append(f"Not told apart from it: {cells}; four of five such studies would find {kind.size(least)}.")
+    if unknown:
+        cells = listing([f"{named(cell, found)} ({change(cell, kind)})" for cell in unknown])
+        said.append(f"Of too few seeds to say anything: {cells}.")
+    if alone := [cell.label for cell in found.arms.values() if cell.why_alone and cell.label != found.winner]:
+        said.append(f"Of too few seeds to compare: {listing(alone)}.")
+    if stopped := [arm for arm in found.arms if found.is_stopped(arm)]:
+        said.append(f"Stopped early, since already worse on validation: {listing(stopped)}.")
+    return " ".join(said) or "Every other arm is told apart from it."
+
+
+def what_it_costs(found: Outcome) -> str:
+    if not found.costs:
+        return "What it costs was not measured."
+    cells = [
+        f"{arm} {cost.seconds:.3g} s an update, {cost.memory_mib:,.0f} MiB at most, {cost.bytes / 1e6:,.1f} MB on disk"
+        for arm, cost in found.costs.items()
+    ]
+    return f"It costs, measured in turn and one at a time: {'; '.join(cells)}."
+
+
+def what_is_forgotten(found: Outcome) -> str:
+    known = [cell for cell in found.forgetting.values() if cell.value is not None and cell.kind is not None]
+    if not known:
+        return "Forgetting was not measured."
+    cells = [f"{cell.label} {cell.text(cell.kind)}" for cell in known if cell.kind]
+    ends = ""
+    if len(known) > 1:
+        apart = [cell.label for cell in known if cell.comparison and cell.comparison.differs]
+        ends = f"; {listing(apart) if apart else 'none'} is told apart from {found.winner}"
+    return f"It forgets: the loss of general text rises, in nats a token, by {', '.join(cells)}{ends}."
+
+
+def what_does_without(found: Outcome) -> str:
+    if not found.question.classes:
+        base = found.base.get("response_perplexity", {}).get("value")
+        return f"The untouched base has a response perplexity of {base:,.1f}." if base else "The base was not tested."
+    if TFIDF not in found.others:
+        return "There are no test examples, so nothing is known of doing without a language model."
+    tfidf, most, kind = found.others[TFIDF], found.others[COMMONEST], found.kind
+    verdict = {1: "is better: do without a language model", -1: "is worse", 0: "is not told apart from it"}
+    assert most.value is not None, "a baseline has a score"
+    return (
+        f"{TFIDF} has {shown(tfidf, kind)} and {verdict[tfidf.verdict]}; always answering the commonest class has "
+        f"{kind.text(most.value)}%."
+    )
+
+
+def scope(found: Outcome) -> str:
+    """Returns what the answer is about."""
+    rows = {name: len(part) for name, part in found.question.splits.named().items()}
+    return (
+        f"This holds for this pool of {rows['train']:,} rows, of which each seed draws {found.question.train:,}. "
+        f"{rows['validation']:,} rows for validation chose arms and rates, {rows['test']:,} were tested. Intervals are "
+        f"{LEVEL:.0%}, over seeds and examples. {found.runs} runs, {found.minutes:.0f} minutes of one worker."
+    )
+
+
+def markdown(found: Outcome) -> str:
+    """Returns answer.md."""
+    parts = [f"{i}. {sentence}" for i, sentence in enumerate(sentences(found), 1)]
+    return "\n\n".join([f"# {found.question.task}: which way of training?", *parts, scope(found)]) + "\n"
+
+
+def screen(found: Outcome) -> Sequence[str]:
+    """Returns the lines of the last screen."""
+    return [f"{i}. {sentence}" for i, sentence in enumerate(sentences(found), 1)] + [scope(found)]

@@ -1,0 +1,72 @@
+"""The arms of a study: ways of training, each with the flags that make it, and its middle learning rate."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from training.flags.method import BLOCK_TARGETS, METHODS, WITHOUT_ADAPTERS
+
+ALPHA = 16  # of every rank, so that alpha / rank falls as the rank grows
+NAMED = {
+    "full": "every weight",
+    "full-blocks": "every weight of the blocks; the embedding, which is the LM head too, is frozen",
+    "lora": "LoRA at each of the ranks",
+    "lora-embedding": "LoRA and the embedding itself",
+    "lora-lm-head": "LoRA on the LM head too",
+    "head": "the head alone",
+}
+CLASSES = ("full", "full-blocks", "lora", "head", "lora-embedding")
+INSTRUCTIONS = ("full", "full-blocks", "lora", "head", "lora-embedding", "lora-lm-head")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """`words` are the flags of its method; its rates are factors of two above and below `middle`."""
+
+    name: str
+    method: str
+    words: tuple[str, ...]
+    middle: float
+
+    def rate(self, steps: int) -> float:
+        return float(f"{self.middle * 2.0**steps:.4g}")
+
+
+def _lora(rank: int, *more: str, method: str = "lora") -> tuple[str, ...]:
+    return "--method", method, "--lora-rank", str(rank), "--lora-alpha", str(ALPHA), *more
+
+
+def arms_of(
+    names: Sequence[str], ranks: Sequence[int], blocks: int, classes: bool, middles: dict[str, float]
+) -> list[Arm]:
+    """Returns the arms in the order of `names`; those with adapters have the first of `ranks`, lora has all of them.
+
+    `blocks` is how many the base has, `middles` the default learning rate of each method. Raises ValueError for a name
+    that is neither an arm nor a method, and for an arm that a classifier does not have.
+    """
+    found: dict[str, Arm] = {}
+
+    def add(name: str, method: str, *words: str) -> None:
+        found[name] = Arm(name, method, words or ("--method", method), middles[method])
+
+    for name in names:
+        if name == "lora":
+            for rank in ranks:
+                add(f"lora r{rank}", "lora", *_lora(rank))
+        elif name == "full-blocks":
+            add(name, "full", "--method", "full", "--last-blocks", str(blocks))
+        elif name == "lora-embedding":
+            add(name, "lora", *_lora(ranks[0], "--train-embedding"))
+        elif name == "lora-lm-head" and classes:
+            raise ValueError("--arms lora-lm-head: a classifier has no LM head; leave it out")
+        elif name == "lora-lm-head":
+            add(name, "lora", *_lora(ranks[0], "--lora-targets", *BLOCK_TARGETS, "lm-head"))
+        elif name == "head" and not classes:
+            add(name, "head", "--method", "head", "--untie-head")
+        elif name in WITHOUT_ADAPTERS:
+            add(name, name)
+        elif name in METHODS:
+            add(name, name, *_lora(ranks[0], method=name))
+        else:
+            known = [*NAMED, *(method for method in METHODS if method not in NAMED)]
+            raise ValueError(f"--arms {name}: must be among {', '.join(known)}")
+    return [*found.values()]

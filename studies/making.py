@@ -1,0 +1,108 @@
+"""Makes the runs of a study that are missing, within the time there is, and says what it does."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from evidence.racing import Trial
+from studies.runs import Recipe, results_of
+from training.storage.files import write_json
+from workers.job import Done, Job, Workers, failure_text
+
+SCORING = 0.5  # of a run's time: to test it later
+
+
+class RunFailed(ValueError):
+    """A run of the study has failed; its message is the end of the log."""
+
+
+class Forecast(NamedTuple):
+    seconds: float
+    memory_mib: float
+
+
+def forecast(recipe: Recipe, trial: Trial) -> Forecast:
+    """Forecasts a run on this device by its own --dry-run, once for a study. Raises RunFailed where it fails."""
+    path = recipe.folder / "forecast.json"
+    if path.exists():
+        return Forecast(**json.loads(path.read_text(encoding="utf-8")))
+    job = recipe.job(trial, "validation")
+    words = [word for word in job.words if word not in ("--resume", "--overwrite")]
+    told = subprocess.run([sys.executable, *words, "--dry-run"], capture_output=True, text=True, check=False)
+    found = [re.search(rf"^  {name} +([\d,.]+)$", told.stdout, re.MULTILINE) for name in ("in all", "peak")]
+    if told.returncode != 0 or None in found:
+        raise RunFailed((told.stderr or told.stdout).strip().removeprefix("error: ")[-300:])
+    seconds, memory = (float(one[1].replace(",", "")) for one in found if one)
+    if recipe.folder.exists():  # not in a dry run of a new study
+        write_json(path, Forecast(seconds, memory)._asdict())
+    return Forecast(seconds, memory)
+
+
+@dataclass
+class Clock:
+    """How much time a study has taken, and whether more work fits. `minutes` None: any does."""
+
+    minutes: float | None
+    workers: int
+    started: float = field(default_factory=time.monotonic)
+    seconds: dict[int, list[float]] = field(default_factory=dict)  # of finished runs, by their updates
+
+    def of_run(self, updates: int) -> float:
+        """Returns the seconds of one run, as those before it took them, 0 if there was none."""
+        known = [seconds * updates / made for made, found in self.seconds.items() for seconds in found]
+        return sum(known) / len(known) if known else 0.0
+
+    def needed(self, runs: int, updates: int) -> float:
+        """Returns the seconds for so many runs, side by side."""
+        return -(-runs // self.workers) * self.of_run(updates)
+
+    def has_room_for(self, runs: int, updates: int, tested_later: int) -> bool:
+        """Returns whether the runs fit, with the testing of so many runs after them."""
+        if self.minutes is None:
+            return True
+        wanted = self.needed(runs, updates) + SCORING * self.needed(tested_later, updates)
+        return time.monotonic() - self.started + wanted <= 60 * self.minutes
+
+
+@dataclass
+class Maker:
+    workers: Workers
+    clock: Clock
+    say: Callable[[str], None] = print
+
+    def make(self, recipe: Recipe, trials: Sequence[Trial], score: str = "validation") -> None:
+        """Makes the runs that have not been made, or tests those that have not been tested.
+
+        Raises RunFailed for a run that fails; one whose training diverges is remembered as such.
+        """
+        ready = recipe.is_tested if score == "all" else recipe.is_trained
+        jobs = {recipe.job(trial, score): trial for trial in trials if not ready(trial)}
+        for done in self.workers.run([*jobs]):
+            trial = jobs[done.job]
+            if done.status != 0 and not recipe.note_divergence(trial, done):
+                raise RunFailed(failure_text(done.job))
+            self.tell(recipe, trial, done, score)
+
+    def tell(self, recipe: Recipe, trial: Trial, done: Done, score: str) -> None:
+        name = f"{trial.arm}, lr {recipe.arms[trial.arm].rate(trial.rate):g}, seed {trial.seed}"
+        if done.status != 0:
+            outcome = "diverged"
+        elif score == "all":
+            outcome = "tested"
+        else:
+            self.clock.seconds.setdefault(recipe.updates, []).append(done.seconds)
+            outcome = f"validation loss {results_of(done.job.folder)['val']['loss']['value']:.4f}"
+        self.say(f"{time.strftime('%T')}  {name}: {outcome}, {done.seconds:.0f} s")
+
+
+def one_after_the_other(maker: Maker, jobs: Sequence[Job]) -> None:
+    """Makes the runs alone, so that their times can be compared. Raises RunFailed."""
+    for job in jobs:
+        for done in maker.workers.run([job]):
+            if done.status != 0:
+                raise RunFailed(failure_text(job))

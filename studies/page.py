@@ -1,0 +1,281 @@
+"""Writes study.html: the answer, its pictures and tables, and every run's command, in one file that loads nothing."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evidence.cells import Cell, p_text
+from evidence.document import NONE, Fold, Grid, Shown
+from evidence.page import ONLY_FROM_HERE, folded, table
+from evidence.pictures import STYLE
+from evidence.racing import Race, Trial
+from studies.answer import scope, sentences
+from studies.outcome import COMMONEST, Outcome
+
+HERE = Path(__file__).parent
+# Each can be told from the others, and from white and from black. An arm has its colour in every picture.
+COLOURS = {"full": "#3b7dd8", "full-blocks": "#1f9aa8", "head": "#9b5fc0", "lora-embedding": "#2f9e5a"}
+COLOURS |= {"lora-lm-head": "#cc5f9b"}
+RANKS = ("#f0a848", "#e07b2a", "#c2571a", "#a04a22")  # of LoRA, from the lowest
+OTHERS = ("#cf4a4a", "#8a8f3a", "#6b7bd6", "#a9743a")
+INK = "#010203"  # stands for the colour of the page's text
+WIDTH, HEIGHT = 4.4, 3.1  # inches of a panel
+
+
+def colours(arms: Sequence[str]) -> dict[str, str]:
+    """Returns the colour of each arm."""
+    ranks = sorted((arm for arm in arms if arm.startswith("lora r")), key=lambda arm: int(arm.removeprefix("lora r")))
+    found = {arm: RANKS[min(i, len(RANKS) - 1)] for i, arm in enumerate(ranks)} | COLOURS
+    rest = [arm for arm in arms if arm not in found]
+    return {arm: found.get(arm) or OTHERS[rest.index(arm) % len(OTHERS)] for arm in arms}
+
+
+class Panel:
+    """One graph, whose text and axes take the colours of the page."""
+
+    def __init__(self, x: str, y: str, height: float = HEIGHT, width: float = WIDTH) -> None:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot as plt
+
+        ink = {name: INK for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")}
+        matplotlib.rcParams.update(STYLE | ink)
+        self.figure, self.axes = plt.subplots(figsize=(width, height), layout="constrained")
+        self.axes.set_xlabel(x)
+        self.axes.set_ylabel(y)
+        self.axes.grid(color="#8888", linewidth=0.4)
+
+    def svg(self, caption: str) -> str:
+        from matplotlib import pyplot as plt
+
+        text = io.StringIO()
+        self.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        plt.close(self.figure)
+        picture = text.getvalue()[text.getvalue().index("<svg") :].strip().replace(INK, "currentColor")
+        picture = re.sub(r"<text ", '<text fill="currentColor" ', picture)
+        picture = picture.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1)
+        return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def losses(race: Race, arm: str) -> list[tuple[int, list[float]]]:
+    """Returns the validation losses of the seeds at each rate of an arm; those of runs that diverged are left out."""
+    every = [(rate, [race.found[Trial(arm, rate, s)] for s in race.seeds_of((arm, rate))]) for rate in race.tried(arm)]
+    means = [(rate, [float(one.mean()) for one in found if one is not None]) for rate, found in every]
+    return [(rate, values) for rate, values in means if values]
+
+
+def rates(found: Outcome, paint: Mapping[str, str]) -> str:
+    panel = Panel("peak learning rate", "validation loss, nats")
+    top = 0.0
+    for arm in found.race.arms:
+        points = losses(found.race, arm)
+        x = [found.recipe.arms[arm].rate(rate) for rate, _ in points]
+        means = [sum(values) / len(values) for _, values in points]
+        panel.axes.plot(x, means, "-", color=paint[arm], linewidth=1.4)
+        for place, (_, values) in zip(x, points, strict=True):
+            panel.axes.plot([place] * len(values), values, "o", color=paint[arm], markersize=3, alpha=0.7)
+        top = max(top, means[0], min(means) * 1.6)
+    panel.axes.set_xscale("log")
+    low = min(min(values) for arm in found.race.arms for _, values in losses(found.race, arm))
+    panel.axes.set_ylim(low - 0.05 * (top - low), top + 0.05 * (top - low))
+    return panel.svg(
+        "Validation loss against the learning rate; a dot a seed, lines through their means. Lower is better."
+    )
+
+
+def differences(found: Outcome, paint: Mapping[str, str]) -> str:
+    cells = [c for c in [*found.arms.values(), *found.others.values()] if c.comparison is not None]
+    kind, middle, factor = found.kind, 1.0 if found.kind.ratio else 0.0, found.kind.factor
+    better = "higher is better" if kind.higher_is_better else "lower is better"
+    unit = f"{kind.unit}, {'over' if kind.ratio else 'minus'} that of {found.winner}"
+    panel = Panel(unit, "", height=0.9 + 0.34 * len(cells))
+    for place, cell in enumerate(cells):
+        one, colour = cell.comparison, paint.get(cell.label, "#8a8a8a")
+        assert one is not None, "only those that were compared are drawn"
+        panel.axes.plot([one.low * factor, one.high * factor], [place, place], "-", color=colour, linewidth=1.4)
+        panel.axes.plot(
+            one.value * factor,
+            place,
+            "o",
+            color=colour,
+            markersize=5,
+            markerfacecolor=colour if one.differs else "none",
+        )
+    panel.axes.axvline(middle, color=INK, linewidth=0.8)
+    panel.axes.set_yticks(range(len(cells)), [cell.label for cell in cells])
+    panel.axes.set_ylim(len(cells) - 0.5, -0.5)
+    return panel.svg(
+        f"Difference from {found.winner} on the same test examples and seeds, with 95% intervals ({better}); "
+        "filled: told apart."
+    )
+
+
+def against(found: Outcome, paint: Mapping[str, str], name: str, unit: str, places: Mapping[str, float]) -> str:
+    """Returns the panel of the score against what an arm costs."""
+    panel = Panel(unit, found.kind.unit)
+    for arm, place in places.items():
+        cell = found.arms[arm]
+        if cell.value is not None:
+            ends = [cell.value if end is None else end for end in (cell.low, cell.high)]
+            values = [end * found.kind.factor for end in ends]
+            panel.axes.plot([place, place], values, "-", color=paint[arm], linewidth=1, alpha=0.6)
+            panel.axes.plot(place, cell.value * found.kind.factor, "o", color=paint[arm], markersize=6)
+    for label, cell in found.others.items():
+        if cell.value is not None:
+            panel.axes.axhline(
+                cell.value * found.kind.factor,
+                color="#8a8a8a",
+                linestyle="--" if label == COMMONEST else ":",
+                linewidth=1,
+            )
+    panel.axes.set_xlim(left=min(0.0, *places.values()), right=1.1 * max(places.values()))
+    return panel.svg(f"{name} and {found.kind.name}, each arm at its best rate, with 95% intervals.")
+
+
+def sizes(found: Outcome, paint: Mapping[str, str]) -> str:
+    panel = Panel("training examples", found.kind.unit)
+    every = {**found.sizes, found.question.train: {**found.arms, **found.others}}
+    for name in next(iter(found.sizes.values())):
+        known = [
+            (n, cells[name]) for n, cells in sorted(every.items()) if name in cells and cells[name].value is not None
+        ]
+        ends = [[c.value if end is None else end for end in (c.low, c.value, c.high)] for _, c in known]
+        low, value, high = np.array(ends, dtype=float).T * found.kind.factor
+        style: dict[str, Any] = {
+            "color": paint.get(name, "#8a8a8a"),
+            "linestyle": "-" if name in paint else ":",
+            "linewidth": 1.3,
+        }
+        panel.axes.errorbar(
+            [n for n, _ in known], value, np.clip([value - low, high - value], 0, None), capsize=2, **style
+        )
+    panel.axes.set_xscale("log", base=2)
+    panel.axes.set_xticks(sorted(every), [f"{n:,}" for n in sorted(every)])
+    panel.axes.minorticks_off()
+    return panel.svg(f"{found.kind.name.capitalize()} against the number of training examples, with 95% intervals.")
+
+
+def curves(found: Outcome, paint: Mapping[str, str]) -> str:
+    panel = Panel("updates", "validation loss, nats")
+    for arm, cell in found.arms.items():
+        known = [{p["step"]: p["val_loss"] for p in run.curve if "val_loss" in p} for run in cell.runs]
+        steps = sorted(set.intersection(*map(set, known)))
+        means = [float(np.mean([one[step] for one in known])) for step in steps]
+        panel.axes.plot(steps, means, "o-", color=paint[arm], markersize=3, linewidth=1.4)
+    return panel.svg("Validation loss while training, mean over seeds, each arm at its best rate.")
+
+
+def mean_of(cell: Cell, *path: str) -> float:
+    return float(np.mean([run.number(*path) or 0.0 for run in cell.runs]))
+
+
+def arm_table(found: Outcome) -> str:
+    kind = found.kind
+    header = [
+        "arm",
+        "rate",
+        "seeds",
+        kind.unit,
+        f"against {found.winner}",
+        "p",
+        "forgetting, nats",
+        "trained",
+        "MiB",
+        "s",
+    ]
+    header += ["macro F1"] if found.question.classes else []
+    rows = []
+    for name, cell in {**found.arms, **found.others}.items():
+        one, lost = cell.comparison, found.forgetting.get(name)
+        ours = name in found.arms
+        row = [Shown(f"{name}, stopped" if ours and found.is_stopped(name) else name, name)]
+        row.append(Shown(f"{found.rate(name):.3g}", found.rate(name)) if ours else Shown(NONE))
+        row.append(Shown(str(len(cell.runs)), len(cell.runs)))
+        row.append(Shown(cell.text(kind), cell.value) if cell.value is not None else Shown(cell.reason))
+        change = f"{kind.change(one.value)} [{kind.change(one.low)}, {kind.change(one.high)}]" if one else NONE
+        row.append(Shown(change, one.value if one else None))
+        row.append(Shown(p_text(one.p), one.p) if one and one.claims else Shown(NONE))
+        has_lost = lost is not None and lost.value is not None and lost.kind is not None
+        row.append(Shown(lost.text(lost.kind), lost.value) if has_lost and lost and lost.kind else Shown(NONE))
+        costs = [(("parameters", "trainable"), ",.0f"), (("peak_memory_mib",), ",.0f"), (("seconds", "train"), ",.1f")]
+        costs += [(("test", "macro_f1", "value"), ".3f")] if found.question.classes else []
+        row += [Shown(format(mean_of(cell, *p), form), mean_of(cell, *p)) if ours else Shown(NONE) for p, form in costs]
+        rows.append(row)
+    return table(Grid(header, rows))
+
+
+def stops(found: Outcome) -> Grid:
+    rows = []
+    for stop in found.race.stopped.values():
+        arm, rate = stop.cell
+        leader = f"{stop.leader[0]} at {found.recipe.arms[stop.leader[0]].rate(stop.leader[1]):g}"
+        name = Shown(f"{arm} at {found.recipe.arms[arm].rate(rate):g}")
+        rows.append([name, Shown(str(stop.seeds)), Shown(f"{stop.worse:.4f}"), Shown(p_text(stop.p)), Shown(leader)])
+    return Grid(["stopped", "seeds", "loss higher by", "p", "than that of"], rows)
+
+
+def commands(found: Outcome) -> str:
+    every = [found.recipe.flags(trial) for trial in sorted(found.race.found)]
+    return "\n".join(f"python scripts/{found.recipe.script} {' '.join(words)}" for words in every)
+
+
+def as_html(found: Outcome) -> str:
+    paint = colours([*found.arms])
+    keys = [f'<li><i style="background:{paint[arm]}"></i>{escape(arm)}</li>' for arm in found.arms]
+    keys += [
+        f'<li><i class="line" style="border-color:#8a8a8a;border-style:{style} none none"></i>{escape(name)}</li>'
+        for name, style in zip(found.others, ("dotted", "dashed"), strict=False)
+    ]
+    said = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences(found))
+    seconds = {arm: mean_of(cell, "seconds", "train") for arm, cell in found.arms.items()}
+    memory = {arm: mean_of(cell, "peak_memory_mib") for arm, cell in found.arms.items()}
+    lost = {arm: c.value for arm, c in found.forgetting.items() if c.value is not None}
+    costs = [
+        against(found, paint, "Training time of runs side by side, a rough measure,", "seconds", seconds),
+        against(found, paint, "Peak memory", "MiB", memory),
+        against(found, paint, "Forgetting", "rise of the loss of general text, nats", lost),
+    ]
+    pictures = [rates(found, paint), differences(found, paint), curves(found, paint)]
+    pictures += [sizes(found, paint)] if found.sizes else []
+    title = f"{found.question.task}: which way of training?"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="soft">{escape(scope(found))}</p>',
+        f"<ol>{said}</ol>",
+        f'<h2>Learning rates and differences</h2><ul class="keys">{"".join(keys)}</ul>',
+        f'<div class="panels">{"".join(pictures)}</div>',
+        f"<h2>What it costs</h2><div class='panels'>{''.join(costs)}</div>",
+        f"<h2>Arms</h2>{arm_table(found)}",
+        folded(
+            Fold("What was stopped, and why", grid=stops(found)) if found.race.stopped else Fold("Nothing was stopped")
+        ),
+        folded(Fold("Every run's command", code=commands(found))),
+    ]
+    style = (HERE / "page.css").read_text(encoding="utf-8")
+    script = (HERE.parent / "evidence" / "page.js").read_text(encoding="utf-8")
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{ONLY_FROM_HERE}">
+<link rel="icon" href="data:,">
+<title>{escape(title)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+{"".join(parts)}
+</main>
+<script>
+{script}</script>
+</body>
+</html>
+"""

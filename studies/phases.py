@@ -1,0 +1,184 @@
+"""The phases of a study: how long to train, the race or the complete grid, the test of what was chosen, the timing."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+
+from evidence.cells import Cell, measured
+from evidence.racing import Race, Trial
+from studies.arms import Arm
+from studies.baselines import as_run, tfidf
+from studies.making import Clock, Maker, one_after_the_other
+from studies.outcome import (
+    COMMONEST,
+    TFIDF,
+    Outcome,
+    cell_of,
+    chosen,
+    compare,
+    costs_of,
+    forgotten,
+    kind_for,
+    winner_of,
+)
+from studies.question import Question, draws_of
+from studies.runs import Recipe, results_of
+from training.evaluation.metrics import commonest
+
+STOPPED_FALLING = 0.01  # nats: a loss that twice the updates lower by less has stopped falling
+MOST_DOUBLINGS = 3
+GRID = range(-3, 4)  # rates of a complete grid
+FEWEST_RUNS = 9  # of an arm: three rates, a second seed, two rates beside the best with two seeds, and two seeds more
+TIMED, TIMES = 12, 3  # updates that are timed, and how often
+
+
+def lengthened(maker: Maker, recipe: Recipe) -> Recipe:
+    """Returns the recipe with as many updates as stop the fall of the validation loss of the better of two arms.
+
+    These are full fine-tuning and LoRA, or the first two arms, each at its middle rate and with the first seed.
+    """
+    wanted = [name for name in recipe.arms if name == "full" or name.startswith("lora r")][:2]
+    pilots = [Trial(arm, 0, 0) for arm in (wanted if len(wanted) == 2 else [*recipe.arms][:2])]
+    maker.make(recipe, pilots)
+    best = min(pilots, key=lambda trial: loss_of(recipe, trial))
+    for _ in range(MOST_DOUBLINGS):
+        longer = replace(recipe, updates=2 * recipe.updates)
+        maker.make(longer, [best])
+        gain = loss_of(recipe, best) - loss_of(longer, best)
+        maker.say(f"length     {longer.updates:,} updates lower the loss of {best.arm} by {gain:.4f}")
+        if gain < STOPPED_FALLING:
+            break
+        recipe = longer
+    return recipe
+
+
+def loss_of(recipe: Recipe, trial: Trial) -> float:
+    scores = recipe.scores(trial)
+    return float("inf") if scores is None else float(scores.mean())
+
+
+def affordable(arms: Mapping[str, Arm], clock: Clock, recipe: Recipe, seeds: int) -> tuple[list[str], int]:
+    """Returns as many arms, from the first, as the time allows, and the seeds; two arms get at least two seeds."""
+    names = [*arms]
+    while len(names) > 2 and not clock.has_room_for(FEWEST_RUNS * len(names), recipe.updates, seeds * len(names)):
+        names.pop()
+    while seeds > 2 and not clock.has_room_for(
+        (FEWEST_RUNS - 5 + seeds) * len(names), recipe.updates, seeds * len(names)
+    ):
+        seeds -= 1
+    return names, seeds
+
+
+def grid(race: Race) -> Iterator[list[Trial]]:
+    """Yields a complete grid, a seed at a time, and further rates until each arm's best lies inside."""
+    for seed in range(race.seeds):
+        yield [Trial(arm, rate, seed) for arm, rate in product(race.arms, GRID)]
+    while edges := [(arm, rate + step) for arm in race.arms for rate, step in at_edge(race, arm)]:
+        yield [Trial(*cell, seed) for cell in edges for seed in range(race.seeds)]
+
+
+def at_edge(race: Race, arm: str) -> list[tuple[int, int]]:
+    """Returns the best rate of an arm and the step beyond it, where it is the lowest or highest that was tried."""
+    tried, best = race.tried(arm), race.best(arm)
+    steps = [-1] * (best == tried[0]) + [1] * (best == tried[-1])
+    return [(best, step) for step in steps if best + step in race.rates]
+
+
+def unneeded(race: Race) -> list[Trial]:
+    """Returns the runs whose weights will not be tested, unless the race takes a turn."""
+    kept = {*race.going_on(), *((arm, race.best(arm)) for arm in race.arms)}
+    return [trial for trial in race.found if (trial.arm, trial.rate) not in kept]
+
+
+def run_race(maker: Maker, recipe: Recipe, race: Race, rounds: Iterator[list[Trial]]) -> None:
+    """Makes the trials, round after round, until the race is over or the time is up."""
+    told = 0
+    for number, trials in enumerate(rounds, 1):
+        left = [trial for trial in trials if not recipe.is_trained(trial)]
+        if race.found and not maker.clock.has_room_for(len(left), recipe.updates, race.seeds * len(race.arms)):
+            maker.say(f"time is up  {len(left)} runs more were wanted")
+            break
+        maker.say(f"round {number:<4} {len(trials)} runs, {len(left)} of them to be made")
+        maker.make(recipe, trials)
+        race.found |= {trial: recipe.scores(trial) for trial in trials}
+        for stop in [*race.stopped.values()][told:]:
+            (arm, rate), leader = stop.cell, stop.leader
+            at = f"{arm} at {recipe.arms[arm].rate(rate):g}"
+            maker.say(
+                f"stopped    {at}: its loss is higher by {stop.worse:.4f} than that of {leader[0]} "
+                f"at {recipe.arms[leader[0]].rate(leader[1]):g} ({stop.seeds} seeds)"
+            )
+        told = len(race.stopped)
+        recipe.drop_weights(unneeded(race))
+
+
+def tested(maker: Maker, recipe: Recipe, race: Race, question: Question, keep_models: bool) -> Outcome:
+    """Tests each arm at its best rate, times the winner and full fine-tuning in turn, and compares all."""
+    trials = {arm: chosen(race, arm) for arm in race.arms}
+    trials = {arm: runs for arm, runs in trials.items() if runs}
+    if not trials:
+        raise ValueError("every arm has diverged at every rate; look at the data, or give other --arms")
+    winner = winner_of(race, [*trials])
+    maker.say(f"test       {sum(map(len, trials.values()))} runs at the best rate of each arm")
+    maker.make(recipe, [trial for runs in trials.values() for trial in runs], "all")
+    timed = timing(maker, recipe, race, [winner, rival_of(race, winner, [*trials])])
+    costs = costs_of(recipe, trials, timed)
+    kept = {trial for runs in trials.values() for trial in runs} if keep_models else {trials[winner][0]}
+    recipe.drop_weights({*race.found} - kept)
+    test, baselines = question.splits.test, {}
+    if question.classes and test:
+        most = commonest(
+            {
+                label: sum(e.label == label for e in question.splits.train)
+                for label in {e.label for e in question.splits.train}
+            }
+        )
+        baselines = {TFIDF: tfidf(draws_of(question, race.seeds)), COMMONEST: [as_run(test, [most] * len(test))]}
+    arms = {arm: cell_of(recipe, arm, runs) for arm, runs in trials.items()}
+    cells, others = compare(arms, baselines, winner, kind_for(question))
+    base = results_of(recipe.place(trials[winner][0])).get("before", {})
+    made = [results_of(recipe.place(trial)) for trial in race.found if not recipe.has_diverged(trial)]
+    minutes = sum(one["seconds"]["train"] + one["seconds"]["eval"] for one in made) / 60
+    return Outcome(
+        question, recipe, race, kind_for(question), winner, cells, others, forgotten(arms, winner), base, costs,
+        minutes, len(race.found),
+    )  # fmt: skip
+
+
+def rival_of(race: Race, winner: str, arms: Sequence[str]) -> str:
+    """Returns full fine-tuning, or what comes next to it where that has won."""
+    others = [arm for arm in arms if arm != winner] or [winner]
+    return "full" if "full" in others else winner_of(race, others)
+
+
+def by_size(
+    maker: Maker, recipe: Recipe, question: Question, sizes: Sequence[int], arms: Sequence[str], seeds: int
+) -> dict[int, dict[str, Cell]]:
+    """Returns the test scores of the arms at each number of training examples, with the rate chosen at that size."""
+    found: dict[int, dict[str, Cell]] = {}
+    for size in sizes:
+        smaller, race = replace(recipe, train=size), Race(arms, seeds)
+        maker.say(f"size       {size:,} training examples")
+        run_race(maker, smaller, race, race.rounds())
+        trials = {arm: runs for arm in arms if (runs := chosen(race, arm))}
+        maker.make(smaller, [trial for runs in trials.values() for trial in runs], "all")
+        smaller.drop_weights(race.found)
+        cells = {arm: cell_of(smaller, arm, runs) for arm, runs in trials.items()}
+        if question.classes:
+            baseline = tuple(tfidf(draws_of(question, seeds, size)))
+            cells[TFIDF] = Cell(
+                label=TFIDF, runs=baseline, seeds=tuple(map(str, range(seeds))), keys=(TFIDF, str(size))
+            )
+        found[size] = {name: measured(cell, kind_for(question)) for name, cell in cells.items()}
+    return found
+
+
+def timing(maker: Maker, recipe: Recipe, race: Race, arms: Sequence[str]) -> dict[str, list[Recipe]]:
+    """Makes short runs of the arms in turn, one at a time, since runs side by side slow each other down."""
+    short = [replace(recipe, folder=recipe.folder / "timing" / str(i), updates=TIMED) for i in range(TIMES)]
+    trials = [Trial(arm, race.best(arm), 0) for arm in arms]
+    jobs = [
+        one.job(trial, "validation") for one in short for trial in dict.fromkeys(trials) if not one.is_trained(trial)
+    ]
+    one_after_the_other(maker, jobs)
+    return {arm: short for arm in arms}

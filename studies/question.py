@@ -1,0 +1,168 @@
+"""The question of a study: which data, of what kind and how much of it, which base, and the flags that say so."""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from gpt2_scratch.config import GPT2Config
+from studies.arms import CLASSES, INSTRUCTIONS, Arm, arms_of
+from studies.runs import SCRIPTS
+from tasks import NAMES, Classification, Instructions, Splits, find
+from tasks._splits import DRAWN
+from training.data.sources import asked_rows, base_model, split_rows
+from training.flags.cli import changed_flags, flag, problems_in, refuse
+from training.flags.command_line import parse
+from training.flags.common import DataArgs, ModelArgs
+from training.flags.compute import SpeedArgs
+from training.flags.task import PromptArgs, TextArgs
+from training.flags.update import FEWEST_UPDATES, UpdateArgs
+from training.storage.files import write_json
+
+SMALL = 1_000  # examples, below which a quarter is tested
+SHARES, SMALL_SHARES = (0.1, 0.1), (0.2, 0.25)  # of validation and test
+MOST_TESTED, MOST_WATCHED = 2_000, 400  # examples, unless a flag says otherwise
+
+
+class Asked(NamedTuple):
+    """The flags of the question, as scripts/study.py has them."""
+
+    data: DataArgs
+    model: ModelArgs
+    text: TextArgs
+    prompt: PromptArgs
+    speed: SpeedArgs
+    arms: tuple[str, ...]
+    ranks: tuple[int, ...]
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Question:
+    classes: bool
+    data: DataArgs  # with the shares and limits of the study
+    words: tuple[str, ...]  # of data, base and columns
+    splits: Splits[Any]
+    source: str
+    task: str
+    config: GPT2Config
+    train: int  # examples that each seed draws
+    columns: TextArgs | PromptArgs
+    arms: Mapping[str, Arm]
+    updates: int  # at first
+
+    @property
+    def script(self) -> str:
+        return "finetune_cls.py" if self.classes else "finetune_ift.py"
+
+
+def load_script(name: str) -> ModuleType:
+    """Returns a training script as a module: its flags, and its default learning rates."""
+    spec = importlib.util.spec_from_file_location(f"studied_{name.removesuffix('.py')}", SCRIPTS / name)
+    assert spec and spec.loader, "the script is there"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where the text under each flag is looked for
+    spec.loader.exec_module(module)
+    return module
+
+
+def words_of(*groups: Any) -> tuple[str, ...]:
+    """Writes the flags of `groups` that are not at their defaults as words of a command line."""
+    words: list[str] = []
+    for name, value in (pair for group in groups for pair in changed_flags(group).items()):
+        if isinstance(value, bool):
+            words.append(flag(name) if value else flag(f"no_{name}"))
+        else:
+            words += [flag(name), *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    return tuple(words)
+
+
+def asks_for_classes(data: DataArgs, text: TextArgs, prompt: PromptArgs) -> bool:
+    """Returns whether the task is classification. Raises ValueError where neither data nor columns say so."""
+    given = changed_flags(text), changed_flags(prompt)
+    if all(given):
+        first = [flag(next(iter(one))) for one in given]
+        raise ValueError(f"{first[0]} is of classes, {first[1]} of instructions; leave one of them out")
+    if data.dataset in NAMES:
+        classes = isinstance(find(str(data.dataset), Classification, Instructions), Classification)
+        if wrong := given[classes]:
+            kind = "classes" if classes else "instructions"
+            raise ValueError(f"{flag(next(iter(wrong)))}: --dataset {data.dataset} has {kind}; leave it out")
+        return classes
+    if not any(given):
+        raise ValueError(
+            "--data: name its columns, for classes with --text-column and --label-column, for instructions with "
+            "--prompt-column and --response-column"
+        )
+    return bool(given[0])
+
+
+def with_shares(data: DataArgs, examples: int, updates: int) -> DataArgs:
+    """Returns `data` with the study's shares and limits where the user has given none."""
+    given, shares = changed_flags(data), SMALL_SHARES if examples < SMALL else SHARES
+    usual: dict[str, Any] = dict(zip(("validation_share", "test_share"), shares, strict=True))
+    usual |= {"val_examples": min(MOST_WATCHED, 2 * updates), "test_examples": MOST_TESTED}
+    return replace(data, **{name: value for name, value in usual.items() if name not in given})
+
+
+def ask(asked: Asked) -> Question:
+    """Reads data and base. Raises ValueError with all that is wrong with the flags of a run."""
+    data, classes = asked.data, asks_for_classes(asked.data, asked.text, asked.prompt)
+    columns = asked.text if classes else asked.prompt
+    task = columns.task(data.dataset, data.data)
+    source = asked_rows(task, data)
+    _, config = base_model(asked.model.model)
+    every = split_rows(task, source, replace(data, train_examples=None, draw_seed=None))
+    data = with_shares(data, len(every.examples()), FEWEST_UPDATES)
+    splits = split_rows(task, source, replace(data, train_examples=None))
+    train = min(data.train_examples or round(DRAWN * len(splits.train)), len(splits.train))
+    script = load_script("finetune_cls.py" if classes else "finetune_ift.py")
+    middles = {name: rate * 192 / config.width for name, (rate, _) in script.DEFAULTS.items()}
+    names = asked.arms or (CLASSES if classes else INSTRUCTIONS)
+    arms = arms_of(names, asked.ranks, config.blocks, classes, middles)
+    words = words_of(replace(data, train_examples=None), asked.model, columns, asked.speed)
+    words += () if asked.batch_size == UpdateArgs.batch_size else ("--batch-size", str(asked.batch_size))
+    for arm in arms:
+        refuse(problems_in(parse(script.Args, [*words, *arm.words]), config=config))
+    updates = max(FEWEST_UPDATES, -(-2 * train // asked.batch_size))
+    return Question(
+        classes,
+        data,
+        words,
+        splits,
+        source.origin,
+        task.name,
+        config,
+        train,
+        columns,
+        {arm.name: arm for arm in arms},
+        updates,
+    )
+
+
+def check_folder(folder: Path, question: Question) -> None:
+    """Makes the folder of the study. Raises ValueError for one that holds another study, or other files."""
+    told = {"flags": [*question.words], "data": question.splits.fingerprint()}
+    path = folder / "study.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if known is None and folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"--output-dir {folder}: holds other files; choose a new folder")
+    if known is not None and known != told:
+        what = "data" if known["data"] != told["data"] else "flags"
+        raise ValueError(f"--output-dir {folder}: holds a study with other {what}; choose another folder, or delete it")
+    write_json(path, told)
+
+
+def draws_of(question: Question, seeds: int, train: int | None = None) -> list[Splits[Any]]:
+    """Returns the splits of each seed: validation and test stay, training examples are drawn."""
+    data = question.data
+    task = question.columns.task(data.dataset, data.data)
+    source = asked_rows(task, data)
+    return [
+        split_rows(task, source, replace(data, train_examples=train or question.train, draw_seed=s))
+        for s in range(seeds)
+    ]

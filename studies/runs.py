@@ -1,0 +1,113 @@
+"""The runs of a study: what they share, where each lies, what is kept of it, and the scores that are read from it."""
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evidence.racing import Trial
+from studies.arms import Arm
+from training.storage.run_folder import RESULTS, STATE, VALIDATION
+from workers.job import Done, Job
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+EVALUATIONS = 4  # of a run while it trains, on validation examples; the best weights are kept
+DIVERGED = "training diverged"  # as the last line of a log says it
+WEIGHTS = ("adapter", "model", STATE.parent.name)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the runs share: script, flags of data and base, updates, and how many examples they are trained on.
+
+    `memory_mib` is the forecast of the largest arm.
+    """
+
+    folder: Path
+    script: str
+    words: tuple[str, ...]
+    arms: Mapping[str, Arm]
+    updates: int
+    train: int
+    memory_mib: float = 0.0
+
+    def place(self, trial: Trial) -> Path:
+        """Returns the folder of a run, named by all that it does not share with the other runs of the study."""
+        rate = self.arms[trial.arm].rate(trial.rate)
+        length = f"{self.train} examples {self.updates} updates".replace(" ", "-")
+        return self.folder / length / trial.arm.replace(" ", "-") / f"lr-{rate:g}" / f"seed-{trial.seed}"
+
+    def flags(self, trial: Trial) -> list[str]:
+        """Returns the flags that anybody needs to train the same."""
+        arm, seed = self.arms[trial.arm], str(trial.seed)
+        length = ["--max-steps", str(self.updates), "--eval-every", str(-(-self.updates // EVALUATIONS))]
+        length += ["--train-examples", str(self.train)]
+        return [
+            *self.words,
+            *arm.words,
+            "--lr",
+            f"{arm.rate(trial.rate):g}",
+            *length,
+            "--seed",
+            seed,
+            "--draw-seed",
+            seed,
+        ]
+
+    def job(self, trial: Trial, score: str) -> Job:
+        """Returns the job of a run that is scored on the validation examples or, where it has been, on all."""
+        place = self.place(trial)
+        again = (place / RESULTS).exists() and not self.can_be_tested(trial)  # its weights have been deleted
+        more = ["--score", score, "--report-to", "none", "--overwrite" if again else "--resume"]
+        more += ["--output-dir", str(place)]
+        return Job(place, (str(SCRIPTS / self.script), *self.flags(trial), *more), self.memory_mib)
+
+    def is_trained(self, trial: Trial) -> bool:
+        return (self.place(trial) / RESULTS).exists() or self.has_diverged(trial)
+
+    def has_diverged(self, trial: Trial) -> bool:
+        return self._mark(trial).exists()
+
+    def note_divergence(self, trial: Trial, done: Done) -> bool:
+        """Returns whether the run failed because its training diverged, and remembers it."""
+        lines = done.job.log.read_text(errors="replace").splitlines()[-3:] if done.job.log.exists() else []
+        if found := any(DIVERGED in line for line in lines):
+            self._mark(trial).touch()
+        return found
+
+    def _mark(self, trial: Trial) -> Path:
+        place = self.place(trial)
+        return place.with_name(f"{place.name}.diverged")
+
+    def is_tested(self, trial: Trial) -> bool:
+        """Whether nothing is left to be measured."""
+        place = self.place(trial)
+        return (place / RESULTS).exists() and results_of(place)["args"]["score"] == "all"
+
+    def can_be_tested(self, trial: Trial) -> bool:
+        return (self.place(trial) / STATE).exists()
+
+    def scores(self, trial: Trial) -> np.ndarray | None:
+        """Returns a score of each validation example; their mean is the loss, a mean over tokens for instructions."""
+        if self.has_diverged(trial):
+            return None
+        path = self.place(trial) / VALIDATION
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if rows and "prediction" in rows[0]:
+            return np.array([row["loss"] for row in rows])
+        losses, tokens = (np.array([row[name] for row in rows]) for name in ("reference_loss", "reference_tokens"))
+        return losses / tokens.mean()
+
+    def drop_weights(self, trials: Iterable[Trial]) -> None:
+        """Deletes the weights of finished runs; should they be needed, the run is made again."""
+        for trial in trials:
+            if (self.place(trial) / RESULTS).exists():
+                for name in WEIGHTS:
+                    shutil.rmtree(self.place(trial) / name, ignore_errors=True)
+
+
+def results_of(folder: Path) -> dict:
+    return json.loads((folder / RESULTS).read_text(encoding="utf-8"))

@@ -1,0 +1,164 @@
+"""A study as a user makes it: its answer, its page, and what happens when it is stopped, asked again, or extended."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, results_of, run_script
+
+ARMS = ["--arms", "full", "lora", "--ranks", 4, "--seeds", 2, "--updates", 8, "--workers", 2]
+
+
+def words(data, model, folder, *others):
+    columns = ["--text-column", "text", "--label-column", "label"]
+    return ["--data", data, *columns, "--model", model, "--output-dir", folder, *ARMS, *others]
+
+
+@pytest.fixture(scope="module")
+def studied(tiny_model, mail_file, tmp_path_factory):
+    """A finished study of classes, and what it said."""
+    folder = tmp_path_factory.mktemp("studies") / "mail"
+    done = run_script("study", *words(mail_file, tiny_model, folder))
+    assert done.returncode == 0, done.stderr + done.stdout
+    return folder, done.stdout
+
+
+def runs_of(folder):
+    return {str(path.parent.relative_to(folder)): path.parent for path in folder.glob("*-updates/**/results.json")}
+
+
+def test_the_answer_has_its_parts_and_a_command_that_the_script_accepts(studied, tmp_path):
+    folder, said = studied
+    answer = (folder / "answer.md").read_text()
+    parts = re.findall(r"^(\d)\. ", answer, re.MULTILINE)
+    assert parts == ["1", "2", "3", "4", "5", "6"]
+    assert all(line in said for line in answer.splitlines() if line.startswith(("1.", "2.", "6.")))
+    (command,) = re.findall(r"python (scripts/finetune_cls.py .*--train-on all)", answer)
+    script, *flags = command.split()
+    done = run_script("finetune_cls", *flags, "--output-dir", tmp_path / "all", "--max-steps", 2)
+    assert done.returncode == 0, done.stderr
+    rows = results_of(tmp_path / "all")["data"]["rows"]
+    assert rows["train"] > 0 and rows["validation"] == rows["test"] == 0
+    assert script == "scripts/finetune_cls.py"
+
+
+def test_only_what_was_chosen_is_tested_and_only_the_winner_keeps_its_weights(studied):
+    folder, _ = studied
+    runs = runs_of(folder)
+    tested = {name for name, place in runs.items() if "test" in results_of(place)}
+    cells = {name.rsplit("/", 1)[0] for name in tested}
+    assert len(cells) == 2 and {cell.split("/")[1] for cell in cells} == {"full", "lora-r4"}
+    assert len(runs) > len(tested)
+    kept = [place for place in runs.values() if (place / "adapter").exists() or (place / "model").exists()]
+    winner = re.search(r"use (full|lora r4) at lr", (folder / "answer.md").read_text())[1]
+    assert {place.parts[-3] for place in kept} == {winner.replace(" ", "-")}
+
+
+def test_each_seed_draws_its_own_training_rows_and_all_share_validation_and_test(studied):
+    folder, _ = studied
+    runs = [results_of(place) for place in runs_of(folder).values()]
+    by_seed = {seed: {run["data"]["sha256"] for run in runs if run["args"]["seed"] == seed} for seed in (0, 1)}
+    assert all(len(hashes) == 1 for hashes in by_seed.values()) and by_seed[0] != by_seed[1]
+    assert len({json.dumps(run["data"]["balance"]["test"]) for run in runs}) == 1
+    assert {run["args"]["max_steps"] for run in runs} == {8}
+
+
+def test_a_study_that_is_asked_again_makes_nothing_and_says_the_same(studied, tiny_model, mail_file):
+    folder, _ = studied
+    before = (folder / "answer.md").read_text()
+    times = {name: (place / "results.json").stat().st_mtime_ns for name, place in runs_of(folder).items()}
+    done = run_script("study", *words(mail_file, tiny_model, folder))
+    assert done.returncode == 0, done.stderr
+    assert (folder / "answer.md").read_text() == before
+    assert {name: (place / "results.json").stat().st_mtime_ns for name, place in runs_of(folder).items()} == times
+    assert "validation loss" not in done.stdout.split("\n1. ")[0]
+
+
+def test_arms_and_seeds_that_are_added_later_are_all_that_is_made(studied, tiny_model, mail_file):
+    folder, _ = studied
+    before = {*runs_of(folder)}
+    done = run_script("study", *words(mail_file, tiny_model, folder, "--arms", "full", "lora", "head"))
+    assert done.returncode == 0, done.stderr
+    added = {*runs_of(folder)} - before
+    assert added and {name.split("/")[1] for name in added} == {"head"}
+    assert "head" in (folder / "answer.md").read_text()
+
+
+def test_the_page_is_one_file_that_loads_nothing(studied):
+    page = (studied[0] / "study.html").read_text()
+    assert page.count("<svg") >= 5 and "Every run&#x27;s command" in page
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page)
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        (["--max-length", 64], "holds a study with other flags"),
+        (["--draw-seed", 1], "--draw-seed: the study sets it itself"),
+        (["--arms", "lorra"], "--arms lorra: must be among"),
+        (["--ranks", 4, 4], "--ranks 4 4: name each rank once"),
+        (["--minutes", -1], "--minutes -1: must be above 0"),
+        (["--workers", 2, "--ray", "auto"], "choose one"),
+        (["--train-sizes", 5000], "--train-sizes 5000: a seed has"),
+    ],
+)
+def test_wrong_flags_are_refused_in_one_message(studied, tiny_model, mail_file, others, said):
+    done = run_script("study", *words(mail_file, tiny_model, studied[0], *others))
+    assert done.returncode == 2 and said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_dry_run_says_what_could_be_found_and_writes_nothing(tiny_model, mail_file, tmp_path):
+    done = run_script("study", *words(mail_file, tiny_model, tmp_path / "s", "--dry-run"))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"runs +\d+ of 8 updates", done.stdout) and re.search(r"in all +\d+ minutes", done.stdout)
+    assert re.search(r"could be found +[\d.]+ points of accuracy or more", done.stdout)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_study_that_is_stopped_goes_on_to_the_same_answer(studied, tiny_model, mail_file, tmp_path, number):
+    few = words(mail_file, tiny_model, tmp_path / "s", "--arms", "full")
+    command = [sys.executable, "scripts/study.py", *map(str, few)]
+    with (tmp_path / "out").open("w") as output:
+        begun = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+    deadline = time.monotonic() + 200
+    while len(runs_of(tmp_path / "s")) < 4 and time.monotonic() < deadline:
+        assert begun.poll() is None, (tmp_path / "out").read_text()
+        time.sleep(0.05)
+    begun.send_signal(number)
+    assert begun.wait(60) == (130 if number == signal.SIGINT else -signal.SIGKILL), (tmp_path / "out").read_text()
+    done = run_script("study", *few)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (
+        {n: results_of(p) for n, p in runs_of(f).items() if "/full/" in n} for f in (tmp_path / "s", studied[0])
+    )
+    assert ours and {n: one["val"] for n, one in ours.items()} == {n: theirs[n]["val"] for n in ours}
+    assert any("test" in one for one in ours.values())
+
+
+def test_instructions_have_an_answer_too(tiny_model, question_file, tmp_path):
+    flags = ["--data", question_file, "--prompt-column", "instruction", "--response-column", "response"]
+    flags += [
+        "--model",
+        tiny_model,
+        "--arms",
+        "full",
+        "lora",
+        "lora-lm-head",
+        "--ranks",
+        4,
+        "--seeds",
+        2,
+        "--updates",
+        6,
+    ]
+    done = run_script("study", *flags, "--output-dir", tmp_path / "s", "--train-sizes", 10)
+    assert done.returncode == 0, done.stderr + done.stdout
+    answer = (tmp_path / "s" / "answer.md").read_text()
+    assert "perplexity of the response" in answer and "The untouched base has a response perplexity" in answer
+    assert "training examples, with 95% intervals" in (tmp_path / "s" / "study.html").read_text()

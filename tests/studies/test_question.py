@@ -1,0 +1,119 @@
+"""What a study asks: of which kind its data is, how it is split, which arms there are."""
+
+import json
+import re
+
+import pytest
+from conftest import ROOT, write_rows
+
+from studies.arms import arms_of
+from studies.question import Asked, ask, asks_for_classes, check_folder, load_script
+from training.flags.common import DataArgs, ModelArgs
+from training.flags.compute import SpeedArgs
+from training.flags.task import PromptArgs, TextArgs
+
+MIDDLES = {"full": 1e-4, "lora": 1e-3, "head": 1e-2, "bitfit": 1e-3, "dora": 1e-3}
+
+
+def asked(data, model, text=None, arms=("full", "lora"), **limits):
+    text = text or TextArgs(("text",), "label")
+    return Asked(DataArgs(data=data, **limits), ModelArgs(str(model)), text, PromptArgs(), SpeedArgs(), arms, (4, 2), 8)
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "prompt", "classes"),
+    [
+        (DataArgs(dataset="enron"), TextArgs(), PromptArgs(), True),
+        (DataArgs(dataset="alpaca"), TextArgs(), PromptArgs(), False),
+        (DataArgs(), TextArgs(label_column="topic"), PromptArgs(), True),
+        (DataArgs(), TextArgs(), PromptArgs(response_column="answer"), False),
+    ],
+)
+def test_data_or_columns_say_whether_there_are_classes(data, text, prompt, classes):
+    assert asks_for_classes(data, text, prompt) is classes
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "prompt", "said"),
+    [
+        (DataArgs(), TextArgs(), PromptArgs(), "--data: name its columns"),
+        (DataArgs(), TextArgs(("a",)), PromptArgs("b"), "--text-column is of classes, --prompt-column of instructions"),
+        (DataArgs(dataset="enron"), TextArgs(), PromptArgs("b"), "--prompt-column: --dataset enron has classes"),
+        (DataArgs(dataset="alpaca"), TextArgs(("a",)), PromptArgs(), "--dataset alpaca has instructions"),
+    ],
+)
+def test_what_does_not_say_so_is_refused(data, text, prompt, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        asks_for_classes(data, text, prompt)
+
+
+def test_little_data_tests_a_quarter_and_each_seed_draws_four_fifths_of_the_rest(tiny_model, mail_file):
+    question = ask(asked(mail_file, tiny_model))
+    rows = {name: len(part) for name, part in question.splits.named().items()}
+    total = sum(rows.values())
+    assert rows["test"] >= total / 4 and rows["validation"] == round(total / 5)
+    assert question.train == round(0.8 * rows["train"])
+    assert question.updates == 200
+
+
+def test_shares_and_sizes_that_the_user_gives_are_used(tiny_model, mail_file):
+    question = ask(asked(mail_file, tiny_model, test_share=0.5, validation_share=0.1, train_examples=10))
+    rows = {name: len(part) for name, part in question.splits.named().items()}
+    assert rows["test"] == round(sum(rows.values()) / 2) and question.train == 10
+
+
+def test_arms_are_named_after_what_they_train_and_lora_has_one_for_each_rank():
+    arms = arms_of(["full", "full-blocks", "lora", "lora-embedding", "head", "dora"], [8, 2], 6, True, MIDDLES)
+    assert [arm.name for arm in arms] == ["full", "full-blocks", "lora r8", "lora r2", "lora-embedding", "head", "dora"]
+    words = {arm.name: " ".join(arm.words) for arm in arms}
+    assert words["full-blocks"] == "--method full --last-blocks 6"
+    assert words["lora r2"] == "--method lora --lora-rank 2 --lora-alpha 16"
+    assert words["lora-embedding"].endswith("--lora-rank 8 --lora-alpha 16 --train-embedding")
+    assert arms[0].rate(-2) == 2.5e-5 and arms[3].rate(1) == 2e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("lora-lm-head", "a classifier has no LM head"), ("lorra", "--arms lorra: must be among full,")]
+)
+def test_an_arm_that_there_is_not_is_refused(name, said):
+    with pytest.raises(ValueError, match=said) as refusal:
+        arms_of([name], [8], 6, True, MIDDLES)
+    assert len(str(refusal.value)) <= 300
+
+
+@pytest.mark.parametrize("classes", [True, False])
+def test_every_arm_is_a_command_that_its_script_accepts(classes, tiny_model, mail_file, question_file):
+    names = ("full", "full-blocks", "lora", "lora-embedding", "head", "bitfit", "dora")
+    text = TextArgs(("text",), "label") if classes else TextArgs()
+    one = asked(mail_file, tiny_model, text, names if classes else (*names, "lora-lm-head"))
+    if not classes:
+        one = one._replace(data=DataArgs(data=question_file), text=TextArgs(), prompt=PromptArgs("instruction"))
+    assert {*ask(one).arms} >= {"lora r4", "lora r2", "lora-embedding"}
+
+
+def test_a_flag_that_the_run_would_refuse_is_refused_before_anything_runs(tiny_model, mail_file):
+    with pytest.raises(ValueError, match="--max-length 9000: the context of"):
+        ask(asked(mail_file, tiny_model, max_length=9000))
+    one = asked(mail_file, tiny_model)._replace(ranks=(64,))
+    with pytest.raises(ValueError, match="--lora-rank 64: must be 1 to 16"):
+        ask(one)
+
+
+def test_a_folder_holds_one_study(tiny_model, mail_file, tmp_path):
+    question = ask(asked(mail_file, tiny_model))
+    check_folder(tmp_path / "s", question)
+    check_folder(tmp_path / "s", question)
+    assert json.loads((tmp_path / "s" / "study.json").read_text())["flags"] == [*question.words]
+    with pytest.raises(ValueError, match="holds a study with other flags"):
+        check_folder(tmp_path / "s", ask(asked(mail_file, tiny_model, max_length=64)))
+    (tmp_path / "other").mkdir()
+    write_rows(tmp_path / "other" / "rows.jsonl", [{"a": 1}])
+    with pytest.raises(ValueError, match="holds other files"):
+        check_folder(tmp_path / "other", question)
+
+
+def test_the_middle_rates_are_the_defaults_of_the_scripts(tiny_model, mail_file):
+    defaults = load_script("finetune_cls.py").DEFAULTS
+    arms = ask(asked(mail_file, tiny_model)).arms
+    assert arms["full"].middle == defaults["full"][0] * 192 / 16
+    assert (ROOT / "scripts" / "finetune_cls.py").exists()
