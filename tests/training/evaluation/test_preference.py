@@ -308,11 +308,11 @@ def workload_of(model, pairs, compute, precision, cached_reference):
 @pytest.mark.parametrize("checkpoint", [False, True])
 @pytest.mark.parametrize(("method", "cached_reference"), [(LM_HEAD, False), (LORA, False), (MethodArgs("full"), True)])
 def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(method, cached_reference, checkpoint, precision):
-    model, pairs = model_of(method, moved=False).train(), pairs_of(8)
+    model, pairs = model_of(method, moved=False).train(), pairs_of(4)
     compute = ComputeArgs(checkpoint_activations=checkpoint)
     apply_compute(model, method.method, compute, precision)
     workload = workload_of(model, pairs, compute, precision, cached_reference)
-    micro_batches = [pairs[:4], pairs[4:]]
+    micro_batches = [pairs[:2], pairs[2:]]
     dry_run = DryRun(workload)
     dry_run.meter.at_peak.clear()
     for _ in range(2):

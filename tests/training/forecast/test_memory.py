@@ -97,11 +97,11 @@ def workload_of(model, examples, compute=DEFAULT, precision="no", batch_size=4, 
 )
 def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(kind, method, checkpoint, precision):
     model = build(kind, method, config=CONFIG)
-    examples = labelled(8) if kind is Classifier else instructions(8)
+    examples = labelled(4) if kind is Classifier else instructions(4)
     compute = ComputeArgs(checkpoint_activations=checkpoint)
     apply_compute(model, method.method, compute, precision)
     workload = workload_of(model, examples, compute, precision)
-    micro_batches = [examples[:4], examples[4:]]
+    micro_batches = [examples[:2], examples[2:]]
 
     dry_run = DryRun(workload)
     dry_run.meter.at_peak.clear()  # of the weights before they were converted

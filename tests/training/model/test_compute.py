@@ -2,8 +2,6 @@
 
 import json
 import platform
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import chain, combinations
 
@@ -11,7 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import ROOT
+from forked import run_forked
 from test_frozen_activations import attached, build, instructions
 from test_model import relative_error
 from torch.nn import functional as F
@@ -605,8 +603,11 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def child():
-    done = subprocess.run([sys.executable, "-c", CHILD], cwd=ROOT, capture_output=True, text=True, check=True)
+def child(tmp_path_factory):
+    path = tmp_path_factory.mktemp("child") / "child.py"
+    path.write_text(CHILD)
+    done = run_forked([path])
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
