@@ -6,6 +6,7 @@ ended (`id`, `status`, `seconds`), and null when all have been stopped. When its
 parent dies too, it stops its runs and ends.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -76,7 +77,8 @@ class Server:
                 self.answer(done)
 
     def answer(self, line: object) -> None:
-        os.write(self.answers, json.dumps(line).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # the parent has died, and its runs are being stopped
+            os.write(self.answers, json.dumps(line).encode() + b"\n")
 
 
 def serve(jobs: int, answers: int) -> None:

@@ -155,13 +155,14 @@ with Local(1, 1, libraries=()) as workers:
 def test_the_jobs_of_a_process_that_is_stopped_or_dies_are_stopped_as_by_ctrl_c(how, pretending, tmp_path):
     job = pretending("a", awaited=[tmp_path / "never"])
     words = [sys.executable, "-c", CALLER, str(job.folder), *job.words]
-    begun = subprocess.Popen(words, stderr=subprocess.DEVNULL, cwd=ROOT, start_new_session=True)
+    begun = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
     wait_for_start(job)
     server = psutil.Process(begun.pid).children()[0]
     os.killpg(begun.pid, how)  # as a terminal does it: to all processes in the foreground
-    begun.wait(60)
+    _, told = begun.communicate(timeout=60)
     with contextlib.suppress(psutil.NoSuchProcess):
         server.wait(60)
+    assert "warm.py" not in told
     assert job.log.read_text().splitlines()[1:] == ["asked to stop"]  # once
 
 
