@@ -153,6 +153,7 @@ def conduct(args: Args, question: Question, folder: Path) -> None:
         return
 
     with cluster(work.ray, work.threads) if work.ray else local(count, work.threads) as workers:
+        clock.workers = workers.count
         maker = Maker(workers, clock)
 
         # Length: as many updates as stop the fall of the validation loss.

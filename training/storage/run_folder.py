@@ -15,26 +15,19 @@ VALIDATION = "validation.jsonl"  # scores of the validation examples
 STATE = Path("checkpoint") / "state.pt"
 CONFIG = "config.yaml"  # all resolved flags
 # Flags that do not change a result: a resumed run may differ in them from the run that stopped.
-FREE_FLAGS = (
-    "output_dir",
-    "overwrite",
-    "resume",
-    "save_every",
-    "cache_dir",
-    "dry_run",
-    "score",
-    "report_to",
-    "push_to_hub",
-)
-OURS = {RESULTS, CONFIG, "predictions.jsonl", GENERATIONS, "trained_on.json", "curves.png", "forgetting.png"}
-OURS |= {
+FREE_FLAGS = {"output_dir", "overwrite", "resume", "dry_run", "save_every", "cache_dir", "score"}
+FREE_FLAGS |= {"report_to", "push_to_hub"}
+OURS = {
+    RESULTS,
+    CONFIG,
+    "predictions.jsonl",
     VALIDATION,
-    "tensorboard",
-    "adapter",
-    "model",
-    "checkpoint",
-    "judge",
-}  # judge/ holds replies that were paid for
+    GENERATIONS,
+    "trained_on.json",
+    "curves.png",
+    "forgetting.png",
+}
+OURS |= {"tensorboard", "adapter", "model", "checkpoint", "judge"}  # judge/ holds replies that were paid for
 
 
 def nearest(path: Path) -> Path:
