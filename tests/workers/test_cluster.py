@@ -48,8 +48,8 @@ def made(table, runs, words=(), **more):
 
 
 def printed(out):
-    """The table itself, without the progress above it."""
-    return out[out.index("\nOwn") :]
+    """The table itself, without the progress above it and the memory below it."""
+    return out[out.index("\nOwn") : out.index("\nTests, cost")]
 
 
 def outcome(folder):

@@ -108,6 +108,7 @@ def main(table):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     out, err = driver.communicate(timeout=600)
+    assert driver.returncode == 0, (out, err)
     told = {"stopped": stopped, "lost": folder.name, "status": driver.returncode, "out": out, "err": err}
 
     refused = refusal_of_another_version(cluster.address)
