@@ -37,6 +37,7 @@ torch.set_num_threads(1)  # two test processes on two cores
 # The files that take longest, the longest first, so that two processes end together. --quick leaves them out.
 LONGEST = (
     "test_cluster.py",
+    "test_study.py",
     "test_memory.py",
     "test_quantised_runs.py",
     "test_reproduce_runs.py",
@@ -49,6 +50,7 @@ LONGEST = (
     "test_own_tokenizer.py",
     "test_playground.py",
     "test_dpo_runs.py",
+    "test_score.py",
     "test_hub_runs.py",
     "test_printed.py",
     "test_peft.py",
