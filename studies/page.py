@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from evidence.cells import Cell, p_text
+from evidence.crossed import crossed_mean
 from evidence.document import NONE, Fold, Grid, Shown
 from evidence.page import ONLY_FROM_HERE, folded, table
 from evidence.pictures import STYLE
-from evidence.racing import Race, Trial
+from evidence.racing import Trial
 from studies.answer import scope, sentences
 from studies.outcome import COMMONEST, Outcome
 
@@ -25,6 +26,8 @@ RANKS = ("#f0a848", "#e07b2a", "#c2571a", "#a04a22")  # of LoRA, from the lowest
 OTHERS = ("#cf4a4a", "#8a8f3a", "#6b7bd6", "#a9743a")
 INK = "#010203"  # stands for the colour of the page's text
 WIDTH, HEIGHT = 4.4, 3.1  # inches of a panel
+FEWEST_SEEDS = 3  # for an interval; of two it is wider than the picture
+HIGHEST = 1.6  # times the lowest loss of an arm; what is above may lie outside the picture
 
 
 def colours(arms: Sequence[str]) -> dict[str, str]:
@@ -63,29 +66,28 @@ class Panel:
         return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def losses(race: Race, arm: str) -> list[tuple[int, list[float]]]:
-    """Returns the validation losses of the seeds at each rate of an arm; those of runs that diverged are left out."""
-    every = [(rate, [race.found[Trial(arm, rate, s)] for s in race.seeds_of((arm, rate))]) for rate in race.tried(arm)]
-    means = [(rate, [float(one.mean()) for one in found if one is not None]) for rate, found in every]
-    return [(rate, values) for rate, values in means if values]
-
-
 def rates(found: Outcome, paint: Mapping[str, str]) -> str:
-    panel = Panel("peak learning rate", "validation loss, nats")
-    top = 0.0
-    for arm in found.race.arms:
-        points = losses(found.race, arm)
-        x = [found.recipe.arms[arm].rate(rate) for rate, _ in points]
-        means = [sum(values) / len(values) for _, values in points]
+    panel, race = Panel("peak learning rate", "validation loss, nats"), found.race
+    shown: list[float] = []
+    for arm in race.arms:
+        x, means = list[float](), list[float]()
+        for rate in race.tried(arm):
+            every = [race.found[Trial(arm, rate, seed)] for seed in race.seeds_of((arm, rate))]
+            if known := [one for one in every if one is not None]:
+                place, mean = found.recipe.arms[arm].rate(rate), crossed_mean(np.array(known))
+                x, means = [*x, place], [*means, mean.value]
+                values = [float(one.mean()) for one in known]
+                panel.axes.plot([place] * len(values), values, "o", color=paint[arm], markersize=2.5, alpha=0.7)
+                if len(known) >= FEWEST_SEEDS:
+                    panel.axes.plot([place] * 2, mean.ends(), "-", color=paint[arm], linewidth=0.8, alpha=0.6)
         panel.axes.plot(x, means, "-", color=paint[arm], linewidth=1.4)
-        for place, (_, values) in zip(x, points, strict=True):
-            panel.axes.plot([place] * len(values), values, "o", color=paint[arm], markersize=3, alpha=0.7)
-        top = max(top, means[0], min(means) * 1.6)
+        shown += [mean for mean in means if mean <= HIGHEST * min(means)]
     panel.axes.set_xscale("log")
-    low = min(min(values) for arm in found.race.arms for _, values in losses(found.race, arm))
-    panel.axes.set_ylim(low - 0.05 * (top - low), top + 0.05 * (top - low))
+    low, high = min(shown), max(shown)
+    panel.axes.set_ylim(low - 0.3 * (high - low), high + 0.3 * (high - low))
     return panel.svg(
-        "Validation loss against the learning rate; a dot a seed, lines through their means. Lower is better."
+        "Validation loss against the learning rate: a dot a seed, lines through the means, 95% intervals from "
+        f"{FEWEST_SEEDS} seeds on. Lower is better."
     )
 
 
@@ -177,19 +179,8 @@ def mean_of(cell: Cell, *path: str) -> float:
 
 def arm_table(found: Outcome) -> str:
     kind = found.kind
-    header = [
-        "arm",
-        "rate",
-        "seeds",
-        kind.unit,
-        f"against {found.winner}",
-        "p",
-        "forgetting, nats",
-        "trained",
-        "MiB",
-        "s",
-    ]
-    header += ["macro F1"] if found.question.classes else []
+    header = ["arm", "rate", "seeds", kind.unit, *(["macro F1"] if found.question.classes else [])]
+    header += [f"against {found.winner}", "p", "forgetting, nats", "trained", "MiB", "s"]
     rows = []
     for name, cell in {**found.arms, **found.others}.items():
         one, lost = cell.comparison, found.forgetting.get(name)
@@ -198,13 +189,15 @@ def arm_table(found: Outcome) -> str:
         row.append(Shown(f"{found.rate(name):.3g}", found.rate(name)) if ours else Shown(NONE))
         row.append(Shown(str(len(cell.runs)), len(cell.runs)))
         row.append(Shown(cell.text(kind), cell.value) if cell.value is not None else Shown(cell.reason))
+        if found.question.classes:
+            f1 = mean_of(cell, "test", "macro_f1", "value")
+            row.append(Shown(f"{f1:.3f}", f1) if ours else Shown(NONE))
         change = f"{kind.change(one.value)} [{kind.change(one.low)}, {kind.change(one.high)}]" if one else NONE
         row.append(Shown(change, one.value if one else None))
         row.append(Shown(p_text(one.p), one.p) if one and one.claims else Shown(NONE))
         has_lost = lost is not None and lost.value is not None and lost.kind is not None
         row.append(Shown(lost.text(lost.kind), lost.value) if has_lost and lost and lost.kind else Shown(NONE))
         costs = [(("parameters", "trainable"), ",.0f"), (("peak_memory_mib",), ",.0f"), (("seconds", "train"), ",.1f")]
-        costs += [(("test", "macro_f1", "value"), ".3f")] if found.question.classes else []
         row += [Shown(format(mean_of(cell, *p), form), mean_of(cell, *p)) if ours else Shown(NONE) for p, form in costs]
         rows.append(row)
     return table(Grid(header, rows))

@@ -1,7 +1,8 @@
 """The phases of a study: how long to train, the race or the complete grid, the test of what was chosen, the timing."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import product
 
 from evidence.cells import Cell, measured
@@ -12,6 +13,7 @@ from studies.making import Clock, Maker, one_after_the_other
 from studies.outcome import (
     COMMONEST,
     TFIDF,
+    Cost,
     Outcome,
     cell_of,
     chosen,
@@ -23,12 +25,14 @@ from studies.outcome import (
 )
 from studies.question import Question, draws_of
 from studies.runs import Recipe, results_of
+from tasks import balance
 from training.evaluation.metrics import commonest
+from training.storage.files import write_json
 
 STOPPED_FALLING = 0.01  # nats: a loss that twice the updates lower by less has stopped falling
 MOST_DOUBLINGS = 3
 GRID = range(-3, 4)  # rates of a complete grid
-FEWEST_RUNS = 9  # of an arm: three rates, a second seed, two rates beside the best with two seeds, and two seeds more
+EXPECTED_RUNS = 11  # of an arm with five seeds: a third of seven rates with five seeds (docs/racing.md)
 TIMED, TIMES = 12, 3  # updates that are timed, and how often
 
 
@@ -60,10 +64,10 @@ def loss_of(recipe: Recipe, trial: Trial) -> float:
 def affordable(arms: Mapping[str, Arm], clock: Clock, recipe: Recipe, seeds: int) -> tuple[list[str], int]:
     """Returns as many arms, from the first, as the time allows, and the seeds; two arms get at least two seeds."""
     names = [*arms]
-    while len(names) > 2 and not clock.has_room_for(FEWEST_RUNS * len(names), recipe.updates, seeds * len(names)):
+    while len(names) > 2 and not clock.has_room_for(EXPECTED_RUNS * len(names), recipe.updates, seeds * len(names)):
         names.pop()
     while seeds > 2 and not clock.has_room_for(
-        (FEWEST_RUNS - 5 + seeds) * len(names), recipe.updates, seeds * len(names)
+        (EXPECTED_RUNS - 5 + seeds) * len(names), recipe.updates, seeds * len(names)
     ):
         seeds -= 1
     return names, seeds
@@ -121,18 +125,14 @@ def tested(maker: Maker, recipe: Recipe, race: Race, question: Question, keep_mo
     winner = winner_of(race, [*trials])
     maker.say(f"test       {sum(map(len, trials.values()))} runs at the best rate of each arm")
     maker.make(recipe, [trial for runs in trials.values() for trial in runs], "all")
-    timed = timing(maker, recipe, race, [winner, rival_of(race, winner, [*trials])])
-    costs = costs_of(recipe, trials, timed)
+    costs = measured_costs(
+        maker, recipe, race, trials, list(dict.fromkeys([winner, rival_of(race, winner, [*trials])]))
+    )
     kept = {trial for runs in trials.values() for trial in runs} if keep_models else {trials[winner][0]}
     recipe.drop_weights({*race.found} - kept)
     test, baselines = question.splits.test, {}
     if question.classes and test:
-        most = commonest(
-            {
-                label: sum(e.label == label for e in question.splits.train)
-                for label in {e.label for e in question.splits.train}
-            }
-        )
+        most = commonest(balance({"train": question.splits.train})["train"])
         baselines = {TFIDF: tfidf(draws_of(question, race.seeds)), COMMONEST: [as_run(test, [most] * len(test))]}
     arms = {arm: cell_of(recipe, arm, runs) for arm, runs in trials.items()}
     cells, others = compare(arms, baselines, winner, kind_for(question))
@@ -171,6 +171,20 @@ def by_size(
             )
         found[size] = {name: measured(cell, kind_for(question)) for name, cell in cells.items()}
     return found
+
+
+def measured_costs(
+    maker: Maker, recipe: Recipe, race: Race, trials: Mapping[str, Sequence[Trial]], arms: Sequence[str]
+) -> dict[str, Cost]:
+    """Returns what the arms cost at their best rates, measured once: later their weights are deleted."""
+    path = recipe.folder / f"costs-of-{recipe.updates}-updates.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    names = {arm: f"{arm} at {recipe.arms[arm].rate(race.best(arm)):g}" for arm in arms}
+    if not {*names.values()} <= {*known}:
+        found = costs_of(recipe, trials, timing(maker, recipe, race, arms))
+        known |= {names[arm]: asdict(cost) for arm, cost in found.items()}
+        write_json(path, known)
+    return {arm: Cost(**known[name]) for arm, name in names.items()}
 
 
 def timing(maker: Maker, recipe: Recipe, race: Race, arms: Sequence[str]) -> dict[str, list[Recipe]]:

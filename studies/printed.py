@@ -8,7 +8,7 @@ from scipy import stats
 
 from evidence.intervals import LEVEL
 from studies.making import SCORING, Clock, Forecast
-from studies.phases import FEWEST_RUNS
+from studies.phases import EXPECTED_RUNS
 from studies.question import Question
 from studies.runs import Recipe
 
@@ -45,7 +45,7 @@ def detectable(question: Question) -> str:
 def print_forecast(
     question: Question, recipe: Recipe, clock: Clock, one: Forecast, arms: Sequence[str], seeds: int
 ) -> None:
-    runs = (FEWEST_RUNS - 5 + seeds) * len(arms)
+    runs = (EXPECTED_RUNS - 5 + seeds) * len(arms)
     seconds = clock.needed(runs, recipe.updates) + SCORING * clock.needed(seeds * len(arms), recipe.updates)
     print(f"\nforecast   {len(arms)} arms ({', '.join(arms)}), {seeds} seeds")
     print(f"  runs                {runs:>8,} of {recipe.updates:,} updates, {7 * seeds * len(arms):,} without the race")
