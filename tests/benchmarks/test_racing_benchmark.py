@@ -87,7 +87,7 @@ def test_the_table_has_a_line_for_each_way(grid, tmp_path, capsys, monkeypatch):
 def test_the_recorded_grid_is_raced_rightly_at_less_than_half_its_cost():
     recorded = read_grid(racing.Path(racing.__file__).parent / "grids" / "mail.npz")
     arms, rates, seeds, n = recorded.losses.shape
-    assert (arms, rates, seeds, n) == (5, 7, 3, 300) and recorded.classes
+    assert (arms, rates, seeds, n) == (5, 7, 4, 300) and recorded.classes
     raced = ours(racing.ALPHA)(recorded)
     assert not is_wrong(recorded, raced.left) and 2 * raced.runs < arms * rates * seeds
 
