@@ -215,7 +215,7 @@ rng = np.random.default_rng(0)
 def example(i, n):
     tokens = rng.integers(0, 50257, n)
     return Encoded(i, tokens.astype(np.int32), i % 2 if args.work.task == "cls" else tokens, response_from=n // 2)
-train = [example(i, int(n)) for i, n in enumerate(rng.integers(100, args.work.max_length, 2 * args.work.batch_size))]
+train = [example(i, int(n)) for i, n in enumerate(rng.integers(100, args.work.max_length, 3 * args.work.batch_size))]
 accelerator, _ = start(args.compute, Path("runs"), False)
 base = resident()
 forecast = sum(memory.in_a_fork(lambda: memory.forecast_parts(args, accelerator, train, base)).values())
@@ -235,7 +235,7 @@ print(json.dumps({"forecast": forecast - base, "measured": memory.measured_peak(
 def test_the_peak_of_a_process_is_forecast_to_a_tenth_libraries_and_data_left_out(flags):
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the peak of a process can be measured anew on Linux alone")
-    words = [sys.executable, "-c", PEAK, *flags.split(), "--model", "gpt2-nano", "--steps", "2"]
+    words = [sys.executable, "-c", PEAK, *flags.split(), "--model", "gpt2-nano", "--steps", "3"]
 
     def found():
         done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
