@@ -61,7 +61,7 @@ def outcome(folder):
     return found, flags, results["data"], weights, (folder / "predictions.jsonl").read_bytes()
 
 
-@pytest.mark.timeout(1200)  # a minute and a half on two idle cores
+@pytest.mark.timeout(1200)  # a minute and a half where nothing else runs
 @pytest.mark.skipif(not alone_is_possible(), reason="no network namespace can be made here (unshare -n, ip)")
 def test_two_nodes_one_of_them_killed_in_the_middle_give_the_table_of_one_machine_bit_for_bit(table, tmp_path):
     one, two = (made(table, tmp_path / jobs / "runs", ["bash"], JOBS=jobs) for jobs in ("1", "2"))
@@ -75,7 +75,7 @@ def test_two_nodes_one_of_them_killed_in_the_middle_give_the_table_of_one_machin
     assert stopped["status"] == 130
     assert stopped["said"].splitlines()[-1] == "interrupted; the same command goes on where it was"
     assert stopped["states"] and not stopped["left"]
-    assert told["alive"].count(True) == 1 and told["status"] == 0, told
+    assert told["alive"] == 1 and told["status"] == 0, told
     assert "has another version of this project; install the same there" in told["refused"]
 
     folders = sorted(path.parent.relative_to(runs) for path in runs.glob("**/results.json"))

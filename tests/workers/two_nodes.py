@@ -11,6 +11,7 @@ table goes on and ends (`status`, `out`, `err`). `refused`: what is said to a dr
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -63,6 +64,12 @@ def checkpointed(node):
     return None
 
 
+def has_been_interrupted(run):
+    """Whether SIGINT waits for a process that is held still."""
+    pending = re.search(r"^ShdPnd:\s*(\w+)$", Path(f"/proc/{run.pid}/status").read_text(), re.M)
+    return bool(int(pending[1], 16) >> (signal.SIGINT - 1) & 1)
+
+
 # Imports another version, and moves it to where no node looks for what a driver has imported.
 ANOTHER = """
 import pathlib, sys
@@ -94,8 +101,9 @@ def main(table):
 
     driver = drive()
     run, _ = wait_for(lambda: checkpointed(cluster.head_node), driver)
-    run.resume()
     os.killpg(driver.pid, signal.SIGINT)
+    wait_for(lambda: has_been_interrupted(run), driver)  # so that it cannot end before
+    run.resume()
     _, told = driver.communicate(timeout=300)
     states = [str(path) for path in Path(os.environ["RUNS"]).glob("**/state.pt")]
     left = [p.pid for node in (cluster.head_node, second) for p in warm(raylet(node))]
@@ -111,11 +119,12 @@ def main(table):
     assert driver.returncode == 0, (out, err)
     told = {"stopped": stopped, "lost": folder.name, "status": driver.returncode, "out": out, "err": err}
 
-    refused = refusal_of_another_version(cluster.address)
     ray.init(address=cluster.address, log_to_driver=False)
-    alive = [node["Alive"] for node in ray.nodes()]
-    print(json.dumps(told | {"refused": refused, "alive": alive}))
+    deadline = time.monotonic() + 120
+    while (alive := [node["Alive"] for node in ray.nodes()].count(True)) > 1 and time.monotonic() < deadline:
+        time.sleep(1)  # Ray notices after some seconds
     ray.shutdown()
+    print(json.dumps(told | {"refused": refusal_of_another_version(cluster.address), "alive": alive}))
     cluster.shutdown()
 
 
