@@ -129,6 +129,7 @@ def conduct(args: Args, question: Question, folder: Path) -> None:
     from studies.phases import affordable, by_size, grid, lengthened, rival_of, run_race, tested
     from studies.printed import print_forecast, print_question
     from studies.runs import Recipe
+    from training.data.sources import base_model
     from training.storage.files import write_text
     from workers.cluster import cluster
     from workers.local import fitting, local
@@ -140,6 +141,7 @@ def conduct(args: Args, question: Question, folder: Path) -> None:
 
     if not work.dry_run:
         check_folder(folder, question)
+        base_model(args.model.model)  # fetched once, before many runs want it
 
     # What a run takes.
     largest = next((name for name in recipe.arms if recipe.arms[name].method == "full"), [*recipe.arms][0])
@@ -178,4 +180,4 @@ def conduct(args: Args, question: Question, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(main, Args, __doc__)
+    run(main, Args, __doc__, goes_on="the same command goes on where it was")

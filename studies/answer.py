@@ -53,6 +53,10 @@ def by_how_much(found: Outcome) -> str:
     winner, kind = found.arms[found.winner], found.kind
     seeds = f"{len(winner.runs)} seeds" if len(winner.runs) > 1 else "one seed"
     said = [f"On the test its {kind.name} is {shown(winner, kind)} ({seeds}, {winner.n:,} examples)."]
+    if winner.of_one_class:
+        said.append(
+            f"It gives every example one class in {winner.of_one_class} of its seeds: it has learnt nothing there."
+        )
     apart = found.differing(told_apart=True)
     for word, verdict in (("Worse than it are", -1), ("Better than it are", 1)):
         if cells := [f"{named(cell, found)} ({change(cell, kind)})" for cell in apart if cell.verdict == verdict]:

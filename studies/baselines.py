@@ -18,8 +18,8 @@ def predictions(train: Sequence[Any], validation: Sequence[Any], test: Sequence[
     from sklearn.linear_model import LogisticRegression
 
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2 if len(train) > 200 else 1, sublinear_tf=True)
-    vectors = [vectorizer.fit_transform([e.text for e in train])]
-    vectors += [vectorizer.transform([e.text for e in part]) for part in (validation, test)]
+    texts = [[f"{e.text} {e.kept}" for e in part] for part in (train, validation, test)]
+    vectors = [vectorizer.fit_transform(texts[0]), *map(vectorizer.transform, texts[1:])]
     labels = [[e.label for e in part] for part in (train, validation)]
     models = [LogisticRegression(C=c, max_iter=2000).fit(vectors[0], labels[0]) for c in STRENGTHS]
     best = max(models, key=lambda model: model.score(vectors[1], labels[1])) if validation else models[1]

@@ -12,13 +12,18 @@ from typing import NamedTuple
 from evidence.racing import Trial
 from studies.runs import Recipe, results_of
 from training.storage.files import write_json
-from workers.job import Done, Job, Workers, failure_text
+from workers.job import Done, Job, Workers
 
 SCORING = 0.5  # of a run's time: to test it later
 
 
 class RunFailed(ValueError):
-    """A run of the study has failed; its message is the end of the log."""
+    """A run of the study has failed."""
+
+    def __init__(self, job: Job) -> None:
+        lines = job.log.read_text(errors="replace").strip().splitlines() if job.log.exists() else []
+        reason = (lines or ["it said nothing"])[-1].removeprefix("error: ")[-200:]
+        super().__init__(f"a run has failed: {reason} (log: {job.log})")
 
 
 class Forecast(NamedTuple):
@@ -27,7 +32,7 @@ class Forecast(NamedTuple):
 
 
 def forecast(recipe: Recipe, trial: Trial) -> Forecast:
-    """Forecasts a run on this device by its own --dry-run, once for a study. Raises RunFailed where it fails."""
+    """Forecasts a run on this device by its own --dry-run, once for a study. Raises ValueError where it fails."""
     path = recipe.folder / "forecast.json"
     if path.exists():
         return Forecast(**json.loads(path.read_text(encoding="utf-8")))
@@ -36,7 +41,7 @@ def forecast(recipe: Recipe, trial: Trial) -> Forecast:
     told = subprocess.run([sys.executable, *words, "--dry-run"], capture_output=True, text=True, check=False)
     found = [re.search(rf"^  {name} +([\d,.]+)$", told.stdout, re.MULTILINE) for name in ("in all", "peak")]
     if told.returncode != 0 or None in found:
-        raise RunFailed((told.stderr or told.stdout).strip().removeprefix("error: ")[-300:])
+        raise ValueError((told.stderr.strip() or told.stdout.strip()).removeprefix("error: ")[-300:])
     seconds, memory = (float(one[1].replace(",", "")) for one in found if one)
     if recipe.folder.exists():  # not in a dry run of a new study
         write_json(path, Forecast(seconds, memory)._asdict())
@@ -85,7 +90,7 @@ class Maker:
         for done in self.workers.run([*jobs]):
             trial = jobs[done.job]
             if done.status != 0 and not recipe.note_divergence(trial, done):
-                raise RunFailed(failure_text(done.job))
+                raise RunFailed(done.job)
             self.tell(recipe, trial, done, score)
 
     def tell(self, recipe: Recipe, trial: Trial, done: Done, score: str) -> None:
@@ -105,4 +110,4 @@ def one_after_the_other(maker: Maker, jobs: Sequence[Job]) -> None:
     for job in jobs:
         for done in maker.workers.run([job]):
             if done.status != 0:
-                raise RunFailed(failure_text(job))
+                raise RunFailed(job)

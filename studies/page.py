@@ -185,7 +185,8 @@ def arm_table(found: Outcome) -> str:
     for name, cell in {**found.arms, **found.others}.items():
         one, lost = cell.comparison, found.forgetting.get(name)
         ours = name in found.arms
-        row = [Shown(f"{name}, stopped" if ours and found.is_stopped(name) else name, name)]
+        remarks = ["stopped"] * (ours and found.is_stopped(name)) + ["one class"] * (ours and cell.of_one_class > 0)
+        row = [Shown(", ".join([name, *remarks]), name)]
         row.append(Shown(f"{found.rate(name):.3g}", found.rate(name)) if ours else Shown(NONE))
         row.append(Shown(str(len(cell.runs)), len(cell.runs)))
         row.append(Shown(cell.text(kind), cell.value) if cell.value is not None else Shown(cell.reason))

@@ -115,7 +115,7 @@ def ask(asked: Asked) -> Question:
     columns = asked.text if classes else asked.prompt
     task = columns.task(data.dataset, data.data)
     source = asked_rows(task, data)
-    _, config = base_model(asked.model.model)
+    _, config = base_model(asked.model.model, weights=False)
     every = split_rows(task, source, replace(data, train_examples=None, draw_seed=None))
     data = with_shares(data, len(every.examples()), FEWEST_UPDATES)
     splits = split_rows(task, source, replace(data, train_examples=None))

@@ -132,6 +132,8 @@ def test_a_study_that_is_stopped_goes_on_to_the_same_answer(studied, tiny_model,
         time.sleep(0.05)
     begun.send_signal(number)
     assert begun.wait(60) == (130 if number == signal.SIGINT else -signal.SIGKILL), (tmp_path / "out").read_text()
+    if number == signal.SIGINT:
+        assert (tmp_path / "out").read_text().splitlines()[-1].endswith("the same command goes on where it was")
     done = run_script("study", *few)
     assert done.returncode == 0, done.stderr
     ours, theirs = (

@@ -68,12 +68,13 @@ def problems_in(args: Any, **found: Any) -> list[str]:
     return alone or problems_between(**groups, **found)
 
 
-def run(main: Callable[[T], None], arguments: type[T], description: str | None) -> None:
-    """Parses the command line and calls `main`.
+def run(main: Callable[[T], None], arguments: type[T], description: str | None, goes_on: str | None = None) -> None:
+    """Parses the command line and calls `main`. `goes_on` says how to go on after an interruption.
 
     An error that a user can cause (ValueError, OSError) becomes one message and exit status 2. Ctrl-C gives status 130.
     A closed pipe gives 141, without a message.
     """
+    goes_on = goes_on or (GOES_ON if "resume" in flags_of(arguments) else None)
     try:
         sys.argv[1:] = completed(arguments, sys.argv[1:])
         args = parse(arguments, sys.argv[1:], description)
@@ -84,9 +85,9 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None) 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(CLOSED_PIPE)
     except NoRoom as error:
-        stop(f"{error}; {GOES_ON}" if "resume" in flags_of(arguments) else str(error), 2)
+        stop("; ".join([str(error), *([goes_on] if goes_on else [])]), 2)
     except KeyboardInterrupt:
-        stop(f"interrupted; {GOES_ON if 'resume' in flags_of(arguments) else 'nothing is left half-written'}", 130)
+        stop(f"interrupted; {goes_on or 'nothing is left half-written'}", 130)
     except (ValueError, OSError) as error:
         stop(str(error), 2)
 
