@@ -140,7 +140,7 @@ def conduct(args: Args, question: Question, folder: Path) -> None:
     print_question(question, recipe)
 
     if not work.dry_run:
-        check_folder(folder, question)
+        check_folder(folder, question, work.threads)
         base_model(args.model.model)  # fetched once, before many runs want it
 
     # What a run takes.

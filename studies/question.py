@@ -144,15 +144,15 @@ def ask(asked: Asked) -> Question:
     )
 
 
-def check_folder(folder: Path, question: Question) -> None:
+def check_folder(folder: Path, question: Question, threads: int) -> None:
     """Makes the folder of the study. Raises ValueError for one that holds another study, or other files."""
-    told = {"flags": [*question.words], "data": question.splits.fingerprint()}
+    told = {"flags": [*question.words], "data": question.splits.fingerprint(), "threads": threads}
     path = folder / "study.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     if known is None and folder.exists() and any(folder.iterdir()):
         raise ValueError(f"--output-dir {folder}: holds other files; choose a new folder")
     if known is not None and known != told:
-        what = "data" if known["data"] != told["data"] else "flags"
+        what = next(name for name in ("data", "flags", "threads") if known[name] != told[name])
         raise ValueError(f"--output-dir {folder}: holds a study with other {what}; choose another folder, or delete it")
     write_json(path, told)
 

@@ -101,15 +101,15 @@ def test_a_flag_that_the_run_would_refuse_is_refused_before_anything_runs(tiny_m
 
 def test_a_folder_holds_one_study(tiny_model, mail_file, tmp_path):
     question = ask(asked(mail_file, tiny_model))
-    check_folder(tmp_path / "s", question)
-    check_folder(tmp_path / "s", question)
+    check_folder(tmp_path / "s", question, 1)
+    check_folder(tmp_path / "s", question, 1)
     assert json.loads((tmp_path / "s" / "study.json").read_text())["flags"] == [*question.words]
     with pytest.raises(ValueError, match="holds a study with other flags"):
-        check_folder(tmp_path / "s", ask(asked(mail_file, tiny_model, max_length=64)))
+        check_folder(tmp_path / "s", ask(asked(mail_file, tiny_model, max_length=64)), 1)
     (tmp_path / "other").mkdir()
     write_rows(tmp_path / "other" / "rows.jsonl", [{"a": 1}])
     with pytest.raises(ValueError, match="holds other files"):
-        check_folder(tmp_path / "other", question)
+        check_folder(tmp_path / "other", question, 1)
 
 
 def test_the_middle_rates_are_the_defaults_of_the_scripts(tiny_model, mail_file):
