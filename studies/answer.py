@@ -100,7 +100,8 @@ def what_is_forgotten(found: Outcome) -> str:
     ends = ""
     if len(known) > 1:
         apart = [cell.label for cell in known if cell.comparison and cell.comparison.differs]
-        ends = f"; {listing(apart) if apart else 'none'} is told apart from {found.winner}"
+        names = f"{listing(apart)} {'are' if len(apart) > 1 else 'is'}" if apart else "none is"
+        ends = f"; {names} told apart from {found.winner}"
     return f"It forgets: the loss of general text rises, in nats a token, by {', '.join(cells)}{ends}."
 
 
@@ -127,7 +128,8 @@ def scope(found: Outcome) -> str:
     return (
         f"This holds for this pool of {rows['train']:,} rows, of which each seed draws {found.question.train:,}. "
         f"{rows['validation']:,} rows for validation chose arms and rates, {rows['test']:,} were tested. Intervals are "
-        f"{LEVEL:.0%}, over seeds and examples. {found.runs} runs, {found.minutes:.0f} minutes of one worker."
+        f"{LEVEL:.0%}, over seeds and examples. Arms are told apart all together (Holm), so that an interval may leave "
+        f"out 0 and yet claim nothing. {found.runs} runs, {found.minutes:.0f} minutes of one worker."
     )
 
 

@@ -49,7 +49,9 @@ class Outcome:
         return self.recipe.arms[arm].rate(self.race.best(arm))
 
     def is_stopped(self, arm: str) -> bool:
-        return (arm, self.race.best(arm)) in self.race.stopped
+        """Whether the arm had fewer seeds than there are."""
+        stop = self.race.stopped.get((arm, self.race.best(arm)))
+        return stop is not None and stop.seeds < self.race.seeds
 
     def differing(self, told_apart: bool) -> list[Cell]:
         """The other arms and TF-IDF, as compared with the winner: those that differ from it, or those that do not."""
