@@ -78,13 +78,15 @@ def test_a_study_that_is_asked_again_makes_nothing_and_says_the_same(studied, ti
     assert "validation loss" not in done.stdout.split("\n1. ")[0]
 
 
-def test_arms_and_seeds_that_are_added_later_are_all_that_is_made(studied, tiny_model, mail_file):
+def test_arms_that_are_added_later_race_with_the_runs_that_there_are(studied, tiny_model, mail_file):
     folder, _ = studied
-    before = {*runs_of(folder)}
+    before = {name: (place / "validation.jsonl").stat().st_mtime_ns for name, place in runs_of(folder).items()}
     done = run_script("study", *words(mail_file, tiny_model, folder, "--arms", "full", "lora", "head"))
     assert done.returncode == 0, done.stderr
-    added = {*runs_of(folder)} - before
-    assert added and {name.split("/")[1] for name in added} == {"head"}
+    now = {name: (place / "validation.jsonl").stat().st_mtime_ns for name, place in runs_of(folder).items()}
+    assert "head" in {name.split("/")[1] for name in now.keys() - before.keys()}
+    tested = {name for name, place in runs_of(folder).items() if "test" in results_of(place)}
+    assert all(now[name] == time for name, time in before.items() if name not in tested)
     assert "head" in (folder / "answer.md").read_text()
 
 
