@@ -1,6 +1,5 @@
 """Makes runs of a fine-tuning script, each in a process of its own; a finished run with the same flags is kept."""
 
-import importlib.util
 import shlex
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import tyro
 
 from training.data.sources import base_model
 from training.flags.cli import flag, refuse, resolved
+from training.flags.scripts import load_script
 from training.storage.run_folder import FREE_FLAGS, RESULTS, STATE, read_run
 
 ROOT = Path(__file__).parent.parent
@@ -50,7 +50,7 @@ def differences(folder: Path, words: Sequence[str]) -> list[str]:
 def flags_of(words: Sequence[str], examples: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns all flags of a command that trains on so many `examples`, as results.json has them, and the defaults of
     the script. The learning rate is missing if it follows from the width of a base that cannot be read."""
-    script, prefix = _load(ROOT / words[0]), (tyro.conf.OmitArgPrefixes,)
+    script, prefix = load_script(ROOT / words[0]), (tyro.conf.OmitArgPrefixes,)
     args, plain = (tyro.cli(script.Args, args=given, prog=words[0], config=prefix) for given in (words[1:], ()))
     width = _width(args.model.model)
     update = args.update.with_defaults(*script.DEFAULTS[args.method.method], width or 1, examples)
@@ -65,16 +65,6 @@ def _width(model: str) -> int | None:
         return base_model(model)[1].width
     except (OSError, ValueError):  # the hub is out of reach, or the folder has gone since
         return None
-
-
-def _load(script: Path) -> Any:
-    name = f"script_{script.stem}"
-    if name not in sys.modules:
-        found = importlib.util.spec_from_file_location(name, script)
-        assert found is not None and found.loader is not None, "a Python file"
-        sys.modules[name] = importlib.util.module_from_spec(found)  # where tyro looks for the types of the fields
-        found.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 def _shown(value: Any) -> str:

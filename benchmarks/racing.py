@@ -8,7 +8,6 @@ everything within half a point of accuracy (1% of perplexity) of it have been dr
 same grids, and on the recorded one.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 from evidence.racing import ALPHA, Race
+from studies.runs import validation_scores
 from training.flags.cli import run
 
 POINTS, NATS = 0.005, 0.01  # of accuracy, and of the loss of instructions
@@ -71,10 +71,7 @@ def read_grid(folder: Path) -> Grid:
         if path.suffix == ".diverged":
             found[key] = None
             continue
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        classes = "prediction" in rows[0]
-        tokens = np.array([row.get("reference_tokens", 1) for row in rows])
-        found[key] = np.array([row["loss" if classes else "reference_loss"] for row in rows]) / tokens.mean()
+        found[key], classes = validation_scores(path.parent)
     arms = sorted({arm for arm, _, _ in found})
     rates = {arm: sorted({rate for one, rate, _ in found if one == arm}) for arm in arms}
     most = min(map(len, rates.values()))
@@ -148,24 +145,22 @@ def halving(losses: np.ndarray) -> np.ndarray:
     return means > np.median(means)
 
 
+def worse_by_wilcoxon(steps: np.ndarray) -> np.ndarray:
+    """The signed-rank test of each cell's steps (cells, steps) against the best's, at p < 0.1."""
+    best = steps[steps.mean(1).argmin()]
+    return np.array(
+        [(one != best).any() and stats.wilcoxon(one, best, alternative="greater").pvalue < 0.1 for one in steps]
+    )
+
+
 def wilcoxon(losses: np.ndarray) -> np.ndarray:
     """Optuna's WilcoxonPruner at its defaults: p < 0.1 against the best so far, from the second step, a seed a step."""
-    means = losses.mean(2)
-    best = means[means.mean(1).argmin()]
-    if means.shape[1] < 2:
-        return np.zeros(len(means), bool)
-    return np.array(
-        [(one != best).any() and stats.wilcoxon(one, best, alternative="greater").pvalue < 0.1 for one in means]
-    )
+    return worse_by_wilcoxon(losses.mean(2)) if losses.shape[1] > 1 else np.zeros(len(losses), bool)
 
 
 def wilcoxon_of_examples(losses: np.ndarray) -> np.ndarray:
     """The same with an example a step, which takes the seeds of a run for all there are."""
-    means = losses.mean(1)
-    best = means[means.mean(1).argmin()]
-    return np.array(
-        [(one != best).any() and stats.wilcoxon(one, best, alternative="greater").pvalue < 0.1 for one in means]
-    )
+    return worse_by_wilcoxon(losses.mean(1))
 
 
 def friedman(losses: np.ndarray) -> np.ndarray:

@@ -50,11 +50,15 @@ def example(shown: Example) -> str:
     return f'<div class="example"><blockquote>{escape(shown.instruction)}</blockquote><dl>{answers}</dl></div>'
 
 
+def figure(svg: str, caption: str) -> str:
+    picture = svg.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1)
+    return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
 def section(part: Section) -> str:
     texts = [f'<section id="{escape(part.name)}">', f"<h2>{escape(part.title)}</h2>", paragraphs(part.finding)]
     if part.picture:
-        picture = part.picture.replace("<svg", f'<svg role="img" aria-label="{escape(part.caption)}"', 1)
-        texts.append(f"<figure>{picture}<figcaption>{escape(part.caption)}</figcaption></figure>")
+        texts.append(figure(part.picture, part.caption))
     texts += [*map(block, part.blocks), *map(example, part.examples), *map(folded, part.folds)]
     return "\n".join([*texts, "</section>"])
 
@@ -64,10 +68,9 @@ def brief(title: str) -> str:
     return re.sub(r" \([^()]*\)$", "", title)
 
 
-def as_html(found: Page) -> str:
-    contents = "".join(f'<li><a href="#{escape(s.name)}">{escape(brief(s.title))}</a></li>' for s in found.sections)
-    sections = "\n".join(map(section, found.sections))
-    style, script = ((HERE / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+def document(title: str, style: str, body: str) -> str:
+    """The whole file has its `style` and the script that sorts tables."""
+    script = (HERE / "page.js").read_text(encoding="utf-8")
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -75,12 +78,23 @@ def as_html(found: Page) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{ONLY_FROM_HERE}">
 <link rel="icon" href="data:,">
-<title>{escape(found.title)}</title>
+<title>{escape(title)}</title>
 <style>
 {style}</style>
 </head>
 <body>
-<div class="frame">
+{body}
+<script>
+{script}</script>
+</body>
+</html>
+"""
+
+
+def as_html(found: Page) -> str:
+    contents = "".join(f'<li><a href="#{escape(s.name)}">{escape(brief(s.title))}</a></li>' for s in found.sections)
+    sections = "\n".join(map(section, found.sections))
+    body = f"""<div class="frame">
 <nav aria-label="Tables and figures"><ol>{contents}</ol></nav>
 <main>
 <h1>{escape(found.title)}</h1>
@@ -88,9 +102,5 @@ def as_html(found: Page) -> str:
 {"".join(map(folded, found.folds))}
 {sections}
 </main>
-</div>
-<script>
-{script}</script>
-</body>
-</html>
-"""
+</div>"""
+    return document(found.title, (HERE / "page.css").read_text(encoding="utf-8"), body)

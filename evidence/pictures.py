@@ -47,17 +47,20 @@ def method_of(cell: Cell) -> tuple[str, str]:
     return METHODS.get(method, (method, OTHER))
 
 
-def _figure(width: float, height: float, rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
+def new_figure(
+    width: float, height: float, rows: int, columns: int, style: dict[Any, Any] | None = None, **options: Any
+) -> tuple[Any, Any]:
+    """Returns a figure and its axes (rows, columns), with `style` beside that of all pictures."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    matplotlib.rcParams.update(STYLE)
+    matplotlib.rcParams.update(STYLE | (style or {}))
     return plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained", **options)
 
 
-def _svg(figure: Any, places: Any = None) -> str:
+def svg_of(figure: Any, places: Any = None) -> str:
     """One legend is below all panels. Only the svg element is kept, and it is as wide as the page lets it be."""
     from matplotlib import pyplot as plt
 
@@ -98,7 +101,7 @@ def dots(panels: Sequence[Panel]) -> str:
     across = min(len(panels), PER_LINE[max(len(cell.label) for panel in panels for cell in panel.cells) > 15])
     down = -(-len(panels) // across)
     most = max(len(panel.cells) for panel in panels)
-    figure, places = _figure(3.4 + 1.9 * across, down * (0.9 + 0.3 * most) + 0.4, down, across)
+    figure, places = new_figure(3.4 + 1.9 * across, down * (0.9 + 0.3 * most) + 0.4, down, across)
     for axes, panel in itertools.zip_longest(places.flat, panels):
         if panel is None:
             axes.set_visible(False)
@@ -123,12 +126,12 @@ def dots(panels: Sequence[Panel]) -> str:
         axes.set_title(panel.title)
         axes.set_xlabel(words, fontsize=8)
         axes.margins(x=0.08)
-    return _svg(figure, places)
+    return svg_of(figure, places)
 
 
 def sweeps(panels: Sequence[Panel]) -> str:
     """Above, each method's score over what is swept, with a line for the commonest class; below, the differences."""
-    figure, places = _figure(min(11, 3.4 * len(panels)), 5.2, 2, len(panels), sharex="col")
+    figure, places = new_figure(min(11, 3.4 * len(panels)), 5.2, 2, len(panels), sharex="col")
     for (above, below), panel in zip(places.T, panels, strict=True):
         words, none, factor = _scale(panel.kind)
         below.axhline(none, color=GREY, linewidth=1)
@@ -159,12 +162,12 @@ def sweeps(panels: Sequence[Panel]) -> str:
         below.set_ylabel(words, fontsize=8)
         for axes in (above, below):
             axes.grid(axis="y", color=FAINT, linewidth=0.8)
-    return _svg(figure, places)
+    return svg_of(figure, places)
 
 
 def curves(panels: Mapping[str, Sequence[Cell]], what: str) -> str:
     """Each title has a panel, and each row of a method its kind of line. `what` is loss (training is faint) or lr."""
-    figure, places = _figure(5.2 * len(panels), 3.6, 1, len(panels))
+    figure, places = new_figure(5.2 * len(panels), 3.6, 1, len(panels))
     for axes, (title, cells) in zip(places.flat, panels.items(), strict=True):
         before: list[str] = []
         for cell in cells:
@@ -184,7 +187,7 @@ def curves(panels: Mapping[str, Sequence[Cell]], what: str) -> str:
             axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     loss = "loss, nats (lower is better)\ndots: validation; faint: training"
     places[0, 0].set_ylabel("learning rate" if what == "lr" else loss)
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def _mean_curve(cell: Cell, name: str) -> tuple[list[float], list[float]]:

@@ -54,7 +54,7 @@ class Race:
     def rounds(self) -> Iterator[list[Trial]]:
         """Yields the trials of each round; `found` must have them before the next one is asked for."""
         yield from self._new([Trial(arm, rate, 0) for arm in self.arms for rate in (-COARSE, 0, COARSE)])
-        while beyond := [Trial(arm, rate, 0) for arm in self.arms for rate in self._beyond(arm)]:
+        while beyond := [Trial(arm, rate, 0) for arm in self.arms for rate in self.beyond(arm)]:
             yield from self._new(beyond)
         if self.seeds > 1:
             yield from self._new([Trial(arm, self.best(arm), 1) for arm in self.arms])
@@ -97,10 +97,10 @@ class Race:
         tried = self.tried(arm)
         return tried[0] < self.best(arm) < tried[-1]
 
-    def _beyond(self, arm: str) -> list[int]:
+    def beyond(self, arm: str, step: int = COARSE) -> list[int]:
         """Returns the rates that are to be tried until the best lies inside."""
         tried, best = self.tried(arm), self.best(arm)
-        further = [best - COARSE] * (best == tried[0]) + [best + COARSE] * (best == tried[-1])
+        further = [best - step] * (best == tried[0]) + [best + step] * (best == tried[-1])
         return [rate for rate in further if rate in self.rates]
 
     def _beside(self, cell: Cell) -> list[Cell]:

@@ -118,7 +118,7 @@ def main(args: Args) -> None:
 def default_folder(question: Question, model: str) -> Path:
     """Returns a folder named after data and base, with a hash of all that the runs share."""
     told = json.dumps([question.words, question.splits.fingerprint()])
-    return Path("runs/study") / f"{question.task}-{model}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+    return Path("runs/study") / f"{question.task.name}-{model}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
 def conduct(args: Args, question: Question, folder: Path) -> None:

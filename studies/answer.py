@@ -43,7 +43,7 @@ def what_to_use(found: Outcome) -> str:
     words, question = found.recipe.words, found.question
     model = words[words.index("--model") + 1] if "--model" in words else "gpt2"
     return (
-        f"Of these ways of training {model} on {question.task} use {named(found.arms[found.winner], found)}, for "
+        f"Of these ways of training {model} on {question.task.name} use {named(found.arms[found.winner], found)}, for "
         f"{found.recipe.updates:,} updates: its validation loss is the lowest. To train it on all rows, with none left "
         f"for a test: {found.command(found.winner, on_all=True)}"
     )
@@ -136,7 +136,7 @@ def scope(found: Outcome) -> str:
 def markdown(found: Outcome) -> str:
     """Returns answer.md."""
     parts = [f"{i}. {sentence}" for i, sentence in enumerate(sentences(found), 1)]
-    return "\n\n".join([f"# {found.question.task}: which way of training?", *parts, scope(found)]) + "\n"
+    return "\n\n".join([f"# {found.question.task.name}: which way of training?", *parts, scope(found)]) + "\n"
 
 
 def screen(found: Outcome) -> Sequence[str]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from evidence.racing import Trial
-from studies.runs import Recipe, results_of
+from studies.runs import Recipe
 from training.storage.files import write_json
+from training.storage.run_folder import read_run
 from workers.job import Done, Job, Workers
 
 SCORING = 0.5  # of a run's time: to test it later
@@ -101,7 +102,7 @@ class Maker:
             outcome = "tested"
         else:
             self.clock.seconds.setdefault(recipe.updates, []).append(done.seconds)
-            outcome = f"validation loss {results_of(done.job.folder)['val']['loss']['value']:.4f}"
+            outcome = f"validation loss {read_run(done.job.folder)['val']['loss']['value']:.4f}"
         self.say(f"{time.strftime('%T')}  {name}: {outcome}, {done.seconds:.0f} s")
 
 

@@ -11,7 +11,7 @@ from evidence.kinds import ACCURACY, FORGETTING, PERPLEXITY, Kind
 from evidence.racing import Race, Trial
 from evidence.runs import Run, read_run
 from studies.question import Question
-from studies.runs import Recipe, results_of
+from studies.runs import Recipe
 
 HELD_OUT = {"--train-examples", "--draw-seed", "--val-examples", "--test-examples"}  # not for training on all rows
 HELD_OUT |= {"--validation-share", "--test-share", "--eval-every"}
@@ -116,10 +116,10 @@ def costs_of(
     found = {}
     for arm, recipes in timed.items():
         places = [one.place(arms[arm][0]) for one in recipes]
-        results = [results_of(place) for place in places]
-        seconds = median(one["seconds"]["train"] / recipes[0].updates for one in results)
+        results = [read_run(place) for place in places]
+        seconds = median((one.number("seconds", "train") or 0.0) / recipes[0].updates for one in results)
         left = [path for name in ("adapter", "model") for path in (recipe.place(arms[arm][0]) / name).glob("*")]
-        memory = mean(one["peak_memory_mib"] for one in results)
+        memory = mean(one.number("peak_memory_mib") or 0.0 for one in results)
         found[arm] = Cost(seconds, memory, sum(path.stat().st_size for path in left))
     return found
 

@@ -1,7 +1,5 @@
 """Writes study.html: the answer, its pictures and tables, and every run's command, in one file that loads nothing."""
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -12,8 +10,8 @@ import numpy as np
 from evidence.cells import Cell, p_text
 from evidence.crossed import crossed_mean
 from evidence.document import NONE, Fold, Grid, Shown
-from evidence.page import ONLY_FROM_HERE, folded, table
-from evidence.pictures import STYLE
+from evidence.page import document, figure, folded, table
+from evidence.pictures import new_figure, svg_of
 from evidence.racing import Trial
 from studies.answer import scope, sentences
 from studies.outcome import COMMONEST, Outcome
@@ -25,6 +23,7 @@ COLOURS |= {"lora-lm-head": "#cc5f9b"}
 RANKS = ("#f0a848", "#e07b2a", "#c2571a", "#a04a22")  # of LoRA, from the lowest
 OTHERS = ("#cf4a4a", "#8a8f3a", "#6b7bd6", "#a9743a")
 INK = "#010203"  # stands for the colour of the page's text
+INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 WIDTH, HEIGHT = 4.4, 3.1  # inches of a panel
 FEWEST_SEEDS = 3  # for an interval; of two it is wider than the picture
 HIGHEST = 1.6  # times the lowest loss of an arm; what is above may lie outside the picture
@@ -41,29 +40,15 @@ def colours(arms: Sequence[str]) -> dict[str, str]:
 class Panel:
     """One graph, whose text and axes take the colours of the page."""
 
-    def __init__(self, x: str, y: str, height: float = HEIGHT, width: float = WIDTH) -> None:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
-
-        ink = {name: INK for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")}
-        matplotlib.rcParams.update(STYLE | ink)
-        self.figure, self.axes = plt.subplots(figsize=(width, height), layout="constrained")
+    def __init__(self, x: str, y: str, height: float = HEIGHT) -> None:
+        self.figure, ((self.axes,),) = new_figure(WIDTH, height, 1, 1, dict.fromkeys(INKED, INK))
         self.axes.set_xlabel(x)
         self.axes.set_ylabel(y)
         self.axes.grid(color="#8888", linewidth=0.4)
 
     def svg(self, caption: str) -> str:
-        from matplotlib import pyplot as plt
-
-        text = io.StringIO()
-        self.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        plt.close(self.figure)
-        picture = text.getvalue()[text.getvalue().index("<svg") :].strip().replace(INK, "currentColor")
-        picture = re.sub(r"<text ", '<text fill="currentColor" ', picture)
-        picture = picture.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1)
-        return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
+        picture = svg_of(self.figure).replace(INK, "currentColor").replace("<text ", '<text fill="currentColor" ')
+        return figure(picture, caption)
 
 
 def rates(found: Outcome, paint: Mapping[str, str]) -> str:
@@ -237,7 +222,7 @@ def as_html(found: Outcome) -> str:
     ]
     pictures = [rates(found, paint), differences(found, paint), curves(found, paint)]
     pictures += [sizes(found, paint)] if found.sizes else []
-    title = f"{found.question.task}: which way of training?"
+    title = f"{found.question.task.name}: which way of training?"
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="soft">{escape(scope(found))}</p>',
@@ -252,24 +237,4 @@ def as_html(found: Outcome) -> str:
         folded(Fold("Every run's command", code=commands(found))),
     ]
     style = (HERE / "page.css").read_text(encoding="utf-8")
-    script = (HERE.parent / "evidence" / "page.js").read_text(encoding="utf-8")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{ONLY_FROM_HERE}">
-<link rel="icon" href="data:,">
-<title>{escape(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-{"".join(parts)}
-</main>
-<script>
-{script}</script>
-</body>
-</html>
-"""
+    return document(title, style, f"<main>\n{''.join(parts)}\n</main>")

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from itertools import product
 
 from evidence.cells import Cell, measured
-from evidence.racing import Race, Trial
+from evidence.racing import FINE, Race, Trial
 from studies.arms import Arm
 from studies.baselines import as_run, tfidf
 from studies.making import Clock, Maker, one_after_the_other
@@ -24,10 +24,11 @@ from studies.outcome import (
     winner_of,
 )
 from studies.question import Question, draws_of
-from studies.runs import Recipe, results_of
+from studies.runs import Recipe
 from tasks import balance
 from training.evaluation.metrics import commonest
 from training.storage.files import write_json
+from training.storage.run_folder import read_run
 
 STOPPED_FALLING = 0.01  # nats: a loss that twice the updates lower by less has stopped falling
 MOST_DOUBLINGS = 3
@@ -77,15 +78,8 @@ def grid(race: Race) -> Iterator[list[Trial]]:
     """Yields a complete grid, a seed at a time, and further rates until each arm's best lies inside."""
     for seed in range(race.seeds):
         yield [Trial(arm, rate, seed) for arm, rate in product(race.arms, GRID)]
-    while edges := [(arm, rate + step) for arm in race.arms for rate, step in at_edge(race, arm)]:
+    while edges := [(arm, rate) for arm in race.arms for rate in race.beyond(arm, step=FINE)]:
         yield [Trial(*cell, seed) for cell in edges for seed in range(race.seeds)]
-
-
-def at_edge(race: Race, arm: str) -> list[tuple[int, int]]:
-    """Returns the best rate of an arm and the step beyond it, where it is the lowest or highest that was tried."""
-    tried, best = race.tried(arm), race.best(arm)
-    steps = [-1] * (best == tried[0]) + [1] * (best == tried[-1])
-    return [(best, step) for step in steps if best + step in race.rates]
 
 
 def unneeded(race: Race) -> list[Trial]:
@@ -136,8 +130,8 @@ def tested(maker: Maker, recipe: Recipe, race: Race, question: Question, keep_mo
         baselines = {TFIDF: tfidf(draws_of(question, race.seeds)), COMMONEST: [as_run(test, [most] * len(test))]}
     arms = {arm: cell_of(recipe, arm, runs) for arm, runs in trials.items()}
     cells, others = compare(arms, baselines, winner, kind_for(question))
-    base = results_of(recipe.place(trials[winner][0])).get("before", {})
-    made = [results_of(recipe.place(trial)) for trial in race.found if not recipe.has_diverged(trial)]
+    base = read_run(recipe.place(trials[winner][0])).get("before", {})
+    made = [read_run(recipe.place(trial)) for trial in race.found if not recipe.has_diverged(trial)]
     minutes = sum(one["seconds"]["train"] + one["seconds"]["eval"] for one in made) / 60
     return Outcome(
         question, recipe, race, kind_for(question), winner, cells, others, forgotten(arms, winner), base, costs,

@@ -17,7 +17,7 @@ MOST_CLASSES = 8  # named on one line
 
 def print_question(question: Question, recipe: Recipe) -> None:
     splits = question.splits
-    print(f"data       {question.source}; left out: {splits.skipped.said() or 'nothing'}")
+    print(f"data       {question.rows.origin}; left out: {splits.skipped.said() or 'nothing'}")
     for note in splits.notes:
         print(f"note       {note}")
     for name, part in splits.named().items():

@@ -1,24 +1,21 @@
 """The question of a study: which data, of what kind and how much of it, which base, and the flags that say so."""
 
-import importlib.util
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
-from gpt2_scratch.config import GPT2Config
 from studies.arms import CLASSES, INSTRUCTIONS, Arm, arms_of
 from studies.runs import SCRIPTS
-from tasks import NAMES, Classification, Instructions, Splits, find
+from tasks import NAMES, Classification, Instructions, Source, Splits, find
 from tasks._splits import DRAWN
 from training.data.sources import asked_rows, base_model, split_rows
 from training.flags.cli import changed_flags, flag, problems_in, refuse
 from training.flags.command_line import parse
 from training.flags.common import DataArgs, ModelArgs
 from training.flags.compute import SpeedArgs
+from training.flags.scripts import load_script
 from training.flags.task import PromptArgs, TextArgs
 from training.flags.update import FEWEST_UPDATES, UpdateArgs
 from training.storage.files import write_json
@@ -47,27 +44,15 @@ class Question:
     data: DataArgs  # with the shares and limits of the study
     words: tuple[str, ...]  # of data, base and columns
     splits: Splits[Any]
-    source: str
-    task: str
-    config: GPT2Config
+    task: Classification | Instructions
+    rows: Source
     train: int  # examples that each seed draws
-    columns: TextArgs | PromptArgs
     arms: Mapping[str, Arm]
     updates: int  # at first
 
     @property
     def script(self) -> str:
         return "finetune_cls.py" if self.classes else "finetune_ift.py"
-
-
-def load_script(name: str) -> ModuleType:
-    """Returns a training script as a module: its flags, and its default learning rates."""
-    spec = importlib.util.spec_from_file_location(f"studied_{name.removesuffix('.py')}", SCRIPTS / name)
-    assert spec and spec.loader, "the script is there"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where the text under each flag is looked for
-    spec.loader.exec_module(module)
-    return module
 
 
 def words_of(*groups: Any) -> tuple[str, ...]:
@@ -120,7 +105,7 @@ def ask(asked: Asked) -> Question:
     data = with_shares(data, len(every.examples()), FEWEST_UPDATES)
     splits = split_rows(task, source, replace(data, train_examples=None))
     train = min(data.train_examples or round(DRAWN * len(splits.train)), len(splits.train))
-    script = load_script("finetune_cls.py" if classes else "finetune_ift.py")
+    script = load_script(SCRIPTS / ("finetune_cls.py" if classes else "finetune_ift.py"))
     middles = {name: rate * 192 / config.width for name, (rate, _) in script.DEFAULTS.items()}
     names = asked.arms or (CLASSES if classes else INSTRUCTIONS)
     arms = arms_of(names, asked.ranks, config.blocks, classes, middles)
@@ -129,19 +114,7 @@ def ask(asked: Asked) -> Question:
     for arm in arms:
         refuse(problems_in(parse(script.Args, [*words, *arm.words]), config=config))
     updates = max(FEWEST_UPDATES, -(-2 * train // asked.batch_size))
-    return Question(
-        classes,
-        data,
-        words,
-        splits,
-        source.origin,
-        task.name,
-        config,
-        train,
-        columns,
-        {arm.name: arm for arm in arms},
-        updates,
-    )
+    return Question(classes, data, words, splits, task, source, train, {arm.name: arm for arm in arms}, updates)
 
 
 def check_folder(folder: Path, question: Question, threads: int) -> None:
@@ -152,17 +125,12 @@ def check_folder(folder: Path, question: Question, threads: int) -> None:
     if known is None and folder.exists() and any(folder.iterdir()):
         raise ValueError(f"--output-dir {folder}: holds other files; choose a new folder")
     if known is not None and known != told:
-        what = next(name for name in ("data", "flags", "threads") if known[name] != told[name])
+        what = next(name for name in ("data", "flags", "threads") if known.get(name) != told[name])
         raise ValueError(f"--output-dir {folder}: holds a study with other {what}; choose another folder, or delete it")
     write_json(path, told)
 
 
 def draws_of(question: Question, seeds: int, train: int | None = None) -> list[Splits[Any]]:
     """Returns the splits of each seed: validation and test stay, training examples are drawn."""
-    data = question.data
-    task = question.columns.task(data.dataset, data.data)
-    source = asked_rows(task, data)
-    return [
-        split_rows(task, source, replace(data, train_examples=train or question.train, draw_seed=s))
-        for s in range(seeds)
-    ]
+    data = replace(question.data, train_examples=train or question.train)
+    return [split_rows(question.task, question.rows, replace(data, draw_seed=seed)) for seed in range(seeds)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from evidence.racing import Trial
 from studies.arms import Arm
-from training.storage.run_folder import RESULTS, STATE, VALIDATION
+from training.storage.run_folder import RESULTS, STATE, VALIDATION, read_run
 from workers.job import Done, Job
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -37,25 +37,15 @@ class Recipe:
     def place(self, trial: Trial) -> Path:
         """Returns the folder of a run, named by all that it does not share with the other runs of the study."""
         rate = self.arms[trial.arm].rate(trial.rate)
-        length = f"{self.train} examples {self.updates} updates".replace(" ", "-")
+        length = f"{self.train}-examples-{self.updates}-updates"
         return self.folder / length / trial.arm.replace(" ", "-") / f"lr-{rate:g}" / f"seed-{trial.seed}"
 
     def flags(self, trial: Trial) -> list[str]:
         """Returns the flags that anybody needs to train the same."""
         arm, seed = self.arms[trial.arm], str(trial.seed)
-        length = ["--max-steps", str(self.updates), "--eval-every", str(-(-self.updates // EVALUATIONS))]
-        length += ["--train-examples", str(self.train)]
-        return [
-            *self.words,
-            *arm.words,
-            "--lr",
-            f"{arm.rate(trial.rate):g}",
-            *length,
-            "--seed",
-            seed,
-            "--draw-seed",
-            seed,
-        ]
+        words = [*self.words, *arm.words, "--lr", f"{arm.rate(trial.rate):g}", "--max-steps", str(self.updates)]
+        words += ["--eval-every", str(-(-self.updates // EVALUATIONS)), "--train-examples", str(self.train)]
+        return [*words, "--seed", seed, "--draw-seed", seed]
 
     def job(self, trial: Trial, score: str) -> Job:
         """Returns the job of a run that is scored on the validation examples or, where it has been, on all."""
@@ -85,7 +75,7 @@ class Recipe:
     def is_tested(self, trial: Trial) -> bool:
         """Whether nothing is left to be measured."""
         place = self.place(trial)
-        return (place / RESULTS).exists() and results_of(place)["args"]["score"] == "all"
+        return (place / RESULTS).exists() and read_run(place)["args"]["score"] == "all"
 
     def can_be_tested(self, trial: Trial) -> bool:
         return (self.place(trial) / STATE).exists()
@@ -94,12 +84,7 @@ class Recipe:
         """Returns a score of each validation example; their mean is the loss, a mean over tokens for instructions."""
         if self.has_diverged(trial):
             return None
-        path = self.place(trial) / VALIDATION
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if rows and "prediction" in rows[0]:
-            return np.array([row["loss"] for row in rows])
-        losses, tokens = (np.array([row[name] for row in rows]) for name in ("reference_loss", "reference_tokens"))
-        return losses / tokens.mean()
+        return validation_scores(self.place(trial))[0]
 
     def drop_weights(self, trials: Iterable[Trial]) -> None:
         """Deletes the weights of finished runs; should they be needed, the run is made again."""
@@ -109,5 +94,10 @@ class Recipe:
                     shutil.rmtree(self.place(trial) / name, ignore_errors=True)
 
 
-def results_of(folder: Path) -> dict:
-    return json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+def validation_scores(folder: Path) -> tuple[np.ndarray, bool]:
+    """Returns a score of each validation example of a run, whose mean is the loss, and whether there are classes."""
+    rows = [json.loads(line) for line in (folder / VALIDATION).read_text(encoding="utf-8").splitlines()]
+    if rows and "prediction" in rows[0]:
+        return np.array([row["loss"] for row in rows]), True
+    losses, tokens = (np.array([row[name] for row in rows]) for name in ("reference_loss", "reference_tokens"))
+    return losses / tokens.mean(), False

@@ -18,7 +18,7 @@ LAYERS = {
     "page": {"gpt2_scratch", "lora", "tasks", "training", "evidence"},
     "studies": {"gpt2_scratch", "tasks", "training", "evidence", "workers"},
     "scripts": {"gpt2_scratch", "lora", "tasks", "training", "evidence", "judge", "page", "workers", "studies"},
-    "benchmarks": {"gpt2_scratch", "lora", "tasks", "training", "evidence", "judge", "workers"},
+    "benchmarks": {"gpt2_scratch", "lora", "tasks", "training", "evidence", "judge", "workers", "studies"},
     "reproduce": {"gpt2_scratch", "lora", "training", "evidence", "workers"},
 }
 FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]

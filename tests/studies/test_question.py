@@ -7,9 +7,10 @@ import pytest
 from conftest import ROOT, write_rows
 
 from studies.arms import arms_of
-from studies.question import Asked, ask, asks_for_classes, check_folder, load_script
+from studies.question import Asked, ask, asks_for_classes, check_folder
 from training.flags.common import DataArgs, ModelArgs
 from training.flags.compute import SpeedArgs
+from training.flags.scripts import load_script
 from training.flags.task import PromptArgs, TextArgs
 
 MIDDLES = {"full": 1e-4, "lora": 1e-3, "head": 1e-2, "bitfit": 1e-3, "dora": 1e-3}
@@ -113,7 +114,7 @@ def test_a_folder_holds_one_study(tiny_model, mail_file, tmp_path):
 
 
 def test_the_middle_rates_are_the_defaults_of_the_scripts(tiny_model, mail_file):
-    defaults = load_script("finetune_cls.py").DEFAULTS
+    defaults = load_script(ROOT / "scripts" / "finetune_cls.py").DEFAULTS
     arms = ask(asked(mail_file, tiny_model)).arms
     assert arms["full"].middle == defaults["full"][0] * 192 / 16
     assert (ROOT / "scripts" / "finetune_cls.py").exists()

@@ -74,7 +74,10 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None, 
     An error that a user can cause (ValueError, OSError) becomes one message and exit status 2. Ctrl-C gives status 130.
     A closed pipe gives 141, without a message.
     """
-    goes_on = goes_on or (GOES_ON if "resume" in flags_of(arguments) else None)
+
+    def way_on() -> str | None:
+        return goes_on or (GOES_ON if "resume" in flags_of(arguments) else None)
+
     try:
         sys.argv[1:] = completed(arguments, sys.argv[1:])
         args = parse(arguments, sys.argv[1:], description)
@@ -85,9 +88,9 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None, 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(CLOSED_PIPE)
     except NoRoom as error:
-        stop("; ".join([str(error), *([goes_on] if goes_on else [])]), 2)
+        stop("; ".join(filter(None, [str(error), way_on()])), 2)
     except KeyboardInterrupt:
-        stop(f"interrupted; {goes_on or 'nothing is left half-written'}", 130)
+        stop(f"interrupted; {way_on() or 'nothing is left half-written'}", 130)
     except (ValueError, OSError) as error:
         stop(str(error), 2)
 
