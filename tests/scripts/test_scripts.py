@@ -67,7 +67,16 @@ def tutor(tiny_model, question_file, tmp_path_factory):
 def test_a_run_folder_holds_what_the_design_says(run, request):
     folder, done = request.getfixturevalue(run)
     rows = "predictions.jsonl" if run == "classifier" else "generations.jsonl"
-    names = {"results.json", "config.yaml", rows, "trained_on.json", "curves.png", "tensorboard", "adapter"}
+    names = {
+        "results.json",
+        "config.yaml",
+        rows,
+        "validation.jsonl",
+        "trained_on.json",
+        "curves.png",
+        "tensorboard",
+        "adapter",
+    }
     assert {path.name for path in folder.iterdir()} == names
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert str(folder / "curves.png") in done.stdout
