@@ -10,16 +10,17 @@ from training.flags.common import MethodArgs, ModelArgs
 from training.flags.fields import Rare
 from training.storage.run_folder import nearest
 
+UNTRIED = "never tried here; launch with accelerate_configs/ddp.yaml"
 # Environment variables that Accelerate reads, set by a shell, `accelerate launch` or its default configuration: the
 # values that change nothing, and what to do instead of any other.
 ENVIRONMENT = {
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (("", "1"), "it divides every gradient; use --micro-batch-size"),
     "ACCELERATE_GRADIENT_CLIPPING": (("",), "use --max-grad-norm"),
     "ACCELERATE_DYNAMO_BACKEND": (("", "no"), "these scripts compile nothing"),
-    "ACCELERATE_USE_DEEPSPEED": (("", "false", "0", "no"), "these scripts know data parallelism alone"),
-    "ACCELERATE_USE_FSDP": (("", "false", "0", "no"), "these scripts know data parallelism alone"),
-    "ACCELERATE_USE_MEGATRON_LM": (("", "false", "0", "no"), "these scripts know data parallelism alone"),
-    "ACCELERATE_USE_PARALLELISM_CONFIG": (("", "false", "0", "no"), "these scripts know data parallelism alone"),
+    "ACCELERATE_USE_DEEPSPEED": (("", "false", "0", "no"), UNTRIED),
+    "ACCELERATE_USE_FSDP": (("", "false", "0", "no"), UNTRIED),
+    "ACCELERATE_USE_MEGATRON_LM": (("", "false", "0", "no"), UNTRIED),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": (("", "false", "0", "no"), UNTRIED),
 }
 
 

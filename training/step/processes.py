@@ -3,19 +3,33 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
-from torch import nn
+from accelerate.utils import broadcast, broadcast_object_list, gather_object, recursively_apply
+from torch import Tensor, nn
 
 T = TypeVar("T")
 
 
 def from_main(accelerator: Accelerator, read: Callable[[], T]) -> T:
-    """Returns on all processes what `read` returns on the main process: hosts need not share a disk."""
-    content = [read() if accelerator.is_main_process else None]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(content)
-    return content[0]  # type: ignore[return-value]
+    """Returns on all processes what `read` returns on the main process: hosts need not share a disk.
+
+    Tensors in it travel one at a time, and arrive in the CPU's memory. Pickled together they would all be on every GPU
+    at once, and those that come from a GPU would stay on the first GPU of each host.
+    """
+    content = read() if accelerator.is_main_process else None
+    if accelerator.num_processes == 1:
+        return content  # type: ignore[return-value]
+    shapes = [recursively_apply(lambda tensor: tensor.to("meta"), content)]
+    broadcast_object_list(shapes)
+
+    def travel(tensor: Tensor) -> Tensor:
+        arrives = tensor.is_meta
+        moved = torch.empty(tensor.shape, dtype=tensor.dtype) if arrives else tensor.detach()
+        broadcast(moved := moved.to(accelerator.device).contiguous())
+        return moved.cpu() if arrives else tensor
+
+    return recursively_apply(travel, content if accelerator.is_main_process else shapes[0])
 
 
 def part(accelerator: Accelerator, *prepared: nn.Module) -> None:

@@ -33,14 +33,39 @@ print("parted")
 """
 
 
-def test_processes_that_have_trained_part_and_do_not_wait_for_ever():
-    """Without care for what holds the group last, the second or third round hangs."""
-    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"}
-    ports = [free_port() for _ in range(ROUNDS)]
+# What a checkpoint holds: nested, of several types, one tensor a view. Each process counts what each broadcast moves.
+HANDED_ON = """
+import torch
+from accelerate import Accelerator
+from training.step.processes import from_main, part
+
+accelerator, sent, broadcast = Accelerator(cpu=True), [], torch.distributed.broadcast
+
+def counted(tensor, *args, **kwargs):
+    sent.append(tensor.nbytes)
+    return broadcast(tensor, *args, **kwargs)
+
+torch.distributed.broadcast = counted
+whole = torch.arange(40_000.0).view(200, 200)
+state = {"weights": {"a": whole, "b": whole.t(), "c": whole.bfloat16()}, "optimizer": [{0: whole + 1}, torch.ones(())]}
+found = from_main(accelerator, lambda: state | {"flags": {"lr": 0.1, "data": None}})
+assert found.keys() == {"weights", "optimizer", "flags"} and found["flags"] == {"lr": 0.1, "data": None}
+for name, tensor in state["weights"].items():
+    assert torch.equal(found["weights"][name], tensor) and found["weights"][name].dtype == tensor.dtype
+assert torch.equal(found["optimizer"][0][0], whole + 1) and found["optimizer"][1] == 1
+assert max(sent) == whole.nbytes, sent
+part(accelerator)
+print("parted")
+"""
+
+
+def run_two(code, *words):
+    """Two processes that see each other."""
+    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
     shared |= {"LOCAL_WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", TWO_PROCESSES, *ports],
+            [sys.executable, "-c", code, *words],
             env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -56,3 +81,12 @@ def test_processes_that_have_trained_part_and_do_not_wait_for_ever():
     finally:
         for process in started:
             process.kill()
+
+
+def test_what_the_main_process_read_reaches_all_and_no_more_than_one_tensor_at_a_time():
+    run_two(HANDED_ON)
+
+
+def test_processes_that_have_trained_part_and_do_not_wait_for_ever():
+    """Without care for what holds the group last, the second or third round hangs."""
+    run_two(TWO_PROCESSES, *(free_port() for _ in range(ROUNDS)))
