@@ -24,12 +24,12 @@ from evidence.intervals import Interval, shown
 from evidence.kinds import ACCURACY, FORGETTING, PERPLEXITY, Kind
 from training.flags.cli import flag, run
 from training.flags.method import WITHOUT_ADAPTERS
-from training.storage.run_folder import FREE_FLAGS
+from training.storage.run_folder import FREE_FLAGS, LIGHTER_FLAGS
 
 COLUMNS = ["method", "accuracy, 95% interval", "sd", "seeds", "p, against the first", "forgetting, nats", "trained"]
 COLUMNS += ["train s, fastest", "peak MiB"]
 # Flags that change how long a run takes or what else it measures, but not its result.
-OF_NO_RESULT = {*FREE_FLAGS, "seed", "micro_batch_size", "checkpoint_activations", "cache_frozen", "dry_run"}
+OF_NO_RESULT = {*FREE_FLAGS, *LIGHTER_FLAGS, "seed", "cache_frozen", "dry_run"}
 OF_NO_RESULT |= {"log_every", "forgetting_data", "forgetting_tokens", "forgetting_curve"}
 OF_NO_RESULT |= {"data", "encoding"}  # the content of the data, not its place, tells whether it is the same
 IN_TITLE = ("method", "lora_rank")

@@ -186,11 +186,12 @@ def measured_peak(args: Args, train: "list[Encoded]") -> int:
 
     from _steps import CLIP, LEARNING_RATE, Training, read_model
     from training.data.batches import Plan, collate, with_all_tokens_labelled
+    from training.run.device import forget_peak
     from training.run.results import peak_memory_mib
     from training.step.update import accumulate, apply_update
 
-    if args.work.device == "cpu" or not torch.cuda.is_available():
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of reading the data (man 5 proc)
+    on_cpu = args.work.device == "cpu" or not torch.cuda.is_available()
+    forget_peak(torch.device("cpu" if on_cpu else "cuda"))  # of reading the data
     model = read_model(args.work, args.weights, args.base_bits) if args.weights else None
     training = Training(args.work, args.method, args.compute, model, args.update)
     plan = Plan(train, args.update, 1)

@@ -4,7 +4,7 @@ Letters as in model.py. Sequences lie back to back: lengths (3, 2) means that to
 """
 
 from functools import cache
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -98,15 +98,27 @@ def attend(qkv: Tensor, layout: Layout, dropout: float = 0.0) -> Tensor:
     """
     if layout.last_only:
         return attend_last(qkv, layout, dropout)
-    if dropout == 0 and qkv.device.type == "cpu":
+    route = route_of(qkv.device, qkv.dtype, dropout)
+    if route == "by sequence":
         return _BySequence.apply(qkv, layout.lengths)
-    if dropout == 0 and qkv.dtype in HALF.values() and has_flash_attention(qkv.device):
+    if route == "flash":
         from torch.nn.attention.varlen import varlen_attn  # here, because importing it takes a second
 
         q, k, v = qkv.unbind(1)
         bounds = (layout.starts, layout.starts, layout.longest, layout.longest)
         return cast(Tensor, varlen_attn(q, k, v, *bounds, window_size=(-1, 0)))  # this window is the causal mask
     return attend_padded(qkv, layout, dropout)
+
+
+def route_of(
+    device: torch.device, dtype: torch.dtype, dropout: float = 0.0
+) -> Literal["by sequence", "flash", "padded"]:
+    """Returns how `attend` computes for all tokens; for the last tokens alone it always pads."""
+    if dropout == 0 and device.type == "cpu":
+        return "by sequence"
+    if dropout == 0 and dtype in HALF.values() and has_flash_attention(device):
+        return "flash"
+    return "padded"
 
 
 @cache

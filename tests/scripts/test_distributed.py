@@ -38,13 +38,14 @@ def assert_same(folder, reference, processes):
 
 
 def test_two_processes_on_one_host_do_the_same_as_one(one_process, tiny_model, mail_file, tmp_path):
-    launch("ddp", flags_for(tiny_model, mail_file, tmp_path / "run"), "--main_process_port", free_port())
+    place = ["--mixed_precision", "no", "--main_process_port", free_port()]
+    launch("ddp", flags_for(tiny_model, mail_file, tmp_path / "run"), *place)
     assert_same(tmp_path / "run", one_process, 2)
 
 
 def test_two_hosts_that_share_no_disk_do_the_same_as_one(one_process, tiny_model, mail_file, tmp_path):
     def host(rank):
-        place = ["--machine_rank", rank, "--main_process_port", port]
+        place = ["--mixed_precision", "no", "--machine_rank", rank, "--main_process_port", port]
         launch("multi_node", flags_for(tiny_model, mail_file, tmp_path / f"host{rank}"), *place)
 
     port = free_port()

@@ -15,6 +15,7 @@ from training.flags.fields import changed_flags as changed_flags
 from training.flags.fields import flags_of
 from training.flags.fields import resolved as resolved
 from training.flags.last_word import repeat_after_launcher
+from training.flags.out_of_memory import ran_out, remedy
 from training.storage.files import NoRoom
 
 T = TypeVar("T")
@@ -71,8 +72,8 @@ def problems_in(args: Any, **found: Any) -> list[str]:
 def run(main: Callable[[T], None], arguments: type[T], description: str | None, goes_on: str | None = None) -> None:
     """Parses the command line and calls `main`. `goes_on` says how to go on after an interruption.
 
-    An error that a user can cause (ValueError, OSError) becomes one message and exit status 2. Ctrl-C gives status 130.
-    A closed pipe gives 141, without a message.
+    An error that a user can cause (ValueError, OSError, no memory left) becomes one message and exit status 2. Ctrl-C
+    gives status 130. A closed pipe gives 141, without a message.
     """
 
     def way_on() -> str | None:
@@ -93,6 +94,10 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None, 
         stop(f"interrupted; {way_on() or 'nothing is left half-written'}", 130)
     except (ValueError, OSError) as error:
         stop(str(error), 2)
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        stop("; ".join(filter(None, [remedy(error, flags_of(arguments)), way_on()])), 2)
 
 
 def speaks() -> bool:
@@ -107,12 +112,13 @@ def say(line: str) -> None:
 
 
 def stop(message: str, status: int) -> None:
+    """Ends this process with a message. One that does not speak waits: a launcher ends all processes once one has
+    failed. If it is still there after that, no other one has failed, as when one GPU of several has no memory left."""
     for act in before_stop:
         act()
     sys.stdout.flush()
-    if speaks():
-        print(f"\nerror: {message}", file=sys.stderr, flush=True)
-        repeat_after_launcher(f"\nerror: {message}\n")
-    else:  # a launcher ends all processes once one has failed, so the one with the message ends first
+    if not speaks():
         time.sleep(SILENCE)
+    print(f"\nerror: {message}", file=sys.stderr, flush=True)
+    repeat_after_launcher(f"\nerror: {message}\n")
     sys.exit(status)

@@ -16,7 +16,7 @@ from training.flags.command_line import Missing, parse, typed, unknown_flags
 from training.flags.fields import Flag, flags_of, resolved
 from training.flags.near_misses import plain
 from training.storage.files import write_text
-from training.storage.run_folder import CONFIG, FREE_FLAGS, RESULTS, STATE, finished
+from training.storage.run_folder import CONFIG, FREE_FLAGS, LIGHTER_FLAGS, RESULTS, STATE, finished
 
 DATA = {"dataset", "data"}  # no run starts without one of these flags
 PLACE = ("output_dir", "overwrite", "resume", "dry_run", "score")  # where and how a run is started, not which run it is
@@ -117,9 +117,7 @@ def completed(arguments: type, words: Sequence[str]) -> list[str]:
     differing = [
         f"--{name.replace('_', '-')} {before[name]} (now {now[name]})"
         for name in now
-        if name not in FREE_FLAGS
-        and now[name] != before[name]
-        and (name, now[name]) != ("micro_batch_size", "auto")  # auto then means the size that the run had
+        if name not in FREE_FLAGS | LIGHTER_FLAGS and now[name] != before[name]
     ]
     if differing:
         raise ValueError(

@@ -4,6 +4,7 @@ The number changes no update: which examples make up a step depends on --batch-s
 """
 
 import gc
+import math
 import os
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -13,13 +14,14 @@ from pathlib import Path
 import psutil
 import torch
 from accelerate.utils import gather_object
-from accelerate.utils.memory import should_reduce_batch_size
 
 from training.data.batches import Encoded
+from training.flags import out_of_memory
 from training.flags.common import UpdateArgs
 from training.forecast.memory import MIB, memory_of, worst_micro_batches
 from training.forecast.workload import Workload
 from training.run.checkpoint import saved_flag
+from training.run.device import forget_peak
 
 SHARE = 0.9  # of the free memory that a forecast may use, since it is right to within a tenth
 CGROUP = Path("/sys/fs/cgroup")  # limits of a container: version 2, then version 1
@@ -53,14 +55,14 @@ def sizes(update: UpdateArgs, processes: int) -> list[int]:
     return sorted({-(-share // count) for count in range(1, share + 1)}, reverse=True)
 
 
-def largest_forecast(workload: Workload, most: int) -> int:
-    """Returns the largest micro-batch whose forecast stays within `most` bytes; 0 when there is none."""
-    candidates = sizes(workload.update, workload.accelerator.num_processes)
+def largest_forecast(workload: Workload, most: int, below: float = math.inf) -> int:
+    """Returns the largest micro-batch `below` a size whose forecast stays within `most` bytes; 0 when there is none."""
+    candidates = [size for size in sizes(workload.update, workload.accelerator.num_processes) if size < below]
 
     def fits(size: int) -> bool:
         return memory_of(workload, size).peak <= most
 
-    if fits(candidates[0]):  # the usual case
+    if candidates and fits(candidates[0]):  # the usual case
         return candidates[0]
     place = bisect_left(candidates, True, lo=1, key=fits)
     return candidates[place] if place < len(candidates) else 0
@@ -79,10 +81,8 @@ def attempt(workload: Workload, micro_batches: Sequence[Sequence[Encoded]], rese
             for examples in micro_batches:
                 workload.loss(workload.accelerator, model, workload.batch(examples, device)).backward()
             del kept
-        except MemoryError:
-            return False
-        except RuntimeError as error:
-            if not should_reduce_batch_size(error):
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory.ran_out(error):
                 raise
             return False
         finally:
@@ -107,14 +107,8 @@ def largest_held(workload: Workload) -> int:
     return size
 
 
-def resolve_micro_batch(workload: Workload, resumed: Path | None = None) -> UpdateArgs:
-    """Returns the update with a number in place of --micro-batch-size auto: what all processes hold, or what the run in
-    the folder `resumed` had.
-
-    Raises ValueError on all processes when one does not hold a single example.
-    """
-    if workload.update.micro_batch_size != "auto":
-        return workload.update
+def automatic_size(workload: Workload, resumed: Path | None) -> int:
+    """Returns what --micro-batch-size auto stands for. Raises ValueError when a process does not hold one example."""
     accelerator = workload.accelerator
     size = saved_flag(resumed, accelerator, "micro_batch_size") if resumed else largest_held(workload)
     size = min(gather_object([size])) if accelerator.num_processes > 1 else size
@@ -123,6 +117,19 @@ def resolve_micro_batch(workload: Workload, resumed: Path | None = None) -> Upda
         raise ValueError(
             f"--micro-batch-size auto: one example needs {needed:,.0f} MiB, {there:,.0f} MiB are available; {REMEDY}"
         )
+    forget_peak(accelerator.device)  # that of the trials
     if accelerator.is_main_process:
         print(f"memory     micro-batches of {size} (--micro-batch-size auto)", flush=True)
+    return size
+
+
+def resolve_micro_batch(workload: Workload, resumed: Path | None = None) -> UpdateArgs:
+    """Returns the update with a number in place of --micro-batch-size auto: what all processes hold, or what the run in
+    the folder `resumed` had. From here on, a message that memory ran out names a smaller number.
+
+    Raises ValueError on all processes when one does not hold a single example.
+    """
+    asked, device = workload.update.micro_batch_size, workload.accelerator.device
+    size = automatic_size(workload, resumed) if asked == "auto" else asked
+    out_of_memory.fitting[:] = [lambda: largest_forecast(workload, available(device), below=size)]
     return replace(workload.update, micro_batch_size=size)

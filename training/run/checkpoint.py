@@ -12,7 +12,7 @@ from training.model.methods import load_own_state, own_state
 from training.run.record import Record
 from training.step.processes import from_main
 from training.storage.files import replace_file
-from training.storage.run_folder import FREE_FLAGS, STATE
+from training.storage.run_folder import FREE_FLAGS, LIGHTER_FLAGS, STATE
 
 if TYPE_CHECKING:
     from training.run.run import Run
@@ -55,7 +55,8 @@ def load_checkpoint(run: "Run") -> None:
     Raises ValueError when the checkpoint is damaged, or belongs to other flags, data or weights.
     """
     state, flags = from_main(run.accelerator, lambda: _read(run.folder / STATE)), run.flags
-    differing = [flag(n) for n in flags if n not in FREE_FLAGS and flags[n] != state["flags"].get(n)]
+    bound = [n for n in flags if n not in FREE_FLAGS | LIGHTER_FLAGS]
+    differing = [flag(n) for n in bound if flags[n] != state["flags"].get(n)]
     differing += [n for n, value in run.identity.items() if value != state["identity"].get(n)]
     if differing:
         raise ValueError(

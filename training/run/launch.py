@@ -35,16 +35,29 @@ def check_launched(accelerator: Accelerator) -> None:
         )
 
 
+def check_gpu(accelerator: Accelerator) -> None:
+    """Raises ValueError where a launcher asks for half precision, as its configurations for GPUs do, and none is seen.
+    The run would take the CPU, in silence."""
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "").lower()
+    wants_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes")
+    if asked in ("bf16", "fp16") and accelerator.device.type == "cpu" and not wants_cpu:
+        raise ValueError(
+            f"ACCELERATE_MIXED_PRECISION={asked}: launched for a GPU, but torch sees none (is the driver too old?); "
+            "to use the CPU, launch with --cpu or accelerate_configs/cpu.yaml"
+        )
+
+
 def start(compute: SpeedArgs, folder: Path, resuming: bool) -> tuple[Accelerator, bool]:
     """Returns the accelerator, and whether to resume, which the main process decides from its disk.
 
-    Raises ValueError for fp16 without a GPU and for processes that do not see each other.
+    Raises ValueError for processes that do not see each other, and for a GPU or fp16 where there is no GPU.
     """
     keep_freed_memory()
     precision = compute.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "").lower() or "no"
     accelerator = Accelerator(mixed_precision=precision, project_dir=str(folder))
     torch.backends.cuda.matmul.allow_tf32 = compute.tf32  # after Accelerator, which may set it too
+    check_launched(accelerator)
+    check_gpu(accelerator)
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("--mixed-precision fp16: needs a GPU (a CPU would silently compute in fp32); use no or bf16")
-    check_launched(accelerator)
     return accelerator, from_main(accelerator, lambda: resuming)

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from torch import nn
 
 from evidence.intervals import shown
+from gpt2_scratch.model import Model
 from training.data.corpus import CorpusFacts
 from training.data.examples import Data, DataFacts
 from training.evaluation.metrics import commonest
 from training.flags.update import UpdateArgs
 from training.model.methods import parameter_counts
+from training.run.device import device_lines
 from training.run.results import Results
 
 MOST_CLASSES = 12  # named on one line
@@ -28,11 +29,12 @@ def _counts(balance: Mapping[str, int]) -> str:
 
 
 def print_facts(
-    accelerator: Accelerator, data: Data, model: nn.Module, update: UpdateArgs, steps: int, folder: Path
+    accelerator: Accelerator, data: Data, model: Model, update: UpdateArgs, steps: int, folder: Path
 ) -> None:
     """Prints the table above the progress line, and above a dry run's forecast; on the main process."""
     if not accelerator.is_main_process:
         return
+    print("\n".join(device_lines(accelerator, model.config.dropout)))
     facts, parameters = data.facts, parameter_counts(model)
     skipped = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in facts.skipped.items() if count)
     print(f"data       {facts.source}, sha256 {facts.sha256[:12]}; left out: {skipped or 'nothing'}")
@@ -51,7 +53,7 @@ def print_facts(
     print(f"plan       updates {steps:,}, epochs {epochs:.3g}, lr {update.lr:.3g}, output {folder}", flush=True)
 
 
-def print_corpus(accelerator: Accelerator, facts: CorpusFacts, model: nn.Module) -> None:
+def print_corpus(accelerator: Accelerator, facts: CorpusFacts, model: Model) -> None:
     """Prints the same for a pretraining run."""
     if not accelerator.is_main_process:
         return

@@ -52,12 +52,11 @@ class Results:
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:
     """Returns what produced the numbers, as far as it is known."""
-    cuda = accelerator.device.type == "cuda"
     found = {
         "commit": _commit(),
         "python": platform.python_version(),
         "libraries": {name: v for name in LIBRARIES if (v := _version(name)) is not None},
-        "device": torch.cuda.get_device_name(accelerator.device) if cuda else cpu_name(),
+        "device": device_name(accelerator.device),
         "threads": torch.get_num_threads(),
         "precision": accelerator.mixed_precision,
         "processes": accelerator.num_processes,
@@ -111,6 +110,10 @@ def _commit() -> str | None:
         return commit and commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except FileNotFoundError:  # no git on this machine
         return None
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def cpu_name() -> str:

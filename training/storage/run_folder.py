@@ -17,6 +17,8 @@ CONFIG = "config.yaml"  # all resolved flags
 # Flags that do not change a result: a resumed run may differ in them from the run that stopped.
 FREE_FLAGS = {"output_dir", "overwrite", "resume", "dry_run", "save_every", "cache_dir", "score"}
 FREE_FLAGS |= {"report_to", "push_to_hub"}
+# How an update is computed, not what it is: a run that stopped for want of memory may go on with others.
+LIGHTER_FLAGS = {"micro_batch_size", "checkpoint_activations"}
 OURS = {
     RESULTS,
     CONFIG,

@@ -11,6 +11,7 @@ from conftest import mails, run_script, write_rows
 from test_frozen_activations import instructions
 
 from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.model import LanguageModel
 from training.data.examples import Data, DataFacts
 from training.evaluation.metrics import commonest
 from training.flags.common import MethodArgs, ModelArgs, UpdateArgs
@@ -117,7 +118,8 @@ def test_of_very_many_classes_the_worst_are_printed_and_the_others_counted(tmp_p
 def test_of_very_many_classes_the_commonest_are_counted_before_training(capsys):
     balance = {f"intent-{i}": 1 + i for i in range(150)}
     data = Data([None] * 11325, [], [], facts(list(balance), balance, {}), None, None)  # type: ignore[arg-type]
-    print_facts(Accelerator(cpu=True), data, torch.nn.Linear(2, 3), UpdateArgs(lr=0.1), 200, Path("runs/mine"))
+    model = LanguageModel(GPT2Config(width=16, blocks=1, heads=2, context=8, vocabulary=32))
+    print_facts(Accelerator(cpu=True), data, model, UpdateArgs(lr=0.1), 200, Path("runs/mine"))
     text = capsys.readouterr().out
     assert commonest(balance) == "intent-149"
     assert "intent-149 150, intent-148 149" in text and "142 others with 1 to 142" in text

@@ -1,0 +1,86 @@
+"""What is said of the device before training, and a launch for a GPU where there is none."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.state import AcceleratorState
+from accelerate.utils.launch import prepare_simple_launcher_cmd_env
+from conftest import ROOT
+
+from training.flags.compute import SpeedArgs
+from training.run.device import advice, device_lines, forget_peak
+from training.run.launch import start
+from training.run.results import peak_memory_mib
+
+T4, V100, GTX_1080, A100, H100 = (7, 5), (7, 0), (6, 1), (8, 0), (9, 0)
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "tf32", "told"),
+    [
+        (T4, "bf16", False, "emulates slowly: use --mixed-precision fp16"),
+        (V100, "bf16", True, "emulates slowly: use --mixed-precision fp16"),
+        (T4, "no", False, "use --mixed-precision fp16"),
+        (T4, "fp16", False, None),
+        (GTX_1080, "no", False, None),
+        (A100, "no", False, "use --mixed-precision bf16, or at least --tf32"),
+        (A100, "no", True, None),
+        (A100, "bf16", False, None),
+        (H100, "fp16", False, None),
+    ],
+)
+def test_a_gpu_that_another_flag_would_serve_better_gets_one_line_of_advice(capability, precision, tf32, told):
+    said = advice(capability, precision, tf32)
+    assert said is None if told is None else said.endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dropout", "told"),
+    [("no", 0.0, "fp32; attention by sequence; 1 process"), ("bf16", 0.1, "bf16; padded attention; 1 process")],
+)
+def test_the_line_has_device_precision_attention_and_processes(precision, dropout, told):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    (line,) = device_lines(Accelerator(cpu=True, mixed_precision=precision), dropout)
+    assert line.startswith("device     ") and line.endswith(f" cores; {told}")
+
+
+def launched_environment(*flags):
+    """What `accelerate launch` hands to a script."""
+    args = launch_command_parser().parse_args([*map(str, flags), "script.py"])
+    return prepare_simple_launcher_cmd_env(_validate_launch_command(args)[0])[1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("flags", "refused"),
+    [
+        (["--config_file", ROOT / "accelerate_configs/gpu_bf16.yaml"], True),
+        (["--config_file", ROOT / "accelerate_configs/gpu_fp16.yaml"], True),
+        (["--config_file", ROOT / "accelerate_configs/gpu_bf16.yaml", "--cpu"], False),
+        (["--config_file", ROOT / "accelerate_configs/cpu.yaml", "--mixed_precision", "bf16"], False),
+        (["--config_file", ROOT / "accelerate_configs/cpu.yaml"], False),
+    ],
+)
+def test_a_configuration_for_a_gpu_is_refused_where_there_is_none(flags, refused, monkeypatch, tmp_path):
+    for name, value in launched_environment(*flags).items():
+        monkeypatch.setenv(name, value)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    if refused:
+        with pytest.raises(ValueError, match="launched for a GPU, but torch sees none.*accelerate_configs/cpu.yaml"):
+            start(SpeedArgs(), tmp_path, False)
+    else:
+        assert start(SpeedArgs(), tmp_path, False)[0].device.type == "cpu"
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="Linux alone forgets a peak")
+def test_a_peak_is_forgotten():
+    accelerator = SimpleNamespace(device=torch.device("cpu"))
+    torch.ones(2**28, dtype=torch.uint8)  # 256 MiB, gone again
+    before = peak_memory_mib(accelerator)
+    forget_peak(accelerator.device)
+    assert peak_memory_mib(accelerator) < before - 100

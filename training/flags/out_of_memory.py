@@ -1,0 +1,40 @@
+"""Tells running out of memory from other errors, and says what to do about it. Nothing heavy is imported."""
+
+from collections.abc import Callable, Collection
+
+SIGNS = (
+    "out of memory",  # torch.OutOfMemoryError, and CUDA's own error
+    "CUBLAS_STATUS_ALLOC_FAILED",  # no room for the workspace of cuBLAS
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",  # the same on Windows
+)
+fitting: list[Callable[[], int]] = []  # of a training: returns the largest smaller micro-batch that should fit, or 0
+
+
+def ran_out(error: BaseException) -> bool:
+    """Returns whether a device, or the machine itself, had no more memory to give."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+    )
+
+
+def _forecast() -> int | None:
+    try:
+        return fitting[-1]() if fitting else None
+    except (MemoryError, RuntimeError):  # the forecast itself needs some memory, which there may no longer be
+        return None
+
+
+def remedy(error: BaseException, flags: Collection[str]) -> str:
+    """Returns the message for an error that `ran_out`, with the remedies among the `flags` of the script."""
+    place, found = "the GPU" if "CUDA" in str(error) or "CUBLAS" in str(error) else "this machine", []
+    size = _forecast()
+    if size:
+        found.append(f"use --micro-batch-size {size}, the largest smaller one that is forecast to fit")
+    elif size is None and "micro-batch-size" in flags:
+        found.append("use a smaller --micro-batch-size")
+    if "checkpoint-activations" in flags:
+        found.append("add --checkpoint-activations")
+    if "base-bits" in flags:
+        found.append("start again with --base-bits 4")
+    return f"out of memory on {place}: {', or '.join(found or ['use a smaller model, or shorter texts'])}"
