@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from evidence.intervals import LEVEL, Z, holm, wilson
 
@@ -47,7 +47,7 @@ class Mean(NamedTuple):
         return self.seed_df >= FEWEST_DF
 
     def quantile(self, level: float = (1 + LEVEL) / 2) -> float:
-        return float(stats.t.ppf(level, self.df))
+        return float(special.stdtrit(self.df, level))
 
     def ends(self) -> tuple[float, float]:
         """Returns Student's interval."""
@@ -67,7 +67,7 @@ class Mean(NamedTuple):
         """Returns the two-sided p of a true mean of 0; 1 where nothing is claimed."""
         if not self.claims or not self.variance > 0:
             return 1.0
-        return float(2 * stats.t.sf(abs(self.value) / math.sqrt(self.variance), self.df))
+        return float(2 * special.stdtr(self.df, -abs(self.value) / math.sqrt(self.variance)))
 
     def detectable(self, comparisons: int = 1, power: float = 0.8) -> float:
         """Returns the smallest true mean that is found with `power` at 5% divided by `comparisons`, nan if unknown."""

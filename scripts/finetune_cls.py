@@ -7,6 +7,7 @@
 Report sections 1.2 (tasks 2 to 4), 3.1.2 and 3.2. The class is read at the last token of the text.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
         build_classifier, build_optimizer, cached, class_loss, classification_metrics, classify, collate,
         encode_all_labelled, encode_splits, forgetting, general_losses, head_notes, mean_loss, open_finetuning,
         prediction_lines, print_facts, print_forecast, resolve_micro_batch, resolve_update, shown_metrics,
-        start, trained_rows, weights_hash, workload_of)  # fmt: skip
+        start, trained_rows, weights_hash, without_probabilities, workload_of)  # fmt: skip
 
     # Accelerator.
     accelerator, resuming = start(args.compute, folder, resuming)
@@ -84,11 +85,12 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
     held_out = args.run.watched(data.validation, update.batch_size)
     run = open_finetuning(accelerator, folder, resuming, args, update, data, model, optimizer, due, plan)
 
-    def evaluate(part: list) -> tuple[list[Row], dict | None]:
-        rows = classify(model, part, accelerator, len(classes))
-        return rows, classification_metrics(rows, classes) if rows and accelerator.is_main_process else None
+    def evaluate(part: Sequence) -> list[Row]:
+        return classify(model, part, accelerator, len(classes))
 
-    before, general = run.begin(lambda: (evaluate(data.test)[1], general_losses(model, data.general, accelerator)))
+    before, general = run.begin(
+        lambda: (without_probabilities(evaluate(data.test)), general_losses(model, data.general, accelerator))
+    )
 
     # Loop.
     def loss(batch: Batch) -> Tensor:
@@ -102,20 +104,21 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
         norm = apply_update(accelerator, model, optimizer, lr, update.clip_at(run.step, schedule.warmup))
         run.stepped(norm, loss_sum, count, lr, sum(len(e.tokens) for e in chosen), len(chosen))
         if run.evaluates and held_out:
-            rows = classify(model, held_out, accelerator, len(classes))
+            rows = evaluate(held_out)
             run.evaluated(mean_loss(rows), val_accuracy=accuracy(rows))
         run.remember()
 
     # Final evaluation, of the weights that are kept.
     run.load_best(args.run.keep)
-    (rows, test), (held, val) = evaluate(data.test), evaluate(data.validation)
-    lost = forgetting(
-        model, data.general, accelerator, general, lambda: accuracy(evaluate(data.validation or data.test)[0])
-    )
+    rows, held = evaluate(data.test), evaluate(data.validation)
+    watched = data.validation or data.test
+    lost = forgetting(model, data.general, accelerator, general, lambda: accuracy(evaluate(watched)))
     if run.closes(prepared):
+        parts = {"before": before, "val": held, "test": rows}
+        found = {name: classification_metrics(part, classes) for name, part in parts.items() if part}
         lines = {"predictions.jsonl": prediction_lines(rows, classes), VALIDATION: prediction_lines(held, classes)}
         untrained = UNTRAINED if head.head == "linear" and head_rows is None else ""
-        run.finish(lines, shown_metrics(), "accuracy", untrained, before=before, val=val, test=test, forgetting=lost)
+        run.finish(lines, shown_metrics(), "accuracy", untrained, **found, forgetting=lost)
 
 
 if __name__ == "__main__":

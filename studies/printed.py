@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from scipy import stats
+from scipy import special
 
 from evidence.intervals import LEVEL
 from studies.making import SCORING, Clock, Forecast
@@ -38,7 +38,7 @@ def detectable(question: Question) -> str:
     n = len(question.splits.test)
     if not question.classes or n < 2:
         return ""
-    quantiles = float(stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(0.8))
+    quantiles = float(special.ndtri((1 + LEVEL) / 2) + special.ndtri(0.8))
     return f"{100 * quantiles * math.sqrt(0.1 / n):.1f} points of accuracy"
 
 

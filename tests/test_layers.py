@@ -112,11 +112,50 @@ def test_statistics_needs_numpy_and_scipy_only():
     assert known <= {"collections", "math", "typing", "numpy", "scipy"}
 
 
+METRICS_AND_PICTURES = {"evaluate", "datasets", "sklearn", "transformers", "pandas", "pyarrow", "matplotlib"}
+HEAVY = METRICS_AND_PICTURES | {"torch", "accelerate", "scipy.stats"}
+
+
+def loaded(code: str, *words: object, ending: int = 0) -> set[str]:
+    """The modules that a new process has loaded when it gets to `seen()` in `code`."""
+    code = f"import os, runpy, sys\ndef seen(): print('seen', *sys.modules, file=sys.__stdout__, flush=True)\n{code}"
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == ending, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("seen ")]
+    return {*line.split()}
+
+
 @pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "scripts").glob("*.py")))
-def test_a_script_loads_no_heavy_library_before_it_has_to(script):
-    """Refusals and --help would otherwise take seconds, and a refusal without a network more than ten."""
-    code = (
-        f"import sys, runpy; runpy.run_path({str(ROOT / 'scripts' / f'{script}.py')!r}); print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+def test_help_and_a_refusal_load_no_heavy_library(script):
+    """They would otherwise take seconds, and a refusal without a network more than ten."""
+    code = """
+for words, status in ((["--help"], 0), (["--no-such-flag"], 2)):
+    sys.argv[1:], sys.stdout = words, open(os.devnull, "w")
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as ending:
+        assert (ending.code or 0) == status, ending.code
+    else:
+        assert status == 0
+seen()
+"""
+    code = f"sys.argv = [{str(ROOT / 'scripts' / f'{script}.py')!r}]\n{code}"
+    modules = loaded(code)
+    assert "tyro" in modules
+    assert not modules & HEAVY
+
+
+def test_the_first_update_comes_before_the_libraries_of_metrics_and_pictures(tiny_model, mail_file, tmp_path):
+    code = """
+from training.run.run import Run
+sys.argv = sys.argv[1:]
+def stepped(*_):
+    seen()
+    os._exit(0)
+Run.stepped = stepped
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 1, "--output-dir", tmp_path / "run"]
+    modules = loaded(code, ROOT / "scripts" / "finetune_cls.py", *flags, "--forgetting-tokens", 20)
+    assert "torch" in modules
+    assert not modules & {*METRICS_AND_PICTURES, "scipy.stats"}

@@ -39,6 +39,7 @@ from training.evaluation.metrics import (
     perplexities,
     shown_metrics,
     text_loss,
+    without_probabilities,
 )
 from training.evaluation.preference import (
     mean_pair_loss,

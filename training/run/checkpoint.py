@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator
 
+from training.evaluation.metrics import Row
 from training.flags.cli import flag
 from training.model.methods import load_own_state, own_state
 from training.run.record import Record
@@ -73,7 +74,8 @@ def load_checkpoint(run: "Run") -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([Row]):
+            state = torch.load(path, map_location="cpu", weights_only=True)
         state["flags"], state["identity"], state["weights"], state["optimizer"], state["record"], state["before"]
     except Exception as error:  # a damaged file fails in pickle, zipfile or torch, each with errors of its own
         reason = type(error).__name__
