@@ -1,11 +1,12 @@
 # make demo: fine-tune the bundled model on real mail. make quick: style and the fast tests, for every commit.
 # make test: all tests. make check: style, types and shell files. make format: apply the style.
+# make gpu-check: in eight minutes, whether an NVIDIA GPU computes what the CPU does, and how fast it is.
 # make clean: delete .venv, runs/ and caches.
 VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo quick test check format clean
+.PHONY: demo quick test check gpu-check format clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: requirements.txt pyproject.toml
@@ -34,6 +35,9 @@ check: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy gpt2_scratch lora tasks training evidence judge page workers studies scripts benchmarks reproduce
 	$(BIN)/shellcheck -x .ci/run reproduce/*.sh reproduce/*.sbatch
+
+gpu-check: $(VENV)/installed-test
+	$(BIN)/python benchmarks/gpu_check.py
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .

@@ -66,6 +66,7 @@ LONGEST = (
     "test_judge_script.py",
     "test_hub.py",
     "test_compute.py",
+    "test_gpu_check.py",
     "test_merge.py",
     "test_start.py",
     "test_results.py",

@@ -45,6 +45,9 @@ class SpeedArgs:
     """precision of the computation; None: as the launcher says (accelerate_configs/)"""
     tf32: Rare[bool] = False
     """compute fp32 matrix products on a CUDA GPU with 10 bits of mantissa: faster, but no longer exact to 1e-5"""
+    deterministic: Rare[bool] = False
+    """let torch take only algorithms that sum in a fixed order, so that a run on a CUDA GPU can be repeated and resumed
+    bit for bit. It is then slower; on a CPU a run can be repeated anyway"""
     checkpoint_activations: Rare[bool] = False
     """compute each trained block twice instead of keeping its activations: less memory, a third more time"""
 

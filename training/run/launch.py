@@ -26,6 +26,12 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, -1)
 
 
+def be_deterministic() -> None:
+    """Lets torch take only algorithms that sum in a fixed order, and raise an error where it has none."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+    torch.use_deterministic_algorithms(True)
+
+
 def check_launched(accelerator: Accelerator) -> None:
     """Raises ValueError for processes that do not see each other, since all of them would write the same files."""
     launched = int(os.environ.get("WORLD_SIZE", "1"))
@@ -56,6 +62,8 @@ def start(compute: SpeedArgs, folder: Path, resuming: bool) -> tuple[Accelerator
     precision = compute.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "").lower() or "no"
     accelerator = Accelerator(mixed_precision=precision, project_dir=str(folder))
     torch.backends.cuda.matmul.allow_tf32 = compute.tf32  # after Accelerator, which may set it too
+    if compute.deterministic:
+        be_deterministic()
     check_launched(accelerator)
     check_gpu(accelerator)
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":

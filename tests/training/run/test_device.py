@@ -77,6 +77,20 @@ def test_a_configuration_for_a_gpu_is_refused_where_there_is_none(flags, refused
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def test_a_deterministic_run_lets_torch_take_no_other_algorithm(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    try:
+        for asked in (False, True):
+            AcceleratorState._reset_state(reset_partial_state=True)
+            start(SpeedArgs(deterministic=asked), tmp_path, False)
+            assert torch.are_deterministic_algorithms_enabled() is asked
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(False)
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="Linux alone forgets a peak")
 def test_a_peak_is_forgotten():
     accelerator = SimpleNamespace(device=torch.device("cpu"))
