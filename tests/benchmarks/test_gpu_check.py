@@ -63,7 +63,6 @@ def test_attention_that_is_wrong_fails(monkeypatch):
 
 
 def test_gradients_that_are_wrong_fail_and_name_the_method(monkeypatch):
-    build = _gpu_numbers.build
     right = _gpu_numbers.apply_compute
 
     def shifted(model, method, *rest):
@@ -73,8 +72,7 @@ def test_gradients_that_are_wrong_fail_and_name_the_method(monkeypatch):
 
     monkeypatch.setattr(_gpu_numbers, "apply_compute", shifted)
     lines = [*_gpu_numbers.gradients(CPU, SMALL)]
-    assert build is _gpu_numbers.build and lines
-    assert not any(line.ok for line in lines) and {line.note for line in lines} == {"full"}
+    assert lines and not any(line.ok for line in lines) and {line.note for line in lines} == {"full"}
 
 
 def test_what_runs_is_counted():
