@@ -44,7 +44,8 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
         Accelerator, LanguageModel, Learnt, Pair, PairBatch, Plan, Tensor, accumulate, apply_compute, apply_method,
         apply_update, build_optimizer, cached, collate_pairs, encode_pairs, encode_splits, find_start, forgetting,
         general_losses, head_notes, mean_pair_loss, open_finetuning, outputs_of, pair_lines, pair_loss,
-        pair_metrics, print_facts, print_forecast, reference_in, references, resolve_micro_batch, resolve_update,
+        pair_loss_as_forecast, pair_metrics, print_facts, print_forecast, referenced, references,
+        resolve_micro_batch, resolve_update,
         score_pairs, start, start_model, with_references, workload_of)  # fmt: skip
 
     # Accelerator.
@@ -66,11 +67,10 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     apply_compute(model, method.method, args.compute, accelerator.mixed_precision)
 
     def loss(accelerator: Accelerator, model: LanguageModel, batch: PairBatch) -> Tensor:
-        # The reference is computed first, while no activations are kept for the backward pass.
-        reference = reference_in(accelerator, accelerator.unwrap_model(model), batch, keeps_reference)
-        return pair_loss(outputs_of(accelerator, model, batch), reference, batch, preference)
+        return pair_loss(outputs_of(accelerator, model, batch), batch.reference, batch, preference)
 
-    workload = workload_of(args, update, accelerator, model, data, loss=loss)
+    timed = partial(pair_loss_as_forecast, loss, keeps_reference)
+    workload = workload_of(args, update, accelerator, model, data, loss=timed)
     print_facts(accelerator, data, model, update, due.steps, folder)
     if args.compute.dry_run:
         print_forecast(workload, due, args.run.watched(data.validation, update.batch_size))
@@ -103,7 +103,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     while run.goes_on():
         chosen, micro_batches = plan.shares(run.step, data.train, accelerator.process_index)
         lr, count = schedule.lr_at(run.step), len(chosen)
-        batches = [collate_pairs(pairs) for pairs in micro_batches]
+        batches = [referenced(accelerator, model, collate_pairs(pairs), keeps_reference) for pairs in micro_batches]
         loss_sum = accumulate(
             accelerator, prepared, batches, count, partial(loss, accelerator, prepared), (update.seed, run.step)
         )

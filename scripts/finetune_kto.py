@@ -43,8 +43,8 @@ def train(args: Args, inputs: Inputs[Ratings | Unpaired], folder: Path, resuming
     from training.loop import (
         Accelerator, LanguageModel, Learnt, PairBatch, Plan, RatedPair, Tensor, accumulate, apply_compute,
         apply_method, apply_update, build_optimizer, cached, collate_rated, encode_rated, encode_splits, find_start,
-        forgetting, general_losses, head_notes, loss_as_forecast, mean_rated_loss, open_finetuning, outputs_of,
-        print_facts, print_forecast, rated_lines, rated_loss, rated_metrics, reference_in, reference_point,
+        forgetting, general_losses, head_notes, mean_rated_loss, open_finetuning, outputs_of, print_facts,
+        print_forecast, rated_lines, rated_loss, rated_loss_as_forecast, rated_metrics, reference_point, referenced,
         references, resolve_micro_batch, resolve_update, score_pairs, start, start_model, with_references,
         workload_of)  # fmt: skip
 
@@ -67,11 +67,9 @@ def train(args: Args, inputs: Inputs[Ratings | Unpaired], folder: Path, resuming
     apply_compute(model, method.method, args.compute, accelerator.mixed_precision)
 
     def loss(accelerator: Accelerator, model: LanguageModel, point: float | Tensor, batch: PairBatch) -> Tensor:
-        # The reference is computed first, while no activations are kept for the backward pass.
-        reference = reference_in(accelerator, accelerator.unwrap_model(model), batch, keeps_reference)
-        return rated_loss(outputs_of(accelerator, model, batch), reference, batch, point, preference)
+        return rated_loss(outputs_of(accelerator, model, batch), batch.reference, batch, point, preference)
 
-    timed = partial(loss_as_forecast, loss, keeps_reference)
+    timed = partial(rated_loss_as_forecast, loss, keeps_reference)
     workload = workload_of(args, update, accelerator, model, data, loss=timed)
     print_facts(accelerator, data, model, update, due.steps, folder)
     if args.compute.dry_run:
@@ -105,7 +103,7 @@ def train(args: Args, inputs: Inputs[Ratings | Unpaired], folder: Path, resuming
     while run.goes_on():
         chosen, micro_batches = plan.shares(run.step, data.train, accelerator.process_index)
         lr, count = schedule.lr_at(run.step), len(chosen)
-        batches = [collate_rated(examples) for examples in micro_batches]
+        batches = [referenced(accelerator, model, collate_rated(part), keeps_reference) for part in micro_batches]
         point = reference_point(model, chosen, accelerator, keeps_reference)
         loss_of_batch = partial(loss, accelerator, prepared, point)
         loss_sum = accumulate(accelerator, prepared, batches, count, loss_of_batch, (update.seed, run.step))

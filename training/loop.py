@@ -50,7 +50,14 @@ from training.evaluation.preference import (
     rated_metrics,
     references,
 )
-from training.evaluation.reference import loss_as_forecast, reference_in, reference_point, score_pairs, with_references
+from training.evaluation.reference import (
+    pair_loss_as_forecast,
+    rated_loss_as_forecast,
+    reference_point,
+    referenced,
+    score_pairs,
+    with_references,
+)
 from training.forecast import print_forecast, resolve_micro_batch, workload_of
 from training.model.frozen_activations import cached
 from training.model.heads import head_notes, trained_rows

@@ -114,7 +114,7 @@ def with_texts(examples: Sequence[Encoded | Pair], texts: Sequence[Encoded]) -> 
 class PairBatch(Batch):
     """A batch of pairs: `labels` as for a language model; `targets` (B, 2): the number of targets of each text;
     `reference` (B, 2): zeros where it is computed for each batch. For rated answers both are (B,), and `good` (B,) is
-    their label. All three stay on the CPU."""
+    their label. All three stay on the CPU, but for a `reference` that the device has computed."""
 
     targets: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
     reference: Tensor = field(default_factory=lambda: torch.zeros(0, 2))

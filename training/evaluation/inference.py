@@ -26,6 +26,7 @@ from training.data.batches import (
 from training.data.examples import Data
 from training.data.sources import Inputs
 from training.evaluation.metrics import Row, name_of
+from training.step.side_by_side import at_a_time, side_by_side
 
 R = TypeVar("R")
 
@@ -126,10 +127,13 @@ def _evaluate(
 ) -> list[Row]:
     was_training = model.training
     model.eval()
-    plan = inference_plan([len(e.tokens) for e in examples], TOKENS_PER_BATCH, accelerator.num_processes)
-    found = []
-    for batch in plan[accelerator.process_index]:
-        found += rows(collate([examples[i] for i in batch]).to(accelerator.device))
+    threads, lengths = at_a_time(accelerator), [len(e.tokens) for e in examples]
+    plan = inference_plan(lengths, TOKENS_PER_BATCH // threads, accelerator.num_processes)
+
+    def rows_of(batch: list[int]) -> list[Row]:
+        return rows(collate([examples[i] for i in batch]).to(accelerator.device))
+
+    found = [row for part in side_by_side(rows_of, plan[accelerator.process_index], threads) for row in part]
     model.train(was_training)
     place = {e.id: i for i, e in enumerate(examples)}
     return sorted(_gather(found, accelerator), key=lambda row: place[row.id])

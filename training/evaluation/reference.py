@@ -55,6 +55,13 @@ def reference_in(accelerator: Accelerator, model: LanguageModel, batch: PairBatc
         return per_answer(outputs_of(accelerator, model, batch), batch)
 
 
+def referenced(accelerator: Accelerator, model: LanguageModel, batch: PairBatch, cached: bool) -> PairBatch:
+    """Returns the batch on the device, with the reference's log-probabilities. They are computed before the loss, while
+    no activations are kept, and while no other batch needs the model as it is trained."""
+    batch = batch.to(accelerator.device)
+    return replace(batch, reference=reference_in(accelerator, model, batch, cached))
+
+
 def answer_log_probabilities(model: LanguageModel, texts: Sequence[Encoded], accelerator: Accelerator) -> np.ndarray:
     """Returns the log-probability of each text's targets (n,), on all processes. No two texts may have the same id."""
     return np.array([-row.loss for row in score_targets(model, texts, accelerator)])
@@ -92,14 +99,21 @@ def reference_point(
     return max(0.0, float((found - known).mean()))
 
 
-def loss_as_forecast(
+def pair_loss_as_forecast(
+    loss: Callable[..., Tensor], cached: bool, accelerator: Accelerator, model: LanguageModel, batch: PairBatch
+) -> Tensor:
+    """Returns the `loss` of a batch for a forecast, with all that a step computes."""
+    return loss(accelerator, model, referenced(accelerator, model, batch, cached))
+
+
+def rated_loss_as_forecast(
     loss: Callable[..., Tensor], cached: bool, accelerator: Accelerator, model: LanguageModel, batch: PairBatch
 ) -> Tensor:
     """Returns the `loss` of a batch for a forecast, which has no step: in `reference_point`, the batch's own answers
     stand in for others, at the same cost."""
-    known = reference_in(accelerator, model, batch, cached)
+    batch = referenced(accelerator, model, batch, cached)
     with reference(model, strength=1.0):
-        point = (per_answer(outputs_of(accelerator, model, batch), batch) - known).mean()
+        point = (per_answer(outputs_of(accelerator, model, batch), batch) - batch.reference).mean()
     return loss(accelerator, model, point, batch)
 
 

@@ -32,8 +32,9 @@ class UpdateArgs:
     """optimizer steps in all, whatever --epochs says"""
     batch_size: int = 8
     """examples per optimizer step, over all processes"""
-    micro_batch_size: int | Literal["auto"] = 8
-    """examples that one device holds at a time; auto: as many as fit. The number of accumulation steps follows"""
+    micro_batch_size: int | Literal["auto"] | None = None
+    """examples that a GPU, or a thread of a CPU, holds at a time; auto: as many as fit; None: 8, or fewer where a CPU's
+    threads share an update. The number of accumulation steps follows"""
     optimizer: Rare[Literal["adamw", "adamw8bit", "paged-adamw8bit", "sgd", "sgd-momentum"]] = "adamw"
     """adamw8bit: states in 8 bits, by bitsandbytes; paged-adamw8bit: on a CUDA GPU they also move to the machine's
     memory when room is short; sgd-momentum uses 0.9 unless --momentum says otherwise"""
@@ -107,7 +108,7 @@ class UpdateArgs:
 
     def problems(self) -> list[str]:
         found = at_least(self, 1, "max_steps", "batch_size")
-        found += at_least(self, 1, "micro_batch_size") if self.micro_batch_size != "auto" else []
+        found += at_least(self, 1, "micro_batch_size") if isinstance(self.micro_batch_size, int) else []
         found += at_least(self, 0, "lr_init", "lr_min", "warmup_steps", "weight_decay", "seed")
         for name in ("epochs", "lr", "max_grad_norm"):
             value = getattr(self, name)

@@ -29,6 +29,7 @@ from training.forecast.workload import Workload
 from training.run.record import Intervals
 from training.step.losses import outputs_of
 from training.step.optimizers import build_optimizer
+from training.step.side_by_side import at_a_time, gradients_side_by_side, side_by_side
 
 ENOUGH = 8.0  # seconds for one kind of work
 MOST = 12  # updates that are timed
@@ -98,9 +99,9 @@ class Stopwatch:
         plan = Plan(workload.train, workload.update, workload.accelerator.num_processes)
 
         def update(micro_batches: list[list[int]]) -> None:
-            for micro in micro_batches:
-                batch = workload.batch([workload.train[i] for i in micro], self.device)
-                workload.loss(workload.accelerator, self.model, batch).backward()
+            batches = [workload.batch([workload.train[i] for i in micro], self.device) for micro in micro_batches]
+            loss = partial(workload.loss, workload.accelerator, self.model)
+            gradients_side_by_side(loss, batches, trained, 1.0, workload.at_a_time)
             nn.utils.clip_grad_norm_(trained, 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -121,16 +122,22 @@ class Stopwatch:
         if not examples:
             return 0.0
         lengths, processes = [len(e.tokens) for e in examples], self.workload.accelerator.num_processes
-        batches = inference_plan(lengths, TOKENS_PER_BATCH, processes)[0]
-        spread = [batches[i * len(batches) // 4] for i in range(4)] if len(batches) > 4 else batches
+        threads = at_a_time(self.workload.accelerator)
+        batches = inference_plan(lengths, TOKENS_PER_BATCH // threads, processes)[0]
+        rounds = [batches[i : i + threads] for i in range(0, len(batches), threads)]
+        spread = [rounds[i * len(rounds) // 4] for i in range(4)] if len(rounds) > 4 else rounds
         model = model or self.model
 
         def read(chosen: list[int]) -> None:
             batch = self.workload.batch([examples[i] for i in chosen], self.device)
             outputs_of(self.workload.accelerator, model, batch).float().cpu()
 
+        def read_all(some: list[list[int]]) -> None:
+            for _ in side_by_side(read, some, threads):
+                pass
+
         model.eval()
-        acts = ((sum(lengths[i] for i in batch), partial(read, batch)) for batch in [*spread, spread[-1]])
+        acts = ((sum(lengths[i] for one in some for i in one), partial(read_all, some)) for some in [*spread, spread[-1]])
         return mean_time(self.device, acts)[1] * sum(lengths) / processes
 
     def general_text(self) -> float:

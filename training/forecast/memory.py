@@ -112,8 +112,12 @@ class DryRun:
     def update(self, micro_batches: Sequence[Sequence[Encoded]]) -> None:
         workload = self.workload
         with self.meter:
-            for examples in micro_batches:
-                workload.loss(workload.accelerator, self.model, workload.batch(examples, self.device)).backward()
+            for start in range(0, len(micro_batches), workload.at_a_time):
+                together = micro_batches[start : start + workload.at_a_time]
+                batches = [workload.batch(examples, self.device) for examples in together]
+                losses = [workload.loss(workload.accelerator, self.model, batch) for batch in batches]
+                while losses:
+                    losses.pop().backward()
             nn.utils.clip_grad_norm_(self.trained, 1.0)
             with self.meter.counting("optimizer"):
                 self.optimizer.step()
@@ -183,7 +187,7 @@ def memory_of(workload: Workload, micro_batch_size: int) -> Memory:
         evaluated = [[with_all_tokens_labelled(e) for e in batch] for batch in evaluated]
     general = evaluation_batches(workload.general.pieces, workload.accelerator.num_processes)
     prompts = sorted(workload.prompts, key=len)[-ROWS:]
-    twice = min(accumulated, 2)  # from the second micro-batch on there are gradients
+    times = min(accumulated, max(workload.at_a_time, 2))  # from the second micro-batch on there are gradients
 
     dry_run = DryRun(workload)
     dry_run.fill_cache(evaluation_batches(workload.texts, 1)[0])
@@ -195,7 +199,7 @@ def memory_of(workload: Workload, micro_batch_size: int) -> Memory:
         if prompts and workload.new_tokens:
             dry_run.answer(prompts)
         for micro in (average, *worst) if step == 0 else worst:
-            dry_run.update([micro] * twice)
+            dry_run.update([micro] * times)
         dry_run.save()
     found = dry_run.peak()
     del dry_run

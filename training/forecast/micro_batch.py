@@ -1,4 +1,4 @@
-"""Resolves --micro-batch-size auto: finds how many examples a device holds at a time.
+"""Resolves --micro-batch-size: how many examples a GPU, or a thread of a CPU, holds at a time.
 
 The number changes no update: which examples make up a step depends on --batch-size alone (training/data/batches.py).
 """
@@ -9,6 +9,7 @@ import os
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -22,10 +23,13 @@ from training.forecast.memory import MIB, memory_of, worst_micro_batches
 from training.forecast.workload import Workload
 from training.run.checkpoint import saved_flag
 from training.run.device import forget_peak
+from training.step.side_by_side import gradients_side_by_side
 
 SHARE = 0.9  # of the free memory that a forecast may use, since it is right to within a tenth
 CGROUP = Path("/sys/fs/cgroup")  # limits of a container: version 2, then version 1
 LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+DEFAULT = 8  # examples
+TOKENS_PER_THREAD = 512  # on average; more make a CPU no faster, and take memory
 REMEDY = "add --checkpoint-activations, --mixed-precision bf16 or --last-blocks n, or lower --max-length"
 
 
@@ -78,8 +82,10 @@ def attempt(workload: Workload, micro_batches: Sequence[Sequence[Encoded]], rese
         try:
             kept = torch.empty(reserve, dtype=torch.uint8, device=device)
             model.to(device).train()
-            for examples in micro_batches:
-                workload.loss(workload.accelerator, model, workload.batch(examples, device)).backward()
+            batches = [workload.batch(examples, device) for examples in micro_batches]
+            trained = [p for p in model.parameters() if p.requires_grad]
+            loss = partial(workload.loss, workload.accelerator, model)
+            gradients_side_by_side(loss, batches, trained, 1.0, workload.at_a_time)
             del kept
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory.ran_out(error):
@@ -99,7 +105,8 @@ def largest_held(workload: Workload) -> int:
         states = memory_of(workload, size).parts["optimizer"]
         buckets = sum(p.nbytes for p in workload.model.parameters() if p.requires_grad)
         reserve = states + (buckets if workload.accelerator.num_processes > 1 else 0)
-        held = attempt(workload, [micro for micro in worst for _ in range(min(accumulated, 2))], reserve)
+        times = min(accumulated, max(workload.at_a_time, 2))
+        held = attempt(workload, [micro for micro in worst for _ in range(times)], reserve)
         gc.collect()  # what a failed attempt left
         if held:
             break
@@ -107,10 +114,24 @@ def largest_held(workload: Workload) -> int:
     return size
 
 
-def automatic_size(workload: Workload, resumed: Path | None) -> int:
+def usual_size(workload: Workload) -> int:
+    """Returns the micro-batch size that is taken if none is asked for.
+
+    Threads that share an update get the same number of micro-batches, of about TOKENS_PER_THREAD tokens or, if texts
+    are short, of all examples there are.
+    """
+    threads = workload.at_a_time
+    if threads == 1:
+        return DEFAULT
+    mean_length = sum(len(e.tokens) for e in workload.train) / len(workload.train)
+    most = min(max(int(TOKENS_PER_THREAD / mean_length), 1), DEFAULT)
+    rounds = -(-workload.update.batch_size // (threads * most))
+    return -(-workload.update.batch_size // (threads * rounds))
+
+
+def automatic_size(workload: Workload) -> int:
     """Returns what --micro-batch-size auto stands for. Raises ValueError when a process does not hold one example."""
-    accelerator = workload.accelerator
-    size = saved_flag(resumed, accelerator, "micro_batch_size") if resumed else largest_held(workload)
+    accelerator, size = workload.accelerator, largest_held(workload)
     size = min(gather_object([size])) if accelerator.num_processes > 1 else size
     if size == 0:
         needed, there = (n / MIB for n in (memory_of(workload, 1).peak, available(accelerator.device)))
@@ -124,12 +145,18 @@ def automatic_size(workload: Workload, resumed: Path | None) -> int:
 
 
 def resolve_micro_batch(workload: Workload, resumed: Path | None = None) -> UpdateArgs:
-    """Returns the update with a number in place of --micro-batch-size auto: what all processes hold, or what the run in
-    the folder `resumed` had. From here on, a message that memory ran out names a smaller number.
+    """Returns the update with a number for --micro-batch-size: of auto what all processes hold, of None the usual one,
+    and of a stopped run, in the folder `resumed`, what it had. From here on, a message that memory ran out names a
+    smaller number.
 
     Raises ValueError on all processes when one does not hold a single example.
     """
-    asked, device = workload.update.micro_batch_size, workload.accelerator.device
-    size = automatic_size(workload, resumed) if asked == "auto" else asked
-    out_of_memory.fitting[:] = [lambda: largest_forecast(workload, available(device), below=size)]
+    accelerator, asked = workload.accelerator, workload.update.micro_batch_size
+    if isinstance(asked, int):
+        size = asked
+    elif resumed:
+        size = saved_flag(resumed, accelerator, "micro_batch_size")
+    else:
+        size = automatic_size(workload) if asked == "auto" else usual_size(workload)
+    out_of_memory.fitting[:] = [lambda: largest_forecast(workload, available(accelerator.device), below=size)]
     return replace(workload.update, micro_batch_size=size)

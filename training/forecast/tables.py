@@ -6,7 +6,7 @@ from typing import Any
 
 from training.forecast.duration import age, seconds_of
 from training.forecast.memory import MIB, memory_of
-from training.forecast.micro_batch import REMEDY, available, largest_forecast
+from training.forecast.micro_batch import REMEDY, available, largest_forecast, usual_size
 from training.forecast.workload import Workload
 from training.run.record import Intervals
 
@@ -21,7 +21,7 @@ def _print_memory(workload: Workload) -> int | None:
     most = available(workload.accelerator.device)
     fitting = largest_forecast(workload, most)
     asked = workload.update.micro_batch_size
-    size = max(fitting, 1) if asked == "auto" else asked
+    size = max(fitting, 1) if asked == "auto" else asked or usual_size(workload)
     found = memory_of(workload, size)
     print(f"memory of a run with micro-batches of {size}, on {workload.accelerator.device}, in MiB")
     _print_rows({name: count / MIB for name, count in found.parts.items()})

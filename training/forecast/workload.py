@@ -24,6 +24,7 @@ from training.flags.compute import ComputeArgs
 from training.flags.finetuning import FineTuneArgs
 from training.model.frozen_activations import Contents, contents
 from training.step.losses import loss_of
+from training.step.side_by_side import updates_at_a_time
 
 LATER = ("torch._dynamo", "evaluate", "sklearn.metrics", "torch.utils.tensorboard", "matplotlib.pyplot")
 
@@ -95,6 +96,11 @@ class Workload:
         tensors = [t for t in [*self.model.parameters(), *self.model.buffers()] if t.device.type == "cpu"]
         storages = {s._cdata: s.nbytes() for s in (t.untyped_storage() for t in tensors)}
         return resident(self.quantises) - sum(storages.values())
+
+    @cached_property
+    def at_a_time(self) -> int:
+        """The number of micro-batches that are computed at a time."""
+        return updates_at_a_time(self.accelerator, self.model)
 
     @property
     def on_cpu(self) -> bool:

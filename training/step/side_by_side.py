@@ -1,0 +1,85 @@
+"""Computes batches side by side on a CPU, each on a thread of its own.
+
+One batch on all threads ends every operation when the slowest thread does, and waits for it by spinning: where another
+program has one of two cores, most of the time is lost. Batches on threads of their own never wait for each other.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from lora.adapter import adapters
+
+B = TypeVar("B")
+R = TypeVar("R")
+LARGEST_SHARE = 0.25  # of the parameters may be trained: every micro-batch has gradients of its own, to be added up
+
+
+@cache
+def _pool(threads: int, each: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(each,))
+
+
+def at_a_time(accelerator: Accelerator) -> int:
+    """Returns how many batches can be computed at a time: as many as a CPU's threads, where one process has them all."""
+    alone = accelerator.device.type == "cpu" and accelerator.num_processes == 1
+    return torch.get_num_threads() if alone else 1
+
+
+def updates_at_a_time(accelerator: Accelerator, model: nn.Module) -> int:
+    """Returns how many micro-batches of an update can be computed at a time.
+
+    It is one if gradients are large, and if the model draws random numbers, for which torch has one generator.
+    """
+    parameters = list(model.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    large = trained > LARGEST_SHARE * sum(p.numel() for p in parameters)
+    draws = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
+    draws = draws or any(adapter.dropout > 0 for _, adapter in adapters(model))
+    return 1 if large or draws else at_a_time(accelerator)
+
+
+def side_by_side(compute: Callable[[B], R], batches: Sequence[B], threads: int) -> Iterator[R]:
+    """Yields compute(batch) for each batch, in order, with gradients and autocast as they are here."""
+    at_once = min(threads, len(batches))
+    if at_once < 2:
+        yield from map(compute, batches)
+        return
+    keeps_graph = torch.is_grad_enabled()
+    half, casts = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
+
+    def run(batch: B) -> R:
+        with torch.set_grad_enabled(keeps_graph), torch.autocast("cpu", half, enabled=casts):
+            return compute(batch)
+
+    pool = _pool(at_once, threads // at_once)
+    futures = [pool.submit(run, batch) for batch in batches]
+    try:
+        for future in futures:
+            yield future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def gradients_side_by_side(
+    loss: Callable[[B], Tensor], batches: Sequence[B], trained: Sequence[nn.Parameter], scale: float, threads: int
+) -> Tensor:
+    """Adds the gradients of scale * the sum of `loss` over the batches, in their order; returns that sum, in fp64."""
+
+    def compute(batch: B) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        summed = loss(batch)
+        return summed.detach().double(), torch.autograd.grad(summed * scale, trained, allow_unused=True)
+
+    total = torch.zeros((), dtype=torch.float64)
+    for summed, gradients in side_by_side(compute, batches, threads):
+        total += summed
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+    return total
