@@ -19,6 +19,8 @@ from training.data.batches import Batch, Encoded, collate
 from training.evaluation.inference import classify, score_targets
 from training.flags.common import MethodArgs, ModelArgs, UpdateArgs
 from training.flags.compute import ComputeArgs
+from training.forecast.micro_batch import usual_size
+from training.forecast.workload import Workload
 from training.model.frozen_activations import with_frozen_activations
 from training.model.methods import apply_compute, apply_method, build_classifier, build_language_model
 from training.run.launch import start
@@ -93,9 +95,11 @@ class Training:
         return loss_of(self.accelerator, self.model, batch)
 
     def update(self, chosen: Sequence[Encoded]) -> float:
-        """Makes an update and returns the mean loss before it."""
-        count = sum(e.count for e in chosen)
-        loss = accumulate(self.accelerator, self.prepared, [collate(chosen)], count, self.loss, (0, self.steps))
+        """Makes an update, divided as a run divides it by default, and returns the mean loss before it."""
+        count, args = sum(e.count for e in chosen), UpdateArgs(batch_size=len(chosen))
+        size = min(usual_size(Workload(self.model, args, self.accelerator, chosen)), len(chosen))
+        batches = [collate(chosen[start : start + size]) for start in range(0, len(chosen), size)]
+        loss = accumulate(self.accelerator, self.prepared, batches, count, self.loss, (0, self.steps))
         apply_update(self.accelerator, self.model, self.optimizer, LEARNING_RATE, CLIP)
         self.steps += 1
         return loss / count

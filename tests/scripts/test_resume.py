@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -15,12 +16,12 @@ from forked import start_forked
 STEPS = 36
 
 
-def kill_at_a_random_moment(script, processes, flags, folder, seed):
+def kill_at_a_random_moment(script, processes, flags, folder, seed, **changed):
     """Starts the run, lets it save one to six checkpoints, and kills all of its processes a moment later."""
     rng, deadline, seen = random.Random(seed), time.monotonic() + 120, set()
     wanted = rng.randint(1, 6)
     with TemporaryDirectory() as output:
-        ranks = start_forked(command(script, *flags)[1:], Path(output), processes)
+        ranks = start_forked(command(script, *flags)[1:], Path(output), processes, **changed)
         while len(seen) < wanted and all(rank.exitcode is None for rank in ranks) and time.monotonic() < deadline:
             with contextlib.suppress(FileNotFoundError):
                 seen.add((folder / "checkpoint" / "state.pt").stat().st_mtime_ns)
@@ -73,6 +74,21 @@ def test_a_killed_and_resumed_run_ends_bit_for_bit_like_an_unbroken_one(
     rows = "predictions.jsonl" if script == "finetune_cls" else "generations.jsonl"
     assert (tmp_path / "a" / rows).read_text() == (tmp_path / "b" / rows).read_text()
     assert not (tmp_path / "b" / "checkpoint").exists(), "a finished run keeps no checkpoint"
+
+
+def test_a_run_on_all_threads_that_is_resumed_on_one_ends_bit_for_bit_the_same(tiny_model, mail_file, tmp_path):
+    flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", STEPS, "--eval-every", 4, "--save-every", 3]
+    free = {"OMP_NUM_THREADS": ""}
+    unbroken = run_script("finetune_cls", *flags, "--output-dir", tmp_path / "a", **free)
+    assert unbroken.returncode == 0, unbroken.stderr
+    broken = [*flags, "--output-dir", tmp_path / "b"]
+    kill_at_a_random_moment("finetune_cls", 1, broken, tmp_path / "b", seed=str(tmp_path), **free)
+    resumed = run_script("finetune_cls", *broken, "--resume", OMP_NUM_THREADS="1")
+    assert resumed.returncode == 0, resumed.stderr
+    a, b = results_of(tmp_path / "a"), results_of(tmp_path / "b")
+    assert a["environment"]["threads"] == b["environment"]["threads"] == psutil.cpu_count(logical=False)
+    assert a["curve"] == b["curve"] and a["test"] == b["test"]
+    assert a["micro_batch"]["used"] == b["micro_batch"]["used"]
 
 
 @pytest.fixture

@@ -114,8 +114,10 @@ class DryRun:
         with self.meter:
             for start in range(0, len(micro_batches), workload.at_a_time):
                 together = micro_batches[start : start + workload.at_a_time]
-                batches = [workload.batch(examples, self.device) for examples in together]
-                losses = [workload.loss(workload.accelerator, self.model, batch) for batch in batches]
+                losses = [
+                    workload.loss(workload.accelerator, self.model, workload.batch(examples, self.device))
+                    for examples in together
+                ]
                 while losses:
                     losses.pop().backward()
             nn.utils.clip_grad_norm_(self.trained, 1.0)

@@ -29,6 +29,7 @@ def save_checkpoint(run: "Run", trained: bool = False) -> None:
     state = {
         "flags": run.flags,
         "identity": run.identity,
+        "threads": torch.get_num_threads(),
         "weights": None if trained else own_state(run.model),
         "optimizer": None if trained else run.optimizer.state_dict(),
         "scaler": None if trained or scaler is None else scaler.state_dict(),
@@ -69,6 +70,7 @@ def load_checkpoint(run: "Run") -> None:
         run.optimizer.load_state_dict(state["optimizer"])
         if run.accelerator.scaler is not None:
             run.accelerator.scaler.load_state_dict(state["scaler"])
+    torch.set_num_threads(state.get("threads", torch.get_num_threads()))  # another number may round differently
     run.record, run.before = Record(**state["record"]), state["before"]
 
 

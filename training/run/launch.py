@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from training.flags.compute import SpeedArgs
+from training.run.threads import choose_threads
 from training.step.processes import from_main
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -59,6 +60,7 @@ def start(compute: SpeedArgs, folder: Path, resuming: bool) -> tuple[Accelerator
     Raises ValueError for processes that do not see each other, and for a GPU or fp16 where there is no GPU.
     """
     keep_freed_memory()
+    choose_threads()
     precision = compute.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "").lower() or "no"
     accelerator = Accelerator(mixed_precision=precision, project_dir=str(folder))
     torch.backends.cuda.matmul.allow_tf32 = compute.tf32  # after Accelerator, which may set it too

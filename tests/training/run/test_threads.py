@@ -1,0 +1,62 @@
+"""The number of threads is the user's, else that of the cores and of a container's quota."""
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from training.run import threads
+from training.run.threads import choose_threads, quota
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_a_quota_is_read_as_the_kernel_writes_it(files, expected, tmp_path):
+    (tmp_path / "cpu").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    assert quota(tmp_path) == expected
+
+
+@pytest.mark.parametrize(("allowed", "processes", "expected"), [(math.inf, 1, 8), (2.5, 1, 3), (0.5, 1, 1), (8, 4, 2)])
+def test_threads_follow_cores_and_quota(allowed, processes, expected, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setattr(threads.psutil, "cpu_count", lambda logical=True: 8)
+    monkeypatch.setattr(threads.psutil.Process, "cpu_affinity", lambda self: range(16), raising=False)
+    monkeypatch.setattr(threads, "quota", lambda: allowed)
+    before = torch.get_num_threads()
+    try:
+        choose_threads()
+        assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("started_with", "script_has", "asked"),
+    [
+        ({}, "", False),
+        ({"OMP_NUM_THREADS": "1"}, "", True),
+        ({}, "export OMP_NUM_THREADS=1;", True),  # the shell's own, without a launcher
+        ({}, "export OMP_NUM_THREADS=1 ACCELERATE_MIXED_PRECISION=no;", False),
+        ({"OMP_NUM_THREADS": "1"}, "export OMP_NUM_THREADS=1 ACCELERATE_MIXED_PRECISION=no;", True),
+    ],
+)
+def test_what_accelerate_launch_sets_by_itself_is_not_the_users_choice(started_with, script_has, asked):
+    """The shell stands for the launcher: it passes on a variable that it was not started with."""
+    env = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS",)} | started_with
+    told = f'{script_has} "{sys.executable}" -c "from training.run.threads import asked_for; print(asked_for())"; true'
+    done = subprocess.run(["sh", "-c", told], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(asked), done.stderr
