@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gpt2_scratch.attention import layout_of
 from gpt2_scratch.generate import ROWS, Sampling, generate
@@ -24,6 +24,7 @@ from training.forecast.meter import ALIGNMENT, END, Heap, Meter, can_take_blocks
 from training.forecast.workload import Workload, use_bitsandbytes
 from training.step.losses import outputs_of
 from training.step.optimizers import build_optimizer
+from training.step.side_by_side import at_a_time
 
 MIB = 2**20
 # What a peak consists of, in the order of the table.
@@ -118,12 +119,23 @@ class DryRun:
                     workload.loss(workload.accelerator, self.model, workload.batch(examples, self.device))
                     for examples in together
                 ]
-                while losses:
+                if len(losses) == 1:
                     losses.pop().backward()
+                else:
+                    self._add_gradients(losses)
             nn.utils.clip_grad_norm_(self.trained, 1.0)
             with self.meter.counting("optimizer"):
                 self.optimizer.step()
             self.optimizer.zero_grad()
+
+    def _add_gradients(self, losses: list[Tensor]) -> None:
+        """Does what training/step/side_by_side.py does, when all threads hold their gradients at once."""
+        found = [torch.autograd.grad(losses.pop(), self.trained, allow_unused=True) for _ in range(len(losses))]
+        for parameter, *gradients in zip(self.trained, *found, strict=True):
+            for gradient in gradients:
+                if gradient is not None:
+                    self.meter.name(gradient, "gradients")
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
     def save(self) -> None:
         """Makes the tensors that a whole model is written from; an adapter is written as it is."""
@@ -148,6 +160,7 @@ class DryRun:
         if self.workload.on_cpu:
             touched = self.heap.peak if self.heap else sum(parts.values())
             parts[GAPS] = touched - sum(parts.values())
+            parts["logits"] *= at_a_time(self.workload.accelerator)  # here one thread ends before the next begins
             parts[FILE] = self.mapped_file(touched)
             parts[BASE] = self.workload.libraries + KERNELS[self.workload.accelerator.mixed_precision]
         return Memory(parts)

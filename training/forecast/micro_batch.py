@@ -23,7 +23,7 @@ from training.forecast.memory import MIB, memory_of, worst_micro_batches
 from training.forecast.workload import Workload
 from training.run.checkpoint import saved_flag
 from training.run.device import forget_peak
-from training.step.side_by_side import gradients_side_by_side
+from training.step.side_by_side import gradients_side_by_side, has_large_gradients
 
 SHARE = 0.9  # of the free memory that a forecast may use, since it is right to within a tenth
 CGROUP = Path("/sys/fs/cgroup")  # limits of a container: version 2, then version 1
@@ -117,14 +117,15 @@ def largest_held(workload: Workload) -> int:
 def usual_size(workload: Workload) -> int:
     """Returns the micro-batch size that is taken if none is asked for.
 
-    Threads that share an update get the same number of micro-batches, of about TOKENS_PER_THREAD tokens or, if texts
-    are short, of all examples there are.
+    Threads that share an update get the same number of micro-batches: one each, or more of about TOKENS_PER_THREAD
+    tokens if gradients are small.
     """
-    threads = workload.at_a_time
+    threads, most = workload.at_a_time, DEFAULT
     if threads == 1:
-        return DEFAULT
-    mean_length = sum(len(e.tokens) for e in workload.train) / len(workload.train)
-    most = min(max(int(TOKENS_PER_THREAD / mean_length), 1), DEFAULT)
+        return most
+    if not has_large_gradients(workload.model):
+        mean_length = sum(len(e.tokens) for e in workload.train) / len(workload.train)
+        most = min(max(int(TOKENS_PER_THREAD / mean_length), 1), most)
     rounds = -(-workload.update.batch_size // (threads * most))
     return -(-workload.update.batch_size // (threads * rounds))
 

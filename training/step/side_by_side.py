@@ -17,7 +17,7 @@ from lora.adapter import adapters
 
 B = TypeVar("B")
 R = TypeVar("R")
-LARGEST_SHARE = 0.25  # of the parameters may be trained: every micro-batch has gradients of its own, to be added up
+LARGE = 0.25  # of the parameters are trained: gradients are large
 
 
 @cache
@@ -31,17 +31,23 @@ def at_a_time(accelerator: Accelerator) -> int:
     return torch.get_num_threads() if alone else 1
 
 
+def has_large_gradients(model: nn.Module) -> bool:
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters if p.requires_grad) > LARGE * sum(p.numel() for p in parameters)
+
+
 def updates_at_a_time(accelerator: Accelerator, model: nn.Module) -> int:
     """Returns how many micro-batches of an update can be computed at a time.
 
-    It is one if gradients are large, and if the model draws random numbers, for which torch has one generator.
+    It is one if the model draws random numbers, for which torch has one generator, and no more than two if gradients
+    are large, since every micro-batch has its own.
     """
-    parameters = list(model.parameters())
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
-    large = trained > LARGEST_SHARE * sum(p.numel() for p in parameters)
-    draws = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
-    draws = draws or any(adapter.dropout > 0 for _, adapter in adapters(model))
-    return 1 if large or draws else at_a_time(accelerator)
+    threads = at_a_time(accelerator)
+    if any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules()):
+        return 1
+    if any(adapter.dropout > 0 for _, adapter in adapters(model)):
+        return 1
+    return min(threads, 2) if has_large_gradients(model) else threads
 
 
 def side_by_side(compute: Callable[[B], R], batches: Sequence[B], threads: int) -> Iterator[R]:

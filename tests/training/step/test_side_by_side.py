@@ -1,7 +1,9 @@
 """Micro-batches computed side by side give the same numbers as one after the other."""
 
 import threading
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -11,8 +13,10 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, initialise
 from gpt2_scratch.tokenizer import GPT2
 from tasks import Labelled
-from training.data.batches import collate
-from training.flags.common import MethodArgs
+from training.data.batches import Encoded, collate
+from training.flags.common import MethodArgs, UpdateArgs
+from training.forecast.micro_batch import resolve_micro_batch
+from training.forecast.workload import Workload
 from training.model.methods import apply_method
 from training.step.losses import class_loss
 from training.step.side_by_side import gradients_side_by_side, side_by_side, updates_at_a_time
@@ -103,15 +107,44 @@ def test_gradients_are_off_and_casts_on_in_the_threads_as_in_the_caller(two_thre
     ("model", "expected"),
     [
         (classifier, 2),
-        (lambda: classifier("full"), 1),
-        (lambda: classifier(dropout=0.1), 1),
+        (lambda: classifier("full"), 2),
+        (lambda: classifier("full", dropout=0.1), 1),
         (lambda: classifier(lora_dropout=0.1), 1),
-        (lambda: classifier(train_embedding=True), 1),
     ],
 )
-def test_an_update_is_shared_unless_gradients_are_large_or_the_model_draws_numbers(model, expected, two_threads):
-    model = model()
-    assert updates_at_a_time(Accelerator(cpu=True), model) == expected
+def test_an_update_is_shared_unless_the_model_draws_numbers(model, expected, two_threads):
+    assert updates_at_a_time(Accelerator(cpu=True), model()) == expected
+
+
+@pytest.mark.parametrize(("method", "expected"), [("lora", 8), ("full", 2), ("head", 8)])
+def test_large_gradients_are_held_twice_at_most(method, expected, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert updates_at_a_time(Accelerator(cpu=True), classifier(method)) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "batch_size", "tokens", "threads", "expected"),
+    [
+        ("lora", 8, 250, 1, 8),
+        ("lora", 8, 250, 2, 2),  # 500 tokens on a thread, four micro-batches
+        ("lora", 8, 20, 2, 4),  # one on each thread
+        ("lora", 8, 900, 2, 1),
+        ("lora", 32, 20, 2, 8),
+        ("lora", 8, 250, 16, 1),
+        ("full", 8, 250, 2, 4),
+        ("full", 8, 250, 16, 4),
+    ],
+)
+def test_by_default_threads_get_the_same_number_of_micro_batches(
+    method, batch_size, tokens, threads, expected, monkeypatch
+):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    text = Encoded(0, np.zeros(tokens, np.int32), 0)
+    update = UpdateArgs(batch_size=batch_size)
+    workload = Workload(classifier(method), update, Accelerator(cpu=True), [text] * batch_size)
+    assert resolve_micro_batch(workload).micro_batch_size == expected
+    given = replace(workload, update=replace(update, micro_batch_size=3))
+    assert resolve_micro_batch(given).micro_batch_size == 3
 
 
 def test_an_update_on_two_threads_is_the_same_as_with_one_micro_batch(two_threads):
