@@ -7,7 +7,7 @@ only a position. Which examples make up a step depends neither on the number of 
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class Batch:
     weight: float = 1.0
     hidden: Hidden | None = None  # of all N tokens, or of the B last ones
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> Self:
         hidden = self.hidden and self.hidden._replace(states=self.hidden.states.to(device))
         return replace(self, tokens=self.tokens.to(device), labels=self.labels.to(device), hidden=hidden)
 

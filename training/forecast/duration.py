@@ -137,7 +137,9 @@ class Stopwatch:
                 pass
 
         model.eval()
-        acts = ((sum(lengths[i] for one in some for i in one), partial(read_all, some)) for some in [*spread, spread[-1]])
+        acts = (
+            (sum(lengths[i] for one in some for i in one), partial(read_all, some)) for some in [*spread, spread[-1]]
+        )
         return mean_time(self.device, acts)[1] * sum(lengths) / processes
 
     def general_text(self) -> float:

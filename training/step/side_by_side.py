@@ -26,7 +26,7 @@ def _pool(threads: int, each: int) -> ThreadPoolExecutor:
 
 
 def at_a_time(accelerator: Accelerator) -> int:
-    """Returns how many batches can be computed at a time: as many as a CPU's threads, where one process has them all."""
+    """Returns how many batches can be computed at a time: on a CPU that one process has, one on each thread."""
     alone = accelerator.device.type == "cpu" and accelerator.num_processes == 1
     return torch.get_num_threads() if alone else 1
 

@@ -1,0 +1,97 @@
+"""Measures what training loses while another program keeps some cores busy: ours, and transformers with PEFT.
+
+    python benchmarks/busy.py
+    python benchmarks/busy.py --task ift --method full --rounds 1
+
+Every measurement is a process of its own: step_time.py with all threads and with one, and peft_time.py, each alone on
+the machine and beside loops that do nothing else. Run it on a machine that is otherwise idle.
+"""
+
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from training.flags.cli import at_least, run
+
+SIDES = {"ours": ("step_time.py", {}), "ours, one thread": ("step_time.py", {"OMP_NUM_THREADS": "1"})}
+SIDES |= {"transformers and PEFT": ("peft_time.py", {})}
+
+
+@dataclass(frozen=True)
+class Args:
+    task: Literal["cls", "ift"] = "cls"
+    """as in step_time.py"""
+    method: Literal["lora", "full"] = "lora"
+    """as in step_time.py"""
+    model: str = "gpt2-nano"
+    """a size of GPT-2"""
+    steps: int = 8
+    """steps that are timed"""
+    cores: int = 1
+    """cores that are kept busy"""
+    rounds: int = 3
+    """measurements of each, in turn; the table has their medians"""
+
+    def problems(self) -> list[str]:
+        return at_least(self, 1, "steps", "cores", "rounds")
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+@contextmanager
+def busy(cores: int) -> Iterator[None]:
+    """Keeps so many cores busy inside."""
+    loops = [multiprocessing.Process(target=spin, daemon=True) for _ in range(cores)]
+    for loop in loops:
+        loop.start()
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.join()
+
+
+def tokens_per_second(args: Args, side: str) -> float:
+    """Raises RuntimeError, with what it said, for a measurement that fails."""
+    script, env = SIDES[side]
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = Path(folder) / "numbers.json"
+        words = [sys.executable, str(Path(__file__).with_name(script)), "--task", args.task, "--method", args.method]
+        words += ["--model", args.model, "--steps", str(args.steps), "--device", "cpu", "--json", str(numbers)]
+        done = subprocess.run(words, env=os.environ | env, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"{side}: {done.stderr.strip()[-300:]}")
+        return float(json.loads(numbers.read_text())["tokens_per_second"])
+
+
+def main(args: Args) -> None:
+    found = defaultdict(list)
+    for _ in range(args.rounds):
+        for side in SIDES:
+            for cores in (0, args.cores):
+                with busy(cores):
+                    found[side, cores].append(tokens_per_second(args, side))
+    speed = {key: statistics.median(values) for key, values in found.items()}
+    print(f"| tokens/s, {args.model}, {args.task}, {args.method} | idle | {args.cores} cores busy | share of idle |")
+    print("|---|---|---|---|")
+    for side in SIDES:
+        idle, beside = speed[side, 0], speed[side, args.cores]
+        print(f"| {side} | {idle:,.0f} | {beside:,.0f} | {beside / idle:.0%} |")
+
+
+if __name__ == "__main__":
+    run(main, Args, __doc__)
