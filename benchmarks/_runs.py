@@ -44,7 +44,8 @@ def differences(folder: Path, words: Sequence[str]) -> list[str]:
     results = read_run(folder, "--folder")
     before, (asked, default) = results["args"], flags_of(words, results["data"]["rows"]["train"])
     found = [(name, before.get(name, default[name]), value) for name, value in asked.items() if name not in FREE_FLAGS]
-    return [f"{flag(name)} {_shown(old)}, now {_shown(new)}" for name, old, new in found if new not in (old, "auto")]
+    found = [(name, old, new) for name, old, new in found if not (name == "micro_batch_size" and new in (None, "auto"))]
+    return [f"{flag(name)} {_shown(old)}, now {_shown(new)}" for name, old, new in found if new != old]
 
 
 def flags_of(words: Sequence[str], examples: int) -> tuple[dict[str, Any], dict[str, Any]]:

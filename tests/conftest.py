@@ -110,6 +110,13 @@ def _own_hub_cache(tmp_path_factory: pytest.TempPathFactory):
     datasets.config.HF_DATASETS_CACHE = Path(os.environ["HF_HOME"]) / "datasets"
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """A run that a test starts in this process may have chosen its number of threads."""
+    yield
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _only_loopback():
     """A connection to anywhere but this machine fails the test that tries it."""
