@@ -33,8 +33,7 @@ class UpdateArgs:
     batch_size: int = 8
     """examples per optimizer step, over all processes"""
     micro_batch_size: int | Literal["auto"] | None = None
-    """examples that a GPU, or a thread of a CPU, holds at a time; auto: as many as fit; None: 8, or fewer where a CPU's
-    threads share an update. The number of accumulation steps follows"""
+    """examples that a GPU, or a thread of a CPU, holds at a time; auto: as many as fit; None: at most 8"""
     optimizer: Rare[Literal["adamw", "adamw8bit", "paged-adamw8bit", "sgd", "sgd-momentum"]] = "adamw"
     """adamw8bit: states in 8 bits, by bitsandbytes; paged-adamw8bit: on a CUDA GPU they also move to the machine's
     memory when room is short; sgd-momentum uses 0.9 unless --momentum says otherwise"""
