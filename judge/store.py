@@ -1,11 +1,12 @@
 """Keeps replies.jsonl: every reply that was paid for, one per line, synced to the disk as soon as it arrives."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from training.flags.cli import flag
 
@@ -54,16 +55,16 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(path, "a+b", buffering=0)  # noqa: SIM115 (open as long as the run)
+        self.lock = FileLock(path.with_name(f".{path.name}.lock"))  # released by the system when the process is killed
         try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.file.close()
+            self.lock.acquire(timeout=0)
+        except Timeout as error:
             raise ValueError(f"{path}: another process is asking for these replies; wait for it or stop it") from error
+        self.file = open(path, "a+b", buffering=0)  # noqa: SIM115 (open as long as the run)
         try:
             self.replies, whole = read_replies(path)
         except ValueError:
-            self.file.close()
+            self.close()
             raise
         if whole < self.file.seek(0, os.SEEK_END):
             self.file.truncate(whole)
@@ -87,3 +88,4 @@ class Store:
 
     def close(self) -> None:
         self.file.close()
+        self.lock.release()

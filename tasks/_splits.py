@@ -44,8 +44,15 @@ class Splits(Generic[E]):
 
     def fingerprint(self) -> str:
         """Returns sha256 over every example of every split, in order: two runs with the same one saw the same data."""
-        content = [[name, [(e.identity, e.label) for e in part]] for name, part in self.named().items()]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        digest, comma = hashlib.sha256(), ""  # of [[name, [[identity, label], ...]], ...], never whole in memory
+        for name, part in self.named().items():
+            digest.update(f'{comma or "["}["{name}", ['.encode())
+            for i, example in enumerate(part):
+                digest.update((", " * (i > 0) + json.dumps((example.identity, example.label))).encode())
+            digest.update(b"]]")
+            comma = ", "
+        digest.update(b"]")
+        return digest.hexdigest()
 
 
 def balance(parts: Mapping[str, Sequence[E]]) -> dict[str, dict[str, int]]:

@@ -102,6 +102,15 @@ def test_the_files_that_quick_leaves_out_exist():
     assert {*LONGEST} <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
 
 
+def test_no_file_imports_at_its_top_what_windows_lacks():
+    lacking = {"fcntl", "grp", "pwd", "resource", "syslog", "termios"}
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            assert not lacking & {*names}, path
+
+
 def test_no_file_is_named_after_a_dependency():
     dependencies = {"evaluate", "datasets", "accelerate", "transformers", "tokenizers", "torch", "tqdm", "tyro", "peft"}
     assert not {path.stem for path in FILES} & dependencies

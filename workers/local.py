@@ -32,6 +32,10 @@ def fitting(memory_mib: float, threads: int = 1) -> int:
 
 class Local:
     def __init__(self, workers: int, threads: int, libraries: Sequence[str] = HEAVY) -> None:
+        if not hasattr(os, "fork"):
+            raise ValueError(
+                "many runs are made in forks of one process, which Windows lacks; use WSL 2, or make each run"
+            )
         self.count, self.read = workers, b""
         # Asked in another way, whether there is a GPU would make it unusable in forks.
         env = os.environ | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}

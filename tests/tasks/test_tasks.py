@@ -1,7 +1,10 @@
 """Datasets: the registry, the bundled files, cleaning and splitting, and the subsets that the report used."""
 
+import hashlib
+import json
 import os
 import shutil
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from tasks import (
     Task,
     find,
 )
-from tasks._splits import balance, balanced, split_examples
+from tasks._splits import Splits, balance, balanced, split_examples
 from training.data.sources import locate_rows, split_rows
 from training.flags.common import DataArgs
 from training.flags.task import TextArgs
@@ -451,6 +454,18 @@ def test_a_limit_above_what_there_is_takes_all():
     splits = split({"all": labelled({"x": 50, "y": 50})}, Limits(0.1, 0.1, 1000, 1000, 1000))
     assert [len(part) for part in splits.named().values()] == [80, 10, 10]
     assert splits.skipped.over_limit == 0
+
+
+def test_the_fingerprint_is_of_the_whole_as_json_which_is_never_in_memory():
+    texts = [f"{i} " + 600 * "ä" for i in range(2000)]
+    splits = Splits([Labelled(i, text, "yes") for i, text in enumerate(texts)], [], [Labelled(0, 'a "b"', None)])
+    whole = [[name, [(e.identity, e.label) for e in part]] for name, part in splits.named().items()]
+    tracemalloc.start()
+    found = splits.fingerprint()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+    assert peak < 2**17
 
 
 def test_the_fingerprint_depends_on_every_text_label_and_place():

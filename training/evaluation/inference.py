@@ -59,7 +59,7 @@ def score_targets(model: LanguageModel, examples: Sequence[Encoded], accelerator
     """Returns a row for each example in order, with the loss summed over its targets."""
 
     def rows(batch: Batch) -> list[Row]:
-        log_probabilities = model(batch.tokens, batch.lengths, batch.labels, batch.hidden).double().cpu()  # (M,)
+        log_probabilities = model(batch.tokens, batch.lengths, batch.labels, batch.hidden).cpu().double()  # (M,)
         targets = (batch.labels != IGNORED).cpu()
         counts = [int(part.sum()) for part in targets.split(batch.lengths.tolist())]
         sums = [-float(part.sum()) for part in log_probabilities.split(counts)]
@@ -76,7 +76,7 @@ def score_texts(
     known = {e.id: e for e in examples}
 
     def rows(batch: Batch) -> list[Row]:
-        log_probabilities = model(batch.tokens, batch.lengths, batch.labels, batch.hidden).double().cpu()  # (N,)
+        log_probabilities = model(batch.tokens, batch.lengths, batch.labels, batch.hidden).cpu().double()  # (N,)
         found = []
         for id, part in zip(batch.example_ids, log_probabilities.split(batch.lengths.tolist()), strict=True):
             targets = torch.from_numpy(known[id].labels != IGNORED)

@@ -8,6 +8,7 @@ to, so that the gaps are the allocator's own. What a kernel allocates and frees 
 
 import copy
 import ctypes
+import os
 import weakref
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -82,7 +83,7 @@ class Heap:
 
 def can_take_blocks() -> bool:
     """Returns whether there is glibc, and no limit on addresses (`ulimit -v`), which the blocks would use up."""
-    if not hasattr(ctypes.CDLL(None), "mallinfo2"):
+    if os.name != "posix" or not hasattr(ctypes.CDLL(None), "mallinfo2"):
         return False
     import resource
 

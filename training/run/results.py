@@ -4,14 +4,15 @@ import contextlib
 import os
 import platform
 import re
-import resource
 import shutil
 import subprocess
+import sys
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from accelerate import Accelerator
 
@@ -65,14 +66,23 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
 
 
 def peak_memory_mib(accelerator: Accelerator) -> float:
-    """Returns the allocator's peak (CUDA), or the peak resident set of this process (CPU)."""
+    """Returns the allocator's peak (CUDA), or the peak resident set of this process (CPU, Apple's GPU)."""
     if accelerator.device.type == "cuda":
         return torch.cuda.max_memory_allocated(accelerator.device) / 2**20
-    try:  # getrusage's peak starts from the parent's memory at the fork
+    return peak_resident() / 2**20
+
+
+def peak_resident() -> int:
+    """Returns the peak resident set of this process in bytes."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    with contextlib.suppress(OSError, IndexError):  # not Linux
         status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 2**10
-    except (OSError, IndexError):  # not Linux
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        return int(status.split("VmHWM:")[1].split()[0]) * 2**10
+    import resource  # its peak starts from the parent's memory at the fork
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 2**10  # kibibytes elsewhere
 
 
 def write_results(folder: Path, results: Results, keep_checkpoint: bool = False) -> None:
@@ -113,7 +123,9 @@ def _commit() -> str | None:
 
 
 def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{cpu_name()}, its GPU" if device.type == "mps" else cpu_name()
 
 
 def cpu_name() -> str:

@@ -87,6 +87,8 @@ def accumulate(
             summed = loss(batch.to(accelerator.device)) * batch.weight
             accelerator.backward(summed * (accelerator.num_processes / count))
         total += summed.detach().cpu().double()
+    if accelerator.num_processes == 1:  # as on Apple's GPU, which has no float64
+        return float(total)
     return float(accelerator.reduce(total.to(accelerator.device), "sum"))
 
 

@@ -1,12 +1,13 @@
 """Files in folders named by a hash of all that the content depends on, written once for every later run."""
 
-import fcntl
 import hashlib
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from training.storage.files import replace_file
 from training.storage.run_folder import nearest
@@ -54,8 +55,7 @@ class CachedFile:
 
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path.with_name("lock"), "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel releases it when the process is killed
+            with FileLock(self.path.with_name("lock")):  # the system releases it when the process is killed
                 if not self.complete:
                     replace_file(self.path, fill)
         except OSError as error:
