@@ -42,7 +42,7 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
         Batch, Plan, Row, Tensor, accumulate, accuracy, apply_compute, apply_method, apply_update,
         build_classifier, build_optimizer, cached, class_loss, classification_metrics, classify, collate,
         encode_all_labelled, encode_splits, forgetting, general_losses, head_notes, mean_loss, open_finetuning,
-        prediction_lines, print_facts, print_forecast, resolve_micro_batch, resolve_update, shown_metrics,
+        prediction_lines, prepare, print_facts, print_forecast, resolve_micro_batch, resolve_update, shown_metrics,
         start, trained_rows, weights_hash, without_probabilities, workload_of)  # fmt: skip
 
     # Accelerator.
@@ -76,9 +76,10 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
         return
     update = resolve_micro_batch(workload, folder if resuming else None)
 
-    # Optimizer, prepare, resume.
+    # Prepare, optimizer, resume.
+    prepared = prepare(accelerator, model)
     optimizer = build_optimizer(model, update, accelerator.scaler is not None, method.lora_plus_ratio or 1.0)
-    prepared, optimizer = accelerator.prepare(model, optimizer)
+    optimizer = accelerator.prepare(optimizer)
     plan = Plan(data.train, update, accelerator.num_processes)
     if args.compute.cache_frozen is not None:
         data = cached(accelerator, model, args.compute, weights_hash(inputs.model_folder), data)

@@ -43,8 +43,8 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         Batch, Plan, Row, Sampling, Tensor, accumulate, answer, apply_compute, apply_method, apply_update,
         build_language_model, build_optimizer, cached, collate, encode_all_instructions, encode_splits, forgetting,
         general_losses, generation_lines, head_notes, loss_lines, mean_loss, open_finetuning, perplexities,
-        print_facts, print_forecast, prompts_of, resolve_micro_batch, resolve_update, score_targets, score_texts, start,
-        token_loss, weights_hash, with_response_labelled, workload_of)  # fmt: skip
+        prepare, print_facts, print_forecast, prompts_of, resolve_micro_batch, resolve_update, score_targets,
+        score_texts, start, token_loss, weights_hash, with_response_labelled, workload_of)  # fmt: skip
 
     # Accelerator.
     accelerator, resuming = start(args.compute, folder, resuming)
@@ -71,9 +71,10 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         return
     update = resolve_micro_batch(workload, folder if resuming else None)
 
-    # Optimizer, prepare, resume.
+    # Prepare, optimizer, resume.
+    prepared = prepare(accelerator, model)
     optimizer = build_optimizer(model, update, accelerator.scaler is not None, method.lora_plus_ratio or 1.0)
-    prepared, optimizer = accelerator.prepare(model, optimizer)
+    optimizer = accelerator.prepare(optimizer)
     plan = Plan(data.train, update, accelerator.num_processes)
     if args.compute.cache_frozen is not None:
         data = cached(accelerator, model, args.compute, weights_hash(inputs.model_folder), data)

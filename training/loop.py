@@ -72,6 +72,7 @@ from training.step.losses import class_loss, outputs_of, pair_loss, rated_loss, 
 from training.step.optimizers import build_optimizer, muon_with_adamw
 from training.step.processes import from_main
 from training.step.seeds import generator
+from training.step.sharding import prepare
 from training.step.short_softmax import ShortSoftmax
 from training.step.update import Schedule, accumulate, apply_update
 from training.storage.files import replace_folder

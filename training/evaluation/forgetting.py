@@ -21,6 +21,7 @@ from gpt2_scratch.pretrained import read_weight, without_storage
 from lora.adapter import set_strength
 from training.data.general import General
 from training.evaluation.inference import score_targets
+from training.step.sharding import whole_root
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
@@ -54,7 +55,7 @@ def general_losses(model: Model, general: General, accelerator: Accelerator, str
     head = None
     if general.head is not None and isinstance(model, Classifier):
         head = read_weight(general.head, "lm_head.weight").to(accelerator.device)
-    with accelerator.autocast(), adapters_at(model, strength):
+    with accelerator.autocast(), adapters_at(model, strength), whole_root(model):
         rows = score_targets(language_model_in(model, head), general.pieces, accelerator)
     return [row.loss for row in rows]
 

@@ -26,6 +26,7 @@ from training.data.batches import (
 from training.data.examples import Data
 from training.data.sources import Inputs
 from training.evaluation.metrics import Row, name_of
+from training.step.sharding import generating, is_sharded, pass_through, whole_root
 from training.step.side_by_side import at_a_time, side_by_side
 
 R = TypeVar("R")
@@ -98,12 +99,14 @@ def answer(
 ) -> list[Answer]:
     """Returns what the model writes after each prompt, in order; the processes share the prompts, adapters are merged.
 
-    Adapters beside quantised layers are not merged: that would be faster, but would take the memory that these save.
+    Adapters beside quantised or sharded layers are not merged: that would be faster, but would take the memory that
+    these save.
     """
     mine = range(accelerator.process_index, len(prompts), accelerator.num_processes)
-    merge(model, dequantise=False)
+    if not is_sharded(model):
+        merge(model, dequantise=False)
     try:
-        with accelerator.autocast():  # frozen weights may be in half precision
+        with accelerator.autocast(), generating(accelerator, model):  # frozen weights may be in half precision
             written = generate(model, [prompts[i] for i in mine], tokenizer.vocabulary, new_tokens, sampling)
     finally:
         unmerge(model)
@@ -129,11 +132,14 @@ def _evaluate(
     model.eval()
     threads, lengths = at_a_time(accelerator), [len(e.tokens) for e in examples]
     plan = inference_plan(lengths, TOKENS_PER_BATCH // threads, accelerator.num_processes)
+    mine = plan[accelerator.process_index]
 
     def rows_of(batch: list[int]) -> list[Row]:
         return rows(collate([examples[i] for i in batch]).to(accelerator.device))
 
-    found = [row for part in side_by_side(rows_of, plan[accelerator.process_index], threads) for row in part]
+    with whole_root(model):
+        found = [row for part in side_by_side(rows_of, mine, threads) for row in part]
+        pass_through(accelerator, model, len(plan[0]) - len(mine))
     model.train(was_training)
     place = {e.id: i for i, e in enumerate(examples)}
     return sorted(_gather(found, accelerator), key=lambda row: place[row.id])

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from gpt2_scratch.config import GPT2Config
-from training.flags.common import MethodArgs, ModelArgs
+from training.flags.common import MethodArgs, ModelArgs, UpdateArgs
 from training.flags.fields import Rare
+from training.flags.sharding import launch_problems, sharding_problems
 from training.storage.run_folder import nearest
 
-UNTRIED = "never tried here; launch with accelerate_configs/ddp.yaml"
+UNTRIED = "never tried here; launch with accelerate_configs/ddp.yaml or fsdp2.yaml"
 # Environment variables that Accelerate reads, set by a shell, `accelerate launch` or its default configuration: the
 # values that change nothing, and what to do instead of any other.
 ENVIRONMENT = {
@@ -18,7 +19,6 @@ ENVIRONMENT = {
     "ACCELERATE_GRADIENT_CLIPPING": (("",), "use --max-grad-norm"),
     "ACCELERATE_DYNAMO_BACKEND": (("", "no"), "these scripts compile nothing"),
     "ACCELERATE_USE_DEEPSPEED": (("", "false", "0", "no"), UNTRIED),
-    "ACCELERATE_USE_FSDP": (("", "false", "0", "no"), UNTRIED),
     "ACCELERATE_USE_MEGATRON_LM": (("", "false", "0", "no"), UNTRIED),
     "ACCELERATE_USE_PARALLELISM_CONFIG": (("", "false", "0", "no"), UNTRIED),
 }
@@ -52,7 +52,11 @@ class SpeedArgs:
     """compute each trained block twice instead of keeping its activations: less memory, a third more time"""
 
     def problems(self) -> list[str]:
-        return environment_problems()
+        return environment_problems() + launch_problems(self.shardable())
+
+    def shardable(self) -> bool:
+        """Returns whether the script can share its weights among processes."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,16 @@ class ComputeArgs(SpeedArgs):
     dry_run: bool = False
     """forecast the memory and time of the run, and stop. This describes the data too, and writes nothing"""
 
-    def problems_given(self, method: MethodArgs, model: ModelArgs, config: GPT2Config) -> list[str]:
-        """Returns why --cache-frozen is of no use; whether the cache fits is known once there is a model."""
-        if self.cache_frozen is None:
-            return []
-        found, asked = [], f"--cache-frozen {self.cache_frozen}:"
+    def shardable(self) -> bool:
+        return True
+
+    def problems_given(self, method: MethodArgs, model: ModelArgs, update: UpdateArgs, config: GPT2Config) -> list[str]:
+        """Returns what cannot be used with FSDP, and why --cache-frozen is of no use; whether the cache fits is known
+        once there is a model."""
+        found = sharding_problems(self.mixed_precision, self.cache_frozen, model, update)
+        if self.cache_frozen is None or found:
+            return found
+        asked = f"--cache-frozen {self.cache_frozen}:"
         head_alone = method.method == "head" or (method.adapts and method.lora_targets == ("lm-head",))
         if method.train_embedding:
             found.append(f"{asked} --train-embedding changes what the blocks read; leave out one of the two")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from gpt2_scratch.config import GPT2Config
@@ -25,12 +26,15 @@ from training.flags.task import HeadArgs, group_of
 from training.model.card import CARD, card
 from training.model.facts import FACTS, Facts, facts_of, read_facts
 from training.model.methods import apply_method, build_classifier, build_language_model, load_own_state, own_state
+from training.step.processes import from_main
+from training.step.sharding import is_sharded
 from training.storage.files import load_tensors, replace_file, replace_folder, save_tensors, write_json
 from training.storage.run_folder import STATE
+from training.storage.shards import load_shards, save_shards
 
 ADAPTER, MODEL = "adapter", "model"
 WEIGHTS = "adapter.safetensors"
-BEST = STATE.with_name("best.safetensors")
+BEST, BEST_SHARDS = STATE.with_name("best.safetensors"), STATE.with_name("best")
 
 
 def save_adapter(folder: Path, model: Model, method: str, facts: Facts) -> None:
@@ -68,15 +72,29 @@ class Best:
         """The hash of all weights that are frozen in the run."""
         return str(self.facts.base and self.facts.base.sha256)
 
-    def save(self) -> None:
-        """Saves the weights bit for bit as they are in training."""
-        names = self.facts.label_names
-        if self.method == "full":
-            replace_folder(self.folder / MODEL, lambda new: save_pretrained(self.model, new, self.tokenizer, **names))
+    def save(self, accelerator: Accelerator) -> None:
+        """Saves the weights bit for bit as they are in training. All processes call it; those that hold them write."""
+        if is_sharded(self.model):
+            save_shards(self.folder / BEST_SHARDS, own_state(self.model))
+        elif not accelerator.is_main_process:
+            return
+        elif self.method == "full":
+            self._save_model()
         else:
             replace_file(self.folder / BEST, lambda new: save_tensors(new, own_state(self.model)))
 
-    def read(self) -> dict[str, Tensor]:
+    def _save_model(self) -> None:
+        names = self.facts.label_names
+        replace_folder(self.folder / MODEL, lambda new: save_pretrained(self.model, new, self.tokenizer, **names))
+
+    def load(self, accelerator: Accelerator) -> None:
+        """Loads the saved weights into the model, on all processes."""
+        if is_sharded(self.model):
+            load_shards(self.folder / BEST_SHARDS, own_state(self.model))
+        else:
+            load_own_state(self.model, from_main(accelerator, self._read))
+
+    def _read(self) -> dict[str, Tensor]:
         """Returns the saved weights under the names of `own_state(model)`."""
         if self.method != "full":
             return load_tensors(self.folder / BEST)
@@ -84,7 +102,9 @@ class Best:
         return own_state(self.model)
 
     def export(self) -> None:
-        """Writes what the run leaves, once the model has its best weights."""
+        """Writes what the run leaves, once the model has its best weights, and all of them here."""
+        if self.method == "full" and is_sharded(self.model):
+            self._save_model()
         save_adapter(self.folder, self.model, self.method, self.facts)
 
 

@@ -1,19 +1,25 @@
 """Saves and loads all that a killed run needs to end with the same weights and curve as one that was not."""
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 from training.evaluation.metrics import Row
 from training.flags.cli import flag
 from training.model.methods import load_own_state, own_state
 from training.run.record import Record
 from training.step.processes import from_main
+from training.step.sharding import is_sharded
 from training.storage.files import replace_file
 from training.storage.run_folder import FREE_FLAGS, LIGHTER_FLAGS, STATE
+from training.storage.shards import load_shards, save_shards
 
 if TYPE_CHECKING:
     from training.run.run import Run
@@ -22,19 +28,27 @@ if TYPE_CHECKING:
 def save_checkpoint(run: "Run", trained: bool = False) -> None:
     """Saves the state of the run; of one that is `trained`, whose best weights are kept, only what it knows of itself.
 
+    The main process writes it; sharded weights and optimizer states are written before by all processes that hold them.
     Raises OSError, with the previous checkpoint intact, when there is no room.
     """
-    scaler = run.accelerator.scaler
+    scaler, shards = run.accelerator.scaler, None
+    if is_sharded(run.model) and not trained:
+        shards = f"step-{run.step}"
+        save_shards(run.folder / STATE.parent / shards, shared_state(run.model, run.optimizer))
+    if not run.accelerator.is_main_process:
+        return
+    elsewhere = trained or shards is not None
     run.record.peak_memory_mib = run.peak_memory_mib
     state = {
         "flags": run.flags,
         "identity": run.identity,
         "threads": torch.get_num_threads(),
-        "weights": None if trained else own_state(run.model),
-        "optimizer": None if trained else run.optimizer.state_dict(),
+        "weights": None if elsewhere else own_state(run.model),
+        "optimizer": None if elsewhere else run.optimizer.state_dict(),
         "scaler": None if trained or scaler is None else scaler.state_dict(),
         "record": asdict(run.record),
         "before": None if trained else run.before,
+        "shards": shards,
     }
 
     def write(new: Path) -> None:
@@ -44,6 +58,21 @@ def save_checkpoint(run: "Run", trained: bool = False) -> None:
             raise OSError(str(error)) from error
 
     replace_file(run.folder / STATE, write)
+    for old in (run.folder / STATE.parent).glob("step-*"):
+        if old.name != shards:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def shared_state(model: nn.Module, optimizer: AcceleratedOptimizer) -> dict[str, Any]:
+    """Returns sharded weights and optimizer states, each under the name of its parameter."""
+    return {"weights": own_state(model), "optimizer": get_optimizer_state_dict(model, optimizer.optimizer)}
+
+
+def load_shared(folder: Path, model: nn.Module, optimizer: AcceleratedOptimizer) -> None:
+    """Loads what `save_shards` made of `shared_state`, of any number of processes."""
+    state = shared_state(model, optimizer)
+    load_shards(folder, state)
+    set_optimizer_state_dict(model, optimizer.optimizer, state["optimizer"])
 
 
 def saved_flag(folder: Path, accelerator: Accelerator, name: str) -> Any:
@@ -65,7 +94,9 @@ def load_checkpoint(run: "Run") -> None:
             f"--resume: the checkpoint in {run.folder} was made with another {', '.join(differing)}; "
             "use the same, or start again with --overwrite"
         )
-    if state["weights"] is not None:
+    if state.get("shards"):
+        load_shared(run.folder / STATE.parent / state["shards"], run.model, run.optimizer)
+    elif state["weights"] is not None:
         load_own_state(run.model, state["weights"])
         run.optimizer.load_state_dict(state["optimizer"])
         if run.accelerator.scaler is not None:

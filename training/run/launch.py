@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import patch_environment
 
 from training.flags.compute import SpeedArgs
 from training.run.threads import choose_threads
@@ -62,7 +63,8 @@ def start(compute: SpeedArgs, folder: Path, resuming: bool) -> tuple[Accelerator
     keep_freed_memory()
     choose_threads()
     precision = compute.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "").lower() or "no"
-    accelerator = Accelerator(mixed_precision=precision, project_dir=str(folder))
+    with patch_environment(accelerate_use_fsdp="false"):  # training/step/sharding.py shards
+        accelerator = Accelerator(mixed_precision=precision, project_dir=str(folder))
     torch.backends.cuda.matmul.allow_tf32 = compute.tf32  # after Accelerator, which may set it too
     if compute.deterministic:
         be_deterministic()

@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 
 from training.data.examples import CacheFacts
+from training.flags.sharding import launched_sharded
 from training.storage.files import write_json
 from training.storage.run_folder import RESULTS, SCHEMA, STATE
 
@@ -61,6 +62,7 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "precision": accelerator.mixed_precision,
         "processes": accelerator.num_processes,
+        "sharding": "fsdp2" if launched_sharded() else None,
     }
     return {name: value for name, value in found.items() if value is not None}
 

@@ -23,9 +23,10 @@ from training.data.trained_on import write_trained_on
 from training.flags.config_file import write_config
 from training.flags.fields import resolved
 from training.flags.finetuning import FineTuneArgs
+from training.flags.sharding import launched_sharded
 from training.flags.update import UpdateArgs
 from training.model.facts import Facts, base_facts
-from training.model.methods import load_own_state, parameter_counts
+from training.model.methods import parameter_counts
 from training.model.saved import Best
 from training.run.checkpoint import load_checkpoint, save_checkpoint
 from training.run.plots import plot_curves, plot_forgetting
@@ -35,7 +36,8 @@ from training.run.publish import publish_run
 from training.run.record import Intervals, Record, What
 from training.run.results import Results, environment, peak_memory_mib, write_results
 from training.run.trackers import close_trackers, open_trackers
-from training.step.processes import check_same, from_main, part
+from training.step.processes import check_same, check_seen, part
+from training.step.sharding import gather, is_sharded
 from training.storage.files import write_lines
 from training.storage.run_folder import CONFIG, GENERATIONS, prepare_folder
 
@@ -87,6 +89,8 @@ class Run:
             prepare_folder(self.folder, self.resuming)
             if not (self.folder / CONFIG).exists():
                 write_config(self.folder / CONFIG, self.flags)
+        if is_sharded(self.model):
+            check_seen(self.accelerator, self.folder)
         open_trackers(self.accelerator, self.flags["report_to"], self.folder, self.step, self.flags)
         shown, unit = self.accelerator.is_main_process, self.due.unit
         self.line = ProgressLine(self.total, self.due.progress(self.record), shown, unit)
@@ -135,7 +139,7 @@ class Run:
             point = self.record.add_point(self.per_epoch, **self.point)
             self.accelerator.log({name: value for name, value in point.items() if name != "step"}, step=self.step)
         self.record.eval_seconds += self._seconds()
-        if self.due.is_time_for("save", self.record) and self.accelerator.is_main_process:
+        if self.due.is_time_for("save", self.record):
             save_checkpoint(self)
 
     @property
@@ -147,6 +151,7 @@ class Run:
 
         Returns whether this is the main process, which goes on to write the results.
         """
+        gather(self.accelerator, self.model)
         part(self.accelerator, prepared)
         return self.accelerator.is_main_process
 
@@ -186,16 +191,15 @@ class FineTuning(Run):
     def evaluated(self, val_loss: float, **scores: float) -> None:
         """Records what was measured, and keeps the weights if they are the best so far."""
         super().evaluated(val_loss, **scores)
-        if self.record.improved(val_loss) and self.accelerator.is_main_process:
-            self.best.save()
+        if self.record.improved(val_loss):
+            self.best.save(self.accelerator)
 
     def load_best(self, keep: str) -> None:
         """Loads the weights to keep into the model: the best ones, or the last if `keep` says so."""
         if self.record.best_step < 0 or (keep == "last" and self.record.best_step != self.step):
             self.record.best_step = self.step
-            if self.accelerator.is_main_process:
-                self.best.save()
-        load_own_state(self.model, from_main(self.accelerator, self.best.read))
+            self.best.save(self.accelerator)
+        self.best.load(self.accelerator)
 
     def finish(
         self,
@@ -224,8 +228,10 @@ class FineTuning(Run):
 
 
 def identity_of(accelerator: Accelerator, data: str, base: str, tokenizer: Tokenizer) -> dict[str, str]:
-    """Returns what must be the same in a checkpoint: hashes of data and base, precision, number of processes."""
-    found = {"data": data, "base": base, "processes": str(accelerator.num_processes)}
+    """Returns what must be the same in a checkpoint: hashes of data and base, precision, and the number of processes,
+    unless they share the weights, which any number of them can take over."""
+    found = {"data": data, "base": base}
+    found |= {"sharding": "fsdp2"} if launched_sharded() else {"processes": str(accelerator.num_processes)}
     found["precision"] = accelerator.mixed_precision
     return found | ({"tokenizer": tokenizer.sha256} if tokenizer.sha256 else {})
 

@@ -1,6 +1,7 @@
 """Communication between the processes of one run."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -54,3 +55,10 @@ def check_same(accelerator: Accelerator, identity: dict[str, str]) -> None:
         differing = {name for other in everyone for name in identity if other[name] != everyone[0][name]}
         if differing:
             raise ValueError(f"the processes do not have the same {', '.join(sorted(differing))}; copy the files again")
+
+
+def check_seen(accelerator: Accelerator, folder: Path) -> None:
+    """Raises ValueError on all processes when one does not see the folder that it has to save its share in."""
+    accelerator.wait_for_everyone()
+    if not all(gather_object([folder.is_dir()])):
+        raise ValueError(f"--output-dir {folder}: with FSDP it must be on a disk that all hosts share")

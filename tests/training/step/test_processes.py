@@ -35,9 +35,10 @@ print("parted")
 
 # What a checkpoint holds: nested, of several types, one tensor a view. Each process counts what each broadcast moves.
 HANDED_ON = """
+from pathlib import Path
 import torch
 from accelerate import Accelerator
-from training.step.processes import from_main, part
+from training.step.processes import check_seen, from_main, part
 
 accelerator, sent, broadcast = Accelerator(cpu=True), [], torch.distributed.broadcast
 
@@ -54,6 +55,13 @@ for name, tensor in state["weights"].items():
     assert torch.equal(found["weights"][name], tensor) and found["weights"][name].dtype == tensor.dtype
 assert torch.equal(found["optimizer"][0][0], whole + 1) and found["optimizer"][1] == 1
 assert max(sent) == whole.nbytes, sent
+
+check_seen(accelerator, Path("/"))
+try:
+    check_seen(accelerator, Path("/" if accelerator.is_main_process else "/not-on-this-host"))
+    raise AssertionError("a host without the folder")
+except ValueError as error:
+    assert "a disk that all hosts share" in str(error)
 part(accelerator)
 print("parted")
 """
@@ -76,7 +84,7 @@ def run_two(code, *words):
     ]
     try:
         for process in started:
-            said, warned = process.communicate(timeout=120)
+            said, warned = process.communicate(timeout=300)
             assert (process.returncode, said) == (0, "parted\n"), warned
     finally:
         for process in started:

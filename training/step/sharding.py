@@ -1,0 +1,123 @@
+"""FSDP2: each process holds a share of every matrix, and gathers those of half a block while it computes with them.
+
+torch's `fully_shard` is called here directly. Accelerate's own wrapping does nothing on gloo, where it trains as DDP
+without a word, and replaces autocast by a precision of whole blocks; it launches the processes and does all else.
+
+A pass through the model is a collective: all processes must make the same number of passes in the same order. Outside
+of a pass and of `whole_root` every parameter is a DTensor, this process's share of it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Shard
+
+from gpt2_scratch.model import Model
+from gpt2_scratch.precision import HALF
+from training.data.batches import collate
+from training.flags.sharding import launched_sharded
+from training.step.losses import outputs_of
+
+
+def prepare(accelerator: Accelerator, model: Model) -> nn.Module:
+    """Returns `model` ready to train, on this process's device: as it is, in DDP, or sharded if the launcher says so.
+
+    Build the optimizer afterwards: sharding replaces the parameters.
+    """
+    if not launched_sharded():
+        return accelerator.prepare(model)
+    shard(accelerator, model)
+    prepared = accelerator.prepare_model(model, evaluation_mode=True)  # autocast, and no DDP
+    with torch.no_grad():
+        outputs_of(accelerator, model, collate([]).to(accelerator.device))  # the first to run forward becomes the root
+    model.reshard()
+    return prepared
+
+
+def shard(accelerator: Accelerator, model: Model) -> None:
+    """Shards attention and MLP of each block, and the rest (embeddings, norms, head) as one unit, over all processes.
+
+    Weights of one precision are gathered in that of the computation: autocast would else keep a copy in half precision
+    of each whole matrix from forward to backward. Where there are two, frozen matrices are already in half precision.
+    """
+    processes, half = accelerator.num_processes, HALF.get(accelerator.mixed_precision)
+    mesh = init_device_mesh(accelerator.device.type, (processes,))
+
+    def placement(parameter: nn.Parameter) -> Shard | None:
+        """Splits B factors (P, R, out / parts) by columns, since P is 1 or 3; None: by rows."""
+        return Shard(2) if parameter.dim() == 3 and parameter.shape[2] % processes == 0 else None
+
+    for unit in (part for block in model.transformer.h for part in (block.attn, block.mlp)):
+        computed = half if len({p.dtype for p in unit.parameters()}) == 1 else None
+        policy = MixedPrecisionPolicy(computed, reduce_dtype=computed and torch.float32, cast_forward_inputs=False)
+        fully_shard(unit, mesh=mesh, mp_policy=policy, shard_placement_fn=placement)
+    fully_shard(model, mesh=mesh, shard_placement_fn=placement)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Returns whether a pass through `model`, or through the blocks in it, is a collective."""
+    return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
+@contextmanager
+def whole_root(model: nn.Module) -> Iterator[None]:
+    """Inside, a sharded `model` has its embeddings and its head, so that others than its forward can use them."""
+    if not isinstance(model, FSDPModule):
+        yield
+        return
+    model.unshard()
+    try:
+        yield
+    finally:
+        model.reshard()
+
+
+def pass_through(accelerator: Accelerator, model: Model, times: int) -> None:
+    """Takes part in `times` passes that other processes make through a sharded `model`."""
+    for _ in range(times if is_sharded(model) else 0):
+        outputs_of(accelerator, model, collate([]).to(accelerator.device))
+
+
+@contextmanager
+def generating(accelerator: Accelerator, model: Any) -> Iterator[None]:
+    """Lets the processes generate texts of different lengths with a sharded `model`: inside, before each pass, they
+    tell each other whether they still write, and at the end each takes part until all have ended."""
+    if not is_sharded(model):
+        yield
+        return
+
+    def written_by(writes: bool) -> bool:
+        count = torch.tensor(int(writes), device=accelerator.device)
+        return bool(accelerator.reduce(count, "sum"))
+
+    def next_logits(*inputs: Any) -> torch.Tensor:
+        written_by(True)
+        return type(model).next_logits(model, *inputs)
+
+    with whole_root(model):
+        model.next_logits = next_logits
+        try:
+            yield
+        finally:
+            del model.next_logits
+        while written_by(False):
+            pass_through(accelerator, model, 1)
+
+
+def gather(accelerator: Accelerator, model: nn.Module) -> None:
+    """Makes a sharded `model`, which computes no more, whole again on the main process, in the CPU's memory."""
+    found = dict[int, nn.Parameter]()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if isinstance(parameter, DTensor):
+                if id(parameter) not in found:
+                    whole = parameter.detach().full_tensor()
+                    kept = whole.cpu() if accelerator.is_main_process else whole.new_empty(0)
+                    found[id(parameter)] = nn.Parameter(kept, parameter.requires_grad)
+                module.register_parameter(name, found[id(parameter)])
