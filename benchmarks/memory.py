@@ -142,7 +142,7 @@ def in_a_fork(work: Callable[[], Any]) -> Any:
 
 def measure(args: Args) -> None:
     work, method = args.work, args.method
-    refuse(args.compute.problems_given(method, args.model, work.config))
+    refuse(args.compute.problems_given(method, args.model, args.update, work.config))
 
     # Imported here because they take seconds: whatever can be refused without them has been.
     from _steps import report, use_device

@@ -44,7 +44,7 @@ class Args:
 
 def main(args: Args) -> None:
     work, method = args.work, args.method
-    refuse(args.compute.problems_given(method, ModelArgs(), work.config))
+    refuse(args.compute.problems_given(method, ModelArgs(), work.update, work.config))
 
     # Imported here because they take seconds: whatever can be refused without them has been.
     from _steps import Training, clock, clock_updates, matrix_product_flops_per_second, report, use_device

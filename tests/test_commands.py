@@ -73,7 +73,7 @@ CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 
 
 def test_there_is_a_configuration_for_each_kind_of_hardware():
-    assert {path.stem for path in CONFIGS} == {"cpu", "gpu_bf16", "gpu_fp16", "ddp", "multi_node"}
+    assert {path.stem for path in CONFIGS} == {"cpu", "gpu_bf16", "gpu_fp16", "ddp", "fsdp2", "multi_node"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -157,7 +157,7 @@ CAUSES = [
     ("finetune_cls", [*DATA, *NANO, "--mixed-precision", "fp16"], {}),
     ("finetune_cls", [*DATA, *NANO], {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_USE_CPU": "False"}),
     (None, [], {"WORLD_SIZE": "2"}),
-    ("finetune_cls", [*DATA, *NANO], {"ACCELERATE_USE_FSDP": "true"}),
+    ("finetune_cls", [*DATA, *NANO], {"ACCELERATE_USE_DEEPSPEED": "true"}),
     ("finetune_cls", [*DATA, "--model", "tiny", "--lr", "1e9", "--max-steps", "30", "--forgetting-data", "none"], {}),
     ("finetune_cls", [*DATA, *NANO, "--output-dir", "runs/done"], {}),
     ("finetune_cls", [*DATA, *NANO, "--output-dir", "runs/stopped"], {}),

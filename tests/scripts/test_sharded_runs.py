@@ -68,8 +68,8 @@ def test_the_launch_configuration_shares_adapters_and_their_base(tiny_model, mai
     flags += ["--forgetting-data", ROOT / "README.md", "--forgetting-tokens", 1000]
     one = run_script("finetune_cls", *flags, "--output-dir", tmp_path / "one")
     flags += ["--output-dir", tmp_path / "two"]
-    config = ["--config_file", ROOT / "accelerate_configs" / "fsdp2.yaml", "--main_process_port", free_port()]
-    words = [*config, *command("finetune_cls", *flags, "--score", "validation")[1:]]
+    config = ["--config_file", ROOT / "accelerate_configs" / "fsdp2.yaml", "--mixed_precision", "no"]
+    words = [*config, "--main_process_port", free_port(), *command("finetune_cls", *flags, "--score", "validation")[1:]]
     two = run_forked([accelerate_launch.__file__, *words])
     assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stdout + two.stderr
     assert {path.name for path in (tmp_path / "two" / "checkpoint").iterdir()} == {"state.pt", "best"}

@@ -9,6 +9,7 @@ from tasks import Columns, Preferences, Ratings, Unpaired, find_or_own, preferen
 from training.flags.common import MethodArgs, ModelArgs
 from training.flags.compute import ComputeArgs
 from training.flags.fields import AsPublished, Rare
+from training.flags.sharding import launch_problems
 from training.flags.task import twice_or_nothing
 from training.storage.run_folder import nearest
 
@@ -110,7 +111,7 @@ class ReferenceArgs:
     cached (--lora-init loftq: with the untrained adapters)"""
 
     def problems(self) -> list[str]:
-        found = []
+        found = launch_problems(shardable=False)
         if not 0 < self.beta < math.inf:
             found.append(f"--beta {self.beta}: must be above 0 and finite")
         if self.start_from is not None and not self.start_from.is_dir():

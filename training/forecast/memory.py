@@ -20,6 +20,7 @@ from gpt2_scratch.tokenizer import Vocabulary
 from lora.adapter import merge, unmerge
 from training.data.batches import TOKENS_PER_BATCH, Encoded, Plan, collate, inference_plan, with_all_tokens_labelled
 from training.evaluation.forgetting import adapters_at, language_model_in
+from training.flags.sharding import launched_sharded
 from training.forecast.meter import ALIGNMENT, END, Heap, Meter, can_take_blocks
 from training.forecast.workload import Workload, use_bitsandbytes
 from training.step.losses import outputs_of
@@ -65,7 +66,7 @@ class DryRun:
             self.model = self.meter.shapes_of(workload.model, device)
             self.trained = [p for p in self.model.parameters() if p.requires_grad]
             self.optimizer = build_optimizer(self.model, workload.update, workload.accelerator.scaler is not None)
-            if workload.accelerator.num_processes > 1:  # DistributedDataParallel's buckets
+            if workload.accelerator.num_processes > 1 and not launched_sharded():  # DistributedDataParallel's buckets
                 with self.meter.counting("gradients"):
                     self.buckets = [torch.empty_like(p) for p in self.trained]
 

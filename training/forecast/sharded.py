@@ -1,7 +1,7 @@
 """Forecasts the memory of each card when several share the weights (training/step/sharding.py).
 
-What is shared is divided by the number of cards. What is whole on each is counted from the shapes: the root (embeddings,
-norms, head) from forward to backward, and of the largest unit, attention or MLP, what is on its way.
+What is shared is divided by the number of cards. What is whole on each is counted from the shapes: the root
+(embeddings, norms, head) from forward to backward, and of the largest unit, attention or MLP, what is on its way.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,11 @@ from dataclasses import replace
 
 from torch import nn
 
+from gpt2_scratch.model import LanguageModel
 from gpt2_scratch.precision import HALF
 from training.forecast.memory import memory_of
 from training.forecast.workload import Workload
+from training.step.sharding import units_of
 
 CARDS = (1, 2, 4, 8)
 # Copies of the largest unit at the peak of the backward pass: its weights, those of the next and the buffer that they
@@ -23,10 +25,10 @@ def _bytes(parameters: Sequence[nn.Parameter], itemsize: int | None = None) -> i
     return sum(p.numel() * (itemsize or p.itemsize) for p in parameters)
 
 
-def whole_on_each(workload: Workload) -> int:
-    """Returns the bytes that a card needs for weights and gradients that are not divided."""
+def whole_on_each(workload: Workload, running: int) -> int:
+    """Returns the bytes at the peak that are not divided, with those of activations, of which there are `running`."""
     model, half = workload.model, HALF.get(workload.accelerator.mixed_precision)
-    units = [list(part.parameters()) for block in model.transformer.h for part in (block.attn, block.mlp)]
+    units = [list(unit.parameters()) for unit in units_of(model)]
     inside = {id(p) for unit in units for p in unit}
     root = [p for p in model.parameters() if id(p) not in inside]
 
@@ -36,8 +38,9 @@ def whole_on_each(workload: Workload) -> int:
         gradients = _bytes(trained, computed) + GRADIENTS_SENT * _bytes(trained)
         return WEIGHTS_OF_A_UNIT * _bytes(unit, computed) + gradients
 
-    trained_root = [p for p in root if p.requires_grad]
-    return _bytes(root) + 2 * _bytes(trained_root) + max(map(on_its_way, units))
+    of_root = _bytes([p for p in root if p.requires_grad])
+    early = of_root if isinstance(model, LanguageModel) else 0  # an LM head has its gradient after the forward pass
+    return _bytes(root) + max(running + early + max(map(on_its_way, units)), 2 * of_root)
 
 
 def card_bytes(workload: Workload, micro_batch_size: int) -> dict[int, int]:
@@ -48,5 +51,5 @@ def card_bytes(workload: Workload, micro_batch_size: int) -> dict[int, int]:
     trained = _bytes([p for p in parameters if p.requires_grad])
     shared = _bytes(parameters) + trained + parts["optimizer"]
     running = parts["activations"] + parts["logits"]
-    each = whole_on_each(workload)
-    return {cards: running + shared // cards + each * (cards > 1) for cards in CARDS}
+    each = whole_on_each(workload, running)
+    return {cards: shared // cards + (each if cards > 1 else running) for cards in CARDS}

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from training.flags.sharding import launched_sharded
 from training.forecast.duration import age, seconds_of
 from training.forecast.memory import MIB, memory_of
 from training.forecast.micro_batch import REMEDY, available, largest_forecast, usual_size
+from training.forecast.sharded import card_bytes
 from training.forecast.workload import Workload
 from training.run.record import Intervals
 
@@ -27,6 +29,12 @@ def _print_memory(workload: Workload) -> int | None:
     _print_rows({name: count / MIB for name, count in found.parts.items()})
     _print_rows({"peak": found.peak / MIB, "available": most / MIB})
     _print_rows({"largest micro-batch": str(fitting) if fitting else f"none; {REMEDY}"})
+    if launched_sharded() or found.peak > most:
+        shared = card_bytes(workload, size)
+        print(
+            "memory of each card where several share the weights (accelerate_configs/fsdp2.yaml), without gaps, in MiB"
+        )
+        _print_rows({f"{cards} card{'s' * (cards > 1)}": count / MIB for cards, count in shared.items()})
     return size if found.peak <= most else None
 
 

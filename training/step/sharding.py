@@ -36,8 +36,14 @@ def prepare(accelerator: Accelerator, model: Model) -> nn.Module:
     prepared = accelerator.prepare_model(model, evaluation_mode=True)  # autocast, and no DDP
     with torch.no_grad():
         outputs_of(accelerator, model, collate([]).to(accelerator.device))  # the first to run forward becomes the root
+    assert isinstance(model, FSDPModule), "fully_shard gives the model this class too"
     model.reshard()
     return prepared
+
+
+def units_of(model: Model) -> list[nn.Module]:
+    """Returns the modules that are gathered one at a time: attention and MLP of each block."""
+    return [block.get_submodule(name) for block in model.transformer.h for name in ("attn", "mlp")]
 
 
 def shard(accelerator: Accelerator, model: Model) -> None:
@@ -53,7 +59,7 @@ def shard(accelerator: Accelerator, model: Model) -> None:
         """Splits B factors (P, R, out / parts) by columns, since P is 1 or 3; None: by rows."""
         return Shard(2) if parameter.dim() == 3 and parameter.shape[2] % processes == 0 else None
 
-    for unit in (part for block in model.transformer.h for part in (block.attn, block.mlp)):
+    for unit in units_of(model):
         computed = half if len({p.dtype for p in unit.parameters()}) == 1 else None
         policy = MixedPrecisionPolicy(computed, reduce_dtype=computed and torch.float32, cast_forward_inputs=False)
         fully_shard(unit, mesh=mesh, mp_policy=policy, shard_placement_fn=placement)
@@ -117,7 +123,7 @@ def gather(accelerator: Accelerator, model: nn.Module) -> None:
         for name, parameter in module.named_parameters(recurse=False):
             if isinstance(parameter, DTensor):
                 if id(parameter) not in found:
-                    whole = parameter.detach().full_tensor()
+                    whole = parameter.full_tensor().detach()
                     kept = whole.cpu() if accelerator.is_main_process else whole.new_empty(0)
                     found[id(parameter)] = nn.Parameter(kept, parameter.requires_grad)
                 module.register_parameter(name, found[id(parameter)])
