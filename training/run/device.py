@@ -39,8 +39,11 @@ def device_lines(accelerator: Accelerator, dropout: float) -> list[str]:
     device, precision, tf32 = accelerator.device, accelerator.mixed_precision, torch.backends.cuda.matmul.allow_tf32
     route = ATTENTION[route_of(device, HALF.get(precision, torch.float32), dropout)]
     shown = ("fp32" + ", TF32" * tf32 * (device.type == "cuda")) if precision == "no" else precision
-    count = accelerator.num_processes
-    lines = [f"device     {device_name(device)}; {shown}; {route}; {count} process{'es' * (count > 1)}"]
+    count, threads = accelerator.num_processes, torch.get_num_threads()
+    work = f"{count} process{'es' * (count > 1)}"
+    if device.type == "cpu":
+        work += f" with {threads} thread{'s' * (threads > 1)}"
+    lines = [f"device     {device_name(device)}; {shown}; {route}; {work}"]
     if device.type == "cuda" and (told := advice(torch.cuda.get_device_capability(device), precision, tf32)):
         lines.append(f"note       {told}")
     return lines

@@ -40,7 +40,10 @@ def test_a_gpu_that_another_flag_would_serve_better_gets_one_line_of_advice(capa
 
 @pytest.mark.parametrize(
     ("precision", "dropout", "told"),
-    [("no", 0.0, "fp32; attention by sequence; 1 process"), ("bf16", 0.1, "bf16; padded attention; 1 process")],
+    [
+        ("no", 0.0, "fp32; attention by sequence; 1 process with 1 thread"),
+        ("bf16", 0.1, "bf16; padded attention; 1 process with 1 thread"),
+    ],
 )
 def test_the_line_has_device_precision_attention_and_processes(precision, dropout, told):
     AcceleratorState._reset_state(reset_partial_state=True)
