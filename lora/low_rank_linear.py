@@ -4,6 +4,7 @@ It is written by hand, because autograd would keep and add one more (N, out) ten
 Letters: N tokens, R rank, P active parts of a fused matrix, W = out / parts columns each.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -30,9 +31,10 @@ class LowRankLinear(torch.autograd.Function):
         active: tuple[int, ...],
     ) -> Tensor:
         y = F.linear(x, weight, bias)  # (N, out)
-        inner = F.linear(x, a).mul_(scale)  # (N, P R)
-        for columns, thin, up in zip(_parts(y, active, b), inner.chunk(len(active), 1), b, strict=True):
-            columns.addmm_(thin, up)  # (N, W)
+        inner = F.linear(x, a)  # (N, P R)
+        columns, thin = _parts(y, b.shape[2]), _parts(inner, b.shape[1])
+        for place, part in _runs(active):
+            columns[part].baddbmm_(thin[place], b[place], alpha=scale)
         _, for_weight, _, for_a, *_ = ctx.needs_input_grad
         ctx.save_for_backward(x if for_weight or for_a else None, weight, a, b, inner)
         ctx.scale, ctx.active = scale, active
@@ -42,9 +44,11 @@ class LowRankLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, a, b, inner = ctx.saved_tensors
-        parts = list(_parts(gradient, ctx.active, b))
-        thin = torch.cat([part @ up.t() for part, up in zip(parts, b, strict=True)], 1).mul_(ctx.scale)  # (N, P R)
-        for_b = torch.stack([h.t() @ part for h, part in zip(inner.chunk(len(parts), 1), parts, strict=True)])
+        thin, for_b = torch.empty_like(inner), torch.empty_like(b)
+        columns, kept, for_kept = _parts(gradient, b.shape[2]), _parts(inner, b.shape[1]), _parts(thin, b.shape[1])
+        for place, part in _runs(ctx.active):
+            for_kept[place].baddbmm_(columns[part], b[place].mT, beta=0, alpha=ctx.scale)
+            for_b[place].baddbmm_(kept[place].mT, columns[part], beta=0, alpha=ctx.scale)
         for_x = (gradient @ weight).addmm_(thin, a) if ctx.needs_input_grad[0] else None
         for_weight = gradient.t() @ x if ctx.needs_input_grad[1] else None
         for_bias = gradient.sum(0) if ctx.needs_input_grad[2] else None
@@ -52,10 +56,18 @@ class LowRankLinear(torch.autograd.Function):
         return for_x, for_weight, for_bias, for_a, for_b, None, None
 
 
-def _parts(y: Tensor, active: tuple[int, ...], b: Tensor) -> list[Tensor]:
-    """Returns the columns (N, W) of each active part."""
-    width = b.shape[2]
-    return [y[:, part * width : (part + 1) * width] for part in active]
+def _parts(x: Tensor, width: int) -> Tensor:
+    """Views `x` (N, parts * width) as (parts, N, width)."""
+    return x.view(len(x), x.shape[1] // width, width).transpose(0, 1)
+
+
+@cache
+def _runs(active: tuple[int, ...]) -> list[tuple[slice, slice]]:
+    """Returns runs of adjacent parts, each for one batched product: its places in `active`, and its parts. Example:
+    (0, 2) are two runs, places 0:1 and 1:2, parts 0:1 and 2:3."""
+    starts = [i for i in range(len(active)) if i == 0 or active[i] != active[i - 1] + 1]
+    ends = [*starts[1:], len(active)]
+    return [(slice(i, j), slice(active[i], active[i] + j - i)) for i, j in zip(starts, ends, strict=True)]
 
 
 def low_rank_linear(
