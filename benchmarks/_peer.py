@@ -18,6 +18,7 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadMo
 
 from _steps import CLIP, LEARNING_RATE, random_model
 from _work import PRECISIONS, Work
+from gpt2_scratch.config import GPT2Config as OurConfig
 from gpt2_scratch.config import to_hf
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.precision import DTYPES
@@ -28,10 +29,15 @@ from training.flags.common import MethodArgs
 from training.step.optimizers import parameter_groups
 
 
+def untrained(classifies: bool, config: OurConfig, **more: Any) -> nn.Module:
+    """Returns transformers' GPT-2 with weights of its own; attention is its default (SDPA)."""
+    kind = GPT2ForSequenceClassification if classifies else GPT2LMHeadModel
+    return kind(GPT2Config.from_dict(to_hf(config, kind.__name__, pad_token_id=END_OF_TEXT, **more)))
+
+
 def transformers_model(ours: Classifier | LanguageModel, **more: Any) -> nn.Module:
-    """Returns transformers' GPT-2 with the weights of `ours`; attention is its default (SDPA)."""
-    kind = GPT2ForSequenceClassification if isinstance(ours, Classifier) else GPT2LMHeadModel
-    model = kind(GPT2Config.from_dict(to_hf(ours.config, kind.__name__, pad_token_id=END_OF_TEXT, **more)))
+    """Returns the same with the weights of `ours`."""
+    model = untrained(isinstance(ours, Classifier), ours.config, **more)
     missing, unexpected = model.load_state_dict(hf_state(ours), strict=False)
     assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
     return model
@@ -66,11 +72,12 @@ def padded(chosen: Sequence[Encoded]) -> dict[str, Tensor]:
 
 
 class PeerTraining:
-    """The model about to be trained, and the usual loop around it. No key-value cache is kept while it trains."""
+    """The model about to be trained, and the usual loop around it. No key-value cache is kept while it trains. `model`
+    None: random weights, those of our side."""
 
-    def __init__(self, work: Work, method: MethodArgs) -> None:
+    def __init__(self, work: Work, method: MethodArgs, model: nn.Module | None = None) -> None:
         self.accelerator = Accelerator(mixed_precision=PRECISIONS[work.precision])  # for its device and its name
-        model = transformers_model(random_model(work), use_cache=False)
+        model = model or transformers_model(random_model(work), use_cache=False)
         self.model = (with_peft(model, method) if method.method == "lora" else model).to(self.accelerator.device)
         self.model.train()
         self.trained = [p for p in self.model.parameters() if p.requires_grad]

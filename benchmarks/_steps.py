@@ -94,7 +94,7 @@ class Training:
     def loss(self, batch: Batch) -> torch.Tensor:
         return loss_of(self.accelerator, self.model, batch)
 
-    def update(self, chosen: Sequence[Encoded]) -> float:
+    def update(self, chosen: Sequence[Encoded]) -> torch.Tensor:
         """Makes an update, divided as a run divides it by default, and returns the mean loss before it."""
         count, args = sum(e.count for e in chosen), UpdateArgs(batch_size=len(chosen))
         size = min(usual_size(Workload(self.model, args, self.accelerator, chosen)), len(chosen))

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
 from gpt2_scratch.precision import HALF
+from gpt2_scratch.transfer import all_to_device
 
 # Up to this many tokens the CPU kernel's backward pass is faster in fp32, casts included (bf16, fp32 at T=16: 0.46
 # and 0.07 ms, 200: 2.7 and 1.7, 400: 5.8 and 5.9, 512: 8.0 and 10.0; 12 heads of 64 on two cores with AMX).
@@ -27,25 +28,28 @@ class Layout(NamedTuple):
     last_only: bool  # whether only the final states of the last tokens are asked for
     rows: Tensor  # (N,)  0 0 0 1 1   which sequence a token belongs to
     positions: Tensor  # (N,)  0 1 2 0 1   its place in that sequence
+    padded: Tensor  # (N,)  0 1 2 3 4   its index in B rows of the longest, one after the other
     last: Tensor  # (B,)  2 4         index of each sequence's last token
     starts: Tensor  # (B + 1,)  0 3 5   index of each sequence's first token, and N; int32, as flash attention wants it
 
     def asked(self, x: Tensor) -> Tensor:
         """Returns the rows of x (N, ...) that are asked for: all of them, or those of the last tokens (B, ...)."""
-        return x[self.last] if self.last_only else x
+        return x.index_select(0, self.last) if self.last_only else x
 
 
 def layout_of(lengths: Tensor, device: torch.device, past: Tensor | None = None, last_only: bool = False) -> Layout:
-    """Returns the layout for `lengths` (B,), all >= 1; `past` (B,) counts tokens that a cache already holds."""
+    """Returns the layout for `lengths` (B,), all >= 1; `past` (B,) counts tokens that a cache already holds. Both are
+    best on the CPU, which would wait for a GPU that has them."""
     lengths = lengths.cpu()
     ends = lengths.cumsum(0)
     rows = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
     cached = torch.zeros_like(lengths) if past is None else past.cpu()
     positions = torch.arange(len(rows)) + (cached - ends + lengths)[rows]
     longest = int((cached + lengths).max())
-    starts = torch.cat([ends.new_zeros(1), ends]).int()
-    on_device = (x.to(device) for x in (rows, positions, ends - 1, starts))
-    return Layout(lengths.tolist(), past is not None, longest, last_only, *on_device)
+    starts = torch.cat([ends.new_zeros(1), ends])
+    sent = all_to_device(device, rows, positions, rows * longest + positions, ends - 1, starts)
+    rows, positions, padded, last, starts = sent
+    return Layout(lengths.tolist(), past is not None, longest, last_only, rows, positions, padded, last, starts.int())
 
 
 class _BySequence(torch.autograd.Function):
@@ -131,14 +135,14 @@ def attend_padded(qkv: Tensor, layout: Layout, dropout: float = 0.0) -> Tensor:
     """Does the same on rows padded on the right. The causal mask hides the padding, which follows every real token."""
     q, k, v = (x.transpose(1, 2) for x in pad(qkv, layout).unbind(2))  # (B, H, T, D)
     mixed = scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-    return mixed.transpose(1, 2)[layout.rows, layout.positions]
+    return mixed.transpose(1, 2).flatten(0, 1).index_select(0, layout.padded)
 
 
 def attend_last(qkv: Tensor, layout: Layout, dropout: float = 0.0) -> Tensor:
     """Attends for the last token of each sequence alone: qkv (N, 3, H, D) -> (B, H, D)."""
     q, k, v = qkv.unbind(1)
     keys, values = (pad(x, layout).transpose(1, 2) for x in (k, v))  # (B, H, T, D)
-    return attend_cached(q[layout.last], keys, values, layout.positions[layout.last], dropout)
+    return attend_cached(q.index_select(0, layout.last), keys, values, layout.positions[layout.last], dropout)
 
 
 def attend_cached(q: Tensor, keys: Tensor, values: Tensor, position: Tensor, dropout: float = 0.0) -> Tensor:
@@ -150,8 +154,8 @@ def attend_cached(q: Tensor, keys: Tensor, values: Tensor, position: Tensor, dro
 
 def pad(x: Tensor, layout: Layout) -> Tensor:
     """Pads (N, ...) to (B, T, ...), with zeros after each sequence."""
-    rows = x.new_zeros(len(layout.lengths), layout.longest, *x.shape[1:])
-    return rows.index_put((layout.rows, layout.positions), x)
+    rows = x.new_zeros(len(layout.lengths) * layout.longest, *x.shape[1:])
+    return rows.index_copy(0, layout.padded, x).unflatten(0, (-1, layout.longest))
 
 
 class KVCache:

@@ -21,6 +21,7 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.lm_head import label_log_probabilities
 from gpt2_scratch.precision import at_least_fp32
 from gpt2_scratch.recompute import PositionWise, checkpointed, recomputed
+from gpt2_scratch.transfer import all_to_device
 
 gelu = partial(F.gelu, approximate="tanh")
 
@@ -151,11 +152,12 @@ class LanguageModel(_WithHead):
         """Returns the log-probabilities (M,) of the labelled tokens, in order.
 
         `tokens` (N,), `lengths` (B,), `labels` (N,): the token that should follow, or -100 for none; `hidden`: what the
-        first blocks have already made of `tokens`.
+        first blocks have already made of `tokens`. `lengths` and `labels` are best on the CPU, which reads them.
         """
         final = self.transformer(tokens, layout_of(lengths, tokens.device), hidden=hidden)  # (N, C)
         labelled = (labels != -100).nonzero().squeeze(1)  # (M,)
-        return label_log_probabilities(self.head, final[labelled], labels[labelled])
+        labelled, targets = all_to_device(tokens.device, labelled, labels[labelled])
+        return label_log_probabilities(self.head, final.index_select(0, labelled), targets)
 
     def next_logits(self, tokens: Tensor, layout: Layout, cache: list[KVCache]) -> Tensor:
         """Returns logits (B, V) of the token after each sequence; `cache` takes in the keys and values of `tokens`."""

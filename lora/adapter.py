@@ -57,6 +57,7 @@ class Adapter(nn.Module):
     linear: Any  # an nn.Linear, or another layer that frozen.py knows
     low_rank: LowRank
     strength = 1.0  # t: the layer computes W + t * (W' - W); it is not saved
+    cast: tuple[Tensor, Tensor] | None = None  # `multiplied` in half precision, during a step (casting.py)
 
     def __init__(
         self,
@@ -88,11 +89,15 @@ class Adapter(nn.Module):
 
     def adapted(self, x: Tensor) -> Tensor:
         """Returns the output of the layer with its adapter at strength 1: (N, in) -> (N, out)."""
-        return self.with_low_rank(x, *self.factors()[:2])
+        return self.with_low_rank(x)
 
     def factors(self) -> Factors:
         """Returns the whole update of the untouched frozen matrix, at strength 1."""
         return Factors(self.low_rank.A, self.low_rank.B, self.scale)
+
+    def multiplied(self) -> tuple[Tensor, Tensor]:
+        """Returns A and B as the layer multiplies by them."""
+        return self.factors()[:2]
 
     def forward(self, x: Tensor) -> Tensor:
         if self.merged:
@@ -102,8 +107,9 @@ class Adapter(nn.Module):
         y = self.linear(x)
         return y if self.strength == 0 else torch.lerp(y, self.adapted(x), self.strength)
 
-    def with_low_rank(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    def with_low_rank(self, x: Tensor) -> Tensor:
         """Returns W x + bias, and in the active parts + scale * B^T A dropout(x): (N, in) -> (N, out)."""
+        a, b = self.cast or self.multiplied()
         if is_plain(self.linear) and not (self.training and self.dropout):
             return low_rank_linear(x, self.linear.weight, self.linear.bias, a, b, self.scale, self.active)
         dropped = F.dropout(x, self.dropout, self.training)

@@ -26,11 +26,14 @@ class DoRA(Adapter):
     def adapted(self, x: Tensor) -> Tensor:
         ones = self.magnitude.new_ones(shape(self.linear)[0])
         stretch = self._in_place(self.magnitude / self._lengths(), ones)  # (out,)
-        y = self.with_low_rank(x, self.low_rank.A, self.low_rank.B)  # (N, out)
+        y = self.with_low_rank(x)  # (N, out)
         bias = self.linear.bias
         if bias is None:
             return (y * stretch).to(y.dtype)
         return torch.addcmul(bias * (1 - stretch), y, stretch).to(y.dtype)  # the bias, in y already, is not stretched
+
+    def multiplied(self) -> tuple[Tensor, Tensor]:
+        return self.low_rank.A, self.low_rank.B
 
     def factors(self) -> Factors:
         magnitude = self._in_place(self.magnitude, self._frozen_lengths().flatten())

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gpt2_scratch.model import Hidden
 from gpt2_scratch.tokenizer import END_OF_TEXT, Tokenizer
+from gpt2_scratch.transfer import to_device
 from tasks import RESPONSE_HEADER, Instruction, Labelled
 from training.flags.common import UpdateArgs
 
@@ -49,18 +50,20 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Batch:
-    """N tokens of B sequences back to back. `weight` 0 marks the stand-in of a process without work in a step."""
+    """N tokens of B sequences back to back. `weight` 0 marks the stand-in of a process without work in a step.
+
+    Lengths and labels stay on the CPU, which reads them, and would have to wait for a GPU."""
 
     tokens: Tensor  # (N,)
-    lengths: Tensor  # (B,), on the CPU
+    lengths: Tensor  # (B,)
     labels: Tensor  # (B,) classes or (N,) next tokens
     example_ids: list[int]  # (B,)
     weight: float = 1.0
     hidden: Hidden | None = None  # of all N tokens, or of the B last ones
 
     def to(self, device: torch.device) -> Self:
-        hidden = self.hidden and self.hidden._replace(states=self.hidden.states.to(device))
-        return replace(self, tokens=self.tokens.to(device), labels=self.labels.to(device), hidden=hidden)
+        hidden = self.hidden and self.hidden._replace(states=to_device(self.hidden.states, device))
+        return replace(self, tokens=to_device(self.tokens, device), hidden=hidden)
 
 
 def encode_all_labelled(

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from gpt2_scratch.generate import Sampling, generate
 from gpt2_scratch.model import Classifier, LanguageModel, Model
 from gpt2_scratch.tokenizer import Tokenizer
+from gpt2_scratch.transfer import to_device
 from lora.adapter import merge, unmerge
 from tasks import RESPONSE_HEADER, Instruction
 from training.data.batches import (
@@ -45,7 +46,7 @@ def classify(model: Classifier, examples: Sequence[Encoded], accelerator: Accele
 
     def rows(batch: Batch) -> list[Row]:
         logits = model(batch.tokens, batch.lengths, batch.hidden).float()  # (B, n)
-        losses = F.cross_entropy(logits, batch.labels, reduction="none").tolist()
+        losses = F.cross_entropy(logits, to_device(batch.labels, logits.device), reduction="none").tolist()
         probabilities = logits.softmax(1)[:, :classes].tolist()
         columns = zip(
             batch.example_ids, batch.labels.tolist(), losses, logits.argmax(1).tolist(), probabilities, strict=True
@@ -61,8 +62,7 @@ def score_targets(model: LanguageModel, examples: Sequence[Encoded], accelerator
 
     def rows(batch: Batch) -> list[Row]:
         log_probabilities = model(batch.tokens, batch.lengths, batch.labels, batch.hidden).cpu().double()  # (M,)
-        targets = (batch.labels != IGNORED).cpu()
-        counts = [int(part.sum()) for part in targets.split(batch.lengths.tolist())]
+        counts = [int(part.sum()) for part in (batch.labels != IGNORED).split(batch.lengths.tolist())]
         sums = [-float(part.sum()) for part in log_probabilities.split(counts)]
         return [Row(id, -1, loss, count) for id, loss, count in zip(batch.example_ids, sums, counts, strict=True)]
 

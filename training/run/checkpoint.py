@@ -1,7 +1,7 @@
 """Saves and loads all that a killed run needs to end with the same weights and curve as one that was not."""
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ def save_checkpoint(run: "Run", trained: bool = False) -> None:
         "weights": None if elsewhere else own_state(run.model),
         "optimizer": None if elsewhere else run.optimizer.state_dict(),
         "scaler": None if trained or scaler is None else scaler.state_dict(),
-        "record": asdict(run.record),
+        "record": asdict(replace(run.record, loss_sum=float(run.record.loss_sum))),
         "before": None if trained else run.before,
         "shards": shards,
     }

@@ -1,5 +1,7 @@
 """Shows the progress line of a run: how much is done, rate, time left, loss, learning rate."""
 
+from collections.abc import Callable
+
 from tqdm import tqdm
 
 from training.flags.cli import before_stop
@@ -19,9 +21,11 @@ class ProgressLine:
         )
         before_stop.append(self.close)  # or it would be drawn once more below the message
 
-    def show(self, count: int, loss: float, lr: float, val_loss: float | None) -> None:
-        measured = "" if val_loss is None else f"  val {val_loss:.4f}"
-        self.bar.set_postfix_str(f"loss {loss:.4f}  lr {lr:.2e}{measured}", refresh=False)
+    def show(self, count: int, lr: float, last: Callable[[str], float | None]) -> None:
+        """Counts `count` more, beside the `last` losses that were measured."""
+        losses = {"loss": last("train_loss"), "val": last("val_loss")}
+        shown = [f"{name} {loss:.4f}" for name, loss in losses.items() if loss is not None]
+        self.bar.set_postfix_str("  ".join([*shown, f"lr {lr:.2e}"]), refresh=False)
         self.bar.update(count)
 
     def close(self) -> None:

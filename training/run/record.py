@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from torch import Tensor
+
 from training.data.examples import Data
 from training.flags.common import RunArgs
 from training.flags.finetuning import FineTuneArgs
@@ -21,7 +23,7 @@ class Record:
     step: int = 0  # optimizer steps done
     examples: int = 0
     tokens: int = 0
-    loss_sum: float = 0.0  # since the last point of the curve
+    loss_sum: float | Tensor = 0.0  # since the last point of the curve, where it is read; until then on the device
     loss_count: int = 0
     overflows: int = 0
     overflows_in_a_row: int = 0
@@ -33,7 +35,7 @@ class Record:
     peak_memory_mib: float = 0.0  # of all processes that the run went through, one after the other
     curve: list[dict[str, Any]] = field(default_factory=list)
 
-    def add_step(self, loss_sum: float, count: int, examples: int, tokens: int, seconds: float) -> None:
+    def add_step(self, loss_sum: float | Tensor, count: int, examples: int, tokens: int, seconds: float) -> None:
         self.step += 1
         self.overflows_in_a_row = 0
         self.loss_sum += loss_sum
@@ -59,7 +61,7 @@ class Record:
             "epoch": self.step / steps_per_epoch,
             "examples": self.examples,
             "tokens": self.tokens,
-            "train_loss": self.loss_sum / max(self.loss_count, 1),
+            "train_loss": float(self.loss_sum) / max(self.loss_count, 1),
             **measured,
         }
         self.loss_sum, self.loss_count = 0.0, 0

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from torch import nn
+from torch import Tensor, nn
 
 from gpt2_scratch.model import Model
 from gpt2_scratch.tokenizer import Tokenizer
@@ -110,16 +110,18 @@ class Run:
         return self.clock - before
 
     def stepped(
-        self, norm: float | None, loss_sum: float, count: int, lr: float, tokens: int, examples: int = 0
+        self, norm: float | None, loss_sum: float | Tensor, count: int, lr: float, tokens: int, examples: int = 0
     ) -> None:
-        """Counts a step. If `norm` is None, an fp16 overflow made it void: it is tried again, and nothing is due."""
+        """Counts a step. If `norm` is None, an fp16 overflow made it void: it is tried again, and nothing is due.
+
+        `loss_sum` is read where a point is added to the curve, so that a GPU need not be waited for at every step."""
         if norm is None:
             self.record.add_overflow()
             return
         before = self.due.progress(self.record)
         self.record.add_step(loss_sum, count, examples, tokens, self._seconds())
         self.due.advance(self.record)
-        self.line.show(self.due.progress(self.record) - before, loss_sum / count, lr, self.record.last("val_loss"))
+        self.line.show(self.due.progress(self.record) - before, lr, self.record.last)
         self.updated, self.point = True, {"lr": lr, "grad_norm": norm}
 
     @property

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.precision import at_least_fp32
+from gpt2_scratch.transfer import to_device
 from training.data.batches import Batch
 from training.data.pairs import PairBatch
 from training.flags.preference import KtoArgs, PreferenceArgs
@@ -16,6 +17,7 @@ from training.flags.preference import KtoArgs, PreferenceArgs
 
 def class_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
     """Returns the cross-entropy in nats and its count: logits (B, n), labels (B,) -> (sum, B)."""
+    labels = to_device(labels, logits.device)
     return F.cross_entropy(logits.to(at_least_fp32(logits)), labels, reduction="sum"), len(labels)
 
 
@@ -51,8 +53,8 @@ def pair_loss(log_probabilities: Tensor, reference: Tensor, batch: PairBatch, ar
     if batch.weight == 0:
         return token_loss(log_probabilities)[0]
     answers = per_answer(log_probabilities, batch)
-    targets = batch.targets.to(answers.device)
-    ratios = answers - reference.to(answers)
+    targets = to_device(batch.targets, answers.device)
+    ratios = answers - to_device(reference, answers.device).to(answers.dtype)
     return pair_losses(ratios, targets, args.dpo_loss, args.beta, args.label_smoothing).sum()
 
 
@@ -71,7 +73,8 @@ def rated_loss(
     if batch.weight == 0:
         return token_loss(log_probabilities)[0]
     answers = per_answer(log_probabilities, batch)
-    return rated_losses(answers - reference.to(answers), batch.good.to(answers.device), point, args).sum()
+    ratios = answers - to_device(reference, answers.device).to(answers.dtype)
+    return rated_losses(ratios, to_device(batch.good, answers.device), point, args).sum()
 
 
 def outputs_of(accelerator: Accelerator, model: Classifier | LanguageModel, batch: Batch) -> Tensor:

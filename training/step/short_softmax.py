@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gpt2_scratch.attention import layout_of
 from gpt2_scratch.lm_head import SomeRows, label_log_probabilities
 from gpt2_scratch.model import LanguageModel
+from gpt2_scratch.transfer import to_device
 
 DRAWN = 0.25  # share of the softmax's tokens that is drawn
 
@@ -46,8 +47,9 @@ class ShortSoftmax(nn.Module):
         if whole or not self.short:
             return self.model(tokens, lengths, labels)
         final = self.model.transformer(tokens, layout_of(lengths, tokens.device))  # (N, C)
+        labels = to_device(labels, tokens.device)
         certain = torch.unique(torch.cat([self.frequent, labels]))
-        drawn = torch.randint(self.vocabulary, (self.drawn,)).to(labels.device)
+        drawn = to_device(torch.randint(self.vocabulary, (self.drawn,)), labels.device)
         kept = torch.unique(torch.cat([certain, drawn]))  # (K,), ascending
         weight = (self.vocabulary - len(certain)) / max(len(kept) - len(certain), 1)
         added = torch.where(torch.isin(kept, certain), 0.0, math.log(max(weight, 1.0)))  # (K,)

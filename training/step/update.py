@@ -14,6 +14,8 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
+from gpt2_scratch.precision import HALF
+from lora.casting import factors_cast_to
 from training.data.batches import Batch
 from training.flags.common import UpdateArgs
 from training.step.seeds import seed_dropout
@@ -68,8 +70,9 @@ def accumulate(
     count: int,
     loss: Callable[[Batch], Tensor],
     place: tuple[int, int],
-) -> float:
-    """Adds up the gradients of sum(loss) / count; returns the sum of the loss over all processes.
+) -> Tensor:
+    """Adds up the gradients of sum(loss) / count; returns the sum of the loss over all processes (), in fp64. Whoever
+    reads it waits for a GPU.
 
     `count` covers all micro-batches of all processes. Data parallelism averages over processes, hence the factor.
     `place` is (seed, step): dropout depends on it, the process and the micro-batch alone. A CPU computes several
@@ -77,19 +80,19 @@ def accumulate(
     """
     if len(batches) > 1 and (threads := updates_at_a_time(accelerator, prepared)) > 1:
         trained = [p for p in prepared.parameters() if p.requires_grad]
-        return float(gradients_side_by_side(loss, batches, trained, 1 / count, threads))
+        return gradients_side_by_side(loss, batches, trained, 1 / count, threads)
     seed, step = place
-    total = torch.zeros((), dtype=torch.float64)
+    place_of_total = accelerator.device if accelerator.device.type == "cuda" else torch.device("cpu")
+    total = torch.zeros((), dtype=torch.float64, device=place_of_total)  # not every other device has float64
     for i, batch in enumerate(batches):
         last = i == len(batches) - 1
         seed_dropout(seed, step, accelerator.process_index, i)
-        with contextlib.nullcontext() if last else accelerator.no_sync(prepared):
-            summed = loss(batch.to(accelerator.device)) * batch.weight
-            accelerator.backward(summed * (accelerator.num_processes / count))
-        total += summed.detach().cpu().double()
-    if accelerator.num_processes == 1:  # as on Apple's GPU, which has no float64
-        return float(total)
-    return float(accelerator.reduce(total.to(accelerator.device), "sum"))
+        synchronised = contextlib.nullcontext() if last else accelerator.no_sync(prepared)
+        with synchronised, factors_cast_to(HALF.get(accelerator.mixed_precision), prepared):
+            summed = loss(batch.to(accelerator.device))
+            accelerator.backward(summed * (batch.weight * accelerator.num_processes / count))
+        total.add_(summed.detach().to(total.device), alpha=batch.weight)
+    return total if accelerator.num_processes == 1 else accelerator.reduce(total.to(accelerator.device), "sum")
 
 
 def apply_update(

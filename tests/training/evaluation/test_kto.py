@@ -201,7 +201,7 @@ def update_of(micro_batch_size, processes):
             outputs = model(batch.tokens, batch.lengths, batch.labels)
             return rated_loss(outputs, batch.reference, batch, point, ARGS)
 
-        total += accumulate(accelerator, model, [collate_rated(part) for part in micro_batches], 6, loss, (0, 0))
+        total += float(accumulate(accelerator, model, [collate_rated(part) for part in micro_batches], 6, loss, (0, 0)))
     return total, points, {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 

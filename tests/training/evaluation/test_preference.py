@@ -141,7 +141,7 @@ def gradients_in(micro_batch_size, processes, loss=ARGS):
     for share in plan.at(0):
         batches = [collate_pairs([pairs[i] for i in micro]) for micro in share]
         seen += [id for batch in batches for id in batch.example_ids]
-        total += accumulate(accelerator, model, batches, 6, loss_of_batch, (0, 0))
+        total += float(accumulate(accelerator, model, batches, 6, loss_of_batch, (0, 0)))
     assert sorted(seen) == list(range(12))
     return total, {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 

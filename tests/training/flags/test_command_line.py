@@ -185,7 +185,7 @@ def test_a_line_that_moves_leaves_the_screen_before_the_last_message(monkeypatch
     monkeypatch.setattr(cli, "before_stop", [])
     monkeypatch.setattr("training.run.progress.before_stop", cli.before_stop)
     line = ProgressLine(10, 0, True)
-    line.show(3, 1.0, 1e-3, None)
+    line.show(3, 1e-3, lambda name: 1.0)
     with pytest.raises(SystemExit):
         cli.stop("interrupted", 130)
     line.bar.refresh()

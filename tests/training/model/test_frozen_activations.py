@@ -84,7 +84,7 @@ def update_of(model, examples, micro_batch_size):
     ((share,),) = epoch_plan(0, 0, lengths, len(examples), micro_batch_size, 1)
     count = sum(e.count for e in examples)
     batches = [collate([examples[i] for i in micro]) for micro in share]
-    total = accumulate(Accelerator(cpu=True), model.train(), batches, count, loss, (0, 0))
+    total = float(accumulate(Accelerator(cpu=True), model.train(), batches, count, loss, (0, 0)))
     return total / count, {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
 
 

@@ -42,7 +42,7 @@ def gradients(kind, examples, micro_batch_size, processes=1):
     total = 0.0
     for share in shares:
         batches = [collate([examples[i] for i in micro]) for micro in share]
-        total += accumulate(accelerator, model, batches, count, loss, (0, 0))
+        total += float(accumulate(accelerator, model, batches, count, loss, (0, 0)))
     return total / count, {name: p.grad.clone() for name, p in model.named_parameters()}
 
 

@@ -1,0 +1,16 @@
+"""Copies from the host to a GPU that the host does not wait for."""
+
+import torch
+from torch import Tensor
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Returns `x` on `device`. A GPU copies it from pinned memory, which torch reuses only after that."""
+    if x.device.type != "cpu":
+        return x.to(device)
+    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+
+
+def all_to_device(device: torch.device, *numbers: Tensor) -> tuple[Tensor, ...]:
+    """Returns several rows of whole numbers, (n,) each, on `device`, in a single copy."""
+    return to_device(torch.cat(numbers), device).split([len(x) for x in numbers])
