@@ -6,9 +6,9 @@ from torch import Tensor
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
     """Returns `x` on `device`. A GPU copies it from pinned memory, which torch reuses only after that."""
-    if x.device.type != "cpu":
-        return x.to(device)
-    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+    if (x.device.type, device.type) == ("cpu", "cuda"):
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
 
 
 def all_to_device(device: torch.device, *numbers: Tensor) -> tuple[Tensor, ...]:

@@ -21,6 +21,7 @@ MOST = {
 @pytest.fixture(autouse=True)
 def _own_precision():
     """All accelerators of a process share one state, which remembers the first precision."""
+    AcceleratorState._reset_state()
     yield
     AcceleratorState._reset_state()
 

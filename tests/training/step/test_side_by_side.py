@@ -155,7 +155,7 @@ def test_an_update_on_two_threads_is_the_same_as_with_one_micro_batch(two_thread
         def loss(batch, model=model):
             return class_loss(model(batch.tokens, batch.lengths), batch.labels)[0]
 
-        total = accumulate(Accelerator(cpu=True), model, batches, 5, loss, (0, 0))
+        total = float(accumulate(Accelerator(cpu=True), model, batches, 5, loss, (0, 0)))
         found.append((total, {name: p.grad for name, p in model.named_parameters() if p.requires_grad}))
     (total, gradients), (whole, others) = found
     assert total == pytest.approx(whole, rel=1e-6)
