@@ -19,6 +19,7 @@ from lora.casting import factors_cast_to
 from training.data.batches import Batch
 from training.flags.common import UpdateArgs
 from training.step.seeds import seed_dropout
+from training.step.sharding import is_sharded
 from training.step.side_by_side import gradients_side_by_side, updates_at_a_time
 
 
@@ -81,6 +82,8 @@ def accumulate(
     if len(batches) > 1 and (threads := updates_at_a_time(accelerator, prepared)) > 1:
         trained = [p for p in prepared.parameters() if p.requires_grad]
         return gradients_side_by_side(loss, batches, trained, 1 / count, threads)
+    # Sharded factors are whole in their layer's own pass alone.
+    half = None if is_sharded(prepared) else HALF.get(accelerator.mixed_precision)
     seed, step = place
     place_of_total = accelerator.device if accelerator.device.type == "cuda" else torch.device("cpu")
     total = torch.zeros((), dtype=torch.float64, device=place_of_total)  # not every other device has float64
@@ -88,7 +91,7 @@ def accumulate(
         last = i == len(batches) - 1
         seed_dropout(seed, step, accelerator.process_index, i)
         synchronised = contextlib.nullcontext() if last else accelerator.no_sync(prepared)
-        with synchronised, factors_cast_to(HALF.get(accelerator.mixed_precision), prepared):
+        with synchronised, factors_cast_to(half, prepared):
             summed = loss(batch.to(accelerator.device))
             accelerator.backward(summed * (batch.weight * accelerator.num_processes / count))
         total.add_(summed.detach().to(total.device), alpha=batch.weight)
