@@ -44,7 +44,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
         Accelerator, LanguageModel, Learnt, Pair, PairBatch, Plan, Tensor, accumulate, apply_compute, apply_method,
         apply_update, build_optimizer, cached, collate_pairs, encode_pairs, encode_splits, find_start, forgetting,
         general_losses, head_notes, mean_pair_loss, open_finetuning, outputs_of, pair_lines, pair_loss,
-        pair_loss_as_forecast, pair_metrics, print_facts, print_forecast, referenced, references,
+        pair_loss_as_forecast, pair_metrics, prepare, print_facts, print_forecast, referenced, references,
         resolve_micro_batch, resolve_update,
         score_pairs, start, start_model, with_references, workload_of)  # fmt: skip
 
@@ -79,7 +79,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
 
     # Optimizer, prepare, reference, resume.
     optimizer = build_optimizer(model, update, accelerator.scaler is not None, method.lora_plus_ratio or 1.0)
-    prepared, optimizer = accelerator.prepare(model, optimizer)
+    prepared, optimizer = prepare(accelerator, model), accelerator.prepare(optimizer)
     plan, frozen = Plan(data.train, update, accelerator.num_processes), origin.sha256()
     if args.compute.cache_frozen is not None:
         data = cached(accelerator, model, args.compute, frozen, data)

@@ -43,7 +43,7 @@ def train(args: Args, inputs: Inputs[Ratings | Unpaired], folder: Path, resuming
     from training.loop import (
         Accelerator, LanguageModel, Learnt, PairBatch, Plan, RatedPair, Tensor, accumulate, apply_compute,
         apply_method, apply_update, build_optimizer, cached, collate_rated, encode_rated, encode_splits, find_start,
-        forgetting, general_losses, head_notes, mean_rated_loss, open_finetuning, outputs_of, print_facts,
+        forgetting, general_losses, head_notes, mean_rated_loss, open_finetuning, outputs_of, prepare, print_facts,
         print_forecast, rated_lines, rated_loss, rated_loss_as_forecast, rated_metrics, reference_point, referenced,
         references, resolve_micro_batch, resolve_update, score_pairs, start, start_model, with_references,
         workload_of)  # fmt: skip
@@ -79,7 +79,7 @@ def train(args: Args, inputs: Inputs[Ratings | Unpaired], folder: Path, resuming
 
     # Optimizer, prepare, reference, resume.
     optimizer = build_optimizer(model, update, accelerator.scaler is not None, method.lora_plus_ratio or 1.0)
-    prepared, optimizer = accelerator.prepare(model, optimizer)
+    prepared, optimizer = prepare(accelerator, model), accelerator.prepare(optimizer)
     plan, frozen = Plan(data.train, update, accelerator.num_processes), origin.sha256()
     if args.compute.cache_frozen is not None:
         data = cached(accelerator, model, args.compute, frozen, data)

@@ -204,9 +204,9 @@ class Products(TorchDispatchMode):
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         name = op._schema.name.removeprefix("aten::")
         assert name not in ("bmm", "baddbmm", "matmul", "linear"), name
-        if name in ("mm", "addmm", "addmm_"):
-            a, b = args[-2:]  # (n, k), (k, m)
-            self.flops += 2 * a.numel() * b.shape[1]
+        if name in ("mm", "addmm", "addmm_", "baddbmm_"):
+            a, b = args[-2:]  # (n, k), (k, m), or several of them
+            self.flops += 2 * a.numel() * b.shape[-1]
         return op(*args, **(kwargs or {}))
 
 

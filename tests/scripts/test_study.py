@@ -141,7 +141,8 @@ def test_a_study_that_is_stopped_goes_on_to_the_same_answer(studied, tiny_model,
     ours, theirs = (
         {n: results_of(p) for n, p in runs_of(f).items() if "/full/" in n} for f in (tmp_path / "s", studied[0])
     )
-    assert ours and {n: one["val"] for n, one in ours.items()} == {n: theirs[n]["val"] for n in ours}
+    common = ours.keys() & theirs.keys()  # beside other arms, other rates may have been tried
+    assert len(common) >= 4 and all(ours[name]["val"] == theirs[name]["val"] for name in common)
     assert any("test" in one for one in ours.values())
 
 

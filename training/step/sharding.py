@@ -17,6 +17,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
+from torch.nn.parallel import DistributedDataParallel
 
 from gpt2_scratch.model import Model
 from gpt2_scratch.precision import HALF
@@ -30,14 +31,23 @@ def prepare(accelerator: Accelerator, model: Model) -> nn.Module:
 
     Build the optimizer afterwards: sharding replaces the parameters.
     """
+    if launched_sharded():
+        shard(accelerator, model)
+    prepared = accelerator.prepare_model(model, evaluation_mode=True)  # device and autocast, and no DDP of its own
     if not launched_sharded():
-        return accelerator.prepare(model)
-    shard(accelerator, model)
-    prepared = accelerator.prepare_model(model, evaluation_mode=True)  # autocast, and no DDP
+        return prepared if accelerator.num_processes == 1 else _in_ddp(prepared)
     with torch.no_grad():
         outputs_of(accelerator, model, collate([]).to(accelerator.device))  # the first to run forward becomes the root
     assert isinstance(model, FSDPModule), "fully_shard gives the model this class too"
     model.reshard()
+    return prepared
+
+
+def _in_ddp(model: nn.Module) -> DistributedDataParallel:
+    """Returns the model in DDP. Gradients lie in the buckets that are sent. Without `device_ids`, lengths and labels
+    stay on the host, which reads them. Buffers are sent once, since no step changes them."""
+    prepared = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    prepared.broadcast_buffers = False
     return prepared
 
 
