@@ -52,7 +52,7 @@ class QuantisedLinear(nn.Module):
             self._hold(codes=torch.empty(outputs, inputs, dtype=torch.int8), scales=torch.empty(outputs))
 
     def _hold(self, **tensors: Tensor) -> None:
-        """Sets parameters rather than buffers, which data parallelism would send to all processes at every step."""
+        """Sets parameters rather than buffers, which data parallelism sends at every step unless told otherwise."""
         for name, tensor in tensors.items():
             setattr(self, name, nn.Parameter(tensor, requires_grad=False))
 
