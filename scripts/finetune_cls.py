@@ -115,7 +115,7 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
     watched = data.validation or data.test
     lost = forgetting(model, data.general, accelerator, general, lambda: accuracy(evaluate(watched)))
     if run.closes(prepared):
-        parts = {"before": before, "val": held, "test": rows}
+        parts = {"before": [Row(*rest) for rest in before], "val": held, "test": rows}
         found = {name: classification_metrics(part, classes) for name, part in parts.items() if part}
         lines = {"predictions.jsonl": prediction_lines(rows, classes), VALIDATION: prediction_lines(held, classes)}
         untrained = UNTRAINED if head.head == "linear" and head_rows is None else ""

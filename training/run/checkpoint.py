@@ -11,7 +11,6 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
-from training.evaluation.metrics import Row
 from training.flags.cli import flag
 from training.model.methods import load_own_state, own_state
 from training.run.record import Record
@@ -107,8 +106,7 @@ def load_checkpoint(run: "Run") -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with torch.serialization.safe_globals([Row]):
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         state["flags"], state["identity"], state["weights"], state["optimizer"], state["record"], state["before"]
     except Exception as error:  # a damaged file fails in pickle, zipfile or torch, each with errors of its own
         reason = type(error).__name__

@@ -26,7 +26,7 @@ from training.flags.sharding import launched_sharded
 from training.step.losses import outputs_of
 
 
-def prepare(accelerator: Accelerator, model: Model) -> nn.Module:
+def prepare(accelerator: Accelerator, model: Model) -> Any:
     """Returns `model` ready to train, on this process's device: as it is, in DDP, or sharded if the launcher says so.
 
     Build the optimizer afterwards: sharding replaces the parameters.
