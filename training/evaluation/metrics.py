@@ -27,7 +27,7 @@ class Row(NamedTuple):
 
 
 def without_probabilities(rows: Sequence[Row]) -> list[tuple[int | float, ...]]:
-    """Returns the rest of each row, for a checkpoint, which it takes little room in: Row(*rest) has the same metrics."""
+    """Returns the rest of each row, for a checkpoint, where it takes little room. Row(*rest) has the same metrics."""
     return [tuple(row[:-1]) for row in rows]
 
 
