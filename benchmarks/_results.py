@@ -1,6 +1,7 @@
 """Keeps measurements in a file, one line of JSON each: what is in it is not measured again."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -13,22 +14,27 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 
 
+def measured(words: Sequence[str], **changed: str) -> dict[str, Any]:
+    """Returns the numbers of `words`, a script and its flags, run with --json in a process and a `changed` environment
+    of its own. Raises ValueError when the process fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = Path(folder) / "numbers.json"
+        all_words = [sys.executable, *words, "--json", str(numbers)]
+        done = subprocess.run(all_words, cwd=ROOT, env=os.environ | changed, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise ValueError(f"python {shlex.join(words)} failed:\n{done.stdout}{done.stderr}")
+        return json.loads(numbers.read_text())
+
+
 def measure_once(identity: dict[str, Any], words: Sequence[str], results: Path) -> None:
-    """Runs `words`, a script and its flags, in a process of its own with --json, and adds a line to `results`.
+    """Adds a line with the numbers of `words`, a script and its flags, to `results`.
 
     Does nothing if a line with `identity` is there. Raises ValueError when the process fails.
     """
     if any(identity.items() <= found.items() for found in read(results)):
         return
-    command = "python " + shlex.join(words)
-    print(f"{time.strftime('%H:%M:%S')} {command}", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        numbers = Path(folder) / "numbers.json"
-        all_words = [sys.executable, *words, "--json", str(numbers)]
-        done = subprocess.run(all_words, cwd=ROOT, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise ValueError(f"{command} failed:\n{done.stdout}{done.stderr}")
-        found = identity | {"date": time.strftime("%Y-%m-%d")} | json.loads(numbers.read_text())
+    print(f"{time.strftime('%H:%M:%S')} python {shlex.join(words)}", file=sys.stderr, flush=True)
+    found = identity | {"date": time.strftime("%Y-%m-%d")} | measured(words)
     results.parent.mkdir(parents=True, exist_ok=True)
     with open(results, "a") as file:
         file.write(json.dumps(found) + "\n")

@@ -7,20 +7,15 @@ Every measurement is a process of its own: step_time.py with all threads and wit
 the machine and beside loops that do nothing else. Run it on a machine that is otherwise idle.
 """
 
-import json
 import multiprocessing
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
+from _results import measured
 from training.flags.cli import at_least, run
 
 SIDES = {"ours": ("step_time.py", {}), "ours, one thread": ("step_time.py", {"OMP_NUM_THREADS": "1"})}
@@ -66,16 +61,9 @@ def busy(cores: int) -> Iterator[None]:
 
 
 def tokens_per_second(args: Args, side: str) -> float:
-    """Raises RuntimeError, with what it said, for a measurement that fails."""
     script, env = SIDES[side]
-    with tempfile.TemporaryDirectory() as folder:
-        numbers = Path(folder) / "numbers.json"
-        words = [sys.executable, str(Path(__file__).with_name(script)), "--task", args.task, "--method", args.method]
-        words += ["--model", args.model, "--steps", str(args.steps), "--device", "cpu", "--json", str(numbers)]
-        done = subprocess.run(words, env=os.environ | env, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"{side}: {done.stderr.strip()[-300:]}")
-        return float(json.loads(numbers.read_text())["tokens_per_second"])
+    words = [f"benchmarks/{script}", "--task", args.task, "--method", args.method, "--model", args.model]
+    return float(measured([*words, "--steps", str(args.steps), "--device", "cpu"], **env)["tokens_per_second"])
 
 
 def main(args: Args) -> None:

@@ -45,8 +45,8 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
         apply_update, build_optimizer, cached, collate_pairs, encode_pairs, encode_splits, find_start, forgetting,
         general_losses, head_notes, mean_pair_loss, open_finetuning, outputs_of, pair_lines, pair_loss,
         pair_loss_as_forecast, pair_metrics, prepare, print_facts, print_forecast, referenced, references,
-        resolve_micro_batch, resolve_update,
-        score_pairs, start, start_model, with_references, workload_of)  # fmt: skip
+        resolve_micro_batch, resolve_update, score_pairs, start, start_model, with_references,
+        workload_of)  # fmt: skip
 
     # Accelerator.
     accelerator, resuming = start(args.compute, folder, resuming)

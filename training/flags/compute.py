@@ -8,7 +8,7 @@ from typing import Literal
 from gpt2_scratch.config import GPT2Config
 from training.flags.common import MethodArgs, ModelArgs, UpdateArgs
 from training.flags.fields import Rare
-from training.flags.sharding import launch_problems, sharding_problems
+from training.flags.sharding import OFF, launch_problems, sharding_problems
 from training.storage.run_folder import nearest
 
 UNTRIED = "never tried here; launch with accelerate_configs/ddp.yaml or fsdp2.yaml"
@@ -18,9 +18,9 @@ ENVIRONMENT = {
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (("", "1"), "it divides every gradient; use --micro-batch-size"),
     "ACCELERATE_GRADIENT_CLIPPING": (("",), "use --max-grad-norm"),
     "ACCELERATE_DYNAMO_BACKEND": (("", "no"), "these scripts compile nothing"),
-    "ACCELERATE_USE_DEEPSPEED": (("", "false", "0", "no"), UNTRIED),
-    "ACCELERATE_USE_MEGATRON_LM": (("", "false", "0", "no"), UNTRIED),
-    "ACCELERATE_USE_PARALLELISM_CONFIG": (("", "false", "0", "no"), UNTRIED),
+    "ACCELERATE_USE_DEEPSPEED": (OFF, UNTRIED),
+    "ACCELERATE_USE_MEGATRON_LM": (OFF, UNTRIED),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": (OFF, UNTRIED),
 }
 
 

@@ -25,7 +25,7 @@ from training.forecast.meter import ALIGNMENT, END, Heap, Meter, can_take_blocks
 from training.forecast.workload import Workload, use_bitsandbytes
 from training.step.losses import outputs_of
 from training.step.optimizers import build_optimizer
-from training.step.side_by_side import at_a_time
+from training.step.side_by_side import add_gradients, at_a_time
 
 MIB = 2**20
 # What a peak consists of, in the order of the table.
@@ -132,11 +132,11 @@ class DryRun:
     def _add_gradients(self, losses: list[Tensor]) -> None:
         """Does what training/step/side_by_side.py does, when all threads hold their gradients at once."""
         found = [torch.autograd.grad(losses.pop(), self.trained, allow_unused=True) for _ in range(len(losses))]
-        for parameter, *gradients in zip(self.trained, *found, strict=True):
+        for gradients in found:
             for gradient in gradients:
                 if gradient is not None:
                     self.meter.name(gradient, "gradients")
-                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+            add_gradients(self.trained, gradients)
 
     def save(self) -> None:
         """Makes the tensors that a whole model is written from; an adapter is written as it is."""

@@ -43,7 +43,7 @@ def updates_at_a_time(accelerator: Accelerator, model: nn.Module) -> int:
     are large, since every micro-batch has its own.
     """
     threads = at_a_time(accelerator)
-    if any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules()):
+    if threads == 1 or any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules()):
         return 1
     if any(adapter.dropout > 0 for _, adapter in adapters(model)):
         return 1
@@ -73,6 +73,13 @@ def side_by_side(compute: Callable[[B], R], batches: Sequence[B], threads: int) 
             future.cancel()
 
 
+def add_gradients(trained: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
+    """Adds a gradient to that of each parameter; None: there is none."""
+    for parameter, gradient in zip(trained, gradients, strict=True):
+        if gradient is not None:
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+
+
 def gradients_side_by_side(
     loss: Callable[[B], Tensor], batches: Sequence[B], trained: Sequence[nn.Parameter], scale: float, threads: int
 ) -> Tensor:
@@ -85,7 +92,5 @@ def gradients_side_by_side(
     total = torch.zeros((), dtype=torch.float64)
     for summed, gradients in side_by_side(compute, batches, threads):
         total += summed
-        for parameter, gradient in zip(trained, gradients, strict=True):
-            if gradient is not None:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        add_gradients(trained, gradients)
     return total

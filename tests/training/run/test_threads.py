@@ -36,12 +36,8 @@ def test_threads_follow_cores_and_quota(allowed, processes, expected, monkeypatc
     monkeypatch.setattr(threads.psutil, "cpu_count", lambda logical=True: 8)
     monkeypatch.setattr(threads.psutil.Process, "cpu_affinity", lambda self: range(16), raising=False)
     monkeypatch.setattr(threads, "quota", lambda: allowed)
-    before = torch.get_num_threads()
-    try:
-        choose_threads()
-        assert torch.get_num_threads() == expected
-    finally:
-        torch.set_num_threads(before)
+    choose_threads()
+    assert torch.get_num_threads() == expected
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,7 @@ CONFIG = GPT2Config(width=16, blocks=2, heads=2, context=128)
 
 @pytest.fixture
 def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(2)  # conftest.py ends it
 
 
 def classifier(method="lora", dropout=0.0, **more):
