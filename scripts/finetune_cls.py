@@ -41,9 +41,9 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
     from training.loop import (
         Batch, Plan, Row, Tensor, accumulate, accuracy, apply_compute, apply_method, apply_update,
         build_classifier, build_optimizer, cached, class_loss, classification_metrics, classify, collate,
-        encode_all_labelled, encode_splits, forgetting, general_losses, head_notes, mean_loss, open_finetuning,
-        prediction_lines, prepare, print_facts, print_forecast, resolve_micro_batch, resolve_update, shown_metrics,
-        start, trained_rows, weights_hash, without_probabilities, workload_of)  # fmt: skip
+        encode_all_labelled, encode_splits, forgetting, head_notes, losses_at_start, mean_loss, open_finetuning,
+        prediction_lines, prepare, print_facts, print_forecast, resolve_micro_batch, resolve_update,
+        shown_metrics, start, trained_rows, weights_hash, without_probabilities, workload_of)  # fmt: skip
 
     # Accelerator.
     accelerator, resuming = start(args.compute, folder, resuming)
@@ -80,9 +80,9 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
     prepared = prepare(accelerator, model)
     optimizer = build_optimizer(model, update, accelerator.scaler is not None, method.lora_plus_ratio or 1.0)
     optimizer = accelerator.prepare(optimizer)
-    plan = Plan(data.train, update, accelerator.num_processes)
+    plan, frozen = Plan(data.train, update, accelerator.num_processes), weights_hash(inputs.model_folder)
     if args.compute.cache_frozen is not None:
-        data = cached(accelerator, model, args.compute, weights_hash(inputs.model_folder), data)
+        data = cached(accelerator, model, args.compute, frozen, data)
     held_out = args.run.watched(data.validation, update.batch_size)
     run = open_finetuning(accelerator, folder, resuming, args, update, data, model, optimizer, due, plan)
 
@@ -90,7 +90,7 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
         return classify(model, part, accelerator, len(classes))
 
     before, general = run.begin(
-        lambda: (without_probabilities(evaluate(data.test)), general_losses(model, data.general, accelerator))
+        lambda: (without_probabilities(evaluate(data.test)), losses_at_start(model, data, accelerator, args, frozen))
     )
 
     # Loop.

@@ -41,12 +41,12 @@ def main(args: Args) -> None:
 
 def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool) -> None:
     from training.loop import (
-        Accelerator, LanguageModel, Learnt, Pair, PairBatch, Plan, Tensor, accumulate, apply_compute, apply_method,
-        apply_update, build_optimizer, cached, collate_pairs, encode_pairs, encode_splits, find_start, forgetting,
-        general_losses, head_notes, mean_pair_loss, open_finetuning, outputs_of, pair_lines, pair_loss,
-        pair_loss_as_forecast, pair_metrics, prepare, print_facts, print_forecast, referenced, references,
-        resolve_micro_batch, resolve_update, score_pairs, start, start_model, with_references,
-        workload_of)  # fmt: skip
+        Accelerator, LanguageModel, Learnt, Pair, PairBatch, Plan, Tensor, accumulate, apply_compute,
+        apply_method, apply_update, build_optimizer, cached, collate_pairs, encode_pairs, encode_splits,
+        find_start, forgetting, head_notes, losses_at_start, mean_pair_loss, open_finetuning, outputs_of,
+        pair_lines, pair_loss, pair_loss_as_forecast, pair_metrics, prepare, print_facts, print_forecast,
+        referenced, references, resolve_micro_batch, resolve_update, score_pairs, start, start_model,
+        with_references, workload_of)  # fmt: skip
 
     # Accelerator.
     accelerator, resuming = start(args.compute, folder, resuming)
@@ -97,7 +97,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
         return mean_pair_loss(score_pairs(model, part, accelerator), part, preference)
 
     known = pair_metrics(references(data.test), data.test, preference) if data.test else None  # of the reference
-    before, general = run.begin(lambda: (known, general_losses(model, data.general, accelerator)))
+    before, general = run.begin(lambda: (known, losses_at_start(model, data, accelerator, args, frozen)))
 
     # Loop.
     while run.goes_on():

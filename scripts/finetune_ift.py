@@ -41,10 +41,10 @@ def main(args: Args) -> None:
 def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool) -> None:
     from training.loop import (
         Batch, Plan, Row, Sampling, Tensor, accumulate, answer, apply_compute, apply_method, apply_update,
-        build_language_model, build_optimizer, cached, collate, encode_all_instructions, encode_splits, forgetting,
-        general_losses, generation_lines, head_notes, loss_lines, mean_loss, open_finetuning, perplexities,
-        prepare, print_facts, print_forecast, prompts_of, resolve_micro_batch, resolve_update, score_targets,
-        score_texts, start, token_loss, weights_hash, with_response_labelled, workload_of)  # fmt: skip
+        build_language_model, build_optimizer, cached, collate, encode_all_instructions, encode_splits,
+        forgetting, generation_lines, head_notes, loss_lines, losses_at_start, mean_loss, open_finetuning,
+        perplexities, prepare, print_facts, print_forecast, prompts_of, resolve_micro_batch, resolve_update,
+        score_targets, score_texts, start, token_loss, weights_hash, with_response_labelled, workload_of)  # fmt: skip
 
     # Accelerator.
     accelerator, resuming = start(args.compute, folder, resuming)
@@ -75,9 +75,9 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     prepared = prepare(accelerator, model)
     optimizer = build_optimizer(model, update, accelerator.scaler is not None, method.lora_plus_ratio or 1.0)
     optimizer = accelerator.prepare(optimizer)
-    plan = Plan(data.train, update, accelerator.num_processes)
+    plan, frozen = Plan(data.train, update, accelerator.num_processes), weights_hash(inputs.model_folder)
     if args.compute.cache_frozen is not None:
-        data = cached(accelerator, model, args.compute, weights_hash(inputs.model_folder), data)
+        data = cached(accelerator, model, args.compute, frozen, data)
     held_out = args.run.watched(data.validation, update.batch_size)
     run = open_finetuning(accelerator, folder, resuming, args, update, data, model, optimizer, due, plan)
     sampling = Sampling(generation.temperature, generation.top_k, generation.top_p, update.seed)
@@ -91,7 +91,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         return rows[1], perplexities(*rows) if part and accelerator.is_main_process else None
 
     before, untuned, general = run.begin(
-        lambda: (evaluate(data.test)[1], answers(), general_losses(model, data.general, accelerator))
+        lambda: (evaluate(data.test)[1], answers(), losses_at_start(model, data, accelerator, args, frozen))
     )
 
     # Loop.

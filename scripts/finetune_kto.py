@@ -42,11 +42,11 @@ def main(args: Args) -> None:
 def train(args: Args, inputs: Inputs[Ratings | Unpaired], folder: Path, resuming: bool) -> None:
     from training.loop import (
         Accelerator, LanguageModel, Learnt, PairBatch, Plan, RatedPair, Tensor, accumulate, apply_compute,
-        apply_method, apply_update, build_optimizer, cached, collate_rated, encode_rated, encode_splits, find_start,
-        forgetting, general_losses, head_notes, mean_rated_loss, open_finetuning, outputs_of, prepare, print_facts,
-        print_forecast, rated_lines, rated_loss, rated_loss_as_forecast, rated_metrics, reference_point, referenced,
-        references, resolve_micro_batch, resolve_update, score_pairs, start, start_model, with_references,
-        workload_of)  # fmt: skip
+        apply_method, apply_update, build_optimizer, cached, collate_rated, encode_rated, encode_splits,
+        find_start, forgetting, head_notes, losses_at_start, mean_rated_loss, open_finetuning, outputs_of,
+        prepare, print_facts, print_forecast, rated_lines, rated_loss, rated_loss_as_forecast, rated_metrics,
+        reference_point, referenced, references, resolve_micro_batch, resolve_update, score_pairs, start,
+        start_model, with_references, workload_of)  # fmt: skip
 
     # Accelerator.
     accelerator, resuming = start(args.compute, folder, resuming)
@@ -97,7 +97,7 @@ def train(args: Args, inputs: Inputs[Ratings | Unpaired], folder: Path, resuming
         return mean_rated_loss(score_pairs(model, part, accelerator), part, preference)
 
     known = rated_metrics(references(data.test), data.test, preference) if data.test else None  # of the reference
-    before, general = run.begin(lambda: (known, general_losses(model, data.general, accelerator)))
+    before, general = run.begin(lambda: (known, losses_at_start(model, data, accelerator, args, frozen)))
 
     # Loop.
     while run.goes_on():

@@ -6,8 +6,10 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -143,10 +145,22 @@ def real_data(name: str) -> Path:
     return path
 
 
+@cache
+def own_cache() -> "TemporaryDirectory[str]":
+    return TemporaryDirectory()
+
+
+def general_flags(flags: Sequence[object]) -> list[str]:
+    """Flags of fine-tuning: general text is read, for seconds, where a test asks, and not from the user's cache."""
+    given = {str(flag) for flag in flags}
+    if not any(flag.startswith("--forgetting") for flag in given):
+        return ["--forgetting-data", "none"]
+    return [] if "--cache-dir" in given else ["--cache-dir", own_cache().name]
+
+
 def command(script: str, *flags: object) -> list[str]:
-    """scripts/<script>.py as a user calls it. Fine-tuning reads the general text, for seconds, where a test asks."""
-    unasked = script.startswith("finetune") and not any(str(flag).startswith("--forgetting") for flag in flags)
-    words = (*flags, *(("--forgetting-data", "none") if unasked else ()))
+    """scripts/<script>.py as a user calls it, but for `general_flags`."""
+    words = (*flags, *(general_flags(flags) if script.startswith("finetune") else ()))
     return [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *map(str, words)]
 
 
@@ -188,11 +202,10 @@ def run_here(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def tune_here(run_here):
-    """Runs a loaded script of fine-tuning in this process; the general text is read, for seconds, where a test asks."""
+    """Runs a loaded script of fine-tuning in this process."""
 
     def run(script, *flags: object):
-        unasked = not any("--forgetting" in str(flag) for flag in flags)
-        return run_here(script, *flags, *(("--forgetting-data", "none") if unasked else ()))
+        return run_here(script, *flags, *general_flags(flags))
 
     return run
 

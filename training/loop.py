@@ -20,7 +20,7 @@ from training.data.batches import (
 from training.data.corpus import Packing, encode_corpus, upto
 from training.data.examples import encode_splits
 from training.data.pairs import Pair, PairBatch, RatedPair, collate_pairs, collate_rated, encode_pairs, encode_rated
-from training.evaluation.forgetting import forgetting, general_losses
+from training.evaluation.forgetting import forgetting, losses_at_start
 from training.evaluation.inference import (
     answer,
     classify,

@@ -1,17 +1,19 @@
 """Measures forgetting: the loss on a fixed general text before and after training.
 
 `before` is the loss of the model that training starts from, so that a model without training has lost exactly nothing:
-the base as it is held (--base-bits), with its adapters, which change nothing yet except with --lora-init loftq. Every
-interval is over pieces of the text, and that of the difference pairs them. On what LoRA and full fine-tuning forget:
-Biderman et al. 2024, "LoRA Learns Less and Forgets Less".
+the base as it is held (--base-bits), whose loss is kept for later runs, or with --lora-init loftq the base with its
+adapters, which alone change something before they are trained. Every interval is over pieces of the text, and that of
+the difference pairs them. On what LoRA and full fine-tuning forget: Biderman et al. 2024, "LoRA Learns Less and Forgets
+Less".
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -19,10 +21,15 @@ from evidence.intervals import bootstrap_ratio
 from gpt2_scratch.model import Classifier, LanguageModel, Model
 from gpt2_scratch.pretrained import read_weight, without_storage
 from lora.adapter import set_strength
+from training.data.examples import Data
 from training.data.general import General
 from training.evaluation.inference import score_targets
-from training.step.sharding import whole_root
+from training.flags.finetuning import FineTuneArgs
+from training.step.processes import from_main
+from training.step.sharding import is_sharded, whole_root
+from training.storage.content_cache import CachedFile, content_key
 
+VERSION = 1  # raise it when the base computes something else, so that older files are no longer found
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 
@@ -58,6 +65,37 @@ def general_losses(model: Model, general: General, accelerator: Accelerator, str
     with accelerator.autocast(), adapters_at(model, strength), whole_root(model):
         rows = score_targets(language_model_in(model, head), general.pieces, accelerator)
     return [row.loss for row in rows]
+
+
+def _base_file(model: Model, data: Data[Any], accelerator: Accelerator, args: FineTuneArgs, base: str) -> CachedFile:
+    """Returns the file of the base's losses (fp64), named by all that can change a bit of them."""
+    general, device = data.general, accelerator.device
+    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    half = [name for name, p in model.named_parameters() if p.dtype in (torch.float16, torch.bfloat16)]
+    facts = (
+        *(VERSION, torch.__version__, device.type, processor, torch.get_num_threads(), accelerator.num_processes),
+        *(base, args.model.base_bits, replace(data.inputs.config, dropout=0.0), general.sha256),
+        *(accelerator.mixed_precision, half, is_sharded(model), args.compute.tf32, args.compute.deterministic),
+    )
+    return CachedFile(args.compute.cache_dir, content_key(facts), "general", 8 * len(general.pieces))
+
+
+def losses_at_start(
+    model: Model, data: Data[Any], accelerator: Accelerator, args: FineTuneArgs, base: str
+) -> list[float]:
+    """Returns the losses of the pieces before the training, on all processes: the base's from --cache-dir, if an
+    earlier run left them there. `base` is the hash of all frozen weights."""
+    general = data.general
+    if not general.pieces or not args.method.starts_at_frozen:
+        return general_losses(model, general, accelerator)
+    file = _base_file(model, data, accelerator, args, base)
+    found = from_main(accelerator, lambda: np.fromfile(file.path).tolist() if file.complete else None)
+    if found is None:
+        found = general_losses(model, general, accelerator, strength=0.0)
+        if accelerator.is_main_process:
+            with suppress(OSError):  # the next run computes them again
+                file.write([np.array(found).data])
+    return found
 
 
 def forgetting(

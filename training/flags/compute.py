@@ -67,7 +67,7 @@ class ComputeArgs(SpeedArgs):
     """compute frozen blocks once for each text. These are the blocks below the first trained one; their activations
     are kept in the memory of each process, or in a file for all of them"""
     cache_dir: Rare[Path] = Path("cache")
-    """folder for cached activations and log-probabilities, which other runs use too"""
+    """folder for cached activations, log-probabilities and the base's loss on general text, which other runs use too"""
     dry_run: bool = False
     """forecast the memory and time of the run, and stop. This describes the data too, and writes nothing"""
 

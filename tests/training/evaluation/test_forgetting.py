@@ -1,7 +1,8 @@
 """Forgetting: general loss against transformers, intervals against numpy, adapters scaled, what the scripts report."""
 
 import runpy
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -29,8 +30,10 @@ from training.evaluation.forgetting import (
     adapters_at,
     forgetting,
     general_losses,
+    losses_at_start,
 )
 from training.flags.common import MethodArgs, ModelArgs
+from training.flags.compute import ComputeArgs
 from training.flags.forgetting import ForgettingArgs
 from training.forecast.memory import DryRun, memory_of
 from training.model.methods import apply_method, build_classifier, build_language_model
@@ -272,6 +275,74 @@ def test_a_resumed_run_and_one_of_two_processes_report_what_an_unbroken_one_does
     assert lost / sum(pieces["tokens"]) == pytest.approx(unbroken["difference"]["value"], abs=1e-5)
     assert unbroken == broken
     assert unbroken["before"] == pytest.approx(two["before"], rel=1e-6) and unbroken["sha256"] == two["sha256"]
+
+
+@dataclass
+class Read:
+    """What losses_at_start reads of a run's data."""
+
+    general: General
+    inputs: SimpleNamespace
+
+
+def at_start(model, general, folder, cache, base="base", precision="no", **changed):
+    args = SimpleNamespace(
+        model=ModelArgs(**{k: v for k, v in changed.items() if k == "base_bits"}),
+        method=MethodArgs(**{k: v for k, v in changed.items() if k == "lora_init"}),
+        compute=ComputeArgs(cache_dir=cache, tf32=changed.get("tf32", False)),
+    )
+    data = Read(general, SimpleNamespace(config=load_config(folder)))
+    AcceleratorState._reset_state()
+    return losses_at_start(model, data, Accelerator(cpu=True, mixed_precision=precision), args, base)
+
+
+@pytest.mark.parametrize("method", [None, *VARIANTS])
+@pytest.mark.parametrize("kind", [LanguageModel, Classifier])
+def test_the_base_s_losses_serve_every_method_bit_for_bit(kind, method, base, tmp_path):
+    model, general = built(kind, base, method)
+    plain, _ = built(LanguageModel, base)
+    kept = at_start(plain, general, base, tmp_path)
+    assert kept == losses_of(model, general, strength=0)
+    model.transformer.wte.weight.data.zero_()
+    assert at_start(model, general, base, tmp_path) == kept != losses_of(model, general, strength=0)
+
+
+def test_what_can_change_the_base_s_losses_has_them_computed_again(base, tmp_path):
+    model, general = built(Classifier, base)
+    kept = at_start(model, general, base, tmp_path)
+    model.transformer.wte.weight.data.zero_()
+    other = general_text(ForgettingArgs(forgetting_tokens=200), base, load_config(base), GPT2)
+    changes = [{"base": "other"}, {"precision": "bf16"}, {"base_bits": 8}, {"tf32": True}, {"lora_init": "loftq"}]
+    for changed in changes:
+        assert at_start(model, general, base, tmp_path, **changed) != kept, changed
+    assert len(at_start(model, other, base, tmp_path)) != len(kept)
+    torch.set_num_threads(2)
+    assert at_start(model, general, base, tmp_path) != kept
+
+
+@pytest.mark.parametrize("harm", ["short", "no folder"])
+def test_a_cache_that_cannot_be_used_costs_the_time_and_nothing_else(harm, base, tmp_path):
+    model, general = built(Classifier, base)
+    kept = at_start(model, general, base, tmp_path)
+    if harm == "short":
+        (path,) = tmp_path.glob("*/general")
+        path.write_bytes(path.read_bytes()[:-3])
+        assert at_start(model, general, base, tmp_path) == kept == np.fromfile(path).tolist()
+    else:
+        (tmp_path / "file").touch()
+        assert at_start(model, general, base, tmp_path / "file") == kept
+
+
+def test_a_second_run_reads_the_base_s_losses_and_reports_the_same(tiny_model, mail_file, question_file, tmp_path):
+    found = []
+    for folder in ("first", "second"):
+        flags = flags_of("finetune_cls", tiny_model, mail_file, question_file, tmp_path / folder)
+        flags += ["--max-steps", 4, "--method", "full", "--forgetting-tokens", 900, "--cache-dir", tmp_path / "cache"]
+        assert run_script("finetune_cls", *flags).returncode == 0
+        found.append(results_of(tmp_path / folder)["forgetting"])
+    assert found[0] == found[1] and found[0]["difference"]["value"] != 0
+    (path,) = (tmp_path / "cache").glob("*/general")
+    assert np.fromfile(path).sum() / 900 == found[0]["before"]["value"]
 
 
 def test_none_measures_and_reports_nothing(tiny_model, mail_file, question_file, tmp_path):
