@@ -9,18 +9,17 @@ transformers' GELU the casts that a GPU adds.
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.nn.attention.varlen import varlen_attn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gpt2_scratch.attention import Layout, attend_last, attend_padded
+from gpt2_scratch.attention import Layout, attend_flash, attend_last, attend_padded
 
 Route = Literal["flash", "padded"]  # of attention on a GPU: with and without variable-length flash attention
 NO_KERNEL = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view")
@@ -90,10 +89,7 @@ def as_on_a_gpu(route: Route) -> Iterator[FakeTensorMode]:
     def attend(qkv: Tensor, layout: Layout, dropout: float = 0.0) -> Tensor:
         if layout.last_only:
             return attend_last(qkv, layout, dropout)
-        if route == "padded":
-            return attend_padded(qkv, layout, dropout)
-        (q, k, v), starts, longest = qkv.unbind(1), layout.starts, layout.longest
-        return cast(Tensor, varlen_attn(q, k, v, starts, starts, longest, longest, window_size=(-1, 0)))
+        return attend_padded(qkv, layout, dropout) if route == "padded" else attend_flash(qkv, layout)
 
     with ExitStack() as changes:
         changes.enter_context(patch("gpt2_scratch.model.attend", attend))

@@ -27,7 +27,7 @@ TEXTS, TOKENS = 8, 400
 PARTS = {
     "clipping and optimizer": ("_foreach_norm", "_foreach_mul_", "_foreach_add_", "_fused", "linalg_vector_norm"),
     "matrix products": ("mm", "addmm", "bmm", "baddbmm"),
-    "attention": ("torch_attn", "_scaled_dot_product"),
+    "attention": ("_flash_attention", "_scaled_dot_product"),
     "norms": ("native_layer_norm",),
     "casts and copies": ("_to_copy", "_foreach_copy_", "copy_", "clone", "cat", "stack", "index", "new_zeros", "zeros"),
     "element-wise and other": ("",),

@@ -83,7 +83,7 @@ def _forward_and_backward(
         z = _log_softmax(logits.detach())
         targets = labels[part, None]
         found[part] = z.gather(1, targets).squeeze(1)
-        z.exp_().scatter_add_(1, targets, -torch.ones_like(targets, dtype=z.dtype))  # minus the gradient
+        z.exp_().scatter_add_(1, targets, torch.full_like(targets, -1, dtype=z.dtype))  # minus the gradient
         if gradient is not None:
             z.mul_(gradient[part, None])
         wanted = torch.autograd.grad(logits, [rows, *trained], z.to(logits.dtype), materialize_grads=True)

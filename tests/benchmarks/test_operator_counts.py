@@ -12,9 +12,9 @@ from training.flags.common import MethodArgs
 
 # Task, attention -> kernels of a block, and of all that is not a block (of a classifier, with its last block).
 MOST = {
-    ("ift", "flash"): (58, 68),
-    ("ift", "padded"): (62, 68),
-    ("cls", "flash"): (58, 120),
+    ("ift", "flash"): (56, 56),
+    ("ift", "padded"): (62, 56),
+    ("cls", "flash"): (56, 108),
 }
 
 
