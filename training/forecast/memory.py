@@ -1,13 +1,15 @@
 """Forecasts the memory of a run by running its own code on tensors that have a shape but no numbers.
 
 Evaluation, generation and updates run as in training, on the tensors of meter.py, and every tensor that they make is
-counted while it lives. That takes seconds for a model of any size, and no memory.
+counted while it lives. That takes seconds and no memory; of a deep model few blocks are run (depth.py).
 """
 
 import gc
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +23,8 @@ from lora.adapter import merge, unmerge
 from training.data.batches import TOKENS_PER_BATCH, Encoded, Plan, collate, inference_plan, with_all_tokens_labelled
 from training.evaluation.forgetting import adapters_at, language_model_in
 from training.flags.sharding import launched_sharded
-from training.forecast.meter import ALIGNMENT, END, Heap, Meter, can_take_blocks
+from training.forecast.depth import LAST, deep
+from training.forecast.meter import ALIGNMENT, END, Heap, Meter, Stage, can_take_blocks
 from training.forecast.workload import Workload, use_bitsandbytes
 from training.step.losses import outputs_of
 from training.step.optimizers import build_optimizer
@@ -53,12 +56,12 @@ class Memory:
 class DryRun:
     """A run on fake tensors, part by part: its tensors are counted (meter.py), and nothing is computed."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, gaps: bool = False) -> None:
         # With several processes Accelerate calls it cpu:0, which is another device to torch.
         device = torch.device("cpu") if workload.on_cpu else workload.accelerator.device
         self.workload, self.device = workload, device
         self.strength = 0.5 if workload.general.curve else 1.0  # between base and adapter, evaluation needs both
-        self.heap = Heap() if workload.on_cpu and can_take_blocks() else None
+        self.heap = Heap() if gaps else None
         if workload.quantises:
             use_bitsandbytes()
         self.meter = Meter(workload.model.config.vocabulary, self.heap, ALIGNMENT.get(device.type, 512))
@@ -70,11 +73,25 @@ class DryRun:
                 with self.meter.counting("gradients"):
                     self.buckets = [torch.empty_like(p) for p in self.trained]
 
+        self._mark_backward()
+
+    def _mark_backward(self) -> None:
+        """Begins a stage where the gradient has passed the last blocks, so that what is most when all activations are
+        there, and what is most when all gradients are, are two numbers (depth.py)."""
+
+        def mark(block: nn.Module, inputs: Any, output: Tensor) -> None:
+            if output.requires_grad:
+                output.register_hook(lambda _: self.meter.begin_stage())
+
+        for block in self.model.transformer.h[-LAST:][:1]:
+            block.register_forward_hook(mark)
+
     def fill_cache(self, examples: Sequence[Encoded]) -> None:
         """Does what training/model/frozen_activations.py does with its first batch."""
         held = self.workload.frozen
         if held is None:
             return
+        self.meter.begin_stage()
         with self.meter, torch.no_grad(), self.workload.accelerator.autocast():
             if self.workload.on_cpu and self.workload.compute.cache_frozen == "memory":
                 with self.meter.counting("frozen activations"):
@@ -85,6 +102,7 @@ class DryRun:
 
     def evaluate(self, examples: Sequence[Encoded]) -> None:
         self.model.eval()
+        self.meter.begin_stage()
         with self.meter, torch.no_grad(), adapters_at(self.model, self.strength):
             outputs_of(self.workload.accelerator, self.model, self.workload.batch(examples, self.device))
         self.model.train()
@@ -94,6 +112,7 @@ class DryRun:
         batch, head, config = collate(examples), None, self.model.config
         self.model.eval()
         strength = adapters_at(self.model, self.strength)
+        self.meter.begin_stage()
         with self.meter, torch.no_grad(), strength, self.workload.accelerator.autocast():
             batch = batch.to(self.device)
             if self.workload.general.head is not None and isinstance(self.model, Classifier):
@@ -106,6 +125,7 @@ class DryRun:
 
     def answer(self, prompts: list[list[int]]) -> None:
         vocabulary = Vocabulary(self.model.config.vocabulary, END)
+        self.meter.begin_stage()
         with self.meter, self.workload.accelerator.autocast():
             merge(self.model, dequantise=False)
             generate(self.model, prompts, vocabulary, self.workload.new_tokens, Sampling())
@@ -113,6 +133,7 @@ class DryRun:
 
     def update(self, micro_batches: Sequence[Sequence[Encoded]]) -> None:
         workload = self.workload
+        self.meter.begin_stage()
         with self.meter:
             for start in range(0, len(micro_batches), workload.at_a_time):
                 together = micro_batches[start : start + workload.at_a_time]
@@ -124,6 +145,7 @@ class DryRun:
                     losses.pop().backward()
                 else:
                     self._add_gradients(losses)
+            self.meter.begin_stage()
             nn.utils.clip_grad_norm_(self.trained, 1.0)
             with self.meter.counting("optimizer"):
                 self.optimizer.step()
@@ -141,30 +163,39 @@ class DryRun:
     def save(self) -> None:
         """Makes the tensors that a whole model is written from; an adapter is written as it is."""
         if self.workload.whole_model:
+            self.meter.begin_stage()
             with self.meter:
                 hf_state(self.model)
 
-    def mapped_file(self, touched: int) -> int:
-        """Returns the bytes of the weight file, mapped one tensor at a time, that come on top of `touched`.
 
-        The base is read before there are other tensors, embedding first; a saved model, when the heap is largest.
-        """
-        parameters, config = list(self.workload.model.parameters()), self.workload.model.config
-        if self.workload.whole_model:
-            return 4 * max(p.numel() for p in parameters)
-        weights = sum(p.numel() * (4 if p.is_floating_point() else 1) for p in parameters)  # read as fp32
-        second = 4 * config.width * max(config.context, 4 * config.width)  # after the embedding, the largest
-        return max(0, weights + second - touched) if self.workload.from_file else 0
+def mapped_file(workload: Workload, touched: int) -> int:
+    """Returns the bytes of the weight file, mapped one tensor at a time, that come on top of `touched`.
 
-    def peak(self) -> Memory:
-        parts = {kind: self.meter.at_peak[kind] for kind in PARTS}
-        if self.workload.on_cpu:
-            touched = self.heap.peak if self.heap else sum(parts.values())
-            parts[GAPS] = touched - sum(parts.values())
-            parts["logits"] *= at_a_time(self.workload.accelerator)  # here one thread ends before the next begins
-            parts[FILE] = self.mapped_file(touched)
-            parts[BASE] = self.workload.libraries + KERNELS[self.workload.accelerator.mixed_precision]
-        return Memory(parts)
+    The base is read before there are other tensors, embedding first; a saved model, when the heap is largest.
+    """
+    parameters, config = list(workload.model.parameters()), workload.model.config
+    if workload.whole_model:
+        return 4 * max(p.numel() for p in parameters)
+    weights = sum(p.numel() * (4 if p.is_floating_point() else 1) for p in parameters)  # read as fp32
+    second = 4 * config.width * max(config.context, 4 * config.width)  # after the embedding, the largest
+    return max(0, weights + second - touched) if workload.from_file else 0
+
+
+def largest_stage(stages: Sequence[Stage]) -> Counter[str]:
+    """Returns the bytes of tensors by kind when they are most."""
+    return max((stage.parts for stage in stages), key=Counter.total)
+
+
+def peak_of(workload: Workload, stages: Sequence[Stage]) -> Memory:
+    found = largest_stage(stages)
+    parts = {kind: found[kind] for kind in PARTS}
+    if workload.on_cpu:
+        touched = max(stage.touched for stage in stages) or sum(parts.values())
+        parts[GAPS] = touched - sum(parts.values())
+        parts["logits"] *= at_a_time(workload.accelerator)  # here one thread ends before the next begins
+        parts[FILE] = mapped_file(workload, touched)
+        parts[BASE] = workload.libraries + KERNELS[workload.accelerator.mixed_precision]
+    return Memory(parts)
 
 
 def worst_micro_batches(workload: Workload, micro_batch_size: int) -> tuple[list[list[Encoded]], list[Encoded], int]:
@@ -194,9 +225,8 @@ def evaluation_batches(examples: Sequence[Encoded], processes: int) -> list[list
     return [[examples[i] for i in batch] for batch in (*batches[:1], *batches[1:][-1:])]
 
 
-@cache
-def memory_of(workload: Workload, micro_batch_size: int) -> Memory:
-    """Returns the memory of the run with micro-batches of this size; this takes seconds, once."""
+def stages_of(workload: Workload, micro_batch_size: int, gaps: bool) -> list[Stage]:
+    """Returns what is most in each stage of the run, with `gaps` also in the heap."""
     worst, average, accumulated = worst_micro_batches(workload, micro_batch_size)
     evaluated = evaluation_batches(workload.held_out, workload.accelerator.num_processes)
     if isinstance(workload.model, LanguageModel):
@@ -205,19 +235,42 @@ def memory_of(workload: Workload, micro_batch_size: int) -> Memory:
     prompts = sorted(workload.prompts, key=len)[-ROWS:]
     times = min(accumulated, max(workload.at_a_time, 2))  # from the second micro-batch on there are gradients
 
-    dry_run = DryRun(workload)
+    dry_run = DryRun(workload, gaps)
     dry_run.fill_cache(evaluation_batches(workload.texts, 1)[0])
-    for step in range(2):
-        for batch in evaluated:
-            dry_run.evaluate(batch)
-        for batch in general:
-            dry_run.read_general(batch)
-        if prompts and workload.new_tokens:
-            dry_run.answer(prompts)
-        for micro in (average, *worst) if step == 0 else worst:
+    # Twice all of it fills the heap as a run does. Without it, one update makes the states that the rest has beside it.
+    for micro_batches in [[average, *worst], worst] if gaps else [[average], worst]:
+        if gaps or micro_batches is worst:
+            for batch in evaluated:
+                dry_run.evaluate(batch)
+            for batch in general:
+                dry_run.read_general(batch)
+            if prompts and workload.new_tokens:
+                dry_run.answer(prompts)
+        for micro in micro_batches:
             dry_run.update([micro] * times)
         dry_run.save()
-    found = dry_run.peak()
+    stages = dry_run.meter.stages
     del dry_run
     gc.collect()  # frees its blocks of the heap
-    return found
+    return stages
+
+
+@cache
+def tensors_of(workload: Workload, micro_batch_size: int) -> Memory:
+    """Returns the memory of the run without the gaps of a CPU's allocator; this takes a second or two, once."""
+
+    def measured(model: Any) -> list[Stage]:
+        return stages_of(replace(workload, model=model), micro_batch_size, gaps=False)
+
+    return peak_of(workload, deep(workload.model, measured))
+
+
+@cache
+def memory_of(workload: Workload, micro_batch_size: int) -> Memory:
+    """Returns the memory of the run with micro-batches of this size.
+
+    On a CPU this takes up to twenty seconds for the deepest models: gaps do not grow evenly with the blocks.
+    """
+    if not (workload.on_cpu and can_take_blocks()):
+        return tensors_of(workload, micro_batch_size)
+    return peak_of(workload, stages_of(workload, micro_batch_size, gaps=True))

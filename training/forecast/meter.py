@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -47,14 +48,12 @@ class Heap:
         self.starts: list[int] = []  # of the touched ranges of addresses, disjoint and in order
         self.ends: list[int] = []
         self.apart = 0  # bytes of blocks that are too large, or could not be allocated
-        self.peak = 0  # bytes
 
     def take(self, size: int) -> int | None:
         """Allocates a block and returns its address; None for one that is counted in `apart`."""
         address = self._block(size) if size < LARGEST_KEPT else None
         if address is None:
             self.apart += -(-size // PAGE) * PAGE
-        self.peak = max(self.peak, self.touched)
         return address
 
     def _block(self, size: int) -> int | None:
@@ -78,6 +77,7 @@ class Heap:
 
     @property
     def touched(self) -> int:
+        """The bytes that the process has from the system."""
         return sum(self.ends) - sum(self.starts) + self.apart
 
 
@@ -88,6 +88,14 @@ def can_take_blocks() -> bool:
     import resource
 
     return resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+
+
+@dataclass
+class Stage:
+    """A part of a run: the bytes of tensors by kind when they were most, and the most that the heap had touched."""
+
+    parts: Counter[str] = field(default_factory=Counter)
+    touched: int = 0
 
 
 class Meter(TorchDispatchMode):
@@ -102,7 +110,7 @@ class Meter(TorchDispatchMode):
         self.vocabulary, self.heap, self.alignment = vocabulary, heap, alignment
         self.kind = "activations"  # the kind of the tensors made now
         self.live: Counter[str] = Counter()
-        self.at_peak: Counter[str] = Counter()
+        self.stages = [Stage()]  # the last one goes on
         self.known: dict[int, tuple[str, int, int | None]] = {}  # storage -> kind, bytes, block of the heap
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -138,8 +146,18 @@ class Meter(TorchDispatchMode):
         self.known[place] = kind, size, self.heap.take(size) if self.heap and size else None
         weakref.finalize(storage, self._forget, place)
         self.live[kind] += size
-        if self.live.total() > self.at_peak.total():
-            self.at_peak = self.live.copy()
+        stage = self.stages[-1]
+        if self.live.total() > stage.parts.total():
+            stage.parts = self.live.copy()
+        if self.heap:
+            stage.touched = max(stage.touched, self.heap.touched)
+
+    def begin_stage(self) -> None:
+        self.stages.append(Stage(self.live.copy(), self.heap.touched if self.heap else 0))
+
+    @property
+    def at_peak(self) -> Counter[str]:
+        return max((stage.parts for stage in self.stages), key=Counter.total)
 
     def _forget(self, place: int) -> None:
         kind, size, block = self.known.pop(place)

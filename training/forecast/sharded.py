@@ -11,7 +11,7 @@ from torch import nn
 
 from gpt2_scratch.model import LanguageModel
 from gpt2_scratch.precision import HALF
-from training.forecast.memory import memory_of
+from training.forecast.memory import tensors_of
 from training.forecast.workload import Workload
 from training.step.sharding import units_of
 
@@ -46,7 +46,7 @@ def whole_on_each(workload: Workload, running: int) -> int:
 def card_bytes(workload: Workload, micro_batch_size: int) -> dict[int, int]:
     """Returns the bytes of tensors on each card by the number of cards; one card shares nothing."""
     twice = replace(workload.update, batch_size=2 * micro_batch_size * workload.accelerator.num_processes)
-    parts = memory_of(replace(workload, update=twice), micro_batch_size).parts  # gradients are there at the peak
+    parts = tensors_of(replace(workload, update=twice), micro_batch_size).parts  # gradients are there at the peak
     parameters = list(workload.model.parameters())
     trained = _bytes([p for p in parameters if p.requires_grad])
     shared = _bytes(parameters) + trained + parts["optimizer"]

@@ -36,6 +36,7 @@ from training.flags.common import MethodArgs, ModelArgs
 from training.flags.compute import ComputeArgs
 from training.flags.forgetting import ForgettingArgs
 from training.forecast.memory import DryRun, memory_of
+from training.forecast.meter import Stage
 from training.model.methods import apply_method, build_classifier, build_language_model
 
 SHORT = ForgettingArgs(forgetting_tokens=300)
@@ -184,7 +185,7 @@ def test_the_forecast_of_the_measurement_has_the_tensors_that_it_makes(kind, cur
     monkeypatch.setattr(lm_head, "LOGIT_ROWS", 1)  # so that the peak is where strength matters
     model, general = built(kind, base, "lora")
     dry_run = DryRun(replace(workload_of(model, labelled(8)), general=replace(general, curve=curve)))
-    dry_run.meter.at_peak.clear()
+    dry_run.meter.stages = [Stage()]
     dry_run.read_general(general.pieces)
     peaks = []
     for strength in (0, 0.25, 1) if curve else (0, 1):

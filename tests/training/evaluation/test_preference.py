@@ -34,6 +34,7 @@ from training.flags.common import MethodArgs, UpdateArgs
 from training.flags.compute import ComputeArgs
 from training.flags.preference import PreferenceArgs
 from training.forecast.memory import DryRun, memory_of
+from training.forecast.meter import Stage
 from training.forecast.workload import Workload
 from training.model.methods import apply_compute, apply_method
 from training.step.losses import outputs_of, pair_loss, pair_losses, per_answer
@@ -314,7 +315,7 @@ def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(method, cache
     workload = workload_of(model, pairs, compute, precision, cached_reference)
     micro_batches = [pairs[:2], pairs[2:]]
     dry_run = DryRun(workload)
-    dry_run.meter.at_peak.clear()
+    dry_run.meter.stages = [Stage()]
     for _ in range(2):
         dry_run.update(micro_batches)
 
