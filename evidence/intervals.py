@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special  # scipy.stats has the same functions, and takes half a second to import
 
 DRAWS = 10_000
 LEVEL = 0.95
-Z = float(special.ndtri((1 + LEVEL) / 2))
+Z = 1.959963984540054  # (1 + LEVEL) / 2 quantile of the normal distribution
 CHUNK = 4_000_000  # random numbers held at a time
 FEW = 30  # examples, below which percentiles of a bootstrap are too narrow: of two examples they cover half the time
 
@@ -132,6 +131,8 @@ def bootstrap_ratio(numerators: np.ndarray, denominators: np.ndarray, seed: int 
     if 1 < n < FEW:
         value = float(numerators.sum() / denominators.sum())
         spread = float(linearised(numerators, denominators).std(ddof=1))
+        from scipy import special  # here, because a run needs it at its end alone; scipy.stats takes longer still
+
         half = float(special.stdtrit(n - 1, (1 + LEVEL) / 2)) * spread / math.sqrt(n)
         return Interval(value, value - half, value + half, n)
     return bootstrap(np.stack([numerators, denominators], 1), lambda sums: sums[..., 0] / sums[..., 1], seed)

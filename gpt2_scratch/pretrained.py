@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gpt2_scratch.config import to_hf
 from gpt2_scratch.model import Classifier, LanguageModel, Model
@@ -25,9 +26,20 @@ MASKS = (".attn.bias", ".attn.masked_bias")
 HEADS = ("score.", "classifier.", "multiple_choice_head.", "qa_outputs.", "v_head.")
 
 
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out initialisers. Drawing numbers for tensors without storage makes torch import its decompositions, for
+    half a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
 def without_storage(build: Any, *args: Any, **kwargs: Any) -> Any:
     """Builds a model whose tensors have shapes but no memory, to count them or to read weights straight into place."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Uninitialised():
         return build(*args, **kwargs)
 
 

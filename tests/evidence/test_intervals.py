@@ -10,6 +10,8 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from evidence.intervals import (
+    LEVEL,
+    Z,
     bootstrap,
     bootstrap_mean,
     bootstrap_ratio,
@@ -44,6 +46,10 @@ def by_number(rows, classes):
 
 
 # Intervals.
+
+
+def test_the_quantile_of_the_normal_distribution_belongs_to_the_level():
+    assert Z == float(stats.norm.ppf((1 + LEVEL) / 2))
 
 
 def test_the_interval_of_a_mean_is_close_to_the_normal_one():

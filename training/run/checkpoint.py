@@ -9,7 +9,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 from training.flags.cli import flag
 from training.model.methods import load_own_state, own_state
@@ -64,11 +63,18 @@ def save_checkpoint(run: "Run", trained: bool = False) -> None:
 
 def shared_state(model: nn.Module, optimizer: AcceleratedOptimizer) -> dict[str, Any]:
     """Returns sharded weights and optimizer states, each under the name of its parameter."""
+    # Imported here because it takes half a second, and other runs do without.
+    from torch.distributed.checkpoint.state_dict import (
+        get_optimizer_state_dict,
+    )  # here, as in training/step/sharding.py
+
     return {"weights": own_state(model), "optimizer": get_optimizer_state_dict(model, optimizer.optimizer)}
 
 
 def load_shared(folder: Path, model: nn.Module, optimizer: AcceleratedOptimizer) -> None:
     """Loads what `save_shards` made of `shared_state`, of any number of processes."""
+    from torch.distributed.checkpoint.state_dict import set_optimizer_state_dict
+
     state = shared_state(model, optimizer)
     load_shards(folder, state)
     set_optimizer_state_dict(model, optimizer.optimizer, state["optimizer"])

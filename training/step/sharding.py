@@ -5,8 +5,11 @@ without a word, and replaces autocast by a precision of whole blocks; it launche
 
 A pass through the model is a collective: all processes must make the same number of passes in the same order. Outside
 of a pass and of `whole_root` every parameter is a DTensor, this process's share of it.
+
+torch's modules for it take half a second to import; other runs do without.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,9 +17,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
 
 from gpt2_scratch.model import Model
@@ -38,8 +38,7 @@ def prepare(accelerator: Accelerator, model: Model) -> Any:
         return prepared if accelerator.num_processes == 1 else _in_ddp(prepared)
     with torch.no_grad():
         outputs_of(accelerator, model, collate([]).to(accelerator.device))  # the first to run forward becomes the root
-    assert isinstance(model, FSDPModule), "fully_shard gives the model this class too"
-    model.reshard()
+    _as_unit(model).reshard()
     return prepared
 
 
@@ -62,6 +61,10 @@ def shard(accelerator: Accelerator, model: Model) -> None:
     Weights of one precision are gathered in that of the computation: autocast would else keep a copy in half precision
     of each whole matrix from forward to backward. Where there are two, frozen matrices are already in half precision.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.distributed.tensor import Shard
+
     processes, half = accelerator.num_processes, HALF.get(accelerator.mixed_precision)
     mesh = init_device_mesh(accelerator.device.type, (processes,))
 
@@ -76,22 +79,29 @@ def shard(accelerator: Accelerator, model: Model) -> None:
     fully_shard(model, mesh=mesh, shard_placement_fn=placement)
 
 
+def _as_unit(module: nn.Module) -> Any:
+    """Returns `module` if `fully_shard` has made it a unit, else None."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # `shard` imports it
+    return module if fsdp and isinstance(module, fsdp.FSDPModule) else None
+
+
 def is_sharded(model: nn.Module) -> bool:
     """Returns whether a pass through `model`, or through the blocks in it, is a collective."""
-    return any(isinstance(module, FSDPModule) for module in model.modules())
+    return any(_as_unit(module) is not None for module in model.modules())
 
 
 @contextmanager
 def whole_root(model: nn.Module) -> Iterator[None]:
     """Inside, a sharded `model` has its embeddings and its head, so that others than its forward can use them."""
-    if not isinstance(model, FSDPModule):
+    unit = _as_unit(model)
+    if unit is None:
         yield
         return
-    model.unshard()
+    unit.unshard()
     try:
         yield
     finally:
-        model.reshard()
+        unit.reshard()
 
 
 def pass_through(accelerator: Accelerator, model: Model, times: int) -> None:
@@ -128,6 +138,10 @@ def generating(accelerator: Accelerator, model: Any) -> Iterator[None]:
 
 def gather(accelerator: Accelerator, model: nn.Module) -> None:
     """Makes a sharded `model`, which computes no more, whole again on the main process, in the CPU's memory."""
+    if not is_sharded(model):
+        return
+    from torch.distributed.tensor import DTensor
+
     found = dict[int, nn.Parameter]()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
