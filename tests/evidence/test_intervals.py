@@ -49,7 +49,7 @@ def by_number(rows, classes):
 
 
 def test_the_quantile_of_the_normal_distribution_belongs_to_the_level():
-    assert Z == float(stats.norm.ppf((1 + LEVEL) / 2))
+    assert float(stats.norm.ppf((1 + LEVEL) / 2)) == Z
 
 
 def test_the_interval_of_a_mean_is_close_to_the_normal_one():
