@@ -63,12 +63,14 @@ def side_by_side(compute: Callable[[B], R], batches: Sequence[B], threads: int) 
         with torch.set_grad_enabled(keeps_graph), torch.autocast("cpu", half, enabled=casts):
             return compute(batch)
 
-    pool = _pool(at_once, threads // at_once)
+    pool, before = _pool(at_once, threads // at_once), torch.get_num_threads()
     futures = [pool.submit(run, batch) for batch in batches]
+    torch.set_num_threads(1)  # of this thread: others would wait for a core, spinning, when it adds gradients
     try:
         for future in futures:
             yield future.result()
     finally:
+        torch.set_num_threads(before)
         for future in futures:
             future.cancel()
 
