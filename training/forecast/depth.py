@@ -37,13 +37,24 @@ def with_depths(model: Any, runs: Sequence[int], depths: Sequence[int]) -> Any:
     return shallow
 
 
-def deep(model: Any, measured: Callable[[Any], list[Stage]]) -> list[Stage]:
-    """Returns the stages of `model`, from those `measured` of models with fewer blocks if that is less work."""
+def _depths(model: Any) -> tuple[list[int], list[int], list[int]]:
+    """Returns the runs of `model`, their lengths in a shallow one, and the places of those that are shorter there."""
     runs = runs_of(model)
     long = [i for i, run in enumerate(runs) if run > FEW + MORE]
-    depths = [FEW if i in long else run for i, run in enumerate(runs)]
-    if (1 + len(long)) * sum(depths) + MORE * len(long) >= sum(runs):
+    return runs, [FEW if i in long else run for i, run in enumerate(runs)], long
+
+
+def is_deep(model: Any) -> bool:
+    """Returns whether the shallow models have fewer blocks together than `model`."""
+    runs, depths, long = _depths(model)
+    return (1 + len(long)) * sum(depths) + MORE * len(long) < sum(runs)
+
+
+def deep(model: Any, measured: Callable[[Any], list[Stage]]) -> list[Stage]:
+    """Returns the stages of `model`, from those `measured` of models with fewer blocks if that is less work."""
+    if not is_deep(model):
         return measured(model)
+    runs, depths, long = _depths(model)
     few = measured(with_depths(model, runs, depths))
     found = [replace(stage, parts=stage.parts.copy()) for stage in few]
     for i in long:

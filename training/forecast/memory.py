@@ -257,7 +257,7 @@ def stages_of(workload: Workload, micro_batch_size: int, gaps: bool) -> list[Sta
 
 @cache
 def tensors_of(workload: Workload, micro_batch_size: int) -> Memory:
-    """Returns the memory of the run without the gaps of a CPU's allocator; this takes a second or two, once."""
+    """Returns the memory of the run without the gaps of a CPU's allocator; this takes seconds, once."""
 
     def measured(model: Any) -> list[Stage]:
         return stages_of(replace(workload, model=model), micro_batch_size, gaps=False)
