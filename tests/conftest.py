@@ -22,17 +22,23 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["ACCELERATE_USE_CPU"] = "true"
 # For every process that a test starts: sums of other numbers of threads differ in their last bits.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Else each of those processes compiles the project again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import torch  # noqa: E402
 from accelerate.state import AcceleratorState  # noqa: E402
 from forked import run_forked  # noqa: E402
 from jsonschema import Draft202012Validator  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
+from tokenizers.pre_tokenizers import ByteLevel  # noqa: E402
+from transformers import GPT2Tokenizer as ByteLevelTokenizer  # noqa: E402
 
 from gpt2_scratch.config import GPT2Config  # noqa: E402
 from gpt2_scratch.model import LanguageModel, initialise  # noqa: E402
+from gpt2_scratch.own_tokenizer import OwnTokenizer  # noqa: E402
 from gpt2_scratch.pretrained import save_pretrained  # noqa: E402
-from gpt2_scratch.tokenizer import GPT2  # noqa: E402
+from gpt2_scratch.sources import ASSETS  # noqa: E402
+from gpt2_scratch.tokenizer import GPT2, MARKER  # noqa: E402
 
 torch.set_num_threads(1)  # two test processes on two cores
 
@@ -241,6 +247,20 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = LanguageModel(GPT2Config(width=16, blocks=3, heads=2, context=512))
     initialise(model, torch.Generator().manual_seed(0), std=0.1)
     save_pretrained(model, folder, GPT2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few_tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random GPT-2 whose own tokenizer is GPT-2's before its 501st merge. With GPT-2's 50,257 tokens, the logits of
+    the general text take most of a small run."""
+    folder = tmp_path_factory.mktemp("few")
+    merges = [tuple(line.split()) for line in (ASSETS / "vocab.bpe").read_text().splitlines()[1:501]]
+    tokens = [MARKER, *sorted(ByteLevel.alphabet()), *map("".join, merges)]
+    read = ByteLevelTokenizer(vocab={token: id for id, token in enumerate(tokens)}, merges=merges)
+    model = LanguageModel(GPT2Config(width=16, blocks=3, heads=2, context=512, vocabulary=len(tokens)))
+    initialise(model, torch.Generator().manual_seed(0), std=0.1)
+    save_pretrained(model, folder, OwnTokenizer(folder, read, None))
     return folder
 
 

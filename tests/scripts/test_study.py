@@ -19,10 +19,10 @@ def words(data, model, folder, *others):
 
 
 @pytest.fixture(scope="module")
-def studied(tiny_model, mail_file, tmp_path_factory):
+def studied(few_tokens, mail_file, tmp_path_factory):
     """A finished study of classes, and what it said."""
     folder = tmp_path_factory.mktemp("studies") / "mail"
-    done = run_script("study", *words(mail_file, tiny_model, folder))
+    done = run_script("study", *words(mail_file, few_tokens, folder))
     assert done.returncode == 0, done.stderr + done.stdout
     return folder, done.stdout
 
@@ -67,21 +67,21 @@ def test_each_seed_draws_its_own_training_rows_and_all_share_validation_and_test
     assert {run["args"]["max_steps"] for run in runs} == {8}
 
 
-def test_a_study_that_is_asked_again_makes_nothing_and_says_the_same(studied, tiny_model, mail_file):
+def test_a_study_that_is_asked_again_makes_nothing_and_says_the_same(studied, few_tokens, mail_file):
     folder, _ = studied
     before = (folder / "answer.md").read_text()
     times = {name: (place / "results.json").stat().st_mtime_ns for name, place in runs_of(folder).items()}
-    done = run_script("study", *words(mail_file, tiny_model, folder))
+    done = run_script("study", *words(mail_file, few_tokens, folder))
     assert done.returncode == 0, done.stderr
     assert (folder / "answer.md").read_text() == before
     assert {name: (place / "results.json").stat().st_mtime_ns for name, place in runs_of(folder).items()} == times
     assert "validation loss" not in done.stdout.split("\n1. ")[0]
 
 
-def test_arms_that_are_added_later_race_with_the_runs_that_there_are(studied, tiny_model, mail_file):
+def test_arms_that_are_added_later_race_with_the_runs_that_there_are(studied, few_tokens, mail_file):
     folder, _ = studied
     before = {name: (place / "validation.jsonl").stat().st_mtime_ns for name, place in runs_of(folder).items()}
-    done = run_script("study", *words(mail_file, tiny_model, folder, "--arms", "full", "lora", "head"))
+    done = run_script("study", *words(mail_file, few_tokens, folder, "--arms", "full", "lora", "head"))
     assert done.returncode == 0, done.stderr
     now = {name: (place / "validation.jsonl").stat().st_mtime_ns for name, place in runs_of(folder).items()}
     assert "head" in {name.split("/")[1] for name in now.keys() - before.keys()}
@@ -108,34 +108,40 @@ def test_the_page_is_one_file_that_loads_nothing(studied):
         (["--train-sizes", 5000], "--train-sizes 5000: a seed has"),
     ],
 )
-def test_wrong_flags_are_refused_in_one_message(studied, tiny_model, mail_file, others, said):
-    done = run_script("study", *words(mail_file, tiny_model, studied[0], *others))
+def test_wrong_flags_are_refused_in_one_message(studied, few_tokens, mail_file, others, said):
+    done = run_script("study", *words(mail_file, few_tokens, studied[0], *others))
     assert done.returncode == 2 and said in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_dry_run_says_what_could_be_found_and_writes_nothing(tiny_model, mail_file, tmp_path):
-    done = run_script("study", *words(mail_file, tiny_model, tmp_path / "s", "--dry-run"))
+def test_a_dry_run_says_what_could_be_found_and_writes_nothing(few_tokens, mail_file, tmp_path):
+    done = run_script("study", *words(mail_file, few_tokens, tmp_path / "s", "--dry-run"))
     assert done.returncode == 0, done.stderr
     assert re.search(r"runs +\d+ of 8 updates", done.stdout) and re.search(r"in all +\d+ minutes", done.stdout)
     assert re.search(r"could be found +[\d.]+ points of accuracy or more", done.stdout)
     assert not (tmp_path / "s").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_study_that_is_stopped_goes_on_to_the_same_answer(studied, tiny_model, mail_file, tmp_path, number):
-    few = words(mail_file, tiny_model, tmp_path / "s", "--arms", "full")
+def test_a_study_that_is_stopped_goes_on_to_the_same_answer(studied, few_tokens, mail_file, tmp_path):
+    few = words(mail_file, few_tokens, tmp_path / "s", "--arms", "full")
     command = [sys.executable, "scripts/study.py", *map(str, few)]
-    with (tmp_path / "out").open("w") as output:
-        begun = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
-    deadline = time.monotonic() + 200
-    while len(runs_of(tmp_path / "s")) < 4 and time.monotonic() < deadline:
-        assert begun.poll() is None, (tmp_path / "out").read_text()
-        time.sleep(0.05)
-    begun.send_signal(number)
-    assert begun.wait(60) == (130 if number == signal.SIGINT else -signal.SIGKILL), (tmp_path / "out").read_text()
-    if number == signal.SIGINT:
-        assert (tmp_path / "out").read_text().splitlines()[-1].endswith("the same command goes on where it was")
+
+    def stopped(number, made):
+        """The status and the words of the study, which is sent the signal when so many runs are made."""
+        with (tmp_path / "out").open("w") as output:
+            begun = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+        deadline = time.monotonic() + 200
+        while len(runs_of(tmp_path / "s")) < made and time.monotonic() < deadline:
+            assert begun.poll() is None, (tmp_path / "out").read_text()
+            time.sleep(0.05)
+        begun.send_signal(number)
+        return begun.wait(60), (tmp_path / "out").read_text()
+
+    status, said = stopped(signal.SIGKILL, 2)
+    assert status == -signal.SIGKILL, said
+    status, said = stopped(signal.SIGINT, 4)
+    assert status == 130, said
+    assert said.splitlines()[-1].endswith("the same command goes on where it was")
     done = run_script("study", *few)
     assert done.returncode == 0, done.stderr
     ours, theirs = (
@@ -146,22 +152,9 @@ def test_a_study_that_is_stopped_goes_on_to_the_same_answer(studied, tiny_model,
     assert any("test" in one for one in ours.values())
 
 
-def test_instructions_have_an_answer_too(tiny_model, question_file, tmp_path):
+def test_instructions_have_an_answer_too(few_tokens, question_file, tmp_path):
     flags = ["--data", question_file, "--prompt-column", "instruction", "--response-column", "response"]
-    flags += [
-        "--model",
-        tiny_model,
-        "--arms",
-        "full",
-        "lora",
-        "lora-lm-head",
-        "--ranks",
-        4,
-        "--seeds",
-        2,
-        "--updates",
-        6,
-    ]
+    flags += ["--model", few_tokens, "--arms", "full", "lora-lm-head", "--ranks", 4, "--seeds", 2, "--updates", 6]
     done = run_script("study", *flags, "--output-dir", tmp_path / "s", "--train-sizes", 10)
     assert done.returncode == 0, done.stderr + done.stdout
     answer = (tmp_path / "s" / "answer.md").read_text()
