@@ -190,7 +190,8 @@ def test_the_largest_micro_batch_is_the_one_before_the_limit(monkeypatch):
     monkeypatch.setattr(memory, "can_take_blocks", lambda: False)  # gaps of the heap depend on what this process did
     wide = GPT2Config(width=256, blocks=2, heads=2, vocabulary=512, context=512)  # so that activations are the most
     model = build(Classifier, MethodArgs("full"), config=wide)
-    workload = workload_of(model, [Encoded(i, np.ones(512, np.int32), 0) for i in range(16)], batch_size=8)
+    examples = [Encoded(i, np.ones(512, np.int32), 0) for i in range(16)]
+    workload = replace(workload_of(model, examples, batch_size=8), validation=examples[:1])  # training takes the most
     needed = {size: memory_of(workload, size).peak for size in (8, 4, 3, 2, 1)}
     assert largest_forecast(workload, needed[8] * 2) == 8
     assert largest_forecast(workload, (needed[4] + needed[8]) // 2) == 4
