@@ -37,6 +37,14 @@ sys.exit(status)
 """
 
 
+def test_a_system_without_forks_is_refused_and_starts_no_process(monkeypatch):
+    """As Windows is; what can be tried of it here is that os has no fork."""
+    monkeypatch.delattr(os, "fork")
+    monkeypatch.setattr(subprocess, "Popen", None)
+    with pytest.raises(ValueError, match="which Windows lacks; use WSL 2, or make each run"):
+        Local(1, 1)
+
+
 @pytest.fixture
 def pretending(tmp_path):
     path = tmp_path / "pretend.py"
