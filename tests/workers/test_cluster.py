@@ -68,6 +68,7 @@ def test_two_nodes_one_of_them_killed_in_the_middle_give_the_table_of_one_machin
     probe = [*ALONE, sys.executable, str(Path(__file__).with_name("two_nodes.py"))]
     runs = tmp_path / "ray" / "runs"
     ray = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # it would run behind everything else
+    ray["RAY_health_check_period_ms"] = "500"  # of 3000, and a node that fails five times is dead
     out = made(table, runs, probe, XDG_CACHE_HOME=str(tmp_path / "cache"), **ray)
     told = json.loads(out.splitlines()[-1])
 
