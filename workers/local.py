@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import psutil
 
+from training.run.cores import usable_cores
 from workers.job import Done, Job, Workers
 
 HEAVY = ["torch", "accelerate", "transformers", "datasets", "evaluate", "sklearn.metrics", "scipy.stats", "tiktoken"]
@@ -25,7 +26,7 @@ HEAVY += ["safetensors.torch", "torch.utils.tensorboard", "torch._dynamo", "matp
 
 def fitting(memory_mib: float, threads: int = 1) -> int:
     """Returns how many jobs of that forecast fit into the free memory at a time, at most one for `threads` cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     fits = psutil.virtual_memory().available / 2**20 / memory_mib if memory_mib else cores
     return max(1, min(int(fits), cores // threads))
 

@@ -1,6 +1,7 @@
 """Jobs on this machine, with scripts that only pretend: order, failures, Ctrl-C, and that no process is left."""
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -189,9 +190,17 @@ def test_jobs_end_with_a_server_that_is_killed(pretending, tmp_path):
     wait_for(lambda: not runs[0].is_running() or runs[0].status() == psutil.STATUS_ZOMBIE)
 
 
-def test_as_many_workers_as_fit_into_memory_and_cores():
+def test_as_many_workers_as_fit_into_memory_and_cores(monkeypatch):
+    monkeypatch.setattr("training.run.cores.quota", lambda: math.inf)
     free = psutil.virtual_memory().available / 2**20
     cores = fitting(0)
     assert cores == len(os.sched_getaffinity(0))
     assert fitting(free / 1.5) == 1 == fitting(free * 2)
     assert fitting(0, threads=cores) == 1 == fitting(0, threads=2 * cores)
+
+
+@pytest.mark.parametrize(("allowed", "threads", "expected"), [(2.5, 1, 3), (4.0, 2, 2), (0.5, 1, 1), (32.0, 1, 16)])
+def test_no_more_workers_than_the_quota_of_a_container_lets_run(allowed, threads, expected, monkeypatch):
+    monkeypatch.setattr("training.run.cores.quota", lambda: allowed)
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda self: range(16), raising=False)
+    assert fitting(0, threads) == expected

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import ROOT, results_of, run_script, weights_of
+from conftest import results_of, run_script, weights_of
 from forked import run_forked
 from test_frozen_activations import build, instructions, labelled
 from test_resume import kill_at_a_random_moment
@@ -35,7 +33,7 @@ from training.run.launch import keep_freed_memory
 from training.step.losses import loss_of
 from training.step.optimizers import build_optimizer
 
-CONFIG = GPT2Config(width=32, blocks=3, heads=2, vocabulary=50257, context=128)
+CONFIG = GPT2Config(width=32, blocks=3, heads=2, vocabulary=1000, context=128)
 DEFAULT = ComputeArgs()
 LM_HEAD = MethodArgs("lora", lora_targets=(*BLOCK_TARGETS, "lm-head"))
 
@@ -200,6 +198,15 @@ def test_the_largest_micro_batch_is_the_one_before_the_limit(monkeypatch):
 
 # Real peaks, each in a process of its own.
 
+
+def forked(code, folder, *words):
+    """What a process of its own that runs the code prints last."""
+    (folder / "code.py").write_text(code)
+    done = run_forked([folder / "code.py", *words])
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 PEAK = """
 import json, sys
 sys.path.insert(0, "benchmarks")
@@ -234,15 +241,12 @@ print(json.dumps({"forecast": forecast - base, "measured": memory.measured_peak(
         "--task ift --batch-size 4 --max-length 200 --checkpoint-activations",
     ],
 )
-def test_the_peak_of_a_process_is_forecast_to_a_tenth_libraries_and_data_left_out(flags):
+def test_the_peak_of_a_process_is_forecast_to_a_tenth_libraries_and_data_left_out(flags, tmp_path):
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the peak of a process can be measured anew on Linux alone")
-    words = [sys.executable, "-c", PEAK, *flags.split(), "--model", "gpt2-nano", "--steps", "3"]
 
     def found():
-        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
-        assert done.returncode == 0, done.stderr
-        numbers = json.loads(done.stdout.splitlines()[-1])
+        numbers = forked(PEAK, tmp_path, *flags.split(), "--model", "gpt2-nano", "--steps", 3)
         return np.array([numbers["forecast"], numbers["measured"]])
 
     forecast, measured = found()
@@ -270,14 +274,6 @@ for parameter in model.parameters():
     torch.nn.init.ones_(parameter)
 print(json.dumps([before, Workload(model, UpdateArgs(), accelerator, ()).libraries]))
 """
-
-
-def forked(code, folder, *words):
-    """What a process of its own that runs the code prints last."""
-    (folder / "code.py").write_text(code)
-    done = run_forked([folder / "code.py", *words])
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_what_libraries_and_data_take_is_found_beside_a_model_too(tmp_path):

@@ -8,8 +8,9 @@ import sys
 import pytest
 import torch
 
-from training.run import threads
-from training.run.threads import choose_threads, quota
+from training.run import cores
+from training.run.cores import quota
+from training.run.threads import choose_threads
 
 
 @pytest.mark.parametrize(
@@ -33,9 +34,9 @@ def test_a_quota_is_read_as_the_kernel_writes_it(files, expected, tmp_path):
 def test_threads_follow_cores_and_quota(allowed, processes, expected, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-    monkeypatch.setattr(threads.psutil, "cpu_count", lambda logical=True: 8)
-    monkeypatch.setattr(threads.psutil.Process, "cpu_affinity", lambda self: range(16), raising=False)
-    monkeypatch.setattr(threads, "quota", lambda: allowed)
+    monkeypatch.setattr(cores.psutil, "cpu_count", lambda logical=True: 8)
+    monkeypatch.setattr(cores.psutil.Process, "cpu_affinity", lambda self: range(16), raising=False)
+    monkeypatch.setattr(cores, "quota", lambda: allowed)
     choose_threads()
     assert torch.get_num_threads() == expected
 

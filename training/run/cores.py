@@ -1,0 +1,28 @@
+"""Counts the cores that this process may use."""
+
+import math
+from pathlib import Path
+
+import psutil
+
+CGROUP = Path("/sys/fs/cgroup")  # of a container: version 2, then version 1
+
+
+def quota(root: Path = CGROUP) -> float:
+    """Returns how many CPUs' time a container may use; infinity without a limit."""
+    try:
+        if (root / "cpu.max").exists():
+            most, period = (root / "cpu.max").read_text().split()
+        else:
+            most, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(most) / int(period) if int(most) > 0 else math.inf
+    except (OSError, ValueError):  # no such files, or "max"
+        return math.inf
+
+
+def usable_cores() -> int:
+    """Returns the number of cores that the process may run on, but no more than a container's quota lets run at a
+    time, since it would stop them in turn."""
+    process = psutil.Process()
+    allowed = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, quota())))
