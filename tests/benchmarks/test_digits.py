@@ -1,13 +1,12 @@
 """LoRA on convolutions, measured: the digits, the network, and the run folder of benchmarks/digits.py."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, results_of
+from forked import run_forked
 from sklearn.datasets import load_digits
 
 import digits
@@ -73,15 +72,9 @@ def test_what_is_frozen_stays_and_the_rest_moves():
 
 
 def test_a_run_leaves_a_folder_like_the_scripts_and_is_not_overwritten(tmp_path):
-    words = [
-        sys.executable,
-        str(ROOT / "benchmarks" / "digits.py"),
-        "--epochs",
-        "5",
-        "--output-dir",
-        str(tmp_path / "a"),
-    ]
-    done = subprocess.run([*words, "--resume"], capture_output=True, text=True, check=True)
+    words = [ROOT / "benchmarks" / "digits.py", "--epochs", 5, "--output-dir", tmp_path / "a"]
+    done = run_forked([*words, "--resume"])
+    assert done.returncode == 0, done.stderr
     results = results_of(tmp_path / "a")
     lines = [json.loads(line) for line in (tmp_path / "a" / "predictions.jsonl").read_text().splitlines()]
     right = sum(line["label"] == line["prediction"] for line in lines)
@@ -90,7 +83,7 @@ def test_a_run_leaves_a_folder_like_the_scripts_and_is_not_overwritten(tmp_path)
     assert f"{right / 597:.4f}" in done.stdout
     assert results["before"]["accuracy"]["value"] < 0.3 < results["test"]["accuracy"]["value"]
     assert results["forgetting"]["difference"]["value"] > 0
-    again = subprocess.run(words, capture_output=True, text=True, check=False)
+    again = run_forked(words)
     assert again.returncode == 2 and "holds a finished run" in again.stderr and (tmp_path / "a" / RESULTS).exists()
 
 

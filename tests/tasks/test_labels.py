@@ -266,14 +266,26 @@ def test_any_label_has_a_place_in_the_order(label):
     assert number_in("1e99999999") is None and number_in("nan") is None
 
 
+SAID_ALONE = """
+import sys
+from pathlib import Path
+from tasks import Classification, Columns
+from training.data.sources import locate_rows, split_rows
+from training.flags.common import DataArgs
+
+path, task = Path(sys.argv[1]), Classification("mine", (Columns(("text",), "label"),))
+splits = split_rows(task, locate_rows(task, path), DataArgs(data=path))
+print(task.classes(splits.train), splits.fingerprint())
+"""
+
+
 def test_the_order_of_classes_does_not_depend_on_the_seed_of_hashes(tmp_path):
-    write_rows(tmp_path / "mine.jsonl", rows_of(["7", "07", "007"], 20))
-    code = "import sys; from pathlib import Path; from test_labels import *; s = splits_of(Path(sys.argv[1]));"
-    code += "print(MINE.classes(s.train), s.fingerprint())"
+    path = write_rows(tmp_path / "mine.jsonl", rows_of(["7", "07", "007"], 20))
     seeds = [
         subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / "mine.jsonl")],
-            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": f"{ROOT}:{ROOT}/tests:{ROOT}/tests/tasks"},
+            [sys.executable, "-c", SAID_ALONE, str(path)],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            cwd=ROOT,
             capture_output=True,
             text=True,
             check=True,

@@ -1,10 +1,6 @@
 """What the processes of one run tell each other, and that they part."""
 
-import os
-import subprocess
-import sys
-
-from forked import ROOT, free_port
+from forked import free_port, run_forked
 
 ROUNDS = 40
 
@@ -67,34 +63,17 @@ print("parted")
 """
 
 
-def run_two(code, *words):
+def run_two(code, folder, *words):
     """Two processes that see each other."""
-    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
-    shared |= {"LOCAL_WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, *words],
-            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in started:
-            said, warned = process.communicate(timeout=300)
-            assert (process.returncode, said) == (0, "parted\n"), warned
-    finally:
-        for process in started:
-            process.kill()
+    (folder / "code.py").write_text(code)
+    done = run_forked([folder / "code.py", *words], processes=2)
+    assert (done.returncode, done.stdout) == (0, "parted\n" * 2), done.stderr
 
 
-def test_what_the_main_process_read_reaches_all_and_no_more_than_one_tensor_at_a_time():
-    run_two(HANDED_ON)
+def test_what_the_main_process_read_reaches_all_and_no_more_than_one_tensor_at_a_time(tmp_path):
+    run_two(HANDED_ON, tmp_path)
 
 
-def test_processes_that_have_trained_part_and_do_not_wait_for_ever():
+def test_processes_that_have_trained_part_and_do_not_wait_for_ever(tmp_path):
     """Without care for what holds the group last, the second or third round hangs."""
-    run_two(TWO_PROCESSES, *(free_port() for _ in range(ROUNDS)))
+    run_two(TWO_PROCESSES, tmp_path, *(free_port() for _ in range(ROUNDS)))
