@@ -14,6 +14,8 @@ from conftest import ROOT
 from table_rows import COLUMNS, FILES, ON_DISK, RATES, listed, shell, understood
 
 from gpt2_scratch.config import SIZES
+from reproduce.environment import DEFAULTS
+from reproduce.run import main
 from training.model.methods import apply_method, build_classifier, build_language_model, parameter_counts
 
 SETTINGS = ROOT / "reproduce" / "settings.sh"
@@ -172,13 +174,18 @@ def test_the_list_is_stable_and_a_folder_keeps_its_name():
     assert row["command"].endswith(f"--seed 2 --output-dir {row['folder']}")
 
 
-def test_shares_take_every_row_once_and_identical_rows_together():
+def test_shares_take_every_row_once_and_identical_rows_together(monkeypatch, capsys):
     some = [path for path in FILES if path.stem.startswith(("table1", "figure1", "inline_optimizer"))]
+    for name in DEFAULTS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LIST", "1")
 
-    def lines(**given):
-        return [line for path in some for line in shell(path, LIST="1", SEEDS="0 1 2", **given).stdout.splitlines()]
+    def lines(share):
+        monkeypatch.setenv("ONLY", share)
+        assert [main(path) for path in some] == [0] * len(some)
+        return capsys.readouterr().out.splitlines()
 
-    whole, shares = lines(), [lines(ONLY=f"{i}/4") for i in range(1, 5)]
+    whole, shares = lines("1/1"), [lines(f"{i}/4") for i in range(1, 5)]
     assert whole and sorted(line for share in shares for line in share) == sorted(whole)
     folders = [{line.split("\t")[9] for line in share} for share in shares]
     assert sum(map(len, folders)) == len({line.split("\t")[9] for line in whole})
