@@ -234,6 +234,8 @@ def stages_of(workload: Workload, micro_batch_size: int, gaps: bool) -> list[Sta
     general = evaluation_batches(workload.general.pieces, workload.accelerator.num_processes)
     prompts = sorted(workload.prompts, key=len)[-ROWS:]
     times = min(accumulated, max(workload.at_a_time, 2))  # from the second micro-batch on there are gradients
+    if not gaps:  # for which alone the smallest batch counts
+        evaluated, general = evaluated[:1], general[:1]
 
     dry_run = DryRun(workload, gaps)
     dry_run.fill_cache(evaluation_batches(workload.texts, 1)[0])
