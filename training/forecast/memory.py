@@ -100,14 +100,15 @@ class DryRun:
             layout = layout_of(batch.lengths, self.device, last_only=held.last_only)
             self.model.transformer.first_blocks(batch.tokens, layout, held.blocks)
 
-    def evaluate(self, examples: Sequence[Encoded]) -> None:
+    def evaluate(self, examples: Sequence[Encoded], at_once: int = 1) -> None:
         self.model.eval()
         self.meter.begin_stage()
-        with self.meter, torch.no_grad(), adapters_at(self.model, self.strength):
+        strength, threads = adapters_at(self.model, self.strength), self.meter.side_by_side(at_once)
+        with self.meter, torch.no_grad(), strength, threads:
             outputs_of(self.workload.accelerator, self.model, self.workload.batch(examples, self.device))
         self.model.train()
 
-    def read_general(self, examples: Sequence[Encoded]) -> None:
+    def read_general(self, examples: Sequence[Encoded], at_once: int = 1) -> None:
         """Does what training/evaluation/forgetting.py does with a batch, without a cache and with the LM head."""
         batch, head, config = collate(examples), None, self.model.config
         self.model.eval()
@@ -120,7 +121,8 @@ class DryRun:
                     mapped = torch.empty(config.vocabulary, config.width, device=self.device)
                     head = mapped.clone()
                     del mapped
-            language_model_in(self.model, head)(batch.tokens, batch.lengths, batch.labels)
+            with self.meter.side_by_side(at_once):
+                language_model_in(self.model, head)(batch.tokens, batch.lengths, batch.labels)
         self.model.train()
 
     def answer(self, prompts: list[list[int]]) -> None:
@@ -136,29 +138,28 @@ class DryRun:
         self.meter.begin_stage()
         with self.meter:
             for start in range(0, len(micro_batches), workload.at_a_time):
-                together = micro_batches[start : start + workload.at_a_time]
-                losses = [
-                    workload.loss(workload.accelerator, self.model, workload.batch(examples, self.device))
-                    for examples in together
-                ]
-                if len(losses) == 1:
-                    losses.pop().backward()
-                else:
-                    self._add_gradients(losses)
+                micro_batch, *others = micro_batches[start : start + workload.at_a_time]
+                with self.meter.side_by_side(1 + len(others)):
+                    self._add_gradients(micro_batch, alone=len(micro_batches) == 1 or workload.at_a_time == 1)
             self.meter.begin_stage()
             nn.utils.clip_grad_norm_(self.trained, 1.0)
             with self.meter.counting("optimizer"):
                 self.optimizer.step()
             self.optimizer.zero_grad()
 
-    def _add_gradients(self, losses: list[Tensor]) -> None:
-        """Does what training/step/side_by_side.py does, when all threads hold their gradients at once."""
-        found = [torch.autograd.grad(losses.pop(), self.trained, allow_unused=True) for _ in range(len(losses))]
-        for gradients in found:
-            for gradient in gradients:
-                if gradient is not None:
-                    self.meter.name(gradient, "gradients")
-            add_gradients(self.trained, gradients)
+    def _add_gradients(self, micro_batch: Sequence[Encoded], alone: bool) -> None:
+        """Does what training/step/side_by_side.py does with micro-batches, or with one that is `alone` in its step."""
+        workload = self.workload
+        loss = workload.loss(workload.accelerator, self.model, workload.batch(micro_batch, self.device))
+        if alone:
+            loss.backward()
+            return
+        gradients = torch.autograd.grad(loss, self.trained, allow_unused=True)
+        del loss
+        for parameter, gradient in zip(self.trained, gradients, strict=True):
+            if gradient is not None and parameter.grad is None:
+                self.meter.keep(gradient, "gradients")
+        add_gradients(self.trained, gradients)
 
     def save(self) -> None:
         """Makes the tensors that a whole model is written from; an adapter is written as it is."""
@@ -192,7 +193,6 @@ def peak_of(workload: Workload, stages: Sequence[Stage]) -> Memory:
     if workload.on_cpu:
         touched = max(stage.touched for stage in stages) or sum(parts.values())
         parts[GAPS] = touched - sum(parts.values())
-        parts["logits"] *= at_a_time(workload.accelerator)  # here one thread ends before the next begins
         parts[FILE] = mapped_file(workload, touched)
         parts[BASE] = workload.libraries + KERNELS[workload.accelerator.mixed_precision]
     return Memory(parts)
@@ -217,35 +217,40 @@ def worst_micro_batches(workload: Workload, micro_batch_size: int) -> tuple[list
     return worst, [train[i] for i in ranked[len(ranked) // 2]], accumulated
 
 
-def evaluation_batches(examples: Sequence[Encoded], processes: int) -> list[list[Encoded]]:
-    """Returns the evaluation batch with the most tokens, and the one with the fewest, which fits into other gaps."""
+def evaluation_batches(
+    examples: Sequence[Encoded], processes: int, threads: int = 1
+) -> tuple[list[list[Encoded]], int]:
+    """Returns the evaluation batch with the most tokens, and the one with the fewest, which fits into other gaps, and
+    how many batches are computed at a time."""
     lengths = [len(e.tokens) for e in examples]
-    batches = [batch for share in inference_plan(lengths, TOKENS_PER_BATCH, processes) for batch in share]
-    batches.sort(key=lambda batch: -sum(lengths[i] for i in batch))
-    return [[examples[i] for i in batch] for batch in (*batches[:1], *batches[1:][-1:])]
+    plan = inference_plan(lengths, TOKENS_PER_BATCH // threads, processes)
+    batches = sorted((batch for share in plan for batch in share), key=lambda batch: -sum(lengths[i] for i in batch))
+    chosen = [[examples[i] for i in batch] for batch in (*batches[:1], *batches[1:][-1:])]
+    return chosen, min(threads, max(map(len, plan)))
 
 
 def stages_of(workload: Workload, micro_batch_size: int, gaps: bool) -> list[Stage]:
     """Returns what is most in each stage of the run, with `gaps` also in the heap."""
     worst, average, accumulated = worst_micro_batches(workload, micro_batch_size)
-    evaluated = evaluation_batches(workload.held_out, workload.accelerator.num_processes)
+    setting = workload.accelerator.num_processes, at_a_time(workload.accelerator)
+    evaluated, at_once = evaluation_batches(workload.held_out, *setting)
     if isinstance(workload.model, LanguageModel):
         evaluated = [[with_all_tokens_labelled(e) for e in batch] for batch in evaluated]
-    general = evaluation_batches(workload.general.pieces, workload.accelerator.num_processes)
+    general, read_at_once = evaluation_batches(workload.general.pieces, *setting)
     prompts = sorted(workload.prompts, key=len)[-ROWS:]
     times = min(accumulated, max(workload.at_a_time, 2))  # from the second micro-batch on there are gradients
     if not gaps:  # for which alone the smallest batch counts
         evaluated, general = evaluated[:1], general[:1]
 
     dry_run = DryRun(workload, gaps)
-    dry_run.fill_cache(evaluation_batches(workload.texts, 1)[0])
+    dry_run.fill_cache(evaluation_batches(workload.texts, 1)[0][0])
     # Twice all of it fills the heap as a run does. Without it, one update makes the states that the rest has beside it.
     for micro_batches in [[average, *worst], worst] if gaps else [[average], worst]:
         if gaps or micro_batches is worst:
             for batch in evaluated:
-                dry_run.evaluate(batch)
+                dry_run.evaluate(batch, at_once)
             for batch in general:
-                dry_run.read_general(batch)
+                dry_run.read_general(batch, read_at_once)
             if prompts and workload.new_tokens:
                 dry_run.answer(prompts)
         for micro in micro_batches:

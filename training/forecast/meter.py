@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +98,15 @@ class Stage:
     touched: int = 0
 
 
+class Counted(NamedTuple):
+    """A tensor: its kind, the bytes of a copy, how many copies there are, and their blocks of the heap."""
+
+    kind: str
+    size: int
+    copies: int
+    blocks: list[int | None]
+
+
 class Meter(TorchDispatchMode):
     """Counts the bytes of all tensors that operations make, from when each is made until it is freed.
 
@@ -110,8 +119,9 @@ class Meter(TorchDispatchMode):
         self.vocabulary, self.heap, self.alignment = vocabulary, heap, alignment
         self.kind = "activations"  # the kind of the tensors made now
         self.live: Counter[str] = Counter()
+        self.copies = 1  # how many threads make such tensors at the same time
         self.stages = [Stage()]  # the last one goes on
-        self.known: dict[int, tuple[str, int, int | None]] = {}  # storage -> kind, bytes, block of the heap
+        self.known: dict[int, Counted] = {}  # by storage
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = self._run(func, args, kwargs or {})
@@ -143,9 +153,10 @@ class Meter(TorchDispatchMode):
             return
         kind = "logits" if tensor.dim() == 2 and tensor.shape[1] == self.vocabulary else self.kind
         size = -(-storage.nbytes() // self.alignment) * self.alignment
-        self.known[place] = kind, size, self.heap.take(size) if self.heap and size else None
+        blocks = [self.heap.take(size) for _ in range(self.copies)] if self.heap and size else []
+        self.known[place] = Counted(kind, size, self.copies, blocks)
         weakref.finalize(storage, self._forget, place)
-        self.live[kind] += size
+        self.live[kind] += size * self.copies
         stage = self.stages[-1]
         if self.live.total() > stage.parts.total():
             stage.parts = self.live.copy()
@@ -160,9 +171,13 @@ class Meter(TorchDispatchMode):
         return max((stage.parts for stage in self.stages), key=Counter.total)
 
     def _forget(self, place: int) -> None:
-        kind, size, block = self.known.pop(place)
-        self.live[kind] -= size
-        if self.heap and size:
+        kind, size, copies, blocks = self.known.pop(place)
+        self.live[kind] -= size * copies
+        self._give(blocks, size)
+
+    def _give(self, blocks: list[int | None], size: int) -> None:
+        for block in blocks:
+            assert self.heap is not None
             self.heap.give(block, size)
 
     @contextmanager
@@ -171,12 +186,20 @@ class Meter(TorchDispatchMode):
         yield
         self.kind = before
 
-    def name(self, tensor: Tensor, kind: str) -> None:
-        """Counts as `kind` a tensor that was counted as another kind when it was made."""
+    @contextmanager
+    def side_by_side(self, copies: int) -> Iterator[None]:
+        """Counts what is made as often as there are threads that make it: in the worst case all are at their peak."""
+        before, self.copies = self.copies, copies
+        yield
+        self.copies = before
+
+    def keep(self, tensor: Tensor, kind: str) -> None:
+        """Counts as `kind`, and once, a tensor that was counted as another kind when it was made."""
         place = tensor.untyped_storage()._cdata
-        before, size, block = self.known[place]
-        self.known[place] = kind, size, block
-        self.live[before] -= size
+        before, size, copies, blocks = self.known[place]
+        self.known[place] = Counted(kind, size, 1, blocks[:1])
+        self._give(blocks[1:], size)
+        self.live[before] -= size * copies
         self.live[kind] += size
 
     def shapes_of(self, model: Any, device: torch.device) -> Any:
@@ -199,5 +222,5 @@ class Meter(TorchDispatchMode):
                 if isinstance(layer, QuantisedLinear):
                     layer.store(torch.empty(layer.out_features, layer.in_features, device=device))
         for parameter in fakes:
-            parameter.register_post_accumulate_grad_hook(lambda p: self.name(p.grad, "gradients"))
+            parameter.register_post_accumulate_grad_hook(lambda p: self.keep(p.grad, "gradients"))
         return built

@@ -4,8 +4,9 @@ One batch on all threads ends every operation when the slowest thread does, and 
 program has one of two cores, most of the time is lost. Batches on threads of their own never wait for each other.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from lora.adapter import adapters
 B = TypeVar("B")
 R = TypeVar("R")
 LARGE = 0.25  # of the parameters are trained: gradients are large
+AHEAD = 2  # batches for each thread that are begun before the first one's result is taken: one may have a busy core
 
 
 @cache
@@ -64,11 +66,17 @@ def side_by_side(compute: Callable[[B], R], batches: Sequence[B], threads: int) 
             return compute(batch)
 
     pool, before = _pool(at_once, threads // at_once), torch.get_num_threads()
-    futures = [pool.submit(run, batch) for batch in batches]
+    waiting, futures = deque(batches), deque[Future[R]]()
+
+    def submit(count: int) -> None:
+        futures.extend(pool.submit(run, waiting.popleft()) for _ in range(min(count, len(waiting))))
+
     torch.set_num_threads(1)  # of this thread: others would wait for a core, spinning, when it adds gradients
+    submit(AHEAD * at_once)
     try:
-        for future in futures:
-            yield future.result()
+        while futures:
+            yield futures.popleft().result()  # kept no longer, since gradients may be large
+            submit(1)
     finally:
         torch.set_num_threads(before)
         for future in futures:

@@ -33,7 +33,7 @@ from training.run.launch import keep_freed_memory
 from training.step.losses import loss_of
 from training.step.optimizers import build_optimizer
 
-CONFIG = GPT2Config(width=32, blocks=3, heads=2, vocabulary=1000, context=128)
+CONFIG = GPT2Config(width=32, blocks=3, heads=2, vocabulary=50257, context=128)
 DEFAULT = ComputeArgs()
 LM_HEAD = MethodArgs("lora", lora_targets=(*BLOCK_TARGETS, "lm-head"))
 
