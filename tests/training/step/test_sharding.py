@@ -103,4 +103,4 @@ print("parted")
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_every_method_trains_resumes_and_generates_as_with_whole_weights(precision, tmp_path):
-    run_two(SHARED, precision, str(tmp_path))
+    run_two(SHARED, tmp_path, precision, tmp_path)
