@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import psutil
@@ -37,18 +38,25 @@ class Local:
             raise ValueError(
                 "many runs are made in forks of one process, which Windows lacks; use WSL 2, or make each run"
             )
-        self.count, self.read = workers, b""
+        self.count, self.threads, self.libraries = workers, threads, libraries
+        self.read = b""
+
+    @cached_property
+    def server(self) -> subprocess.Popen[bytes]:
+        """Starts with the first job, since imports take seconds."""
         # Asked in another way, whether there is a GPU would make it unusable in forks.
         env = os.environ | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-        env |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        words, pipe = [sys.executable, "-m", "workers.warm", *libraries], subprocess.PIPE
+        env |= {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        words, pipe = [sys.executable, "-m", "workers.warm", *self.libraries], subprocess.PIPE
         # A group of its own, so that Ctrl-C in a terminal reaches the runs once, through this process.
-        self.server = subprocess.Popen(words, stdin=pipe, stdout=pipe, env=env, process_group=0)
+        return subprocess.Popen(words, stdin=pipe, stdout=pipe, env=env, process_group=0)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
+        if "server" not in vars(self):
+            return
         assert self.server.stdin and self.server.stdout
         try:
             with contextlib.suppress(BrokenPipeError):

@@ -98,7 +98,11 @@ def test_the_same_workers_run_one_list_after_another(pretending):
     with quick(1) as workers:
         for name in "ab":
             assert [done.job.folder.name for done in workers.run([pretending(name)])] == [name]
-        assert [*workers.run([])] == []
+
+
+def test_without_a_job_no_process_is_started():
+    with quick(1) as workers:
+        assert [*workers.run([])] == [] and not children()
 
 
 def test_a_failure_is_told_and_the_others_go_on(pretending):
