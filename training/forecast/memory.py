@@ -72,7 +72,6 @@ class DryRun:
             if workload.accelerator.num_processes > 1 and not launched_sharded():  # DistributedDataParallel's buckets
                 with self.meter.counting("gradients"):
                     self.buckets = [torch.empty_like(p) for p in self.trained]
-
         self._mark_backward()
 
     def _mark_backward(self) -> None:
