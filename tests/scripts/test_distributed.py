@@ -10,7 +10,7 @@ from forked import free_port, run_forked
 
 def flags_for(tiny_model, mail_file, folder):
     flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 6, "--batch-size", 8, "--optimizer", "sgd"]
-    return [*flags, "--lr", 0.5, "--eval-every", 2, "--output-dir", folder]
+    return [*flags, "--lr", 0.5, "--eval-every", 2, "--forgetting-tokens", 500, "--output-dir", folder]
 
 
 def launch(config, flags, *launcher_flags):

@@ -27,8 +27,8 @@ class Own:
 assert typing.get_type_hints(Own), "the script is the main module"
 folder, status, awaited = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 folder.mkdir(parents=True, exist_ok=True)
-print("started", os.environ["OMP_NUM_THREADS"], sys.stdin.read(), flush=True)
 try:
+    print("started", os.environ["OMP_NUM_THREADS"], sys.stdin.read(), flush=True)
     while awaited and not pathlib.Path(awaited[0]).exists(): time.sleep(0.01)
 except KeyboardInterrupt:
     print("asked to stop")
