@@ -129,10 +129,10 @@ def bootstrap_ratio(numerators: np.ndarray, denominators: np.ndarray, seed: int 
     numerators, denominators = _scores(numerators), _scores(denominators)
     n = len(numerators)
     if 1 < n < FEW:
-        value = float(numerators.sum() / denominators.sum())
-        spread = float(linearised(numerators, denominators).std(ddof=1))
         from scipy import special  # here, because a run needs it at its end alone; scipy.stats takes longer still
 
+        value = float(numerators.sum() / denominators.sum())
+        spread = float(linearised(numerators, denominators).std(ddof=1))
         half = float(special.stdtrit(n - 1, (1 + LEVEL) / 2)) * spread / math.sqrt(n)
         return Interval(value, value - half, value + half, n)
     return bootstrap(np.stack([numerators, denominators], 1), lambda sums: sums[..., 0] / sums[..., 1], seed)

@@ -27,8 +27,8 @@ HEADS = ("score.", "classifier.", "multiple_choice_head.", "qa_outputs.", "v_hea
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Leaves out initialisers. Drawing numbers for tensors without storage makes torch import its decompositions, for
-    half a second."""
+    """Leaves out initialisers. Drawing numbers for tensors without storage makes torch import its compiler, for half a
+    second, which scripts that do not train are spared."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -89,12 +89,13 @@ def losses_at_start(
     if not general.pieces or not args.method.starts_at_frozen:
         return general_losses(model, general, accelerator)
     file = _base_file(model, data, accelerator, args, base)
-    found = from_main(accelerator, lambda: np.fromfile(file.path).tolist() if file.complete else None)
-    if found is None:
-        found = general_losses(model, general, accelerator, strength=0.0)
-        if accelerator.is_main_process:
-            with suppress(OSError):  # the next run computes them again
-                file.write([np.array(found).data])
+    known = from_main(accelerator, file.numbers)
+    if known is not None:
+        return list(known.tolist())
+    found = general_losses(model, general, accelerator, strength=0.0)
+    if accelerator.is_main_process:
+        with suppress(OSError):  # the next run computes them again
+            file.write([np.array(found).data])
     return found
 
 

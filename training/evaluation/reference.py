@@ -150,7 +150,7 @@ def with_cached_reference(
     precision = f"{accelerator.mixed_precision}{'+tf32' if compute.tf32 else ''}, base bits {bits or 32}"
     key = content_key((VERSION, base + _adapters_digest(model) * (strength > 0), precision), texts)
     file = CachedFile(compute.cache_dir, key, "reference", 8 * len(texts))  # fp64
-    found = from_main(accelerator, lambda: np.fromfile(file.path) if file.complete else None)
+    found = from_main(accelerator, file.numbers)
     if accelerator.is_main_process:
         print(f"reference  {len(texts):,} texts, {file.path}{'' if found is None else ', found'}", flush=True)
     if found is None:

@@ -44,17 +44,20 @@ def _depths(model: Any) -> tuple[list[int], list[int], list[int]]:
     return runs, [FEW if i in long else run for i, run in enumerate(runs)], long
 
 
+def _is_less_work(runs: list[int], depths: list[int], long: list[int]) -> bool:
+    return (1 + len(long)) * sum(depths) + MORE * len(long) < sum(runs)
+
+
 def is_deep(model: Any) -> bool:
     """Returns whether the shallow models have fewer blocks together than `model`."""
-    runs, depths, long = _depths(model)
-    return (1 + len(long)) * sum(depths) + MORE * len(long) < sum(runs)
+    return _is_less_work(*_depths(model))
 
 
 def deep(model: Any, measured: Callable[[Any], list[Stage]]) -> list[Stage]:
     """Returns the stages of `model`, from those `measured` of models with fewer blocks if that is less work."""
-    if not is_deep(model):
-        return measured(model)
     runs, depths, long = _depths(model)
+    if not _is_less_work(runs, depths, long):
+        return measured(model)
     few = measured(with_depths(model, runs, depths))
     found = [replace(stage, parts=stage.parts.copy()) for stage in few]
     for i in long:

@@ -5,7 +5,6 @@ counted while it lives. That takes seconds and no memory; of a deep model few bl
 """
 
 import gc
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -24,7 +23,7 @@ from training.data.batches import TOKENS_PER_BATCH, Encoded, Plan, collate, infe
 from training.evaluation.forgetting import adapters_at, language_model_in
 from training.flags.sharding import launched_sharded
 from training.forecast.depth import LAST, deep
-from training.forecast.meter import ALIGNMENT, END, Heap, Meter, Stage, can_take_blocks
+from training.forecast.meter import ALIGNMENT, END, Heap, Meter, Stage, can_take_blocks, largest
 from training.forecast.workload import Workload, use_bitsandbytes
 from training.step.losses import outputs_of
 from training.step.optimizers import build_optimizer
@@ -85,11 +84,12 @@ class DryRun:
         for block in self.model.transformer.h[-LAST:][:1]:
             block.register_forward_hook(mark)
 
-    def fill_cache(self, examples: Sequence[Encoded]) -> None:
+    def fill_cache(self) -> None:
         """Does what training/model/frozen_activations.py does with its first batch."""
         held = self.workload.frozen
         if held is None:
             return
+        (examples, *_), _ = evaluation_batches(self.workload.texts, 1)
         self.meter.begin_stage()
         with self.meter, torch.no_grad(), self.workload.accelerator.autocast():
             if self.workload.on_cpu and self.workload.compute.cache_frozen == "memory":
@@ -137,9 +137,9 @@ class DryRun:
         self.meter.begin_stage()
         with self.meter:
             for start in range(0, len(micro_batches), workload.at_a_time):
-                micro_batch, *others = micro_batches[start : start + workload.at_a_time]
-                with self.meter.side_by_side(1 + len(others)):
-                    self._add_gradients(micro_batch, alone=len(micro_batches) == 1 or workload.at_a_time == 1)
+                together = micro_batches[start : start + workload.at_a_time]
+                with self.meter.side_by_side(len(together)):
+                    self._add_gradients(together[0], alone=len(micro_batches) == 1 or workload.at_a_time == 1)
             self.meter.begin_stage()
             nn.utils.clip_grad_norm_(self.trained, 1.0)
             with self.meter.counting("optimizer"):
@@ -181,13 +181,9 @@ def mapped_file(workload: Workload, touched: int) -> int:
     return max(0, weights + second - touched) if workload.from_file else 0
 
 
-def largest_stage(stages: Sequence[Stage]) -> Counter[str]:
-    """Returns the bytes of tensors by kind when they are most."""
-    return max((stage.parts for stage in stages), key=Counter.total)
-
-
 def peak_of(workload: Workload, stages: Sequence[Stage]) -> Memory:
-    found = largest_stage(stages)
+    """Returns the memory at the peak of all stages, and on a CPU what is not tensors."""
+    found = largest(stages)
     parts = {kind: found[kind] for kind in PARTS}
     if workload.on_cpu:
         touched = max(stage.touched for stage in stages) or sum(parts.values())
@@ -197,6 +193,7 @@ def peak_of(workload: Workload, stages: Sequence[Stage]) -> Memory:
     return Memory(parts)
 
 
+@cache
 def worst_micro_batches(workload: Workload, micro_batch_size: int) -> tuple[list[list[Encoded]], list[Encoded], int]:
     """Returns the micro-batches of the training with the most tokens, with the most rows times the longest row, and
     with the most targets (they may be one), then an average one, and how many make up a step on one process."""
@@ -228,12 +225,12 @@ def evaluation_batches(
     return chosen, min(threads, max(map(len, plan)))
 
 
-def stages_of(workload: Workload, micro_batch_size: int, gaps: bool) -> list[Stage]:
-    """Returns what is most in each stage of the run, with `gaps` also in the heap."""
+def stages_of(workload: Workload, model: Any, micro_batch_size: int, gaps: bool) -> list[Stage]:
+    """Returns what is most in each stage of the run, which trains `model`, with `gaps` also in the heap."""
     worst, average, accumulated = worst_micro_batches(workload, micro_batch_size)
     setting = workload.accelerator.num_processes, at_a_time(workload.accelerator)
     evaluated, at_once = evaluation_batches(workload.held_out, *setting)
-    if isinstance(workload.model, LanguageModel):
+    if isinstance(model, LanguageModel):
         evaluated = [[with_all_tokens_labelled(e) for e in batch] for batch in evaluated]
     general, read_at_once = evaluation_batches(workload.general.pieces, *setting)
     prompts = sorted(workload.prompts, key=len)[-ROWS:]
@@ -241,8 +238,8 @@ def stages_of(workload: Workload, micro_batch_size: int, gaps: bool) -> list[Sta
     if not gaps:  # for which alone the smallest batch counts
         evaluated, general = evaluated[:1], general[:1]
 
-    dry_run = DryRun(workload, gaps)
-    dry_run.fill_cache(evaluation_batches(workload.texts, 1)[0][0])
+    dry_run = DryRun(replace(workload, model=model), gaps)
+    dry_run.fill_cache()
     # Twice all of it fills the heap as a run does. Without it, one update makes the states that the rest has beside it.
     for micro_batches in [[average, *worst], worst] if gaps else [[average], worst]:
         if gaps or micro_batches is worst:
@@ -266,7 +263,7 @@ def tensors_of(workload: Workload, micro_batch_size: int) -> Memory:
     """Returns the memory of the run without the gaps of a CPU's allocator; this takes seconds, once."""
 
     def measured(model: Any) -> list[Stage]:
-        return stages_of(replace(workload, model=model), micro_batch_size, gaps=False)
+        return stages_of(workload, model, micro_batch_size, gaps=False)
 
     return peak_of(workload, deep(workload.model, measured))
 
@@ -279,4 +276,4 @@ def memory_of(workload: Workload, micro_batch_size: int) -> Memory:
     """
     if not (workload.on_cpu and can_take_blocks()):
         return tensors_of(workload, micro_batch_size)
-    return peak_of(workload, stages_of(workload, micro_batch_size, gaps=True))
+    return peak_of(workload, stages_of(workload, workload.model, micro_batch_size, gaps=True))

@@ -12,7 +12,7 @@ import os
 import weakref
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -98,6 +98,11 @@ class Stage:
     touched: int = 0
 
 
+def largest(stages: Iterable[Stage]) -> Counter[str]:
+    """Returns the bytes of tensors by kind when they are most."""
+    return max((stage.parts for stage in stages), key=Counter.total)
+
+
 class Counted(NamedTuple):
     """A tensor: its kind, the bytes of a copy, how many copies there are, and their blocks of the heap."""
 
@@ -165,10 +170,6 @@ class Meter(TorchDispatchMode):
 
     def begin_stage(self) -> None:
         self.stages.append(Stage(self.live.copy(), self.heap.touched if self.heap else 0))
-
-    @property
-    def at_peak(self) -> Counter[str]:
-        return max((stage.parts for stage in self.stages), key=Counter.total)
 
     def _forget(self, place: int) -> None:
         kind, size, copies, blocks = self.known.pop(place)

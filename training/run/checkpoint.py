@@ -63,10 +63,8 @@ def save_checkpoint(run: "Run", trained: bool = False) -> None:
 
 def shared_state(model: nn.Module, optimizer: AcceleratedOptimizer) -> dict[str, Any]:
     """Returns sharded weights and optimizer states, each under the name of its parameter."""
-    # Imported here because it takes half a second, and other runs do without.
-    from torch.distributed.checkpoint.state_dict import (
-        get_optimizer_state_dict,
-    )  # here, as in training/step/sharding.py
+    # Imported here because only sharded runs need it.
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
     return {"weights": own_state(model), "optimizer": get_optimizer_state_dict(model, optimizer.optimizer)}
 

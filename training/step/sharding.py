@@ -6,7 +6,7 @@ without a word, and replaces autocast by a precision of whole blocks; it launche
 A pass through the model is a collective: all processes must make the same number of passes in the same order. Outside
 of a pass and of `whole_root` every parameter is a DTensor, this process's share of it.
 
-torch's modules for it take half a second to import; other runs do without.
+torch's modules for it are imported in `shard`: they take half a second, which scripts that do not train are spared.
 """
 
 import sys

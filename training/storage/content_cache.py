@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 
 from training.storage.files import replace_file
@@ -35,6 +36,10 @@ class CachedFile:
     def complete(self) -> bool:
         """Whether the file has its full size; one of another size counts as none, and is written again."""
         return self.path.is_file() and self.path.stat().st_size == self.size
+
+    def numbers(self) -> np.ndarray | None:
+        """Returns the content, if it is there, as numbers in fp64."""
+        return np.fromfile(self.path) if self.complete else None
 
     def space(self) -> tuple[int, int]:
         """Returns the bytes needed for the file and those free; what a killed run left is written over."""

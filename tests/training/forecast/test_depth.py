@@ -11,8 +11,8 @@ from training.flags.common import MethodArgs
 from training.flags.compute import ComputeArgs
 from training.forecast import memory
 from training.forecast.depth import deep, runs_of, with_depths
-from training.forecast.memory import PARTS, largest_stage, stages_of, tensors_of
-from training.forecast.meter import Stage
+from training.forecast.memory import PARTS, stages_of, tensors_of
+from training.forecast.meter import Stage, largest
 from training.model.methods import apply_compute
 
 SHAPE = {"width": 16, "heads": 2, "vocabulary": 512, "context": 64}
@@ -41,7 +41,7 @@ def test_every_part_is_that_of_all_blocks(kind, method, blocks, checkpoint, prec
     apply_compute(model, method.method, compute, precision)
     examples = labelled(4) if kind is Classifier else instructions(4)
     workload = workload_of(model, examples, compute, precision, whole_model=method.method == "full")
-    whole, found = largest_stage(stages_of(workload, 2, gaps=False)), tensors_of(workload, 2)
+    whole, found = largest(stages_of(workload, model, 2, gaps=False)), tensors_of(workload, 2)
     expected = {part: whole[part] for part in PARTS}
     if precision == "bf16":  # from the ninth block on, some have a few hundred bytes more
         assert {part: found.parts[part] for part in PARTS} == pytest.approx(expected, rel=0.01)
@@ -53,7 +53,7 @@ def test_it_is_worked_out_from_few_blocks(monkeypatch):
     config, seen = GPT2Config(blocks=48, **SHAPE), []
     workload = workload_of(build(Classifier, MethodArgs("lora", last_blocks=7), config=config), labelled(4))
     monkeypatch.setattr(
-        memory, "stages_of", lambda given, *_, **__: seen.append(len(given.model.transformer.h)) or [Stage()]
+        memory, "stages_of", lambda _, given, *__, **___: seen.append(len(given.transformer.h)) or [Stage()]
     )
     tensors_of(workload, 2)
     assert seen == [8, 10, 10]

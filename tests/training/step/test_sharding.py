@@ -97,7 +97,7 @@ for method in METHODS if exact else ("full", "lora", "dora"):
         plain.load_state_dict(model.state_dict())
         assert generate(plain, prompts, Vocabulary(101, 100), 20, Sampling()) == written
 part(accelerator)
-print("parted")
+print("parted\\n", end="")
 """
 
 
