@@ -10,9 +10,10 @@ choose nothing. The answer is the last screen, answer.md and study.html. The sam
 
 import hashlib
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from studies.arms import NAMED
 from studies.question import Asked, Question, ask, check_folder
@@ -21,6 +22,11 @@ from training.flags.common import DataArgs, ModelArgs
 from training.flags.compute import SpeedArgs
 from training.flags.fields import Help, Rare
 from training.flags.task import PromptArgs, TextArgs
+
+if TYPE_CHECKING:
+    from studies.making import Maker
+    from studies.outcome import Outcome
+    from studies.runs import Recipe
 
 
 @dataclass(frozen=True)
@@ -122,11 +128,11 @@ def default_folder(question: Question, model: str) -> Path:
 
 
 def conduct(args: Args, question: Question, folder: Path) -> None:
-    from evidence.racing import Race, Trial
+    from evidence.racing import Trial
     from studies.answer import markdown, screen
     from studies.making import Clock, Maker, forecast
     from studies.page import as_html
-    from studies.phases import affordable, by_size, grid, lengthened, rival_of, run_race, tested
+    from studies.phases import affordable
     from studies.printed import print_forecast, print_question
     from studies.runs import Recipe
     from training.data.sources import base_model
@@ -143,40 +149,44 @@ def conduct(args: Args, question: Question, folder: Path) -> None:
         check_folder(folder, question, work.threads)
         base_model(args.model.model)  # fetched once, before many runs want it
 
-    # What a run takes.
-    largest = next((name for name in recipe.arms if recipe.arms[name].method == "full"), [*recipe.arms][0])
-    expected = forecast(recipe, Trial(largest, 0, 0))
-    recipe = replace(recipe, memory_mib=expected.memory_mib)
-    count = work.workers or fitting(expected.memory_mib, work.threads)
-    clock = Clock(work.minutes, count, seconds={updates: [expected.seconds]})
-    arms, seeds = affordable(recipe.arms, clock, recipe, study.seeds)
-    if work.dry_run:
-        print_forecast(question, recipe, clock, expected, arms, seeds)
-        return
-
-    with cluster(work.ray, work.threads) if work.ray else local(count, work.threads) as workers:
-        clock.workers = workers.count
-        maker = Maker(workers, clock)
-
-        # Length: as many updates as stop the fall of the validation loss.
-        recipe = recipe if study.updates else lengthened(maker, recipe)
-
-        # Race, on validation examples.
-        arms, seeds = affordable(recipe.arms, clock, recipe, study.seeds)
-        race = Race(arms, seeds)
-        run_race(maker, recipe, race, grid(race) if study.complete else race.rounds())
-
-        # Test, of each arm at its best rate.
-        found = tested(maker, recipe, race, question, work.keep_models)
-        others = list(dict.fromkeys([found.winner, rival_of(race, found.winner, [*found.arms])]))
-        sizes = sorted({*study.train_sizes} - {question.train})
-        found = replace(found, sizes=by_size(maker, recipe, question, sizes, others, seeds))
-
-    # Answer.
+    with local(work.workers or 1, work.threads) as here:
+        # What a run takes.
+        largest = next((name for name in recipe.arms if recipe.arms[name].method == "full"), [*recipe.arms][0])
+        expected = forecast(here, recipe, Trial(largest, 0, 0))
+        recipe = replace(recipe, memory_mib=expected.memory_mib)
+        here.count = work.workers or fitting(expected.memory_mib, work.threads)
+        clock = Clock(work.minutes, here.count, seconds={updates: [expected.seconds]})
+        if work.dry_run:
+            print_forecast(question, recipe, clock, expected, *affordable(recipe.arms, clock, recipe, study.seeds))
+            return
+        with cluster(work.ray, work.threads) if work.ray else nullcontext(here) as workers:
+            clock.workers = workers.count
+            found = outcome(args, question, recipe, Maker(workers, clock))
     write_text(folder / "answer.md", markdown(found))
     write_text(folder / "study.html", as_html(found))
     print("\n".join(["", *screen(found)]))
     print(f"answer  {folder}/answer.md\npage    {folder}/study.html")
+
+
+def outcome(args: Args, question: Question, recipe: "Recipe", maker: "Maker") -> "Outcome":
+    """Makes the runs of the study and compares the arms."""
+    from evidence.racing import Race
+    from studies.phases import affordable, by_size, grid, lengthened, rival_of, run_race, tested
+
+    study = args.study
+    # Length: as many updates as stop the fall of the validation loss.
+    recipe = recipe if study.updates else lengthened(maker, recipe)
+
+    # Race, on validation examples.
+    arms, seeds = affordable(recipe.arms, maker.clock, recipe, study.seeds)
+    race = Race(arms, seeds)
+    run_race(maker, recipe, race, grid(race) if study.complete else race.rounds())
+
+    # Test, of each arm at its best rate.
+    found = tested(maker, recipe, race, question, args.work.keep_models)
+    others = list(dict.fromkeys([found.winner, rival_of(race, found.winner, [*found.arms])]))
+    sizes = sorted({*study.train_sizes} - {question.train})
+    return replace(found, sizes=by_size(maker, recipe, question, sizes, others, seeds))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 import json
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from evidence.racing import Trial
@@ -32,17 +32,18 @@ class Forecast(NamedTuple):
     memory_mib: float
 
 
-def forecast(recipe: Recipe, trial: Trial) -> Forecast:
-    """Forecasts a run on this device by its own --dry-run, once for a study. Raises ValueError where it fails."""
+def forecast(workers: Workers, recipe: Recipe, trial: Trial) -> Forecast:
+    """Forecasts a run by its own --dry-run, once for a study. Raises ValueError where it fails."""
     path = recipe.folder / "forecast.json"
     if path.exists():
         return Forecast(**json.loads(path.read_text(encoding="utf-8")))
-    job = recipe.job(trial, "validation")
-    words = [word for word in job.words if word not in ("--resume", "--overwrite")]
-    told = subprocess.run([sys.executable, *words, "--dry-run"], capture_output=True, text=True, check=False)
-    found = [re.search(rf"^  {name} +([\d,.]+)$", told.stdout, re.MULTILINE) for name in ("in all", "peak")]
-    if told.returncode != 0 or None in found:
-        raise ValueError((told.stderr.strip() or told.stdout.strip()).removeprefix("error: ")[-300:])
+    words = [word for word in recipe.job(trial, "validation").words if word not in ("--resume", "--overwrite")]
+    with TemporaryDirectory() as place:
+        (done,) = workers.run([Job(Path(place) / "forecast", (*words, "--dry-run"))])
+        said = done.job.log.read_text(encoding="utf-8", errors="replace")
+    found = [re.search(rf"^  {name} +([\d,.]+)$", said, re.MULTILINE) for name in ("in all", "peak")]
+    if done.status != 0 or None in found:
+        raise ValueError(said.rpartition("error: ")[2].strip()[-300:])
     seconds, memory = (float(one[1].replace(",", "")) for one in found if one)
     if recipe.folder.exists():  # not in a dry run of a new study
         write_json(path, Forecast(seconds, memory)._asdict())

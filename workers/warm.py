@@ -7,6 +7,7 @@ parent dies too, it stops its runs and ends.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -114,4 +115,5 @@ if __name__ == "__main__":
     os.dup2(2, 1)  # what a library prints while it is imported is no answer
     for name in sys.argv[1:]:
         importlib.import_module(name)
+    gc.freeze()  # a search for garbage in a run leaves the libraries out, and does not copy their pages
     serve(0, answers)

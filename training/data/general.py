@@ -14,6 +14,8 @@ from training.data.corpus import fingerprint, pieces, tokenised
 from training.flags.forgetting import ForgettingArgs
 
 LONGEST = 512  # tokens of a piece
+SPACIOUS = 8  # characters for each wanted token: nearly twice what a token of English has
+MARGIN = 100  # tokens: how a text is parted does not depend on what comes so much later
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,7 @@ def general_text(args: ForgettingArgs, folder: Path, config: GPT2Config, tokeniz
     text = args.text()
     if len(tokenizer.encode(text[:256])) < 2:
         raise ValueError(f"--forgetting-data {source}: holds fewer than two tokens of text; give another file, or none")
-    (document,) = tokenised([text], tokenizer)
-    if args.forgetting_tokens is not None:
-        document = document[: args.forgetting_tokens + 1]
+    document = _first_tokens(text, args.forgetting_tokens and args.forgetting_tokens + 1, tokenizer)
     cut = pieces([document], min(LONGEST, config.context))
     head = None if config.tied_head else folder
     if head is not None and has_weights(folder) and "lm_head.weight" not in keys(folder):
@@ -51,3 +51,13 @@ def general_text(args: ForgettingArgs, folder: Path, config: GPT2Config, tokeniz
             "add --forgetting-data none"
         )
     return General(source, fingerprint([document]), cut, head, args.forgetting_curve)
+
+
+def _first_tokens(text: str, count: int | None, tokenizer: Tokenizer) -> np.ndarray:
+    """Returns the first tokens of the text (None: all), which takes a fifth of the time if its start has so many."""
+    if count is not None:
+        (start,) = tokenised([text[: SPACIOUS * count]], tokenizer)
+        if len(start) > count + MARGIN:
+            return start[:count]
+    (document,) = tokenised([text], tokenizer)
+    return document[:count]

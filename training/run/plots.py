@@ -12,12 +12,10 @@ MARGINS = {"left": 0.14, "right": 0.86, "bottom": 0.1, "top": 0.94, "hspace": 0.
 
 def plot_curves(path: Path, curve: list[dict[str, Any]], title: str) -> None:
     """Draws losses, learning rate, gradient norm and a validation score, if there is one, against the step."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (losses, rates) = plt.subplots(2, 1, figsize=(7, 6), sharex=True, height_ratios=(2, 1), gridspec_kw=MARGINS)
+    figure = Figure(figsize=(7, 6))
+    losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1), gridspec_kw=MARGINS)
     _line(losses, curve, "train_loss", "training loss", BLUE)
     _line(losses, curve, "val_loss", "validation loss", ORANGE, marker="o")
     losses.set_ylabel("loss (nats)")
@@ -40,19 +38,16 @@ def plot_curves(path: Path, curve: list[dict[str, Any]], title: str) -> None:
     for axes in (losses, rates):
         axes.grid(alpha=0.25)
     replace_file(path, lambda new: figure.savefig(new, dpi=120, format="png"))
-    plt.close(figure)
 
 
 def plot_forgetting(path: Path, forgetting: dict[str, Any] | None, title: str, metric: str) -> None:
     """Draws the task metric, named `metric`, and the general loss against the adapters' strength, if measured."""
     if forgetting is None or "curve" not in forgetting:
         return
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, scores = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    scores = figure.subplots()
     losses, curve = scores.twinx(), forgetting["curve"]
     _line(scores, curve, "metric", metric, BLUE, x="strength", marker="o")
     _line(losses, curve, "general_loss", "general loss", ORANGE, x="strength", marker="s", linestyle="--")
@@ -65,7 +60,6 @@ def plot_forgetting(path: Path, forgetting: dict[str, Any] | None, title: str, m
     handles = zip(scores.get_legend_handles_labels(), losses.get_legend_handles_labels(), strict=True)
     losses.legend(*(a + b for a, b in handles), loc="best", framealpha=0.8, fontsize=9)
     replace_file(path, lambda new: figure.savefig(new, dpi=120, format="png"))
-    plt.close(figure)
 
 
 def _line(

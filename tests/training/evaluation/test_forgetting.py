@@ -19,6 +19,7 @@ from gpt2_scratch import lm_head
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.lm_head import LOGIT_ROWS
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
+from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.pretrained import save_pretrained
 from gpt2_scratch.sources import load_config
 from gpt2_scratch.tokenizer import GPT2
@@ -89,6 +90,16 @@ def test_every_token_but_the_first_is_a_target_once_in_pieces_that_fit_the_conte
         assert np.concatenate([p.tokens for p in general.pieces]).tolist() == GPT2.encode(text[:20_000])[:1200]
         assert np.concatenate([p.labels for p in general.pieces]).tolist() == GPT2.encode(text[:20_000])[1:1201]
         assert general.counts.sum() == 1200
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["GPT-2's tokenizer", "another tokenizer"])
+@pytest.mark.parametrize("characters", [SHORT.text(), "-" * 40_000], ids=["of English", "with many in a token"])
+def test_the_first_tokens_are_those_of_the_whole_text(own, characters, few_tokens, tmp_path):
+    (tmp_path / "general.txt").write_text(characters)
+    tokenizer = find_tokenizer(few_tokens, load_config(few_tokens)) if own else GPT2
+    args = ForgettingArgs(str(tmp_path / "general.txt"), forgetting_tokens=300)
+    tokens = [t for piece in general_text(args, few_tokens, GPT2Config(), tokenizer).pieces for t in piece.tokens]
+    assert tokens == tokenizer.encode(characters)[:300]
 
 
 @pytest.mark.parametrize("kind", [LanguageModel, Classifier])
