@@ -49,9 +49,9 @@ def reported(text: str, kind: Kind) -> float | None:
     return value / kind.factor if value is not None and kind.most == 1.0 and value > 1 else value
 
 
-def cell_of(plan: Plan, seeds: Sequence[str], find: Find) -> Cell:
-    """Builds a cell from the runs of those seeds that have finished."""
-    asked = [] if plan.why else seeds
+def cell_of(plan: Plan, seeds: str, find: Find) -> Cell:
+    """Builds a cell from the runs of those seeds that have finished; where `seeds` is empty, of the row's own."""
+    asked = [] if plan.why else plan.seeds(seeds)
     found = {seed: run for seed in asked if (run := find(plan.place(seed))) is not None}
     runs, left = tuple(found.values()), [seed for seed in asked if seed not in found]
     settings, written = dict(plan.flags), flags_of(plan.row.command)
@@ -66,7 +66,7 @@ def cell_of(plan: Plan, seeds: Sequence[str], find: Find) -> Cell:
         version=plan.row.version,
         report=plan.row.report,
         record=plan.row.record,
-        command="" if plan.why else plan.run_command(seeds[0], RUNS),
+        command="" if plan.why else plan.run_command(asked[0], RUNS),
         settings=settings,
         written=written,
         seeds=tuple(found),

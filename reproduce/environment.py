@@ -6,13 +6,13 @@ import shlex
 import sys
 from collections.abc import Mapping
 
-DEFAULTS = {"SEEDS": "0 1 2", "SCALE": "report", "VERSION": "both", "ONLY": "1/1", "RUNS": "runs/reproduce"}
+DEFAULTS = {"SEEDS": "", "SCALE": "report", "VERSION": "both", "ONLY": "1/1", "RUNS": "runs/reproduce"}
 DEFAULTS |= {"DATA_DIR": "data", "MODEL": "gpt2-nano", "JOBS": "", "RAY": "", "JUDGE_MODEL": ""}
 # The report's scale needs a GPU, and one of the last years computes in bf16 several times faster than in fp32.
 GPU = "--config_file accelerate_configs/gpu_bf16.yaml"
 DEFAULTS |= {"LAUNCH": f"{shlex.quote(sys.executable)} -m accelerate.commands.launch {GPU}", "LIST": "", "DRY_RUN": ""}
 MUST_BE = {
-    "SEEDS": (r"\d+( \d+)*", 'whole numbers, like "0 1 2"'),
+    "SEEDS": (r"|\d+( \d+)*", 'whole numbers, like "0 1 2"'),
     "SCALE": ("report|nano", "report or nano"),
     "VERSION": ("published|corrected|both", "published, corrected or both"),
     "ONLY": (r"[1-9]\d*/[1-9]\d*", "a share like 3/8, the third of eight"),

@@ -6,6 +6,7 @@
 #     corrected COLUMN LABEL COMMAND...                  by one recipe, shown beside the published row
 #     question TEXT [WHOSE ANSWER]...                    a prompt of the report's appendix, asked of every run
 #     together                                           all columns are claimed in one sentence: one family of tests
+#     draws SEEDS                                        so many seeds of the corrected rows, each with training examples of its own
 #
 # Columns with one first word, such as "spam 125" and "spam 250", are one family and shown as one. Of the rows of the
 # column best whose labels begin alike, up to a colon, the one with the lowest validation loss is shown.
@@ -23,3 +24,4 @@ published() { printf 'published\t%s\t%s\t%s\t%s\t%s\n' "${@:1:4}" "${*:5}"; }
 corrected() { printf 'corrected\t%s\t%s\t-\t-\t%s\n' "$1" "$2" "${*:3}"; }
 question() { printf 'question' && printf '\t%s' "$@" && printf '\n'; }
 together() { echo together; }
+draws() { printf 'draws\t%s\n' "$1"; }

@@ -65,7 +65,7 @@ def chosen_plans(table: Table, scale: str, store: Store) -> list[Plan]:
     settings = settings_in(os.environ)
 
     def has_run(plan: Plan) -> bool:
-        return any(store.get(plan.place(seed)) is not None for seed in settings["SEEDS"].split())
+        return any(store.get(plan.place(seed)) is not None for seed in plan.seeds(settings["SEEDS"]))
 
     both = zip(*(plans(table, scale, d, settings["MODEL"]) for d in (Path(settings["DATA_DIR"]), None)), strict=True)
     return [full if not has_run(here) and has_run(full) else here for here, full in both]
@@ -73,7 +73,7 @@ def chosen_plans(table: Table, scale: str, store: Store) -> list[Plan]:
 
 def cells_in(table: Table, args: Args, store: Store) -> dict[str, dict[str, list[Cell]]]:
     """Returns the cells by column and version."""
-    seeds = settings_in(os.environ)["SEEDS"].split()
+    seeds = settings_in(os.environ)["SEEDS"]
     return columns_of(table, chosen_plans(table, args.scale, store), lambda plan: cell_of(plan, seeds, store.get))
 
 
@@ -154,7 +154,7 @@ def collect(args: Args, store: Store, tables: Sequence[Table]) -> None:
     """Adds the finished runs of the tables to the packed ones."""
     runs: dict[str, Run] = {}
     for plan in [plan for table in tables for plan in chosen_plans(table, args.scale, store)]:
-        for place in map(plan.place, settings_in(os.environ)["SEEDS"].split()):
+        for place in map(plan.place, plan.seeds(settings_in(os.environ)["SEEDS"])):
             if not plan.why and (run := store.get(place)) is not None:
                 runs[place] = replace(run, script=run.script or Path(plan.command.split()[1]).stem)
     write_packed(args.packed, store.packed | runs)

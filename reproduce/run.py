@@ -113,11 +113,11 @@ def ask(runs: Sequence[Run], questions: Sequence[str]) -> None:
             answers.with_suffix(".new").rename(answers)
 
 
-def print_rates(found: Sequence[Plan], seeds: Sequence[str], runs: Path) -> None:
+def print_rates(found: Sequence[Plan], seeds: str, runs: Path) -> None:
     """Prints the rate with the lowest validation loss for each task and method, beside its grid."""
     means: dict[str, dict[str, float]] = defaultdict(dict)
     for plan in [plan for plan in found if not plan.why]:
-        paths = [runs / plan.place(seed) / "results.json" for seed in seeds]
+        paths = [runs / plan.place(seed) / "results.json" for seed in plan.seeds(seeds)]
         for path in [path for path in paths if not path.exists()]:
             raise ValueError(f"{path} is missing; run learning_rates.sh to its end first")
         losses = [json.loads(path.read_text())["val"]["loss"]["value"] for path in paths]
@@ -131,7 +131,8 @@ def print_rates(found: Sequence[Plan], seeds: Sequence[str], runs: Path) -> None
 def make(table: Table, found: Sequence[Plan], runs: Sequence[Run], settings: Settings) -> int:
     """Makes the runs that are missing and prints the table; returns the exit status."""
     left = [run for run in runs if not (run.folder / "results.json").exists()]
-    of = f"{settings['SCALE']} scale, seeds {settings['SEEDS']}, share {settings['ONLY']}"
+    seeds = f", seeds {settings['SEEDS']}" if settings["SEEDS"] else ""
+    of = f"{settings['SCALE']} scale{seeds}, share {settings['ONLY']}"
     print(f"{table.name}: {len(runs)} runs, {len(left)} to make ({of})")
     tell_left_out(found)
     sys.stdout.flush()
@@ -140,7 +141,7 @@ def make(table: Table, found: Sequence[Plan], runs: Sequence[Run], settings: Set
     judge_answers(runs, settings["JUDGE_MODEL"])
     ask(runs, table.questions)
     if table.name == "learning_rates":
-        print_rates(found, settings["SEEDS"].split(), Path(settings["RUNS"]))
+        print_rates(found, settings["SEEDS"], Path(settings["RUNS"]))
     elif runs:
         from reproduce.report import Args, print_table  # heavy, and listing a table does not need it
 
@@ -152,9 +153,10 @@ def main(path: Path) -> int:
     settings, table = settings_in(os.environ), read_table(path)
     rows = [row for row in table.rows if settings["VERSION"] in ("both", row.version)]
     table = table._replace(rows=rows)
-    folder, scale, seeds = Path(settings["RUNS"]), settings["SCALE"], settings["SEEDS"].split()
+    folder, scale = Path(settings["RUNS"]), settings["SCALE"]
     found = plans(table, scale, Path(settings["DATA_DIR"]), settings["MODEL"])
-    taken = [(plan, s, Run(folder / plan.place(s), plan.run_command(s, folder))) for plan in found for s in seeds]
+    wanted = [(plan, seed) for plan in found for seed in plan.seeds(settings["SEEDS"])]
+    taken = [(plan, s, Run(folder / plan.place(s), plan.run_command(s, folder))) for plan, s in wanted]
     taken = [(plan, s, run) for plan, s, run in taken if in_share(plan.place(s), settings["ONLY"])]
     if settings["LIST"]:
         for plan, seed, run in taken:

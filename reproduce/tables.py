@@ -31,6 +31,8 @@ DATA = {
     "alpaca": ("alpaca", "alpaca_data.json", "instructions"),
 }
 RATES = ("lr", "lr_init", "lr_min")
+SEEDS = 3  # of rows that do not say how many
+ENTAILMENT = 4000  # training examples at nano scale: from 500, gpt2-nano learns little of it
 
 Flags = dict[str, Any]
 
@@ -48,7 +50,8 @@ class Row(NamedTuple):
 
 class Table(NamedTuple):
     """The rows of a table file. `questions` are the report's own, which every run is asked; `answers` has what the
-    report prints to each, as (whose, text). What all columns show is claimed `together` where one sentence says it."""
+    report prints to each, as (whose, text). What all columns show is claimed `together` where one sentence says it.
+    Where there are `draws`, each of so many seeds of the corrected rows draws its own training examples."""
 
     name: str
     title: str
@@ -56,6 +59,7 @@ class Table(NamedTuple):
     questions: list[str]
     answers: dict[str, list[tuple[str, str]]] = {}
     together: bool = False
+    draws: int = 0
 
     @property
     def kind(self) -> str:
@@ -64,24 +68,33 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """A row at a scale: it needs a run per seed, or `why` says why there is none. `flags` are all of its script's."""
+    """A row at a scale: it needs a run per seed, or `why` says why there is none. `flags` are all of its script's.
+
+    Where there are `draws`, there are so many seeds, and each draws its own training examples.
+    """
 
     row: Row
     flags: Flags
     command: str
     key: str  # scale/task-hash, from all that determines the run
     why: str = ""
+    draws: int = 0
 
     @property
     def status(self) -> str:
         return f"not available at this scale: {self.why}" if self.why else "run"
+
+    def seeds(self, asked: str) -> list[str]:
+        """Returns the seeds that are `asked` for, or where that is empty, the row's own."""
+        return asked.split() or [str(seed) for seed in range(self.draws or SEEDS)]
 
     def place(self, seed: str) -> str:
         """Returns the folder of a seed's run, inside the folder of all runs."""
         return f"{self.key}/seed{seed}"
 
     def run_command(self, seed: str, runs: Path) -> str:
-        return f"{self.command} --seed {seed} --output-dir {shlex.quote(str(runs / self.place(seed)))}"
+        drawn = f" --draw-seed {seed}" if self.draws else ""
+        return f"{self.command} --seed {seed}{drawn} --output-dir {shlex.quote(str(runs / self.place(seed)))}"
 
 
 def title_of(path: Path) -> str:
@@ -99,13 +112,15 @@ def read_table(path: Path) -> Table:
     if done.returncode != 0:
         raise ValueError(f"bash {path} rows: failed with status {done.returncode}: {done.stderr.strip()[-500:]}")
     rows, answers, known = [], dict[str, list[tuple[str, str]]](), dict[tuple[str, str], list[str]]()
-    together = False
+    together, draws = False, 0
     for number, line in enumerate(done.stdout.splitlines(), 1):
         fields = line.split("\t")
         if fields[0] == "question":
             answers[fields[1]] = [*zip(fields[2::2], fields[3::2], strict=True)]
         elif fields == ["together"]:
             together = True
+        elif fields[0] == "draws":
+            draws = int(fields[1])
         elif len(fields) != len(Row._fields):
             raise ValueError(f"bash {path} rows: line {number} is no row ({', '.join(Row._fields)}): {line[:80]!r}")
         else:
@@ -114,7 +129,7 @@ def read_table(path: Path) -> Table:
                 known[row.column, row.label] = ["" if text == "-" else text for text in (row.report, row.record)]
             report, record = known.get((row.column, row.label), ["", ""])
             rows.append(row._replace(report=report, record=record))
-    return Table(path.stem, title_of(path), rows, list(answers), answers, together)
+    return Table(path.stem, title_of(path), rows, list(answers), answers, together, draws)
 
 
 def natural(name: str) -> tuple[int, list[tuple[int, str]]]:
@@ -175,10 +190,10 @@ def spelled(path: str, flags: Mapping[str, Any]) -> str:
 # --- scales ---
 
 
-def nano(flags: Flags, path: str, column: str, model: str, data: Path | None) -> tuple[Flags, str]:
+def nano(flags: Flags, column: str, model: str, data: Path | None, drawn: bool = False) -> tuple[Flags, str]:
     """Maps flags to a model of six blocks of width 192, a quarter of the tokens (at most 128), and few examples.
     Learning rates scale with 1 / width. The second value says why there is no such run. Data files are looked for in
-    `data`; if it is None, all are there."""
+    `data`; if it is None, all are there. Rows whose examples are `drawn` have more of them for entailment."""
     size = SIZES[flags["model"]]
     new = flags | {"model": model, "subset": "all"}
     for name in RATES:
@@ -193,6 +208,8 @@ def nano(flags: Flags, path: str, column: str, model: str, data: Path | None) ->
             new[name] = min(flags[name] // 4, 128)
     swept = column.split()[-1].isdecimal()  # the number of training examples
     most = {"train_examples": 1000 if swept else 500, "val_examples": 100, "test_examples": 500}
+    if drawn and flags["dataset"] == "nli_med":
+        most["train_examples"] = ENTAILMENT
     if "new_tokens" in flags:  # an LM head of 50,257 classes takes most of the time
         most |= {"val_examples": 50, "test_examples": 150, "new_tokens": 32}
     new |= {name: limit if flags[name] is None else min(flags[name], limit) for name, limit in most.items()}
@@ -212,16 +229,17 @@ def plans(table: Table, scale: str, data: Path | None, model: str = "gpt2-nano")
     sizes: dict[str, tuple[str, str]] = {}
     for row in table.rows:
         path, flags, why = row.command.split()[1], flags_of(row.command), ""
+        draws = table.draws * (row.version == "corrected" and bool(flags))
         command, task = row.command, TASKS.get(flags.get("dataset", ""), Path(path).stem.removeprefix("finetune_"))
         if flags and scale == "nano":
             size = flags["model"]
-            flags, why = nano(flags, path, row.column, model, data)
+            flags, why = nano(flags, row.column, model, data, draws > 0)
             alike = repr([row.version, row.column, path, {k: v for k, v in flags.items() if k not in RATES}])
             first, label = sizes.setdefault(alike, (size, row.label))
             why = f"differs from '{label}' in size only" if first != size else why
         elif flags.get("text_column") == ["Message"] and data is not None and not (data / DATA["enron"][1]).exists():
             flags = flags | {"text_column": ["message"]}  # as the hub spells it
         command = spelled(path, flags) if flags else row.command
-        digest = hashlib.sha256(command.encode()).hexdigest()[:12]
-        found.append(Plan(row, flags, command, f"{scale}/{task}-{digest}", why))
+        digest = hashlib.sha256(f"{command}{' --draw-seed' * (draws > 0)}".encode()).hexdigest()[:12]
+        found.append(Plan(row, flags, command, f"{scale}/{task}-{digest}", why, draws))
     return found

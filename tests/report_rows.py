@@ -87,7 +87,7 @@ def cells_of(lines, find):
     cells = []
     for row, runs in rows.items():
         plan = Plan(row, flags_of(row.command), row.command, runs[0].place, runs[0].why)
-        cells.append(cell_of(plan, [str(one.seed) for one in runs], find))
+        cells.append(cell_of(plan, " ".join(str(one.seed) for one in runs), find))
     return in_column(lines[0].row.column if lines else "", cells)
 
 

@@ -211,7 +211,7 @@ def cells_in(tmp_path, rows, together=False):
         for seed in range(4):
             measured = {"loss": {"value": loss, "n": 9}}
             classifier(tmp_path / f"{plan.place(str(seed))}", range(right + seed), 200, val=measured)
-    return columns_of(table, plans(table, "report", None), lambda plan: cell_of(plan, "0123", found_in(tmp_path)))
+    return columns_of(table, plans(table, "report", None), lambda plan: cell_of(plan, "0 1 2 3", found_in(tmp_path)))
 
 
 def test_a_family_is_what_one_sentence_claims(tmp_path):

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from report_rows import CLS, table_file
 from table_rows import COLUMNS, FILES, ON_DISK, RATES, listed, shell, understood
 
 from gpt2_scratch.config import SIZES
 from reproduce.environment import DEFAULTS
 from reproduce.run import main
+from reproduce.tables import Row, plans, read_table
 from training.model.methods import apply_method, build_classifier, build_language_model, parameter_counts
 
 SETTINGS = ROOT / "reproduce" / "settings.sh"
@@ -172,6 +174,19 @@ def test_the_list_is_stable_and_a_folder_keeps_its_name():
     (row,) = [row for row in rows if where.items() <= row.items()]
     assert row["folder"] == "runs/reproduce/report/spam-85bfbef7f1ed/seed2"  # results are kept under it
     assert row["command"].endswith(f"--seed 2 --output-dir {row['folder']}")
+
+
+def test_where_a_table_draws_each_seed_of_a_corrected_row_has_its_own_examples(tmp_path):
+    flags = "--dataset nli_med --model gpt2-medium"
+    rows = [Row(version, "nle", "full", "1", "-", f"{CLS} {flags}") for version in ("published", "corrected")]
+    path = table_file(tmp_path, "table1_x", rows)
+    fixed = plans(read_table(path), "nano", None)
+    path.write_text(path.read_text().replace("cat <<'END'\n", "cat <<'END'\ndraws\t5\n"))
+    published, drawn = plans(read_table(path), "nano", None)
+    assert published == fixed[0] and published.seeds("") == ["0", "1", "2"]
+    assert drawn.key != fixed[1].key and drawn.seeds("") == [*"01234"] and drawn.seeds("7 8") == ["7", "8"]
+    assert "--seed 4 --draw-seed 4 --output-dir" in drawn.run_command("4", tmp_path)
+    assert (drawn.flags["train_examples"], published.flags["train_examples"]) == (4000, 500)
 
 
 def test_shares_take_every_row_once_and_identical_rows_together(monkeypatch, capsys):
