@@ -1,6 +1,7 @@
-"""A script in a process of its own that need not import the libraries again, which takes longer than a small run.
+"""A script in a process of its own that need not import what it uses again, which takes longer than a small run.
 
-The processes are forked from a server that has the libraries and nothing of the project.
+The processes are forked from a server that has imported tests/preloaded.py and run nothing. A script that lies
+elsewhere, or is given a PYTHONPATH, may have another copy of the project in mind, and imports what it finds.
 """
 
 import atexit
@@ -24,12 +25,8 @@ from tempfile import TemporaryDirectory, gettempdir
 from typing import NoReturn
 
 ROOT = Path(__file__).parent.parent
-LIBRARIES = ["torch", "accelerate", "transformers", "datasets", "evaluate", "sklearn.metrics", "scipy.stats", "tyro"]
-LIBRARIES += ["tiktoken", "safetensors.torch", "torch.utils.tensorboard", "torch._dynamo", "matplotlib.pyplot"]
-LIBRARIES += ["openai", "google.genai", "bitsandbytes"]
-
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(LIBRARIES)
+_forks.set_forkserver_preload(["tests.preloaded"])  # found in the root folder, where pytest is started
 
 
 def free_port() -> str:
@@ -38,7 +35,16 @@ def free_port() -> str:
         return str(s.getsockname()[1])
 
 
-def become(words: Sequence[str], env: Mapping[str, str], output: Path, largest_file: int | None) -> NoReturn:
+def forget_project() -> None:
+    """Makes a script import this project, whose modules the server has imported."""
+    own = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    for name in [name for name in sys.modules if name.split(".")[0] in own]:
+        del sys.modules[name]
+
+
+def become(
+    words: Sequence[str], env: Mapping[str, str], output: Path, largest_file: int | None, other_code: bool
+) -> NoReturn:
     """What `python WORDS` does, with its output in two files. No file can grow beyond `largest_file` bytes."""
     gc.freeze()  # else each collection goes through all objects of the libraries, and copies their pages
     os.chdir(ROOT)
@@ -53,6 +59,8 @@ def become(words: Sequence[str], env: Mapping[str, str], output: Path, largest_f
     sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(gettempdir()) / f"pycache-of-{getuser()}")
     sys.argv, search = [*words], [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:1] = [str(Path(words[0]).parent), *search]
+    if other_code or not Path(str(sys.modules["training"].__file__)).is_relative_to(ROOT):
+        forget_project()
     status = 0
     try:
         runpy.run_path(words[0], run_name="__main__")
@@ -82,7 +90,10 @@ def start_forked(
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
         shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
         ranks = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-    started = [_forks.Process(target=become, args=(words, env | rank, output, largest_file)) for rank in ranks]
+    other_code = "PYTHONPATH" in changed or not (ROOT / words[0]).is_relative_to(ROOT)
+    started = [
+        _forks.Process(target=become, args=(words, env | rank, output, largest_file, other_code)) for rank in ranks
+    ]
     for process in started:
         process.start()
     return started

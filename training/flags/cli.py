@@ -22,7 +22,7 @@ from training.storage.files import NoRoom
 T = TypeVar("T")
 GARBAGE = 100_000  # objects: the imports make millions that stay, and a search through them takes a fifth of the start
 SILENCE = 10.0  # seconds
-CLOSED_PIPE = 141  # the status that a shell gives to a program that SIGPIPE ended
+INTERRUPTED, CLOSED_PIPE = 130, 141  # the statuses that a shell gives to programs that SIGINT and SIGPIPE ended
 before_stop: list[Callable[[], None]] = []  # called before the last message, to close a progress line
 GOES_ON = "a training run goes on from its last checkpoint with --resume (not --overwrite)"
 
@@ -94,7 +94,7 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None, 
     except NoRoom as error:
         stop("; ".join(filter(None, [str(error), way_on()])), 2)
     except KeyboardInterrupt:
-        stop(f"interrupted; {way_on() or 'nothing is left half-written'}", 130)
+        stop(f"interrupted; {way_on() or 'nothing is left half-written'}", INTERRUPTED)
     except (ValueError, OSError) as error:
         stop(str(error), 2)
     except (MemoryError, RuntimeError) as error:
@@ -116,11 +116,14 @@ def say(line: str) -> None:
 
 def stop(message: str, status: int) -> None:
     """Ends this process with a message. One that does not speak waits: a launcher ends all processes once one has
-    failed. If it is still there after that, no other one has failed, as when one GPU of several has no memory left."""
+    failed. If it is still there after that, no other one has failed, as when one GPU of several has no memory left.
+    Ctrl-C reaches all processes, of which those that do not speak say nothing."""
     for act in before_stop:
         act()
     sys.stdout.flush()
     if not speaks():
+        if status == INTERRUPTED:
+            sys.exit(status)
         time.sleep(SILENCE)
     print(f"\nerror: {message}", file=sys.stderr, flush=True)
     repeat_after_launcher(f"\nerror: {message}\n")

@@ -1,5 +1,6 @@
 """One update is the same however its examples are cut into micro-batches and spread over processes."""
 
+import gc
 import math
 
 import pytest
@@ -55,6 +56,22 @@ def instructions(count):
         encode_instruction(GPT2, Instruction(i, WORDS[i % 4], "", WORDS[-i % 4] * (i % 3 + 1)), 64)
         for i in range(count)
     ]
+
+
+@pytest.mark.parametrize(("kind", "examples"), [(Classifier, labelled(8)), (LanguageModel, instructions(8))])
+def test_an_update_leaves_no_tensor_to_the_search_for_garbage(kind, examples):
+    """Scripts search seldom, so that what only a search frees would pile up (GARBAGE in training/flags/cli.py)."""
+    gradients(kind, examples, 4)
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        gradients(kind, examples, 4)
+        gc.collect()
+        left = [found for found in gc.garbage if isinstance(found, torch.Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert not left
 
 
 @pytest.mark.parametrize(("kind", "examples"), [(Classifier, labelled(8)), (LanguageModel, instructions(8))])
