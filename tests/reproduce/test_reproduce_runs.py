@@ -134,8 +134,8 @@ def test_the_learning_rate_with_the_lowest_validation_loss_is_chosen(tmp_path, c
             folder = tmp_path / plan.place(str(seed))
             folder.mkdir(parents=True)
             (folder / "results.json").write_text(json.dumps({"val": {"loss": {"value": loss}}}))
-    print_rates(found, ["0", "1"], tmp_path)
+    print_rates(found, "0 1", tmp_path)
     assert capsys.readouterr().out == "spam, lora: --lr 2e-4  # 0.6000 at 1e-4, 0.4500 at 2e-4, 0.6000 at 4e-4\n"
     (folder / "results.json").unlink()
     with pytest.raises(ValueError, match="results.json is missing; run learning_rates.sh to its end"):
-        print_rates(found, ["0", "1"], tmp_path)
+        print_rates(found, "0 1", tmp_path)
