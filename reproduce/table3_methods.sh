@@ -8,6 +8,7 @@
 # If there is no record, batch size, epochs and rank are those of the closest recorded run.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 together
+draws 5
 rank16=(--lora-rank 16 --lora-alpha 16)
 
 run=("${published_ift[@]}" "${scheduled[@]}")

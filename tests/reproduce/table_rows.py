@@ -34,6 +34,7 @@ class Line(NamedTuple):
     key: str
     command: str
     flags: dict[str, Any]
+    draws: int
 
 
 def shell(path, *words, **settings):
@@ -49,7 +50,7 @@ def listed(path, scale="report", data="nowhere"):
     table = read_table(path)
     found = plans(table, scale, Path(data))
     return [Line(table.name, p.row.label, p.row.column, p.row.version, scale, p.row.report, p.row.record, p.status,
-                 p.key, p.command, p.flags) for p in found]  # fmt: skip
+                 p.key, p.command, p.flags, p.draws) for p in found]  # fmt: skip
 
 
 @cache

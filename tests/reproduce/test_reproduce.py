@@ -63,7 +63,7 @@ def test_rows_share_a_folder_just_when_their_scripts_would_do_the_same(rows):
         if line.status == "run":
             meaning = repr(understood(line.command))
             assert by_key.setdefault(line.key, meaning) == meaning, line
-            assert by_meaning.setdefault((line.scale, meaning), line.key) == line.key, line
+            assert by_meaning.setdefault((line.scale, line.draws > 0, meaning), line.key) == line.key, line
 
 
 def test_a_command_is_what_the_row_means_and_can_be_pasted_into_a_terminal():
