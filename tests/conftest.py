@@ -58,6 +58,7 @@ LONGEST = (
     "test_push_to_hub.py",
     "test_forgetting.py",
     "test_frozen_activations.py",
+    "test_depth.py",
     "test_own_tokenizer.py",
     "test_playground.py",
     "test_dpo_runs.py",
