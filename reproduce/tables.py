@@ -119,7 +119,7 @@ def read_table(path: Path) -> Table:
             answers[fields[1]] = [*zip(fields[2::2], fields[3::2], strict=True)]
         elif fields == ["together"]:
             together = True
-        elif fields[0] == "draws":
+        elif re.fullmatch(r"draws\t[1-9]\d*", line):
             draws = int(fields[1])
         elif len(fields) != len(Row._fields):
             raise ValueError(f"bash {path} rows: line {number} is no row ({', '.join(Row._fields)}): {line[:80]!r}")

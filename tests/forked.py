@@ -17,7 +17,10 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import chdir
+from functools import cache
 from getpass import getuser
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -26,13 +29,20 @@ from typing import NoReturn
 
 ROOT = Path(__file__).parent.parent
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["tests.preloaded"])  # found in the root folder, where pytest is started
+_forks.set_forkserver_preload(["tests.preloaded"])
 
 
 def free_port() -> str:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return str(s.getsockname()[1])
+
+
+@cache
+def start_server() -> None:
+    """Starts the process that forks in the root folder, where it finds the project."""
+    with chdir(ROOT):
+        forkserver.ensure_running()
 
 
 def forget_project() -> None:
@@ -59,7 +69,7 @@ def become(
     sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(gettempdir()) / f"pycache-of-{getuser()}")
     sys.argv, search = [*words], [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:1] = [str(Path(words[0]).parent), *search]
-    if other_code or not Path(str(sys.modules["training"].__file__)).is_relative_to(ROOT):
+    if other_code:
         forget_project()
     status = 0
     try:
@@ -84,6 +94,7 @@ def start_forked(
 
     What a library reads of the environment while it is imported is as it was at the first call.
     """
+    start_server()
     words, env = [*map(str, words)], os.environ | changed
     ranks: list[dict[str, str]] = [{}]
     if processes > 1:

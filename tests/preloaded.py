@@ -3,9 +3,9 @@
 import importlib
 import pkgutil
 
-LIBRARIES = ["torch", "accelerate", "transformers", "datasets", "evaluate", "sklearn.metrics", "scipy.stats", "tyro"]
-LIBRARIES += ["tiktoken", "safetensors.torch", "torch.utils.tensorboard", "torch._dynamo", "matplotlib.pyplot"]
-LIBRARIES += ["openai", "google.genai", "bitsandbytes"]
+from workers.local import HEAVY
+
+LIBRARIES = [*HEAVY, "openai", "google.genai", "bitsandbytes"]
 PROJECT = ["gpt2_scratch", "lora", "tasks", "training", "evidence", "judge"]
 
 for name in LIBRARIES:

@@ -22,7 +22,8 @@ from training.run.cores import usable_cores
 from workers.job import Done, Job, Workers
 
 HEAVY = ["torch", "accelerate", "transformers", "datasets", "evaluate", "sklearn.metrics", "scipy.stats", "tiktoken"]
-HEAVY += ["safetensors.torch", "torch.utils.tensorboard", "torch._dynamo", "matplotlib.pyplot", "tyro"]
+HEAVY += ["safetensors.torch", "torch.utils.tensorboard", "torch._dynamo", "matplotlib.figure", "tyro"]
+HEAVY += ["matplotlib.backends.backend_agg"]
 
 
 def fitting(memory_mib: float, threads: int = 1) -> int:

@@ -42,7 +42,7 @@ def general_text(args: ForgettingArgs, folder: Path, config: GPT2Config, tokeniz
     text = args.text()
     if len(tokenizer.encode(text[:256])) < 2:
         raise ValueError(f"--forgetting-data {source}: holds fewer than two tokens of text; give another file, or none")
-    document = _first_tokens(text, args.forgetting_tokens and args.forgetting_tokens + 1, tokenizer)
+    document = _first_tokens(text, args.forgetting_tokens, tokenizer)
     cut = pieces([document], min(LONGEST, config.context))
     head = None if config.tied_head else folder
     if head is not None and has_weights(folder) and "lm_head.weight" not in keys(folder):
@@ -54,10 +54,10 @@ def general_text(args: ForgettingArgs, folder: Path, config: GPT2Config, tokeniz
 
 
 def _first_tokens(text: str, count: int | None, tokenizer: Tokenizer) -> np.ndarray:
-    """Returns the first tokens of the text (None: all), which takes a fifth of the time if its start has so many."""
-    if count is not None:
-        (start,) = tokenised([text[: SPACIOUS * count]], tokenizer)
-        if len(start) > count + MARGIN:
-            return start[:count]
-    (document,) = tokenised([text], tokenizer)
-    return document[:count]
+    """Returns the first token of the text and `count` more (None: all). If its start has so many, only that is read."""
+    if count is None:
+        return tokenised([text], tokenizer)[0]
+    (document,) = tokenised([text[: SPACIOUS * count]], tokenizer)
+    if len(document) <= count + MARGIN:
+        (document,) = tokenised([text], tokenizer)
+    return document[: count + 1]

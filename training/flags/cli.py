@@ -20,7 +20,7 @@ from training.flags.out_of_memory import ran_out, remedy
 from training.storage.files import NoRoom
 
 T = TypeVar("T")
-GARBAGE = 100_000  # objects: the imports make millions that stay, and a search through them takes a fifth of the start
+GARBAGE = 100_000  # objects: the imports make many that stay; searching them takes a fifth of the imports' time
 SILENCE = 10.0  # seconds
 INTERRUPTED, CLOSED_PIPE = 130, 141  # the statuses that a shell gives to programs that SIGINT and SIGPIPE ended
 before_stop: list[Callable[[], None]] = []  # called before the last message, to close a progress line

@@ -26,7 +26,8 @@ from training.model.frozen_activations import Contents, contents
 from training.step.losses import loss_of
 from training.step.side_by_side import updates_at_a_time
 
-LATER = ("torch._dynamo", "evaluate", "sklearn.metrics", "torch.utils.tensorboard", "matplotlib.pyplot")
+LATER = ["torch._dynamo", "evaluate", "sklearn.metrics", "torch.utils.tensorboard", "matplotlib.figure"]
+LATER += ["matplotlib.backends.backend_agg"]
 
 
 def use_bitsandbytes() -> None:
