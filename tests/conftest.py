@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+gc.disable()  # until all tests are found: what is imported stays
 ROOT = Path(__file__).parent.parent
 DATA_DIR = Path(os.environ.get("DATA_DIR", ROOT / "data"))
 
@@ -111,6 +112,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # else each collection of garbage goes through all objects of the libraries
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

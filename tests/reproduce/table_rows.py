@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from conftest import ROOT
 from reproduce.tables import KINDS, SCRIPTS, arguments_of, plans, read_table
 from training.flags.cli import problems_in
 from training.flags.command_line import parse
+from training.flags.fields import flags_of
 
 FILES = sorted(path for kind in KINDS for path in ROOT.glob(f"reproduce/{kind}*.sh"))
 RATES = ROOT / "reproduce" / "learning_rates.sh"
@@ -51,6 +53,19 @@ def listed(path, scale="report", data="nowhere"):
     found = plans(table, scale, Path(data))
     return [Line(table.name, p.row.label, p.row.column, p.row.version, scale, p.row.report, p.row.record, p.status,
                  p.key, p.command, p.flags, p.draws) for p in found]  # fmt: skip
+
+
+def arguments_with(arguments, flags):
+    """The arguments of a script that resolve to these flags."""
+    known, values = flags_of(arguments), {}
+    for field in fields(arguments):
+        if is_dataclass(field.type):
+            values[field.name] = arguments_with(field.type, flags)
+        else:
+            value, types = flags[field.name], known[field.name.replace("_", "-")].types
+            value = tuple(value) if isinstance(value, list) else value
+            values[field.name] = Path(value) if isinstance(value, str) and Path in types and str not in types else value
+    return arguments(**values)
 
 
 @cache

@@ -1,5 +1,6 @@
 """Starts a script, and refuses what was typed in one form. Nothing heavy is imported."""
 
+import atexit
 import gc
 import math
 import os
@@ -82,6 +83,7 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None, 
         return goes_on or (GOES_ON if "resume" in flags_of(arguments) else None)
 
     gc.set_threshold(GARBAGE)
+    atexit.register(gc.freeze)  # at its end Python searches all that is left, which takes a second
     try:
         sys.argv[1:] = completed(arguments, sys.argv[1:])
         args = parse(arguments, sys.argv[1:], description)
