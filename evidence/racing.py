@@ -82,8 +82,10 @@ class Race:
         return sum(means) / len(means)
 
     def best(self, arm: str) -> int:
-        """Returns the rate with the lowest loss among those with the most seeds."""
-        seeds = {rate: len(self.seeds_of((arm, rate))) for rate in self.tried(arm)}
+        """Returns the rate with the lowest loss among those with the most seeds, of those that have not diverged."""
+        rates = self.tried(arm)
+        rates = [rate for rate in rates if self.loss((arm, rate)) < math.inf] or rates
+        seeds = {rate: len(self.seeds_of((arm, rate))) for rate in rates}
         rates = [rate for rate, count in seeds.items() if count == max(seeds.values())]
         return min(rates, key=lambda rate: (self.loss((arm, rate)), rate))
 
@@ -109,26 +111,34 @@ class Race:
         return [one for one in beside if one[1] in self.rates and not self.seeds_of(one)]
 
     def _wanted(self, seeds: int) -> list[Trial]:
-        """Returns the next trials until the cells that go on have so many seeds, and those beside them were tried."""
-        cells = self.going_on()
+        """Returns the next trials until the cells that go on have so many seeds, and those beside them were tried.
+
+        One seed stops nothing: then only the rates beside the best ones are tried.
+        """
+        cells = self.going_on() if self.seeds > 1 else [(arm, self.best(arm)) for arm in self.arms]
         known = {cell: len(self.seeds_of(cell)) for cell in cells}
         more = [Trial(*cell, count) for cell, count in known.items() if count < seeds]
         return more or [Trial(*one, 0) for one in dict.fromkeys(one for cell in cells for one in self._beside(cell))]
 
     def _gain(self, arm: str) -> float:
-        """Returns by how much a finer rate may lower an arm's loss: to the vertex of a parabola through three rates."""
+        """Returns by how much a finer rate may lower an arm's loss: to the vertex of a parabola through three rates,
+        and without a bound where one of them has diverged."""
         best = self.best(arm)
+        if any(self.found.get(Trial(arm, best + step, 0), 0) is None for step in (-COARSE, COARSE)):
+            return math.inf
         low, here, high = (self.loss((arm, rate), [0]) for rate in (best - COARSE, best, best + COARSE))
         bend = low - 2 * here + high
         return (low - high) ** 2 / (8 * bend) if math.isfinite(bend) and bend > 0 else 0.0
 
     def _test(self) -> None:
         """Stops the cells that are worse than the best of all, by more than finer rates may gain if there are any.
+        Where that one diverges later, the cells that it has stopped go on.
 
         The variance between seeds counts as no smaller than that of all cells together, in the layout of cells and
         seeds: one or two seeds of a cell say too little.
         """
         for cell in [cell for cell in self.going_on() if self.loss(cell) == math.inf]:
+            self.stopped = {other: stop for other, stop in self.stopped.items() if stop.leader != cell}
             self.stopped[cell] = Stop(cell, cell, len(self.seeds_of(cell)), math.inf, 0.0)
         known = self.going_on()
         most = max((len(self.seeds_of(cell)) for cell in known), default=0)

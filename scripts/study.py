@@ -10,14 +10,15 @@ choose nothing. The answer is the last screen, answer.md and study.html. The sam
 
 import hashlib
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from studies.arms import NAMED
-from studies.question import Asked, Question, ask, check_folder
-from training.flags.cli import at_least, changed_flags, flag, refuse, run
+from studies.question import Asked, Question, ask, check_folder, problem_of_drawing
+from training.flags.cli import at_least, changed_flags, flag, refuse, run, say
 from training.flags.common import DataArgs, ModelArgs
 from training.flags.compute import SpeedArgs
 from training.flags.fields import Help, Rare
@@ -62,10 +63,13 @@ class StudyArgs:
             found.append(f"--train-sizes {' '.join(map(str, self.train_sizes))}: each must be at least 2")
         return found + [f"--arms {name}: is named twice" for name in sorted(twice)]
 
-    def problems_with(self, train: int) -> list[str]:
-        """Returns what does not go with so many training examples."""
-        over = [str(size) for size in self.train_sizes if size > train]
-        return [f"--train-sizes {' '.join(over)}: a seed has {train:,} examples; give fewer"] * bool(over)
+    def problems_with(self, question: Question) -> list[str]:
+        """Returns what does not go with the examples that there are."""
+        over = [str(size) for size in self.train_sizes if size > question.train]
+        if over:
+            return [f"--train-sizes {' '.join(over)}: a seed has {question.train:,} examples; give fewer"]
+        sizes = [("--train-sizes", size) for size in self.train_sizes] + [("--train-examples", question.train)]
+        return [f"{name} {size}: {why}" for name, size in sizes if (why := problem_of_drawing(question, size))]
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def main(args: Args) -> None:
     question = ask(
         Asked(args.data, args.model, args.text, args.prompt, args.speed, study.arms, study.ranks, study.batch_size)
     )
-    refuse(study.problems_with(question.train))
+    refuse(study.problems_with(question))
     conduct(args, question, args.work.output_dir or default_folder(question, Path(args.model.model).name))
 
 
@@ -129,16 +133,15 @@ def default_folder(question: Question, model: str) -> Path:
 
 def conduct(args: Args, question: Question, folder: Path) -> None:
     from evidence.racing import Trial
-    from studies.answer import markdown, screen
-    from studies.making import Clock, Maker, forecast
-    from studies.page import as_html
+    from gpt2_scratch.weights import weights_hash
+    from studies.answer import screen
+    from studies.making import Clock, Forecast, Maker, forecast
     from studies.phases import affordable
     from studies.printed import print_forecast, print_question
     from studies.runs import Recipe
     from training.data.sources import base_model
-    from training.storage.files import write_text
     from workers.cluster import cluster
-    from workers.local import fitting, local
+    from workers.local import fitting, free_mib, local
 
     study, work = args.study, args.work
     updates = study.updates or question.updates
@@ -147,23 +150,29 @@ def conduct(args: Args, question: Question, folder: Path) -> None:
 
     if not work.dry_run:
         check_folder(folder, question, work.threads)
-        base_model(args.model.model)  # fetched once, before many runs want it
+        base, _ = base_model(args.model.model)  # fetched once, before many runs want it
+        check_folder(folder, question, work.threads, weights_hash(base))
 
     with local(work.workers or 1, work.threads) as here:
         # What a run takes.
-        largest = next((name for name in recipe.arms if recipe.arms[name].method == "full"), [*recipe.arms][0])
-        expected = forecast(here, recipe, Trial(largest, 0, 0))
+        largest = ["full"] if "full" in recipe.arms else [*recipe.arms]
+        each = [forecast(here, recipe, Trial(name, 0, 0)) for name in largest]
+        expected = Forecast(*map(max, zip(*each, strict=True)))
         recipe = replace(recipe, memory_mib=expected.memory_mib)
         here.count = work.workers or fitting(expected.memory_mib, work.threads)
+        if not work.ray and expected.memory_mib > (free := free_mib()):
+            say(f"note    a run is forecast to need {expected.memory_mib:,.0f} MiB, and {free:,.0f} are free")
         clock = Clock(work.minutes, here.count, seconds={updates: [expected.seconds]})
         if work.dry_run:
             print_forecast(question, recipe, clock, expected, *affordable(recipe.arms, clock, recipe, study.seeds))
             return
         with cluster(work.ray, work.threads) if work.ray else nullcontext(here) as workers:
             clock.workers = workers.count
-            found = outcome(args, question, recipe, Maker(workers, clock))
-    write_text(folder / "answer.md", markdown(found))
-    write_text(folder / "study.html", as_html(found))
+            maker = Maker(workers, clock)
+            found = outcome(args, question, recipe, maker)
+            write_answer(found)  # which stays if the sizes are stopped
+            found = with_sizes(found, maker, study.train_sizes)
+    write_answer(found)
     print("\n".join(["", *screen(found)]))
     print(f"answer  {folder}/answer.md\npage    {folder}/study.html")
 
@@ -171,7 +180,7 @@ def conduct(args: Args, question: Question, folder: Path) -> None:
 def outcome(args: Args, question: Question, recipe: "Recipe", maker: "Maker") -> "Outcome":
     """Makes the runs of the study and compares the arms."""
     from evidence.racing import Race
-    from studies.phases import affordable, by_size, grid, lengthened, rival_of, run_race, tested
+    from studies.phases import affordable, grid, lengthened, run_race, tested
 
     study = args.study
     # Length: as many updates as stop the fall of the validation loss.
@@ -180,13 +189,31 @@ def outcome(args: Args, question: Question, recipe: "Recipe", maker: "Maker") ->
     # Race, on validation examples.
     arms, seeds = affordable(recipe.arms, maker.clock, recipe, study.seeds)
     race = Race(arms, seeds)
-    run_race(maker, recipe, race, grid(race) if study.complete else race.rounds())
+    unmade = run_race(maker, recipe, race, grid(race) if study.complete else race.rounds())
 
     # Test, of each arm at its best rate.
     found = tested(maker, recipe, race, question, args.work.keep_models)
-    others = list(dict.fromkeys([found.winner, rival_of(race, found.winner, [*found.arms])]))
-    sizes = sorted({*study.train_sizes} - {question.train})
-    return replace(found, sizes=by_size(maker, recipe, question, sizes, others, seeds))
+    dropped = [arm for arm in recipe.arms if arm not in arms]
+    return replace(found, dropped=dropped, asked=study.seeds, unmade=unmade)
+
+
+def with_sizes(found: "Outcome", maker: "Maker", asked: Sequence[int]) -> "Outcome":
+    """Compares the winner, full fine-tuning and TF-IDF at other numbers of training examples too."""
+    from studies.phases import by_size, rival_of
+
+    arms = list(dict.fromkeys([found.winner, rival_of(found.race, found.winner, [*found.arms])]))
+    wanted = sorted({*asked} - {found.question.train})
+    sizes = by_size(maker, found.recipe, found.question, wanted, arms, found.race.seeds)
+    return replace(found, sizes=sizes, unmade_sizes=[size for size in wanted if size not in sizes])
+
+
+def write_answer(found: "Outcome") -> None:
+    from studies.answer import markdown
+    from studies.page import as_html
+    from training.storage.files import write_text
+
+    write_text(found.recipe.folder / "answer.md", markdown(found))
+    write_text(found.recipe.folder / "study.html", as_html(found))
 
 
 if __name__ == "__main__":

@@ -42,10 +42,12 @@ def change(cell: Cell, kind: Kind) -> str:
 def what_to_use(found: Outcome) -> str:
     words, question = found.recipe.words, found.question
     model = words[words.index("--model") + 1] if "--model" in words else "gpt2"
+    last, best = found.recipe.updates, found.best_update(found.winner)
+    kept = f" (tested were the weights after {best:,} updates in the median; this command keeps those after {last:,})"
     return (
         f"Of these ways of training {model} on {question.task.name} use {named(found.arms[found.winner], found)}, for "
-        f"{found.recipe.updates:,} updates: its validation loss is the lowest. To train it on all rows, with none left "
-        f"for a test: {found.command(found.winner, on_all=True)}"
+        f"{last:,} updates: of those that ran with all seeds its validation loss is the lowest. To train it on all "
+        f"rows, with none left for a test{kept * (best != last)}: {found.command(found.winner, on_all=True)}"
     )
 
 
@@ -57,10 +59,12 @@ def by_how_much(found: Outcome) -> str:
         said.append(
             f"It gives every example one class in {winner.of_one_class} of its seeds: it has learnt nothing there."
         )
+    if diverged := found.diverged(found.winner):
+        said.append(f"{diverged} of its seeds diverged and {'is' if diverged == 1 else 'are'} left out.")
     apart = found.differing(told_apart=True)
-    for word, verdict in (("Worse than it are", -1), ("Better than it are", 1)):
+    for word, verdict in (("Worse", -1), ("Better", 1)):
         if cells := [f"{named(cell, found)} ({change(cell, kind)})" for cell in apart if cell.verdict == verdict]:
-            said.append(f"{word} {listing(cells)}.")
+            said.append(f"{word} than it {'is' if len(cells) == 1 else 'are'} {listing(cells)}.")
     return " ".join(said if apart else [*said, "Nothing else is told apart from it."])
 
 
@@ -79,7 +83,25 @@ def what_is_not_told_apart(found: Outcome) -> str:
         said.append(f"Of too few seeds to compare: {listing(alone)}.")
     if stopped := [arm for arm in found.arms if found.is_stopped(arm)]:
         said.append(f"Stopped early, since already worse on validation: {listing(stopped)}.")
-    return " ".join(said) or "Every other arm is told apart from it."
+    said += what_is_missing(found)
+    return " ".join(said) or (
+        "Every other arm is told apart from it." if found.differing(True) else "There is no other."
+    )
+
+
+def what_is_missing(found: Outcome) -> list[str]:
+    """Returns sentences on what diverged, and on what there was no time for."""
+    said, partly = list[str](), {arm: found.diverged(arm) for arm in found.arms if arm != found.winner}
+    if gone := [arm for arm in found.race.arms if arm not in found.arms]:
+        said.append(f"Diverged at every rate: {listing(gone)}.")
+    if cells := [f"{count} of {arm}" for arm, count in partly.items() if count]:
+        said.append(f"Seeds that diverged are left out: {listing(cells)}.")
+    short = [f"the arms {listing(found.dropped)}"] * bool(found.dropped)
+    short += [f"{found.asked - found.race.seeds} of {found.asked} seeds"] * (found.race.seeds < found.asked)
+    short += [f"{found.unmade:,} runs of the race"] * bool(found.unmade)
+    short += ["more updates, which may lower the loss further"] * (not found.recipe.is_settled)
+    short += [f"{listing([f'{size:,}' for size in found.unmade_sizes])} training examples"] * bool(found.unmade_sizes)
+    return said + [f"There was no time for {listing(short)}."] * bool(short)
 
 
 def what_it_costs(found: Outcome) -> str:

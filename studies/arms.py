@@ -20,7 +20,8 @@ INSTRUCTIONS = ("full", "full-blocks", "lora", "head", "lora-embedding", "lora-l
 
 @dataclass(frozen=True)
 class Arm:
-    """`words` are the flags of its method; its rates are factors of two above and below `middle`."""
+    """`words` are the flags of its method; its rates are factors of two above and below `middle`. An arm with adapters
+    has its rank in its name."""
 
     name: str
     method: str
@@ -55,17 +56,17 @@ def arms_of(
         elif name == "full-blocks":
             add(name, "full", "--method", "full", "--last-blocks", str(blocks))
         elif name == "lora-embedding":
-            add(name, "lora", *_lora(ranks[0], "--train-embedding"))
+            add(f"{name} r{ranks[0]}", "lora", *_lora(ranks[0], "--train-embedding"))
         elif name == "lora-lm-head" and classes:
             raise ValueError("--arms lora-lm-head: a classifier has no LM head; leave it out")
         elif name == "lora-lm-head":
-            add(name, "lora", *_lora(ranks[0], "--lora-targets", *BLOCK_TARGETS, "lm-head"))
+            add(f"{name} r{ranks[0]}", "lora", *_lora(ranks[0], "--lora-targets", *BLOCK_TARGETS, "lm-head"))
         elif name == "head" and not classes:
             add(name, "head", "--method", "head", "--untie-head")
         elif name in WITHOUT_ADAPTERS:
             add(name, name)
         elif name in METHODS:
-            add(name, name, *_lora(ranks[0], method=name))
+            add(f"{name} r{ranks[0]}", name, *_lora(ranks[0], method=name))
         else:
             known = [*NAMED, *(method for method in METHODS if method not in NAMED)]
             raise ValueError(f"--arms {name}: must be among {', '.join(known)}")

@@ -34,9 +34,10 @@ class Forecast(NamedTuple):
 
 def forecast(workers: Workers, recipe: Recipe, trial: Trial) -> Forecast:
     """Forecasts a run by its own --dry-run, once for a study. Raises ValueError where it fails."""
-    path = recipe.folder / "forecast.json"
-    if path.exists():
-        return Forecast(**json.loads(path.read_text(encoding="utf-8")))
+    path, name = recipe.folder / "forecasts.json", str(recipe.place(trial).relative_to(recipe.folder))
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if name in known:
+        return Forecast(**known[name])
     words = [word for word in recipe.job(trial, "validation").words if word not in ("--resume", "--overwrite")]
     with TemporaryDirectory() as place:
         (done,) = workers.run([Job(Path(place) / "forecast", (*words, "--dry-run"))])
@@ -46,7 +47,7 @@ def forecast(workers: Workers, recipe: Recipe, trial: Trial) -> Forecast:
         raise ValueError(said.rpartition("error: ")[2].strip()[-300:])
     seconds, memory = (float(one[1].replace(",", "")) for one in found if one)
     if recipe.folder.exists():  # not in a dry run of a new study
-        write_json(path, Forecast(seconds, memory)._asdict())
+        write_json(path, known | {name: Forecast(seconds, memory)._asdict()})
     return Forecast(seconds, memory)
 
 
@@ -110,6 +111,6 @@ class Maker:
 def one_after_the_other(maker: Maker, jobs: Sequence[Job]) -> None:
     """Makes the runs alone, so that their times can be compared. Raises RunFailed."""
     for job in jobs:
-        for done in maker.workers.run([job]):
+        for done in maker.workers.run([job], on_one=True):
             if done.status != 0:
                 raise RunFailed(job)

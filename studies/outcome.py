@@ -3,7 +3,8 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import mean, median
+from math import inf
+from statistics import median
 from typing import Any
 
 from evidence.cells import Cell, compared, measured
@@ -20,7 +21,8 @@ TFIDF, COMMONEST = "TF-IDF + logistic regression", "commonest class"
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one arm: seconds of an update, measured beside the other's, peak memory, and bytes of what it leaves."""
+    """Of one arm: seconds of an update, measured in turn with the other's, the highest peak of its runs, and the bytes
+    of the weights that one leaves."""
 
     seconds: float
     memory_mib: float
@@ -29,7 +31,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`arms` are the cells of the arms by name, each at its best rate; `others` those of the baselines."""
+    """`arms` are the cells of the arms by name, each at its best rate; `others` those of the baselines. For lack of
+    time arms are `dropped`, there are fewer seeds than were `asked`, and `unmade` runs were still wanted."""
 
     question: Question
     recipe: Recipe
@@ -44,14 +47,27 @@ class Outcome:
     minutes: float
     runs: int
     sizes: Mapping[int, Mapping[str, Cell]] = field(default_factory=dict)  # scores by number of training examples
+    dropped: Sequence[str] = ()
+    asked: int = 0
+    unmade: int = 0
+    unmade_sizes: Sequence[int] = ()
 
     def rate(self, arm: str) -> float:
         return self.recipe.arms[arm].rate(self.race.best(arm))
 
     def is_stopped(self, arm: str) -> bool:
-        """Whether the arm had fewer seeds than there are."""
+        """Whether the arm had fewer seeds than there are, since it was worse than another."""
         stop = self.race.stopped.get((arm, self.race.best(arm)))
-        return stop is not None and stop.seeds < self.race.seeds
+        return stop is not None and stop.leader != stop.cell and stop.seeds < self.race.seeds
+
+    def diverged(self, arm: str) -> int:
+        """Returns how many seeds of an arm diverged at its best rate."""
+        cell = arm, self.race.best(arm)
+        return sum(self.race.found[Trial(*cell, seed)] is None for seed in self.race.seeds_of(cell))
+
+    def best_update(self, arm: str) -> int:
+        """Returns after how many updates the loss of the tested weights was the lowest, in the median over seeds."""
+        return round(median(run.number("best_step") or 0.0 for run in self.arms[arm].runs))
 
     def differing(self, told_apart: bool) -> list[Cell]:
         """The other arms and TF-IDF, as compared with the winner: those that differ from it, or those that do not."""
@@ -71,7 +87,9 @@ class Outcome:
 
 
 def winner_of(race: Race, arms: Sequence[str]) -> str:
-    """Returns the arm with the lowest validation loss among those with the most seeds."""
+    """Returns the arm with the lowest validation loss among those with the most seeds; one that has diverged only where
+    all have."""
+    arms = [arm for arm in arms if race.loss((arm, race.best(arm))) < inf] or arms
     seeds = {arm: len(race.seeds_of((arm, race.best(arm)))) for arm in arms}
     last = [arm for arm, count in seeds.items() if count == max(seeds.values())]
     return min(last, key=lambda arm: race.loss((arm, race.best(arm))))
@@ -107,21 +125,6 @@ def forgotten(arms: Mapping[str, Cell], winner: str) -> dict[str, Cell]:
     known = {name: measured(replace(cell, kind=None), FORGETTING) for name, cell in arms.items()}
     others = [name for name in known if name != winner]
     return known | dict(zip(others, compared([known[name] for name in others], known[winner]), strict=True))
-
-
-def costs_of(
-    recipe: Recipe, arms: Mapping[str, Sequence[Trial]], timed: Mapping[str, Sequence[Recipe]]
-) -> dict[str, Cost]:
-    """Returns the costs of the arms that were `timed`, each by short runs in turn with the others'."""
-    found = {}
-    for arm, recipes in timed.items():
-        places = [one.place(arms[arm][0]) for one in recipes]
-        results = [read_run(place) for place in places]
-        seconds = median((one.number("seconds", "train") or 0.0) / recipes[0].updates for one in results)
-        left = [path for name in ("adapter", "model") for path in (recipe.place(arms[arm][0]) / name).glob("*")]
-        memory = mean(one.number("peak_memory_mib") or 0.0 for one in results)
-        found[arm] = Cost(seconds, memory, sum(path.stat().st_size for path in left))
-    return found
 
 
 def kind_for(question: Question) -> Kind:

@@ -1,5 +1,7 @@
 """Writes study.html: the answer, its pictures and tables, and every run's command, in one file that loads nothing."""
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy as np
 from evidence.cells import Cell, p_text
 from evidence.crossed import crossed_mean
 from evidence.document import NONE, Fold, Grid, Shown
+from evidence.kinds import macro_f1
 from evidence.page import document, figure, folded, table
 from evidence.pictures import new_figure, svg_of
 from evidence.racing import Trial
@@ -32,7 +35,8 @@ HIGHEST = 1.6  # times the lowest loss of an arm; what is above may lie outside 
 def colours(arms: Sequence[str]) -> dict[str, str]:
     """Returns the colour of each arm."""
     ranks = sorted((arm for arm in arms if arm.startswith("lora r")), key=lambda arm: int(arm.removeprefix("lora r")))
-    found = {arm: RANKS[min(i, len(RANKS) - 1)] for i, arm in enumerate(ranks)} | COLOURS
+    found = {arm: RANKS[min(i, len(RANKS) - 1)] for i, arm in enumerate(ranks)}
+    found |= {arm: COLOURS[kind] for arm in arms if (kind := re.sub(r" r\d+$", "", arm)) in COLOURS}
     rest = [arm for arm in arms if arm not in found]
     return {arm: found.get(arm) or OTHERS[rest.index(arm) % len(OTHERS)] for arm in arms}
 
@@ -81,7 +85,7 @@ def differences(found: Outcome, paint: Mapping[str, str]) -> str:
     kind, middle, factor = found.kind, 1.0 if found.kind.ratio else 0.0, found.kind.factor
     better = "higher is better" if kind.higher_is_better else "lower is better"
     unit = f"{kind.unit}, {'over' if kind.ratio else 'minus'} that of {found.winner}"
-    panel = Panel(unit, "", height=0.9 + 0.34 * len(cells))
+    panel = Panel(unit, "", height=0.9 + 0.34 * max(len(cells), 1))
     for place, cell in enumerate(cells):
         one, colour = cell.comparison, paint.get(cell.label, "#8a8a8a")
         assert one is not None, "only those that were compared are drawn"
@@ -96,7 +100,7 @@ def differences(found: Outcome, paint: Mapping[str, str]) -> str:
         )
     panel.axes.axvline(middle, color=INK, linewidth=0.8)
     panel.axes.set_yticks(range(len(cells)), [cell.label for cell in cells])
-    panel.axes.set_ylim(len(cells) - 0.5, -0.5)
+    panel.axes.set_ylim(max(len(cells), 1) - 0.5, -0.5)
     return panel.svg(
         f"Difference from {found.winner} on the same test examples and seeds, with 95% intervals ({better}); "
         "filled: told apart."
@@ -176,8 +180,8 @@ def arm_table(found: Outcome) -> str:
         row.append(Shown(str(len(cell.runs)), len(cell.runs)))
         row.append(Shown(cell.text(kind), cell.value) if cell.value is not None else Shown(cell.reason))
         if found.question.classes:
-            f1 = mean_of(cell, "test", "macro_f1", "value")
-            row.append(Shown(f"{f1:.3f}", f1) if ours else Shown(NONE))
+            known = [value for run in cell.runs if (value := macro_f1(run)) is not None]
+            row.append(Shown(f"{np.mean(known):.3f}", float(np.mean(known))) if known else Shown(NONE))
         change = f"{kind.change(one.value)} [{kind.change(one.low)}, {kind.change(one.high)}]" if one else NONE
         row.append(Shown(change, one.value if one else None))
         row.append(Shown(p_text(one.p), one.p) if one and one.claims else Shown(NONE))
@@ -201,11 +205,11 @@ def stops(found: Outcome) -> Grid:
 
 def commands(found: Outcome) -> str:
     every = [found.recipe.flags(trial) for trial in sorted(found.race.found)]
-    return "\n".join(f"python scripts/{found.recipe.script} {' '.join(words)}" for words in every)
+    return "\n".join(f"python scripts/{found.recipe.script} {shlex.join(words)}" for words in every)
 
 
 def as_html(found: Outcome) -> str:
-    paint = colours([*found.arms])
+    paint = colours(found.race.arms)
     keys = [f'<li><i style="background:{paint[arm]}"></i>{escape(arm)}</li>' for arm in found.arms]
     keys += [
         f'<li><i class="line" style="border-color:#8a8a8a;border-style:{style} none none"></i>{escape(name)}</li>'

@@ -1,12 +1,14 @@
 """The phases of a study: how long to train, the race or the complete grid, the test of what was chosen, the timing."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import product
+from statistics import median
 
 from evidence.cells import Cell, measured
-from evidence.racing import FINE, Race, Trial
+from evidence.racing import FINE, Race, Stop, Trial
 from studies.arms import Arm
 from studies.baselines import as_run, tfidf
 from studies.making import Clock, Maker, one_after_the_other
@@ -18,7 +20,6 @@ from studies.outcome import (
     cell_of,
     chosen,
     compare,
-    costs_of,
     forgotten,
     kind_for,
     winner_of,
@@ -38,21 +39,28 @@ TIMED, TIMES = 12, 3  # updates that are timed, and how often
 
 
 def lengthened(maker: Maker, recipe: Recipe) -> Recipe:
-    """Returns the recipe with as many updates as stop the fall of the validation loss of the better of two arms.
+    """Returns the recipe with as many updates as stop the fall of the validation loss of the better of two arms, and
+    `is_settled` off where there was no time to see that.
 
-    These are full fine-tuning and LoRA, or the first two arms, each at its middle rate and with the first seed.
+    These are full fine-tuning and LoRA, or where there is no such arm the first others, each at its middle rate and
+    with the first seed.
     """
-    wanted = [name for name in recipe.arms if name == "full" or name.startswith("lora r")][:2]
-    pilots = [Trial(arm, 0, 0) for arm in (wanted if len(wanted) == 2 else [*recipe.arms][:2])]
+    first = [next((name for name in recipe.arms if name.startswith(kind)), "") for kind in ("full", "lora r")]
+    pilots = [Trial(arm, 0, 0) for arm in [*dict.fromkeys([*filter(None, first), *recipe.arms])][:2]]
     maker.make(recipe, pilots)
     best = min(pilots, key=lambda trial: loss_of(recipe, trial))
     for _ in range(MOST_DOUBLINGS):
         longer = replace(recipe, updates=2 * recipe.updates)
+        if not maker.clock.has_room_for(2 * EXPECTED_RUNS, longer.updates, tested_later=4):
+            maker.say(f"length     there is no time to try {longer.updates:,} updates")
+            return replace(recipe, is_settled=False)
         maker.make(longer, [best])
         gain = loss_of(recipe, best) - loss_of(longer, best)
         maker.say(f"length     {longer.updates:,} updates lower the loss of {best.arm} by {gain:.4f}")
-        if gain < STOPPED_FALLING:
+        if not gain >= STOPPED_FALLING:  # neither does one that has diverged
+            longer.drop_weights([best])
             break
+        recipe.drop_weights(pilots)
         recipe = longer
     return recipe
 
@@ -88,26 +96,30 @@ def unneeded(race: Race) -> list[Trial]:
     return [trial for trial in race.found if (trial.arm, trial.rate) not in kept]
 
 
-def run_race(maker: Maker, recipe: Recipe, race: Race, rounds: Iterator[list[Trial]]) -> None:
-    """Makes the trials, round after round, until the race is over or the time is up."""
-    told = 0
+def run_race(maker: Maker, recipe: Recipe, race: Race, rounds: Iterator[list[Trial]]) -> int:
+    """Makes the trials, round after round, until the race is over or the time is up; returns how many runs of a round
+    there was no time for."""
+    told: set[Stop] = set()
+
+    def tell() -> None:
+        for stop in [stop for stop in race.stopped.values() if stop not in told]:
+            told.add(stop)
+            at, leader = (f"{arm} at {recipe.arms[arm].rate(rate):g}" for arm, rate in (stop.cell, stop.leader))
+            why = f"its loss is higher by {stop.worse:.4f} than that of {leader} ({stop.seeds} seeds)"
+            maker.say(f"stopped    {at}: {'it has diverged' if stop.cell == stop.leader else why}")
+
     for number, trials in enumerate(rounds, 1):
+        tell()
         left = [trial for trial in trials if not recipe.is_trained(trial)]
         if race.found and not maker.clock.has_room_for(len(left), recipe.updates, race.seeds * len(race.arms)):
             maker.say(f"time is up  {len(left)} runs more were wanted")
-            break
+            return len(left)
         maker.say(f"round {number:<4} {len(trials)} runs, {len(left)} of them to be made")
         maker.make(recipe, trials)
         race.found |= {trial: recipe.scores(trial) for trial in trials}
-        for stop in [*race.stopped.values()][told:]:
-            (arm, rate), leader = stop.cell, stop.leader
-            at = f"{arm} at {recipe.arms[arm].rate(rate):g}"
-            maker.say(
-                f"stopped    {at}: its loss is higher by {stop.worse:.4f} than that of {leader[0]} "
-                f"at {recipe.arms[leader[0]].rate(leader[1]):g} ({stop.seeds} seeds)"
-            )
-        told = len(race.stopped)
         recipe.drop_weights(unneeded(race))
+    tell()
+    return 0
 
 
 def tested(maker: Maker, recipe: Recipe, race: Race, question: Question, keep_models: bool) -> Outcome:
@@ -119,10 +131,10 @@ def tested(maker: Maker, recipe: Recipe, race: Race, question: Question, keep_mo
     winner = winner_of(race, [*trials])
     maker.say(f"test       {sum(map(len, trials.values()))} runs at the best rate of each arm")
     maker.make(recipe, [trial for runs in trials.values() for trial in runs], "all")
-    costs = measured_costs(
-        maker, recipe, race, trials, list(dict.fromkeys([winner, rival_of(race, winner, [*trials])]))
-    )
-    kept = {trial for runs in trials.values() for trial in runs} if keep_models else {trials[winner][0]}
+    if not recipe.has_weights(kept_one := trials[winner][0]):  # another arm won before this one
+        one_after_the_other(maker, [recipe.job(kept_one, "all")])
+    costs = measured_costs(maker, recipe, trials, [*dict.fromkeys([winner, rival_of(race, winner, [*trials])])])
+    kept = {trial for runs in trials.values() for trial in runs} if keep_models else {kept_one}
     recipe.drop_weights({*race.found} - kept)
     test, baselines = question.splits.test, {}
     if question.classes and test:
@@ -148,10 +160,14 @@ def rival_of(race: Race, winner: str, arms: Sequence[str]) -> str:
 def by_size(
     maker: Maker, recipe: Recipe, question: Question, sizes: Sequence[int], arms: Sequence[str], seeds: int
 ) -> dict[int, dict[str, Cell]]:
-    """Returns the test scores of the arms at each number of training examples, with the rate chosen at that size."""
+    """Returns the test scores of the arms at each number of training examples, with the rate chosen at that size; sizes
+    that there is no time for are left out."""
     found: dict[int, dict[str, Cell]] = {}
     for size in sizes:
         smaller, race = replace(recipe, train=size), Race(arms, seeds)
+        if not maker.clock.has_room_for(EXPECTED_RUNS * len(arms), recipe.updates, seeds * len(arms)):
+            maker.say(f"size       there is no time for {size:,} training examples")
+            continue
         maker.say(f"size       {size:,} training examples")
         run_race(maker, smaller, race, race.rounds())
         trials = {arm: runs for arm in arms if (runs := chosen(race, arm))}
@@ -168,25 +184,23 @@ def by_size(
 
 
 def measured_costs(
-    maker: Maker, recipe: Recipe, race: Race, trials: Mapping[str, Sequence[Trial]], arms: Sequence[str]
+    maker: Maker, recipe: Recipe, trials: Mapping[str, Sequence[Trial]], arms: Sequence[str]
 ) -> dict[str, Cost]:
-    """Returns what the arms cost at their best rates, measured once: later their weights are deleted."""
-    path = recipe.folder / f"costs-of-{recipe.updates}-updates.json"
+    """Returns what the arms cost at their best rates. The times are those of short runs of these arms in turn, one at a
+    time, since runs side by side slow each other down; they are measured once."""
+    path = recipe.folder / f"times-of-{recipe.updates}-updates.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    names = {arm: f"{arm} at {recipe.arms[arm].rate(race.best(arm)):g}" for arm in arms}
-    if not {*names.values()} <= {*known}:
-        found = costs_of(recipe, trials, timing(maker, recipe, race, arms))
-        known |= {names[arm]: asdict(cost) for arm, cost in found.items()}
+    compared = [trials[arm][0] for arm in arms]
+    name = " and ".join(f"{trial.arm} at {recipe.arms[trial.arm].rate(trial.rate):g}" for trial in compared)
+    if name not in known:
+        folder = recipe.folder / "timing" / re.sub(r"[^\w.-]+", "-", name)
+        short = [replace(recipe, folder=folder / str(i), updates=TIMED) for i in range(TIMES)]
+        pairs = [(one, trial) for one in short for trial in compared]
+        one_after_the_other(maker, [one.job(trial, "validation") for one, trial in pairs if not one.is_trained(trial)])
+        seconds = {trial.arm: median(one.seconds_of_update(trial) for one in short) for trial in compared}
+        known[name] = {"seconds": seconds, "bytes": {arm: short[0].bytes_of_weights(trials[arm][0]) for arm in arms}}
         write_json(path, known)
-    return {arm: Cost(**known[name]) for arm, name in names.items()}
-
-
-def timing(maker: Maker, recipe: Recipe, race: Race, arms: Sequence[str]) -> dict[str, list[Recipe]]:
-    """Makes short runs of the arms in turn, one at a time, since runs side by side slow each other down."""
-    short = [replace(recipe, folder=recipe.folder / "timing" / str(i), updates=TIMED) for i in range(TIMES)]
-    trials = [Trial(arm, race.best(arm), 0) for arm in arms]
-    jobs = [
-        one.job(trial, "validation") for one in short for trial in dict.fromkeys(trials) if not one.is_trained(trial)
-    ]
-    one_after_the_other(maker, jobs)
-    return {arm: short for arm in arms}
+        for one, trial in pairs:
+            one.drop_weights([trial])
+    peaks = {arm: max(read_run(recipe.place(trial))["peak_memory_mib"] or 0.0 for trial in trials[arm]) for arm in arms}
+    return {arm: Cost(known[name]["seconds"][arm], peaks[arm], known[name]["bytes"][arm]) for arm in arms}

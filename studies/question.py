@@ -104,6 +104,11 @@ def ask(asked: Asked) -> Question:
     every = split_rows(task, source, replace(data, train_examples=None, draw_seed=None))
     data = with_shares(data, len(every.examples()), FEWEST_UPDATES)
     splits = split_rows(task, source, replace(data, train_examples=None))
+    for name, part, does in (("validation", splits.validation, "chooses"), ("test", splits.test, "compares")):
+        if not part:
+            raise ValueError(
+                f"--{name}-share {getattr(data, f'{name}_share'):g}: a study {does} on {name} examples; give more"
+            )
     train = min(data.train_examples or round(DRAWN * len(splits.train)), len(splits.train))
     script = load_script(SCRIPTS / ("finetune_cls.py" if classes else "finetune_ift.py"))
     middles = {name: rate * 192 / config.width for name, (rate, _) in script.DEFAULTS.items()}
@@ -117,17 +122,35 @@ def ask(asked: Asked) -> Question:
     return Question(classes, data, words, splits, task, source, train, {arm.name: arm for arm in arms}, updates)
 
 
-def check_folder(folder: Path, question: Question, threads: int) -> None:
-    """Makes the folder of the study. Raises ValueError for one that holds another study, or other files."""
+def check_folder(folder: Path, question: Question, threads: int, base: str = "") -> None:
+    """Makes the folder of the study, with what its runs share; `base` is a hash of the weights, if it is known. Raises
+    ValueError for one that holds another study, or other files."""
     told = {"flags": [*question.words], "data": question.splits.fingerprint(), "threads": threads}
+    told |= {"base": base} if base else {}
     path = folder / "study.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     if known is None and folder.exists() and any(folder.iterdir()):
         raise ValueError(f"--output-dir {folder}: holds other files; choose a new folder")
-    if known is not None and known != told:
-        what = next(name for name in ("data", "flags", "threads") if known.get(name) != told[name])
-        raise ValueError(f"--output-dir {folder}: holds a study with other {what}; choose another folder, or delete it")
-    write_json(path, told)
+    known = known or {}
+    for name in [
+        name for name in ("data", "flags", "threads", "base") if known.get(name, told.get(name)) != told.get(name)
+    ]:
+        if name in told:
+            what = "weights of --model" if name == "base" else name
+            raise ValueError(
+                f"--output-dir {folder}: holds a study with other {what}; choose another folder, or delete it"
+            )
+    write_json(path, known | told)
+
+
+def problem_of_drawing(question: Question, train: int) -> str:
+    """Returns why a seed cannot be trained on so many examples: draws keep the shares of the classes, so that one of
+    them may be left."""
+    try:
+        draws_of(question, 1, train)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def draws_of(question: Question, seeds: int, train: int | None = None) -> list[Splits[Any]]:

@@ -23,7 +23,8 @@ WEIGHTS = ("adapter", "model", STATE.parent.name)
 class Recipe:
     """What the runs share: script, flags of data and base, updates, and how many examples they are trained on.
 
-    `memory_mib` is the forecast of the largest arm.
+    `memory_mib` is the forecast of the largest arm; `is_settled` says whether more updates were seen to be of no use,
+    or their number was given.
     """
 
     folder: Path
@@ -33,6 +34,7 @@ class Recipe:
     updates: int
     train: int
     memory_mib: float = 0.0
+    is_settled: bool = True
 
     def place(self, trial: Trial) -> Path:
         """Returns the folder of a run, named by all that it does not share with the other runs of the study."""
@@ -79,6 +81,17 @@ class Recipe:
 
     def can_be_tested(self, trial: Trial) -> bool:
         return (self.place(trial) / STATE).exists()
+
+    def has_weights(self, trial: Trial) -> bool:
+        return self.bytes_of_weights(trial) > 0
+
+    def bytes_of_weights(self, trial: Trial) -> int:
+        """Returns the bytes of the best weights that a finished run has left."""
+        left = [path for name in WEIGHTS[:2] for path in (self.place(trial) / name).glob("*")]
+        return sum(path.stat().st_size for path in left)
+
+    def seconds_of_update(self, trial: Trial) -> float:
+        return float(read_run(self.place(trial))["seconds"]["train"]) / self.updates
 
     def scores(self, trial: Trial) -> np.ndarray | None:
         """Returns a score of each validation example; their mean is the loss, a mean over tokens for instructions."""

@@ -60,6 +60,8 @@ class Cluster:
             if difference := found.difference(here):
                 raise ValueError(f"{at} has {difference}; install the same there")
             gpu_mib += [found.gpu_mib] * bool(node["Resources"].get("GPU"))
+        fit = [node["NodeID"] for node in nodes if node["Resources"].get("GPU")] or [node["NodeID"] for node in nodes]
+        self.first = fit[0] if fit else ""
         self.gpu_mib = min(gpu_mib, default=0.0)
         self.gpus = sum(int(node["Resources"].get("GPU", 0)) for node in nodes)
         self.memory = max((node["Resources"].get("memory", 0.0) for node in nodes), default=0.0)
@@ -86,7 +88,7 @@ class Cluster:
             self.sent[path.resolve()] = sent(path)
         return self.sent[path.resolve()]
 
-    def _start(self, job: Job) -> Any:
+    def _start(self, job: Job, on_one: bool) -> Any:
         script = Path(job.words[0]).resolve()
         if not script.is_relative_to(ROOT):
             raise ValueError(f"{job.words[0]}: is not among the scripts of this project, which the nodes have")
@@ -97,14 +99,16 @@ class Cluster:
         usual = Path(os.environ.get("DATA_DIR", "data"), file) if file else None
         data = self._send(usual) if usual and usual.exists() else None
         before = ray.put(contents(job.folder)) if job.folder.exists() else None
-        options = self.needs(job.memory_mib) | {"max_retries": RETRIES}
+        options: dict[str, Any] = self.needs(job.memory_mib) | {"max_retries": RETRIES}
+        if on_one:  # another one, should it be lost
+            options |= {"scheduling_strategy": NodeAffinitySchedulingStrategy(self.first, soft=True)}
         return ray.remote(work).options(**options).remote(Task(words, files, data, before, self.threads))
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Done]:
+    def run(self, jobs: Sequence[Job], on_one: bool = False) -> Iterator[Done]:
         running = dict[Any, Job]()
         try:
             for job in jobs:
-                running[self._start(job)] = job
+                running[self._start(job, on_one)] = job
             while running:
                 ready, _ = ray.wait([*running])
                 yield self._received(running.pop(ready[0]), ready[0])

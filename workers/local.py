@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,10 +27,24 @@ HEAVY += ["safetensors.torch", "torch.utils.tensorboard", "torch._dynamo", "matp
 HEAVY += ["matplotlib.backends.backend_agg"]
 
 
+def gpu_mib(what: str = "total") -> list[float]:
+    """Returns the memory of each NVIDIA GPU here, or what of it is `free`."""
+    if not (smi := shutil.which("nvidia-smi")):
+        return []
+    words = [smi, f"--query-gpu=memory.{what}", "--format=csv,noheader,nounits"]
+    told = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    return [float(line) for line in told.split() if line.isdigit()]
+
+
+def free_mib() -> float:
+    """Returns the free memory of the first GPU, which all jobs share, or of the machine where there is none."""
+    return next(iter(gpu_mib("free")), psutil.virtual_memory().available / 2**20)
+
+
 def fitting(memory_mib: float, threads: int = 1) -> int:
     """Returns how many jobs of that forecast fit into the free memory at a time, at most one for `threads` cores."""
     cores = usable_cores()
-    fits = psutil.virtual_memory().available / 2**20 / memory_mib if memory_mib else cores
+    fits = free_mib() / memory_mib if memory_mib else cores
     return max(1, min(int(fits), cores // threads))
 
 
@@ -69,7 +84,7 @@ class Local:
             self.server.wait()
             self.server.stdout.close()
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Done]:
+    def run(self, jobs: Sequence[Job], on_one: bool = False) -> Iterator[Done]:
         waiting, running = deque(enumerate(jobs)), dict[int, Job]()
         try:
             while waiting or running:

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ import ray
 
 from training.storage.run_folder import CONFIG, STATE
 from workers.job import Job, Workers
-from workers.local import local
+from workers.local import gpu_mib, local
 
 ROOT = Path(__file__).parent.parent
 CODE = ("gpt2_scratch", "lora", "tasks", "training", "evidence", "workers", "scripts")  # what a run is made of
@@ -193,9 +192,4 @@ def describe() -> Node:
     for path in sorted(path for name in CODE for path in (ROOT / name).rglob("*.py")):
         code.update(f"{path.relative_to(ROOT)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     libraries = {name: metadata.version(name).split("+")[0] for name in LIBRARIES}
-    sizes = []
-    if smi := shutil.which("nvidia-smi"):
-        words = [smi, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-        told = subprocess.run(words, capture_output=True, text=True, check=False).stdout
-        sizes = [float(line) for line in told.split() if line.isdigit()]
-    return Node(code.hexdigest(), libraries, min(sizes, default=0.0))
+    return Node(code.hexdigest(), libraries, min(gpu_mib(), default=0.0))

@@ -65,11 +65,19 @@ def test_shares_and_sizes_that_the_user_gives_are_used(tiny_model, mail_file):
 
 def test_arms_are_named_after_what_they_train_and_lora_has_one_for_each_rank():
     arms = arms_of(["full", "full-blocks", "lora", "lora-embedding", "head", "dora"], [8, 2], 6, True, MIDDLES)
-    assert [arm.name for arm in arms] == ["full", "full-blocks", "lora r8", "lora r2", "lora-embedding", "head", "dora"]
+    assert [arm.name for arm in arms] == [
+        "full",
+        "full-blocks",
+        "lora r8",
+        "lora r2",
+        "lora-embedding r8",
+        "head",
+        "dora r8",
+    ]
     words = {arm.name: " ".join(arm.words) for arm in arms}
     assert words["full-blocks"] == "--method full --last-blocks 6"
     assert words["lora r2"] == "--method lora --lora-rank 2 --lora-alpha 16"
-    assert words["lora-embedding"].endswith("--lora-rank 8 --lora-alpha 16 --train-embedding")
+    assert words["lora-embedding r8"].endswith("--lora-rank 8 --lora-alpha 16 --train-embedding")
     assert arms[0].rate(-2) == 2.5e-5 and arms[3].rate(1) == 2e-3
 
 
@@ -89,7 +97,7 @@ def test_every_arm_is_a_command_that_its_script_accepts(classes, tiny_model, mai
     one = asked(mail_file, tiny_model, text, names if classes else (*names, "lora-lm-head"))
     if not classes:
         one = one._replace(data=DataArgs(data=question_file), text=TextArgs(), prompt=PromptArgs("instruction"))
-    assert {*ask(one).arms} >= {"lora r4", "lora r2", "lora-embedding"}
+    assert {*ask(one).arms} >= {"lora r4", "lora r2", "lora-embedding r4"}
 
 
 def test_a_flag_that_the_run_would_refuse_is_refused_before_anything_runs(tiny_model, mail_file):

@@ -1,0 +1,102 @@
+"""A study whose runs take no time: their losses are given by a function of arm, rate and seed. All else is real."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import workers.local
+from scripts import study
+from studies import question
+from training.flags.command_line import parse
+from training.storage.run_folder import SCHEMA
+from workers.job import Done
+
+Loss = Callable[[str, float, int], float]  # of arm, rate and seed; nan: training diverges
+
+
+@dataclass
+class Engine:
+    """`loss` says how a run ends. `made` has the folders of the runs in order, `seconds` what each has taken."""
+
+    loss: Loss
+    seconds: float = 1.0
+    count: int = 2
+    made: list[str] = field(default_factory=list)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def run(self, jobs, on_one=False):
+        for job in jobs:
+            words = {name: value for name, value in zip(job.words, job.words[1:], strict=False) if name[:2] == "--"}
+            job.log.parent.mkdir(parents=True, exist_ok=True)
+            if "--dry-run" in job.words:
+                job.log.write_text(f"  in all   {self.seconds}\n  peak   {500 + ('full' in job.words)}\n")
+                yield Done(job, 0, 0.0)
+                continue
+            self.made.append(str(job.folder))
+            arm = job.folder.parts[-3]
+            loss = self.loss(arm, float(words["--lr"]), int(words["--seed"]))
+            if math.isnan(loss):
+                job.log.write_text("error: the gradient is nan: training diverged; lower --lr or warm up longer\n")
+            else:
+                self.leave(job.folder, arm, loss, words)
+            yield Done(job, 2 * math.isnan(loss), self.seconds)
+
+    def leave(self, folder, arm, loss, words):
+        """Writes what a finished run leaves."""
+        asked, all_scored = self.question, words["--score"] == "all"
+        rng = np.random.default_rng(sum(map(ord, f"{arm} {words['--lr']} {words['--seed']}")))
+        classes = sorted({e.label for e in asked.splits.examples()})
+
+        def rows(part):
+            of_example = np.random.default_rng(1).uniform(-0.3, 0.3, len(part))
+            losses = np.maximum(loss + of_example + 0.05 * rng.normal(size=len(part)), 0.01)
+            for example, value in zip(part, losses, strict=True):
+                other = classes[(classes.index(example.label) + 1) % len(classes)]
+                given = example.label if rng.uniform() < math.exp(-value) else other
+                yield {"id": example.id, "label": example.label, "prediction": given, "loss": float(value)}
+
+        for name, part in (("validation", asked.splits.validation), ("predictions", asked.splits.test * all_scored)):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(part)))
+        for name in ("model", "checkpoint"):
+            (folder / name).mkdir(exist_ok=True)
+        (folder / "model" / "w").write_bytes(b"0" * (2_000_000 if arm.startswith("full") else 100_000))
+        (folder / "checkpoint" / "state.pt").touch()
+        if all_scored:
+            shutil.rmtree(folder / "checkpoint")
+        updates = int(words["--max-steps"])
+        results = {
+            "schema": SCHEMA, "script": "finetune_cls", "data": {"sha256": ""}, "model": {"sha256": ""},
+            "args": {"score": words["--score"]}, "best_step": updates // 2, "before": {},
+            "val": {"loss": {"value": loss}}, "seconds": {"train": 5.0, "eval": 1.0}, "peak_memory_mib": 100.0,
+            "parameters": {"trainable": 10, "share": 0.1}, "curve": [{"step": updates, "val_loss": loss}],
+        }  # fmt: skip
+        if all_scored:
+            pieces = {"tokens": [10] * 9, "before": [30.0] * 9, "after": (30 + rng.uniform(0, 5, 9)).tolist()}
+            results["forgetting"] = {"sha256": "", "pieces": pieces}
+        (folder / "results.json").write_text(json.dumps(results))
+
+
+def studied(monkeypatch, engine, folder, *words):
+    """Makes the study; returns its answer."""
+    ask = question.ask
+
+    def remembering(asked):
+        engine.question = ask(asked)
+        return engine.question
+
+    monkeypatch.setattr(study, "ask", remembering)
+    monkeypatch.setattr(workers.local, "local", lambda count, threads: engine)
+    engine.made.clear()
+    columns = ["--text-column", "text", "--label-column", "label"]
+    study.main(parse(study.Args, [*columns, "--output-dir", str(folder), "--workers", "2", *map(str, words)]))
+    return (folder / "answer.md").read_text()

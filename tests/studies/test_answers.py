@@ -1,0 +1,157 @@
+"""What a study answers when something goes wrong: divergence, little time, other flags, texts without words."""
+
+import math
+import re
+import shutil
+
+import numpy as np
+import pytest
+from conftest import write_rows
+from scripted import Engine, studied
+
+from evidence.racing import Race
+from gpt2_scratch.weights import weights_hash
+from studies.arms import arms_of
+from studies.making import Clock, Maker
+from studies.phases import lengthened
+from studies.runs import Recipe
+
+LOSS = {"full": 0.3, "lora-r4": 0.5, "head": 0.9}
+
+
+def near(arm, rate, seed, losses=LOSS):
+    """Lowest at the middle rate: those of a model of width 16, whose seeds differ a little."""
+    middle = {"full": 6e-3, "head": 0.12}.get(arm, 12e-3)
+    return losses.get(arm, 0.45) + 0.04 * math.log2(rate / middle) ** 2 + 0.003 * ((7 * seed + len(arm)) % 5)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    rows = [{"text": f"word{i % 50} thing{i % 7} number {i}", "label": "abc"[i % 3]} for i in range(300)]
+    return write_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl", rows)
+
+
+@pytest.fixture
+def asked(many, few_tokens):
+    return ["--data", many, "--model", few_tokens, "--ranks", 4, "--updates", 8]
+
+
+@pytest.mark.parametrize("seed", [2, 4])
+def test_an_arm_that_diverges_late_does_not_win_and_what_it_had_stopped_goes_on(monkeypatch, asked, tmp_path, seed):
+    calm = Engine(near)
+    answer = studied(monkeypatch, calm, tmp_path / "calm", *asked, "--arms", "full", "lora", "head")
+    assert "use full at lr" in answer and "iverged" not in answer
+    engine = Engine(lambda arm, rate, s: math.nan if arm == "full" and s >= seed else near(arm, rate, s))
+    answer = studied(monkeypatch, engine, tmp_path / "s", *asked, "--arms", "full", "lora", "head")
+    assert "use lora r4 at lr" in answer
+    assert "Seeds that diverged are left out:" in answer and "of full" in answer
+    assert "seeds, 75 examples" in answer and "(5 seeds" in answer
+
+
+def test_an_arm_that_diverges_everywhere_is_named_and_the_page_is_written(monkeypatch, asked, tmp_path):
+    engine = Engine(lambda arm, rate, seed: math.nan if arm == "head" else near(arm, rate, seed))
+    answer = studied(monkeypatch, engine, tmp_path / "s", *asked, "--arms", "full", "lora", "head")
+    assert "Diverged at every rate: head." in answer
+    assert "head" in (tmp_path / "s" / "study.html").read_text()
+
+
+def test_another_rank_is_another_arm(monkeypatch, asked, tmp_path):
+    engine = Engine(near)
+    words = [*asked, "--arms", "full", "lora-embedding", "dora", "--ranks"]
+    studied(monkeypatch, engine, tmp_path / "s", *words, 4)
+    answer = studied(monkeypatch, engine, tmp_path / "s", *words, 2, 4)
+    raced = [run for run in engine.made if "timing" not in run]
+    assert raced and all("-r2/" in run for run in raced)
+    assert "dora r2" in answer and "dora r4" not in answer
+
+
+def test_costs_are_of_arms_that_ran_in_turn_and_of_weights_that_there_were(monkeypatch, asked, tmp_path):
+    engine = Engine(near)
+    studied(monkeypatch, engine, tmp_path / "s", *asked, "--arms", "lora", "head")
+    losses = LOSS | {"full": 0.2}
+    engine.loss = lambda *run: near(*run, losses)
+    first = studied(monkeypatch, engine, tmp_path / "s", *asked, "--arms", "lora", "full")
+    timed = [run for run in engine.made if "timing" in run]
+    assert [re.search("full|lora", run.split("timing")[1].split("updates")[1])[0] for run in timed] == [
+        "full",
+        "lora",
+    ] * 3
+    for answer in (first, studied(monkeypatch, engine, tmp_path / "s", *asked, "--arms", "lora", "full")):
+        assert re.search(
+            r"full [\d.]+ s an update, 100 MiB at most, 2.0 MB on disk; lora r4 .*, 0.1 MB on disk", answer
+        )
+    # An earlier winner wins again, and has its weights again.
+    studied(monkeypatch, engine, tmp_path / "s", *asked, "--arms", "lora", "head")
+    kept = [path.parts[-5] for path in (tmp_path / "s").glob("*-updates/*/*/*/model/w")]
+    assert "lora-r4" in kept and not [*(tmp_path / "s" / "timing").rglob("model")]
+
+
+def test_what_there_was_no_time_for_is_said(monkeypatch, asked, tmp_path):
+    engine = Engine(near, seconds=20.0)
+    words = [*asked, "--arms", "full", "lora", "head", "dora", "--train-sizes", 20]
+    answer = studied(monkeypatch, engine, tmp_path / "s", *words, "--minutes", 1)
+    assert "no time for the arms head and dora r4, 3 of 5 seeds, 4 runs of the race and 20 training examples" in answer
+    assert "There was no time" not in studied(monkeypatch, Engine(near), tmp_path / "all", *words)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--test-share", 0], "--test-share 0: a study compares on test examples"),
+        (["--validation-share", 0], "--validation-share 0: a study chooses on validation examples"),
+    ],
+)
+def test_without_validation_or_test_examples_nothing_starts(monkeypatch, asked, tmp_path, more, said):
+    engine = Engine(near)
+    with pytest.raises(ValueError, match=said):
+        studied(monkeypatch, engine, tmp_path / "s", *asked, *more)
+    assert not engine.made
+
+
+def test_so_few_examples_that_all_are_of_one_class_are_refused_before_anything_runs(monkeypatch, asked, tmp_path):
+    rare = write_rows(
+        tmp_path / "rare.jsonl", [{"text": f"mail {i} x{i}", "label": ["ham", "spam"][i % 20 == 0]} for i in range(400)]
+    )
+    engine = Engine(near)
+    for flag in ("--train-sizes", "--train-examples"):
+        with pytest.raises(ValueError, match=f"{flag} 8: only one class among the examples to train on"):
+            studied(monkeypatch, engine, tmp_path / "s", *asked, "--data", rare, flag, 8)
+    assert not engine.made
+
+
+def test_other_weights_under_the_same_name_are_another_study(monkeypatch, asked, few_tokens, tmp_path):
+    base = shutil.copytree(few_tokens, tmp_path / "base")
+    engine, words = Engine(near), [*asked, "--model", base, "--arms", "full"]
+    studied(monkeypatch, engine, tmp_path / "s", *words)
+    file = base / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + b"abcd")
+    weights_hash.cache_clear()
+    with pytest.raises(ValueError, match="holds a study with other weights of --model"):
+        studied(monkeypatch, engine, tmp_path / "s", *words)
+
+
+def test_one_arm_alone_is_compared_with_none(monkeypatch, asked, tmp_path):
+    answer = studied(monkeypatch, Engine(near), tmp_path / "s", *asked, "--arms", "full", "--seeds", 1)
+    assert "Every other arm is told apart" not in answer
+
+
+@pytest.mark.parametrize("text", ["我喜欢这本书{}", "{}"])
+def test_texts_without_words_have_a_baseline_too(monkeypatch, asked, tmp_path, text):
+    rows = [{"text": text.format("🙂🙃"[i % 2] * (i + 1)), "label": "ab"[i % 2]} for i in range(300)]
+    words = [*asked, "--data", write_rows(tmp_path / "rows.jsonl", rows), "--arms", "full", "--seeds", 2]
+    assert "TF-IDF + logistic regression has 100" in studied(monkeypatch, Engine(near), tmp_path / "s", *words)
+
+
+def test_one_seed_tries_the_rates_beside_the_best_ones_alone():
+    race = Race(["full", "lora"], 1)
+    for trials in race.rounds():
+        race.found |= {trial: np.full(9, 0.1 * trial.rate**2) for trial in trials}
+    assert all(race.tried(arm) == [-2, -1, 0, 1, 2] for arm in race.arms)
+
+
+def test_pilots_that_diverge_do_not_lengthen_the_study(tmp_path):
+    arms = {arm.name: arm for arm in arms_of(["lora", "full"], [4, 2], 3, True, {"full": 1e-3, "lora": 1e-3})}
+    recipe = Recipe(tmp_path, "finetune_cls.py", (), arms, 8, 20)
+    engine = Engine(lambda *_: math.nan)
+    assert lengthened(Maker(engine, Clock(None, 2), lambda _: None), recipe) == recipe
+    assert [run.split("/")[-3] for run in engine.made] == ["full", "lora-r4", "full"]
