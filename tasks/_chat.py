@@ -95,7 +95,8 @@ def _turn(message: Mapping[str, Any], column: str, id: int) -> Turn:
         )
     weights = (plain(message.get(key)) for key in WEIGHTS)  # OpenAI's, two of axolotl's, ms-swift's
     trained = all(str(spelled(weight) or weight).casefold() not in ("0", "false") for weight in weights)
-    return Turn(ROLES[known], _text(message.get("content", message.get("value")), column, id), trained)
+    said = message.get("content")  # null beside `value` where two spellings were put together
+    return Turn(ROLES[known], _text(message.get("value") if said is None else said, column, id), trained)
 
 
 def _wanted(cell: Any, role: str) -> str:

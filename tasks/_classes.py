@@ -99,12 +99,14 @@ def refuse_what_is_no_class(counts: Mapping[str, int], column: str) -> None:
         )
 
 
-def refuse_untrained(parts: Mapping[str, Counter[str]]) -> None:
-    """Raises ValueError for a class that only held-out parts have. `parts` has the rows by label of every part."""
+def refuse_untrained(parts: Mapping[str, Counter[str]], limited: bool = False) -> None:
+    """Raises ValueError for a class that only held-out parts have. `parts` has the rows by label of every part;
+    `limited` says whether there are more training rows than were asked for."""
     for name, counts in parts.items():
         if unknown := in_order(counts.keys() - parts["train"].keys()):
             alike = [label for label in in_order(parts["train"]) if likeness(label) == likeness(unknown[0])]
-            found = f"train has {listed(alike[:1])}; spell it alike" if alike else "add rows of it to train"
+            more = "raise --train-examples" if limited else "add rows of it to train"
+            found = f"train has {listed(alike[:1])}; spell it alike" if alike else more
             rows = sum(counts[label] for label in unknown)
             raise ValueError(
                 f"the {name} part has {rows:,} rows with labels that no training row has: {listed(unknown)}; {found}, "
@@ -117,7 +119,9 @@ def class_notes(counts: Mapping[str, int], column: str) -> list[str]:
     labels, found = in_order(counts), []
     for group in variants(counts)[:2]:
         each = ", ".join(f"{short(label)} ({counts[label]:,} rows)" for label in group[:4])
-        found.append(f"labels that differ in case or in the spelling of a number are classes of their own: {each}")
+        found.append(
+            f"labels that differ in case or in the spelling of a number or truth value are classes of their own: {each}"
+        )
     if empty := hidden_in(labels):
         hidden = sum(counts[label] for label in empty)
         found.append(

@@ -98,12 +98,12 @@ class Classification(Task):
             raise ValueError(f"only one class {where} ({listed(in_order(seen))}); a classifier needs two or more")
         return names
 
-    def remarks(self, splits: Mapping[str, Sequence[Labelled]]) -> list[str]:
+    def remarks(self, splits: Mapping[str, Sequence[Labelled]], limited: bool = False) -> list[str]:
         """Returns notes on the classes. Raises ValueError as `classes` does, and for one without a training example."""
         counts = {name: Counter(e.label or "" for e in part) for name, part in splits.items()}
         names = self.classes([e for part in splits.values() for e in part])
         self.classes(splits["train"], "among the examples to train on")
-        refuse_untrained(counts)
+        refuse_untrained(counts, limited)
         total = sum(counts.values(), Counter())
         missing = [name for name in names if not total[name]]
         found = [f"no example has the label {listed(missing)}"] if missing else []

@@ -54,7 +54,7 @@ class Instructions(Prompted):
                 "and this script would train on them; keep the rows where it is true, or leave the column out"
             )
 
-    def remarks(self, splits: Mapping[str, Sequence[Any]]) -> list[str]:
+    def remarks(self, splits: Mapping[str, Sequence[Any]], limited: bool = False) -> list[str]:
         """Notes that prompts recur, which can be meant, or means that a column that tells them apart is not read."""
         examples = [e for part in splits.values() for e in part]
         prompts = len({e.group for e in examples})

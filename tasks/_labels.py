@@ -140,10 +140,11 @@ def spelling_notes(spelling: Mapping[str, str], cells: Iterable[Any], column: st
 
 
 def variants(labels: Iterable[str]) -> list[list[str]]:
-    """Groups labels that differ only in case or in the spelling of a number."""
+    """Groups labels that differ only in case or in the spelling of a number or of a truth value."""
     groups: dict[str, list[str]] = {}
+    truths = {"true": "1", "false": "0"}
     for label in in_order(labels):
-        groups.setdefault(likeness(label), []).append(label)
+        groups.setdefault(truths.get(likeness(label), likeness(label)), []).append(label)
     return [group for group in groups.values() if len(group) > 1]
 
 

@@ -163,6 +163,6 @@ class Unpaired(Preferences):
         pairs = super().parts(rows, skipped, notes, files)
         return {name: [answer for pair in part for answer in apart(pair)] for name, part in pairs.items()}
 
-    def remarks(self, splits: Mapping[str, Sequence[Any]]) -> list[str]:
+    def remarks(self, splits: Mapping[str, Sequence[Any]], limited: bool = False) -> list[str]:
         refuse_one_kind(e.label for e in splits["train"])
-        return super().remarks(splits)
+        return super().remarks(splits, limited)

@@ -60,10 +60,8 @@ class Prompted(Task):
         columns = next(iter(used.values()))
         known = {name for form in self.columns for name in form.used}
         if further := [short(name) for name in (*columns.inputs, columns.system) if name and name not in known]:
-            notes.append(
-                f"the prompt includes column {' and '.join(further)} because of its name; "
-                "--input-column names another, '' none"
-            )
+            choose = "; --input-column names another, '' none" * ("--input-column" in self.column_flags)
+            notes.append(f"the prompt includes column {' and '.join(further)} because of its name{choose}")
         super().note_columns(rows, used, notes)
         names = dict.fromkeys((*columns.inputs, columns.target, *([columns.system] if columns.system else [])))
         for name in names:

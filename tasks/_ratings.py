@@ -54,6 +54,6 @@ class Ratings(Instructions):
             said += [f"{short(word)} ({counts[word]:,} rows) is read as {kind}" for word in words]
         notes.append(f"column {short(column)}: {', '.join(said)}")
 
-    def remarks(self, splits: Mapping[str, Sequence[Any]]) -> list[str]:
+    def remarks(self, splits: Mapping[str, Sequence[Any]], limited: bool = False) -> list[str]:
         refuse_one_kind(e.label for e in splits["train"])
-        return super().remarks(splits)
+        return super().remarks(splits, limited)

@@ -5,6 +5,7 @@ which file is which part. Nothing is cached, so that a changed file is read anew
 """
 
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +66,7 @@ def _read_file(file: Path, encoding: str | None) -> Table:
     except UnicodeDecodeError as error:
         reason = undecodable(file, encoding_of(file, encoding)[0])
         raise ValueError(f"--data {file}: {reason}") from error
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zlib.error) as error:
         reason = " ".join(str(error).split())[:LONGEST]
         if reason.startswith(("--encoding", "the file")):
             raise ValueError(f"--data {file}: {reason}") from error
@@ -136,7 +137,7 @@ def read_text(file: Path, encoding: str | None = None) -> str:
         return text_of(file, known)
     except UnicodeDecodeError as error:
         raise ValueError(f"--data {file}: {undecodable(file, known)}") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError, zlib.error) as error:
         raise ValueError(f"--data {file}: {error}") from error
 
 

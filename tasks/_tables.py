@@ -4,6 +4,7 @@ Classes that such a file knows by number and name (ClassLabel) are read by name.
 """
 
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from tasks._files import Row, Table, open_file
 from tasks._headers import with_readable_names
 
-DAMAGED = (OverflowError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError)  # errors of Python's own
+DAMAGED = (OverflowError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError, zlib.error)  # Python's own
 BATCH = 4096  # rows
 INDEX = "__index_level_"  # pandas' own column for an index without a name
 

@@ -163,8 +163,9 @@ class Task:
             notes += parts_note(every, column)
         notes += unused_note(present, read, self.column_flags)
 
-    def remarks(self, splits: Mapping[str, Sequence[Any]]) -> list[str]:
-        """Returns notes on the examples. Raises ValueError for examples that cannot be learnt from."""
+    def remarks(self, splits: Mapping[str, Sequence[Any]], limited: bool = False) -> list[str]:
+        """Returns notes on the examples. Raises ValueError for examples that cannot be learnt from; `limited` says that
+        there are more to train on than were asked for."""
         return []
 
     def part_of(self, row: Row) -> str | None:

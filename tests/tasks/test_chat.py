@@ -10,6 +10,7 @@ from conftest import run_script, write_rows
 from trl.data_utils import maybe_convert_to_chatml, maybe_extract_prompt
 
 from tasks import Instruction, Preference, Skipped, read_rows
+from training.data.special_tokens import texts_in
 from training.flags.preference import PairArgs
 from training.flags.task import PromptArgs
 
@@ -61,6 +62,19 @@ def pairs(rows, skipped=None, **flags):
 )
 def test_the_last_answer_is_trained_on_and_what_was_said_before_is_its_context(row):
     assert read([row]) == [MEANT]
+
+
+def test_a_message_with_both_spellings_of_its_keys_has_the_text_of_the_one_that_is_filled():
+    talk = [
+        {"from": who, "value": text, "role": None, "content": None} for who, text in (("human", "a?"), ("gpt", "b"))
+    ]
+    assert read([{"conversations": talk}]) == read(
+        [{"conversations": [{"from": m["from"], "value": m["value"]} for m in talk]}]
+    )
+
+
+def test_a_pair_whose_input_spells_a_special_token_is_counted():
+    assert "ctx <|endoftext|>" in [*texts_in(Preference(0, "q", "yes", "no", "ctx <|endoftext|>"))]
 
 
 def test_the_prompt_of_a_conversation_is_in_plain_words():

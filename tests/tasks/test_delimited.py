@@ -306,6 +306,9 @@ def test_a_compressed_file_is_read_like_the_file_in_it(tmp_path):
     path = written(tmp_path / "a.csv.gz", gzip.compress(b"text,label\na,x\n"))
     assert rows_of(path) == [{"text": "a", "label": "x"}]
     assert "not a readable .csv" in refusal(written(tmp_path / "b.csv.gz", path.read_bytes()[:-9]))
+    whole = bytearray(gzip.compress(("text,label\n" + "".join(f"a{i * i},x\n" for i in range(3000))).encode()))
+    whole[len(whole) // 2 :: 97] = bytes(len(whole[len(whole) // 2 :: 97]))
+    assert "not a readable .csv" in refusal(written(tmp_path / "damaged.csv.gz", bytes(whole)))
 
 
 @pytest.mark.parametrize(

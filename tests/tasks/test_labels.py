@@ -13,8 +13,9 @@ import pytest
 from conftest import ROOT, run_script, write_rows
 
 from tasks import Classification, Columns, Skipped, balance, find, folded
+from tasks._classes import class_notes
 from tasks._labels import in_order, number_in, spellings, typed_spellings
-from training.data.sources import locate_rows, split_rows
+from training.data.sources import asked_rows, locate_rows, split_rows
 from training.flags.common import DataArgs
 from training.flags.task import TextArgs
 
@@ -322,6 +323,19 @@ def test_a_class_that_only_a_held_out_part_has_is_refused(tmp_path):
     with pytest.raises(ValueError, match="validation part has 1 rows with labels that no training row has: 'eggs'"):
         splits_of(tmp_path)
     assert splits_of(tmp_path, leave_out_labels=("eggs",)).skipped == Skipped(label_left_out=1)
+
+
+def test_a_class_that_no_drawn_row_has_asks_for_more_of_them(tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", rows_of([*"abcde"], 40))
+    data = DataArgs(data=path, train_examples=3)
+    task = TextArgs(("text",), "label").task(None, path)
+    with pytest.raises(ValueError, match="no training row has: 'd', 'e'; raise --train-examples"):
+        split_rows(task, asked_rows(task, data), data)
+
+
+def test_a_truth_value_beside_a_number_is_named():
+    notes = class_notes({"1": 20, "0": 20, "true": 20, "false": 20}, "label")
+    assert "truth value are classes of their own: '0' (20 rows), 'false' (20 rows)" in notes[0]
 
 
 def test_the_only_example_of_a_class_is_trained_on_and_named(tmp_path):

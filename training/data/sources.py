@@ -114,7 +114,8 @@ def split_rows(task: Task, source: Source, data: DataArgs) -> Splits[Any]:
     if not any(parts.values()):
         raise ValueError(task.nothing_left(source.parts, skipped))
     splits = split_examples(parts, limits, data.split_seed, skipped, subset)
-    return replace(splits, notes=[*notes, *splits.notes, *task.remarks(splits.named())])
+    remarks = task.remarks(splits.named(), limited=data.train_examples is not None)
+    return replace(splits, notes=[*notes, *splits.notes, *remarks])
 
 
 def find_inputs(args: FineTuneArgs, find_task: Callable[[str | None, Path | None], K], offline: str) -> Inputs[K]:

@@ -16,7 +16,7 @@ def texts_in(example: Any) -> Iterator[str]:
     elif isinstance(example, Instruction):
         yield from (example.instruction, example.input, example.response or "")
     elif isinstance(example, Preference):
-        yield from (example.prompt, example.chosen, example.rejected)
+        yield from (example.prompt, example.input, example.chosen, example.rejected)
 
 
 def special_tokens_note(tokenizer: Tokenizer, texts: Iterable[str], unit: str) -> list[str]:

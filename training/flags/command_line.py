@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -17,6 +18,7 @@ from training.flags.near_misses import meant, nearest, plain
 T = TypeVar("T")
 OMIT = (tyro.conf.OmitArgPrefixes,)
 MOST = 4  # complaints in one message
+BASES = ("model", "init-from")  # a folder or a name
 KINDS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text"}
 
 
@@ -37,6 +39,18 @@ def _misused(arguments: Any, words: Sequence[str]) -> list[str]:
     return found
 
 
+def _at_home(arguments: Any, words: Sequence[str]) -> list[str]:
+    """Writes ~ at the start of a path in full, which a shell does not do after = and a file of flags not at all."""
+    paths = {f"--{flag.name}" for flag in flags_of(arguments).values() if Path in flag.types or flag.name in BASES}
+    found, name = list[str](), ""
+    for word in words:
+        name = f"--{plain(word)}" if word.startswith("--") else name
+        start, sign, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
+        is_home = name in paths and value.startswith("~") and (sign or not word.startswith("--"))
+        found.append(f"{start}{sign}{os.path.expanduser(value)}" if is_home else word)
+    return found
+
+
 class Missing(ValueError):
     """Raised when flags are missing that the script needs."""
 
@@ -49,6 +63,7 @@ def parse(arguments: type[T], words: Sequence[str], description: str | None = No
         raise SystemExit(0)
     if misused := _misused(arguments, words):
         raise ValueError("\n       ".join(misused[:MOST]))
+    words = _at_home(arguments, words)
     try:
         with contextlib.redirect_stderr(said):
             args, unknown = tyro.cli(arguments, args=words, config=OMIT, return_unknown_args=True, add_help=False)

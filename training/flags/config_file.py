@@ -33,6 +33,12 @@ class Texts(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [plain(str(key.value)) for key, _ in node.value]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(f"has {twice[0]} twice; keep one of the two lines")
+        return super().construct_mapping(node, deep)
+
 
 def _words(flag: Flag, value: Any) -> list[str]:
     """Returns a flag and its value as words of a command line. Raises ValueError for a value that it cannot hold."""

@@ -31,4 +31,9 @@ def run_folder(args: FineTuneArgs, task: str) -> tuple[Path, bool]:
     spelled |= {"method": args.method.method, "seed": args.update.seed}
     name = "{dataset}-{model}-{method}-seed{seed}".format(**spelled)
     folder = args.run.output_dir or default_folder(Path(sys.argv[0]).stem, name, changed_flags(args), spelled)
-    return folder, not args.compute.dry_run and check_folder(folder, args.run.overwrite, args.run.resume)
+    if args.compute.dry_run:
+        return folder, False
+    starts = (group.start_from for group in vars(args).values() if hasattr(group, "start_from"))
+    read = {"data": args.data.data, "model": args.model.model, "start-from": next(starts, None)}
+    read |= {"forgetting-data": args.forgetting.forgetting_data}
+    return folder, check_folder(folder, args.run.overwrite, args.run.resume, read)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks._task import BUNDLED
-from training.flags.cli import at_least
+from training.flags.cli import at_least, changed_flags, flag
 from training.flags.common import MethodArgs
 from training.flags.fields import Rare
 
@@ -48,7 +48,11 @@ class ForgettingArgs:
     def problems(self) -> list[str]:
         found = at_least(self, 1, "forgetting_tokens")
         if self.source() is None:
-            return found + ["--forgetting-curve: needs --forgetting-data"] * self.forgetting_curve
+            given = [name for name in changed_flags(self) if name not in ("forgetting_data", "forgetting_curve")]
+            found += ["--forgetting-curve: needs --forgetting-data"] * self.forgetting_curve
+            return found + [
+                f"{flag(name)}: nothing is measured without --forgetting-data; leave it out" for name in given
+            ]
         try:
             self.text()
         except ValueError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from gpt2_scratch.config import GPT2Config
 from lora.variants import VARIANTS, Variant
-from training.flags.cli import at_least, flag
+from training.flags.cli import at_least, changed_flags, flag
 from training.flags.fields import AsPublished, Help, Rare
 from training.flags.update import needs_bitsandbytes
 
@@ -139,9 +139,9 @@ class MethodArgs:
             own = takes == ("standard",)
             why = f"{self.method} has a start of its own; leave it out" if own else f"needs --method {others}"
             found.append(f"--lora-init {self.lora_init}: {why}")
-        for name in ("lora_rank_pattern", "lora_alpha_pattern", "lora_dropout", "lora_plus_ratio"):
-            if getattr(self, name) and not self.adapts:
-                found.append(f"{flag(name)}: --method {self.method} has no adapters; leave it out")
+        given = changed_flags(self)
+        for name in [name for name in given if name.startswith("lora_") and name != "lora_init" and not self.adapts]:
+            found.append(f"{flag(name)}: --method {self.method} has no adapters; leave it out")
         return found
 
     def problems_given(self, model: ModelArgs, config: GPT2Config, head: "HeadArgs | None" = None) -> list[str]:

@@ -9,7 +9,7 @@ from gpt2_scratch.config import GPT2Config
 from tasks import Classification, Columns, Instructions, find_or_own, folded, instruction_forms, join_lines
 from tasks._cells import short
 from tasks._labels import as_arguments, in_order
-from training.flags.cli import at_least
+from training.flags.cli import at_least, flag
 from training.flags.common import MethodArgs, ModelArgs
 from training.flags.fields import AsPublished, Rare
 
@@ -169,6 +169,10 @@ class GenerationArgs:
             found.append("--temperature inf: must be finite")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             found.append(f"--top-p {self.top_p}: must be above 0 and at most 1")
+        for name in [name for name in ("top_k", "top_p") if getattr(self, name) is not None and self.temperature == 0]:
+            found.append(
+                f"{flag(name)} {getattr(self, name)}: nothing is drawn at --temperature 0; add --temperature 1"
+            )
         return found
 
     def problems_given(self, model: ModelArgs, config: GPT2Config) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Literal
 
-from training.flags.cli import at_least, flag
+from training.flags.cli import at_least, changed_flags, flag
 from training.flags.fields import AsPublished, Rare
 
 # Default epochs give at least so many updates. Measured on 320 tickets in five classes, the commonest 40% (gpt2-nano,
@@ -125,4 +125,9 @@ class UpdateArgs:
             found.append(f"--optimizer {self.optimizer}: needs --lr, the default learning rates are Adam's")
         if not 0 <= self.momentum < 1:
             found.append(f"--momentum {self.momentum}: must be at least 0 and below 1")
+        given = changed_flags(self)
+        if "momentum" in given and not found and self.optimizer != "sgd-momentum":
+            found.append(f"--momentum {self.momentum}: is for --optimizer sgd-momentum; leave it out")
+        if "lr_min" in given and self.schedule == "constant":
+            found.append(f"--lr-min {self.lr_min}: --schedule constant does not fall; leave it out")
         return found

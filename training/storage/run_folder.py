@@ -58,10 +58,13 @@ def finished(folder: Path, resuming: bool) -> str:
     return f"--output-dir {folder}: holds a finished run{nothing_left}; add --overwrite or choose another folder"
 
 
-def check_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
-    """Returns whether there is a checkpoint to go on from. Nothing is changed.
+def check_folder(
+    folder: Path, overwrite: bool, resume: bool, read: Mapping[str, Path | str | None] | None = None
+) -> bool:
+    """Returns whether there is a checkpoint to go on from. Nothing is changed. `read` has by flag what the run reads.
 
-    Raises ValueError for a finished run without --overwrite, an unfinished one without either flag, or other files.
+    Raises ValueError for a finished run without --overwrite, an unfinished one without either flag, other files, and a
+    folder that holds what the run reads, since a new run clears it.
     """
     at = f"--output-dir {folder}:"
     if folder.exists() and not folder.is_dir():
@@ -75,8 +78,14 @@ def check_folder(folder: Path, overwrite: bool, resume: bool) -> bool:
     unfinished = (folder / STATE).exists()  # beside results: a run with --score validation, of which a part is left
     if (folder / RESULTS).exists() and not (overwrite or (resume and unfinished)):
         raise ValueError(finished(folder, resume))
+    if present and not present & {RESULTS, CONFIG, STATE.parent.name}:
+        raise ValueError(f"{at} holds no run, but {', '.join(sorted(present)[:3])}; choose a new folder")
     if present and not (overwrite or resume):
         raise ValueError(f"{at} holds an unfinished run; add --resume to go on, or --overwrite to start again")
+    if not (unfinished and resume):
+        for name, path in (read or {}).items():
+            if path is not None and Path(path).exists() and Path(path).resolve().is_relative_to(folder.resolve()):
+                raise ValueError(f"{at} holds --{name} {path}, and a run clears its folder; choose another folder")
     return unfinished and resume
 
 

@@ -219,6 +219,15 @@ def test_underscores_are_as_good_as_dashes_and_the_last_of_two_values_counts():
     assert changed_flags(args) == {"output_dir": args.run.output_dir, "lora_rank": 5}
 
 
+@pytest.mark.parametrize("words", [["--data=~/a.csv", "--output-dir", "~/b"], ["--model=~/m"], ["--text-column", "~"]])
+def test_a_path_at_home_is_written_in_full_wherever_it_comes_from(words, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/of/someone")
+    args = parse(load_script("finetune_cls").Args, words)
+    found = {name: str(value) for name, value in changed_flags(args).items()}
+    home = {"data": "/home/of/someone/a.csv", "output_dir": "/home/of/someone/b", "model": "/home/of/someone/m"}
+    assert found.items() <= (home | {"text_column": "('~',)"}).items()
+
+
 def test_a_refusal_of_the_command_line_exits_with_2_and_our_form():
     done = run_script("finetune_cls", "--learning-rate", 3)
     assert done.returncode == 2

@@ -86,6 +86,8 @@ def test_the_command_line_wins_wherever_it_stands(tmp_path):
         ("", "holds no flags"),
         ("compute_environment: LOCAL_MACHINE\nmixed_precision: bf16", "accelerate launch --config_file FILE"),
         ("script: finetune_ift\nlr: 1", "holds a run of finetune_ift.py"),
+        ("seed: 1\nlr: 1\nseed: 2", "has seed twice"),
+        ("lora_rank: 4\nlora-rank: 8", "has lora-rank twice"),
     ],
 )
 def test_what_a_file_says_wrong_is_refused_by_file_and_flag(tmp_path, text, message):

@@ -16,9 +16,10 @@ from lora.variants import VARIANTS, adapter_class
 from training.flags.cli import problems_between
 from training.flags.common import DataArgs, ModelArgs, UpdateArgs
 from training.flags.fields import flags_of
+from training.flags.forgetting import ForgettingArgs
 from training.flags.help import text_of
 from training.flags.method import BLOCK_TARGETS, MethodArgs
-from training.flags.task import HeadArgs
+from training.flags.task import GenerationArgs, HeadArgs
 from training.model.methods import apply_method, build_language_model, quantised_matrices
 
 SMALL = GPT2Config(width=64, blocks=3, heads=2, vocabulary=101, context=32)
@@ -164,6 +165,23 @@ def test_what_does_not_fit_is_refused_in_one_message(method, words):
 def test_a_number_that_is_not_finite_is_refused_by_its_flag(args, flag):
     (problem,) = args.problems()
     assert problem.startswith(flag)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (MethodArgs("full", lora_rank=4), "--lora-rank: --method full has no adapters; leave it out"),
+        (MethodArgs("bitfit", lora_targets=("q",)), "--lora-targets: --method bitfit has no adapters; leave it out"),
+        (MethodArgs("head", lora_alpha=9), "--lora-alpha: --method head has no adapters; leave it out"),
+        (UpdateArgs(momentum=0.5), "--momentum 0.5: is for --optimizer sgd-momentum; leave it out"),
+        (UpdateArgs(schedule="constant", lr_min=0.1), "--lr-min 0.1: --schedule constant does not fall; leave it out"),
+        (GenerationArgs(top_p=0.9), "--top-p 0.9: nothing is drawn at --temperature 0; add --temperature 1"),
+        (ForgettingArgs("none", forgetting_tokens=5), "--forgetting-tokens: nothing is measured without"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(args, said):
+    (problem,) = args.problems()
+    assert problem.startswith(said)
 
 
 def test_ranks_may_differ_between_the_parts_of_a_block_that_have_an_adapter_and_those_that_have_none():

@@ -224,6 +224,7 @@ def test_missing_and_damaged_tensors_are_named(content, tmp_path):
 
 def unfinished_run(folder, checkpoint=True):
     (folder / "adapter").mkdir(parents=True)
+    (folder / "config.yaml").touch()
     if checkpoint:
         (folder / STATE).parent.mkdir()
         (folder / STATE).write_text("state")
@@ -284,6 +285,19 @@ def test_a_folder_with_other_files_is_never_touched(run, tmp_path):
     folder = finished_run(tmp_path / "run")
     (folder / "thesis.tex").write_text("years of work")
     assert "holds other files (thesis.tex)" in refusal(folder, run)
+
+
+@pytest.mark.parametrize("run", [NEW, RESUME, OVERWRITE], ids=["new", "resume", "overwrite"])
+def test_a_base_is_no_run_and_what_a_run_reads_is_never_cleared(run, tmp_path):
+    (tmp_path / "m" / "model").mkdir(parents=True)
+    assert "holds no run, but model; choose a new folder" in refusal(tmp_path / "m", run)
+    folder = finished_run(tmp_path / "run")
+    (tmp_path / "link").symlink_to(folder)
+    if run is OVERWRITE:
+        for read in (folder, folder / "adapter", tmp_path / "link" / "adapter"):
+            with pytest.raises(ValueError, match="holds --model .*, and a run clears its folder"):
+                check_folder(folder, run.overwrite, run.resume, {"data": None, "model": str(read)})
+        assert not check_folder(folder, run.overwrite, run.resume, {"model": "gpt2", "data": tmp_path / "rows.csv"})
 
 
 @pytest.mark.parametrize("run", [NEW, RESUME, OVERWRITE], ids=["new", "resume", "overwrite"])
