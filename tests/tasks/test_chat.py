@@ -65,12 +65,9 @@ def test_the_last_answer_is_trained_on_and_what_was_said_before_is_its_context(r
 
 
 def test_a_message_with_both_spellings_of_its_keys_has_the_text_of_the_one_that_is_filled():
-    talk = [
-        {"from": who, "value": text, "role": None, "content": None} for who, text in (("human", "a?"), ("gpt", "b"))
-    ]
-    assert read([{"conversations": talk}]) == read(
-        [{"conversations": [{"from": m["from"], "value": m["value"]} for m in talk]}]
-    )
+    bare = [{"from": who, "value": text} for who, text in (("human", "a?"), ("gpt", "b"))]
+    both = [message | {"role": None, "content": None} for message in bare]
+    assert read([{"conversations": both}]) == read([{"conversations": bare}])
 
 
 def test_a_pair_whose_input_spells_a_special_token_is_counted():
