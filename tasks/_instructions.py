@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tasks._cells import target_cell
+from tasks._cells import listed, plain, target_cell
 from tasks._chat import Unfit, dialogue, messages_in, turns_in
 from tasks._columns import Columns
 from tasks._examples import Instruction
 from tasks._files import Row
 from tasks._prompted import Prompted, lines, transcript
 
+MANY = 0.05  # of the rows
 MARK = "label"  # the column of TRL's unpaired preferences that says whether the completion is a good one
 
 
@@ -22,6 +23,27 @@ class Instructions(Prompted):
     """
 
     column_flags: ClassVar[str] = "--prompt-column, --input-column and --response-column"
+
+    def columns_of(self, rows: list[Row], target_needed: bool = True) -> Columns:
+        columns = super().columns_of(rows, target_needed)
+        if target_needed:
+            self._refuse_second_form(columns, rows)
+        return columns
+
+    def _refuse_second_form(self, columns: Columns, rows: list[Row]) -> None:
+        """Raises ValueError where many rows lack prompt or answer in these columns and have both in others."""
+
+        def filled(row: Row, form: Columns) -> bool:
+            return all(plain(row.get(name)) not in (None, "") for name in (form.inputs[0], form.target))
+
+        lacking = [row for row in rows if not filled(row, columns)]
+        for other in self.columns if len(lacking) > MANY * len(rows) else ():
+            if (found := sum(filled(row, other) for row in lacking)) > MANY * len(rows):
+                theirs, ours = (listed(dict.fromkeys((form.inputs[0], form.target))) for form in (other, columns))
+                raise ValueError(
+                    f"{found:,} of {len(rows):,} rows have {theirs} and lack {ours}; give all rows the same columns, "
+                    f"or name those to be read with {self.column_flags}"
+                )
 
     def example(self, id: int, row: Row, columns: Columns) -> Instruction:
         prompt, target, kind = columns.inputs[0], columns.target, self._fixed(row, 0)

@@ -73,6 +73,8 @@ def _read_file(file: Path, encoding: str | None) -> Table:
         raise ValueError(f"--data {file}: not a readable {kind} file: {reason}") from error
     if not any(table.parts.values()):
         raise ValueError(f"--data {file}: the file has no rows")
+    if encoding is not None and kind in (".parquet", ".arrow"):
+        table.notes.append(f"--encoding {encoding} is not used: a {kind} file holds text as it is")
     return table
 
 

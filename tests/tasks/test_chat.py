@@ -70,6 +70,15 @@ def test_a_message_with_both_spellings_of_its_keys_has_the_text_of_the_one_that_
     assert read([{"conversations": both}]) == read([{"conversations": bare}])
 
 
+@pytest.mark.parametrize("other", [{"instruction": "a?", "output": "b"}, {"messages": [{"role": "user"}]}])
+def test_rows_of_two_forms_are_refused_and_a_flag_chooses_one(other, tmp_path):
+    rows = [{"prompt": f"q{i}?", "response": "yes"} for i in range(3)] + [other] * 2
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(ValueError, match="[23] of 5 rows have .* and lack .*; give all rows the same columns, or name"):
+        read([], path)
+    assert len(read([], path, prompt_column="prompt", response_column="response")) == 3
+
+
 def test_a_pair_whose_input_spells_a_special_token_is_counted():
     assert "ctx <|endoftext|>" in [*texts_in(Preference(0, "q", "yes", "no", "ctx <|endoftext|>"))]
 

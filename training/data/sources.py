@@ -85,6 +85,8 @@ def locate_rows(
         source = read_rows(data, encoding)
     elif usual is not None and usual.exists():
         source = replace(read_rows(usual, encoding), origin=f"$DATA_DIR/{task.file}")
+    elif task.bundled is not None and encoding is not None:
+        raise ValueError(f"--encoding {encoding}: the bundled {task.bundled} is UTF-8; leave it out")
     elif task.bundled is not None:
         source = replace(read_rows(BUNDLED / task.bundled), origin=f"bundled {task.bundled}")
     elif task.hub is not None:
