@@ -170,8 +170,9 @@ def conduct(args: Args, question: Question, folder: Path) -> None:
             clock.workers = workers.count
             maker = Maker(workers, clock)
             found = outcome(args, question, recipe, maker)
-            write_answer(found)  # which stays if the sizes are stopped
-            found = with_sizes(found, maker, study.train_sizes)
+            if study.train_sizes:
+                write_answer(found)  # which stays if the sizes are stopped
+                found = with_sizes(found, maker, study.train_sizes)
     write_answer(found)
     print("\n".join(["", *screen(found)]))
     print(f"answer  {folder}/answer.md\npage    {folder}/study.html")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+import studies.page
 import workers.local
 from scripts import study
 from studies import question
@@ -86,8 +87,8 @@ class Engine:
         (folder / "results.json").write_text(json.dumps(results))
 
 
-def studied(monkeypatch, engine, folder, *words):
-    """Makes the study; returns its answer."""
+def studied(monkeypatch, engine, folder, *words, page=False):
+    """Makes the study, without its page, which takes a second, unless asked for; returns its answer."""
     ask = question.ask
 
     def remembering(asked):
@@ -96,6 +97,8 @@ def studied(monkeypatch, engine, folder, *words):
 
     monkeypatch.setattr(study, "ask", remembering)
     monkeypatch.setattr(workers.local, "local", lambda count, threads: engine)
+    if not page:
+        monkeypatch.setattr(studies.page, "as_html", lambda _: "")
     engine.made.clear()
     columns = ["--text-column", "text", "--label-column", "label"]
     study.main(parse(study.Args, [*columns, "--output-dir", str(folder), "--workers", "2", *map(str, words)]))

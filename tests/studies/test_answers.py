@@ -50,7 +50,7 @@ def test_an_arm_that_diverges_late_does_not_win_and_what_it_had_stopped_goes_on(
 
 def test_an_arm_that_diverges_everywhere_is_named_and_the_page_is_written(monkeypatch, asked, tmp_path):
     engine = Engine(lambda arm, rate, seed: math.nan if arm == "head" else near(arm, rate, seed))
-    answer = studied(monkeypatch, engine, tmp_path / "s", *asked, "--arms", "full", "lora", "head")
+    answer = studied(monkeypatch, engine, tmp_path / "s", *asked, "--arms", "full", "lora", "head", page=True)
     assert "Diverged at every rate: head." in answer
     assert "head" in (tmp_path / "s" / "study.html").read_text()
 
@@ -131,7 +131,7 @@ def test_other_weights_under_the_same_name_are_another_study(monkeypatch, asked,
 
 
 def test_one_arm_alone_is_compared_with_none(monkeypatch, asked, tmp_path):
-    answer = studied(monkeypatch, Engine(near), tmp_path / "s", *asked, "--arms", "full", "--seeds", 1)
+    answer = studied(monkeypatch, Engine(near), tmp_path / "s", *asked, "--arms", "full", "--seeds", 1, page=True)
     assert "Every other arm is told apart" not in answer
 
 

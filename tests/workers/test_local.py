@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 
 from workers.job import Job, failure_text
-from workers.local import Local, fitting
+from workers.local import Local, fitting, free_mib, gpu_mib
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -208,3 +208,14 @@ def test_no_more_workers_than_the_quota_of_a_container_lets_run(allowed, threads
     monkeypatch.setattr("training.run.cores.quota", lambda: allowed)
     monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda self: range(16), raising=False)
     assert fitting(0, threads) == expected
+
+
+def test_where_there_is_a_gpu_its_free_memory_says_how_many_fit(monkeypatch, tmp_path):
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text('#!/bin/sh\ncase "$1" in *free) echo 8000; echo 100;; *) echo 24000; echo 24000;; esac\n')
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("training.run.cores.quota", lambda: 16.0)
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda self: range(16), raising=False)
+    assert gpu_mib() == [24000, 24000] and free_mib() == 8000  # all jobs share the first
+    assert (fitting(1500), fitting(7000), fitting(9000)) == (5, 1, 1)
