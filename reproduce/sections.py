@@ -98,19 +98,23 @@ def verdict(cell: Cell, first: Cell | None, kind: Kind) -> str:
     return "; ".join(said) or NONE
 
 
-def grid(name: str, version: str, cells: Sequence[Cell], kind: Kind, *, record: bool = False) -> Grid:
-    """Shows the report's values, ours, and how ours differ; and what always answering the commonest class scores."""
+def grid(
+    name: str, version: str, cells: Sequence[Cell], kind: Kind, *, record: bool = False, alone: bool = False
+) -> Grid:
+    """Shows the report's values, ours, and how ours differ; and what always answering the commonest class scores. The
+    version is named unless it is there `alone`."""
     first, whose = notes.reference(cells), " (judge)" * kind.ratio
     cells = [cell for cell in cells if cell.report or not cell.reason.startswith("not available")]
     tests = any(cell.comparison for cell in cells)
     known = [*dict.fromkeys(cell.reference for cell in cells if cell.comparison)]
     against = "difference" if first and known == [first.label] else f"against {listing(known)}"
+    here = "here" if alone else f"here, {SPELLED[version]}"
     mark = f" {MOVING}" if notes.moving(name, version, cells, kind) else ""
     columns: list[tuple[str, Callable[[Cell], Shown], bool]] = [
         ("", lambda cell: Shown(cell.label, cell.label), True),
         (f"report{whose}", lambda cell: _theirs(cell.report, kind), any(cell.report for cell in cells)),
         (f"authors' record{whose}", lambda cell: _theirs(cell.record, kind), record),
-        (f"here, {SPELLED[version]}", lambda cell: _ours(cell, kind), True),
+        (here, lambda cell: _ours(cell, kind), True),
         (f"verdict{mark}", lambda cell: Shown(verdict(cell, first, kind)), tests or any(c.of_one_class for c in cells)),
         (against, lambda cell: Shown(
             changed(cell, kind), cell.comparison.value if cell.comparison else None, cell.why_alone), tests),
@@ -121,7 +125,7 @@ def grid(name: str, version: str, cells: Sequence[Cell], kind: Kind, *, record: 
     rows = [[show(cell) for _, show, _ in columns] for cell in cells]
     base = first.kind.baseline(first.runs[0]) if first and first.kind else None
     if base is not None:
-        always = {"": Shown("commonest class"), f"here, {SPELLED[version]}": Shown(kind.text(base), base)}
+        always = {"": Shown("commonest class"), here: Shown(kind.text(base), base)}
         rows.append([always.get(header, Shown(NONE)) for header, _, _ in columns])
     return Grid([header for header, _, _ in columns], rows)
 
@@ -165,7 +169,8 @@ def block_of(name: str, column: Column) -> Block:
     title, _, unit = title_of(name).partition(", ")
     title += f" with {models}" * (models not in ("", name)) + f", {unit}" * bool(unit)
     title += f": {kind.heading}" if kind.unit and name not in NAMED else ""
-    shown = grid(name, main, column[main], kind, record=main == VERSIONS[0] and any(c.record for c in everything))
+    records = main == VERSIONS[0] and any(c.record for c in everything)
+    shown = grid(name, main, column[main], kind, record=records, alone=len(column) == 1)
     return Block(title, shown, [text for text in said if text], folds)
 
 
@@ -210,8 +215,10 @@ def picture(table: Table, columns: Mapping[str, Column]) -> tuple[str, str]:
     shown = {name: column for name, column in shown.items() if any(c.comparison for c in column[main_version(column)])}
     if not shown:
         return "", ""
-    words = f"ifferences from the first row, {SPELLED[main_version([*shown.values()][0])]}, with 95% intervals over "
-    words += "seeds and examples; a filled dot is told apart"
+    first = [*shown.values()][0]
+    version = f", {SPELLED[main_version(first)]}" * (len(first) > 1)
+    words = f"ifferences from the first row{version}, with 95% intervals over seeds and examples; "
+    words += "a filled dot is told apart"
     swept = [name for name in shown if len([column for column in columns if parts_of(column)[0] == name]) > 1]
     if swept:
         return sweeps([_sweep_panel(n, shown[n]) for n in swept]), f"Above the scores, below the d{words}"

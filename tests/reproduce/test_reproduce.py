@@ -48,7 +48,7 @@ def test_there_is_a_file_for_every_table_figure_and_result_in_the_text():
     assert texts == {
         *("inline_batch_size", "inline_optimizer", "inline_alpha", "inline_warmup", "inline_second_epoch"),
         *("appendix_before_after", "appendix_sizes"),
-        *("beyond_data_size", "beyond_full_tuning", "beyond_convolutions"),
+        *("beyond_data_size", "beyond_full_tuning", "beyond_convolutions", "beyond_one_setting"),
     }
 
 
