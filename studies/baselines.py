@@ -8,16 +8,8 @@ from evidence.runs import Run
 from tasks import Splits
 
 STRENGTHS = (1, 10, 100, 1000)  # C of scikit-learn
-SPACELESS = (
-    "CJK",
-    "HIRAGANA",
-    "KATAKANA",
-    "THAI",
-    "LAO",
-    "KHMER",
-    "MYANMAR",
-    "TIBETAN",
-)  # as the names of letters begin
+# Scripts without spaces between words, as the names of their letters begin.
+SPACELESS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
 
 def predictions(train: Sequence[Any], validation: Sequence[Any], test: Sequence[Any]) -> list[str]:

@@ -131,16 +131,12 @@ def check_folder(folder: Path, question: Question, threads: int, base: str = "")
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     if known is None and folder.exists() and any(folder.iterdir()):
         raise ValueError(f"--output-dir {folder}: holds other files; choose a new folder")
-    known = known or {}
-    for name in [
-        name for name in ("data", "flags", "threads", "base") if known.get(name, told.get(name)) != told.get(name)
-    ]:
-        if name in told:
-            what = "weights of --model" if name == "base" else name
+    for name, what in (("data", "data"), ("flags", "flags"), ("threads", "threads"), ("base", "weights of --model")):
+        if known is not None and name in told and known.get(name, told[name]) != told[name]:
             raise ValueError(
                 f"--output-dir {folder}: holds a study with other {what}; choose another folder, or delete it"
             )
-    write_json(path, known | told)
+    write_json(path, (known or {}) | told)
 
 
 def problem_of_drawing(question: Question, train: int) -> str:
