@@ -100,7 +100,7 @@ class Cluster:
         data = self._send(usual) if usual and usual.exists() else None
         before = ray.put(contents(job.folder)) if job.folder.exists() else None
         options: dict[str, Any] = self.needs(job.memory_mib) | {"max_retries": RETRIES}
-        if on_one:  # another one, should it be lost
+        if on_one:  # another one, should it be busy or lost
             options |= {"scheduling_strategy": NodeAffinitySchedulingStrategy(self.first, soft=True)}
         return ray.remote(work).options(**options).remote(Task(words, files, data, before, self.threads))
 

@@ -40,7 +40,7 @@ class Workers(Protocol):
 
     def run(self, jobs: Sequence[Job], on_one: bool = False) -> Iterator[Done]:
         """Starts the jobs in order and yields them in the order in which they finish, failed ones too. With `on_one`
-        all go to the same machine, as do others of whom that is asked, so that their times can be compared.
+        they go to the one machine that all go to of whom that is asked, if it is free, so that times can be compared.
 
         Whoever leaves the iterator early stops the jobs that still run, as Ctrl-C would: they keep their checkpoints.
         """

@@ -72,6 +72,7 @@ def test_two_nodes_one_of_them_killed_in_the_middle_give_the_table_of_one_machin
     out = made(table, runs, probe, XDG_CACHE_HOME=str(tmp_path / "cache"), **ray)
     told = json.loads(out.splitlines()[-1])
 
+    assert told["nodes"]
     stopped = told["stopped"]
     assert stopped["status"] == 130
     assert stopped["said"].splitlines()[-1] == "interrupted; the same command goes on where it was"

@@ -5,7 +5,8 @@
 In a network that has nothing but this machine. Tells as JSON what has happened: the table is stopped once, as by Ctrl-C
 (`stopped`: its status, its message, the unfinished runs that came back, processes that are left), goes on until a run
 on the second node has a checkpoint, and then that node loses its power (`lost`: that run; `alive`: nodes after it). The
-table goes on and ends (`status`, `out`, `err`). `refused`: what is said to a driver whose code is another.
+table goes on and ends (`status`, `out`, `err`). `refused`: what is said to a driver whose code is another. `nodes`:
+whether jobs that are to be on one node are there.
 """
 
 import contextlib
@@ -24,7 +25,9 @@ import psutil
 import ray
 from ray.cluster_utils import Cluster
 
-from workers.node import CODE, ROOT
+from workers import driver as engine
+from workers.job import Job
+from workers.node import CODE, ROOT, Outcome
 
 
 def warm(process):
@@ -91,9 +94,29 @@ def refusal_of_another_version(address):
         return subprocess.run(words, env=env, cwd=place, capture_output=True, text=True, check=False).stderr
 
 
+def where(_):
+    """Stands for a run: its log is the node that it was on."""
+    return Outcome(0, 0.0, ray.get_runtime_context().get_node_id(), {})
+
+
+def goes_where_it_should(address):
+    """Whether a job that is to be on one node is there, for each of the nodes."""
+    real, engine.work = engine.work, where
+    with tempfile.TemporaryDirectory() as place, engine.Cluster(address, 1) as workers:
+        for workers.first in [node["NodeID"] for node in ray.nodes()]:
+            job = Job(Path(place, workers.first), (str(ROOT / "scripts" / "generate.py"),))
+            (done,) = workers.run([job], on_one=True)
+            if done.job.log.read_text() != workers.first:
+                return False
+    engine.work = real
+    return True
+
+
 def main(table):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     second = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    nodes = goes_where_it_should(cluster.address)
 
     def drive():
         env, pipe = os.environ | {"RAY": cluster.address}, subprocess.PIPE
@@ -118,6 +141,7 @@ def main(table):
     out, err = driver.communicate(timeout=600)
     assert driver.returncode == 0, (out, err)
     told = {"stopped": stopped, "lost": folder.name, "status": driver.returncode, "out": out, "err": err}
+    told["nodes"] = nodes
 
     ray.init(address=cluster.address, log_to_driver=False)
     deadline = time.monotonic() + 120
