@@ -184,7 +184,7 @@ def run_folder(args: Args) -> tuple[Path, bool]:
     name = f"{Path(*base.values()).name}-seed{args.training.seed}"
     spelled, output = base | {"seed": args.training.seed}, args.output
     folder = output.output_dir or default_folder("pretrain", name, changed_flags(args), spelled)
-    read = {"init-from": args.training.init_from} | {f"data {path}": path for path in args.text.data}
+    read = [("init-from", args.training.init_from), *(("data", path) for path in args.text.data)]
     return folder, check_folder(folder, output.overwrite, output.resume, read)
 
 

@@ -196,10 +196,8 @@ def arm_table(found: Outcome) -> str:
 def stops(found: Outcome) -> Grid:
     rows = []
     for stop in found.race.stopped.values():
-        arm, rate = stop.cell
-        leader = f"{stop.leader[0]} at {found.recipe.arms[stop.leader[0]].rate(stop.leader[1]):g}"
-        name = Shown(f"{arm} at {found.recipe.arms[arm].rate(rate):g}")
-        rows.append([name, Shown(str(stop.seeds)), Shown(f"{stop.worse:.4f}"), Shown(p_text(stop.p)), Shown(leader)])
+        name, leader = map(Shown, map(found.recipe.named, (stop.cell, stop.leader)))
+        rows.append([name, Shown(str(stop.seeds)), Shown(f"{stop.worse:.4f}"), Shown(p_text(stop.p)), leader])
     return Grid(["stopped", "seeds", "loss higher by", "p", "than that of"], rows)
 
 

@@ -104,9 +104,10 @@ def run_race(maker: Maker, recipe: Recipe, race: Race, rounds: Iterator[list[Tri
     def tell() -> None:
         for stop in [stop for stop in race.stopped.values() if stop not in told]:
             told.add(stop)
-            at, leader = (f"{arm} at {recipe.arms[arm].rate(rate):g}" for arm, rate in (stop.cell, stop.leader))
-            why = f"its loss is higher by {stop.worse:.4f} than that of {leader} ({stop.seeds} seeds)"
-            maker.say(f"stopped    {at}: {'it has diverged' if stop.cell == stop.leader else why}")
+            why = (
+                f"its loss is higher by {stop.worse:.4f} than that of {recipe.named(stop.leader)} ({stop.seeds} seeds)"
+            )
+            maker.say(f"stopped    {recipe.named(stop.cell)}: {'it has diverged' if stop.cell == stop.leader else why}")
 
     for number, trials in enumerate(rounds, 1):
         tell()
@@ -191,7 +192,7 @@ def measured_costs(
     path = recipe.folder / f"times-of-{recipe.updates}-updates.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     compared = [trials[arm][0] for arm in arms]
-    name = " and ".join(f"{trial.arm} at {recipe.arms[trial.arm].rate(trial.rate):g}" for trial in compared)
+    name = " and ".join(recipe.named((trial.arm, trial.rate)) for trial in compared)
     if name not in known:
         folder = recipe.folder / "timing" / re.sub(r"[^\w.-]+", "-", name)
         short = [replace(recipe, folder=folder / str(i), updates=TIMED) for i in range(TIMES)]

@@ -36,6 +36,11 @@ class Recipe:
     memory_mib: float = 0.0
     is_settled: bool = True
 
+    def named(self, cell: tuple[str, int]) -> str:
+        """Returns an arm at a rate in words: lora r4 at 0.002."""
+        arm, rate = cell
+        return f"{arm} at {self.arms[arm].rate(rate):g}"
+
     def place(self, trial: Trial) -> Path:
         """Returns the folder of a run, named by all that it does not share with the other runs of the study."""
         rate = self.arms[trial.arm].rate(trial.rate)

@@ -60,14 +60,13 @@ class Cluster:
             if difference := found.difference(here):
                 raise ValueError(f"{at} has {difference}; install the same there")
             gpu_mib += [found.gpu_mib] * bool(node["Resources"].get("GPU"))
-        fit = [node["NodeID"] for node in nodes if node["Resources"].get("GPU")] or [node["NodeID"] for node in nodes]
-        self.first = fit[0] if fit else ""
         self.gpu_mib = min(gpu_mib, default=0.0)
         self.gpus = sum(int(node["Resources"].get("GPU", 0)) for node in nodes)
         self.memory = max((node["Resources"].get("memory", 0.0) for node in nodes), default=0.0)
         self.count = self.gpus or sum(int(node["Resources"]["CPU"] / self.threads) for node in nodes)
         if not self.count:
             raise ValueError(f"{self.at}: no node has {self.threads} cores")
+        self.first = max(nodes, key=lambda node: "GPU" in node["Resources"])["NodeID"]
 
     def __enter__(self) -> Self:
         return self

@@ -33,7 +33,6 @@ def run_folder(args: FineTuneArgs, task: str) -> tuple[Path, bool]:
     folder = args.run.output_dir or default_folder(Path(sys.argv[0]).stem, name, changed_flags(args), spelled)
     if args.compute.dry_run:
         return folder, False
-    starts = (group.start_from for group in vars(args).values() if hasattr(group, "start_from"))
-    read = {"data": args.data.data, "model": args.model.model, "start-from": next(starts, None)}
-    read |= {"forgetting-data": args.forgetting.forgetting_data}
+    read = [("data", args.data.data), ("model", args.model.model), ("forgetting-data", args.forgetting.forgetting_data)]
+    read += [("start-from", group.start_from) for group in vars(args).values() if hasattr(group, "start_from")]
     return folder, check_folder(folder, args.run.overwrite, args.run.resume, read)

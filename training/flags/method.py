@@ -139,9 +139,9 @@ class MethodArgs:
             own = takes == ("standard",)
             why = f"{self.method} has a start of its own; leave it out" if own else f"needs --method {others}"
             found.append(f"--lora-init {self.lora_init}: {why}")
-        given = changed_flags(self)
-        for name in [name for name in given if name.startswith("lora_") and name != "lora_init" and not self.adapts]:
-            found.append(f"{flag(name)}: --method {self.method} has no adapters; leave it out")
+        if not self.adapts:
+            given = [name for name in changed_flags(self) if name.startswith("lora_") and name != "lora_init"]
+            found += [f"{flag(name)}: --method {self.method} has no adapters; leave it out" for name in given]
         return found
 
     def problems_given(self, model: ModelArgs, config: GPT2Config, head: "HeadArgs | None" = None) -> list[str]:

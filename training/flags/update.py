@@ -125,9 +125,8 @@ class UpdateArgs:
             found.append(f"--optimizer {self.optimizer}: needs --lr, the default learning rates are Adam's")
         if not 0 <= self.momentum < 1:
             found.append(f"--momentum {self.momentum}: must be at least 0 and below 1")
-        given = changed_flags(self)
-        if "momentum" in given and not found and self.optimizer != "sgd-momentum":
+        elif "momentum" in changed_flags(self) and self.optimizer != "sgd-momentum":
             found.append(f"--momentum {self.momentum}: is for --optimizer sgd-momentum; leave it out")
-        if "lr_min" in given and self.schedule == "constant":
+        if "lr_min" in changed_flags(self) and self.schedule == "constant":
             found.append(f"--lr-min {self.lr_min}: --schedule constant does not fall; leave it out")
         return found

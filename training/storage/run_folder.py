@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,10 @@ def finished(folder: Path, resuming: bool) -> str:
 
 
 def check_folder(
-    folder: Path, overwrite: bool, resume: bool, read: Mapping[str, Path | str | None] | None = None
+    folder: Path, overwrite: bool, resume: bool, read: Iterable[tuple[str, Path | str | None]] = ()
 ) -> bool:
-    """Returns whether there is a checkpoint to go on from. Nothing is changed. `read` has by flag what the run reads.
+    """Returns whether there is a checkpoint to go on from. Nothing is changed. `read` pairs flags with what
+    the run reads.
 
     Raises ValueError for a finished run without --overwrite, an unfinished one without either flag, other files, and a
     folder that holds what the run reads, since a new run clears it.
@@ -83,7 +84,7 @@ def check_folder(
     if present and not (overwrite or resume):
         raise ValueError(f"{at} holds an unfinished run; add --resume to go on, or --overwrite to start again")
     if not (unfinished and resume):
-        for name, path in (read or {}).items():
+        for name, path in read:
             if path is not None and Path(path).exists() and Path(path).resolve().is_relative_to(folder.resolve()):
                 raise ValueError(f"{at} holds --{name} {path}, and a run clears its folder; choose another folder")
     return unfinished and resume

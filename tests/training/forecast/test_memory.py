@@ -248,7 +248,7 @@ def test_the_peak_of_a_process_is_forecast_to_a_tenth_libraries_and_data_left_ou
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the peak of a process can be measured anew on Linux alone")
     # A new process: the heap that a fork inherits has gaps of its own.
-    words = [sys.executable, "-c", PEAK, *flags.split(), "--model", "gpt2-nano", "--steps", "2"]
+    words = [sys.executable, "-c", PEAK, *flags.split(), "--model", "gpt2-nano", "--steps", "3"]
 
     def found():
         done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)

@@ -296,8 +296,8 @@ def test_a_base_is_no_run_and_what_a_run_reads_is_never_cleared(run, tmp_path):
     if run is OVERWRITE:
         for read in (folder, folder / "adapter", tmp_path / "link" / "adapter"):
             with pytest.raises(ValueError, match="holds --model .*, and a run clears its folder"):
-                check_folder(folder, run.overwrite, run.resume, {"data": None, "model": str(read)})
-        assert not check_folder(folder, run.overwrite, run.resume, {"model": "gpt2", "data": tmp_path / "rows.csv"})
+                check_folder(folder, run.overwrite, run.resume, [("data", None), ("model", str(read))])
+        assert not check_folder(folder, run.overwrite, run.resume, [("model", "gpt2"), ("data", tmp_path / "rows.csv")])
 
 
 @pytest.mark.parametrize("run", [NEW, RESUME, OVERWRITE], ids=["new", "resume", "overwrite"])
