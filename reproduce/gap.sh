@@ -11,9 +11,10 @@ PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo py
 
 task=${1:?which task: mail, reviews or instructions}
 arms=(--arms full full-blocks lora lora-embedding)
+# Updates: twice as many lower the loss of full fine-tuning by less than 0.01 (without --updates a study finds that out).
 case $task in
-  mail) data=(--dataset enron --train-examples 500 --val-examples 300 --test-examples 2000 "${arms[@]}" head) ;;
-  reviews) data=(--dataset imdb --train-examples 1000 --val-examples 300 --test-examples 2000 "${arms[@]}" head) ;;
+  mail) data=(--dataset enron --train-examples 500 --val-examples 300 --test-examples 2000 --updates 200 "${arms[@]}" head) ;;
+  reviews) data=(--dataset imdb --train-examples 1000 --val-examples 300 --test-examples 2000 --updates 250 "${arms[@]}" head) ;;
   instructions) data=(--dataset alpaca --train-examples 1000 --val-examples 150 --test-share 0.2 "${arms[@]}" lora-lm-head) ;;
   *) echo "error: $task: must be mail, reviews or instructions" >&2 && exit 2 ;;
 esac

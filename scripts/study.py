@@ -45,8 +45,8 @@ class StudyArgs:
     seeds: int = 5
     """seeds, each with its own training examples, start and order"""
     updates: Rare[int | None] = None
-    """optimizer steps of every run; None: as many as two epochs or 200 updates take, doubled until the validation loss
-    of the better of full and LoRA has stopped falling"""
+    """optimizer steps of every run; None: two epochs or 200, whichever is more, doubled until the validation loss of
+    the better of full and LoRA has stopped falling, or halved where it has risen and until half of them raise it"""
     batch_size: Rare[int] = 8
     """examples of an optimizer step"""
     complete: Rare[bool] = False
@@ -181,11 +181,11 @@ def conduct(args: Args, question: Question, folder: Path) -> None:
 def outcome(args: Args, question: Question, recipe: "Recipe", maker: "Maker") -> "Outcome":
     """Makes the runs of the study and compares the arms."""
     from evidence.racing import Race
-    from studies.phases import affordable, grid, lengthened, run_race, tested
+    from studies.phases import affordable, grid, run_race, settled, tested
 
     study = args.study
     # Length: as many updates as stop the fall of the validation loss.
-    recipe = recipe if study.updates else lengthened(maker, recipe)
+    recipe = recipe if study.updates else settled(maker, recipe)
 
     # Race, on validation examples.
     arms, seeds = affordable(recipe.arms, maker.clock, recipe, study.seeds)

@@ -99,9 +99,10 @@ def what_is_missing(found: Outcome) -> list[str]:
     short = [f"the arms {listing(found.dropped)}"] * bool(found.dropped)
     short += [f"{found.asked - found.race.seeds} of {found.asked} seeds"] * (found.race.seeds < found.asked)
     short += [f"{found.unmade:,} runs of the race"] * bool(found.unmade)
-    short += ["more updates, which may lower the loss further"] * (not found.recipe.is_settled)
     short += [f"{listing([f'{size:,}' for size in found.unmade_sizes])} training examples"] * bool(found.unmade_sizes)
-    return said + [f"There was no time for {listing(short)}."] * bool(short)
+    said += [f"There was no time for {listing(short)}."] * bool(short)
+    more = f"More than {found.recipe.updates:,} updates were not tried, and may lower the loss further."
+    return said + [more] * (not found.recipe.is_settled)
 
 
 def what_it_costs(found: Outcome) -> str:

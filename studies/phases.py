@@ -33,14 +33,15 @@ from training.storage.run_folder import read_run
 
 STOPPED_FALLING = 0.01  # nats: a loss that twice the updates lower by less has stopped falling
 MOST_DOUBLINGS = 3
+SHORTEST = 25  # updates
 GRID = range(-3, 4)  # rates of a complete grid
 EXPECTED_RUNS = 11  # of an arm with five seeds: a third of seven rates with five seeds (docs/racing.md)
 TIMED, TIMES = 12, 3  # updates that are timed, and how often
 
 
-def lengthened(maker: Maker, recipe: Recipe) -> Recipe:
+def settled(maker: Maker, recipe: Recipe) -> Recipe:
     """Returns the recipe with as many updates as stop the fall of the validation loss of the better of two arms, and
-    `is_settled` off where there was no time to see that.
+    `is_settled` off where more were not tried.
 
     These are full fine-tuning and LoRA, or where there is no such arm the first others, each at its middle rate and
     with the first seed.
@@ -49,20 +50,43 @@ def lengthened(maker: Maker, recipe: Recipe) -> Recipe:
     pilots = [Trial(arm, 0, 0) for arm in [*dict.fromkeys([*filter(None, first), *recipe.arms])][:2]]
     maker.make(recipe, pilots)
     best = min(pilots, key=lambda trial: loss_of(recipe, trial))
+    if not recipe.has_diverged(best) and recipe.best_update(best) <= recipe.updates // 2:
+        return shortened(maker, recipe, pilots)
+    return lengthened(maker, recipe, pilots, best)
+
+
+def shortened(maker: Maker, recipe: Recipe, pilots: Sequence[Trial]) -> Recipe:
+    """Halves the updates until that raises the loss of a pilot; it always pays, since all runs to come take half."""
+    while recipe.updates // 2 >= SHORTEST:
+        shorter = replace(recipe, updates=recipe.updates // 2)
+        maker.make(shorter, pilots)
+        rise = max(loss_of(shorter, trial) - loss_of(recipe, trial) for trial in pilots)
+        names = " and ".join(trial.arm for trial in pilots)
+        maker.say(f"length     {shorter.updates:,} updates raise the loss of {names} by at most {rise:.4f}")
+        if not rise < STOPPED_FALLING:  # neither does one that has diverged
+            shorter.drop_weights(pilots)
+            break
+        recipe.drop_weights(pilots)
+        recipe = shorter
+    return recipe
+
+
+def lengthened(maker: Maker, recipe: Recipe, pilots: Sequence[Trial], best: Trial) -> Recipe:
+    """Doubles the updates as long as that lowers the loss of the better pilot."""
     for _ in range(MOST_DOUBLINGS):
         longer = replace(recipe, updates=2 * recipe.updates)
         if not maker.clock.has_room_for(2 * EXPECTED_RUNS, longer.updates, tested_later=4):
             maker.say(f"length     there is no time to try {longer.updates:,} updates")
-            return replace(recipe, is_settled=False)
+            break
         maker.make(longer, [best])
         gain = loss_of(recipe, best) - loss_of(longer, best)
         maker.say(f"length     {longer.updates:,} updates lower the loss of {best.arm} by {gain:.4f}")
         if not gain >= STOPPED_FALLING:  # neither does one that has diverged
             longer.drop_weights([best])
-            break
+            return recipe
         recipe.drop_weights(pilots)
         recipe = longer
-    return recipe
+    return replace(recipe, is_settled=False)
 
 
 def loss_of(recipe: Recipe, trial: Trial) -> float:

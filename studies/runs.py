@@ -95,6 +95,10 @@ class Recipe:
         left = [path for name in WEIGHTS[:2] for path in (self.place(trial) / name).glob("*")]
         return sum(path.stat().st_size for path in left)
 
+    def best_update(self, trial: Trial) -> int:
+        """Returns after how many updates the validation loss of a finished run was the lowest."""
+        return int(read_run(self.place(trial))["best_step"] or self.updates)
+
     def seconds_of_update(self, trial: Trial) -> float:
         return float(read_run(self.place(trial))["seconds"]["train"]) / self.updates
 

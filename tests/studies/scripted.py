@@ -21,12 +21,15 @@ Loss = Callable[[str, float, int], float]  # of arm, rate and seed; nan: trainin
 
 @dataclass
 class Engine:
-    """`loss` says how a run ends. `made` has the folders of the runs in order, `seconds` what each has taken."""
+    """`loss` says how a run of so many `updates` ends, `best` when its loss was the lowest. `made` has the folders of the
+    runs in order, `seconds` what each has taken."""
 
     loss: Loss
     seconds: float = 1.0
     count: int = 2
+    best: Callable[[int], int] = lambda updates: updates // 2
     made: list[str] = field(default_factory=list)
+    updates: int = 0
 
     def __enter__(self):
         return self
@@ -43,7 +46,7 @@ class Engine:
                 yield Done(job, 0, 0.0)
                 continue
             self.made.append(str(job.folder))
-            arm = job.folder.parts[-3]
+            arm, self.updates = job.folder.parts[-3], int(words["--max-steps"])
             loss = self.loss(arm, float(words["--lr"]), int(words["--seed"]))
             if math.isnan(loss):
                 job.log.write_text("error: the gradient is nan: training diverged; lower --lr or warm up longer\n")
@@ -74,12 +77,11 @@ class Engine:
         (folder / "checkpoint" / "state.pt").touch()
         if all_scored:
             shutil.rmtree(folder / "checkpoint")
-        updates = int(words["--max-steps"])
         results = {
             "schema": SCHEMA, "script": "finetune_cls", "data": {"sha256": ""}, "model": {"sha256": ""},
-            "args": {"score": words["--score"]}, "best_step": updates // 2, "before": {},
+            "args": {"score": words["--score"]}, "best_step": self.best(self.updates), "before": {},
             "val": {"loss": {"value": loss}}, "seconds": {"train": 5.0, "eval": 1.0}, "peak_memory_mib": 100.0,
-            "parameters": {"trainable": 10, "share": 0.1}, "curve": [{"step": updates, "val_loss": loss}],
+            "parameters": {"trainable": 10, "share": 0.1}, "curve": [{"step": self.updates, "val_loss": loss}],
         }  # fmt: skip
         if all_scored:
             pieces = {"tokens": [10] * 9, "before": [30.0] * 9, "after": (30 + rng.uniform(0, 5, 9)).tolist()}

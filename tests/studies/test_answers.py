@@ -3,6 +3,7 @@
 import math
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from evidence.racing import Race
 from gpt2_scratch.weights import weights_hash
 from studies.arms import arms_of
 from studies.making import Clock, Maker
-from studies.phases import lengthened
+from studies.phases import SHORTEST, settled
 from studies.runs import Recipe
 
 LOSS = {"full": 0.3, "lora-r4": 0.5, "head": 0.9}
@@ -153,5 +154,22 @@ def test_pilots_that_diverge_do_not_lengthen_the_study(tmp_path):
     arms = {arm.name: arm for arm in arms_of(["lora", "full"], [4, 2], 3, True, {"full": 1e-3, "lora": 1e-3})}
     recipe = Recipe(tmp_path, "finetune_cls.py", (), arms, 8, 20)
     engine = Engine(lambda *_: math.nan)
-    assert lengthened(Maker(engine, Clock(None, 2), lambda _: None), recipe) == recipe
+    assert settled(Maker(engine, Clock(None, 2), lambda _: None), recipe) == recipe
     assert [run.split("/")[-3] for run in engine.made] == ["full", "lora-r4", "full"]
+
+
+@pytest.mark.parametrize(("needed", "found"), [(6400, 1600), (400, 400), (200, 200), (100, 100), (6, SHORTEST)])
+def test_all_train_for_as_long_as_the_loss_falls_and_no_longer(monkeypatch, asked, tmp_path, needed, found):
+    """The loss is the lowest after `needed` updates, and rises from there on, by more than what counts as a rise."""
+    engine = Engine(lambda *cell: near(*cell) + 0.05 * abs(math.log2(engine.updates / needed)))
+    engine.best = lambda updates: min(updates, needed)
+    answer = studied(monkeypatch, engine, tmp_path / "s", *asked[:-2], "--arms", "full", "lora")
+    assert f"for {found:,} updates" in answer
+    assert ("More than 1,600 updates were not tried" in answer) == (needed > found)
+    lengths = {int(run.parts[-4].split("-")[2]) for run in map(Path, engine.made) if "timing" not in run.parts}
+    assert lengths <= {found // 2, found, 2 * found, 200, 400, 800, 100, 50}
+
+
+def test_a_shorter_training_must_do_for_lora_too(monkeypatch, asked, tmp_path):
+    engine = Engine(lambda arm, *cell: near(arm, *cell) + 4 * (arm != "full") / engine.updates, best=lambda _: 20)
+    assert "for 200 updates" in studied(monkeypatch, engine, tmp_path / "s", *asked[:-2], "--arms", "full", "lora")
