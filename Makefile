@@ -1,7 +1,7 @@
 # make demo: fine-tune the bundled model on real mail. make quick: style and the fast tests, for every commit.
 # make test: all tests. make check: style, types and shell files. make format: apply the style.
 # make gpu-check: in eight minutes, whether an NVIDIA GPU computes what the CPU does, and how fast it is.
-# make clean: delete .venv, runs/ and caches.
+# make clean: delete .venv and caches, never runs/
 VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
@@ -44,4 +44,4 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

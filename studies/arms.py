@@ -14,8 +14,8 @@ NAMED = {
     "lora-lm-head": "LoRA on the LM head too",
     "head": "the head alone",
 }
-CLASSES = ("full", "full-blocks", "lora", "head", "lora-embedding")
-INSTRUCTIONS = ("full", "full-blocks", "lora", "head", "lora-embedding", "lora-lm-head")
+CLASSES = ("full", "lora", "full-blocks", "head", "lora-embedding")  # a short time drops them from the end
+INSTRUCTIONS = (*CLASSES, "lora-lm-head")
 
 
 @dataclass(frozen=True)
