@@ -86,7 +86,7 @@ def attention(device: torch.device, sizes: Sizes) -> Iterator[Line]:
         qkv = drawn.to(DTYPES[precision])
         weights = qkv[:, 0].flip(0)  # any numbers
         wanted = with_gradient(plain_attention, qkv.float(), layout_of(lengths, torch.device("cpu")), weights.float())
-        chosen = route_of(device, qkv.dtype)
+        chosen = route_of(device, qkv.dtype, shape[-1])
         for name, act in {chosen: attend, "padded": attend_padded}.items():
             inputs = qkv.to(device), layout_of(lengths, device), weights.to(device)
             found, again = with_gradient(act, *inputs), with_gradient(act, *inputs)
@@ -98,7 +98,7 @@ def attention(device: torch.device, sizes: Sizes) -> Iterator[Line]:
 def route(device: torch.device, sizes: Sizes) -> Iterator[Line]:
     """Says which attention is taken; of GPUs, Ampere and later have flash attention and bf16."""
     modern = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    chosen = route_of(device, torch.bfloat16)
+    chosen = route_of(device, torch.bfloat16, sizes.config.width // sizes.config.heads)
     yield yes(f"attention in bf16: {chosen}", (chosen == "flash") == modern)
 
 

@@ -11,6 +11,8 @@ or crashes does not take the others with it. Exit status: 0 if no line says FAIL
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -90,6 +92,18 @@ def part_process(part: Part, lines: Path) -> list[str]:
     return [sys.executable, __file__, "--alone", part, "--json", str(lines)]
 
 
+def ended(words: list[str], seconds: float) -> int:
+    """Returns the exit status of a process, which is killed with all that it has started when its time is over, so that
+    nothing computes beside the next part. Raises subprocess.TimeoutExpired then."""
+    process = subprocess.Popen(words, start_new_session=True)
+    try:
+        return process.wait(seconds)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+
+
 def check_all(parts: tuple[Part, ...], file: Path, words: Callable[[Part, Path], list[str]]) -> int:
     """Checks the parts one after the other, each within its time, and writes the file; returns the exit status."""
     import torch
@@ -106,7 +120,7 @@ def check_all(parts: tuple[Part, ...], file: Path, words: Callable[[Part, Path],
         with TemporaryDirectory() as folder:
             lines = Path(folder) / "lines"
             try:
-                status = subprocess.run(words(part, lines), timeout=deadline - time.monotonic(), check=False).returncode
+                status = ended(words(part, lines), deadline - time.monotonic())
                 ending = yes(f"{part}: ends by itself", status == 0, f"exit status {status}")
             except subprocess.TimeoutExpired:
                 ending = yes(f"{part}: ends by itself", False, "its time was over")

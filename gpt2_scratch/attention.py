@@ -14,6 +14,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from gpt2_scratch.precision import HALF
 from gpt2_scratch.transfer import all_to_device
 
+WIDEST = 256  # head that flash attention takes
+
 # Up to this many tokens the CPU kernel's backward pass is faster in fp32, casts included (bf16, fp32 at T=16: 0.46
 # and 0.07 ms, 200: 2.7 and 1.7, 400: 5.8 and 5.9, 512: 8.0 and 10.0; 12 heads of 64 on two cores with AMX).
 BACKWARD_IN_FP32 = 384
@@ -102,7 +104,7 @@ def attend(qkv: Tensor, layout: Layout, dropout: float = 0.0) -> Tensor:
     """
     if layout.last_only:
         return attend_last(qkv, layout, dropout)
-    route = route_of(qkv.device, qkv.dtype, dropout)
+    route = route_of(qkv.device, qkv.dtype, qkv.shape[-1], dropout)
     if route == "by sequence":
         return _BySequence.apply(qkv, layout.lengths)
     if route == "flash":
@@ -111,20 +113,23 @@ def attend(qkv: Tensor, layout: Layout, dropout: float = 0.0) -> Tensor:
 
 
 def route_of(
-    device: torch.device, dtype: torch.dtype, dropout: float = 0.0
+    device: torch.device, dtype: torch.dtype, width: int, dropout: float = 0.0
 ) -> Literal["by sequence", "flash", "padded"]:
-    """Returns how `attend` computes for all tokens; for the last tokens alone it always pads."""
+    """Returns how `attend` computes for all tokens, of heads of this `width`; for the last tokens alone it always
+    pads."""
     if dropout == 0 and device.type == "cpu":
         return "by sequence"
-    if dropout == 0 and dtype in HALF.values() and has_flash_attention(device):
+    takes_width = width % 8 == 0 and width <= WIDEST  # else the kernel refuses
+    if dropout == 0 and takes_width and dtype in HALF.values() and has_flash_attention(device):
         return "flash"
     return "padded"
 
 
 @cache
 def has_flash_attention(device: torch.device) -> bool:
-    """Whether the GPU is an Ampere (sm80) or later."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    """Whether the GPU is an Ampere (sm80) or later, and torch was built with flash attention."""
+    built = torch.backends.cuda.is_flash_attention_available()
+    return device.type == "cuda" and built and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def attend_flash(qkv: Tensor, layout: Layout) -> Tensor:

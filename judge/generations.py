@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from tasks import Instruction
 
-FILE = "generations.jsonl"
+FILE, JUDGE, RESULTS = "generations.jsonl", "judge.json", "results.json"
 Text = Literal["response", "before"]
 
 
@@ -74,3 +74,17 @@ def same_questions(ours: Sequence[Generation], others: Sequence[Generation], aga
             f"the first has id {min(different, key=str)}); both runs must be tested on the same records"
         )
     return [by_id[one.question.id] for one in ours]
+
+
+def results_beside(generations: Path) -> dict[str, Any] | None:
+    """Returns results.json of the run that the generations are of; None where there is none, or another program's.
+
+    Raises ValueError for one that is damaged.
+    """
+    path = (generations if generations.is_dir() else generations.parent) / RESULTS
+    try:
+        results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); move it away, or copy it again") from error
+    is_ours = isinstance(results, dict) and "script" in results and isinstance(results.get("judge", {}), dict)
+    return results if is_ours else None

@@ -92,7 +92,7 @@ def repetition(answer: str) -> float:
 def repeats_prompt(answer: str, instruction: str) -> float:
     """Returns 1 if the whole instruction stands in the answer, whatever its case and spaces."""
     said, asked = (" ".join(text.lower().split()) for text in (answer, instruction))
-    return float(asked in said)
+    return float(bool(asked) and asked in said)
 
 
 def contains_header(answer: str) -> float:

@@ -1,6 +1,5 @@
 """Makes judge.json, the entry in results.json, and the lines that a person reads."""
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -10,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from evidence.intervals import shown
-from judge.generations import Generation
+from judge.generations import JUDGE, RESULTS, Generation, results_beside
 from judge.measures import Metric, measure, summarise
 from training.storage.files import write_json
 
-JUDGE, RESULTS = "judge.json", "results.json"
 LIBRARIES = ("google-genai", "openai", "rouge-score", "sacrebleu", "numpy", "scipy")
 
 
@@ -43,20 +41,18 @@ def environment() -> dict[str, Any]:
 
 def write(folder: Path, generations: Path, described: dict[str, Any], outcome: dict[str, Any]) -> None:
     """Writes judge.json, and after it the entry `judge` of a results.json beside the generations, under the folder's
-    name. `described` goes into judge.json alone. Raises ValueError for a results.json that cannot be read."""
+    name, or says that it cannot be written. `described` goes into judge.json alone."""
     write_json(folder / JUDGE, described | outcome)
-    beside = generations if generations.is_dir() else generations.parent
-    path = beside / RESULTS
-    if not path.exists():
+    beside, results = generations if generations.is_dir() else generations.parent, results_beside(generations)
+    if results is None:
         return
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        judges = dict(results.get("judge", {}))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); the outcome is in {folder / JUDGE}") from error
     if "files" in results and beside in folder.parents:
         results["files"] = sorted({*results["files"], folder.relative_to(beside).parts[0]})
-    write_json(path, results | {"judge": judges | {folder.name: outcome}})
+    judges = results.get("judge", {}) | {folder.name: outcome}
+    try:
+        write_json(beside / RESULTS, results | {"judge": judges})
+    except OSError as error:
+        print(f"note    {error}; the outcome is in {folder / JUDGE} alone")
 
 
 def show(outcome: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from lora.variants import adapter_class
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
+NOT_FINITE = "{} holds numbers that are not finite (nan or inf): its training diverged; take another"
 LAYERS = (nn.Linear, QuantisedLinear)
 A, B, MAGNITUDE, BASE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector", "base_layer.weight"
 
@@ -176,6 +177,11 @@ def _refuse(folder: Path, problems: list[str]) -> None:
         raise ValueError(f"adapter {folder}: {shown}")
 
 
+def infinite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Returns the names of tensors that hold nan or inf, which would spread to all that is computed with them."""
+    return [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+
+
 def attach(model: nn.Module, folder: Path) -> None:
     """Puts the adapters saved in `folder`, by `exported` or by PEFT, into the base model and freezes all else.
 
@@ -195,6 +201,7 @@ def attach(model: nn.Module, folder: Path) -> None:
             found[path][name] = tensor
     for path, part in found.items():
         problems += _fit_problems(path, part, layers[path], config)
+    problems += [NOT_FINITE.format(name) for name in infinite(tensors)[:1]]
     if not problems and not any(A in part for part in found.values()):
         problems.append("holds no adapter of a linear layer")
     _refuse(folder, problems)

@@ -130,10 +130,10 @@ def ask_tab(answerers: Sequence[Answerer]) -> None:
 
 
 def read_tab(readers: Sequence[Reader]) -> None:
-    names, first = [r.name for r in readers], readers[0]
+    first = readers[0]
     with gr.Row():
         with gr.Column(scale=4, min_width=340):
-            which = gr.Radio(names, value=names[0], label="Classifier", elem_id="which")
+            which = gr.Radio([(r.name, i) for i, r in enumerate(readers)], value=0, label="Classifier", elem_id="which")
             text = gr.Textbox(
                 label=first.inputs[0].capitalize(), lines=10, max_lines=20, elem_id="text", placeholder=PASTE
             )
@@ -146,8 +146,8 @@ def read_tab(readers: Sequence[Reader]) -> None:
             verdict = html(HINT, elem_id="verdict")
             colours, table = html(elem_id="coloured"), html(elem_id="listed")
 
-    def classify(name: str, *texts: str) -> Any:
-        reader = readers[names.index(name)]
+    def classify(number: int, *texts: str) -> Any:
+        reader = readers[number]
         try:
             reading = read(reader, *texts)
         except ValueError as error:
@@ -157,8 +157,8 @@ def read_tab(readers: Sequence[Reader]) -> None:
         text = coloured(label, reading.pieces, reading.cut)
         return probabilities(reader.labels, reading), text, listed(label, reading.pieces)
 
-    def fit(name: str) -> Any:
-        inputs = readers[names.index(name)].inputs
+    def fit(number: int) -> Any:
+        inputs = readers[number].inputs
         return gr.update(label=inputs[0].capitalize()), gr.update(
             label=inputs[-1].capitalize(), visible=len(inputs) > 1
         )

@@ -19,6 +19,7 @@ from tasks import RESPONSE_HEADER, Classification, Instruction, Labelled, join_l
 from tasks._cells import writable
 from training.data.batches import encode_all_labelled, encode_prompt
 from training.data.sources import base_model
+from training.evaluation.applied import refuse_classifier
 from training.evaluation.attribution import Attribution, Piece, attribute, pieces
 from training.evaluation.inference import response_in
 from training.flags.common import ModelArgs
@@ -107,6 +108,7 @@ def open_answerers(runs: Sequence[tuple[Path, Results]], base: str | None, devic
             raise ValueError(
                 f"--instructions {folder}: was trained on other weights than {name}; give runs of one base"
             )
+    refuse_classifier(f"--model {name}", source)
     asked = build_language_model(source, config, ModelArgs()).to(device).eval()
     own = find_tokenizer(source, config)
     found = [Answerer("Base model", Path(name).name, asked, own)]
@@ -114,8 +116,11 @@ def open_answerers(runs: Sequence[tuple[Path, Results]], base: str | None, devic
         model = rebuild(folder, results, base).to(device).requires_grad_(False)
         assert isinstance(model, LanguageModel)
         share_frozen(model, asked)
-        flags = results["args"]
-        reads = own.reading(flags.get("special_tokens", "text"))
+        flags, reads = results["args"], tokenizer_of(folder, results, base)
+        if reads.sha256 != own.sha256:
+            raise ValueError(
+                f"--instructions {folder}: was trained with another tokenizer than {name} has; give its base"
+            )
         found.append(Answerer(name_of_method(flags), folder.name, model, reads, flags.get("response_header", True)))
     return found
 
@@ -128,7 +133,8 @@ def open_readers(runs: Sequence[tuple[Path, Results]], base: str | None, device:
         assert isinstance(model, Classifier)
         text = group_of(TextArgs, flags)
         task = text.task(flags["dataset"], Path(flags["data"]) if flags["data"] else None)
-        name = f"{folder.name} ({name_of_method(flags)})"
+        alike = sum(other.resolve().name == folder.resolve().name for other, _ in runs) > 1
+        name = f"{folder.resolve().parent.name + '/' if alike else ''}{folder.resolve().name} ({name_of_method(flags)})"
         reads = tokenizer_of(folder, results, base)
         found.append(Reader(name, model, results["data"]["labels"], task, text, flags["max_length"], reads))
     return found

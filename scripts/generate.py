@@ -9,20 +9,26 @@ An answer that the model did not end by itself is followed by [...]. A prompt th
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.own_tokenizer import find_tokenizer
+from gpt2_scratch.sources import load_config
 from gpt2_scratch.tokenizer import Tokenizer
 from tasks import Instruction
+from tasks._cells import writable
 from training.data.hub import HubError, without_network
 from training.data.sources import base_model
+from training.evaluation.applied import refuse_classifier
 from training.flags.cli import at_least, refuse, run
 from training.flags.common import ModelArgs
 from training.flags.task import GenerationArgs
-from training.storage.run_folder import read_run
+from training.storage.run_folder import MODEL, read_run
 
 OFFLINE = "python scripts/generate.py --model gpt2-nano --prompt 'The movie was' --raw"
+
+
+Base = tuple[Path, GPT2Config]  # folder and shape
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,15 @@ class What:
             found.append("--run and --adapter: choose one; a run has its own adapter")
         if not all(text.strip() for text in self.prompt):
             found.append("--prompt: is empty")
+        if self.raw and self.input:
+            found.append(
+                "--input: --raw continues the prompt as it stands; put the input into --prompt, or leave it out"
+            )
+        found += [
+            f"--{name}: holds bytes that are not UTF-8; check the encoding of your terminal or file"
+            for name, text in (("prompt", "".join(self.prompt)), ("input", self.input))
+            if text != writable(text)
+        ]
         return found
 
 
@@ -74,18 +89,32 @@ def main(args: Args) -> None:
     results = read_run(what.run) if what.run else None
     if results and results["script"] == "finetune_cls":
         raise ValueError(f"--run {what.run}: is a classifier; scripts/predict.py applies it")
+    answer_all(args, results, base_of(what, results))
+
+
+def base_of(what: What, results: dict[str, Any] | None) -> Base | None:
+    """Returns folder and shape of the base; None where it is not needed, beside a run's whole model."""
+    if results and what.run is not None and (what.run / MODEL).is_dir() and not what.compare:
+        if what.model is not None:
+            raise ValueError(f"--model {what.model}: the run has a whole model; --compare asks its base too")
+        return None
     name = what.model or (results["args"]["model"] if results else "")
     try:
-        folder, config = base_model(name)
+        base = base_model(name)
     except HubError as error:
         raise ValueError(f"{error}{without_network(OFFLINE) if error.unreachable else ''}") from error
-    answer_all(args, results, folder, config, find_tokenizer(folder, config))
+    except ValueError as error:
+        moved = f"; {name} was the base in training: if it has moved, name it with --model"
+        raise ValueError(f"{error}{moved if what.model is None else ''}") from error
+    refuse_classifier(f"--model {name}", base[0])
+    return base
 
 
 def encoded(
-    questions: list[Instruction], tokenizer: Tokenizer, raw: bool, header: bool, context: int
+    questions: list[Instruction], tokenizer: Tokenizer, raw: bool, header: bool, context: int, new_tokens: int
 ) -> list[list[int]]:
-    """Encodes the questions. Raises ValueError when a prompt leaves no room for an answer."""
+    """Encodes the questions, and says which answers have less room than asked for. Raises ValueError when a prompt
+    leaves none."""
     from training.data.batches import encode_prompt
 
     prompts = [
@@ -101,34 +130,48 @@ def encoded(
             if len(tokens) >= context
         ]
     )
+    for question, tokens in zip(questions, prompts, strict=True):
+        if len(tokens) + new_tokens > context:
+            print(f"note    the answer to {question.instruction[:40]!r} has room for {context - len(tokens):,} tokens")
     return prompts
 
 
-def answer_all(
-    args: Args, results: dict[str, Any] | None, folder: Path, config: GPT2Config, tokenizer: Tokenizer
-) -> None:
+def answer_all(args: Args, results: dict[str, Any] | None, base: Base | None) -> None:
     # Imported here because they take seconds: whatever can be refused without them has been.
     from accelerate import Accelerator
 
     from gpt2_scratch.generate import Sampling
     from training.evaluation.inference import answer
-    from training.model.facts import Facts, read_facts
+    from training.model.facts import Facts, facts_of, read_facts
     from training.model.methods import build_language_model
-    from training.model.saved import adapted, rebuild
+    from training.model.saved import adapted, adapter_tokenizer, find_base, rebuild, tokenizer_of
 
     accelerator, what, generation = Accelerator(), args.what, args.generation
-    facts = read_facts(what.adapter) if what.adapter is not None else Facts()
-    if facts.labels is not None:
-        raise ValueError(f"--adapter {what.adapter}: is a classifier's, which writes no text")
-    flags = results["args"] if results else facts.args
+    facts, models = Facts(), dict[str, Any]()
+    if what.adapter is not None:
+        facts = read_facts(what.adapter)
+        if facts.labels is not None:
+            raise ValueError(f"--adapter {what.adapter}: is a classifier's, which writes no text")
+        tokenizer = adapter_tokenizer(what.adapter, what.model)
+    elif what.run is not None and results is not None:
+        facts = facts_of(results)
+        tokenizer = tokenizer_of(what.run, results, what.model)
+        if what.compare:
+            find_base(what.run, facts, what.model)  # raises ValueError for another base
+    else:
+        tokenizer = find_tokenizer(*cast(Base, base))
+    flags = facts.args
+    config = base[1] if base is not None else load_config(cast(Path, what.run) / MODEL)
+    refuse(generation.problems_given(ModelArgs(what.model or flags.get("model", "")), config))
     tokenizer = tokenizer.reading(what.special_tokens or flags.get("special_tokens", "text"))
+    for note in tokenizer.notes:
+        print(f"note    {note}")
     header = flags.get("response_header", True)
     questions = [Instruction(i, text, what.input) for i, text in enumerate(what.prompt)]
-    prompts = encoded(questions, tokenizer, what.raw, header, config.context)
+    prompts = encoded(questions, tokenizer, what.raw, header, config.context, generation.new_tokens)
     sampling = Sampling(generation.temperature, generation.top_k, generation.top_p, what.seed)
-    models: dict[str, Any] = {}
-    if (what.run is None and what.adapter is None) or what.compare:
-        models["base"] = build_language_model(folder, config, ModelArgs())
+    if base is not None and ((what.run is None and what.adapter is None) or what.compare):
+        models["base"] = build_language_model(*base, ModelArgs())
     if results is not None and what.run is not None:
         models["fine-tuned"] = rebuild(what.run, results, what.model)
     if what.adapter is not None:

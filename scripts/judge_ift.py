@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpt2_scratch.sources import read_json
 from judge.args import JudgeArgs, PaceArgs
 from judge.backends import key_problems
-from judge.generations import Generation, Text, read_generations, same_questions
+from judge.generations import FILE, JUDGE, Generation, Text, read_generations, results_beside, same_questions
 from judge.questions import Question, choice_questions, left_of, score_questions
 from judge.store import REPLIES, Key, other_settings, read_replies
 from training.flags.cli import refuse, resolved, run, stop
@@ -61,12 +62,16 @@ class Args:
             found.append("--judge-model: which model judges? (--offline measures without one)")
         if what.offline and (judge.judge_model or judge.judge_url or what.against or what.dry_run):
             found.append("--offline: asks no judge; leave out --judge-model, --judge-url, --against and --dry-run")
-        itself = what.against is not None and what.against.resolve() == what.generations.resolve()
+        itself = what.against is not None and file_of(what.against) == file_of(what.generations)
         if itself and what.text == "response":
             found.append(
                 f"--against {what.against}: holds the same answers; --text before compares them with their base's"
             )
         return found
+
+
+def file_of(generations: Path) -> Path:
+    return (generations / FILE if generations.is_dir() else generations).resolve()
 
 
 def folder_of(what: What, judge: JudgeArgs) -> Path:
@@ -82,10 +87,13 @@ def folder_of(what: What, judge: JudgeArgs) -> Path:
     return beside / "judge" / "-".join(words)
 
 
-def folder_problems(folder: Path) -> list[str]:
-    place = nearest(folder)
+def folder_problems(folder: Path, against: Path | None) -> list[str]:
+    """Returns why the outcome cannot be written there: no rights, or the outcome against other answers."""
+    place, known = nearest(folder), read_json(folder / JUDGE).get("args", {}).get("against")
     if not place.is_dir() or not os.access(place, os.W_OK):
         return [f"--output-dir {folder}: cannot be written ({place} is a file or belongs to someone else)"]
+    if known and against and file_of(Path(known)) != file_of(against):
+        return [f"--against {against}: {folder} holds the outcome against {known}; choose another --output-dir"]
     return []
 
 
@@ -200,12 +208,14 @@ def main(args: Args) -> None:
         forecast(args.pace, questions, left)
         return
     kept = [stored[key] for question in questions if (key := question.key(model)) in stored]
-    problems = other_settings(kept, judge.settings) + folder_problems(folder)
+    problems = other_settings(kept, judge.settings) + folder_problems(folder, what.against)
     refuse(problems + (key_problems(judge) if left else []))
+
+    results_beside(what.generations)  # refuses a damaged one
 
     # Imported here because they take seconds: whatever can be refused without them has been.
     from judge.measures import agreement
-    from judge.report import JUDGE, environment, measured, show, write
+    from judge.report import environment, measured, show, write
 
     measures, columns = measured(ours, theirs)
     outcome: dict[str, Any] = {}

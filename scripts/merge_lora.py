@@ -11,6 +11,7 @@ embedding too, where the two are one matrix, as in GPT-2: load such an adapter o
 """
 
 import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +25,7 @@ from training.data.special_tokens import texts_in
 from training.flags.cli import run
 from training.flags.preference import PairArgs, RatingArgs
 from training.flags.task import PromptArgs, TextArgs, group_of
-from training.storage.run_folder import nearest, read_run
+from training.storage.run_folder import ADAPTER, MODEL, RESULTS, nearest, read_run
 
 if TYPE_CHECKING:
     from training.model.facts import Facts
@@ -81,6 +82,7 @@ class Args:
 
 
 def output_problems(output: Path, overwrite: bool) -> list[str]:
+    output = output.resolve()
     names = {path.name for path in output.iterdir()} if output.is_dir() else set()
     if output.exists() and not output.is_dir():
         return [f"--output {output}: is a file"]
@@ -88,7 +90,13 @@ def output_problems(output: Path, overwrite: bool) -> list[str]:
         return [f"--output {output}: holds other files ({', '.join(sorted(names - WRITTEN)[:3])}); choose a new folder"]
     if names and not overwrite:
         return [f"--output {output}: holds a model; add --overwrite or choose another folder"]
-    return [] if nearest(output).is_dir() else [f"--output {output}: {nearest(output)} is a file"]
+    if output == Path.cwd():
+        return ["--output: is the current folder, which a model would replace; name a new one"]
+    if not nearest(output).is_dir():
+        return [f"--output {output}: {nearest(output)} is a file"]
+    if output.name in (ADAPTER, MODEL) and (output.parent / RESULTS).exists():
+        return [f"--output {output}: is where the run {output.parent} keeps what it trained; choose another folder"]
+    return [] if os.access(nearest(output), os.W_OK) else [f"--output {output}: cannot be written"]
 
 
 def trained_texts(flags: dict[str, Any]) -> tuple[list[str], str] | None:
@@ -136,7 +144,9 @@ def write(args: Args, facts: "Facts", chosen: Chosen, base: tuple[Path, Any], to
     else:
         model = build_language_model(*base, ModelArgs(untie_head=args.untied_base))
     names = facts.label_names if chosen else {}
-    replace_folder(args.output, lambda new: save_pretrained(model, new, tokenizer, DTYPES[args.dtype], **names))
+    replace_folder(
+        args.output.resolve(), lambda new: save_pretrained(model, new, tokenizer, DTYPES[args.dtype], **names)
+    )
     print(f"model   {args.output}, {args.dtype}" + ("" if chosen else ": the base alone"), flush=True)
 
 

@@ -18,7 +18,7 @@ from tasks import Task, read_rows
 from training.evaluation.applied import Applied, find_applied, renamed
 from training.evaluation.prediction_output import kept_names, metrics_file, output_problems, write_predictions
 from training.evaluation.questions import Questions, Tally, ask, check, columns_of, notes, respelled, tally
-from training.flags.cli import changed_flags, flag, refuse, run, speaks
+from training.flags.cli import flag, given_flags, refuse, run, speaks
 from training.flags.prediction import ApplyArgs, OutputArgs
 from training.flags.task import PromptArgs, TextArgs, group_of
 
@@ -47,7 +47,7 @@ class Job:
 def unused_flags(args: Args, classifies: bool) -> list[str]:
     """Returns a problem for each flag that means nothing for this kind of model."""
     kind = "a classifier" if classifies else "a language model"
-    given = changed_flags(args.prompt if classifies else args.text)
+    given = given_flags(args.prompt if classifies else args.text)
     names = [name for name in given if classifies or name not in ("text_column", "label_column")]
     return [f"{flag(name)}: means nothing for {kind}; leave it out" for name in names]
 
@@ -61,13 +61,16 @@ def settings_of(args: Args, applied: Applied) -> tuple[Task, TextArgs, PromptArg
     refuse(unused_flags(args, applied.labels is not None))
     dataset, data = applied.flags.get("dataset"), Path(applied.flags.get("data") or args.what.data)
     if applied.labels is not None:
-        text = group_of(TextArgs, applied.flags | changed_flags(text))
+        text = group_of(TextArgs, applied.flags | given_flags(text))
         return text.task(dataset, data), text, prompt
     if len(text.text_column) > 2:
         raise ValueError("--text-column: for a language model, name the column of the prompt and that of its input")
-    columns = dict(zip(("prompt_column", "input_column"), text.text_column, strict=False))
+    columns: dict[str, str] = dict(zip(("prompt_column", "input_column"), text.text_column, strict=False))
     columns |= {"response_column": text.label_column} if text.label_column else {}
-    prompt = group_of(PromptArgs, applied.flags | columns | changed_flags(prompt))
+    if twice := [flag(name) for name in columns if given_flags(prompt).get(name)]:
+        other = "--label-column" if twice == ["--response-column"] else "--text-column"
+        raise ValueError(f"{twice[0]}: {other} names the same column of a language model; give one of the two")
+    prompt = group_of(PromptArgs, applied.flags | columns | given_flags(prompt))
     return prompt.task(dataset, data), text, prompt
 
 
@@ -138,10 +141,12 @@ def report(by: Any, job: Job) -> None:
 
     cut = f", {by.cut:,} cut to the {by.longest:,} tokens that are read" * bool(by.cut)
     print(f"{job.counts.rows:,} rows in {job.output}{cut}")
+    for note in by.notes():
+        print(f"note    {note}")
     metrics = by.metrics()
     if not metrics:
         return
-    content = metrics | {"rows": job.counts.facts() | {"cut": by.cut}}
+    content = metrics | {"rows": job.counts.facts() | {"cut": by.cut} | by.left_out()}
     some_seen = any(part for part, _ in by.scored)
     if some_seen:
         print("all rows, including those that the model has seen")

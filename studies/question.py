@@ -11,7 +11,7 @@ from studies.runs import SCRIPTS
 from tasks import NAMES, Classification, Instructions, Source, Splits, find
 from tasks._splits import DRAWN
 from training.data.sources import asked_rows, base_model, split_rows
-from training.flags.cli import changed_flags, flag, problems_in, refuse
+from training.flags.cli import changed_flags, flag, given_flags, problems_in, refuse
 from training.flags.command_line import parse
 from training.flags.common import DataArgs, ModelArgs
 from training.flags.compute import SpeedArgs
@@ -68,7 +68,7 @@ def words_of(*groups: Any) -> tuple[str, ...]:
 
 def asks_for_classes(data: DataArgs, text: TextArgs, prompt: PromptArgs) -> bool:
     """Returns whether the task is classification. Raises ValueError where neither data nor columns say so."""
-    given = changed_flags(text), changed_flags(prompt)
+    given = given_flags(text), given_flags(prompt)
     if all(given):
         first = [flag(next(iter(one))) for one in given]
         raise ValueError(f"{first[0]} is of classes, {first[1]} of instructions; leave one of them out")
@@ -88,7 +88,7 @@ def asks_for_classes(data: DataArgs, text: TextArgs, prompt: PromptArgs) -> bool
 
 def with_shares(data: DataArgs, examples: int, updates: int) -> DataArgs:
     """Returns `data` with the study's shares and limits where the user has given none."""
-    given, shares = changed_flags(data), SMALL_SHARES if examples < SMALL else SHARES
+    given, shares = given_flags(data), SMALL_SHARES if examples < SMALL else SHARES
     usual: dict[str, Any] = dict(zip(("validation_share", "test_share"), shares, strict=True))
     usual |= {"val_examples": min(MOST_WATCHED, 2 * updates), "test_examples": MOST_TESTED}
     return replace(data, **{name: value for name, value in usual.items() if name not in given})

@@ -2,10 +2,13 @@
 
 import json
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 from tempfile import mkdtemp
 
+import psutil
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -199,6 +202,18 @@ if part == "runs":
 if part == "memory":
     os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_what_a_part_has_started_ends_with_it(tmp_path):
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]])"
+    child = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+    with pytest.raises(subprocess.TimeoutExpired):
+        gpu_check.ended([sys.executable, "-c", code, child, str(tmp_path / "pid")], 3)
+    pid = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_part_that_hangs_or_crashes_takes_no_other_with_it(tmp_path, monkeypatch):

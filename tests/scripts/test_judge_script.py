@@ -17,6 +17,7 @@ from test_commands import load_script
 from test_judge import generation
 
 from gpt2_scratch.tokenizer import GPT2
+from judge.measures import repeats_prompt
 
 KEY = "a-key-nobody-may-see-42"
 METRIC = {"value", "low", "high", "n"}
@@ -39,7 +40,12 @@ def run(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     write_rows(folder / "generations.jsonl", rows(40))
-    results = {"args": {"lr": 0.1}, "test": {"n": 40}, "files": ["generations.jsonl", "results.json"]}
+    results = {
+        "script": "finetune_ift",
+        "args": {"lr": 0.1},
+        "test": {"n": 40},
+        "files": ["generations.jsonl", "results.json"],
+    }
     (folder / "results.json").write_text(json.dumps(results))
     return folder
 
@@ -257,6 +263,36 @@ def test_a_full_disk_loses_no_reply_that_was_stored_nor_do_damaged_results_lose_
     assert len(server.seen) == 40 - len(stored)
 
 
+def test_an_outcome_is_not_overwritten_by_that_against_another_run_of_the_same_name(run, tmp_path):
+    others = [tmp_path / name / "full" for name in ("a", "b")]
+    for other in others:
+        other.mkdir(parents=True)
+        write_rows(other / "generations.jsonl", rows(40, response="no"))
+    with JudgeServer(answer=better) as server:
+        assert judge(run, server, "--against", others[0]).returncode == 0
+        place = run / "judge" / "judge-1-published-against-full"
+        before, asked = (place / "judge.json").read_bytes(), len(server.seen)
+        done = judge(run, server, "--against", others[1])
+        assert done.returncode == 2 and "choose another --output-dir" in done.stderr
+        assert (place / "judge.json").read_bytes() == before and len(server.seen) == asked
+        assert judge(run, server, "--against", others[0]).returncode == 0
+
+
+def test_results_of_another_program_are_left_alone_and_damaged_ones_refused_before_anything_is_asked(run):
+    (run / "results.json").write_text('{"mine": 1}')
+    with JudgeServer() as server:
+        assert judge(run, server).returncode == 0
+        assert (run / "results.json").read_text() == '{"mine": 1}'
+        (run / "results.json").write_text('{"mine"')
+        asked = len(server.seen)
+        done = judge(run, server, "--repeats", 2)
+        assert done.returncode == 2 and "results.json is damaged" in done.stderr and len(server.seen) == asked
+
+
+def test_an_empty_instruction_is_repeated_by_no_answer():
+    assert repeats_prompt("anything", "") == 0.0 and repeats_prompt("Name a bird: robin", "name  a bird") == 1.0
+
+
 # What wrong input gets.
 
 CASES = [
@@ -265,6 +301,10 @@ CASES = [
     (["--generations", "{tmp}", "--judge-model", "m"], "--generations {tmp}: there is no generations.jsonl"),
     (["--generations", "{run}", "--judge-model", "m", "--against", "{tmp}/short"], "--against .* other questions"),
     (["--generations", "{run}", "--judge-model", "m", "--against", "{run}"], "--against .* the same answers"),
+    (
+        ["--generations", "{run}", "--judge-model", "m", "--against", "{run}/generations.jsonl"],
+        "--against .* the same answers",
+    ),
     (["--generations", "{run}", "--offline", "--judge-model", "m"], "--offline: asks no judge"),
     (["--generations", "{run}", "--judge-model", " "], "--judge-model: is empty"),
     (["--generations", "{run}", "--judge-model", "m", "--repeats", "0"], "--repeats 0: must be at least 1"),

@@ -15,13 +15,14 @@ from test_own_tokenizer import surrounded
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import LanguageModel, initialise
+from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.pretrained import save_pretrained, weights_hash
 from gpt2_scratch.sources import load_config
 from gpt2_scratch.tokenizer import GPT2
 from lora.adapter import set_strength
 from training.flags.common import MethodArgs
 from training.flags.method import BLOCK_TARGETS
-from training.model.facts import BaseFacts, Facts
+from training.model.facts import Facts, base_facts
 from training.model.merging import combined, compare, logits
 from training.model.methods import apply_method
 from training.model.saved import adapted, build, save_adapter
@@ -44,7 +45,7 @@ def base(tmp_path_factory):
 def adapter(base, folder, method=LORA, labels=None, seed=5, **flags):
     """The folder of an adapter that is far from where it started."""
     args = asdict(method) | {"model": str(base), "seed": 0, "head_training": "train"} | flags
-    facts = Facts(args, BaseFacts(str(base), weights_hash(base)), labels)
+    facts = Facts(args, base_facts(str(base), base, find_tokenizer(base, load_config(base))), labels)
     model = build(base, load_config(base), facts)
     apply_method(model, method, 0)
     generator = torch.Generator().manual_seed(seed)

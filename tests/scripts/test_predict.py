@@ -120,7 +120,7 @@ def test_an_odd_prompt_gets_a_line_too(tutor, predict, tmp_path):
     assert [line["row"] for line in lines] == [0, 1, 2, 3, 4]
     assert lines[2] == {"row": 2, "prompt": None, "response": None, "stopped": None, "empty": True}
     assert lines[3] == {"row": 3, "prompt": None, "response": None, "stopped": None, "unreadable": True}
-    assert lines[4]["cut"] and len(GPT2.encode(lines[4]["prompt"])) == 511 and "1 cut to the 511 tokens" in out
+    assert lines[4]["cut"] and len(GPT2.encode(lines[4]["prompt"])) == 510 and "1 cut to the 510 tokens" in out
 
 
 @pytest.mark.parametrize("text", ["東京都は雨です。" * 60, "👩‍👩‍👧🙂" * 60, "straße " * 60, "word " * 300])
@@ -347,7 +347,7 @@ def test_an_interrupted_prediction_writes_nothing_half(sent, status, classifier,
     words = command("predict", "--run", classifier, "--data", many, "--output", out, "--overwrite")
     (run,) = start_forked(words[1:], tmp_path)
     deadline = time.monotonic() + 120
-    while not (tmp_path / "out.csv.new").exists() and time.monotonic() < deadline:
+    while not (tmp_path / ".out.csv.new").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(run.pid, sent)
     run.join(60)

@@ -21,8 +21,8 @@ Loss = Callable[[str, float, int], float]  # of arm, rate and seed; nan: trainin
 
 @dataclass
 class Engine:
-    """`loss` says how a run of so many `updates` ends, `best` when its loss was the lowest. `made` has the folders of the
-    runs in order, `seconds` what each has taken."""
+    """`loss` says how a run of so many `updates` ends, `best` when its loss was the lowest. `made` has the folders
+    of the runs in order, `seconds` what each has taken."""
 
     loss: Loss
     seconds: float = 1.0

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2_scratch.config import class_names
 from gpt2_scratch.own_tokenizer import find_tokenizer
-from gpt2_scratch.sources import load_config
+from gpt2_scratch.sources import load_config, read_json
 from tasks import folded
 from tasks._cells import listed
 from training.data.sources import base_model
 from training.data.trained_on import read_trained_on
-from training.storage.run_folder import RESULTS, read_run
+from training.storage.run_folder import MODEL, RESULTS, read_run
 
 if TYPE_CHECKING:
     from gpt2_scratch.model import Model
     from gpt2_scratch.tokenizer import Tokenizer
 
 CONFIG, ADAPTER_FILES = "config.json", ("adapter.json", "adapter_config.json")
+PREFERENCES = {"dpo_loss": "finetune_dpo", "desirable_weight": "finetune_kto"}  # a flag of each
 CLASSIFIER, LANGUAGE = "GPT2ForSequenceClassification", (None, "GPT2LMHeadModel", "GPT2Model")
 
 
@@ -127,8 +128,10 @@ def renamed(applied: Applied, given: Sequence[str]) -> Applied:
 
 def _of_run(folder: Path, asked: str, base: str | None) -> Applied:
     results = read_run(folder, asked)
-    if results["script"] in ("finetune_dpo", "finetune_kto"):
+    if results["script"] in PREFERENCES.values():
         raise ValueError(f"{asked} {folder}: is a run of {results['script']}; scripts/generate.py asks it")
+    if base is not None and (folder / MODEL).is_dir():
+        raise ValueError(f"--model {base}: the run has a whole model, and needs no base; leave it out")
     labels = results["data"].get("labels")
     known = read_trained_on(folder)
     classes = None if labels is None else tuple(labels)
@@ -141,6 +144,8 @@ def _of_adapter(folder: Path, asked: str, base: str | None) -> Applied:
     )
 
     facts = read_facts(folder)
+    if script := next((script for flag, script in PREFERENCES.items() if flag in facts.args), None):
+        raise ValueError(f"{asked} {folder}: is an adapter of {script}; scripts/generate.py asks it")
     if base is None and facts.base is None:
         base = json.loads((folder / ADAPTER_FILES[1]).read_text(encoding="utf-8")).get("base_model_name_or_path")
         if not base:
@@ -155,17 +160,28 @@ def _of_model(model: str) -> Applied:
     return Applied(folder, "model", classes_of(folder), trained_on=read_trained_on(folder))
 
 
+def refuse_classifier(asked: str, folder: Path) -> None:
+    """Raises ValueError for a folder in HF format whose model is a classifier, where one that writes is asked for."""
+    if architecture_of(folder) == CLASSIFIER:
+        raise ValueError(f"{asked}: is a classifier, which writes no text; scripts/predict.py applies it")
+
+
+def architecture_of(folder: Path) -> str | None:
+    """Returns what config.json or, where that is silent, the weights say that a model is; None: a language model."""
+    architecture = (read_json(folder / CONFIG).get("architectures") or [None])[0]
+    if architecture is None:
+        from gpt2_scratch.pretrained import heads_in  # takes seconds, but only the weights tell
+
+        architecture = CLASSIFIER if "score" in heads_in(folder) else None
+    return architecture
+
+
 def classes_of(folder: Path) -> tuple[str, ...] | None:
     """Returns the class names of the classifier in `folder`, None for a language model.
 
     transformers leaves out its default names, LABEL_0 and LABEL_1. Raises ValueError for another head.
     """
-    settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    architecture = (settings.get("architectures") or [None])[0]
-    if architecture is None:
-        from gpt2_scratch.pretrained import heads_in  # takes seconds, but only the weights tell
-
-        architecture = CLASSIFIER if "score" in heads_in(folder) else None
+    settings, architecture = read_json(folder / CONFIG), architecture_of(folder)
     if architecture in LANGUAGE:
         return None
     if architecture != CLASSIFIER:

@@ -20,8 +20,10 @@ from training.evaluation.inference import answer, classify, score_texts
 from training.evaluation.metrics import Row, classification_metrics, commonest, name_of, perplexities
 from training.evaluation.prediction_output import Line
 from training.evaluation.questions import Question, Questions, seen_in
+from training.flags.cli import refuse
+from training.flags.common import ModelArgs
 from training.flags.prediction import ApplyArgs
-from training.flags.task import PromptArgs, TextArgs
+from training.flags.task import GenerationArgs, PromptArgs, TextArgs
 
 
 def as_read(tokenizer: Tokenizer, text: str, kept: str, tokens: Sequence[int]) -> str:
@@ -76,6 +78,13 @@ class Labeller:
         """Returns the line of a row without a text."""
         return {"text": "" if question.mark == "empty" else None, "prediction": None, "probabilities": None}
 
+    def left_out(self) -> dict[str, int]:
+        """Returns counts of the labels that are not scored: none."""
+        return {}
+
+    def notes(self) -> list[str]:
+        return []
+
     def metrics(self, new_only: bool = False) -> dict[str, Any]:
         """Returns the metrics over all scored rows, or over those that are new to the model; empty without rows."""
         rows = [row for part, row in self.scored if not (new_only and part)]
@@ -96,10 +105,12 @@ class Responder:
     accelerator: Accelerator
     prompt: PromptArgs
     max_length: int  # of prompt and response where they are scored
-    longest: int  # tokens read of a prompt; one is left for the answer
+    longest: int  # tokens read of a prompt, which leaves room for the answer
     new_tokens: int
     seed: int
-    cut: int = 0  # prompts that were longer than the context
+    cut: int = 0  # prompts that were longer
+    unscored: int = 0  # responses that have no room behind their prompt
+    cut_responses: int = 0  # scored as far as there was room
     chunk = 256
     scored: list[tuple[str | None, tuple[Row, Row, Row]]] = field(default_factory=list)
 
@@ -118,7 +129,10 @@ class Responder:
         self.cut += sum("cut" in line for line in lines.values())
         flags = self.max_length, self.prompt.mask_prompt, header  # as in training, so that losses compare
         scored = [q.example for q in asked if q.example.response]
-        encoded = [x for x in encode_all_instructions(self.tokenizer, scored, *flags) if not x.left_out]
+        known = encode_all_instructions(self.tokenizer, scored, *flags)
+        encoded = [x for x in known if not x.left_out]
+        self.unscored += len(known) - len(encoded)
+        self.cut_responses += sum(x.cut for x in encoded)
         rows = zip(*score_texts(self.model, encoded, self.accelerator), strict=True)
         self.scored += [(seen[three[0].id], three) for three in rows]
         return lines
@@ -126,6 +140,17 @@ class Responder:
     def nothing(self, question: Question) -> Line:
         """Returns the line of a row without a prompt."""
         return {"prompt": None, "response": None, "stopped": None}
+
+    def left_out(self) -> dict[str, int]:
+        """Returns counts of the responses that are scored not at all or in part."""
+        found = {"response_unscored": self.unscored, "response_cut": self.cut_responses}
+        return {name: count for name, count in found.items() if count}
+
+    def notes(self) -> list[str]:
+        """Returns a sentence on each of these counts."""
+        words = {"response_unscored": "not scored, since their prompts leave no room", "response_cut": "scored in part"}
+        at = f"within --max-length {self.max_length}"
+        return [f"{count:,} responses are {words[name]}, {at}" for name, count in self.left_out().items()]
 
     def metrics(self, new_only: bool = False) -> dict[str, Any]:
         """Returns the perplexities over all scored rows, or those that are new to the model; empty without rows."""
@@ -142,14 +167,16 @@ def predictor(
         tokenizer = tokenizer.reading(what.special_tokens)
     context = model.config.context
     longest = what.max_length or applied.flags.get("max_length") or min(512, context)
-    for name, length in (("max-length", longest), ("pad-to", text.pad_to or 0)):
-        if length > context:
-            raise ValueError(f"--{name} {length}: the context of the model is {context} tokens")
+    if longest > context:
+        raise ValueError(f"--max-length {longest}: the context of the model is {context} tokens")
     if isinstance(model, Classifier):
+        refuse(text.problems_given(model.config))
         assert applied.labels is not None, "a classifier has classes"
         return Labeller(model, tokenizer, accelerator, applied.labels, text, longest, applied.training_labels)
+    refuse(GenerationArgs(what.new_tokens).problems_given(ModelArgs(str(applied.folder)), model.config))
+    room = context - what.new_tokens
     return Responder(
-        model, tokenizer, accelerator, prompt, longest, context - 1, what.new_tokens, applied.flags.get("seed", 0)
+        model, tokenizer, accelerator, prompt, longest, room, what.new_tokens, applied.flags.get("seed", 0)
     )
 
 

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from gpt2_scratch.model import LanguageModel
+from gpt2_scratch.transfer import to_device
 from lora.quantised import QuantisedLinear
 from training.data.batches import Encoded
 from training.data.examples import Data
@@ -50,7 +51,7 @@ def reference_in(accelerator: Accelerator, model: LanguageModel, batch: PairBatc
     """Returns the reference's log-probabilities of a batch, (B, 2) or for rated answers (B,), from it if `cached`,
     else computed; on its device."""
     if cached or batch.weight == 0:
-        return batch.reference.to(batch.tokens.device)
+        return to_device(batch.reference, batch.tokens.device)
     with reference(model):
         return per_answer(outputs_of(accelerator, model, batch), batch)
 

@@ -15,6 +15,7 @@ from training.flags.command_line import parse
 from training.flags.config_file import completed
 from training.flags.fields import changed_flags as changed_flags
 from training.flags.fields import flags_of
+from training.flags.fields import given_flags as given_flags
 from training.flags.fields import resolved as resolved
 from training.flags.last_word import repeat_after_launcher
 from training.flags.out_of_memory import ran_out, remedy

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from training.flags.fields import flags_of
+from training.flags.fields import flags_of, mark_given
 from training.flags.help import help_text
 from training.flags.near_misses import meant, nearest, plain
 
@@ -74,7 +74,14 @@ def parse(arguments: type[T], words: Sequence[str], description: str | None = No
         raise _complaint(said.getvalue(), words) from None
     if unknown:
         raise ValueError(unknown_flags(unknown, known))
+    mark_given(args, {name for word in words if word.startswith("--") for name in _names(word)})
     return args
+
+
+def _names(word: str) -> tuple[str, str]:
+    """Returns the fields that a word may set: no_header may be one, or the header that is switched off."""
+    name = plain(word).replace("-", "_")
+    return name, name.removeprefix("no_")
 
 
 def _is_known(word: str, known: Sequence[str]) -> bool:

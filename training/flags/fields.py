@@ -4,6 +4,7 @@ A field of type `Rare[...]` is shown by --help-all only; one of type `AsPublishe
 since it repeats what the report's authors did. --help shows all others.
 """
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -81,6 +82,21 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(part) for part in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def mark_given(args: Any, names: Collection[str]) -> None:
+    """Remembers which flags stood on the command line, whatever their values, for `given_flags`."""
+    object.__setattr__(args, "_given", frozenset(names))
+    for field in fields(args):
+        if is_dataclass(value := getattr(args, field.name)):
+            mark_given(value, names)
+
+
+def given_flags(args: Any) -> dict[str, Any]:
+    """Returns the flags of a group that stood on the command line, or are not at their defaults."""
+    given: frozenset[str] = getattr(args, "_given", frozenset())
+    values = {field.name: getattr(args, field.name) for field in fields(args)}
+    return {name: value for name, value in values.items() if name in given} | changed_flags(args)
 
 
 def changed_flags(args: Any) -> dict[str, Any]:

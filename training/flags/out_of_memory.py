@@ -8,7 +8,7 @@ SIGNS = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",  # the same on Windows
 )
-fitting: list[Callable[[], int]] = []  # of a training: returns the largest smaller micro-batch that should fit, or 0
+fitting: list[Callable[[], int | None]] = []  # of a training: the largest smaller micro-batch that should fit, or 0
 
 
 def ran_out(error: BaseException) -> bool:
@@ -21,7 +21,7 @@ def ran_out(error: BaseException) -> bool:
 def _forecast() -> int | None:
     try:
         return fitting[-1]() if fitting else None
-    except (MemoryError, RuntimeError):  # the forecast itself needs some memory, which there may no longer be
+    except Exception:  # the forecast itself needs some memory, which there may no longer be
         return None
 
 

@@ -24,6 +24,7 @@ from training.forecast.memory import MIB, memory_of, tensors_of, worst_micro_bat
 from training.forecast.workload import Workload
 from training.run.checkpoint import saved_flag
 from training.run.device import forget_peak
+from training.step.sharding import is_sharded
 from training.step.side_by_side import gradients_side_by_side, has_large_gradients
 
 SHARE = 0.9  # of the free memory that a forecast may use, since it is right to within a tenth
@@ -50,8 +51,9 @@ def free_memory(device: torch.device) -> int:
 
 def available(device: torch.device) -> int:
     """Returns the bytes that this process may use in all, with those that it already has."""
+    free = free_memory(device)  # before what is held, which it makes smaller
     held = torch.cuda.memory_reserved(device) if device.type == "cuda" else psutil.Process().memory_info().rss
-    return held + int(SHARE * free_memory(device))
+    return held + int(SHARE * free)
 
 
 def sizes(update: UpdateArgs, processes: int) -> list[int]:
@@ -162,5 +164,10 @@ def resolve_micro_batch(workload: Workload, resumed: Path | None = None) -> Upda
         size = saved_flag(resumed, accelerator, "micro_batch_size")
     else:
         size = automatic_size(workload) if asked == "auto" else usual_size(workload)
-    out_of_memory.fitting[:] = [lambda: largest_forecast(workload, available(accelerator.device), below=size)]
+
+    def smaller() -> int | None:
+        known = not is_sharded(workload.model)  # no forecast of what is sharded by now
+        return largest_forecast(workload, available(accelerator.device), below=size) if known else None
+
+    out_of_memory.fitting[:] = [smaller]
     return replace(workload.update, micro_batch_size=size)

@@ -55,9 +55,11 @@ def common_facts(folders: Sequence[Path]) -> Facts:
     bases = [(folder, one.base) for folder, one in found if one.base is not None]
     for folder, base in bases[1:]:
         known, its = bases[0]
-        if base.sha256 != its.sha256:
+        differing = [name for name in ("sha256", "tokenizer") if getattr(base, name) != getattr(its, name)]
+        if differing:
+            what = "weights" if "sha256" in differing else "tokenizers"
             raise ValueError(
-                f"--adapter {known} {folder}: were trained on different weights ({its.name}; {base.name}); "
+                f"--adapter {known} {folder}: were trained on different {what} ({its.name}; {base.name}); "
                 "merge adapters of one base"
             )
     for folder, other in others:

@@ -18,21 +18,20 @@ from gpt2_scratch.pretrained import load_weights, read_weight, save_pretrained, 
 from gpt2_scratch.sources import load_config
 from gpt2_scratch.tokenizer import Tokenizer
 from lora.adapter import Adapter, adapters
-from lora.peft_format import CONFIG, TENSORS, attach, exported
+from lora.peft_format import CONFIG, NOT_FINITE, TENSORS, attach, exported, infinite
 from training.data.sources import base_model
 from training.flags.cli import refuse
 from training.flags.common import MethodArgs, ModelArgs
 from training.flags.task import HeadArgs, group_of
 from training.model.card import CARD, card
-from training.model.facts import FACTS, Facts, facts_of, read_facts
+from training.model.facts import FACTS, BaseFacts, Facts, facts_of, read_facts
 from training.model.methods import apply_method, build_classifier, build_language_model, load_own_state, own_state
 from training.step.processes import from_main
 from training.step.sharding import is_sharded
 from training.storage.files import load_tensors, replace_file, replace_folder, save_tensors, write_json
-from training.storage.run_folder import STATE
+from training.storage.run_folder import ADAPTER, MODEL, STATE
 from training.storage.shards import load_shards, save_shards
 
-ADAPTER, MODEL = "adapter", "model"
 WEIGHTS = "adapter.safetensors"
 BEST, BEST_SHARDS = STATE.with_name("best.safetensors"), STATE.with_name("best")
 
@@ -123,7 +122,7 @@ def in_peft_format(model: Model) -> bool:
 def find_base(adapter: Path, facts: Facts, base: str | None = None) -> tuple[Path, GPT2Config]:
     """Returns folder and shape of the base of an adapter: `base`, or where it was when the adapter was trained.
 
-    Raises ValueError when there is none, or when its weights are known not to be those that were trained on.
+    Raises ValueError when there is none, or when its weights or tokenizer are known not to be those of the training.
     """
     name = base or facts.base_name
     if name is None:
@@ -138,7 +137,15 @@ def find_base(adapter: Path, facts: Facts, base: str | None = None) -> tuple[Pat
         raise ValueError(
             f"adapter {adapter}: was trained on other weights than {name} has (sha256 differs); give its base"
         )
+    if facts.base is not None:
+        refuse_tokenizer(f"adapter {adapter}:", facts.base, find_tokenizer(source, config), name)
     return source, config
+
+
+def refuse_tokenizer(asked: str, known: BaseFacts, found: Tokenizer, place: str) -> None:
+    """Raises ValueError when a base has another tokenizer than in training, as where files were not copied."""
+    if (found.sha256 or None) != known.tokenizer:
+        raise ValueError(f"{asked} was trained with another tokenizer than {place} has; give its base, with all files")
 
 
 def build(source: Path, config: GPT2Config, facts: Facts) -> Model:
@@ -160,7 +167,9 @@ def adapted(adapter: Path, base: str | None = None) -> Model:
     if (adapter / WEIGHTS).exists():
         head = (facts.args["head_training"],) if isinstance(model, Classifier) else ()
         apply_method(model, group_of(MethodArgs, facts.args), facts.args["seed"], *head)
-        load_own_state(model, load_tensors(adapter / WEIGHTS))
+        tensors = load_tensors(adapter / WEIGHTS)
+        refuse([f"adapter {adapter}: {NOT_FINITE.format(name)}" for name in infinite(tensors)[:1]])
+        load_own_state(model, tensors)
     else:
         attach(model, adapter)
     return model.eval()
@@ -187,16 +196,10 @@ def rebuild(folder: Path, results: dict[str, Any], base: str | None = None) -> M
 
 
 def adapter_tokenizer(adapter: Path, base: str | None = None) -> Tokenizer:
-    """Returns the tokenizer of an adapter's base, reading special tokens as in training.
-
-    Raises the errors of `find_base`, and ValueError when the base has another tokenizer now.
-    """
+    """Returns the tokenizer of an adapter's base, reading special tokens as in training. Raises the errors of
+    `find_base`."""
     facts = read_facts(adapter)
-    place, config = find_base(adapter, facts, base)
-    found = find_tokenizer(place, config)
-    if facts.base is not None and found.sha256 != facts.base.tokenizer:
-        raise ValueError(f"adapter {adapter}: was trained with another tokenizer than {place} has; give its base")
-    return found.reading(facts.args.get("special_tokens", "text"))
+    return find_tokenizer(*find_base(adapter, facts, base)).reading(facts.args.get("special_tokens", "text"))
 
 
 def tokenizer_of(folder: Path, results: dict[str, Any], base: str | None = None) -> Tokenizer:

@@ -28,7 +28,7 @@ from training.flags.finetuning import FineTuneArgs
 from training.flags.preference import PairArgs, RatingArgs
 from training.model.facts import Facts, facts_of, read_facts
 from training.model.methods import apply_method, build_language_model, load_own_state, own_state
-from training.model.saved import ADAPTER, MODEL, WEIGHTS, Best, adapted, in_peft_format, save_adapter
+from training.model.saved import ADAPTER, MODEL, WEIGHTS, Best, adapted, in_peft_format, refuse_tokenizer, save_adapter
 from training.storage.files import replace_folder
 from training.storage.run_folder import RESULTS, read_run
 
@@ -87,17 +87,19 @@ def find_start(folder: Path | None, prompt: PairArgs | RatingArgs, model: ModelA
         raise ValueError(f"{asked} holds neither a finished run nor an adapter; a whole model is given as --model")
     if facts.labels:
         raise ValueError(f"{asked} is a classifier's, which writes no text")
-    _check_fit(asked, facts, prompt, model, inputs.weights)
+    _check_fit(asked, facts, prompt, model, inputs)
     return Start(inputs.model_folder, inputs.config, place, whole, facts)
 
 
-def _check_fit(asked: str, facts: Facts, prompt: PairArgs | RatingArgs, model: ModelArgs, base: Path | None) -> None:
-    flags, known = facts.args, facts.base
+def _check_fit(asked: str, facts: Facts, prompt: PairArgs | RatingArgs, model: ModelArgs, inputs: Inputs[Any]) -> None:
+    flags, known, base = facts.args, facts.base, inputs.weights
     if known is not None and base is not None and known.sha256 != weights_hash(base):
         raise ValueError(
             f"{asked} was trained on {known.name}, whose weights are not those of --model {model.model}; "
             f"add --model {known.name}"
         )
+    if known is not None and inputs.weights is not None:
+        refuse_tokenizer(asked, known, inputs.tokenizer, f"--model {model.model}")
     if flags.get("base_bits") is not None:
         raise ValueError(
             f"{asked} was trained beside weights in {flags['base_bits']} bits, which it cannot be merged into here; "

@@ -13,6 +13,7 @@ from torch import nn
 from training.flags.cli import flag
 from training.model.methods import load_own_state, own_state
 from training.run.record import Record
+from training.step.optimizers import page_again
 from training.step.processes import from_main
 from training.step.sharding import is_sharded
 from training.storage.files import replace_file
@@ -102,6 +103,7 @@ def load_checkpoint(run: "Run") -> None:
     elif state["weights"] is not None:
         load_own_state(run.model, state["weights"])
         run.optimizer.load_state_dict(state["optimizer"])
+        page_again(run.optimizer.optimizer)
         if run.accelerator.scaler is not None:
             run.accelerator.scaler.load_state_dict(state["scaler"])
     torch.set_num_threads(state.get("threads", torch.get_num_threads()))  # another number may round differently

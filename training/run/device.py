@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 
 from gpt2_scratch.attention import route_of
+from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.precision import HALF
 from training.run.results import device_name
 
@@ -34,10 +35,11 @@ def advice(capability: tuple[int, int], precision: str, tf32: bool) -> str | Non
     return None
 
 
-def device_lines(accelerator: Accelerator, dropout: float) -> list[str]:
+def device_lines(accelerator: Accelerator, config: GPT2Config) -> list[str]:
     """Returns a line with device, precision, attention and processes, and one of advice for a GPU."""
     device, precision, tf32 = accelerator.device, accelerator.mixed_precision, torch.backends.cuda.matmul.allow_tf32
-    route = ATTENTION[route_of(device, HALF.get(precision, torch.float32), dropout)]
+    width = config.width // config.heads
+    route = ATTENTION[route_of(device, HALF.get(precision, torch.float32), width, config.dropout)]
     shown = ("fp32" + ", TF32" * tf32 * (device.type == "cuda")) if precision == "no" else precision
     count, threads = accelerator.num_processes, torch.get_num_threads()
     work = f"{count} process{'es' * (count > 1)}"

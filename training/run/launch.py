@@ -37,11 +37,17 @@ def be_deterministic() -> None:
 
 
 def check_launched(accelerator: Accelerator) -> None:
-    """Raises ValueError for processes that do not see each other, since all of them would write the same files."""
+    """Raises ValueError for processes that do not see each other, since all of them would write the same files, and for
+    more of them than there are GPUs."""
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:
         raise ValueError(
             f"{launched} processes were launched but do not see each other; without GPUs set ACCELERATE_USE_CPU=true"
+        )
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if accelerator.device.type == "cuda" and here > (there := torch.cuda.device_count()):
+        raise ValueError(
+            f"{here} processes were launched for {there} GPU{'s' * (there > 1)}; add --num_processes {there}"
         )
 
 

@@ -34,7 +34,7 @@ def print_facts(
     """Prints the table above the progress line, and above a dry run's forecast; on the main process."""
     if not accelerator.is_main_process:
         return
-    print("\n".join(device_lines(accelerator, model.config.dropout)))
+    print("\n".join(device_lines(accelerator, model.config)))
     facts, parameters = data.facts, parameter_counts(model)
     skipped = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in facts.skipped.items() if count)
     print(f"data       {facts.source}, sha256 {facts.sha256[:12]}; left out: {skipped or 'nothing'}")

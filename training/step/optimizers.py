@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lora.adapter import b_factors
 from lora.quantised import load_bitsandbytes
@@ -86,3 +86,15 @@ def muon_with_adamw(
         fused=True,
     )
     return Together([muon, adamw])
+
+
+def page_again(optimizer: torch.optim.Optimizer) -> None:
+    """Moves the loaded states of a paged optimizer of bitsandbytes back to pages: it loads them as ordinary tensors of
+    the GPU, where they may not fit."""
+    if not getattr(optimizer, "is_paged", False):
+        return
+    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+        for name, loaded in optimizer.state.get(parameter, {}).items():
+            if isinstance(loaded, Tensor) and loaded.shape == parameter.shape:
+                page = optimizer.get_state_buffer(parameter, dtype=loaded.dtype)  # type: ignore[attr-defined]
+                optimizer.state[parameter][name] = page.copy_(loaded)

@@ -24,6 +24,7 @@ from gpt2_scratch.precision import HALF
 from training.data.batches import collate
 from training.flags.sharding import launched_sharded
 from training.step.losses import outputs_of
+from training.step.processes import check_same
 
 
 def prepare(accelerator: Accelerator, model: Model) -> Any:
@@ -31,6 +32,8 @@ def prepare(accelerator: Accelerator, model: Model) -> Any:
 
     Build the optimizer afterwards: sharding replaces the parameters.
     """
+    shapes = str([(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()])
+    check_same(accelerator, {"data (its classes) or base": shapes})  # else what follows fails or waits for ever
     if launched_sharded():
         shard(accelerator, model)
     prepared = accelerator.prepare_model(model, evaluation_mode=True)  # device and autocast, and no DDP of its own
@@ -151,3 +154,5 @@ def gather(accelerator: Accelerator, model: nn.Module) -> None:
                     kept = whole.cpu() if accelerator.is_main_process else whole.new_empty(0)
                     found[id(parameter)] = nn.Parameter(kept, parameter.requires_grad)
                 module.register_parameter(name, found[id(parameter)])
+        for name, buffer in module.named_buffers(recurse=False):  # sharding has moved them to the device
+            setattr(module, name, buffer.cpu())

@@ -34,7 +34,7 @@ class ShortSoftmax(nn.Module):
         super().__init__()
         self.model, self.vocabulary = model, model.config.vocabulary
         most = self.vocabulary if most is None else most
-        self.short = most < self.vocabulary
+        self.draws = most < self.vocabulary  # random numbers, for each micro-batch
         self.drawn = int(DRAWN * most)
         frequent = frequent_tokens(documents, most - self.drawn, self.vocabulary)
         self.register_buffer("frequent", frequent, persistent=False)
@@ -44,7 +44,7 @@ class ShortSoftmax(nn.Module):
 
         Draws from torch's global generator on the CPU, which is seeded for each micro-batch (training/step/update.py).
         """
-        if whole or not self.short:
+        if whole or not self.draws:
             return self.model(tokens, lengths, labels)
         final = self.model.transformer(tokens, layout_of(lengths, tokens.device))  # (N, C)
         labels = to_device(labels, tokens.device)

@@ -41,13 +41,12 @@ def has_large_gradients(model: nn.Module) -> bool:
 def updates_at_a_time(accelerator: Accelerator, model: nn.Module) -> int:
     """Returns how many micro-batches of an update can be computed at a time.
 
-    It is one if the model draws random numbers, for which torch has one generator, and no more than two if gradients
-    are large, since every micro-batch has its own.
+    It is one if the model draws random numbers (dropout, a shortened softmax), for which torch has one generator, and
+    no more than two if gradients are large, since every micro-batch has its own.
     """
-    threads = at_a_time(accelerator)
-    if threads == 1 or any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules()):
-        return 1
-    if any(adapter.dropout > 0 for _, adapter in adapters(model)):
+    threads, modules = at_a_time(accelerator), [*model.modules()]
+    draws = any((isinstance(m, nn.Dropout) and m.p > 0) or getattr(m, "draws", False) for m in modules)
+    if threads == 1 or draws or any(adapter.dropout > 0 for _, adapter in adapters(model)):
         return 1
     return min(threads, 2) if has_large_gradients(model) else threads
 
@@ -97,7 +96,7 @@ def gradients_side_by_side(
 
     def compute(batch: B) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         summed = loss(batch)
-        return summed.detach().double(), torch.autograd.grad(summed * scale, trained, allow_unused=True)
+        return summed.detach().cpu().double(), torch.autograd.grad(summed * scale, trained, allow_unused=True)
 
     total = torch.zeros((), dtype=torch.float64)
     for summed, gradients in side_by_side(compute, batches, threads):

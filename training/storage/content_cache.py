@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from training.storage.files import replace_file
+from training.storage.files import beside, replace_file
 from training.storage.run_folder import nearest
 
 
@@ -43,7 +43,7 @@ class CachedFile:
 
     def space(self) -> tuple[int, int]:
         """Returns the bytes needed for the file and those free; what a killed run left is written over."""
-        left = self.path.with_name(self.path.name + ".new")
+        left = beside(self.path, "new")
         return self.size - (left.stat().st_size if left.exists() else 0), shutil.disk_usage(nearest(self.path)).free
 
     def write(self, chunks: Iterable[Any]) -> None:

@@ -33,9 +33,14 @@ def explained(path: Path) -> Iterator[None]:
         raise OSError(said) from error
 
 
+def beside(path: Path, ending: str) -> Path:
+    """Returns the place of what is not yet, or no longer, at `path`: a hidden name, which is nobody's own file."""
+    return path.with_name(f".{path.name}.{ending}")
+
+
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a new file, which takes the place of `path` only when it is whole on the disk."""
-    new = path.with_name(path.name + ".new")
+    new = beside(path, "new")
     try:
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +56,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
 def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
     """Does the same for a folder: `write` fills a new one, which replaces the old."""
-    new, old = (path.with_name(path.name + ending) for ending in (".new", ".old"))
+    new, old = beside(path, "new"), beside(path, "old")
     if old.exists() and not path.exists():  # killed between the two renames below
         old.rename(path)
     for leftover in (new, old):

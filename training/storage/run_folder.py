@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 RESULTS = "results.json"
+ADAPTER, MODEL = "adapter", "model"  # folders of what was trained
 SCHEMA = 1  # of results.json (docs/results.schema.json); raise it when readers have to change
 GENERATIONS = "generations.jsonl"  # of instructions
 VALIDATION = "validation.jsonl"  # scores of the validation examples
@@ -29,7 +31,7 @@ OURS = {
     "curves.png",
     "forgetting.png",
 }
-OURS |= {"tensorboard", "adapter", "model", "checkpoint", "judge"}  # judge/ holds replies that were paid for
+OURS |= {"tensorboard", ADAPTER, MODEL, "checkpoint", "judge"}  # judge/ holds replies that were paid for
 
 
 def nearest(path: Path) -> Path:
@@ -73,7 +75,7 @@ def check_folder(
     if not os.access(nearest(folder), os.W_OK):
         raise ValueError(f"{at} cannot be written")
     names = (path.name for path in folder.glob("*") if not path.name.startswith("predict-"))  # from predict.py
-    present = {name.removesuffix(".new").removesuffix(".old") for name in names}
+    present = {re.sub(r"^\.(.+)\.(new|old)$", r"\1", name) for name in names}  # what a kill left beside a file
     if others := sorted(present - OURS):
         raise ValueError(f"{at} holds other files ({', '.join(others[:3])}); choose a new folder")
     unfinished = (folder / STATE).exists()  # beside results: a run with --score validation, of which a part is left

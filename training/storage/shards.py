@@ -6,7 +6,7 @@ All processes call these functions, with the same names in `state`, and must see
 from pathlib import Path
 from typing import Any
 
-from training.storage.files import explained, replace_folder
+from training.storage.files import beside, explained, replace_folder
 
 
 def save_shards(folder: Path, state: dict[str, Any]) -> None:
@@ -28,7 +28,7 @@ def save_shards(folder: Path, state: dict[str, Any]) -> None:
         replace_folder(folder, write)
     else:
         with explained(folder):
-            write(folder.with_name(folder.name + ".new"))
+            write(beside(folder, "new"))
     distributed.barrier()
 
 

@@ -1,5 +1,7 @@
 """Running out of memory is one message with a remedy that fits, and the run goes on with it."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -61,8 +63,9 @@ def test_the_forecast_names_the_micro_batch(size, told, monkeypatch):
     assert told in remedy(MemoryError(), ("micro-batch-size", "checkpoint-activations", "base-bits"))
 
 
-def test_a_forecast_that_fails_for_want_of_memory_too_names_none(monkeypatch):
-    monkeypatch.setattr(out_of_memory, "fitting", [lambda: len(np.empty(VAST, np.uint8))])
+@pytest.mark.parametrize("forecast", [lambda: len(np.empty(VAST, np.uint8)), lambda: copy.copy(8, 9), lambda: None])
+def test_a_forecast_that_fails_for_want_of_memory_too_or_is_none_names_none(forecast, monkeypatch):
+    monkeypatch.setattr(out_of_memory, "fitting", [forecast])
     assert (
         remedy(MemoryError(), ("micro-batch-size",))
         == "out of memory on this machine: use a smaller --micro-batch-size"

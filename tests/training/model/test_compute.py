@@ -185,22 +185,27 @@ def test_attention_by_sequence_is_the_formula_whatever_layout_the_gradient_has(l
 
 
 @pytest.mark.parametrize(
-    ("dtype", "dropout", "taken"),
+    ("dtype", "width", "dropout", "taken"),
     [
-        (torch.bfloat16, 0.0, True),
-        (torch.float16, 0.0, True),
-        (torch.float32, 0.0, False),
-        (torch.bfloat16, 0.1, False),
+        (torch.bfloat16, 8, 0.0, True),
+        (torch.float16, 256, 0.0, True),
+        (torch.float32, 8, 0.0, False),
+        (torch.bfloat16, 8, 0.1, False),
+        (torch.bfloat16, 1, 0.0, False),
+        (torch.bfloat16, 260, 0.0, False),
+        (torch.bfloat16, 264, 0.0, False),
     ],
 )
-def test_flash_attention_is_taken_in_half_precision_without_dropout(dtype, dropout, taken, monkeypatch):
+def test_flash_attention_is_taken_in_half_precision_without_dropout_by_heads_that_fit(
+    dtype, width, dropout, taken, monkeypatch
+):
     monkeypatch.setattr(gpt2_scratch.attention, "has_flash_attention", lambda device: True)
     layout = packed([3, 1, 7], "meta")
-    qkv = torch.empty(11, 3, 2, 8, device="meta", dtype=dtype, requires_grad=True)
+    qkv = torch.empty(11, 3, 2, width, device="meta", dtype=dtype, requires_grad=True)
     with Ops() as ops:
         mixed = attend(qkv, layout, dropout)
         mixed.sum().backward()
-    assert (mixed.shape, mixed.dtype) == ((11, 2, 8), dtype)
+    assert (mixed.shape, mixed.dtype) == ((11, 2, width), dtype)
     assert (qkv.grad.shape, qkv.grad.dtype) == (qkv.shape, dtype)
     calls = ops.named("_flash_attention_forward.")
     assert len(calls) == len(ops.named("_flash_attention_backward.")) == taken

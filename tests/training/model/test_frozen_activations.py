@@ -366,7 +366,7 @@ def test_a_kill_while_writing_leaves_nothing_that_is_trusted(disk, tmp_path):
     done = run_forked([tmp_path / "dies.py"])
     assert done.returncode == -signal.SIGKILL, done.stderr
     (folder,) = disk.cache_dir.iterdir()
-    assert {path.name for path in folder.iterdir()} == {"lock", "hidden.new"}
+    assert {path.name for path in folder.iterdir()} == {"lock", ".hidden.new"}
     model = build(Classifier, MethodArgs("lora", last_blocks=2))
     cached, facts = attached(model, labelled(9), disk)
     assert facts["built"] and {path.name for path in folder.iterdir()} == {"lock", "hidden"}
@@ -419,7 +419,7 @@ def test_a_cache_larger_than_the_disk_is_refused_and_what_a_kill_left_is_counted
     assert not disk.cache_dir.exists()
     folder = disk.cache_dir / cache_key(contents(model, examples, "no"), model, "base", "no")
     folder.mkdir(parents=True)
-    (folder / "hidden.new").write_bytes(b"\1" * 100)
+    (folder / ".hidden.new").write_bytes(b"\1" * 100)
     assert attached(model, examples, disk)[1]["built"]
     monkeypatch.setattr(training.storage.content_cache.shutil, "disk_usage", lambda path: usage(0))
     assert not attached(model, examples, disk)[1]["built"]

@@ -11,9 +11,11 @@ from accelerate.state import AcceleratorState
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 from conftest import ROOT
 
+from gpt2_scratch.config import GPT2Config
 from training.flags.compute import SpeedArgs
+from training.forecast.micro_batch import SHARE, available
 from training.run.device import advice, device_lines, forget_peak
-from training.run.launch import start
+from training.run.launch import check_launched, start
 from training.run.results import peak_memory_mib
 
 T4, V100, GTX_1080, A100, H100 = (7, 5), (7, 0), (6, 1), (8, 0), (9, 0)
@@ -47,7 +49,7 @@ def test_a_gpu_that_another_flag_would_serve_better_gets_one_line_of_advice(capa
 )
 def test_the_line_has_device_precision_attention_and_processes(precision, dropout, told):
     AcceleratorState._reset_state(reset_partial_state=True)
-    (line,) = device_lines(Accelerator(cpu=True, mixed_precision=precision), dropout)
+    (line,) = device_lines(Accelerator(cpu=True, mixed_precision=precision), GPT2Config(dropout=dropout))
     assert line.startswith("device     ") and line.endswith(f" cores; {told}")
 
 
@@ -55,6 +57,26 @@ def launched_environment(*flags):
     """What `accelerate launch` hands to a script."""
     args = launch_command_parser().parse_args([*map(str, flags), "script.py"])
     return prepare_simple_launcher_cmd_env(_validate_launch_command(args)[0])[1]
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    accelerator = SimpleNamespace(device=torch.device("cuda", 0), num_processes=2)
+    with pytest.raises(ValueError, match="2 processes were launched for 1 GPU; add --num_processes 1"):
+        check_launched(accelerator)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check_launched(accelerator)
+
+
+def test_cached_memory_of_a_gpu_is_not_counted_twice(monkeypatch):
+    """Of 80 GiB 79 are reserved, 15 of them for nothing, which torch frees before it is asked what is free."""
+    gib, reserved = 2**30, [79 * 2**30]
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: reserved[0])
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: reserved.__setitem__(0, 64 * gib))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (80 * gib - reserved[0], 80 * gib))
+    assert available(torch.device("cuda")) == 64 * gib + int(SHARE * 16 * gib)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -11,7 +11,7 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from training.flags.common import MethodArgs, UpdateArgs
 from training.model.methods import apply_method
-from training.step.optimizers import build_optimizer, muon_with_adamw, parameter_groups
+from training.step.optimizers import build_optimizer, muon_with_adamw, page_again, parameter_groups
 from training.step.update import apply_update
 
 CONFIG = GPT2Config(width=16, blocks=2, heads=2, vocabulary=31, context=12)
@@ -260,3 +260,25 @@ def test_muon_with_adamw_goes_on_from_its_saved_state_bit_for_bit():
     assert second.param_groups[0] is second.parts[0].param_groups[0]
     expected, found = muon_steps(model, optimizer), muon_steps(other, second)
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+
+
+def test_loaded_states_of_a_paged_optimizer_are_in_pages_again():
+    """As bitsandbytes has it: its own load_state_dict makes ordinary tensors of them."""
+    parameter, pages = nn.Parameter(torch.zeros(4, 3)), []
+
+    class Paged(torch.optim.SGD):
+        is_paged = True
+
+        def get_state_buffer(self, p, dtype):
+            pages.append(torch.zeros_like(p, dtype=dtype))
+            return pages[-1]
+
+    optimizer, loaded = Paged([parameter], lr=0.1), torch.arange(12, dtype=torch.uint8).view(4, 3)
+    optimizer.state[parameter] = {"state1": loaded, "absmax1": torch.ones(2), "step": 3}
+    page_again(optimizer)
+    found = optimizer.state[parameter]
+    assert found["state1"] is pages[0] and len(pages) == 1 and torch.equal(pages[0], loaded)
+    assert found["step"] == 3 and torch.equal(found["absmax1"], torch.ones(2))
+    optimizer.is_paged = False
+    page_again(optimizer)
+    assert len(pages) == 1

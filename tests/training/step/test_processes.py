@@ -1,6 +1,13 @@
 """What the processes of one run tell each other, and that they part."""
 
+from types import SimpleNamespace
+
+import pytest
+import torch
 from forked import free_port, run_forked
+
+from training.step import processes
+from training.step.sharding import prepare
 
 ROUNDS = 40
 
@@ -77,3 +84,10 @@ def test_what_the_main_process_read_reaches_all_and_no_more_than_one_tensor_at_a
 def test_processes_that_have_trained_part_and_do_not_wait_for_ever(tmp_path):
     """Without care for what holds the group last, the second or third round hangs."""
     run_two(TWO_PROCESSES, tmp_path, *(free_port() for _ in range(ROUNDS)))
+
+
+def test_processes_whose_data_have_other_classes_say_so_before_they_wait_for_each_other(monkeypatch):
+    monkeypatch.setattr(processes, "gather_object", lambda mine: [*mine, {name: "another" for name in mine[0]}])
+    accelerator = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
+    with pytest.raises(ValueError, match="the processes do not have the same data .its classes. or base"):
+        prepare(accelerator, torch.nn.Linear(2, 3))

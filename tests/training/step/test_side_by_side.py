@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from one_example import encode_labelled
 
 from gpt2_scratch.config import GPT2Config
-from gpt2_scratch.model import Classifier, initialise
+from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.tokenizer import GPT2
 from tasks import Labelled
 from training.data.batches import Encoded, collate
@@ -19,6 +19,7 @@ from training.forecast.micro_batch import resolve_micro_batch
 from training.forecast.workload import Workload
 from training.model.methods import apply_method
 from training.step.losses import class_loss
+from training.step.short_softmax import ShortSoftmax
 from training.step.side_by_side import gradients_side_by_side, side_by_side, updates_at_a_time
 from training.step.update import accumulate
 
@@ -107,6 +108,8 @@ def test_gradients_are_off_and_casts_on_in_the_threads_as_in_the_caller(two_thre
         (lambda: classifier("full"), 2),
         (lambda: classifier("full", dropout=0.1), 1),
         (lambda: classifier(lora_dropout=0.1), 1),
+        (lambda: ShortSoftmax(LanguageModel(CONFIG), [np.arange(50)], 20), 1),
+        (lambda: ShortSoftmax(LanguageModel(CONFIG), [np.arange(50)], None), 2),
     ],
 )
 def test_an_update_is_shared_unless_the_model_draws_numbers(model, expected, two_threads):

@@ -133,7 +133,7 @@ def test_a_writer_that_fails_leaves_the_old_folder_and_nothing_else(tmp_path):
 
 
 def test_what_a_kill_left_beside_a_folder_does_not_get_into_the_next_one(tmp_path):
-    for leftover in ("best.new", "best.old"):
+    for leftover in (".best.new", ".best.old"):
         (tmp_path / leftover).mkdir()
         (tmp_path / leftover / "junk").write_text("half")
     replace_folder(tmp_path / "best", write_folder("1"))
@@ -145,7 +145,7 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_old_one_there(tmp_path, 
     rename = Path.rename
 
     def only_away(self, target):
-        if self.name == "best.new":
+        if self.name == ".best.new":
             raise DiskFull
         return rename(self, target)
 
@@ -156,8 +156,8 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_old_one_there(tmp_path, 
 
 
 def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
-    (tmp_path / "best.old").mkdir()
-    (tmp_path / "best.old" / "weights").write_text("old")
+    (tmp_path / ".best.old").mkdir()
+    (tmp_path / ".best.old" / "weights").write_text("old")
     with pytest.raises(OSError, match="could not be written"):
         replace_folder(tmp_path / "best", fail_half_way)
     assert "old" in tree(tmp_path).values()
@@ -308,15 +308,15 @@ def test_a_file_in_the_place_of_the_folder_is_refused(run, tmp_path):
 
 def test_what_a_kill_left_behind_counts_as_ours(tmp_path):
     folder = unfinished_run(tmp_path / "run")
-    (folder / "adapter.new").mkdir()
-    (folder / "predictions.jsonl.new").write_text("half")
+    (folder / ".adapter.new").mkdir()
+    (folder / ".predictions.jsonl.new").write_text("half")
     assert check_folder(folder, RESUME.overwrite, RESUME.resume) is True
     assert check_folder(folder, OVERWRITE.overwrite, OVERWRITE.resume) is False
 
 
 def test_a_run_killed_while_it_wrote_its_results_can_go_on(tmp_path):
     folder = unfinished_run(tmp_path / "run")
-    (folder / "results.json.new").write_text('{"args":')
+    (folder / ".results.json.new").write_text('{"args":')
     assert check_folder(folder, RESUME.overwrite, RESUME.resume) is True
 
 
