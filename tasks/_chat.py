@@ -28,6 +28,7 @@ ROLES |= dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "bard", "
 TOOLS = {"tool", "tool_call", "tool_calls", "tool_response", "function", "function_call", "observation", "ipython"}
 KEYS = {"role", "from", "content", "value", "tool_calls", "function_call"}  # the keys of a message that are read
 WEIGHTS = ("weight", "train", "training", "loss")  # keys that hold 0 or false if a message is not to be trained on
+MESSAGES = re.compile(r"\s*\[\{\s*['\"](role|from|content|value)['\"]\s*:")
 HEADING = re.compile(r"(?:\A|\n\n)(Human|Assistant): ?")  # how Anthropic's hh-rlhf writes a conversation
 
 
@@ -51,10 +52,16 @@ class Dialogue(NamedTuple):
 
 def messages_in(cell: Any) -> list[dict[str, Any]] | None:
     """Returns the messages of a cell: a list of records, one record, a record of lists (as `datasets` writes it), or
-    the text of a list (as csv files have it). None for a cell that holds something else."""
+    the text of a list (as csv files have it). None for a cell that holds something else. Raises ValueError for the text
+    of messages that cannot be read."""
     cell, needed = plain(cell), [{"role"}, {"from"}]
     if isinstance(cell, str):  # an answer can be JSON too, so both keys of a message are needed
-        cell = _parsed(cell) if cell.lstrip().startswith("[{") else None
+        written, cell = cell, _parsed(cell) if cell.lstrip().startswith("[{") else None
+        if cell is None and MESSAGES.match(written):
+            raise ValueError(
+                f"holds messages that cannot be read: {written[:40]!r}... (as numpy writes them, or cut short); "
+                "save the data as jsonl or parquet"
+            )
         needed = [{"role", "content"}, {"from", "value"}]
     if isinstance(cell, dict):
         lists = all(isinstance(value, list) for value in cell.values()) and len({*map(len, cell.values())}) == 1
@@ -75,7 +82,7 @@ def _text(content: Any, column: str, id: int) -> str:
     """Returns the text of a message, which can have several parts. Raises Unfit if one of them is not text."""
     if isinstance(content, list):
         kinds = {str(part.get("type", "text")) if isinstance(part, dict) else "text" for part in content}
-        if kinds - {"text"}:
+        if kinds - {"text", "input_text", "output_text"}:
             raise Unfit("images")
         return "\n".join(_text(part.get("text") if isinstance(part, dict) else part, column, id) for part in content)
     if content is not None and not isinstance(content, str):

@@ -5,7 +5,10 @@
 `stratum`, and each part is described by how many examples it has with each value of `counted`.
 """
 
+import unicodedata
 from dataclasses import dataclass
+
+from tasks._labels import INVISIBLE
 
 # Alpaca's template (Taori et al. 2023) in the form of the report, appendix 5.1: one preamble with and without an input.
 PREAMBLE = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
@@ -13,7 +16,10 @@ RESPONSE_HEADER = "\n\n### Response:\n"
 
 
 def normalised(text: str) -> str:
-    """Returns a form that texts share if they differ only in case and white space."""
+    """Returns a form that texts share if they differ only in case, white space, what cannot be seen, and how Unicode
+    puts accents together."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text.translate(INVISIBLE))
     return " ".join(text.casefold().split())
 
 

@@ -79,10 +79,27 @@ def encoding_of(file: Path, encoding: str | None = None) -> tuple[str, list[str]
     check_encoding(encoding)
     given = codecs.lookup(encoding).name.removesuffix("-sig")
     if found is None or (given.startswith("utf-32") and found.startswith("utf-16")):  # UTF-32 is taken for UTF-16 above
+        if found is None and _is_single_byte(given) and _is_utf8_beyond_ascii(head):
+            raise ValueError(
+                f"--encoding {encoding}: {file.name} is UTF-8; leave --encoding out, or save all files alike"
+            )
         return encoding, []
     if not found.startswith(given):
         raise ValueError(f"--encoding {encoding}: the file begins as {found.upper()} does; leave --encoding out")
     return found, []
+
+
+def _is_single_byte(codec: str) -> bool:
+    return len(bytes(range(256)).decode(codec, "replace")) == 256
+
+
+def _is_utf8_beyond_ascii(head: bytes) -> bool:
+    """Whether bytes are UTF-8 with other characters than ASCII's, which those of another encoding never are by chance;
+    the last character may be cut."""
+    try:
+        return not codecs.getincrementaldecoder("utf-8")().decode(head).isascii()
+    except UnicodeDecodeError:
+        return False
 
 
 def text_of(file: Path, encoding: str) -> str:

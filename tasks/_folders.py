@@ -1,5 +1,6 @@
 """Finds out which part each file of a folder is. A file of no part is named in a note, or the folder is refused."""
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,22 +29,23 @@ OTHER_DATA |= {
     ".sav",
 }
 OF_A_RUN = ("adapter", "model", "checkpoint", "trained_on.json")  # what a run folder has beside results.json
+PIECE = re.compile(r"(?<![^\W_])(part|shard|chunk)?[-_.]?[0-9]+([-_]of[-_]?[0-9]+)?(?![^\W_])")  # of one file
 NO_PART = ("unsupervised", "submission")  # texts without labels (imdb); the template of a competition's answers
 
 
 class Listing(NamedTuple):
-    """The data files of a folder by part ("all" where none is named after one), and those passed over."""
+    """The data files of a folder by part ("all" where none is named after one), those passed over as no data, and those
+    of a kind that is not read."""
 
     files: dict[str, list[Path]]
     passed_over: list[Path]
+    unread: list[Path]
 
 
 def several(listing: Listing) -> list[tuple[str, list[Path]]]:
     """Returns the parts that have more than the numbered pieces of one file."""
     return [
-        (part, files)
-        for part, files in listing.files.items()
-        if len({re.sub("[0-9]+", "", file.name) for file in files}) > 1
+        (part, files) for part, files in listing.files.items() if len({PIECE.sub("", file.name) for file in files}) > 1
     ]
 
 
@@ -94,14 +96,26 @@ def _check_part(part: str, files: list[Path], words: set[str | None]) -> None:
         )
 
 
-def _visible(folder: Path) -> list[Path]:
-    """Lists all files in `folder` and below, except hidden ones."""
-    return [
-        file
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-        and not any(name.startswith(".") or name == "__MACOSX" for name in file.relative_to(folder).parts)
-    ]
+def visible(folder: Path) -> list[Path]:
+    """Lists all files in `folder` and below, also behind links, except hidden ones.
+
+    Raises ValueError for a link to nothing, as git-annex and DVC leave where they have not fetched the content.
+    """
+    found = list[Path]()
+    for place, below, names in os.walk(folder, followlinks=True):
+        inside = Path(place).relative_to(folder).parts
+        above = {Path(folder, *inside[:depth]).resolve() for depth in range(len(inside) + 1)}
+        shown = [name for name in below if not _is_hidden(name)]
+        below[:] = [name for name in shown if Path(place, name).resolve() not in above]  # else links go in circles
+        files = [Path(place, name) for name in names if not _is_hidden(name)]
+        if broken := next((file for file in files if not file.exists()), None):
+            raise ValueError(f"{broken.relative_to(folder)}: is a link to nothing; fetch its content, or remove it")
+        found += [file for file in files if file.is_file()]
+    return sorted(found)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def _check_unreadable(files: list[Path], folder: Path, parts: set[str | None]) -> None:
@@ -117,8 +131,8 @@ def list_folder(folder: Path, kinds: Iterable[str]) -> Listing:
     known = tuple(kinds)
     if (folder / "results.json").is_file() and any((folder / name).exists() for name in OF_A_RUN):
         raise ValueError("is a run folder, with what a run wrote; name the file or folder of the data")
-    visible = _visible(folder)
-    data = [file for file in visible if kind_of(file) in known]
+    every = visible(folder)
+    data = [file for file in every if kind_of(file) in known]
     passed = [f for f in data if f.name.lower() in METADATA or has_word(kind_free(f.name), *NO_PART)]
     files = [file for file in data if file not in passed]
     if not files:
@@ -138,5 +152,6 @@ def list_folder(folder: Path, kinds: Iterable[str]) -> Listing:
         found.setdefault(PARTS.get(words[file] or "", "all"), []).append(file)
     for part, members in found.items():
         _check_part(part, members, {words[file] for file in members})
-    _check_unreadable([file for file in visible if file not in data], folder, set(found))
-    return Listing(found, passed)
+    others = [file for file in every if file not in data]
+    _check_unreadable(others, folder, set(found))
+    return Listing(found, passed, [file for file in others if file.suffix.lower() in OTHER_DATA - {".txt"}])

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,10 +49,11 @@ class HubData:
     splits: dict[str, list[str]]
     classes: dict[str, list[str]]
     left_out: list[str] = field(default_factory=list)
+    why_last_seen: str = ""  # what the hub said instead of describing it now
 
 
 def open_hub(repository: str, config: str | None = None) -> HubData:
-    """Returns what the data set says of itself, as last seen if the hub does not answer. Downloads no data.
+    """Returns what the data set says of itself, as last seen if the hub does not, with the reason. Downloads no data.
 
     Raises ConfigNeeded, and what the libraries raise.
     """
@@ -62,7 +63,7 @@ def open_hub(repository: str, config: str | None = None) -> HubData:
         found = _described(_builder(repository, config), config is not None)
     except Exception as error:  # of any kind, see training/data/hub.py
         if last_seen is not None:
-            return last_seen
+            return replace(last_seen, why_last_seen=" ".join(str(error).split()) or type(error).__name__)
         _ask_again(repository)
         if isinstance(error, ValueError):
             _check_config(repository, config, error)

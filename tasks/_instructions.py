@@ -1,18 +1,28 @@
 """A task of prompts with a response, from columns of text or from conversations."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tasks._cells import listed, plain, target_cell
+from tasks._cells import listed, plain, spelled, target_cell
 from tasks._chat import Unfit, dialogue, messages_in, turns_in
 from tasks._columns import Columns
 from tasks._examples import Instruction
 from tasks._files import Row
+from tasks._labels import likeness
 from tasks._prompted import Prompted, lines, transcript
 
 MANY = 0.05  # of the rows
 MARK = "label"  # the column of TRL's unpaired preferences that says whether the completion is a good one
+
+
+def _marked_bad(rows: Mapping[str, Sequence[Row]], columns: Columns) -> int:
+    """Counts the rows that MARK calls bad: false, as whatever a file spells it, or 0 beside a completion."""
+    cells = (plain(row.get(MARK)) for part in rows.values() for row in part)
+    marks = Counter(likeness(spelled(cell) or str(cell)) for cell in cells if cell not in (None, ""))
+    rated = marks.keys() <= {"true", "false"} or (marks.keys() <= {"0", "1"} and "completion" in columns.used)
+    return marks["false"] + marks["0"] if rated else 0
 
 
 @dataclass(frozen=True)
@@ -69,11 +79,13 @@ class Instructions(Prompted):
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
         """Adds the usual notes. Also raises ValueError if some answers are marked as bad."""
         super().note_columns(rows, used, notes)
-        bad = sum(row.get(MARK) is False for part in rows.values() for row in part)
-        if bad and all(MARK not in columns.used for columns in used.values()):
+        unused = all(MARK not in columns.used for columns in used.values())
+        bad = _marked_bad(rows, next(iter(used.values()))) if unused else 0
+        if bad:
             raise ValueError(
-                f"column {MARK!r} is false in {bad:,} rows, which marks answers as bad (TRL's unpaired preferences), "
-                "and this script would train on them; keep the rows where it is true, or leave the column out"
+                f"column {MARK!r} is false or 0 in {bad:,} rows, which marks answers as bad (TRL's unpaired "
+                "preferences), and this script would train on them; keep the rows where it is true, or leave the "
+                "column out"
             )
 
     def remarks(self, splits: Mapping[str, Sequence[Any]], limited: bool = False) -> list[str]:

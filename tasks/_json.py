@@ -94,12 +94,12 @@ def _called(value: Any) -> str:
     return kinds.get(type(value), "a number")
 
 
-def _records(items: list[Any]) -> list[Row]:
+def _records(items: list[Any], of: str = "its list") -> list[Row]:
     if items and all(isinstance(item, list) for item in items):
         raise ValueError(f"it holds rows without column names (pandas: orient='values'), not records; {REMEDY}")
     for i, item in enumerate(items):
         if not isinstance(item, dict):
-            raise ValueError(f"item {i} of its list is {_called(item)}, not a record; {REMEDY}")
+            raise ValueError(f"item {i} of {of} is {_called(item)}, not a record; {REMEDY}")
     return items
 
 
@@ -120,9 +120,9 @@ def _parts(content: Any) -> Table:
     if not lists or (len(lists) < len(content) > 1 and len(lengths) == 1 and None not in lengths):
         return Table({"all": [_single(content)]}, [])
     if len(lists) == 1:
-        parts = {"all": _records(*lists.values())}
+        parts = {"all": _records(next(iter(lists.values())), _some(lists))}
     elif all(names.values()) and len(set(names.values())) == len(lists):
-        parts = {str(names[key]): _records(value) for key, value in lists.items()}
+        parts = {str(names[key]): _records(value, repr(key)) for key, value in lists.items()}
     else:
         raise ValueError(
             f"it holds several lists of records ({_some(lists)}); keep one, or call them train, validation and test"
@@ -132,7 +132,8 @@ def _parts(content: Any) -> Table:
 
 
 def _is_records(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+    """Whether a list holds a record; `_records` refuses it if it holds other things too."""
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
 
 
 def _some(keys: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from tasks._columns import ABOUT, CHATS, SYSTEM, Columns, missing_columns, of_te
 from tasks._files import Row
 from tasks._task import Task
 
+NO_MEDIA = ("[]", "{}", "None", "nan")  # as text in a csv file
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 
 
@@ -51,7 +52,8 @@ class Prompted(Task):
 
     def before(self, row: Row, columns: Columns, id: int) -> list[Turn]:
         """Returns what a system column tells the assistant. Raises Unfit for a row with images, video or audio."""
-        if any(row.get(name) for name in MEDIA if name not in columns.used):
+        cells = (row.get(name) for name in MEDIA if name not in columns.used)
+        if any(cell and cell not in NO_MEDIA for cell in map(plain, cells)):
             raise Unfit("images")
         return turns_in(target_cell(row, columns.system, id), "System", columns.system, id) if columns.system else []
 

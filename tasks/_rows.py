@@ -99,6 +99,8 @@ def _read_folder(folder: Path, encoding: str | None) -> Source:
             notes += [f"{file.relative_to(folder)}: {note}" for note in table.notes]
     if listing.passed_over:
         notes.append(f"{folder.name}: passed over as no data: {names_of(listing.passed_over)}")
+    if listing.unread:
+        notes.append(f"{folder.name}: not read, since their kind is unknown here: {names_of(listing.unread)}")
     notes += [f"read together as {part} rows: {names_of(files)}" for part, files in several(listing)]
     names = {part: [str(file.relative_to(folder)) for file in files] for part, files in listing.files.items()}
     return Source(parts, str(folder), names, [*notes, *drawn(names)], sizes)
@@ -117,8 +119,12 @@ def _read_saved(folder: Path) -> Source:
     named = {name: rows for name, (rows, _) in found.items()}
     said = list(dict.fromkeys(note for _, of_part in found.values() for note in of_part))
     if list(found) == [""]:
+        if not named[""]:
+            raise ValueError("it has no rows")
         return Source({"all": named[""]}, str(folder), {"all": [folder.name]}, said)
     kept = {name: rows for name, rows in named.items() if not has_word(name, "unsupervised")}
+    if empty := [name for name, rows in kept.items() if not rows]:
+        raise ValueError(f"its part {listed(empty, quoted=False)} has no rows; save it without that part")
     names = {name: part_of(name) for name in kept}
     if len(kept) > 1 and (None in names.values() or len(set(names.values())) < len(names)):
         raise ValueError(
@@ -130,13 +136,14 @@ def _read_saved(folder: Path) -> Source:
     return Source(parts, str(folder), files, [*said, *notes, *drawn(files)])
 
 
-def read_text(file: Path, encoding: str | None = None) -> str:
-    """Returns the whole of a text file, in `encoding` as for `read_rows`. Raises ValueError, which names the file."""
+def read_text(file: Path, encoding: str | None = None) -> tuple[str, list[str]]:
+    """Returns the whole of a text file, in `encoding` as for `read_rows`, and notes on it. Raises ValueError, which
+    names the file."""
     try:
         if not file.read_bytes().strip():
-            return ""
-        known, _ = encoding_of(file, encoding)
-        return text_of(file, known)
+            return "", []
+        known, notes = encoding_of(file, encoding)
+        return text_of(file, known), [f"{file.name}: {note}" for note in notes]
     except UnicodeDecodeError as error:
         raise ValueError(f"--data {file}: {undecodable(file, known)}") from error
     except (ValueError, OSError, EOFError, zlib.error) as error:
@@ -167,9 +174,6 @@ def read_rows(path: Path, encoding: str | None = None) -> Source:
         said = str(error)
         raise ValueError(said if said.startswith("--data") else f"--data {path}: {said[:LONGEST]}") from error
     table = _read_file(path, encoding)
-    return Source(
-        table.parts,
-        str(path),
-        {part: [path.name] for part in table.parts},
-        [f"{path.name}: {note}" for note in table.notes],
-    )
+    files = {part: [path.name] for part in table.parts}
+    notes = [f"{path.name}: {note}" for note in table.notes]
+    return Source(table.parts, str(path), files, [*notes, *drawn(files)])

@@ -75,13 +75,13 @@ def split_examples(
     """
     parts = {name: given.get(name, []) for name in ("test", "validation")}
     parts["all"] = given.get("train", []) + given.get("all", [])
-    parts = _deduplicated(parts, skipped)
+    parts = _refused_if_emptied(parts, _deduplicated(parts, skipped))
     if subset is not None:
         parts = {"test": [], "validation": []} | subset(parts)
     if limits.everything:
         parts = {"test": [], "validation": [], "all": [e for part in parts.values() for e in part]}
         limits = replace(limits, validation_share=0.0, test_share=0.0)
-    parts = _without_held_out_prompts(parts, skipped)
+    parts = _refused_if_emptied(parts, _without_held_out_prompts(parts, skipped))
     rest = parts.pop("all", [])
     total = len(rest)
     for name, share in (("test", limits.test_share), ("validation", limits.validation_share)):
@@ -104,6 +104,18 @@ def split_examples(
     if not parts["train"]:
         raise ValueError(_nothing_to_train_on(given, parts, skipped))
     return Splits(parts["train"], parts["validation"], parts["test"], skipped)
+
+
+def _refused_if_emptied(before: dict[str, list[E]], after: dict[str, list[E]]) -> dict[str, list[E]]:
+    """Returns the parts `after` some examples have been left out. Raises ValueError if a held-out part has lost all,
+    since another would be drawn in its place."""
+    for name in ("test", "validation"):
+        if before.get(name) and not after[name]:
+            raise ValueError(
+                f"all {len(before[name]):,} examples of the {name} part are in another part too, or contradict it; "
+                f"give another {name} part, or none: then one is drawn"
+            )
+    return after
 
 
 def _nothing_to_train_on(given: dict[str, list[E]], parts: dict[str, list[E]], skipped: Skipped) -> str:

@@ -113,7 +113,10 @@ def read_saved(folder: Path) -> dict[str, list[Row]]:
     import datasets
 
     datasets.disable_progress_bars()
-    saved = _guarded(lambda: datasets.load_from_disk(str(folder)))
+    try:
+        saved = _guarded(lambda: datasets.load_from_disk(str(folder)))
+    except IndexError as error:  # of the library, for a table without a batch of rows
+        raise ValueError("a part of it has no rows; save it without that part") from error
     parts = saved if isinstance(saved, datasets.DatasetDict) else {"": saved}
     return {str(name): _guarded(lambda part=part: _dataset_rows(part)) for name, part in parts.items()}
 

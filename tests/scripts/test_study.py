@@ -10,12 +10,13 @@ import time
 import pytest
 from conftest import ROOT, results_of, run_script
 
-ARMS = ["--arms", "full", "lora", "--ranks", 4, "--seeds", 2, "--updates", 8, "--workers", 2]
+ARMS = {"--arms": ("full", "lora"), "--ranks": (4,), "--seeds": (2,), "--updates": (8,), "--workers": (2,)}
 
 
 def words(data, model, folder, *others):
     columns = ["--text-column", "text", "--label-column", "label"]
-    return ["--data", data, *columns, "--model", model, "--output-dir", folder, *ARMS, *others]
+    arms = [word for name, more in ARMS.items() if name not in others for word in (name, *more)]
+    return ["--data", data, *columns, "--model", model, "--output-dir", folder, *arms, *others]
 
 
 @pytest.fixture(scope="module")

@@ -187,7 +187,7 @@ def test_numbers_as_answers_are_text_and_said():
 
 def test_answers_that_are_marked_as_bad_are_not_trained_on():
     rows = [{"prompt": "a", "completion": "b", "label": True}, {"prompt": "a", "completion": "c", "label": False}]
-    with pytest.raises(ValueError, match="'label' is false in 1 rows"):
+    with pytest.raises(ValueError, match="'label' is false or 0 in 1 rows"):
         read(rows)
     assert [e.response for e in read(rows[:1])] == ["b"]
 

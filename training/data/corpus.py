@@ -15,6 +15,7 @@ import torch
 
 from gpt2_scratch.tokenizer import Tokenizer
 from tasks import read_rows, read_text
+from tasks._folders import visible
 from training.data.batches import Batch, Encoded, collate
 from training.data.special_tokens import special_tokens_note
 
@@ -54,7 +55,10 @@ def read_documents(paths: Sequence[Path], column: str, encoding: str | None = No
 
 def _texts(path: Path, column: str, encoding: str | None, notes: list[str]) -> Iterator[str]:
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        try:
+            files = visible(path)
+        except ValueError as error:
+            raise ValueError(f"--data {path}: {error}") from error
         texts = [file for file in files if file.suffix.lower() in TEXT]
         if not texts:
             raise ValueError(f"--data {path}: the folder holds no {' or '.join(TEXT)} file")
@@ -63,7 +67,9 @@ def _texts(path: Path, column: str, encoding: str | None, notes: list[str]) -> I
             notes.append(f"{path}: skipped files that are not text ({len(files) - len(texts):,}): {passed[:100]}")
         yield from (text for file in texts for text in _texts(file, column, encoding, notes))
     elif path.is_file() and path.suffix.lower() in TEXT:
-        yield read_text(path, encoding)
+        text, said = read_text(path, encoding)
+        notes += said
+        yield text
     else:
         source = read_rows(path, encoding)
         notes += source.notes

@@ -72,6 +72,8 @@ def _hub_rows(name: str, repository: str, encoding: str | None, config: str | No
     if empty := [part for part, rows in source.parts.items() if not rows]:
         raise ValueError(f"--dataset {name}: {' and '.join(empty)} hold no rows of text; choose others with --split")
     cached = used_as_cached(repository)
+    if found.why_last_seen and not cached:
+        cached = f"{name} is used as it was last seen: {found.why_last_seen[:120]}"
     return replace(source, notes=[*source.notes, cached] if cached else source.notes)
 
 

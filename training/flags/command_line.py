@@ -5,6 +5,7 @@ import io
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from training.flags.near_misses import meant, nearest, plain
 T = TypeVar("T")
 OMIT = (tyro.conf.OmitArgPrefixes,)
 MOST = 4  # complaints in one message
+DASHES = "\u2012\u2012"  # stand for the value --, as of a label, which argparse takes for the end of all flags
 BASES = ("model", "init-from")  # a folder or a name
 KINDS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text"}
 
@@ -63,7 +65,7 @@ def parse(arguments: type[T], words: Sequence[str], description: str | None = No
         raise SystemExit(0)
     if misused := _misused(arguments, words):
         raise ValueError("\n       ".join(misused[:MOST]))
-    words = _at_home(arguments, words)
+    words = [DASHES if word == "--" else word for word in _at_home(arguments, words)]
     try:
         with contextlib.redirect_stderr(said):
             args, unknown = tyro.cli(arguments, args=words, config=OMIT, return_unknown_args=True, add_help=False)
@@ -74,8 +76,20 @@ def parse(arguments: type[T], words: Sequence[str], description: str | None = No
         raise _complaint(said.getvalue(), words) from None
     if unknown:
         raise ValueError(unknown_flags(unknown, known))
+    _restore_dashes(args)
     mark_given(args, {name for word in words if word.startswith("--") for name in _names(word)})
     return args
+
+
+def _restore_dashes(args: Any) -> None:
+    for field in fields(args):
+        value = getattr(args, field.name)
+        if is_dataclass(value):
+            _restore_dashes(value)
+        elif isinstance(value, tuple) and DASHES in value:
+            object.__setattr__(args, field.name, tuple("--" if part == DASHES else part for part in value))
+        elif value == DASHES:
+            object.__setattr__(args, field.name, "--")
 
 
 def _names(word: str) -> tuple[str, str]:

@@ -106,7 +106,11 @@ def completed(arguments: type, words: Sequence[str]) -> list[str]:
     Raises ValueError for a file that the script cannot use, and when the folder holds no stopped run, or one with other
     flags than those given.
     """
-    words, known = _with_config(arguments, words), flags_of(arguments)
+    known = flags_of(arguments)
+    typed_names = [plain(word) for word in words if word.startswith("--")]
+    if twice := [name for name in known if known[name].several and typed_names.count(name) > 1]:
+        raise ValueError(f"--{twice[0]}: stands twice, and only the last would count; name all values behind one")
+    words = _with_config(arguments, words)
     given, folder = {plain(word) for word in words if word.startswith("--")}, Path(typed(words, "--output-dir"))
     if "resume" in given and not given & {"output-dir", *DATA}:
         raise ValueError("--resume: which run is to go on? Add its --output-dir, or all of its flags")

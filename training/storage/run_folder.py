@@ -74,7 +74,12 @@ def check_folder(
         raise ValueError(f"{at} is a file")
     if not os.access(nearest(folder), os.W_OK):
         raise ValueError(f"{at} cannot be written")
-    names = (path.name for path in folder.glob("*") if not path.name.startswith("predict-"))  # from predict.py
+    every = [path.name for path in folder.glob("*")]
+    names = [name for name in every if not name.startswith("predict-")]  # of predict.py
+    if every and not names:
+        raise ValueError(
+            f"{at} holds predictions ({', '.join(sorted(every)[:3])}), which a run clears; choose a new folder"
+        )
     present = {re.sub(r"^\.(.+)\.(new|old)$", r"\1", name) for name in names}  # what a kill left beside a file
     if others := sorted(present - OURS):
         raise ValueError(f"{at} holds other files ({', '.join(others[:3])}); choose a new folder")
