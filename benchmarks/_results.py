@@ -41,4 +41,5 @@ def measure_once(identity: dict[str, Any], words: Sequence[str], results: Path) 
 
 
 def read(results: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    lines = results.read_text(encoding="utf-8").split("\n") if results.exists() else []
+    return [json.loads(line) for line in lines if line]

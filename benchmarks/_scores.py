@@ -53,7 +53,7 @@ def scored(run: Path) -> tuple[str, dict[Any, Example]]:
         )
         raise ValueError(f"{run} {what}; name folders of finished runs")
     try:
-        lines = [json.loads(line) for line in paths[0].read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in paths[0].read_text(encoding="utf-8").split("\n") if line]
         kind = next((kind for kind, column in _COLUMNS.items() if lines and column in lines[0]), None)
         if kind is not None:
             found = {line["id"]: _example(kind, line) for line in lines}

@@ -51,6 +51,8 @@ def flags_of(folder: Path) -> dict[str, Any]:
     args = results_of(folder).get("args", {})
     alone = args.get("method") in WITHOUT_ADAPTERS
     kept = {name: value for name, value in args.items() if name not in OF_NO_RESULT}
+    if args.get("draw_seed") is not None and args["draw_seed"] == args.get("seed"):
+        kept["draw_seed"] = "own"  # each seed draws its own examples, so it does not tell the seeds of a row apart
     return {name: value for name, value in kept.items() if not (alone and name.startswith("lora_"))}
 
 

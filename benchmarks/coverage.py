@@ -147,7 +147,7 @@ def overlapping(seeds: int, drawn: float, share: float, repetitions: int) -> tup
 
     Each seed draws the share `drawn` of the pool; `share` of the variance between seeds that draw from pools of their
     own is their training examples'. What these move is taken to be a sum over examples, so that a draw's part is the
-    pool's, with the variance `drawn`, and its own, with the rest. That variance is a fifth of all of a mean's.
+    pool's, with the variance `drawn`, and its own, with the rest. That variance is a sixth of all of a mean's.
     """
     rng, n = np.random.default_rng([seeds, int(100 * drawn), int(100 * share)]), 200
     held = np.zeros(2)

@@ -86,7 +86,7 @@ def server(args: Args, log: Path) -> Iterator[str]:
 def lines_of(path: Path) -> list[dict[str, Any]]:
     """Reads the whole lines of a file that may still be written."""
     text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].split("\n") if line]
 
 
 def judge_until_killed(command: list[str], env: dict[str, str], replies: Path, wanted: int) -> float:

@@ -92,7 +92,8 @@ def command(args: Args, fold: Path, method: str, seed: int) -> list[str]:
 
 def tested(runs: Sequence[Path]) -> list[dict[str, Any]]:
     """Reads the predictions of all runs, one after the other."""
-    return [json.loads(line) for each in runs for line in (each / "predictions.jsonl").read_text().splitlines()]
+    texts = [(each / "predictions.jsonl").read_text(encoding="utf-8") for each in runs]
+    return [json.loads(line) for text in texts for line in text.split("\n") if line]
 
 
 def scores(runs: Sequence[Path]) -> dict[str, np.ndarray]:

@@ -139,7 +139,7 @@ def rows_found(read: Reader, path: Path) -> str:
 def main(args: Args) -> None:
     exported = args.folder / "chat.tsv"
     messages = len(chat(exported))
-    cases = [json.loads(line) for line in (args.folder / "cases.jsonl").read_text(encoding="utf-8").splitlines()]
+    cases = [json.loads(line) for line in (args.folder / "cases.jsonl").read_text(encoding="utf-8").split("\n") if line]
     cases = [case for case in cases if case["file"].endswith((".csv", ".tsv"))]
     print(f"{len(cases):,} files; chat export of {messages:,} rows")
     print("| reader | chat | " + " | ".join(KINDS) + " |\n|---|---|" + "---|" * len(KINDS))

@@ -80,7 +80,9 @@ def read_run(folder: Path) -> Run:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    """Returns the rows of a file, if there is one. Texts may hold what `str.splitlines` takes for the end of a line."""
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    return [json.loads(line) for line in lines if line]
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -21,6 +21,9 @@ class Generation(NamedTuple):
     reference_tokens: int | None
 
 
+NO_ANSWER = "holds no answer (was the run made with --new-tokens 0?)"
+
+
 def read_generations(path: Path, text: Text, flag: str) -> list[Generation]:
     """Reads `path`, a run folder or the file. Raises ValueError, naming flag and line, for whatever is wrong."""
     file = path / FILE if path.is_dir() else path
@@ -34,13 +37,16 @@ def read_generations(path: Path, text: Text, flag: str) -> list[Generation]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                generation = _generation(json.loads(line), text)
+                row = json.loads(line)
+                if isinstance(row, dict) and "reference_loss" in row and "response" not in row:
+                    raise ValueError(NO_ANSWER)
+                generation = _generation(row, text)
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{flag} {file}: line {number}: {error}") from error
             if found.setdefault(generation.question.id, generation) is not generation:
                 raise ValueError(f"{flag} {file}: line {number}: id {generation.question.id!r} is there twice")
     if not found:
-        raise ValueError(f"{flag} {file}: holds no answer (was the run made with --new-tokens 0?)")
+        raise ValueError(f"{flag} {file}: {NO_ANSWER}")
     return list(found.values())
 
 

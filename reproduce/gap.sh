@@ -21,10 +21,15 @@ esac
 
 pack=reproduce/results/gap-$task.tar.xz
 mkdir -p runs/gap
-if [[ -f $pack && ! -d runs/gap/$task ]]; then tar -xJf "$pack" -C runs/gap; fi
+if [[ -f $pack && ! -d runs/gap/$task ]]; then
+  rm -rf runs/gap/.new && mkdir runs/gap/.new
+  tar -xJf "$pack" -C runs/gap/.new && mv "runs/gap/.new/$task" runs/gap/
+fi
 pack_runs() {
+  [[ -f runs/gap/$task/study.json ]] || return 0
   tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --exclude=model --exclude=adapter --exclude=checkpoint \
-    --exclude=tensorboard --exclude='*.png' --exclude='*.log' -cJf "$pack" -C runs/gap "$task"
+    --exclude=tensorboard --exclude='*.png' --exclude='*.log' --exclude=.lock -cJf "$pack.new" -C runs/gap "$task"
+  mv "$pack.new" "$pack"
 }
 trap pack_runs EXIT
 "$PYTHON" scripts/study.py "${data[@]}" --max-length 128 --model gpt2-nano --ranks 16 1 4 64 --output-dir "runs/gap/$task" "${@:2}"

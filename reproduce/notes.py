@@ -26,7 +26,8 @@ def comparison_note(cells: Sequence[Cell], kind: Kind) -> str:
     text += f", p adjusted over {tested[0].among} comparisons (Holm); " if tested[0].among > 1 else "; "
     known = [one.detectable for one in tested if not math.isnan(one.detectable)]
     if known:
-        return f"{text}four of five tries would find a difference of {kind.size(max(known))}."
+        aside = " (rows without a claim aside)" * (not all(one.claims for one in tested))
+        return f"{text}four of five tries would find a difference of {kind.size(max(known))}{aside}."
     if any(one.claims for one in tested):
         return f"{text}every row scores the same on each, which does not tell how small a difference could be found."
     seeds = max(len(cell.seeds) for cell in cells)
@@ -107,6 +108,8 @@ def disagreements(column: Column) -> list[str]:
     for label in [label for label in published if label in corrected]:
         if published[label].keys == firsts[0].keys or corrected[label].keys == firsts[1].keys:
             continue  # the reference's own runs are not compared with themselves
+        if not all(one.comparison and one.comparison.claims for one in (published[label], corrected[label])):
+            continue  # where nothing is claimed there is nothing to disagree with
         changed.setdefault((published[label].verdict, corrected[label].verdict), []).append(label)
     parts = [
         f"{listing(labels)} {'are' if len(labels) > 1 else 'is'} {VERDICTS[one]} as published, {VERDICTS[other]} "

@@ -18,6 +18,7 @@ from typing import NamedTuple, NoReturn
 
 from reproduce.environment import Settings, in_share, settings_in
 from reproduce.tables import Plan, Table, plans, read_table
+from training.storage.files import alone
 from workers.job import Job, Workers, failure_text
 from workers.local import fitting, local
 
@@ -54,7 +55,7 @@ def run_all(jobs: Sequence[Job], workers: Workers) -> int:
     """Makes the runs; returns 0, or 1 after a failure, which stops the others."""
     for i, (job, status, seconds) in enumerate(workers.run(jobs), 1):
         if status:
-            print(failure_text(job), file=sys.stderr, flush=True)
+            print(failure_text(job, status), file=sys.stderr, flush=True)
             return 1
         print(f"{time.strftime('%T')} {i} of {len(jobs)}, {seconds:.0f} s: {job.folder}", flush=True)
     return 0
@@ -74,7 +75,7 @@ def launch_all(jobs: Sequence[Job], launcher: Sequence[str]) -> int:
             begun.wait()
             raise
         if failed:
-            print(failure_text(job), file=sys.stderr, flush=True)
+            print(failure_text(job, failed), file=sys.stderr, flush=True)
             return 1
     return 0
 
@@ -140,7 +141,9 @@ def make(table: Table, found: Sequence[Plan], runs: Sequence[Run], settings: Set
         return failed
     judge_answers(runs, settings["JUDGE_MODEL"])
     ask(runs, table.questions)
-    if table.name == "learning_rates":
+    if table.name == "learning_rates" and settings["ONLY"] not in ("", "1/1"):
+        print("rates are chosen once all shares are there: run this table again without ONLY")
+    elif table.name == "learning_rates":
         print_rates(found, settings["SEEDS"], Path(settings["RUNS"]))
     elif runs:
         from reproduce.report import Args, print_table  # heavy, and listing a table does not need it
@@ -166,7 +169,9 @@ def main(path: Path) -> int:
         return 0
     runs = {run: plan for plan, _, run in taken if not plan.why}
     if not settings["DRY_RUN"]:
-        return make(table, found, list(runs), settings)
+        lock = folder / f".lock-{settings['ONLY'].replace('/', '-of-')}"  # shares have no run in common
+        with alone(lock, f"RUNS={folder}: another table is being made there"):
+            return make(table, found, list(runs), settings)
     failed = False
     for _, seeds_of_one in itertools.groupby(runs, lambda run: run.folder.parent):
         run = next(seeds_of_one)  # the others cost the same

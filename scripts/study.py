@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from studies.arms import NAMED
-from studies.question import Asked, Question, ask, check_folder, problem_of_drawing
+from studies.question import Asked, Question, ask, check_folder, held, problem_of_drawing
 from training.flags.cli import at_least, changed_flags, flag, refuse, run, say
 from training.flags.common import DataArgs, ModelArgs
 from training.flags.compute import SpeedArgs
@@ -77,7 +77,7 @@ class WorkArgs:
     """Where, and for how long"""
 
     minutes: float | None = None
-    """time for all of it; a short one drops arms, rates or seeds, never updates. None: as long as it takes"""
+    """time for this command; a short one drops arms, rates or seeds, never updates. None: as long as it takes"""
     workers: int | None = None
     """runs at a time on this machine; None: as many as memory and cores allow"""
     ray: str | None = None
@@ -136,7 +136,7 @@ def conduct(args: Args, question: Question, folder: Path) -> None:
     from gpt2_scratch.weights import weights_hash
     from studies.answer import screen
     from studies.making import Clock, Forecast, Maker, forecast
-    from studies.phases import affordable
+    from studies.phases import affordable, expected_runs
     from studies.printed import print_forecast, print_question
     from studies.runs import Recipe
     from training.data.sources import base_model
@@ -148,15 +148,15 @@ def conduct(args: Args, question: Question, folder: Path) -> None:
     recipe = Recipe(folder, question.script, question.words, question.arms, updates, question.train)
     print_question(question, recipe)
 
+    known = check_folder(folder, question, work.threads)
     if not work.dry_run:
-        check_folder(folder, question, work.threads)
         base, _ = base_model(args.model.model)  # fetched once, before many runs want it
-        check_folder(folder, question, work.threads, weights_hash(base))
+        known |= check_folder(folder, question, work.threads, weights_hash(base))
 
-    with local(work.workers or 1, work.threads) as here:
+    with held(folder, known, work.dry_run), local(work.workers or 1, work.threads) as here:
         # What a run takes.
         largest = ["full"] if "full" in recipe.arms else [*recipe.arms]
-        each = [forecast(here, recipe, Trial(name, 0, 0)) for name in largest]
+        each = [forecast(here, recipe, Trial(name, 0, 0), kept=not work.dry_run) for name in largest]
         expected = Forecast(*map(max, zip(*each, strict=True)))
         recipe = replace(recipe, memory_mib=expected.memory_mib)
         here.count = work.workers or fitting(expected.memory_mib, work.threads)
@@ -164,7 +164,11 @@ def conduct(args: Args, question: Question, folder: Path) -> None:
             say(f"note    a run is forecast to need {expected.memory_mib:,.0f} MiB, and {free:,.0f} are free")
         clock = Clock(work.minutes, here.count, seconds={updates: [expected.seconds]})
         if work.dry_run:
-            print_forecast(question, recipe, clock, expected, *affordable(recipe.arms, clock, recipe, study.seeds))
+            arms, seeds = affordable(recipe, clock, study.seeds, study.complete)
+            print_forecast(question, recipe, clock, expected, arms, expected_runs(seeds, study.complete), seeds)
+            for size in study.train_sizes:
+                runs = min(2, len(arms)) * expected_runs(seeds)
+                print(f"  {size:>8,} training examples: about {runs} runs more")
             return
         with cluster(work.ray, work.threads) if work.ray else nullcontext(here) as workers:
             clock.workers = workers.count
@@ -188,7 +192,7 @@ def outcome(args: Args, question: Question, recipe: "Recipe", maker: "Maker") ->
     recipe = recipe if study.updates else settled(maker, recipe)
 
     # Race, on validation examples.
-    arms, seeds = affordable(recipe.arms, maker.clock, recipe, study.seeds)
+    arms, seeds = affordable(recipe, maker.clock, study.seeds, study.complete)
     race = Race(arms, seeds)
     unmade = run_race(maker, recipe, race, grid(race) if study.complete else race.rounds())
 

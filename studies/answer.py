@@ -40,14 +40,15 @@ def change(cell: Cell, kind: Kind) -> str:
 
 
 def what_to_use(found: Outcome) -> str:
-    words, question = found.recipe.words, found.question
+    words, question, winner = found.recipe.words, found.question, found.arms[found.winner]
     model = words[words.index("--model") + 1] if "--model" in words else "gpt2"
     last, best = found.recipe.updates, found.best_update(found.winner)
     kept = f" (tested were the weights after {best:,} updates in the median; this command keeps those after {last:,})"
+    seeds, asked = len(winner.runs), found.asked or found.race.seeds
     return (
-        f"Of these ways of training {model} on {question.task.name} use {named(found.arms[found.winner], found)}, for "
-        f"{last:,} updates: of those that ran with all seeds its validation loss is the lowest. To train it on all "
-        f"rows, with none left for a test{kept * (best != last)}: {found.command(found.winner, on_all=True)}"
+        f"Of these ways of training {model} on {question.task.name} use {named(winner, found)}, for {last:,} updates: "
+        f"of those with {seeds} of {asked} seeds its validation loss is the lowest. To train it on all rows, with none "
+        f"left for a test{kept * (best != last)}: {found.command(found.winner, on_all=True)}"
     )
 
 

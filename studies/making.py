@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +12,11 @@ from typing import NamedTuple
 
 from evidence.racing import Trial
 from studies.runs import Recipe
+from training.run.cores import usable_cores
 from training.storage.files import write_json
 from training.storage.run_folder import read_run
 from workers.job import Done, Job, Workers
+from workers.local import gpu_mib
 
 SCORING = 0.5  # of a run's time: to test it later
 
@@ -21,10 +24,17 @@ SCORING = 0.5  # of a run's time: to test it later
 class RunFailed(ValueError):
     """A run of the study has failed."""
 
-    def __init__(self, job: Job) -> None:
-        lines = job.log.read_text(errors="replace").strip().splitlines() if job.log.exists() else []
-        reason = (lines or ["it said nothing"])[-1].removeprefix("error: ")[-200:]
-        super().__init__(f"a run has failed: {reason} (log: {job.log})")
+    def __init__(self, done: Done) -> None:
+        log = done.job.log
+        lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+        reason = ended_by(done.status) or (lines or ["it said nothing"])[-1].removeprefix("error: ")[-200:]
+        super().__init__(f"a run has failed: {reason} (log: {log})")
+
+
+def ended_by(status: int) -> str:
+    """Returns which signal has ended a process, and what it means; empty for one that ended by itself."""
+    memory = "; memory may have run out: give fewer --workers, or a smaller --batch-size or --max-length"
+    return f"signal {-status} ended it{memory * (-status == signal.SIGKILL)}" if status < 0 else ""
 
 
 class Forecast(NamedTuple):
@@ -32,9 +42,11 @@ class Forecast(NamedTuple):
     memory_mib: float
 
 
-def forecast(workers: Workers, recipe: Recipe, trial: Trial) -> Forecast:
-    """Forecasts a run by its own --dry-run, once for a study. Raises ValueError where it fails."""
-    path, name = recipe.folder / "forecasts.json", str(recipe.place(trial).relative_to(recipe.folder))
+def forecast(workers: Workers, recipe: Recipe, trial: Trial, kept: bool) -> Forecast:
+    """Forecasts a run by its own --dry-run, once for a study and kind of machine if it is `kept`. Raises ValueError
+    where it fails, or where the run does not fit into memory."""
+    path = recipe.folder / "forecasts.json"
+    name = f"{recipe.place(trial).relative_to(recipe.folder)} on {len(gpu_mib())} GPUs, {usable_cores()} cores"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if name in known:
         return Forecast(**known[name])
@@ -42,11 +54,21 @@ def forecast(workers: Workers, recipe: Recipe, trial: Trial) -> Forecast:
     with TemporaryDirectory() as place:
         (done,) = workers.run([Job(Path(place) / "forecast", (*words, "--dry-run"))])
         said = done.job.log.read_text(encoding="utf-8", errors="replace")
-    found = [re.search(rf"^  {name} +([\d,.]+)$", said, re.MULTILINE) for name in ("in all", "peak")]
-    if done.status != 0 or None in found:
-        raise ValueError(said.rpartition("error: ")[2].strip()[-300:])
-    seconds, memory = (float(one[1].replace(",", "")) for one in found if one)
-    if recipe.folder.exists():  # not in a dry run of a new study
+    found = {
+        name: float(one[1].replace(",", ""))
+        for name in ("in all", "peak", "available")
+        if (one := re.search(rf"^  {name} +([\d,.]+)$", said, re.MULTILINE))
+    }
+    if done.status == 0 and {"peak", "available"} <= found.keys() and "in all" not in found:
+        raise ValueError(
+            f"a run of {trial.arm} needs {found['peak']:,.0f} MiB, and {found['available']:,.0f} are free; give a "
+            "smaller --model, --batch-size or --max-length, or other --arms"
+        )
+    if done.status != 0 or not {"in all", "peak"} <= found.keys():
+        reason = ended_by(done.status) or said.rpartition("error: ")[2].strip()[-200:] or "it said nothing"
+        raise ValueError(f"the forecast of a run has failed: {reason}")
+    seconds, memory = found["in all"], found["peak"]
+    if kept:
         write_json(path, known | {name: Forecast(seconds, memory)._asdict()})
     return Forecast(seconds, memory)
 
@@ -93,7 +115,7 @@ class Maker:
         for done in self.workers.run([*jobs]):
             trial = jobs[done.job]
             if done.status != 0 and not recipe.note_divergence(trial, done):
-                raise RunFailed(done.job)
+                raise RunFailed(done)
             self.tell(recipe, trial, done, score)
 
     def tell(self, recipe: Recipe, trial: Trial, done: Done, score: str) -> None:
@@ -113,4 +135,4 @@ def one_after_the_other(maker: Maker, jobs: Sequence[Job]) -> None:
     for job in jobs:
         for done in maker.workers.run([job], on_one=True):
             if done.status != 0:
-                raise RunFailed(job)
+                raise RunFailed(done)

@@ -9,7 +9,6 @@ from statistics import median
 
 from evidence.cells import Cell, measured
 from evidence.racing import FINE, Race, Stop, Trial
-from studies.arms import Arm
 from studies.baselines import as_run, tfidf
 from studies.making import Clock, Maker, one_after_the_other
 from studies.outcome import (
@@ -35,7 +34,9 @@ STOPPED_FALLING = 0.01  # nats: a loss that twice the updates lower by less has 
 MOST_DOUBLINGS = 3
 SHORTEST = 25  # updates
 GRID = range(-3, 4)  # rates of a complete grid
-EXPECTED_RUNS = 11  # of an arm with five seeds: a third of seven rates with five seeds (docs/racing.md)
+RACED = (
+    6  # runs of an arm beside those of its best rate, in the mean (docs/racing.md: a third of seven rates, five seeds)
+)
 TIMED, TIMES = 12, 3  # updates that are timed, and how often
 
 
@@ -75,7 +76,8 @@ def lengthened(maker: Maker, recipe: Recipe, pilots: Sequence[Trial], best: Tria
     """Doubles the updates as long as that lowers the loss of the better pilot."""
     for _ in range(MOST_DOUBLINGS):
         longer = replace(recipe, updates=2 * recipe.updates)
-        if not maker.clock.has_room_for(2 * EXPECTED_RUNS, longer.updates, tested_later=4):
+        room = maker.clock.has_room_for(2 * expected_runs(5), longer.updates, tested_later=4)
+        if not (longer.is_trained(best) or room):
             maker.say(f"length     there is no time to try {longer.updates:,} updates")
             break
         maker.make(longer, [best])
@@ -94,14 +96,23 @@ def loss_of(recipe: Recipe, trial: Trial) -> float:
     return float("inf") if scores is None else float(scores.mean())
 
 
-def affordable(arms: Mapping[str, Arm], clock: Clock, recipe: Recipe, seeds: int) -> tuple[list[str], int]:
-    """Returns as many arms, from the first, as the time allows, and the seeds; two arms get at least two seeds."""
-    names = [*arms]
-    while len(names) > 2 and not clock.has_room_for(EXPECTED_RUNS * len(names), recipe.updates, seeds * len(names)):
+def expected_runs(seeds: int, complete: bool = False) -> int:
+    """Returns how many runs an arm takes in a race, or in a complete grid."""
+    return len(GRID) * seeds if complete else RACED + seeds
+
+
+def affordable(recipe: Recipe, clock: Clock, seeds: int, complete: bool = False) -> tuple[list[str], int]:
+    """Returns as many arms, from the first, as the time allows, and the seeds; two arms get at least two seeds. What
+    has been begun stays."""
+    names, begun = [*recipe.arms], recipe.begun()
+
+    def fits(seeds: int) -> bool:
+        missing = sum(max(expected_runs(seeds, complete) - len(begun.get(name, ())), 0) for name in names)
+        return clock.has_room_for(missing, recipe.updates, seeds * len(names))
+
+    while len(names) > 2 and names[-1] not in begun and not fits(seeds):
         names.pop()
-    while seeds > 2 and not clock.has_room_for(
-        (EXPECTED_RUNS - 5 + seeds) * len(names), recipe.updates, seeds * len(names)
-    ):
+    while seeds > max(2, *(1 + seed for made in begun.values() for _, seed in made), 0) and not fits(seeds):
         seeds -= 1
     return names, seeds
 
@@ -136,7 +147,7 @@ def run_race(maker: Maker, recipe: Recipe, race: Race, rounds: Iterator[list[Tri
     for number, trials in enumerate(rounds, 1):
         tell()
         left = [trial for trial in trials if not recipe.is_trained(trial)]
-        if race.found and not maker.clock.has_room_for(len(left), recipe.updates, race.seeds * len(race.arms)):
+        if left and race.found and not maker.clock.has_room_for(len(left), recipe.updates, race.seeds * len(race.arms)):
             maker.say(f"time is up  {len(left)} runs more were wanted")
             return len(left)
         maker.say(f"round {number:<4} {len(trials)} runs, {len(left)} of them to be made")
@@ -190,11 +201,14 @@ def by_size(
     found: dict[int, dict[str, Cell]] = {}
     for size in sizes:
         smaller, race = replace(recipe, train=size), Race(arms, seeds)
-        if not maker.clock.has_room_for(EXPECTED_RUNS * len(arms), recipe.updates, seeds * len(arms)):
+        made = sum(map(len, smaller.begun().values()))
+        room = maker.clock.has_room_for(expected_runs(seeds) * len(arms), recipe.updates, seeds * len(arms))
+        if not (made or room):
             maker.say(f"size       there is no time for {size:,} training examples")
             continue
         maker.say(f"size       {size:,} training examples")
-        run_race(maker, smaller, race, race.rounds())
+        if run_race(maker, smaller, race, race.rounds()):
+            continue
         trials = {arm: runs for arm in arms if (runs := chosen(race, arm))}
         maker.make(smaller, [trial for runs in trials.values() for trial in runs], "all")
         smaller.drop_weights(race.found)

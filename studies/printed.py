@@ -8,7 +8,6 @@ from scipy import special
 
 from evidence.intervals import LEVEL
 from studies.making import SCORING, Clock, Forecast
-from studies.phases import EXPECTED_RUNS
 from studies.question import Question
 from studies.runs import Recipe
 
@@ -43,9 +42,10 @@ def detectable(question: Question) -> str:
 
 
 def print_forecast(
-    question: Question, recipe: Recipe, clock: Clock, one: Forecast, arms: Sequence[str], seeds: int
+    question: Question, recipe: Recipe, clock: Clock, one: Forecast, arms: Sequence[str], of_arm: int, seeds: int
 ) -> None:
-    runs = (EXPECTED_RUNS - 5 + seeds) * len(arms)
+    """Prints what so many runs `of_arm` take, of each arm."""
+    runs = of_arm * len(arms)
     seconds = clock.needed(runs, recipe.updates) + SCORING * clock.needed(seeds * len(arms), recipe.updates)
     print(f"\nforecast   {len(arms)} arms ({', '.join(arms)}), {seeds} seeds")
     print(f"  runs                {runs:>8,} of {recipe.updates:,} updates, {7 * seeds * len(arms):,} without the race")

@@ -1,7 +1,8 @@
 """The question of a study: which data, of what kind and how much of it, which base, and the flags that say so."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from training.flags.compute import SpeedArgs
 from training.flags.scripts import load_script
 from training.flags.task import PromptArgs, TextArgs
 from training.flags.update import FEWEST_UPDATES, UpdateArgs
-from training.storage.files import write_json
+from training.storage.files import alone, write_json
 
 SMALL = 1_000  # examples, below which a quarter is tested
 SHARES, SMALL_SHARES = (0.1, 0.1), (0.2, 0.25)  # of validation and test
@@ -122,9 +123,9 @@ def ask(asked: Asked) -> Question:
     return Question(classes, data, words, splits, task, source, train, {arm.name: arm for arm in arms}, updates)
 
 
-def check_folder(folder: Path, question: Question, threads: int, base: str = "") -> None:
-    """Makes the folder of the study, with what its runs share; `base` is a hash of the weights, if it is known. Raises
-    ValueError for one that holds another study, or other files."""
+def check_folder(folder: Path, question: Question, threads: int, base: str = "") -> dict[str, Any]:
+    """Returns what the runs of the study share, with `base`, a hash of the weights, if it is known. Nothing is written.
+    Raises ValueError for a folder that holds another study, or other files."""
     told = {"flags": [*question.words], "data": question.splits.fingerprint(), "threads": threads}
     told |= {"base": base} if base else {}
     path = folder / "study.json"
@@ -136,7 +137,19 @@ def check_folder(folder: Path, question: Question, threads: int, base: str = "")
             raise ValueError(
                 f"--output-dir {folder}: holds a study with other {what}; choose another folder, or delete it"
             )
-    write_json(path, (known or {}) | told)
+    return (known or {}) | told
+
+
+@contextmanager
+def held(folder: Path, shared: dict[str, Any], dry_run: bool) -> Iterator[None]:
+    """Makes the folder of the study, with what its runs share, and keeps other processes out of it; in a dry run
+    neither. Raises ValueError where another study works in it."""
+    if dry_run:
+        yield
+        return
+    write_json(folder / "study.json", shared)
+    with alone(folder / ".lock", f"--output-dir {folder}: another study.py works in this folder"):
+        yield
 
 
 def problem_of_drawing(question: Question, train: int) -> str:

@@ -59,8 +59,19 @@ class Recipe:
         place = self.place(trial)
         again = (place / RESULTS).exists() and not self.can_be_tested(trial)  # its weights have been deleted
         more = ["--score", score, "--report-to", "none", "--overwrite" if again else "--resume"]
+        more += ["--new-tokens", "0"] if self.script == "finetune_ift.py" else []  # answers are not compared
         more += ["--output-dir", str(place)]
         return Job(place, (str(SCRIPTS / self.script), *self.flags(trial), *more), self.memory_mib)
+
+    def begun(self) -> dict[str, set[tuple[str, int]]]:
+        """Returns the rates and seeds of the runs that have ended, by arm."""
+        folder, found = self.place(Trial(next(iter(self.arms)), 0, 0)).parents[2], dict[str, set[tuple[str, int]]]()
+        names = {name.replace(" ", "-"): name for name in self.arms}
+        for path in [*folder.glob(f"*/lr-*/seed-*/{RESULTS}"), *folder.glob("*/lr-*/seed-*.diverged")]:
+            place = path.parent if path.name == RESULTS else path.with_suffix("")
+            if (arm := names.get(place.parts[-3])) is not None:
+                found.setdefault(arm, set()).add((place.parts[-2], int(place.name.removeprefix("seed-"))))
+        return found
 
     def is_trained(self, trial: Trial) -> bool:
         return (self.place(trial) / RESULTS).exists() or self.has_diverged(trial)
@@ -109,16 +120,16 @@ class Recipe:
         return validation_scores(self.place(trial))[0]
 
     def drop_weights(self, trials: Iterable[Trial]) -> None:
-        """Deletes the weights of finished runs; should they be needed, the run is made again."""
+        """Deletes the weights of runs that have ended; should they be needed, the run is made again."""
         for trial in trials:
-            if (self.place(trial) / RESULTS).exists():
+            if (self.place(trial) / RESULTS).exists() or self.has_diverged(trial):
                 for name in WEIGHTS:
                     shutil.rmtree(self.place(trial) / name, ignore_errors=True)
 
 
 def validation_scores(folder: Path) -> tuple[np.ndarray, bool]:
     """Returns a score of each validation example of a run, whose mean is the loss, and whether there are classes."""
-    rows = [json.loads(line) for line in (folder / VALIDATION).read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in (folder / VALIDATION).read_text(encoding="utf-8").split("\n") if line]
     if rows and "prediction" in rows[0]:
         return np.array([row["loss"] for row in rows]), True
     losses, tokens = (np.array([row[name] for row in rows]) for name in ("reference_loss", "reference_tokens"))

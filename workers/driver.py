@@ -34,6 +34,7 @@ class Cluster:
             place = services.canonicalize_bootstrap_address_or_die(address)
             host, _, port = place.rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
+            os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # else without end
             ray.init(address=place, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # of many kinds: no cluster, other versions, a wrong address
             reason = " ".join(str(error).split()).split(". ")[0]

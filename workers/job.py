@@ -47,7 +47,8 @@ class Workers(Protocol):
         ...
 
 
-def failure_text(job: Job) -> str:
-    """Returns the end of the log, with the command in the last line."""
+def failure_text(job: Job, status: int) -> str:
+    """Returns the end of the log, with the command, and the signal that ended it, in the last line."""
+    ended = f"ended by signal {-status}" if status < 0 else "failed"
     tail = job.log.read_text(errors="replace").splitlines()[-LINES:] if job.log.exists() else []
-    return "\n".join([*tail, f"failed: python {shlex.join(job.words)} (log: {job.log})"])
+    return "\n".join([*tail, f"{ended}: python {shlex.join(job.words)} (log: {job.log})"])

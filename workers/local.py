@@ -17,9 +17,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Self
 
-import psutil
-
-from training.run.cores import usable_cores
+from training.run.cores import free_bytes, usable_cores
 from workers.job import Done, Job, Workers
 
 HEAVY = ["torch", "accelerate", "transformers", "datasets", "evaluate", "sklearn.metrics", "scipy.stats", "tiktoken"]
@@ -27,18 +25,22 @@ HEAVY += ["safetensors.torch", "torch.utils.tensorboard", "torch._dynamo", "matp
 HEAVY += ["matplotlib.backends.backend_agg"]
 
 
-def gpu_mib(what: str = "total") -> list[float]:
-    """Returns the memory of each NVIDIA GPU here, or what of it is `free`."""
+def gpu_mib(what: str = "total", visible: str | None = None) -> list[float]:
+    """Returns the memory of each NVIDIA GPU here, or what of it is `free`; `visible` limits them as
+    CUDA_VISIBLE_DEVICES does."""
     if not (smi := shutil.which("nvidia-smi")):
         return []
     words = [smi, f"--query-gpu=memory.{what}", "--format=csv,noheader,nounits"]
+    if visible is not None and visible.strip() in ("", "-1"):
+        return []
+    words += [f"--id={visible}"] if visible else []
     told = subprocess.run(words, capture_output=True, text=True, check=False).stdout
     return [float(line) for line in told.split() if line.isdigit()]
 
 
 def free_mib() -> float:
     """Returns the free memory of the first GPU, which all jobs share, or of the machine where there is none."""
-    return next(iter(gpu_mib("free")), psutil.virtual_memory().available / 2**20)
+    return next(iter(gpu_mib("free", os.environ.get("CUDA_VISIBLE_DEVICES"))), free_bytes() / 2**20)
 
 
 def fitting(memory_mib: float, threads: int = 1) -> int:

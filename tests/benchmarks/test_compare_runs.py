@@ -12,6 +12,7 @@ from scipy import stats
 
 import compare_runs
 from evidence.intervals import linearised, share, shown
+from evidence.runs import read_run
 
 
 def finished(folder, rows, file="predictions", rows_of_data=None, sha="same", **args):
@@ -46,6 +47,26 @@ def test_runs_with_other_rates_are_other_rows_and_the_rate_is_shown(tmp_path, ca
     _, rows, _ = table_of(capsys)
     assert [*rows] == ["lora rank 8, lr 0.001", "lora rank 8, lr 0.004"]
     assert [(row[0][:6], row[2]) for row in rows.values()] == [("0.9250", "2"), ("0.5250", "2")]
+
+
+def test_seeds_that_draw_their_own_examples_are_seeds_of_one_row_and_others_are_not(tmp_path, capsys):
+    runs = [finished(tmp_path / f"{i}", labelled(30 + i), seed=i, draw_seed=i) for i in range(3)]
+    fixed = [finished(tmp_path / f"fixed-{i}", labelled(30 + i), seed=i, draw_seed=None) for i in range(3)]
+    compare_runs.compare([*runs, *fixed])
+    _, rows, _ = table_of(capsys)
+    assert [(name, row[2]) for name, row in rows.items()] == [
+        ("lora rank 8, draw-seed own", "3"),
+        ("lora rank 8, draw-seed None", "3"),
+    ]
+
+
+def test_an_answer_may_hold_any_character(tmp_path, capsys):
+    odd = [{**row, "response": "a\u2028b\u0085c"} for row in answers([3.0, 4.0], [2, 2])]
+    folder = finished(tmp_path / "a", odd, file="generations")
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in odd)
+    (folder / "generations.jsonl").write_text(text, encoding="utf-8")
+    compare_runs.compare([folder])
+    assert len(read_run(folder).examples["loss"]) == 2
 
 
 @pytest.mark.parametrize(

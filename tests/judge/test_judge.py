@@ -227,6 +227,7 @@ def test_what_is_known_of_the_fine_tuned_model_is_not_said_of_its_base(tmp_path)
         ([generation(0, response="\ud800")], "line 1: .*surrogates"),
         ([[1]], "line 1: is not a record"),
         ([], "holds no answer"),
+        ([{"id": 1, "instruction": "a", "reference": "b", "reference_loss": 1.0}], "holds no answer .was the run"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

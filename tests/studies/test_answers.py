@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_rows
+from filelock import FileLock
 from scripted import Engine, studied
 
 from evidence.racing import Race
@@ -173,3 +174,49 @@ def test_all_train_for_as_long_as_the_loss_falls_and_no_longer(monkeypatch, aske
 def test_a_shorter_training_must_do_for_lora_too(monkeypatch, asked, tmp_path):
     engine = Engine(lambda arm, *cell: near(arm, *cell) + 4 * (arm != "full") / engine.updates, best=lambda _: 20)
     assert "for 200 updates" in studied(monkeypatch, engine, tmp_path / "s", *asked[:-2], "--arms", "full", "lora")
+
+
+def test_a_finished_study_that_is_asked_again_with_a_short_time_says_the_same(monkeypatch, asked, tmp_path):
+    engine, words = Engine(near, seconds=60.0), [*asked, "--arms", "full", "lora", "head", "--train-sizes", 20]
+    answer = studied(monkeypatch, engine, tmp_path / "s", *words)
+    assert studied(monkeypatch, engine, tmp_path / "s", *words, "--minutes", 0.1) == answer
+    assert not [run for run in engine.made if "timing" not in run]
+
+
+def test_two_studies_do_not_work_in_one_folder(monkeypatch, asked, tmp_path):
+    words, engine = [*asked, "--arms", "full", "lora"], Engine(near)
+    answer = studied(monkeypatch, engine, tmp_path / "s", *words)
+    with (
+        FileLock(tmp_path / "s" / ".lock"),
+        pytest.raises(ValueError, match="another study.py works in this folder"),
+    ):
+        studied(monkeypatch, engine, tmp_path / "s", *words)
+    assert studied(monkeypatch, engine, tmp_path / "s", *words) == answer
+
+
+def test_a_dry_run_writes_nothing_into_a_folder_and_refuses_that_of_another_study(monkeypatch, asked, tmp_path, capsys):
+    (tmp_path / "s").mkdir()
+    words, engine = [*asked, "--arms", "full", "lora"], Engine(near)
+
+    def dry(*more):
+        with pytest.raises(FileNotFoundError):  # there is no answer
+            studied(monkeypatch, engine, tmp_path / "empty", *words, "--dry-run", *more)
+        return capsys.readouterr().out
+
+    (tmp_path / "empty").mkdir()
+    assert "22 of 8 updates" in dry() and "70 of 8 updates" in dry("--complete")
+    assert "20 training examples: about 22 runs more" in dry("--train-sizes", 20)
+    assert not [*(tmp_path / "empty").iterdir()]
+    studied(monkeypatch, engine, tmp_path / "s", *words)
+    with pytest.raises(ValueError, match="holds a study with other flags"):
+        studied(monkeypatch, engine, tmp_path / "s", *words, "--dry-run", "--max-length", 64)
+
+
+def test_a_size_whose_race_was_cut_short_is_not_told(monkeypatch, asked, tmp_path):
+    engine = Engine(near, seconds=20.0)
+    ended = Clock.has_room_for
+    monkeypatch.setattr(
+        Clock, "has_room_for", lambda clock, *args, **more: len(engine.made) < 30 and ended(clock, *args, **more)
+    )
+    words = [*asked, "--arms", "full", "lora", "--minutes", 100, "--train-sizes", 20]
+    assert "There was no time for 20 training examples" in studied(monkeypatch, engine, tmp_path / "s", *words)

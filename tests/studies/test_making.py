@@ -1,11 +1,13 @@
 """What fits into the time, and what is said of a run that fails."""
 
+from pathlib import Path
+
 import pytest
 
 from evidence.racing import Trial
 from studies.arms import arms_of
-from studies.making import Clock, RunFailed
-from studies.phases import EXPECTED_RUNS, affordable
+from studies.making import Clock, RunFailed, forecast
+from studies.phases import affordable, expected_runs
 from studies.runs import Recipe
 from workers.job import Done, Job
 
@@ -30,13 +32,46 @@ def test_runs_side_by_side_take_their_share_of_the_time_and_longer_ones_more():
 
 def test_a_short_time_drops_arms_from_the_end_and_then_seeds(recipe):
     every = [*recipe.arms]
-    assert affordable(recipe.arms, clock(None), recipe, 5) == (every, 5)
+    assert affordable(recipe, clock(None), 5) == (every, 5)
     for minutes in (60, 40, 20, 10, 1):
-        arms, seeds = affordable(recipe.arms, clock(minutes), recipe, 5)
+        arms, seeds = affordable(recipe, clock(minutes), 5)
         assert arms == every[: len(arms)] and len(arms) >= 2 and seeds >= 2
         assert seeds == 5 or len(arms) == 2
-    assert affordable(recipe.arms, clock(1), recipe, 5) == (["full", "lora r4"], 2)
-    assert EXPECTED_RUNS * 2 * 60 / 2 / 60 > 10
+    assert affordable(recipe, clock(1), 5) == (["full", "lora r4"], 2)
+    assert expected_runs(5) == 11 and expected_runs(2) == 8 and expected_runs(5, complete=True) == 35
+    assert expected_runs(5) * 2 * 60 / 2 / 60 > 10
+    assert len(affordable(recipe, clock(40), 5)[0]) > len(affordable(recipe, clock(40), 5, complete=True)[0])
+
+
+def test_what_has_been_begun_is_dropped_by_no_short_time(recipe):
+    for trial in (Trial("head", 0, 0), Trial("head", 0, 3)):
+        recipe.place(trial).mkdir(parents=True)
+        (recipe.place(trial) / "results.json").touch()
+    Path(f"{recipe.place(Trial('lora r2', 1, 0))}.diverged").parent.mkdir(parents=True)
+    Path(f"{recipe.place(Trial('lora r2', 1, 0))}.diverged").touch()
+    assert recipe.begun() == {"head": {("lr-0.01", 0), ("lr-0.01", 3)}, "lora r2": {("lr-0.002", 0)}}
+    assert affordable(recipe, clock(1), 5) == ([*recipe.arms], 4)
+
+
+@pytest.mark.parametrize(
+    ("status", "log", "said"),
+    [
+        (0, "  peak  9,000.0\n  available  500.0\n", "a run of full needs 9,000 MiB, and 500 are free"),
+        (-9, "much\n", "signal 9 ended it; memory may have run out"),
+        (2, "error: --lr 0: must be above 0\n", "the forecast of a run has failed: --lr 0: must be above 0"),
+        (1, "", "it said nothing"),
+    ],
+)
+def test_a_forecast_that_fails_or_does_not_fit_says_so(status, log, said, recipe):
+    class Workers:
+        def run(self, jobs):
+            jobs[0].log.parent.mkdir(parents=True, exist_ok=True)
+            jobs[0].log.write_text(log)
+            return [Done(jobs[0], status, 1.0)]
+
+    with pytest.raises(ValueError, match=said):
+        forecast(Workers(), recipe, Trial("full", 0, 0), kept=True)
+    assert not (recipe.folder / "forecasts.json").exists()
 
 
 def test_a_run_is_named_by_all_that_it_does_not_share(recipe):
@@ -48,9 +83,11 @@ def test_a_run_is_named_by_all_that_it_does_not_share(recipe):
 def test_a_run_that_fails_says_why_and_where_its_log_is(tmp_path):
     job = Job(tmp_path / "run", ("scripts/finetune_cls.py",))
     job.log.write_text("much\n\nerror: --lr 0: must be above 0\n")
-    assert str(RunFailed(job)) == f"a run has failed: --lr 0: must be above 0 (log: {job.log})"
+    assert str(RunFailed(Done(job, 2, 1.0))) == f"a run has failed: --lr 0: must be above 0 (log: {job.log})"
     job.log.write_text("x" * 1000)
-    assert len(str(RunFailed(job))) <= 300 + len(str(tmp_path))
+    assert len(str(RunFailed(Done(job, 2, 1.0)))) <= 300 + len(str(tmp_path))
+    killed = str(RunFailed(Done(job, -9, 1.0)))
+    assert "signal 9 ended it; memory may have run out" in killed and "x" * 10 not in killed
 
 
 def test_a_run_that_diverges_is_remembered_and_is_no_failure(recipe):
@@ -60,5 +97,8 @@ def test_a_run_that_diverges_is_remembered_and_is_no_failure(recipe):
     job.log.write_text("error: the gradient is nan: training diverged; lower --lr or warm up longer\n")
     assert recipe.note_divergence(trial, Done(job, 2, 1.0)) and recipe.has_diverged(trial)
     assert recipe.is_trained(trial) and recipe.scores(trial) is None
+    (recipe.place(trial) / "checkpoint").mkdir(parents=True)
+    recipe.drop_weights([trial])
+    assert not (recipe.place(trial) / "checkpoint").exists()
     other = Trial("full", 2, 0)
     assert not recipe.note_divergence(other, Done(recipe.job(other, "validation"), 1, 1.0))

@@ -109,8 +109,8 @@ def test_a_failure_is_told_and_the_others_go_on(pretending):
     jobs = [pretending("a", status=3), pretending("b")]
     with quick(1) as workers:
         assert [done.status for done in workers.run(jobs)] == [3, 0]
-    assert failure_text(jobs[0]).splitlines()[0] == "started 1 "
-    assert failure_text(jobs[0]).splitlines()[-1] == f"failed: python {' '.join(jobs[0].words)} (log: {jobs[0].log})"
+    assert failure_text(jobs[0], 3).splitlines()[0] == "started 1 "
+    assert failure_text(jobs[0], 3).splitlines()[-1] == f"failed: python {' '.join(jobs[0].words)} (log: {jobs[0].log})"
 
 
 def test_a_job_that_is_killed_has_the_signal_as_its_status(pretending, tmp_path):
@@ -219,3 +219,7 @@ def test_where_there_is_a_gpu_its_free_memory_says_how_many_fit(monkeypatch, tmp
     monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda self: range(16), raising=False)
     assert gpu_mib() == [24000, 24000] and free_mib() == 8000  # all jobs share the first
     assert (fitting(1500), fitting(7000), fitting(9000)) == (5, 1, 1)
+    smi.write_text('#!/bin/sh\ncase "$*" in *--id=1) echo 100;; *) echo 8000; echo 100;; esac\n')
+    for visible, expected in (("1", 100), ("", psutil.virtual_memory().available / 2**20)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert free_mib() == pytest.approx(expected, rel=0.2)

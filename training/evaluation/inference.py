@@ -175,10 +175,15 @@ def generation_lines(
     after: Sequence[Mapping[str, Any]],
     rows: Sequence[Row],
 ) -> list[dict[str, Any]]:
-    """Returns the lines of generations.jsonl: answers `before` and `after`, and from `rows` the references' losses."""
+    """Returns the lines of generations.jsonl: answers `before` and `after`, if any were asked for, and from `rows` the
+    references' losses."""
+    answers: list[dict[str, Any]] = [
+        {"before": was["text"], "response": now["text"], "stopped": now["stopped"]}
+        for was, now in zip(before, after, strict=True)
+    ]
     return [
         {"id": e.id, "instruction": e.instruction, "input": e.input, "reference": e.response, "kind": e.kind}
-        | {"before": was["text"], "response": now["text"], "stopped": now["stopped"]}
+        | answer
         | {"reference_loss": row.loss, "reference_tokens": row.targets}
-        for e, was, now, row in zip(questions, before, after, rows, strict=bool(before))
+        for e, answer, row in zip(questions, answers or [{}] * len(rows), rows, strict=True)
     ]

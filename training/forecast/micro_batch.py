@@ -23,13 +23,12 @@ from training.forecast.depth import is_deep
 from training.forecast.memory import MIB, memory_of, tensors_of, worst_micro_batches
 from training.forecast.workload import Workload
 from training.run.checkpoint import saved_flag
+from training.run.cores import free_bytes
 from training.run.device import forget_peak
 from training.step.sharding import is_sharded
 from training.step.side_by_side import gradients_side_by_side, has_large_gradients
 
 SHARE = 0.9  # of the free memory that a forecast may use, since it is right to within a tenth
-CGROUP = Path("/sys/fs/cgroup")  # limits of a container: version 2, then version 1
-LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 DEFAULT = 8  # examples
 TOKENS_PER_THREAD = 512  # on average; more make a CPU no faster, and take memory
 REMEDY = "add --checkpoint-activations, --mixed-precision bf16 or --last-blocks n, or lower --max-length"
@@ -40,13 +39,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
-    free = psutil.virtual_memory().available
-    for limit, used in LIMITS:
-        try:
-            free = min(free, int((CGROUP / limit).read_text()) - int((CGROUP / used).read_text()))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return max(free, 0) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return free_bytes() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def available(device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""Counts the cores that this process may use."""
+"""Counts the cores and the memory that this process may use."""
 
 import math
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 
 CGROUP = Path("/sys/fs/cgroup")  # of a container: version 2, then version 1
+LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 
 
 def quota(root: Path = CGROUP) -> float:
@@ -26,3 +27,14 @@ def usable_cores() -> int:
     process = psutil.Process()
     allowed = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
     return max(1, math.ceil(min(allowed, quota())))
+
+
+def free_bytes(root: Path = CGROUP) -> int:
+    """Returns the bytes of memory that are free on this machine, within what a container may use."""
+    free = psutil.virtual_memory().available
+    for limit, used in LIMITS:
+        try:
+            free = min(free, int((root / limit).read_text()) - int((root / used).read_text()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return max(free, 0)

@@ -69,8 +69,9 @@ def close_trackers(
     Only the main process calls it.
     """
     accelerator.log(_values(results), step=step)
-    if answers:
-        shown = [f"**{a['instruction']}**\n\n{a['input']}\n\n> {a['response']}\n" for a in answers[:SAMPLES]]
+    given = [a for a in answers[:SAMPLES] if "response" in a]  # with --new-tokens 0 there is none
+    if given:
+        shown = [f"**{a['instruction']}**\n\n{a['input']}\n\n> {a['response']}\n" for a in given]
         _log_text(accelerator, "answers", "\n---\n".join(shown), step)
     for tracker in accelerator.trackers:
         tracker.finish()

@@ -76,6 +76,20 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def alone(lock: Path, busy: str) -> Iterator[None]:
+    """Keeps other processes out of what the file `lock` stands for. Raises ValueError, which says `busy`, where one is
+    in there."""
+    from filelock import FileLock, Timeout
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout as error:
+        raise ValueError(f"{busy}; wait for it, or choose another folder") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text in UTF-8."""
     replace_file(path, lambda new: new.write_text(text, encoding="utf-8"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from training.run import cores
-from training.run.cores import quota
+from training.run.cores import free_bytes, quota
 from training.run.threads import choose_threads
 
 
@@ -57,3 +57,20 @@ def test_what_accelerate_launch_sets_by_itself_is_not_the_users_choice(started_w
     told = f'{script_has} "{sys.executable}" -c "from training.run.threads import asked_for; print(asked_for())"; true'
     done = subprocess.run(["sh", "-c", told], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(asked), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "limited"),
+    [
+        ({"memory.max": "1000000", "memory.current": "400000"}, 600000),
+        ({"memory/memory.limit_in_bytes": "1000000", "memory/memory.usage_in_bytes": "999999999"}, 0),
+        ({"memory.max": "max", "memory.current": "400000"}, None),
+        ({}, None),
+    ],
+)
+def test_the_memory_of_a_container_is_what_its_limit_leaves(files, limited, tmp_path):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    found = free_bytes(tmp_path)
+    assert found == limited if limited is not None else found > 2**20
