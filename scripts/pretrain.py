@@ -182,7 +182,8 @@ def run_folder(args: Args) -> tuple[Path, bool]:
     """Returns the run folder, and whether to go on from its checkpoint. Raises ValueError as `check_folder` does."""
     base = {"size" if args.training.init_from is None else "init_from": args.training.init_from or args.training.size}
     name = f"{Path(*base.values()).name}-seed{args.training.seed}"
-    spelled, output = base | {"seed": args.training.seed}, args.output
+    seed, output = args.training.seed, args.output
+    spelled = ({} if args.training.init_from else base) | {"seed": seed}  # of a folder, the name has a part alone
     folder = output.output_dir or default_folder("pretrain", name, changed_flags(args), spelled)
     read = [("init-from", args.training.init_from), *(("data", path) for path in args.text.data)]
     return folder, check_folder(folder, output.overwrite, output.resume, read)

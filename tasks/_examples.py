@@ -70,7 +70,7 @@ class Instruction:
         return f"{PREAMBLE}\n\n### Instruction:\n{self.instruction}{about}" + RESPONSE_HEADER * response_header
 
     @property
-    def identity(self) -> tuple[str, str]:
+    def identity(self) -> tuple[str, ...]:
         return self.instruction, self.input
 
     @property
@@ -101,6 +101,10 @@ class Rated(Instruction):
     """An instruction with one answer, and whether that is a good one (None if nothing says so)."""
 
     good: bool | None = None
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        return self.instruction, self.input, self.response or ""
 
     @property
     def label(self) -> str | None:

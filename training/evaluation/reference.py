@@ -31,7 +31,7 @@ from training.step.processes import from_main
 from training.storage.content_cache import CachedFile, content_key
 
 P = TypeVar("P", bound=Pair)
-VERSION = 1  # raise it when answers are scored in another way, so that older files are no longer found
+VERSION = 2  # raise it when answers are scored in another way, so that older files are no longer found
 
 
 @contextmanager
@@ -148,8 +148,9 @@ def with_cached_reference(
     distinct = {_digest(text): text for part in parts for text in texts_of(part)}
     texts = {digest: distinct[digest] for digest in sorted(distinct)}
     bits = {m.bits for m in model.modules() if isinstance(m, QuantisedLinear)}
+    config = replace(model.config, dropout=0.0)
     precision = f"{accelerator.mixed_precision}{'+tf32' if compute.tf32 else ''}, base bits {bits or 32}"
-    key = content_key((VERSION, base + _adapters_digest(model) * (strength > 0), precision), texts)
+    key = content_key((VERSION, base + _adapters_digest(model) * (strength > 0), config, precision), texts)
     file = CachedFile(compute.cache_dir, key, "reference", 8 * len(texts))  # fp64
     found = from_main(accelerator, file.numbers)
     if accelerator.is_main_process:

@@ -33,6 +33,10 @@ def run_folder(args: FineTuneArgs, task: str) -> tuple[Path, bool]:
     folder = args.run.output_dir or default_folder(Path(sys.argv[0]).stem, name, changed_flags(args), spelled)
     if args.compute.dry_run:
         return folder, False
+    if args.compute.cache_dir.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"--cache-dir {args.compute.cache_dir}: lies in the folder of the run, which clears it; name another folder"
+        )
     read = [("data", args.data.data), ("model", args.model.model), ("forgetting-data", args.forgetting.forgetting_data)]
     read += [("start-from", group.start_from) for group in vars(args).values() if hasattr(group, "start_from")]
     return folder, check_folder(folder, args.run.overwrite, args.run.resume, read)

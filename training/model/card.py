@@ -28,11 +28,15 @@ def _code(facts: Facts, place: str, peft: bool) -> str:
 def _metrics(results: Mapping[str, Any]) -> str:
     """Returns a table of the metrics with their intervals."""
     parts = {title: results[name] for name, title in PARTS.items() if results.get(name)}
-    names = dict.fromkeys(name for part in parts.values() for name, m in part.items() if "value" in m)
+    if not parts:
+        return "It was trained on all examples; none were held out to measure it."
+    every = [(name, m) for part in parts.values() for name, m in part.items() if isinstance(m, dict)]
+    names = dict.fromkeys(name for name, m in every if isinstance(m.get("value"), int | float))  # not a table by class
     rows = [f"| | {' | '.join(parts)} |", "|---" * (len(parts) + 1) + "|"]
     rows += [f"| {n} | {' | '.join(shown(p[n]) if n in p else '' for p in parts.values())} |" for n in names]
     counts = ", ".join(
-        f"{next(m['n'] for m in part.values() if 'n' in m):,} of {title}" for title, part in parts.items()
+        f"{next(m['n'] for m in part.values() if isinstance(m, dict) and isinstance(m.get('n'), int)):,} of {title}"
+        for title, part in parts.items()
     )
     return "\n".join([*rows, "", f"In brackets: 95% intervals over examples ({counts})."])
 

@@ -26,7 +26,7 @@ from training.data.sources import Inputs
 from training.flags.common import ModelArgs
 from training.flags.finetuning import FineTuneArgs
 from training.flags.preference import PairArgs, RatingArgs
-from training.model.facts import Facts, facts_of, read_facts
+from training.model.facts import FACTS, Facts, facts_of, read_facts
 from training.model.methods import apply_method, build_language_model, load_own_state, own_state
 from training.model.saved import ADAPTER, MODEL, WEIGHTS, Best, adapted, in_peft_format, refuse_tokenizer, save_adapter
 from training.storage.files import replace_folder
@@ -50,7 +50,7 @@ class Start:
         if self.folder is None:
             return weights_hash(self.base)
         found = hashlib.sha256(weights_hash(self.base).encode())
-        names = ("model.safetensors", "config.json") if self.whole else (CONFIG, TENSORS, WEIGHTS)
+        names = ("model.safetensors", "config.json") if self.whole else (CONFIG, TENSORS, WEIGHTS, FACTS)
         for path in (self.folder / name for name in names):
             found.update(path.read_bytes() if path.exists() else b"")
         return found.hexdigest()

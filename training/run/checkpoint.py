@@ -98,6 +98,12 @@ def load_checkpoint(run: "Run") -> None:
             f"--resume: the checkpoint in {run.folder} was made with another {', '.join(differing)}; "
             "use the same, or start again with --overwrite"
         )
+    before, now = state["flags"].get("score"), flags.get("score")
+    if before != now and (state.get("shards") or state["weights"] is not None):
+        raise ValueError(
+            f"--score {now}: the run in {run.folder} stopped while it trained with --score {before}; add "
+            f"--score {before}, and score it otherwise once it is trained"
+        )
     if state.get("shards"):
         load_shared(run.folder / STATE.parent / state["shards"], run.model, run.optimizer)
     elif state["weights"] is not None:
@@ -106,7 +112,10 @@ def load_checkpoint(run: "Run") -> None:
         page_again(run.optimizer.optimizer)
         if run.accelerator.scaler is not None:
             run.accelerator.scaler.load_state_dict(state["scaler"])
-    torch.set_num_threads(state.get("threads", torch.get_num_threads()))  # another number may round differently
+    threads = state.get("threads", torch.get_num_threads())
+    if threads != torch.get_num_threads() and run.accelerator.is_main_process:
+        print(f"note       goes on with {threads} threads, as it was begun: another number may round differently")
+    torch.set_num_threads(threads)
     run.record, run.before = Record(**state["record"]), state["before"]
 
 

@@ -6,6 +6,7 @@ It never runs forward, backward or a step: those stand in the loop of each scrip
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,11 +36,11 @@ from training.run.progress import ProgressLine
 from training.run.publish import publish_run
 from training.run.record import Intervals, Record, What
 from training.run.results import Results, environment, peak_memory_mib, write_results
-from training.run.trackers import close_trackers, open_trackers
+from training.run.trackers import close_trackers, log_values, open_trackers
 from training.step.processes import check_same, check_seen, part
 from training.step.sharding import gather, is_sharded
-from training.storage.files import write_lines
-from training.storage.run_folder import CONFIG, GENERATIONS, prepare_folder
+from training.storage.files import alone, write_lines
+from training.storage.run_folder import CONFIG, GENERATIONS, LOCK, prepare_folder
 
 
 class Due(Protocol):
@@ -70,6 +71,7 @@ class Run:
     described: dict[str, Any]  # fields of Results known before the training
     record: Record = field(default_factory=Record)
     before: Any = None  # what was measured before the training
+    held: ExitStack = field(default_factory=ExitStack, repr=False)  # keeps other runs out of the folder
 
     def __post_init__(self) -> None:
         check_same(self.accelerator, self.identity)
@@ -83,6 +85,8 @@ class Run:
 
     def begin(self, measure: Callable[[], Any] = lambda: None) -> Any:
         """Makes the folder and opens trackers; returns what `measure` finds, or found before the run was resumed."""
+        if self.accelerator.is_main_process:
+            self.held.enter_context(alone(self.folder / LOCK, f"--output-dir {self.folder}: another run works in it"))
         if self.before is None:  # it may also be left over from a run with --score validation
             self.before = measure()
         if self.accelerator.is_main_process:
@@ -139,7 +143,7 @@ class Run:
             return
         if self.due.is_time_for("log", self.record) or "val_loss" in self.point:
             point = self.record.add_point(self.per_epoch, **self.point)
-            self.accelerator.log({name: value for name, value in point.items() if name != "step"}, step=self.step)
+            log_values(self.accelerator, {name: value for name, value in point.items() if name != "step"}, self.step)
         self.record.eval_seconds += self._seconds()
         if self.due.is_time_for("save", self.record):
             save_checkpoint(self)
@@ -163,6 +167,8 @@ class Run:
             save_checkpoint(self, trained=True)
         write_results(self.folder, results, keep_checkpoint=left)
         close_trackers(self.accelerator, self.step, results, answers)
+        self.held.close()
+        (self.folder / LOCK).unlink(missing_ok=True)
 
     def results(self, **measured: Any) -> Results:
         """Returns the content of results.json: what every run has, and what was `measured` in this one."""

@@ -1,6 +1,8 @@
 """Sends curves, flags, results and sample answers to the trackers of --report-to, through Accelerate."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +49,37 @@ def _values(results: Results) -> dict[str, float]:
         f"{part}/{name}": metric["value"]
         for part, metrics in parts.items()
         for name, metric in metrics.items()
-        if isinstance(metric, dict) and "value" in metric
+        if isinstance(metric, dict) and isinstance(metric.get("value"), int | float)  # not a table by class
     }
+
+
+@contextmanager
+def _surviving(accelerator: Accelerator, tracker: GeneralTracker) -> Iterator[None]:
+    """Drops a tracker that fails, as when its server is gone, and says so: the training goes on without it."""
+    try:
+        yield
+    except Exception as error:  # each library has errors of its own
+        said = " ".join(str(error).split())[:100] or type(error).__name__
+        print(f"\nnote    --report-to {tracker.name}: {said}; the run goes on without it", file=sys.stderr, flush=True)
+        accelerator.trackers = [other for other in accelerator.trackers if other is not tracker]
+
+
+def log_values(accelerator: Accelerator, values: Mapping[str, Any], step: int) -> None:
+    """Sends numbers to the trackers, which the main process has."""
+    for tracker in accelerator.trackers if accelerator.is_main_process else ():
+        with _surviving(accelerator, tracker):
+            tracker.log(dict(values), step=step)
 
 
 def _log_text(accelerator: Accelerator, name: str, text: str, step: int) -> None:
     for tracker in accelerator.trackers:
-        if tracker.name == "mlflow":  # Accelerate's mlflow tracker takes only numbers
-            import mlflow
+        with _surviving(accelerator, tracker):
+            if tracker.name == "mlflow":  # Accelerate's mlflow tracker takes only numbers
+                import mlflow
 
-            mlflow.log_text(text, f"{name}.md")
-        else:
-            tracker.log({name: text}, step=step)
+                mlflow.log_text(text, f"{name}.md")
+            else:
+                tracker.log({name: text}, step=step)
 
 
 def close_trackers(
@@ -68,10 +89,11 @@ def close_trackers(
 
     Only the main process calls it.
     """
-    accelerator.log(_values(results), step=step)
+    log_values(accelerator, _values(results), step)
     given = [a for a in answers[:SAMPLES] if "response" in a]  # with --new-tokens 0 there is none
     if given:
         shown = [f"**{a['instruction']}**\n\n{a['input']}\n\n> {a['response']}\n" for a in given]
         _log_text(accelerator, "answers", "\n---\n".join(shown), step)
     for tracker in accelerator.trackers:
-        tracker.finish()
+        with _surviving(accelerator, tracker):
+            tracker.finish()

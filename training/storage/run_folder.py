@@ -16,6 +16,7 @@ GENERATIONS = "generations.jsonl"  # of instructions
 VALIDATION = "validation.jsonl"  # scores of the validation examples
 STATE = Path("checkpoint") / "state.pt"
 CONFIG = "config.yaml"  # all resolved flags
+LOCK = ".lock"  # while a run works in its folder
 # Flags that do not change a result: a resumed run may differ in them from the run that stopped.
 FREE_FLAGS = {"output_dir", "overwrite", "resume", "dry_run", "save_every", "cache_dir", "score"}
 FREE_FLAGS |= {"report_to", "push_to_hub"}
@@ -75,10 +76,11 @@ def check_folder(
     if not os.access(nearest(folder), os.W_OK):
         raise ValueError(f"{at} cannot be written")
     every = [path.name for path in folder.glob("*")]
-    names = [name for name in every if not name.startswith("predict-")]  # of predict.py
-    if every and not names:
+    predictions = [name for name in every if name.startswith("predict-")]  # of predict.py
+    names = [name for name in every if name not in predictions and name != LOCK]
+    if predictions and not names:
         raise ValueError(
-            f"{at} holds predictions ({', '.join(sorted(every)[:3])}), which a run clears; choose a new folder"
+            f"{at} holds predictions ({', '.join(sorted(predictions)[:3])}), which a run clears; choose a new folder"
         )
     present = {re.sub(r"^\.(.+)\.(new|old)$", r"\1", name) for name in names}  # what a kill left beside a file
     if others := sorted(present - OURS):
@@ -101,7 +103,7 @@ def prepare_folder(folder: Path, resuming: bool) -> None:
     """Makes the folder and, unless resuming, clears what an earlier run left. Raises ValueError when it cannot."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path in () if resuming else folder.glob("*"):
+        for path in () if resuming else [path for path in folder.glob("*") if path.name != LOCK]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     except OSError as error:
         raise ValueError(f"--output-dir {folder}: cannot be written ({error.strerror})") from error
