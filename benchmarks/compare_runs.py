@@ -51,8 +51,6 @@ def flags_of(folder: Path) -> dict[str, Any]:
     args = results_of(folder).get("args", {})
     alone = args.get("method") in WITHOUT_ADAPTERS
     kept = {name: value for name, value in args.items() if name not in OF_NO_RESULT}
-    if args.get("draw_seed") is not None and args["draw_seed"] == args.get("seed"):
-        kept["draw_seed"] = "own"  # each seed draws its own examples, so it does not tell the seeds of a row apart
     return {name: value for name, value in kept.items() if not (alone and name.startswith("lora_"))}
 
 
@@ -60,6 +58,11 @@ def titles(runs: Sequence[Path]) -> dict[Path, str]:
     """Names each run by method, rank, and the flags in which the runs differ; one without results.json goes by its
     folder's name. A flag that an older run does not know does not set it apart."""
     flags = {folder: flags_of(folder) for folder in runs}
+    seeds = {folder: results_of(folder).get("args", {}).get("seed") for folder in runs}
+    drawn = [folder for folder, one in flags.items() if one.get("draw_seed") is not None]
+    if len({flags[folder]["draw_seed"] for folder in drawn}) > 1:
+        for folder in [folder for folder in drawn if flags[folder]["draw_seed"] == seeds[folder]]:
+            flags[folder]["draw_seed"] = "own"  # each seed draws its own examples, so it tells no seeds of a row apart
     names = [name for name in dict.fromkeys(name for one in flags.values() for name in one) if name not in IN_TITLE]
     differing = [n for n in names if len({str(one[n]) for one in flags.values() if n in one}) > 1]
     found = {}

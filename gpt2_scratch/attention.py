@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from gpt2_scratch.precision import HALF
 from gpt2_scratch.transfer import all_to_device
 
-WIDEST = 256  # head that flash attention takes
+WIDEST = 256  # the widest head that flash attention takes
 
 # Up to this many tokens the CPU kernel's backward pass is faster in fp32, casts included (bf16, fp32 at T=16: 0.46
 # and 0.07 ms, 200: 2.7 and 1.7, 400: 5.8 and 5.9, 512: 8.0 and 10.0; 12 heads of 64 on two cores with AMX).

@@ -25,7 +25,7 @@ from lora.variants import adapter_class
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-NOT_FINITE = "{} holds numbers that are not finite (nan or inf): its training diverged; take another"
+NOT_FINITE = "{} holds numbers that are not finite (nan or inf): its training diverged; train again, with a lower --lr"
 LAYERS = (nn.Linear, QuantisedLinear)
 A, B, MAGNITUDE, BASE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector", "base_layer.weight"
 
@@ -177,7 +177,7 @@ def _refuse(folder: Path, problems: list[str]) -> None:
         raise ValueError(f"adapter {folder}: {shown}")
 
 
-def infinite(tensors: Mapping[str, Tensor]) -> list[str]:
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """Returns the names of tensors that hold nan or inf, which would spread to all that is computed with them."""
     return [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
 
@@ -201,7 +201,7 @@ def attach(model: nn.Module, folder: Path) -> None:
             found[path][name] = tensor
     for path, part in found.items():
         problems += _fit_problems(path, part, layers[path], config)
-    problems += [NOT_FINITE.format(name) for name in infinite(tensors)[:1]]
+    problems += [NOT_FINITE.format(name) for name in not_finite(tensors)[:1]]
     if not problems and not any(A in part for part in found.values()):
         problems.append("holds no adapter of a linear layer")
     _refuse(folder, problems)

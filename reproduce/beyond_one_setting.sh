@@ -31,4 +31,5 @@ one sentiment  "our learning rate"      --lr 2e-4
 run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --batch-size 4 --epochs 2)
 one ift        "as published"
 one ift        "scale alpha / r"        --lora-scaling standard
-one ift        "head without adapter"   --lora-targets q k v attn-out mlp-in mlp-out
+run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --batch-size 4 --epochs 2)
+one ift        "head without adapter"

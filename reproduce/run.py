@@ -18,7 +18,6 @@ from typing import NamedTuple, NoReturn
 
 from reproduce.environment import Settings, in_share, settings_in
 from reproduce.tables import Plan, Table, plans, read_table
-from training.storage.files import alone
 from workers.job import Job, Workers, failure_text
 from workers.local import fitting, local
 
@@ -169,9 +168,7 @@ def main(path: Path) -> int:
         return 0
     runs = {run: plan for plan, _, run in taken if not plan.why}
     if not settings["DRY_RUN"]:
-        lock = folder / f".lock-{settings['ONLY'].replace('/', '-of-')}"  # shares have no run in common
-        with alone(lock, f"RUNS={folder}: another table is being made there"):
-            return make(table, found, list(runs), settings)
+        return make(table, found, list(runs), settings)
     failed = False
     for _, seeds_of_one in itertools.groupby(runs, lambda run: run.folder.parent):
         run = next(seeds_of_one)  # the others cost the same

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034
 # The settings that several rows share: what the authors of the report LoRA Finetuning GPT-2 ran, and what the corrected
-# rows run instead. If a flag is given twice, the last one counts.
+# rows run instead. Of a flag that is given twice, the last one counts.
 
 # --- published: the authors' settings, slips included --------------------------------------------------------------
 # AdamW decayed every parameter, including biases and norms. One loop had a constant learning rate and never clipped;

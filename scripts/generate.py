@@ -9,7 +9,7 @@ An answer that the model did not end by itself is followed by [...]. A prompt th
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.own_tokenizer import find_tokenizer
@@ -28,7 +28,7 @@ from training.storage.run_folder import MODEL, read_run
 OFFLINE = "python scripts/generate.py --model gpt2-nano --prompt 'The movie was' --raw"
 
 
-Base = tuple[Path, GPT2Config]  # folder and shape
+Place = tuple[Path, GPT2Config]  # folder and shape of a model
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,15 @@ def main(args: Args) -> None:
     results = read_run(what.run) if what.run else None
     if results and results["script"] == "finetune_cls":
         raise ValueError(f"--run {what.run}: is a classifier; scripts/predict.py applies it")
-    answer_all(args, results, base_of(what, results))
+    answer_all(args, results, place_of(what, results))
 
 
-def base_of(what: What, results: dict[str, Any] | None) -> Base | None:
-    """Returns folder and shape of the base; None where it is not needed, beside a run's whole model."""
+def place_of(what: What, results: dict[str, Any] | None) -> Place:
+    """Returns the base, or a run's whole model where that answers without its base."""
     if results and what.run is not None and (what.run / MODEL).is_dir() and not what.compare:
         if what.model is not None:
             raise ValueError(f"--model {what.model}: the run has a whole model; --compare asks its base too")
-        return None
+        return what.run / MODEL, load_config(what.run / MODEL)
     name = what.model or (results["args"]["model"] if results else "")
     try:
         base = base_model(name)
@@ -136,7 +136,7 @@ def encoded(
     return prompts
 
 
-def answer_all(args: Args, results: dict[str, Any] | None, base: Base | None) -> None:
+def answer_all(args: Args, results: dict[str, Any] | None, place: Place) -> None:
     # Imported here because they take seconds: whatever can be refused without them has been.
     from accelerate import Accelerator
 
@@ -159,9 +159,8 @@ def answer_all(args: Args, results: dict[str, Any] | None, base: Base | None) ->
         if what.compare:
             find_base(what.run, facts, what.model)  # raises ValueError for another base
     else:
-        tokenizer = find_tokenizer(*cast(Base, base))
-    flags = facts.args
-    config = base[1] if base is not None else load_config(cast(Path, what.run) / MODEL)
+        tokenizer = find_tokenizer(*place)
+    flags, config = facts.args, place[1]
     refuse(generation.problems_given(ModelArgs(what.model or flags.get("model", "")), config))
     tokenizer = tokenizer.reading(what.special_tokens or flags.get("special_tokens", "text"))
     for note in tokenizer.notes:
@@ -170,8 +169,8 @@ def answer_all(args: Args, results: dict[str, Any] | None, base: Base | None) ->
     questions = [Instruction(i, text, what.input) for i, text in enumerate(what.prompt)]
     prompts = encoded(questions, tokenizer, what.raw, header, config.context, generation.new_tokens)
     sampling = Sampling(generation.temperature, generation.top_k, generation.top_p, what.seed)
-    if base is not None and ((what.run is None and what.adapter is None) or what.compare):
-        models["base"] = build_language_model(*base, ModelArgs())
+    if what.compare or (what.run is None and what.adapter is None):
+        models["base"] = build_language_model(*place, ModelArgs())
     if results is not None and what.run is not None:
         models["fine-tuned"] = rebuild(what.run, results, what.model)
     if what.adapter is not None:

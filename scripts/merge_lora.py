@@ -96,7 +96,8 @@ def output_problems(output: Path, overwrite: bool) -> list[str]:
         return [f"--output {output}: {nearest(output)} is a file"]
     if output.name in (ADAPTER, MODEL) and (output.parent / RESULTS).exists():
         return [f"--output {output}: is where the run {output.parent} keeps what it trained; choose another folder"]
-    return [] if os.access(nearest(output), os.W_OK) else [f"--output {output}: cannot be written"]
+    place = nearest(output.parent)  # where the new folder is made before it takes the place of an old one
+    return [] if os.access(place, os.W_OK) else [f"--output {output}: {place} cannot be written; choose another folder"]
 
 
 def trained_texts(flags: dict[str, Any]) -> tuple[list[str], str] | None:

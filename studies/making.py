@@ -108,10 +108,18 @@ class Maker:
     def make(self, recipe: Recipe, trials: Sequence[Trial], score: str = "validation") -> None:
         """Makes the runs that have not been made, or tests those that have not been tested.
 
-        Raises RunFailed for a run that fails; one whose training diverges is remembered as such.
+        A test needs weights: where they have been deleted, the run is made again first. Raises RunFailed for a run that
+        fails; one whose training diverges is remembered as such.
         """
-        ready = recipe.is_tested if score == "all" else recipe.is_trained
-        jobs = {recipe.job(trial, score): trial for trial in trials if not ready(trial)}
+        if score == "validation":
+            self._run(recipe, [trial for trial in trials if not recipe.is_trained(trial)], score)
+            return
+        left = [trial for trial in trials if not recipe.is_tested(trial)]
+        self._run(recipe, [trial for trial in left if not recipe.can_be_tested(trial)], "validation")
+        self._run(recipe, left, score)
+
+    def _run(self, recipe: Recipe, trials: Sequence[Trial], score: str) -> None:
+        jobs = {recipe.job(trial, score): trial for trial in trials}
         for done in self.workers.run([*jobs]):
             trial = jobs[done.job]
             if done.status != 0 and not recipe.note_divergence(trial, done):

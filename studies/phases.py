@@ -34,9 +34,8 @@ STOPPED_FALLING = 0.01  # nats: a loss that twice the updates lower by less has 
 MOST_DOUBLINGS = 3
 SHORTEST = 25  # updates
 GRID = range(-3, 4)  # rates of a complete grid
-RACED = (
-    6  # runs of an arm beside those of its best rate, in the mean (docs/racing.md: a third of seven rates, five seeds)
-)
+# Runs of an arm in a race beside those of its best rate, in the mean: a third of a grid of five seeds (docs/racing.md).
+RACED = 6
 TIMED, TIMES = 12, 3  # updates that are timed, and how often
 
 
@@ -103,8 +102,8 @@ def expected_runs(seeds: int, complete: bool = False) -> int:
 
 def affordable(recipe: Recipe, clock: Clock, seeds: int, complete: bool = False) -> tuple[list[str], int]:
     """Returns as many arms, from the first, as the time allows, and the seeds; two arms get at least two seeds. What
-    has been begun stays."""
-    names, begun = [*recipe.arms], recipe.begun()
+    has been begun stays; a single run may be a pilot."""
+    names, begun = [*recipe.arms], {arm: made for arm, made in recipe.begun().items() if len(made) > 1}
 
     def fits(seeds: int) -> bool:
         missing = sum(max(expected_runs(seeds, complete) - len(begun.get(name, ())), 0) for name in names)
@@ -168,7 +167,8 @@ def tested(maker: Maker, recipe: Recipe, race: Race, question: Question, keep_mo
     maker.say(f"test       {sum(map(len, trials.values()))} runs at the best rate of each arm")
     maker.make(recipe, [trial for runs in trials.values() for trial in runs], "all")
     if not recipe.has_weights(kept_one := trials[winner][0]):  # another arm won before this one
-        one_after_the_other(maker, [recipe.job(kept_one, "all")])
+        for score in ("validation", "all"):
+            one_after_the_other(maker, [recipe.job(kept_one, score)])
     costs = measured_costs(maker, recipe, trials, [*dict.fromkeys([winner, rival_of(race, winner, [*trials])])])
     kept = {trial for runs in trials.values() for trial in runs} if keep_models else {kept_one}
     recipe.drop_weights({*race.found} - kept)

@@ -19,7 +19,7 @@ from training.flags.compute import SpeedArgs
 from training.flags.scripts import load_script
 from training.flags.task import PromptArgs, TextArgs
 from training.flags.update import FEWEST_UPDATES, UpdateArgs
-from training.storage.files import alone, write_json
+from training.storage.files import LOCK, alone, write_json
 
 SMALL = 1_000  # examples, below which a quarter is tested
 SHARES, SMALL_SHARES = (0.1, 0.1), (0.2, 0.25)  # of validation and test
@@ -130,7 +130,7 @@ def check_folder(folder: Path, question: Question, threads: int, base: str = "")
     told |= {"base": base} if base else {}
     path = folder / "study.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    if known is None and folder.exists() and any(folder.iterdir()):
+    if known is None and folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
         raise ValueError(f"--output-dir {folder}: holds other files; choose a new folder")
     for name, what in (("data", "data"), ("flags", "flags"), ("threads", "threads"), ("base", "weights of --model")):
         if known is not None and name in told and known.get(name, told[name]) != told[name]:
@@ -147,8 +147,8 @@ def held(folder: Path, shared: dict[str, Any], dry_run: bool) -> Iterator[None]:
     if dry_run:
         yield
         return
-    write_json(folder / "study.json", shared)
-    with alone(folder / ".lock", f"--output-dir {folder}: another study.py works in this folder"):
+    with alone(folder, "--output-dir", "another study.py"):
+        write_json(folder / "study.json", shared)
         yield
 
 

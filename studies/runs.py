@@ -55,9 +55,10 @@ class Recipe:
         return [*words, "--seed", seed, "--draw-seed", seed]
 
     def job(self, trial: Trial, score: str) -> Job:
-        """Returns the job of a run that is scored on the validation examples or, where it has been, on all."""
+        """Returns the job that trains a run and scores it on the validation examples, again if its weights have been
+        deleted, or the one that then scores it on all."""
         place = self.place(trial)
-        again = (place / RESULTS).exists() and not self.can_be_tested(trial)  # its weights have been deleted
+        again = score != "all" and (place / RESULTS).exists() and not self.can_be_tested(trial)
         more = ["--score", score, "--report-to", "none", "--overwrite" if again else "--resume"]
         more += ["--new-tokens", "0"] if self.script == "finetune_ift.py" else []  # answers are not compared
         more += ["--output-dir", str(place)]

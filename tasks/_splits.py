@@ -75,7 +75,8 @@ def split_examples(
     """
     parts = {name: given.get(name, []) for name in ("test", "validation")}
     parts["all"] = given.get("train", []) + given.get("all", [])
-    parts = _refused_if_emptied(parts, _deduplicated(parts, skipped))
+    kept = _deduplicated(parts, skipped)
+    parts = kept if limits.everything else _refused_if_emptied(parts, kept)
     if subset is not None:
         parts = {"test": [], "validation": []} | subset(parts)
     if limits.everything:

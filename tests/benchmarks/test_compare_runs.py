@@ -58,6 +58,8 @@ def test_seeds_that_draw_their_own_examples_are_seeds_of_one_row_and_others_are_
         ("lora rank 8, draw-seed own", "3"),
         ("lora rank 8, draw-seed None", "3"),
     ]
+    compare_runs.compare([finished(tmp_path / f"same-{i}", labelled(30 + i), seed=i, draw_seed=0) for i in range(3)])
+    assert [row[2] for row in table_of(capsys)[1].values()] == ["3"]
 
 
 def test_an_answer_may_hold_any_character(tmp_path, capsys):

@@ -215,8 +215,8 @@ def test_predictions_use_a_flag_that_is_at_its_default_and_count_what_is_not_sco
     flags = ["--run", tutor, "--data", data, "--output", out, "--overwrite", "--new-tokens", 1, "--max-length", 50]
     status, said, err = predict(*flags)
     assert status == 0, err
-    assert "1 responses are not scored, since their prompts leave no room, within --max-length 50" in said
-    assert "1 responses are scored in part, within --max-length 50" in said
+    assert "responses not scored, since their prompts leave no room within --max-length 50: 1" in said
+    assert "responses scored in part within --max-length 50: 1" in said
     metrics = (tmp_path / "out.metrics.json").read_text()
     assert '"response_unscored": 1' in metrics and '"response_cut": 1' in metrics
 

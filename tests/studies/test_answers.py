@@ -188,7 +188,7 @@ def test_two_studies_do_not_work_in_one_folder(monkeypatch, asked, tmp_path):
     answer = studied(monkeypatch, engine, tmp_path / "s", *words)
     with (
         FileLock(tmp_path / "s" / ".lock"),
-        pytest.raises(ValueError, match="another study.py works in this folder"),
+        pytest.raises(ValueError, match="another study.py works in it"),
     ):
         studied(monkeypatch, engine, tmp_path / "s", *words)
     assert studied(monkeypatch, engine, tmp_path / "s", *words) == answer

@@ -1,5 +1,6 @@
 """What fits into the time, and what is said of a run that fails."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,10 @@ def test_what_has_been_begun_is_dropped_by_no_short_time(recipe):
     Path(f"{recipe.place(Trial('lora r2', 1, 0))}.diverged").touch()
     assert recipe.begun() == {"head": {("lr-0.01", 0), ("lr-0.01", 3)}, "lora r2": {("lr-0.002", 0)}}
     assert affordable(recipe, clock(1), 5) == ([*recipe.arms], 4)
+    pilots = replace(recipe, updates=200)
+    pilots.place(Trial("head", 0, 0)).mkdir(parents=True)
+    (pilots.place(Trial("head", 0, 0)) / "results.json").touch()
+    assert affordable(pilots, clock(1), 5) == (["full", "lora r4"], 2)  # a pilot alone keeps no arm
 
 
 @pytest.mark.parametrize(

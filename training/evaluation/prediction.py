@@ -150,7 +150,7 @@ class Responder:
         """Returns a sentence on each of these counts."""
         words = {"response_unscored": "not scored, since their prompts leave no room", "response_cut": "scored in part"}
         at = f"within --max-length {self.max_length}"
-        return [f"{count:,} responses are {words[name]}, {at}" for name, count in self.left_out().items()]
+        return [f"responses {words[name]} {at}: {count:,}" for name, count in self.left_out().items()]
 
     def metrics(self, new_only: bool = False) -> dict[str, Any]:
         """Returns the perplexities over all scored rows, or those that are new to the model; empty without rows."""

@@ -65,7 +65,7 @@ def parse(arguments: type[T], words: Sequence[str], description: str | None = No
         raise SystemExit(0)
     if misused := _misused(arguments, words):
         raise ValueError("\n       ".join(misused[:MOST]))
-    words = [DASHES if word == "--" else word for word in _at_home(arguments, words)]
+    words = _without_bare_dashes(arguments, _at_home(arguments, words))
     try:
         with contextlib.redirect_stderr(said):
             args, unknown = tyro.cli(arguments, args=words, config=OMIT, return_unknown_args=True, add_help=False)
@@ -73,12 +73,22 @@ def parse(arguments: type[T], words: Sequence[str], description: str | None = No
         slips = [word for word in words if word.startswith("--") and not _is_known(word, known)]
         if slips:
             raise ValueError(unknown_flags(slips, known)) from None
-        raise _complaint(said.getvalue(), words) from None
+        raise _complaint(said.getvalue().replace(DASHES, "--"), words) from None
     if unknown:
         raise ValueError(unknown_flags(unknown, known))
     _restore_dashes(args)
     mark_given(args, {name for word in words if word.startswith("--") for name in _names(word)})
     return args
+
+
+def _without_bare_dashes(arguments: Any, words: Sequence[str]) -> list[str]:
+    """Replaces -- where it is one of several values."""
+    several = {f"--{flag.name}" for flag in flags_of(arguments).values() if flag.several and str in flag.types}
+    found, name = list[str](), ""
+    for word in words:
+        name = f"--{plain(word)}" if word.startswith("--") and word != "--" else name
+        found.append(DASHES if word == "--" and name in several else word)
+    return found
 
 
 def _restore_dashes(args: Any) -> None:
@@ -88,8 +98,6 @@ def _restore_dashes(args: Any) -> None:
             _restore_dashes(value)
         elif isinstance(value, tuple) and DASHES in value:
             object.__setattr__(args, field.name, tuple("--" if part == DASHES else part for part in value))
-        elif value == DASHES:
-            object.__setattr__(args, field.name, "--")
 
 
 def _names(word: str) -> tuple[str, str]:

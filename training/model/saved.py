@@ -18,7 +18,7 @@ from gpt2_scratch.pretrained import load_weights, read_weight, save_pretrained, 
 from gpt2_scratch.sources import load_config
 from gpt2_scratch.tokenizer import Tokenizer
 from lora.adapter import Adapter, adapters
-from lora.peft_format import CONFIG, NOT_FINITE, TENSORS, attach, exported, infinite
+from lora.peft_format import CONFIG, NOT_FINITE, TENSORS, attach, exported, not_finite
 from training.data.sources import base_model
 from training.flags.cli import refuse
 from training.flags.common import MethodArgs, ModelArgs
@@ -168,7 +168,7 @@ def adapted(adapter: Path, base: str | None = None) -> Model:
         head = (facts.args["head_training"],) if isinstance(model, Classifier) else ()
         apply_method(model, group_of(MethodArgs, facts.args), facts.args["seed"], *head)
         tensors = load_tensors(adapter / WEIGHTS)
-        refuse([f"adapter {adapter}: {NOT_FINITE.format(name)}" for name in infinite(tensors)[:1]])
+        refuse([f"adapter {adapter}: {NOT_FINITE.format(name)}" for name in not_finite(tensors)[:1]])
         load_own_state(model, tensors)
     else:
         attach(model, adapter)

@@ -93,12 +93,12 @@ def find_start(folder: Path | None, prompt: PairArgs | RatingArgs, model: ModelA
 
 def _check_fit(asked: str, facts: Facts, prompt: PairArgs | RatingArgs, model: ModelArgs, inputs: Inputs[Any]) -> None:
     flags, known, base = facts.args, facts.base, inputs.weights
-    if known is not None and base is not None and known.sha256 != weights_hash(base):
-        raise ValueError(
-            f"{asked} was trained on {known.name}, whose weights are not those of --model {model.model}; "
-            f"add --model {known.name}"
-        )
-    if known is not None and inputs.weights is not None:
+    if known is not None and base is not None:
+        if known.sha256 != weights_hash(base):
+            raise ValueError(
+                f"{asked} was trained on {known.name}, whose weights are not those of --model {model.model}; "
+                f"add --model {known.name}"
+            )
         refuse_tokenizer(asked, known, inputs.tokenizer, f"--model {model.model}")
     if flags.get("base_bits") is not None:
         raise ValueError(

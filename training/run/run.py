@@ -40,7 +40,7 @@ from training.run.trackers import close_trackers, log_values, open_trackers
 from training.step.processes import check_same, check_seen, part
 from training.step.sharding import gather, is_sharded
 from training.storage.files import alone, write_lines
-from training.storage.run_folder import CONFIG, GENERATIONS, LOCK, prepare_folder
+from training.storage.run_folder import CONFIG, GENERATIONS, prepare_folder
 
 
 class Due(Protocol):
@@ -86,7 +86,7 @@ class Run:
     def begin(self, measure: Callable[[], Any] = lambda: None) -> Any:
         """Makes the folder and opens trackers; returns what `measure` finds, or found before the run was resumed."""
         if self.accelerator.is_main_process:
-            self.held.enter_context(alone(self.folder / LOCK, f"--output-dir {self.folder}: another run works in it"))
+            self.held.enter_context(alone(self.folder, "--output-dir", "another run"))
         if self.before is None:  # it may also be left over from a run with --score validation
             self.before = measure()
         if self.accelerator.is_main_process:
@@ -168,7 +168,6 @@ class Run:
         write_results(self.folder, results, keep_checkpoint=left)
         close_trackers(self.accelerator, self.step, results, answers)
         self.held.close()
-        (self.folder / LOCK).unlink(missing_ok=True)
 
     def results(self, **measured: Any) -> Results:
         """Returns the content of results.json: what every run has, and what was `measured` in this one."""

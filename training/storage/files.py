@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)  # None: torch and safetensors do not say why
 
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of some disks of a network
+LOCK = ".lock"  # while a process works in a folder
+
+
 class NoRoom(OSError):
     """The disk is full, or a quota or the largest size of a file is reached."""
 
@@ -77,17 +81,28 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
 
 
 @contextlib.contextmanager
-def alone(lock: Path, busy: str) -> Iterator[None]:
-    """Keeps other processes out of what the file `lock` stands for. Raises ValueError, which says `busy`, where one is
-    in there."""
+def alone(folder: Path, asked: str, who: str) -> Iterator[None]:
+    """Makes the folder and keeps other processes out of it, where its disk has locks. Raises ValueError, which begins
+    with the flag `asked` and names `who` is in there, or says why nothing can be written."""
     from filelock import FileLock, Timeout
 
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
-        with FileLock(lock, timeout=0):
-            yield
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout as error:
-        raise ValueError(f"{busy}; wait for it, or choose another folder") from error
+        raise ValueError(f"{asked} {folder}: {who} works in it; wait for it, or choose another folder") from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise ValueError(
+                f"{asked} {folder}: cannot be written ({error.strerror}); choose another folder"
+            ) from error
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:

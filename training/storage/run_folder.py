@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from training.storage.files import LOCK
+
 RESULTS = "results.json"
 ADAPTER, MODEL = "adapter", "model"  # folders of what was trained
 SCHEMA = 1  # of results.json (docs/results.schema.json); raise it when readers have to change
@@ -16,7 +18,6 @@ GENERATIONS = "generations.jsonl"  # of instructions
 VALIDATION = "validation.jsonl"  # scores of the validation examples
 STATE = Path("checkpoint") / "state.pt"
 CONFIG = "config.yaml"  # all resolved flags
-LOCK = ".lock"  # while a run works in its folder
 # Flags that do not change a result: a resumed run may differ in them from the run that stopped.
 FREE_FLAGS = {"output_dir", "overwrite", "resume", "dry_run", "save_every", "cache_dir", "score"}
 FREE_FLAGS |= {"report_to", "push_to_hub"}
@@ -75,14 +76,15 @@ def check_folder(
         raise ValueError(f"{at} is a file")
     if not os.access(nearest(folder), os.W_OK):
         raise ValueError(f"{at} cannot be written")
-    every = [path.name for path in folder.glob("*")]
+    # What a kill left beside a file counts as that file.
+    every = {re.sub(r"^\.(.+)\.(new|old)$", r"\1", path.name) for path in folder.glob("*")}
     predictions = [name for name in every if name.startswith("predict-")]  # of predict.py
     names = [name for name in every if name not in predictions and name != LOCK]
     if predictions and not names:
         raise ValueError(
             f"{at} holds predictions ({', '.join(sorted(predictions)[:3])}), which a run clears; choose a new folder"
         )
-    present = {re.sub(r"^\.(.+)\.(new|old)$", r"\1", name) for name in names}  # what a kill left beside a file
+    present = {*names}
     if others := sorted(present - OURS):
         raise ValueError(f"{at} holds other files ({', '.join(others[:3])}); choose a new folder")
     unfinished = (folder / STATE).exists()  # beside results: a run with --score validation, of which a part is left
