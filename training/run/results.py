@@ -18,7 +18,7 @@ from accelerate import Accelerator
 
 from training.data.examples import CacheFacts
 from training.flags.sharding import launched_sharded
-from training.storage.files import write_json
+from training.storage.files import LOCK, write_json
 from training.storage.run_folder import RESULTS, SCHEMA, STATE
 
 LIBRARIES = ("torch", "accelerate", "transformers", "datasets", "tiktoken", "scikit-learn", "numpy")
@@ -90,7 +90,7 @@ def peak_resident() -> int:
 def write_results(folder: Path, results: Results, keep_checkpoint: bool = False) -> None:
     """Writes results.json last of all files, in one step, since it marks a finished run, and deletes the checkpoint
     unless something is left to be measured. What is None was not measured and is left out."""
-    files = sorted({path.name for path in folder.iterdir()} - {STATE.parent.name, RESULTS})
+    files = sorted({path.name for path in folder.iterdir()} - {STATE.parent.name, RESULTS, LOCK})
     found = asdict(replace(results, files=[*files, RESULTS]))
     write_json(folder / RESULTS, _present(found | {"data": _present(found["data"])}))
     if not keep_checkpoint:
