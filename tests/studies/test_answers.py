@@ -183,6 +183,16 @@ def test_a_finished_study_that_is_asked_again_with_a_short_time_says_the_same(mo
     assert not [run for run in engine.made if "timing" not in run]
 
 
+def test_arms_that_are_added_later_race_with_the_runs_that_there_are(monkeypatch, asked, tmp_path):
+    engine, words = Engine(near), [*asked, "--train-sizes", 20, "--arms", "full", "lora"]
+    studied(monkeypatch, engine, tmp_path / "s", *words, page=True)
+    answer = studied(monkeypatch, engine, tmp_path / "s", *words, "head", page=True)
+    made = [run for run in engine.made if "timing" not in run]
+    assert {Path(run).parts[-3] for run in made} == {"head"}, made
+    assert "head at lr" in answer
+    assert "training examples, with 95% intervals" in (tmp_path / "s" / "study.html").read_text()
+
+
 def test_two_studies_do_not_work_in_one_folder(monkeypatch, asked, tmp_path):
     words, engine = [*asked, "--arms", "full", "lora"], Engine(near)
     answer = studied(monkeypatch, engine, tmp_path / "s", *words)
