@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evidence.runs import json_lines
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -41,5 +43,4 @@ def measure_once(identity: dict[str, Any], words: Sequence[str], results: Path) 
 
 
 def read(results: Path) -> list[dict[str, Any]]:
-    lines = results.read_text(encoding="utf-8").split("\n") if results.exists() else []
-    return [json.loads(line) for line in lines if line]
+    return json_lines(results) if results.exists() else []

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evidence.runs import json_lines
 from training.storage.run_folder import RESULTS
 
 # What a run is compared by, and how a table calls it.
@@ -53,7 +54,7 @@ def scored(run: Path) -> tuple[str, dict[Any, Example]]:
         )
         raise ValueError(f"{run} {what}; name folders of finished runs")
     try:
-        lines = [json.loads(line) for line in paths[0].read_text(encoding="utf-8").split("\n") if line]
+        lines = json_lines(paths[0])
         kind = next((kind for kind, column in _COLUMNS.items() if lines and column in lines[0]), None)
         if kind is not None:
             found = {line["id"]: _example(kind, line) for line in lines}

@@ -8,7 +8,6 @@ scripts/finetune_dpo.py in a process of its own; finished ones are not repeated 
 flags), interrupted ones go on.
 """
 
-import json
 import random
 import shlex
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ import numpy as np
 from _runs import finish_runs
 from compare_runs import forgetting, results_of
 from evidence.intervals import bootstrap_mean, share, shown
+from evidence.runs import json_lines
 from tasks import Preference, Preferences, find
 from training.data.sources import locate_rows, split_rows
 from training.evaluation.preference import wins
@@ -92,8 +92,7 @@ def command(args: Args, fold: Path, method: str, seed: int) -> list[str]:
 
 def tested(runs: Sequence[Path]) -> list[dict[str, Any]]:
     """Reads the predictions of all runs, one after the other."""
-    texts = [(each / "predictions.jsonl").read_text(encoding="utf-8") for each in runs]
-    return [json.loads(line) for text in texts for line in text.split("\n") if line]
+    return [row for each in runs for row in json_lines(each / "predictions.jsonl")]
 
 
 def scores(runs: Sequence[Path]) -> dict[str, np.ndarray]:

@@ -8,7 +8,6 @@ that a .tsv has tabs, unless it finds that out itself.
 """
 
 import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from evidence.runs import json_lines
 from tasks import read_rows
 from training.flags.cli import run
 
@@ -139,8 +139,7 @@ def rows_found(read: Reader, path: Path) -> str:
 def main(args: Args) -> None:
     exported = args.folder / "chat.tsv"
     messages = len(chat(exported))
-    cases = [json.loads(line) for line in (args.folder / "cases.jsonl").read_text(encoding="utf-8").split("\n") if line]
-    cases = [case for case in cases if case["file"].endswith((".csv", ".tsv"))]
+    cases = [case for case in json_lines(args.folder / "cases.jsonl") if case["file"].endswith((".csv", ".tsv"))]
     print(f"{len(cases):,} files; chat export of {messages:,} rows")
     print("| reader | chat | " + " | ".join(KINDS) + " |\n|---|---|" + "---|" * len(KINDS))
     for name, read in READERS.items():

@@ -79,10 +79,13 @@ def read_run(folder: Path) -> Run:
         raise ValueError(f"{place}: damaged ({what}); delete {folder} and run its table again") from error
 
 
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a file of JSON lines, whose texts may hold what `str.splitlines` takes for the end of one."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a file, if there is one. Texts may hold what `str.splitlines` takes for the end of a line."""
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    return [json.loads(line) for line in lines if line]
+    return json_lines(path) if path.exists() else []
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -156,8 +156,8 @@ def answer_all(args: Args, results: dict[str, Any] | None, place: Place) -> None
     elif what.run is not None and results is not None:
         facts = facts_of(results)
         tokenizer = tokenizer_of(what.run, results, what.model)
-        if what.compare:
-            find_base(what.run, facts, what.model)  # raises ValueError for another base
+        if what.compare and (what.run / MODEL).is_dir():  # of an adapter the base has been checked
+            find_base(what.run, facts, what.model)
     else:
         tokenizer = find_tokenizer(*place)
     flags, config = facts.args, place[1]

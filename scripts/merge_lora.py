@@ -145,9 +145,8 @@ def write(args: Args, facts: "Facts", chosen: Chosen, base: tuple[Path, Any], to
     else:
         model = build_language_model(*base, ModelArgs(untie_head=args.untied_base))
     names = facts.label_names if chosen else {}
-    replace_folder(
-        args.output.resolve(), lambda new: save_pretrained(model, new, tokenizer, DTYPES[args.dtype], **names)
-    )
+    dtype, output = DTYPES[args.dtype], args.output.resolve()
+    replace_folder(output, lambda new: save_pretrained(model, new, tokenizer, dtype, **names))
     print(f"model   {args.output}, {args.dtype}" + ("" if chosen else ": the base alone"), flush=True)
 
 

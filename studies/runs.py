@@ -1,6 +1,5 @@
 """The runs of a study: what they share, where each lies, what is kept of it, and the scores that are read from it."""
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from evidence.racing import Trial
+from evidence.runs import json_lines
 from studies.arms import Arm
 from training.storage.run_folder import RESULTS, STATE, VALIDATION, read_run
 from workers.job import Done, Job
@@ -130,7 +130,7 @@ class Recipe:
 
 def validation_scores(folder: Path) -> tuple[np.ndarray, bool]:
     """Returns a score of each validation example of a run, whose mean is the loss, and whether there are classes."""
-    rows = [json.loads(line) for line in (folder / VALIDATION).read_text(encoding="utf-8").split("\n") if line]
+    rows = json_lines(folder / VALIDATION)
     if rows and "prediction" in rows[0]:
         return np.array([row["loss"] for row in rows]), True
     losses, tokens = (np.array([row[name] for row in rows]) for name in ("reference_loss", "reference_tokens"))

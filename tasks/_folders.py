@@ -152,6 +152,6 @@ def list_folder(folder: Path, kinds: Iterable[str]) -> Listing:
         found.setdefault(PARTS.get(words[file] or "", "all"), []).append(file)
     for part, members in found.items():
         _check_part(part, members, {words[file] for file in members})
-    others = [file for file in every if file not in data]
-    _check_unreadable(others, folder, set(found))
-    return Listing(found, passed, [file for file in others if file.suffix.lower() in OTHER_DATA - {".txt"}])
+    rest = [file for file in every if file not in data]
+    _check_unreadable(rest, folder, set(found))
+    return Listing(found, passed, [file for file in rest if file.suffix.lower() in OTHER_DATA - {".txt"}])

@@ -95,9 +95,8 @@ class UpdateArgs:
         per_epoch = self.steps_per_epoch(examples)
         if per_epoch == 0:
             raise ValueError(f"--drop-last: leaves nothing of {examples} examples at --batch-size {self.batch_size}")
-        wanted = [
-            n for n in (self.max_steps, self.epochs and max(1, math.ceil(round(self.epochs * per_epoch, 6)))) if n
-        ]
+        in_epochs = self.epochs and max(1, math.ceil(round(self.epochs * per_epoch, 6)))
+        wanted = [n for n in (self.max_steps, in_epochs) if n]
         if min(wanted) > MOST_UPDATES:
             raise ValueError(
                 f"--epochs {self.epochs:g}: gives {min(wanted):,} updates; at most {MOST_UPDATES:,} are allowed"

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)  # None: torch and safetensors do not say why
-
-
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of some disks of a network
 LOCK = ".lock"  # while a process works in a folder
 

@@ -78,13 +78,12 @@ def check_folder(
         raise ValueError(f"{at} cannot be written")
     # What a kill left beside a file counts as that file.
     every = {re.sub(r"^\.(.+)\.(new|old)$", r"\1", path.name) for path in folder.glob("*")}
-    predictions = [name for name in every if name.startswith("predict-")]  # of predict.py
-    names = [name for name in every if name not in predictions and name != LOCK]
-    if predictions and not names:
+    predictions = {name for name in every if name.startswith("predict-")}  # of predict.py
+    present = every - predictions - {LOCK}
+    if predictions and not present:
         raise ValueError(
             f"{at} holds predictions ({', '.join(sorted(predictions)[:3])}), which a run clears; choose a new folder"
         )
-    present = {*names}
     if others := sorted(present - OURS):
         raise ValueError(f"{at} holds other files ({', '.join(others[:3])}); choose a new folder")
     unfinished = (folder / STATE).exists()  # beside results: a run with --score validation, of which a part is left
