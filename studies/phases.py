@@ -72,7 +72,10 @@ def shortened(maker: Maker, recipe: Recipe, pilots: Sequence[Trial]) -> Recipe:
 
 
 def lengthened(maker: Maker, recipe: Recipe, pilots: Sequence[Trial], best: Trial) -> Recipe:
-    """Doubles the updates as long as that lowers the loss of the better pilot."""
+    """Doubles the updates as long as that lowers the loss of the better pilot, and more than half of them are used.
+
+    A longer run that was best in its first half owes its gain to another schedule, not to more updates.
+    """
     for _ in range(MOST_DOUBLINGS):
         longer = replace(recipe, updates=2 * recipe.updates)
         room = maker.clock.has_room_for(2 * expected_runs(5), longer.updates, tested_later=4)
@@ -81,8 +84,10 @@ def lengthened(maker: Maker, recipe: Recipe, pilots: Sequence[Trial], best: Tria
             break
         maker.make(longer, [best])
         gain = loss_of(recipe, best) - loss_of(longer, best)
-        maker.say(f"length     {longer.updates:,} updates lower the loss of {best.arm} by {gain:.4f}")
-        if not gain >= STOPPED_FALLING:  # neither does one that has diverged
+        early = not longer.has_diverged(best) and longer.best_update(best) <= recipe.updates
+        only = ", the best of which lies in their first half" if early else ""
+        maker.say(f"length     {longer.updates:,} updates lower the loss of {best.arm} by {gain:.4f}{only}")
+        if early or not gain >= STOPPED_FALLING:  # neither does one that has diverged
             longer.drop_weights([best])
             return recipe
         recipe.drop_weights(pilots)

@@ -171,6 +171,14 @@ def test_all_train_for_as_long_as_the_loss_falls_and_no_longer(monkeypatch, aske
     assert lengths <= {found // 2, found, 2 * found, 200, 400, 800, 100, 50}
 
 
+def test_a_longer_run_that_is_best_in_its_first_half_does_not_lengthen_a_study(monkeypatch, asked, tmp_path):
+    """As on 500 mails: each doubling was best after 200 updates, and a little better by its schedule alone."""
+    engine = Engine(lambda *cell: near(*cell) + 10 / engine.updates, best=lambda updates: min(updates, 200))
+    answer = studied(monkeypatch, engine, tmp_path / "s", *asked[:-2], "--arms", "full", "lora")
+    assert "for 200 updates" in answer and "were not tried" not in answer
+    assert not any("-800-updates" in run for run in engine.made)
+
+
 def test_a_shorter_training_must_do_for_lora_too(monkeypatch, asked, tmp_path):
     engine = Engine(lambda arm, *cell: near(arm, *cell) + 4 * (arm != "full") / engine.updates, best=lambda _: 20)
     assert "for 200 updates" in studied(monkeypatch, engine, tmp_path / "s", *asked[:-2], "--arms", "full", "lora")
