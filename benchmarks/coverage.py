@@ -28,6 +28,7 @@ from training.flags.cli import run
 
 ARMS, AGREEMENT = 4, 0.56  # arms of a study; share of the variance within seeds that is the examples' own (median)
 RECORDED = Path(__file__).parent.parent / "reproduce" / "results" / "nano.jsonl.gz"
+LEFT = (5, 5, 3, 2)  # seeds of the arms after a race, of which the first is the winner
 SPREADS = {"none": (0, 0, 0, 0), "equal": (1, 1, 1, 1), "unequal": (3, 1, 1, 1), "one unequal": (1, 1, 1, 3)}
 
 
@@ -49,6 +50,8 @@ class Args:
     """simulate perplexities too"""
     overlap: bool = False
     """simulate instead what it does that seeds draw their training examples from one pool"""
+    stopped: bool = False
+    """simulate instead arms that a race has left with fewer seeds than the first"""
 
 
 class Draw(NamedTuple):
@@ -168,9 +171,31 @@ def print_overlap(args: Args) -> None:
         print(f"| {seeds} | {100 * drawn:.0f} | {100 * share:.0f} | {this:.1f} | {every:.1f} |", flush=True)
 
 
+def unequal(draw: Study, repetitions: int, seed: Sequence[int]) -> tuple[np.ndarray, float]:
+    """Returns how often, in percent, the interval of each arm's difference from the first one holds 0 on the seeds that
+    both have (LEFT), and how often any is claimed."""
+    rng, held, claimed = np.random.default_rng(seed), np.zeros(ARMS - 1), 0
+    for _ in range(repetitions):
+        one = draw(rng)
+        arms = zip(one.sums[1:], LEFT[1:], strict=True)
+        tested = family([ACCURACY.difference(sums[:n], one.sums[0, :n], one.weights) for sums, n in arms])
+        held += [low <= 0 <= high for low, high in (mean.ends() for mean, _ in tested)]
+        claimed += min(p for _, p in tested) < 1 - LEVEL
+    return 100 * held / repetitions, 100 * claimed / repetitions
+
+
+def print_stopped(args: Args) -> None:
+    print(f"| accuracy | n | {' | '.join(f'{n} seeds, holds, %' for n in LEFT[1:])} | claimed, % |")
+    print(f"|{'---|' * (ARMS + 2)}")
+    for truth, n in itertools.product(args.accuracies, args.examples):
+        if truth <= 0.95:
+            held, claimed = unequal(accuracies(n, LEFT[0], truth, [args.odds] * ARMS), args.repetitions, [n])
+            print(f"| {truth:g} | {n:,} | {' | '.join(f'{x:.1f}' for x in held)} | {claimed:.1f} |", flush=True)
+
+
 def main(args: Args) -> None:
-    if args.overlap:
-        print_overlap(args)
+    if args.overlap or args.stopped:
+        (print_overlap if args.overlap else print_stopped)(args)
         return
     error = 100 * math.sqrt(LEVEL * (1 - LEVEL) / args.repetitions)
     print(f"{args.repetitions:,} repetitions; the standard error of 95% is {error:.2f} points\n")

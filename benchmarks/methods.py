@@ -14,6 +14,7 @@ from pathlib import Path
 from _runs import finish_runs
 from compare_runs import accuracy, compare, forgetting
 from training.flags.cli import run
+from training.storage.files import replace_file
 
 METHODS = ("lora", "dora", "pissa", "full", "bitfit", "head")
 TITLES = {"spamassassin": "mail", "imdb": "reviews"}
@@ -91,7 +92,7 @@ def draw(args: Args, path: Path) -> None:
     panels[0][-1].legend(fontsize=9)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    replace_file(path, lambda new: figure.savefig(new, dpi=120, format="png"))
     print(f"\npicture {path}")
 
 

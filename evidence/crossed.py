@@ -30,6 +30,11 @@ class Mean(NamedTuple):
     example_df: float
 
     @property
+    def of_one_seed(self) -> float:
+        """The variance between seeds, of which the mean has one more than `seed_df`."""
+        return self.of_seeds * (self.seed_df + 1)
+
+    @property
     def variance(self) -> float:
         return self.of_seeds + self.of_examples
 
@@ -100,17 +105,20 @@ def pooled(differences: Sequence[Mean]) -> list[Mean]:
 
     So three seeds that say little of their own spread can rest on that of the others, while one that varies more keeps
     its own: arms whose seeds vary unequally would not be covered by a common variance. What is usual is the geometric
-    mean, without the bias that logarithms of few degrees of freedom have. Differences from one reference have its seeds
-    in common, so that together they count as two.
+    mean, without the bias that logarithms of few degrees of freedom have, and weighted by how well each is known (the
+    inverse of such a logarithm's variance). Differences from one reference have its seeds in common, so that together
+    they count as two.
     """
     known = [one for one in differences if one.of_seeds > 0]
     if len(known) < 2:
         return list(differences)
     halves = np.array([one.seed_df / 2 for one in known])
-    logs = np.log([one.of_seeds for one in known]) - special.digamma(halves) + np.log(halves)
-    usual = math.exp(float(logs.mean()))
+    logs = np.log([one.of_one_seed for one in known]) - special.digamma(halves) + np.log(halves)
+    usual = math.exp(float(np.average(logs, weights=1 / special.polygamma(1, halves))))
     return [
-        one._replace(of_seeds=usual, seed_df=2 * one.seed_df) if 0 < one.of_seeds <= usual else one
+        one._replace(of_seeds=usual / (one.seed_df + 1), seed_df=2 * one.seed_df)
+        if 0 < one.of_one_seed <= usual
+        else one
         for one in differences
     ]
 

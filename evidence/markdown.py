@@ -8,28 +8,28 @@ from evidence.document import Block, Fold, Grid, Page, Section
 
 def escaped(text: str) -> str:
     """Nothing in the text can end a cell of a table or begin markup."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~$])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>|#~$&])", r"\\\1", " ".join(text.split()))
 
 
 def table(grid: Grid) -> str:
     """Numbers stand to the right, and the line under the header says so."""
     lines = [[escaped(word) for word in grid.header], [":---", *["---:"] * (len(grid.header) - 1)]]
-    lines += [[_value(cell.text) for cell in row] for row in grid.rows]
+    lines += [[plain(cell.text) for cell in row] for row in grid.rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _value(text: str) -> str:
-    """The brackets of an interval need no escape, since no link follows them."""
+def plain(text: str) -> str:
+    """Nothing in the text begins markup. The brackets of an interval need no escape, since no link follows them."""
     return escaped(text).replace("\\[", "[").replace("\\]", "]")
 
 
 def block(part: Block) -> str:
-    texts = [f"**{escaped(part.title)}**", table(part.grid), *map(_value, part.notes), *map(folded, part.folds)]
+    texts = [f"**{escaped(part.title)}**", table(part.grid), *map(plain, part.notes), *map(folded, part.folds)]
     return "\n\n".join(texts)
 
 
 def folded(part: Fold) -> str:
-    texts = ["\n".join(f"- {_value(note)}" for note in part.notes)] if part.notes else []
+    texts = ["\n".join(f"- {plain(note)}" for note in part.notes)] if part.notes else []
     texts += [table(part.grid)] if part.grid is not None else []
     texts += [f"```bash\n{part.code}\n```"] if part.code else []
     return "\n\n".join([f"<details><summary>{html.escape(part.title)}</summary>", *texts, "</details>"])
@@ -68,8 +68,15 @@ def paragraphs(text: str) -> str:
 
 
 def _inline(text: str) -> str:
-    text = html.escape(" ".join(text.split()))
-    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
+    """In code nothing else is markup: it stands aside until the rest is done."""
+    code: list[str] = []
+
+    def aside(found: re.Match[str]) -> str:
+        code.append(f"<code>{found[1]}</code>")
+        return f"\0{len(code) - 1}\0"
+
+    text = re.sub(r"`([^`]+)`", aside, html.escape(" ".join(text.replace("\0", "").split())))
     text = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)
     text = re.sub(r"\*([^*]+)\*", r"<em>\1</em>", text)
-    return re.sub(r"\[([^\]]+)\]\((https?://[^)\s]+|[#\w./][^)\s:]*)\)", r'<a href="\2">\1</a>', text)
+    text = re.sub(r"\[([^\]]+)\]\((https?://[^)\s]+|[#\w./][^)\s:]*)\)", r'<a href="\2">\1</a>', text)
+    return re.sub("\0(\\d+)\0", lambda found: code[int(found[1])], text)

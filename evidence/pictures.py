@@ -56,6 +56,7 @@ def new_figure(
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    plt.rcdefaults()  # nothing is left of another picture's style
     matplotlib.rcParams.update(STYLE | (style or {}))
     return plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained", **options)
 

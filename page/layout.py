@@ -159,11 +159,10 @@ def read_tab(readers: Sequence[Reader]) -> None:
 
     def fit(number: int) -> Any:
         inputs = readers[number].inputs
-        return gr.update(label=inputs[0].capitalize()), gr.update(
-            label=inputs[-1].capitalize(), visible=len(inputs) > 1
-        )
+        second = gr.update(label=inputs[-1].capitalize(), visible=len(inputs) > 1)
+        return gr.update(label=inputs[0].capitalize()), second, HINT, "", ""  # what another one said goes
 
-    which.change(fit, which, [text, second], show_progress="hidden")
+    which.change(fit, which, [text, second, verdict, colours, table], show_progress="hidden")
     go.click(classify, [which, text, second], [verdict, colours, table], concurrency_limit=AT_ONCE)
 
 

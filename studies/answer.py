@@ -6,6 +6,7 @@ from evidence.cells import Cell
 from evidence.document import listing
 from evidence.intervals import LEVEL
 from evidence.kinds import Kind
+from evidence.markdown import plain
 from studies.outcome import COMMONEST, TFIDF, Outcome
 
 
@@ -80,14 +81,14 @@ def what_is_not_told_apart(found: Outcome) -> str:
     if unknown:
         cells = listing([f"{named(cell, found)} ({change(cell, kind)})" for cell in unknown])
         said.append(f"Of too few seeds to say anything: {cells}.")
-    if alone := [cell.label for cell in found.arms.values() if cell.why_alone and cell.label != found.winner]:
-        said.append(f"Of too few seeds to compare: {listing(alone)}.")
+    alone = {arm: cell.why_alone for arm, cell in found.arms.items() if cell.why_alone and arm != found.winner}
+    for why in dict.fromkeys(alone.values()):
+        said.append(f"Not compared: {listing([arm for arm in alone if alone[arm] == why])} ({why}).")
     if stopped := [arm for arm in found.arms if found.is_stopped(arm)]:
         said.append(f"Stopped early, since already worse on validation: {listing(stopped)}.")
     said += what_is_missing(found)
-    return " ".join(said) or (
-        "Every other arm is told apart from it." if found.differing(True) else "There is no other."
-    )
+    others = "There is no other arm." if len(found.arms) < 2 else "Every other arm is told apart from it."
+    return " ".join(said) or others
 
 
 def what_is_missing(found: Outcome) -> list[str]:
@@ -99,7 +100,7 @@ def what_is_missing(found: Outcome) -> list[str]:
         said.append(f"Seeds that diverged are left out: {listing(cells)}.")
     short = [f"the arms {listing(found.dropped)}"] * bool(found.dropped)
     short += [f"{found.asked - found.race.seeds} of {found.asked} seeds"] * (found.race.seeds < found.asked)
-    short += [f"{found.unmade:,} runs of the race"] * bool(found.unmade)
+    short += [f"{found.unmade:,} runs of the race at least"] * bool(found.unmade)
     short += [f"{listing([f'{size:,}' for size in found.unmade_sizes])} training examples"] * bool(found.unmade_sizes)
     said += [f"There was no time for {listing(short)}."] * bool(short)
     more = f"More than {found.recipe.updates:,} updates were not tried, and may lower the loss further."
@@ -120,13 +121,17 @@ def what_is_forgotten(found: Outcome) -> str:
     known = [cell for cell in found.forgetting.values() if cell.value is not None and cell.kind is not None]
     if not known:
         return "Forgetting was not measured."
-    cells = [f"{cell.label} {cell.text(cell.kind)}" for cell in known if cell.kind]
-    ends = ""
-    if len(known) > 1:
-        apart = [cell.label for cell in known if cell.comparison and cell.comparison.differs]
-        names = f"{listing(apart)} {'are' if len(apart) > 1 else 'is'}" if apart else "none is"
-        ends = f"; {names} told apart from {found.winner}"
-    return f"It forgets: the loss of general text rises, in nats a token, by {', '.join(cells)}{ends}."
+    cells = ", ".join(f"{cell.label} {cell.text(cell.kind)}" for cell in known if cell.kind)
+    values = [cell.value or 0.0 for cell in known]
+    rises = min(values) >= 0 < max(values)
+    said = "It forgets: the loss of general text rises" if rises else "The loss of general text changes"
+    tested = [cell for cell in known if cell.comparison and cell.comparison.claims]
+    apart = [cell.label for cell in tested if cell.comparison and cell.comparison.differs]
+    names = f"{listing(apart)} {'are' if len(apart) > 1 else 'is'}" if apart else "none is"
+    ends = f"; {names} told apart from {found.winner}" * bool(tested)
+    if unknown := [cell.label for cell in known if cell not in tested and cell.label != found.winner]:
+        ends += f"; of {listing(unknown)} there are too few seeds to say"
+    return f"{said}, in nats a token, by {cells}{ends}."
 
 
 def what_does_without(found: Outcome) -> str:
@@ -149,18 +154,26 @@ def what_does_without(found: Outcome) -> str:
 def scope(found: Outcome) -> str:
     """Returns what the answer is about."""
     rows = {name: len(part) for name, part in found.question.splits.named().items()}
+    over = "seeds and examples" if found.race.seeds > 1 else "examples, since there is one seed"
     return (
         f"This holds for this pool of {rows['train']:,} rows, of which each seed draws {found.question.train:,}. "
         f"{rows['validation']:,} rows for validation chose arms and rates, {rows['test']:,} were tested. Intervals are "
-        f"{LEVEL:.0%}, over seeds and examples. Arms are told apart all together (Holm), so that an interval may leave "
-        f"out 0 and yet claim nothing. {found.runs} runs, {found.minutes:.0f} minutes of one worker."
+        f"{LEVEL:.0%}, over {over}. Scores are told apart all together (Holm), and so is forgetting, so that an "
+        f"interval may leave out 0 and yet claim nothing. The race had {found.runs} runs, {found.minutes:.0f} minutes "
+        "of one worker."
     )
 
 
 def markdown(found: Outcome) -> str:
-    """Returns answer.md."""
-    parts = [f"{i}. {sentence}" for i, sentence in enumerate(sentences(found), 1)]
-    return "\n\n".join([f"# {found.question.task.name}: which way of training?", *parts, scope(found)]) + "\n"
+    """Returns answer.md, in which the command is code."""
+
+    def text(sentence: str) -> str:
+        before, command, after = sentence.partition(found.command(found.winner, on_all=True))
+        return plain(before) + f" ``{command}``" * bool(command) + plain(after)
+
+    parts = [f"{i}. {text(sentence)}" for i, sentence in enumerate(sentences(found), 1)]
+    name = plain(found.question.task.name)
+    return "\n\n".join([f"# {name}: which way of training?", *parts, plain(scope(found))]) + "\n"
 
 
 def screen(found: Outcome) -> Sequence[str]:

@@ -8,11 +8,11 @@ from training.flags.method import BLOCK_TARGETS, METHODS, WITHOUT_ADAPTERS
 ALPHA = 16  # of every rank, so that alpha / rank falls as the rank grows
 NAMED = {
     "full": "every weight",
-    "full-blocks": "every weight of the blocks; the embedding, which is the LM head too, is frozen",
     "lora": "LoRA at each of the ranks",
-    "lora-embedding": "LoRA and the embedding itself",
-    "lora-lm-head": "LoRA on the LM head too",
+    "full-blocks": "every weight of the blocks; the embedding, which is the LM head too, is frozen",
     "head": "the head alone",
+    "lora-embedding": "LoRA and the embedding itself",
+    "lora-lm-head": "LoRA on the LM head too, for instructions",
 }
 CLASSES = ("full", "lora", "full-blocks", "head", "lora-embedding")  # a short time drops them from the end
 INSTRUCTIONS = (*CLASSES, "lora-lm-head")

@@ -104,6 +104,7 @@ class Maker:
     workers: Workers
     clock: Clock
     say: Callable[[str], None] = print
+    commands: dict[Path, str] = field(default_factory=dict)  # of all runs that were asked for, by their folders
 
     def make(self, recipe: Recipe, trials: Sequence[Trial], score: str = "validation") -> None:
         """Makes the runs that have not been made, or tests those that have not been tested.
@@ -111,6 +112,7 @@ class Maker:
         A test needs weights: where they have been deleted, the run is made again first. Raises RunFailed for a run that
         fails; one whose training diverges is remembered as such.
         """
+        self.commands |= {recipe.place(trial): recipe.command(recipe.flags(trial)) for trial in trials}
         if score == "validation":
             self._run(recipe, [trial for trial in trials if not recipe.is_trained(trial)], score)
             return

@@ -1,9 +1,9 @@
 """What a study has found: the test scores of each arm at its best rate, compared with the winner's, and their costs."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -46,6 +46,7 @@ class Outcome:
     costs: Mapping[str, Cost]
     minutes: float
     runs: int
+    commands: Mapping[Path, str]  # of all runs, by their folders
     sizes: Mapping[int, Mapping[str, Cell]] = field(default_factory=dict)  # scores by number of training examples
     dropped: Sequence[str] = ()
     asked: int = 0
@@ -83,7 +84,7 @@ class Outcome:
                     at = words.index(name)
                     words = words[:at] + words[at + 2 :]
             words += ["--train-on", "all"]
-        return f"python scripts/{self.recipe.script} {shlex.join(words)}"
+        return self.recipe.command(words)
 
 
 def winner_of(race: Race, arms: Sequence[str]) -> str:

@@ -1,7 +1,6 @@
 """Writes study.html: the answer, its pictures and tables, and every run's command, in one file that loads nothing."""
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -20,11 +19,12 @@ from studies.answer import scope, sentences
 from studies.outcome import COMMONEST, Outcome
 
 HERE = Path(__file__).parent
-# Each can be told from the others, and from white and from black. An arm has its colour in every picture.
-COLOURS = {"full": "#3b7dd8", "full-blocks": "#1f9aa8", "head": "#9b5fc0", "lora-embedding": "#2f9e5a"}
-COLOURS |= {"lora-lm-head": "#cc5f9b"}
-RANKS = ("#f0a848", "#e07b2a", "#c2571a", "#a04a22")  # of LoRA, from the lowest
-OTHERS = ("#cf4a4a", "#8a8f3a", "#6b7bd6", "#a9743a")
+# Each can be told from the others, and stands out by 3 to 1 from white and from the dark page (WCAG 2.2, 1.4.11). Full
+# fine-tuning is orange and LoRA blue, as in the tables' pictures.
+COLOURS = {"full": "#d9711c", "full-blocks": "#b0544f", "head": "#3a8a4d", "lora-embedding": "#168c99"}
+COLOURS |= {"lora-lm-head": "#8c6bd1"}
+RANKS = ((84, 148, 216), (40, 105, 186))  # of LoRA, from the lowest to the highest
+OTHERS = ("#c4569b", "#8a8330", "#7b8794", "#a9743a", "#5f8f2f", "#cf4a6a", "#5b7f9e", "#9a6f8f")
 INK = "#010203"  # stands for the colour of the page's text
 INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 WIDTH, HEIGHT = 4.4, 3.1  # inches of a panel
@@ -35,7 +35,8 @@ HIGHEST = 1.6  # times the lowest loss of an arm; what is above may lie outside 
 def colours(arms: Sequence[str]) -> dict[str, str]:
     """Returns the colour of each arm."""
     ranks = sorted((arm for arm in arms if arm.startswith("lora r")), key=lambda arm: int(arm.removeprefix("lora r")))
-    found = {arm: RANKS[min(i, len(RANKS) - 1)] for i, arm in enumerate(ranks)}
+    shades = np.linspace(*RANKS, max(len(ranks), 2)).round().astype(int)[-len(ranks) :]
+    found = {arm: "#{:02x}{:02x}{:02x}".format(*shade) for arm, shade in zip(ranks, shades, strict=False)}
     found |= {arm: COLOURS[kind] for arm in arms if (kind := re.sub(r" r\d+$", "", arm)) in COLOURS}
     rest = [arm for arm in arms if arm not in found]
     return {arm: found.get(arm) or OTHERS[rest.index(arm) % len(OTHERS)] for arm in arms}
@@ -84,8 +85,8 @@ def differences(found: Outcome, paint: Mapping[str, str]) -> str:
     cells = [c for c in [*found.arms.values(), *found.others.values()] if c.comparison is not None]
     kind, middle, factor = found.kind, 1.0 if found.kind.ratio else 0.0, found.kind.factor
     better = "higher is better" if kind.higher_is_better else "lower is better"
-    unit = f"{kind.unit}, {'over' if kind.ratio else 'minus'} that of {found.winner}"
-    panel = Panel(unit, "", height=0.9 + 0.34 * max(len(cells), 1))
+    unit = f"{kind.unit},\n{'over' if kind.ratio else 'minus'} that of {found.winner}"
+    panel = Panel(unit, "", height=1.05 + 0.34 * max(len(cells), 1))
     for place, cell in enumerate(cells):
         one, colour = cell.comparison, paint.get(cell.label, "#8a8a8a")
         assert one is not None, "only those that were compared are drawn"
@@ -125,14 +126,16 @@ def against(found: Outcome, paint: Mapping[str, str], name: str, unit: str, plac
                 linestyle="--" if label == COMMONEST else ":",
                 linewidth=1,
             )
-    panel.axes.set_xlim(left=min(0.0, *places.values()), right=1.1 * max(places.values()))
+    low, high = min(0.0, *places.values()), max(0.0, *places.values())
+    room = 0.1 * (high - low or 1.0)
+    panel.axes.set_xlim(low - room * (low < 0), high + room)
     return panel.svg(f"{name} and {found.kind.name}, each arm at its best rate, with 95% intervals.")
 
 
 def sizes(found: Outcome, paint: Mapping[str, str]) -> str:
     panel = Panel("training examples", found.kind.unit)
     every = {**found.sizes, found.question.train: {**found.arms, **found.others}}
-    for name in next(iter(found.sizes.values())):
+    for name in dict.fromkeys(name for cells in found.sizes.values() for name in cells):
         known = [
             (n, cells[name]) for n, cells in sorted(every.items()) if name in cells and cells[name].value is not None
         ]
@@ -196,14 +199,14 @@ def arm_table(found: Outcome) -> str:
 def stops(found: Outcome) -> Grid:
     rows = []
     for stop in found.race.stopped.values():
-        name, leader = map(Shown, map(found.recipe.named, (stop.cell, stop.leader)))
-        rows.append([name, Shown(str(stop.seeds)), Shown(f"{stop.worse:.4f}"), Shown(p_text(stop.p)), leader])
+        name, leader = map(found.recipe.named, (stop.cell, stop.leader))
+        row = [Shown(name, name), Shown(str(stop.seeds), stop.seeds)]
+        if stop.leader == stop.cell:
+            rows.append([*row, Shown("diverged"), Shown(NONE), Shown(NONE)])
+        else:
+            test = [Shown(f"{stop.worse:.4f}", stop.worse), Shown(p_text(stop.p), stop.p)]
+            rows.append([*row, *test, Shown(leader, leader)])
     return Grid(["stopped", "seeds", "loss higher by", "p", "than that of"], rows)
-
-
-def commands(found: Outcome) -> str:
-    every = [found.recipe.flags(trial) for trial in sorted(found.race.found)]
-    return "\n".join(f"python scripts/{found.recipe.script} {shlex.join(words)}" for words in every)
 
 
 def as_html(found: Outcome) -> str:
@@ -236,7 +239,7 @@ def as_html(found: Outcome) -> str:
         folded(
             Fold("What was stopped, and why", grid=stops(found)) if found.race.stopped else Fold("Nothing was stopped")
         ),
-        folded(Fold("Every run's command", code=commands(found))),
+        folded(Fold("Every run's command", code="\n".join(command for _, command in sorted(found.commands.items())))),
     ]
     style = (HERE / "page.css").read_text(encoding="utf-8")
     return document(title, style, f"<main>\n{''.join(parts)}\n</main>")

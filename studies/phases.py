@@ -46,7 +46,8 @@ def settled(maker: Maker, recipe: Recipe) -> Recipe:
     These are full fine-tuning and LoRA, or where there is no such arm the first others, each at its middle rate and
     with the first seed.
     """
-    first = [next((name for name in recipe.arms if name.startswith(kind)), "") for kind in ("full", "lora r")]
+    known = ["full"] * ("full" in recipe.arms) + [*recipe.arms]
+    first = [next((name for name in known if name.startswith(kind)), "") for kind in ("full", "lora r")]
     pilots = [Trial(arm, 0, 0) for arm in [*dict.fromkeys([*filter(None, first), *recipe.arms])][:2]]
     maker.make(recipe, pilots)
     best = min(pilots, key=lambda trial: loss_of(recipe, trial))
@@ -188,7 +189,7 @@ def tested(maker: Maker, recipe: Recipe, race: Race, question: Question, keep_mo
     minutes = sum(one["seconds"]["train"] + one["seconds"]["eval"] for one in made) / 60
     return Outcome(
         question, recipe, race, kind_for(question), winner, cells, others, forgotten(arms, winner), base, costs,
-        minutes, len(race.found),
+        minutes, len(race.found), maker.commands,
     )  # fmt: skip
 
 

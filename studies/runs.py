@@ -1,7 +1,8 @@
 """The runs of a study: what they share, where each lies, what is kept of it, and the scores that are read from it."""
 
+import shlex
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,9 @@ class Recipe:
         words = [*self.words, *arm.words, "--lr", f"{arm.rate(trial.rate):g}", "--max-steps", str(self.updates)]
         words += ["--eval-every", str(-(-self.updates // EVALUATIONS)), "--train-examples", str(self.train)]
         return [*words, "--seed", seed, "--draw-seed", seed]
+
+    def command(self, words: Sequence[str]) -> str:
+        return f"python scripts/{self.script} {shlex.join(words)}"
 
     def job(self, trial: Trial, score: str) -> Job:
         """Returns the job that trains a run and scores it on the validation examples, again if its weights have been

@@ -30,6 +30,7 @@ class Engine:
     best: Callable[[int], int] = lambda updates: updates // 2
     made: list[str] = field(default_factory=list)
     updates: int = 0
+    general: float = 0.0  # is added to what the loss of a piece of general text rises by
 
     def __enter__(self):
         return self
@@ -84,7 +85,8 @@ class Engine:
             "parameters": {"trainable": 10, "share": 0.1}, "curve": [{"step": self.updates, "val_loss": loss}],
         }  # fmt: skip
         if all_scored:
-            pieces = {"tokens": [10] * 9, "before": [30.0] * 9, "after": (30 + rng.uniform(0, 5, 9)).tolist()}
+            lost = rng.uniform(0, 5, 9) + self.general
+            pieces = {"tokens": [10] * 9, "before": [30.0] * 9, "after": (30 + lost).tolist()}
             results["forgetting"] = {"sha256": "", "pieces": pieces}
         (folder / "results.json").write_text(json.dumps(results))
 

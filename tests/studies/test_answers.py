@@ -54,7 +54,8 @@ def test_an_arm_that_diverges_everywhere_is_named_and_the_page_is_written(monkey
     engine = Engine(lambda arm, rate, seed: math.nan if arm == "head" else near(arm, rate, seed))
     answer = studied(monkeypatch, engine, tmp_path / "s", *asked, "--arms", "full", "lora", "head", page=True)
     assert "Diverged at every rate: head." in answer
-    assert "head" in (tmp_path / "s" / "study.html").read_text()
+    page = (tmp_path / "s" / "study.html").read_text()
+    assert "Diverged at every rate: head." in page and "<td>diverged</td>" in re.sub(r"<td[^>]*>", "<td>", page)
 
 
 def test_another_rank_is_another_arm(monkeypatch, asked, tmp_path):
@@ -92,7 +93,10 @@ def test_what_there_was_no_time_for_is_said(monkeypatch, asked, tmp_path):
     engine = Engine(near, seconds=20.0)
     words = [*asked, "--arms", "full", "lora", "head", "dora", "--train-sizes", 20]
     answer = studied(monkeypatch, engine, tmp_path / "s", *words, "--minutes", 1)
-    assert "no time for the arms head and dora r4, 3 of 5 seeds, 4 runs of the race and 20 training examples" in answer
+    assert (
+        "no time for the arms head and dora r4, 3 of 5 seeds, 4 runs of the race at least and 20 training examples"
+        in answer
+    )
     assert "There was no time" not in studied(monkeypatch, Engine(near), tmp_path / "all", *words)
 
 
@@ -133,8 +137,43 @@ def test_other_weights_under_the_same_name_are_another_study(monkeypatch, asked,
 
 
 def test_one_arm_alone_is_compared_with_none(monkeypatch, asked, tmp_path):
-    answer = studied(monkeypatch, Engine(near), tmp_path / "s", *asked, "--arms", "full", "--seeds", 1, page=True)
-    assert "Every other arm is told apart" not in answer
+    """Beside it stands TF-IDF, which is worse here."""
+    rows = [{"text": f"word{i}", "label": "ab"[i % 2]} for i in range(300)]
+    words = [*asked, "--data", write_rows(tmp_path / "rows.jsonl", rows), "--arms", "full"]
+    engine = Engine(lambda *cell: 0.01 * near(*cell))
+    answer = studied(monkeypatch, engine, tmp_path / "s", *words, page=True)
+    assert "Worse than it is TF-IDF" in answer
+    assert re.search(r"^3\. There is no other arm\.", answer, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("seeds", "said"), [(1, "there are too few seeds to say"), (5, "told apart from full")])
+def test_forgetting_is_told_apart_where_there_are_seeds_enough(monkeypatch, asked, tmp_path, seeds, said):
+    words, engine = [*asked, "--arms", "full", "lora", "--seeds", seeds], Engine(lambda _, *cell: near("full", *cell))
+    five = studied(monkeypatch, engine, tmp_path / "s", *words).partition("\n5. ")[2].partition("\n6. ")[0]
+    assert five.startswith("It forgets: the loss of general text rises") and said in five
+    assert ("told apart" in five) == (seeds == 5)
+
+
+def test_general_text_that_is_learnt_better_is_not_called_forgotten(monkeypatch, asked, tmp_path):
+    engine = Engine(near, general=-40.0)
+    five = studied(monkeypatch, engine, tmp_path / "s", *asked, "--arms", "full", "lora", page=True)
+    assert "5. The loss of general text changes, in nats a token, by" in five
+
+
+def test_the_command_is_code_in_markdown(monkeypatch, asked, many, tmp_path):
+    path = shutil.copy(many, tmp_path / "two_*_parts_*.jsonl")
+    answer = studied(monkeypatch, Engine(near), tmp_path / "s", *asked, "--data", path, "--arms", "full")
+    assert "`` --train-on all" in answer or re.search(
+        r"``python scripts/finetune_cls\.py [^`]*--train-on all``", answer
+    )
+    assert answer.startswith(r"# two\_\*\_parts\_\*: which way of training?")
+
+
+def test_full_fine_tuning_is_a_pilot_wherever_it_stands(tmp_path):
+    arms = {a.name: a for a in arms_of(["full-blocks", "lora", "full"], [4], 3, True, {"full": 1e-3, "lora": 1e-3})}
+    engine = Engine(lambda *_: math.nan)
+    settled(Maker(engine, Clock(None, 2), lambda _: None), Recipe(tmp_path, "finetune_cls.py", (), arms, 8, 20))
+    assert {run.split("/")[-3] for run in engine.made} == {"full", "lora-r4"}
 
 
 @pytest.mark.parametrize("text", ["我喜欢这本书{}", "{}"])

@@ -19,7 +19,7 @@ def plot_curves(path: Path, curve: list[dict[str, Any]], title: str) -> None:
     _line(losses, curve, "train_loss", "training loss", BLUE)
     _line(losses, curve, "val_loss", "validation loss", ORANGE, marker="o")
     losses.set_ylabel("loss (nats)")
-    losses.set_title(title, fontsize=10)
+    losses.set_title(title, fontsize=10, parse_math=False)
     handles = losses.get_legend_handles_labels()
     metric = next((name for point in curve for name in point if name.startswith("val_") and name != "val_loss"), None)
     if metric is not None:
@@ -55,7 +55,7 @@ def plot_forgetting(path: Path, forgetting: dict[str, Any] | None, title: str, m
     scores.set_xlabel("strength of the adapters (0: the frozen weights alone, 1: as trained)")
     scores.set_ylabel(metric, color=BLUE)
     losses.set_ylabel("loss on general text (nats a token)", color=ORANGE)
-    scores.set_title(title, fontsize=10)
+    scores.set_title(title, fontsize=10, parse_math=False)
     scores.grid(alpha=0.25)
     handles = zip(scores.get_legend_handles_labels(), losses.get_legend_handles_labels(), strict=True)
     losses.legend(*(a + b for a, b in handles), loc="best", framealpha=0.8, fontsize=9)
