@@ -85,7 +85,9 @@ def from_hf(settings: dict[str, Any]) -> GPT2Config:
             "config.json has a quantization_config: these weights are quantised; give the model they were made from "
             "(--base-bits quantises it here), or save it after transformers' dequantize()"
         )
-    settings = dict(settings)
+    if settings.get("auto_map"):
+        raise ValueError("config.json has an auto_map: the model is computed by code of its own, which is not run")
+    settings = {name: value for name, value in settings.items() if value is not None}
     for name, others in _ALIASES.items():
         settings |= next(({name: settings[other]} for other in (name, *others) if settings.get(other) is not None), {})
     if settings.get("activation_function") in _GELU_BY_TANH:

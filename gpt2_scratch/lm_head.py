@@ -3,7 +3,8 @@
 The gradient of the hidden states needs every logit. Rather than keep the logits, or compute them twice, the forward
 pass takes each chunk back to its hidden states at once, for an incoming gradient of one; the backward pass only scales
 the result. This works for hidden states, since each token has its own, and for a head that trains if the incoming
-gradient is the same for all tokens, as that of a sum is. Otherwise the logits are computed again.
+gradient is the same for all tokens, as that of a sum is. Otherwise the logits are computed again; so they are in fp16,
+where a gradient that is not yet scaled would be rounded to zero in the rows of rare tokens.
 """
 
 import contextlib
@@ -39,6 +40,10 @@ def label_log_probabilities(head: nn.Module, hidden: Tensor, labels: Tensor) -> 
     trained = [tensor for tensor in tensors if tensor.requires_grad]
     if torch.is_grad_enabled() and (hidden.requires_grad or trained):
         return _LabelLogProbabilities.apply(head, hidden, labels, *trained)
+    return _log_probabilities(head, hidden, labels)
+
+
+def _log_probabilities(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
     chunks = zip(hidden.split(LOGIT_ROWS), labels.split(LOGIT_ROWS), strict=True)
     found = [_log_softmax(head(rows)).gather(1, targets[:, None]).squeeze(1) for rows, targets in chunks]
     return torch.cat(found)
@@ -51,7 +56,10 @@ class _LabelLogProbabilities(torch.autograd.Function):
         ctx.random = _random_states(hidden.device) if trained and head.training else []
         kind = hidden.device.type
         ctx.autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
-        found, *gradients = _forward_and_backward(head, hidden, labels, trained, None)
+        if trained and ctx.autocast[1:] == (torch.float16, True):
+            found, gradients = _log_probabilities(head, hidden, labels), []
+        else:
+            found, *gradients = _forward_and_backward(head, hidden, labels, trained, None)
         ctx.save_for_backward(hidden, labels, *gradients)
         return found
 
@@ -59,7 +67,7 @@ class _LabelLogProbabilities(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         hidden, labels, *gradients = ctx.saved_tensors
-        if len(gradient) and gradient.stride(0) == 0:  # one number for all tokens: that of a sum
+        if gradients and len(gradient) and gradient.stride(0) == 0:  # one number for all tokens: that of a sum
             gradients = [x * gradient[0].to(x.dtype) for x in gradients]
         elif not ctx.trained:
             gradients = [gradients[0] * gradient[:, None].to(hidden.dtype)]

@@ -5,12 +5,12 @@ Token ids are those of `AutoTokenizer.from_pretrained(folder)`, without the spec
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gpt2_scratch.config import GPT2Config
-from gpt2_scratch.plain_tokenizer import is_gpt2s_own, spelling
+from gpt2_scratch.plain_tokenizer import gpt2s_pipeline, is_gpt2s_own, spelling
 from gpt2_scratch.sources import BESIDE, BUNDLED, VOCABULARIES, read_json, refuse_pointer
 from gpt2_scratch.tokenizer import END_OF_TEXT, ENDS, MARKER, GPT2Tokenizer, Meaning, Tokenizer, Vocabulary
 from gpt2_scratch.tokenizer_export import ROLES, export_tokenizer
@@ -18,13 +18,14 @@ from gpt2_scratch.tokenizer_export import ROLES, export_tokenizer
 FILES = VOCABULARIES + BESIDE
 LONGEST_CHARACTER = 4  # bytes
 FREE = ("chat_template", "model_max_length", "name_or_path", "padding_side", "truncation_side")
+AROUND = "the tokenizer puts special tokens around a text; they are left out in training and in use"
 FEWEST = 8  # tokens that any vocabulary has; from files that it does not know, transformers makes an empty one
 
 
 def _read(folder: Path) -> Any:
     """Returns the tokenizer that transformers reads from the folder, with two mistakes corrected.
 
-    transformers reads a GPT-2's folder that names no class as byte-pair encoding, whatever tokenizer.json says; and its
+    transformers reads a GPT-2's folder that names no class as GPT-2 splits texts, whatever tokenizer.json says; and its
     GPT-2 class adds an end of text, which no model knows, to a vocabulary that has none.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -34,11 +35,7 @@ def _read(folder: Path) -> Any:
     kind = settings.get("tokenizer_class") or read_json(folder / "config.json").get("tokenizer_class")
     content = read_json(folder / "tokenizer.json")
     model = content.get("model") or {}
-    if (
-        kind is None
-        and content
-        and not (model.get("type", "BPE") == "BPE" and "ByteLevel" in json.dumps(content.get("pre_tokenizer")))
-    ):
+    if kind is None and content and not gpt2s_pipeline(content):
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     read = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if isinstance(read, ByteLevel):
@@ -97,6 +94,14 @@ class OwnTokenizer(Tokenizer):
         spelled = "none" if end is None else repr(read.convert_ids_to_tokens(end))
         what = f"{self.vocabulary.size:,} tokens, end of text {spelled}{why}"
         self.notes = [f"texts are read with the model's own tokenizer: {what}"]
+        if len(read("a")["input_ids"]) > len(self.encode_few(["a"])[0]):
+            self.notes.append(AROUND)
+        content = read_json(folder / "tokenizer.json")
+        if type(read).__name__.startswith("GPT2Tokenizer") and content and not gpt2s_pipeline(content):
+            self.notes.append(
+                "tokenizer_config.json names GPT-2's class, with which transformers ignores how tokenizer.json splits "
+                'texts; if that is wrong, write "tokenizer_class": "PreTrainedTokenizerFast" there'
+            )
 
     @property
     def pad(self) -> int:
@@ -181,7 +186,9 @@ def find_tokenizer(folder: Path, config: GPT2Config, asked: str = "--model") -> 
             )
         known = has_tokenizer(folder) or folder in BUNDLED.values()
         unknown = [f"{folder} has no tokenizer files: texts are read with GPT-2's own"]
-        return GPT2Tokenizer(notes=() if known else unknown)
+        settings = read_json(folder / "tokenizer_config.json")
+        around = [AROUND] * bool(settings.get("add_bos_token") or settings.get("add_eos_token"))
+        return GPT2Tokenizer(notes=(*around, *(() if known else unknown)), template=template_in(folder, settings))
     found = OwnTokenizer(folder, _read_or_explain(folder, at), read_json(folder / "config.json").get("eos_token_id"))
     if found.vocabulary.size > config.vocabulary:
         raise ValueError(
@@ -190,6 +197,12 @@ def find_tokenizer(folder: Path, config: GPT2Config, asked: str = "--model") -> 
             "resize_token_embeddings)"
         )
     return found
+
+
+def template_in(folder: Path, settings: Mapping[str, Any]) -> Any:
+    """Returns the chat template of the folder, None without one."""
+    file = folder / "chat_template.jinja"
+    return file.read_text(encoding="utf-8") if file.is_file() else settings.get("chat_template")
 
 
 def has_tokenizer(folder: Path) -> bool:

@@ -40,16 +40,24 @@ def _same_files(folder: Path) -> bool:
     return _gpt2s_bpe(read_json(vocabulary), [line for line in lines if line and not line.startswith("#version")])
 
 
-def _same_pipeline(content: dict[str, Any]) -> bool:
-    """Whether a tokenizer.json is GPT-2's."""
+def gpt2s_pipeline(content: dict[str, Any]) -> bool:
+    """Whether a tokenizer.json splits texts as GPT-2 does, whatever its vocabulary."""
     model, first = content.get("model") or {}, content.get("pre_tokenizer") or {}
-    added = {(token["content"], token["id"]) for token in content.get("added_tokens") or ()}
     return (
         model.get("type", "BPE") == "BPE"
         and not (model.get("byte_fallback") or model.get("dropout") or model.get("ignore_merges"))
         and content.get("normalizer") is None
         and (first.get("type"), first.get("add_prefix_space"), first.get("use_regex", True))
         == ("ByteLevel", False, True)
+    )
+
+
+def _same_pipeline(content: dict[str, Any]) -> bool:
+    """Whether a tokenizer.json is GPT-2's."""
+    model = content.get("model") or {}
+    added = {(token["content"], token["id"]) for token in content.get("added_tokens") or ()}
+    return (
+        gpt2s_pipeline(content)
         and added <= {(MARKER, END_OF_TEXT)}
         and _gpt2s_bpe(model.get("vocab"), _merges(model.get("merges") or ()))
     )

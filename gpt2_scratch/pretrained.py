@@ -66,10 +66,15 @@ def load_weights(
     if isinstance(model, LanguageModel) and model.config.tied_head:
         wanted["lm_head.weight"] = model.lm_head.weight  # listed once under its first name only
     scores_with_lm_head = isinstance(model, Classifier) and model.embedding_head and not model.config.tied_head
+    reads_score = isinstance(model, Classifier) and (class_head or scores_with_lm_head)
+    # safetensors' save_model keeps one of two tied tensors, which may be the head.
+    without_embedding = model.config.tied_head and not any(key.endswith("wte.weight") for key in keys(folder))
     problems, found = [], set()
     for key, tensor in tensors(folder):
         name = key if key.startswith(("transformer.", "lm_head.", *HEADS)) else f"transformer.{key}"
-        if name.startswith(HEADS) and not (class_head and isinstance(model, Classifier) and name.startswith("score.")):
+        if name == "lm_head.weight" and without_embedding:
+            name = "transformer.wte.weight"
+        if name.startswith(HEADS) and not (reads_score and name.startswith("score.")):
             continue
         if name == "lm_head.weight" and scores_with_lm_head:
             name = "score.weight"
@@ -112,6 +117,11 @@ def heads_in(folder: Path) -> list[str]:
     """Returns the names of those HEADS that the weights have, without the dot."""
     known = list(keys(folder))
     return [head.removesuffix(".") for head in HEADS if any(key.startswith(head) for key in known)]
+
+
+def has_bias(folder: Path) -> bool:
+    """Whether the class head of the weights has a bias."""
+    return "score.bias" in keys(folder)
 
 
 def read_weight(folder: Path, name: str) -> Tensor:

@@ -48,6 +48,11 @@ def on_hub(source: str) -> bool:
     return source not in BUNDLED and not Path(source).is_dir()
 
 
+def reachable(source: str) -> str:
+    """Returns the name with which transformers finds a base: that of a bundled one is known here alone."""
+    return str(BUNDLED.get(source, source))
+
+
 def repository_of(source: str, asked: str = "--model") -> str:
     """Returns the name of the repository on the hub. Raises ValueError for a `source` that cannot be there."""
     if source not in HUB and Path(source).is_file():
@@ -59,7 +64,15 @@ def repository_of(source: str, asked: str = "--model") -> str:
             f"{asked} {source}: not a folder{meant}; give a folder, a hub repository (owner/name) or one of "
             f"{', '.join(SIZES)}"
         )
+    if source in HUB and not _is_cached(HUB[source]) and _is_cached(source):
+        return source  # the hub's old name, under which transformers caches it
     return HUB.get(source, source)
+
+
+def _is_cached(repository: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repository, "config.json"), str)
 
 
 def resolve_config(source: str, asked: str = "--model") -> Path:
@@ -94,13 +107,21 @@ def resolve(source: str, asked: str = "--model") -> Path:
         for name in [found[0], *shards(folder / found[0])]:
             refuse_pointer(folder / name)
         return folder
-    repository = repository_of(source, asked)
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    repository, unknown = repository_of(source, asked), list[Exception]()
     for name in WEIGHTS:
-        path = _from_hub_if_there(repository, name, folder.name)
+        try:
+            path = _from_hub_if_there(repository, name, folder.name)
+        except LocalEntryNotFoundError as error:  # without the hub, a cache may have others of these files
+            unknown.append(error)
+            continue
         if path is not None:
             for shard in shards(path):
                 _from_hub(repository, shard, folder.name)
             return folder
+    if unknown:
+        raise unknown[0]
     _from_hub(repository, WEIGHTS[0], folder.name)  # raises: the hub says that there is none
     return folder
 

@@ -125,13 +125,13 @@ def encoding(folder: Path = ASSETS) -> tiktoken.Encoding:
 
 
 class GPT2Tokenizer(Tokenizer):
-    """GPT-2's own tokenizer, whose files are read when it is first used."""
+    """GPT-2's own tokenizer, whose files are read when it is first used. A base may bring a chat `template`."""
 
     vocabulary = Vocabulary(END_OF_TEXT + 1, END_OF_TEXT)
     special = {MARKER: END_OF_TEXT}
 
-    def __init__(self, meaning: Meaning = "text", notes: Sequence[str] = ()) -> None:
-        self.meaning, self.notes = meaning, notes
+    def __init__(self, meaning: Meaning = "text", notes: Sequence[str] = (), template: Any = None) -> None:
+        self.meaning, self.notes, self.template = meaning, notes, template
 
     def encode_few(self, texts: Sequence[str]) -> list[list[int]]:
         if self.meaning == "tokens":
@@ -166,10 +166,11 @@ class GPT2Tokenizer(Tokenizer):
         (folder / "merges.txt").write_bytes((ASSETS / "vocab.bpe").read_bytes())
         settings: dict[str, Any] = {"tokenizer_class": "GPT2Tokenizer", "model_max_length": context}
         settings |= {f"{role}_token": MARKER for role in ("bos", "eos", "unk", "pad")} | {"add_prefix_space": False}
+        settings |= {"chat_template": self.template} if self.template else {}
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
     def reading(self, meaning: Meaning) -> "GPT2Tokenizer":
-        return GPT2Tokenizer(meaning, self.notes)
+        return GPT2Tokenizer(meaning, self.notes, self.template)
 
 
 GPT2 = GPT2Tokenizer()

@@ -9,6 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from training.flags.cli import flag
+from training.storage.files import where_locks_are
 
 Key = tuple[Any, ...]
 REPLIES = "replies.jsonl"
@@ -57,7 +58,8 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(path.with_name(f".{path.name}.lock"))  # released by the system when the process is killed
         try:
-            self.lock.acquire(timeout=0)
+            with where_locks_are():
+                self.lock.acquire(timeout=0)
         except Timeout as error:
             raise ValueError(f"{path}: another process is asking for these replies; wait for it or stop it") from error
         self.file = open(path, "a+b", buffering=0)  # noqa: SIM115 (open as long as the run)

@@ -23,6 +23,7 @@ FENCE = re.compile(r"^[ \t]*(```|~~~)[ \t]*\w*[ \t]*$", re.MULTILINE)
 STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')  # of JSON; braces in it say nothing
 MARKUP = re.compile(r"[*_`#>\"]|\\boxed|[{}]|\[|\]")
 
+LARGEST = 10**9  # a score that is out of range, as is any larger one, which may be too large for a float
 NUMBER = r"([-+]?[0-9]+(?:\.[0-9]+)?)"
 # 85, 85%, 85/100, 8 (out of 10), 85 points; with nothing after it that makes it a range or another number.
 OF = r"(?:\s*%|\s*\(?\s*(?:/|(?:out\s+)?of)\s*([0-9]+)\)?)?(?:\s+points?)?"
@@ -142,7 +143,8 @@ def _scores_of_json(text: str) -> Iterator[float | None]:
         if isinstance(value, str):
             yield _number(SCORE_LINE.match(value.strip()))
         else:
-            yield float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            yield float(max(min(value, LARGEST), -LARGEST)) if is_number else None
 
 
 def _scores_of_text(text: str) -> Iterator[float | None]:

@@ -8,13 +8,13 @@ from typing import Any
 HEADS = ("score", "classifier")  # PEFT saves these whole with task_type SEQ_CLS
 # Initialisations that leave the base as it is. The others (pissa, olora, corda, loftq, lora_ga) change its weights, so
 # that their factors alone do not fit the base that others have.
-PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva", "mica")
+PLAIN_INITS = (None, True, False, "gaussian", "orthogonal", "eva", "mica")
 # READ settings are read here, FREE ones change no number of a trained adapter. Any other must be unset.
 READ = {"peft_type", "bias", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora"}
 READ |= {"init_lora_weights", "lora_dropout", "modules_to_save"}
 FREE = {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out", "task_type"}
 FREE |= {"base_model_name_or_path", "revision", "peft_version", "auto_mapping", "inference_mode", "runtime_config"}
-FREE |= {"eva_config", "loftq_config", "megatron_core", "qalora_group_size"}
+FREE |= {"eva_config", "corda_config", "lora_ga_config", "loftq_config", "megatron_core", "qalora_group_size"}
 
 
 def _is_rank(value: Any) -> bool:
@@ -83,7 +83,8 @@ def config_problems(config: dict[str, Any]) -> list[str]:
     found = [f"{name}={config[name]!r} is not supported" for name in config if name not in READ | FREE and config[name]]
     if config.get("bias", "none") != "none":
         found.append(f"bias={config['bias']!r}: trained biases of the base; only 'none' is supported")
-    if config.get("init_lora_weights", True) not in PLAIN_INITS:
+    init = config.get("init_lora_weights", True)
+    if (init.lower() if isinstance(init, str) else init) not in PLAIN_INITS:
         found.append(
             f"init_lora_weights={config['init_lora_weights']!r} has changed its base; save it as a plain "
             "adapter with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)"

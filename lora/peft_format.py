@@ -146,6 +146,12 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return config, tensors
 
 
+def base_in(folder: Path) -> str | None:
+    """Returns the name of the base that adapter_config.json has, if any."""
+    with _explained(folder):
+        return json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+
+
 def _heads(tensors: Iterable[str]) -> list[str]:
     return [key for key in tensors if key.endswith(tuple(f".{head}.weight" for head in HEADS))]
 
@@ -182,6 +188,15 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
 
 
+def _missing(config: dict[str, Any], known: Iterable[str], found: Iterable[str]) -> list[str]:
+    """Returns the paths without tensors among those that PEFT would adapt, as far as names alone decide that."""
+    names = config.get("target_modules")
+    if not isinstance(names, list) or config.get("layers_to_transform") or config.get("exclude_modules"):
+        return []
+    ends = tuple(f".{name}" for name in names)
+    return sorted({path for path in known if f".{path}".endswith(ends)} - {*found})
+
+
 def attach(model: nn.Module, folder: Path) -> None:
     """Puts the adapters saved in `folder`, by `exported` or by PEFT, into the base model and freezes all else.
 
@@ -201,6 +216,7 @@ def attach(model: nn.Module, folder: Path) -> None:
             found[path][name] = tensor
     for path, part in found.items():
         problems += _fit_problems(path, part, layers[path], config)
+    problems += [f"no factors of {path}: it is of another base" for path in _missing(config, layers, found)]
     problems += [NOT_FINITE.format(name) for name in not_finite(tensors)[:1]]
     if not problems and not any(A in part for part in found.values()):
         problems.append("holds no adapter of a linear layer")

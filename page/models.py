@@ -24,8 +24,9 @@ from training.evaluation.attribution import Attribution, Piece, attribute, piece
 from training.evaluation.inference import response_in
 from training.flags.common import ModelArgs
 from training.flags.task import TextArgs, group_of
+from training.model.facts import facts_of
 from training.model.methods import build_language_model
-from training.model.saved import rebuild, tokenizer_of
+from training.model.saved import rebuild, refuse_tokenizer, tokenizer_of
 
 METHODS = {name: variant.title for name, variant in VARIANTS.items()}
 METHODS |= {"full": "Full fine-tuning", "bitfit": "Biases alone", "head": "Head alone"}
@@ -49,11 +50,13 @@ class Answerer:
     model: LanguageModel
     tokenizer: Tokenizer
     response_header: bool = True
+    adapters_alone: bool = True
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def adapts(self) -> bool:
-        return next(adapters(self.model), None) is not None
+        """Whether the model without its adapters is the base: nothing else of it was trained."""
+        return self.adapters_alone and next(adapters(self.model), None) is not None
 
 
 @dataclass(frozen=True)
@@ -116,12 +119,12 @@ def open_answerers(runs: Sequence[tuple[Path, Results]], base: str | None, devic
         model = rebuild(folder, results, base).to(device).requires_grad_(False)
         assert isinstance(model, LanguageModel)
         share_frozen(model, asked)
+        known = facts_of(results).base
+        assert known is not None, "a run knows its base"
+        refuse_tokenizer(f"--instructions {folder}:", known, own, name)
         flags, reads = results["args"], tokenizer_of(folder, results, base)
-        if reads.sha256 != own.sha256:
-            raise ValueError(
-                f"--instructions {folder}: was trained with another tokenizer than {name} has; give its base"
-            )
-        found.append(Answerer(name_of_method(flags), folder.name, model, reads, flags.get("response_header", True)))
+        header, alone = flags.get("response_header", True), not flags.get("train_embedding")
+        found.append(Answerer(name_of_method(flags), folder.name, model, reads, header, alone))
     return found
 
 

@@ -61,7 +61,7 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
     update, schedule, due = resolve_update(args, DEFAULTS, inputs.config.width, data, FEWEST_UPDATES)
 
     # Model, adapters and freezing.
-    head_rows = trained_rows(inputs.model_folder, classes) if head.head == "linear" else None
+    head_rows = trained_rows(inputs.model_folder, classes, head.head_bias) if head.head == "linear" else None
     data.facts.notes.extend(head.notes() + head_notes(inputs.model_folder, classes, head_rows is not None))
     base = None if args.compute.dry_run else inputs.model_folder
     model = build_classifier(

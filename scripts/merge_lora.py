@@ -184,7 +184,7 @@ def merge(args: Args, folders: tuple[Path, ...], weights: tuple[float, ...]) -> 
     from training.model.merging import common_facts
     from training.model.saved import find_base
 
-    facts = common_facts(folders) if folders else Facts()
+    facts = common_facts(folders, args.model) if folders else Facts()
     base = find_base(folders[0], facts, args.model) if folders else base_model(args.model or "")
     if base[0].resolve() == args.output.resolve():
         raise ValueError(f"--output {args.output}: is the base itself; choose another folder")

@@ -241,7 +241,9 @@ def measured_costs(
         folder = recipe.folder / "timing" / re.sub(r"[^\w.-]+", "-", name)
         short = [replace(recipe, folder=folder / str(i), updates=TIMED) for i in range(TIMES)]
         pairs = [(one, trial) for one in short for trial in compared]
-        one_after_the_other(maker, [one.job(trial, "validation") for one, trial in pairs if not one.is_trained(trial)])
+        jobs = [one.job(trial, "validation") for one, trial in pairs if not one.is_trained(trial)]
+        few = ("--val-examples", "1")  # validation takes no part in the time of an update
+        one_after_the_other(maker, [job._replace(words=(*job.words, *few)) for job in jobs])
         seconds = {trial.arm: median(one.seconds_of_update(trial) for one in short) for trial in compared}
         known[name] = {"seconds": seconds, "bytes": {arm: short[0].bytes_of_weights(trials[arm][0]) for arm in arms}}
         write_json(path, known)

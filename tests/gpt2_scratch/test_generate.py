@@ -110,3 +110,14 @@ def test_generation_leaves_the_model_in_the_mode_it_was_in(nano):
     generate(nano, [[5]], GPT2.vocabulary, 1)
     assert nano.training
     nano.eval()
+
+
+def test_at_least_one_token_is_written(nano):
+    with pytest.raises(ValueError, match="0 new tokens: at least one"):
+        generate(nano, [[1, 2]], GPT2.vocabulary, 0)
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-7, 1e-38, 1e-45])
+def test_the_coldest_draw_is_the_largest_logit(temperature):
+    logits = torch.tensor([[-30.0, -20.0, -25.0]])
+    assert pick(logits, Sampling(temperature), [torch.Generator().manual_seed(0)]).item() == 1

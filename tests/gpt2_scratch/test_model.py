@@ -165,6 +165,31 @@ def test_logits_in_chunks_give_the_same_log_probabilities_and_gradients():
     assert relative_error(gradient, head.weight.grad) <= 1e-5
 
 
+def test_in_fp16_the_scale_of_the_loss_saves_the_gradients_of_rare_tokens():
+    """Against autograd of the plain logits under the same loss scale: rows of p = 1e-8 get a gradient."""
+    torch.manual_seed(0)
+    hidden, labels = torch.randn(3, 8), torch.tensor([0, 1, 2])
+    hidden[:, 0] = 1
+    weight = torch.randn(10, 8) * 0.1
+    weight[5:] = 0
+    weight[5:, 0] = -torch.linspace(14, 18, 5)
+    found = []
+    for ours in (True, False):
+        head = torch.nn.Linear(8, 10, bias=False)
+        head.weight.data.copy_(weight)
+        with torch.autocast("cpu", torch.float16):
+            if ours:
+                losses = label_log_probabilities(head, hidden, labels)
+            else:
+                losses = head(hidden).float().log_softmax(1)[range(3), labels]
+        (losses.sum() * (65536 / 1000)).backward()
+        found.append(head.weight.grad)
+    ours, plain = found
+    assert 0 < plain[9].abs().max() < 1e-5
+    for row, expected in zip(ours, plain, strict=True):
+        assert torch.allclose(row, expected, rtol=0.05, atol=0.05 * float(expected.abs().max()))
+
+
 def test_nothing_labelled_gives_an_empty_result_that_still_has_gradients():
     model = random_model(LanguageModel, SMALL)
     log_probabilities = model(*packed(), torch.full((20,), -100))

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from one_example import encode_instruction, encode_labelled
 from tokenizers import (
     AddedToken,
     ByteLevelBPETokenizer,
+    Regex,
     Tokenizer,
     decoders,
     models,
@@ -27,13 +29,16 @@ from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.own_tokenizer import find_tokenizer, needed_end
 from gpt2_scratch.plain_tokenizer import is_gpt2s_own
 from gpt2_scratch.pretrained import save_pretrained
-from gpt2_scratch.sources import ASSETS, BUNDLED
+from gpt2_scratch.sources import ASSETS, BUNDLED, load_config
 from gpt2_scratch.tokenizer import GPT2, GPT2Tokenizer
+from page.models import open_answerers
 from tasks import Instruction, Labelled
 from tasks._task import BUNDLED as DATA
 from training.data.corpus import tokenised
 from training.data.special_tokens import special_tokens_note
-from training.model.facts import Facts
+from training.flags.common import ModelArgs
+from training.model.facts import Facts, base_facts
+from training.model.methods import build_language_model
 
 TEXT = (DATA / "general.txt").read_text(encoding="utf-8")
 ENDS = {"bpe": "<|endoftext|>", "wordpiece": "[EOS]", "unigram": "</s>"}
@@ -44,6 +49,11 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 135
 
 def trained(kind: str) -> Tokenizer:
     """A tokenizer of 600 tokens, with added tokens, special and not."""
+    return Tokenizer.from_str(_trained(kind))
+
+
+@cache
+def _trained(kind: str) -> str:
     if kind == "bpe":
         made = Tokenizer(models.BPE())
         made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
@@ -68,7 +78,7 @@ def trained(kind: str) -> Tokenizer:
     made.train_from_iterator(TEXT.split("\n\n")[:300], trainer)
     made.add_special_tokens([AddedToken("<|user|>", special=True)])
     made.add_tokens(["kookaburra"])
-    return made
+    return made.to_str()
 
 
 def base_folder(folder: Path, rows: int = ROWS, **settings: object) -> Path:
@@ -208,6 +218,67 @@ def test_a_tokenizer_json_that_names_no_class_is_read_as_it_stands(tmp_path):
         for text in (text for text in mixed_texts(80) if not foreign_ends(text, ours)):
             assert ours.encode(text) == made.encode(text, add_special_tokens=False).ids
         assert opened(folder).vocabulary.end == {"bpe": 0, "wordpiece": 3, "unigram": 2}[kind]
+
+
+@pytest.mark.parametrize("kind", ["prefix", "lower case", "digits"])
+def test_a_byte_level_tokenizer_json_that_splits_unlike_gpt2_is_read_as_it_stands(tmp_path, kind):
+    folder, made = base_folder(tmp_path / "base", eos_token_id=0), trained("bpe")
+    if kind == "prefix":
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    elif kind == "lower case":
+        made.normalizer = normalizers.Lowercase()
+    else:
+        split = pre_tokenizers.Split(Regex(r"\d"), "isolated")
+        made.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    made.save(str(folder / "tokenizer.json"))
+    ours = opened(folder)
+    texts = ["Hello cat 12345", "A 7 and The end"]
+    assert [ours.encode(text) for text in texts] == [made.encode(text).ids for text in texts]
+    assert trained("bpe").encode(texts[0]).ids != made.encode(texts[0]).ids
+    assert len(ours.notes) == 1
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2TokenizerFast"}')
+    assert "names GPT-2's class" in opened(folder).notes[-1]
+
+
+def test_special_tokens_that_a_tokenizer_puts_around_a_text_are_said_to_be_left_out(tmp_path):
+    GPT2.save(tmp_path, 1024)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"add_bos_token": True}))
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ours = find_tokenizer(tmp_path, GPT2Config())
+    assert theirs("Hello").input_ids == [50256, *ours.encode("Hello")]
+    assert "special tokens around a text" in ours.notes[0]
+
+
+@pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_chat_template_beside_gpt2s_tokenizer_goes_on_with_the_model(tmp_path, place):
+    template = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    GPT2.save(tmp_path, 1024)
+    if place.endswith("jinja"):
+        (tmp_path / place).write_text(template)
+    else:
+        settings = json.loads((tmp_path / place).read_text())
+        (tmp_path / place).write_text(json.dumps(settings | {"chat_template": template}))
+    (tmp_path / "saved").mkdir()
+    find_tokenizer(tmp_path, GPT2Config()).reading("tokens").save(tmp_path / "saved", 1024)
+    read = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert read.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == "Hi<|endoftext|>"
+
+
+def test_the_playground_opens_a_full_run_of_a_base_with_its_own_tokenizer(tmp_path):
+    base = base_folder(tmp_path / "base", eos_token_id=0)
+    trained("bpe").save(str(base / "tokenizer.json"))
+    tokenizer = opened(base)
+    run = tmp_path / "run"
+    save_pretrained(build_language_model(base, load_config(base), ModelArgs()), run / "model", tokenizer)
+    assert opened(run / "model").sha256 != tokenizer.sha256  # the export is another file
+    args = {"model": str(base), "method": "full", "special_tokens": "text"}
+    results = {"args": args, "model": base_facts(str(base), base, tokenizer).entry(), "data": {}}
+    assert [one.name for one in open_answerers([(run, results)], None, torch.device("cpu"))][0] == "Base model"
+    results["model"]["tokenizer"] = "0" * 64
+    with pytest.raises(ValueError, match="was trained with another tokenizer"):
+        open_answerers([(run, results)], None, torch.device("cpu"))
 
 
 def test_a_corpus_is_parted_at_the_end_of_text_where_special_tokens_are_read_as_tokens(bpe):

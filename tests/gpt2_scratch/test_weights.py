@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from conftest import mails, questions, results_of, run_script, write_rows
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 
 from gpt2_scratch.config import GPT2Config, from_hf
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
@@ -17,11 +18,13 @@ from gpt2_scratch.pretrained import load_weights, read_weight, save_pretrained, 
 from gpt2_scratch.sources import load_config, resolve
 from gpt2_scratch.tokenizer import GPT2
 from gpt2_scratch.weights import keys, weight_files, weights_hash
+from training.evaluation.applied import find_applied
 from training.flags.common import ModelArgs
 from training.model.card import card
 from training.model.facts import BaseFacts, Facts
 from training.model.heads import head_notes, trained_rows
 from training.model.methods import build_classifier, build_language_model
+from training.model.saved import whole_model
 
 SMALL = GPT2Config(width=16, blocks=2, heads=2, context=512)
 COLUMNS = ("--text-column", "text", "--label-column", "label")
@@ -233,6 +236,15 @@ def test_a_folder_of_another_kind_says_what_to_give_instead(tmp_path, files, mes
     assert message in str(error.value) and len(str(error.value).replace(str(tmp_path), "")) <= 300
 
 
+def test_null_stands_for_the_default_and_code_of_its_own_is_refused():
+    nothing = dict.fromkeys(
+        ("tie_word_embeddings", "layer_norm_epsilon", "n_embd", "activation_function", "model_type")
+    )
+    assert from_hf(nothing) == from_hf({})
+    with pytest.raises(ValueError, match="auto_map: the model is computed by code of its own"):
+        from_hf({"auto_map": {"AutoModelForCausalLM": "modeling.My"}})
+
+
 def test_old_and_other_names_of_the_shape_are_read():
     assert from_hf({"n_ctx": 256}).context == 256
     assert from_hf({"n_ctx": 256, "n_positions": 128}).context == 128
@@ -257,6 +269,46 @@ def test_a_class_head_is_used_when_its_classes_match_by_name_in_whatever_order(t
     assert "goes on from the class head" in head_notes(folder, ["ham", "other", "spam"], True)[0]
     fresh = build_classifier(folder, SMALL, ModelArgs(), 3, 0)
     assert not torch.equal(fresh.score.weight[0], built.score.weight[0])
+
+
+def test_the_bias_of_a_class_head_is_kept_whoever_wrote_it(tmp_path):
+    """transformers has none, so the oracle is the sum by hand."""
+    model = Classifier(SMALL, 2, True)
+    initialise(model, torch.Generator().manual_seed(0), std=0.1)
+    with torch.no_grad():
+        model.score.bias.copy_(torch.tensor([0.0, 5.0]))
+    save_pretrained(model, tmp_path, GPT2, **Facts(labels=["ham", "spam"]).label_names)
+    read = find_applied(None, None, str(tmp_path)).load()
+    assert torch.equal(read.score.bias, model.score.bias)
+    tokens, lengths = torch.tensor([464, 3807, 373]), torch.tensor([3])
+    assert torch.equal(read(tokens, lengths), model.eval()(tokens, lengths))
+    with pytest.raises(ValueError, match="has a bias; add --head-bias"):
+        trained_rows(tmp_path, ["spam", "ham"])
+    rows = trained_rows(tmp_path, ["spam", "ham"], bias=True)
+    built = build_classifier(tmp_path, SMALL, ModelArgs(), 2, 0, True, rows=rows)
+    assert built.score.bias.tolist() == [5.0, 0.0]
+
+
+def test_classes_scored_by_an_untied_embedding_are_read_back(tmp_path):
+    """As finetune_cls.py --method full --head lm-token --untie-head saves them."""
+    untied = replace(SMALL, tied_head=False)
+    model = Classifier(untied, 2, False, True)
+    initialise(model, torch.Generator().manual_seed(0), std=0.1)
+    save_pretrained(model, tmp_path, GPT2)
+    facts = Facts({"head": "lm-token", "untie_head": True}, labels=["no", "yes"])
+    read = whole_model(tmp_path, facts)
+    tokens, lengths = torch.tensor([464, 3807, 373]), torch.tensor([3])
+    assert torch.equal(read(tokens, lengths), model.eval()(tokens, lengths))
+
+
+def test_a_tied_head_may_stand_for_the_embedding(theirs, tmp_path):
+    """As safetensors' save_model keeps them: one of two tensors that are the same."""
+    theirs.save_pretrained(tmp_path)
+    save_model(theirs, str(tmp_path / "model.safetensors"))
+    assert "transformer.wte.weight" not in keys(tmp_path)
+    model = build_language_model(tmp_path, load_config(tmp_path), ModelArgs())
+    assert torch.equal(model.transformer.wte.weight, theirs.transformer.wte.weight)
+    assert model.lm_head.weight is model.transformer.wte.weight
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def adapter(base, folder, method=LORA, labels=None, seed=5, **flags):
     args = asdict(method) | {"model": str(base), "seed": 0, "head_training": "train"} | flags
     facts = Facts(args, base_facts(str(base), base, find_tokenizer(base, load_config(base))), labels)
     model = build(base, load_config(base), facts)
-    apply_method(model, method, 0)
+    apply_method(model, method, 0, *([args["head_training"]] if labels else []))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -99,6 +99,30 @@ def test_transformers_computes_and_writes_with_the_merged_model_what_base_and_ad
     assert written.shape[1] == len(tokenizer("The movie was").input_ids) + 4
     assert "32 of bundled instructions.jsonl" in said
     assert float(re.search(r"differ .* by (\S+) at most", said)[1]) < 1e-3
+
+
+@pytest.mark.parametrize("training", ["frozen+lora", "train+lora"])
+def test_a_class_head_with_an_adapter_beside_a_trained_embedding_is_merged_whole(training, base, tmp_path, merge):
+    method = replace(LORA, train_embedding=True)  # which PEFT's format cannot express
+    folder = adapter(base, tmp_path, method, LABELS, head_training=training)
+    assert (folder / "adapter.safetensors").exists()
+    merge(tmp_path / "merged", "--adapter", folder)
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    assert_same_logits(adapted(folder), theirs)
+    for text in TEXTS:
+        assert torch.allclose(logits(combined([(folder, 1.0)], None), text), logits(adapted(folder), text), atol=1e-5)
+
+
+def test_the_embedding_is_trained_beside_an_adapter_of_the_head_that_it_is(base, tmp_path, merge):
+    method = replace(WITH_HEAD, train_embedding=True)
+    model = build(base, load_config(base), Facts(asdict(method) | {"model": str(base)}))
+    before = model.transformer.wte.weight.detach().clone()
+    apply_method(model, method, 0)
+    assert model.transformer.wte.weight.requires_grad
+    folder = adapter(base, tmp_path, method)
+    assert not torch.equal(adapted(folder).transformer.wte.weight, before)
+    merge(tmp_path / "merged", "--adapter", folder)
+    assert_same_logits(adapted(folder), language_model(tmp_path / "merged"))
 
 
 def test_a_merged_classifier_has_its_labels_and_its_logits(base, tmp_path, merge):

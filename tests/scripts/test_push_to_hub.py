@@ -5,30 +5,46 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT, command, results_of, run_script
+from conftest import general_flags, results_of, run_script
+from hub_probe import Probe
 from hub_server import Repository, serving
 
 from evidence.intervals import shown
 
 
-@pytest.fixture
-def hub():
-    with serving({"other/taken": Repository()}) as hub:
+@pytest.fixture(scope="module")
+def served():
+    with serving({}) as hub:
         yield hub
 
 
+@pytest.fixture(scope="module")
+def probe(served, tmp_path_factory):
+    """The process of a user of that hub."""
+    process = Probe(served.address, tmp_path_factory.mktemp("home"), HF_HUB_DISABLE_XET="1")
+    yield process
+    process.close()
+
+
 @pytest.fixture
-def run(hub, tmp_path):
+def hub(served):
+    """The hub as nobody has used it yet."""
+    served.requests.clear()
+    served.repositories, served.full = {"other/taken": Repository()}, False
+    return served
+
+
+@pytest.fixture
+def run(hub, probe):
     """A script as a user runs it whose token is `token`."""
 
-    def start(script, *flags, token="hf_write", **env):
-        settings = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        settings |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-        settings |= {"HF_HUB_DISABLE_TELEMETRY": "1", **({"HF_TOKEN": token} if token else {}), **env}
-        words = command(script, *flags)
-        return subprocess.run(words, capture_output=True, text=True, env=settings, cwd=ROOT, timeout=300, check=False)
+    def start(script, *flags, token="hf_write"):
+        words = [script, *map(str, flags), *(general_flags(flags) if script.startswith("finetune") else ())]
+        done = probe.ask(script=words, env={"HF_TOKEN": token} if token else {})
+        return SimpleNamespace(returncode=done["status"], stdout=done["printed"], stderr=done["said"])
 
     return start
 
@@ -49,7 +65,9 @@ def test_an_adapter_arrives_with_a_card_of_its_results_and_the_flags_of_its_run(
     assert {"adapter_model.safetensors", "adapter_config.json", "config.yaml", "README.md"} <= set(files)
     for name, content in files.items():
         assert content == (folder / "adapter" / name).read_bytes(), name
-    assert files["config.yaml"] == (folder / "config.yaml").read_bytes()
+    own = (folder / "config.yaml").read_text().splitlines()
+    assert "push-to-hub: me/mails" in own  # for --resume; who repeats the run has a place of his own
+    assert files["config.yaml"].decode().splitlines() == [line for line in own if not line.startswith("push-to-hub")]
     card, results = files["README.md"].decode(), results_of(folder)
     assert card.startswith(f'---\nbase_model: "{tiny_model}"\nlibrary_name: peft\n')
     assert "AutoPeftModelForSequenceClassification.from_pretrained('me/mails', id2label=id2label" in card
@@ -99,9 +117,10 @@ def test_what_could_not_be_uploaded_is_refused_before_the_run(
     assert not [request for request in hub.requests if request.startswith(("POST", "PUT"))]
 
 
-def test_a_hub_that_is_switched_off_is_refused_before_the_run(run, tiny_model, mail_file, tmp_path):
+def test_a_hub_that_is_switched_off_is_refused_before_the_run(hub, tiny_model, mail_file, tmp_path):
     flags = [*short(tiny_model, mail_file, tmp_path / "run"), "--push-to-hub", "me/x"]
-    done = run("finetune_cls", *flags, HF_HUB_OFFLINE="1")
+    env = os.environ | {"HF_ENDPOINT": hub.address, "HF_TOKEN": "hf_write", "HF_HUB_OFFLINE": "1"}
+    done = run_script("finetune_cls", *flags, env=env)
     assert done.returncode == 2 and "HF_HUB_OFFLINE" in done.stderr and not (tmp_path / "run").exists()
 
 

@@ -64,7 +64,7 @@ def outcome(folder):
 @pytest.mark.timeout(1200)  # a minute and a half where nothing else runs
 @pytest.mark.skipif(not alone_is_possible(), reason="no network namespace can be made here (unshare -n, ip)")
 def test_two_nodes_one_of_them_killed_in_the_middle_give_the_table_of_one_machine_bit_for_bit(table, tmp_path):
-    one, two = (made(table, tmp_path / jobs / "runs", ["bash"], JOBS=jobs) for jobs in ("1", "2"))
+    one = made(table, tmp_path / "one" / "runs", ["bash"], JOBS="2")
     probe = [*ALONE, sys.executable, str(Path(__file__).with_name("two_nodes.py"))]
     runs = tmp_path / "ray" / "runs"
     ray = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # it would run behind everything else
@@ -82,10 +82,9 @@ def test_two_nodes_one_of_them_killed_in_the_middle_give_the_table_of_one_machin
 
     folders = sorted(path.parent.relative_to(runs) for path in runs.glob("**/results.json"))
     assert len(folders) == 3
-    assert printed(one) == printed(two) == printed(told["out"])
+    assert printed(one) == printed(told["out"])
     for folder in folders:
-        found = outcome(runs / folder)
-        assert found == outcome(tmp_path / "1" / "runs" / folder) == outcome(tmp_path / "2" / "runs" / folder)
+        assert outcome(runs / folder) == outcome(tmp_path / "one" / "runs" / folder)
     assert [path.name for path in (tmp_path / "cache").glob("*/*/*.jsonl")] == ["mails.jsonl"]  # once for both nodes
 
 

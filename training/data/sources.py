@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.own_tokenizer import find_tokenizer
+from gpt2_scratch.sources import BUNDLED as BUNDLED_BASES
 from gpt2_scratch.sources import load_config, on_hub, repository_of, resolve, resolve_config
 from gpt2_scratch.tokenizer import Tokenizer
 from tasks import NAMES, Limits, Skipped, Source, Splits, Task, read_rows, split_examples
@@ -53,6 +54,8 @@ def base_model(source: str, asked: str = "--model", weights: bool = True) -> tup
     ValueError, naming the flag `asked`, when there is none that we can use."""
     with _asking(source, asked):
         folder = resolve_config(source, asked)
+    if source in BUNDLED_BASES and (Path(source) / "config.json").is_file():
+        say(f"note    {asked} {source} is the bundled model, not the folder of that name; ./{source} is the folder")
     config = load_config(folder, asked)
     if weights or not on_hub(source):
         with _asking(source, asked):

@@ -4,7 +4,6 @@ It may be a run folder, its adapter or model, a merged folder, an adapter of PEF
 also records columns, length and classes; the class names of a bare model are in its config.json.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -139,15 +138,16 @@ def _of_run(folder: Path, asked: str, base: str | None) -> Applied:
 
 
 def _of_adapter(folder: Path, asked: str, base: str | None) -> Applied:
-    from training.model.facts import (
-        read_facts,  # takes seconds, but how many classes PEFT's adapter has is in its tensors
-    )
+    from lora.peft_format import base_in  # takes seconds, but how many classes there are is in the tensors
+    from training.model.facts import read_facts
 
     facts = read_facts(folder)
+    if facts.labels is not None and len(facts.labels) < 2:
+        raise ValueError(f"{asked} {folder}: its head has one output, for regression or rewards; classes are needed")
     if script := next((script for flag, script in PREFERENCES.items() if flag in facts.args), None):
         raise ValueError(f"{asked} {folder}: is an adapter of {script}; scripts/generate.py asks it")
     if base is None and facts.base is None:
-        base = json.loads((folder / ADAPTER_FILES[1]).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        base = base_in(folder)
         if not base:
             raise ValueError(f"{asked} {folder}: does not say what it was trained on; --adapter {folder} --model BASE")
     classes = None if facts.labels is None else tuple(facts.labels)

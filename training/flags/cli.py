@@ -90,7 +90,8 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None, 
         args = parse(arguments, sys.argv[1:], description)
         refuse(problems_in(args))
         main(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as after >&-
+            sys.stdout.flush()
     except BrokenPipeError:  # as after | head: nobody reads the rest of the output
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(CLOSED_PIPE)
@@ -98,6 +99,8 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None, 
         stop("; ".join(filter(None, [str(error), way_on()])), 2)
     except KeyboardInterrupt:
         stop(f"interrupted; {way_on() or 'nothing is left half-written'}", INTERRUPTED)
+    except UnicodeEncodeError as error:
+        stop(f"{error}: the output cannot show it; set PYTHONUTF8=1", 2)
     except (ValueError, OSError) as error:
         stop(str(error), 2)
     except (MemoryError, RuntimeError) as error:
@@ -123,7 +126,8 @@ def stop(message: str, status: int) -> None:
     Ctrl-C reaches all processes, of which those that do not speak say nothing."""
     for act in before_stop:
         act()
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     if not speaks():
         if status == INTERRUPTED:
             sys.exit(status)

@@ -41,9 +41,10 @@ def _misused(arguments: Any, words: Sequence[str]) -> list[str]:
     return found
 
 
-def _at_home(arguments: Any, words: Sequence[str]) -> list[str]:
+def at_home(arguments: Any, words: Sequence[str]) -> list[str]:
     """Writes ~ at the start of a path in full, which a shell does not do after = and a file of flags not at all."""
     paths = {f"--{flag.name}" for flag in flags_of(arguments).values() if Path in flag.types or flag.name in BASES}
+    paths.add("--config")
     found, name = list[str](), ""
     for word in words:
         name = f"--{plain(word)}" if word.startswith("--") else name
@@ -65,7 +66,7 @@ def parse(arguments: type[T], words: Sequence[str], description: str | None = No
         raise SystemExit(0)
     if misused := _misused(arguments, words):
         raise ValueError("\n       ".join(misused[:MOST]))
-    words = _without_bare_dashes(arguments, _at_home(arguments, words))
+    words = _without_bare_dashes(arguments, at_home(arguments, words))
     try:
         with contextlib.redirect_stderr(said):
             args, unknown = tyro.cli(arguments, args=words, config=OMIT, return_unknown_args=True, add_help=False)

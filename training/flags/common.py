@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from gpt2_scratch.config import GPT2Config
-from training.flags.cli import at_least, flag
+from training.flags.cli import at_least, changed_flags, flag
 from training.flags.fields import AsPublished, Rare
 from training.flags.method import BLOCK_TARGETS as BLOCK_TARGETS
 from training.flags.method import MethodArgs as MethodArgs
@@ -77,7 +77,8 @@ class DataArgs:
                 found.append(f"{flag(name)} {getattr(self, name)}: must be at least 0 and below 1")
         if self.validation_share + self.test_share >= 1:
             found.append("--validation-share and --test-share: together they must be below 1")
-        if self.train_on == "all" and (limits := [n for n in ("val_examples", "test_examples") if getattr(self, n)]):
+        held_out = {"val_examples", "test_examples", "validation_share", "test_share"} & {*changed_flags(self)}
+        if self.train_on == "all" and (limits := sorted(held_out)):
             found.append(f"--train-on all: leaves nothing for {flag(limits[0])}; leave one of the two out")
         found += at_least(self, 0, "split_seed", "draw_seed")
         found += at_least(self, 1, "train_examples", "val_examples", "test_examples", "max_length")
@@ -106,6 +107,8 @@ class FolderArgs:
         found = ["--overwrite and --resume: choose one"] if self.overwrite and self.resume else []
         if not self.report_to or ("none" in self.report_to and len(self.report_to) > 1):
             found.append("--report-to: name trackers, or none alone")
+        if len({*self.report_to}) < len(self.report_to):
+            found.append(f"--report-to {' '.join(self.report_to)}: names a tracker twice; name each once")
         return found + [
             f"--report-to {name}: needs {name}; pip install {name.replace('_', '-')}"
             for name in self.report_to

@@ -9,7 +9,7 @@ from gpt2_scratch.config import GPT2Config
 from training.flags.common import MethodArgs, ModelArgs, UpdateArgs
 from training.flags.fields import Rare
 from training.flags.sharding import OFF, launch_problems, sharding_problems
-from training.storage.run_folder import nearest
+from training.storage.run_folder import unwritable
 
 UNTRIED = "never tried here; launch with accelerate_configs/ddp.yaml or fsdp2.yaml"
 # Environment variables that Accelerate reads, set by a shell, `accelerate launch` or its default configuration: the
@@ -88,6 +88,4 @@ class ComputeArgs(SpeedArgs):
             found.append(f"{asked} all {config.blocks} blocks train; add --last-blocks n, or leave it out")
         if model.dropout > 0:
             found.append(f"{asked} --dropout {model.dropout} acts on frozen blocks too; leave out one of the two")
-        if not nearest(self.cache_dir).is_dir():
-            found.append(f"--cache-dir {self.cache_dir}: is a file, or lies in one; name a folder")
-        return found
+        return found + unwritable("--cache-dir", self.cache_dir)

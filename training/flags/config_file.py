@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from training.flags.command_line import Missing, parse, typed, unknown_flags
+from training.flags.command_line import Missing, at_home, parse, typed, unknown_flags
 from training.flags.fields import Flag, flags_of, resolved
 from training.flags.near_misses import plain
 from training.storage.files import write_text
@@ -46,7 +46,7 @@ def _words(flag: Flag, value: Any) -> list[str]:
     if value is None and NoneType in flag.types:
         return [name, "None"]
     if several and flag.several and all(isinstance(part, str) for part in value):
-        return [name, *value]
+        return [name, *value] if len(value) != 1 else _words(flag, value[0])
     if not isinstance(value, str):
         held = "no value" if value is None else "several values" if several else "flags of its own"
         raise ValueError(f"{name}: has {held}; give it {'texts' if flag.several else 'one value'}, or leave it out")
@@ -54,7 +54,7 @@ def _words(flag: Flag, value: Any) -> list[str]:
         if value.lower() not in SWITCH:
             raise ValueError(f"{name} {value}: must be true or false")
         return [f"--{SWITCH[value.lower()]}{flag.name}"]
-    return [name, value] if flag.several else [f"{name}={value}"]
+    return [name, value] if flag.several and not value.startswith("-") else [f"{name}={value}"]
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def completed(arguments: type, words: Sequence[str]) -> list[str]:
     Raises ValueError for a file that the script cannot use, and when the folder holds no stopped run, or one with other
     flags than those given.
     """
-    known = flags_of(arguments)
+    known, words = flags_of(arguments), at_home(arguments, words)
     typed_names = [plain(word) for word in words if word.startswith("--")]
     if twice := [name for name in known if known[name].several and typed_names.count(name) > 1]:
         raise ValueError(f"--{twice[0]}: stands twice, and only the last would count; name all values behind one")

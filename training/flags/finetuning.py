@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.flags.cli import say
 from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs
 from training.flags.compute import ComputeArgs
 from training.flags.fields import changed_flags
@@ -39,4 +40,7 @@ def run_folder(args: FineTuneArgs, task: str) -> tuple[Path, bool]:
         )
     read = [("data", args.data.data), ("model", args.model.model), ("forgetting-data", args.forgetting.forgetting_data)]
     read += [("start-from", group.start_from) for group in vars(args).values() if hasattr(group, "start_from")]
-    return folder, check_folder(folder, args.run.overwrite, args.run.resume, read)
+    resuming = check_folder(folder, args.run.overwrite, args.run.resume, read)
+    if args.run.resume and not resuming and args.run.output_dir is None:
+        say(f"note    --resume: {folder} holds no run that was stopped; a new one starts")
+    return folder, resuming

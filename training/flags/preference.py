@@ -11,7 +11,7 @@ from training.flags.compute import ComputeArgs
 from training.flags.fields import AsPublished, Rare
 from training.flags.sharding import launch_problems
 from training.flags.task import twice_or_nothing
-from training.storage.run_folder import nearest
+from training.storage.run_folder import unwritable
 
 # The default epochs for preferences have no floor of updates, since more did harm: training on 101 bundled pairs (DPO,
 # LoRA, seed 0) gave a loss on 12 test pairs of 0.42 after 39 updates, and of 0.90 at the best validation loss of 208.
@@ -120,8 +120,7 @@ class ReferenceArgs:
 
     def problems_given(self, method: MethodArgs, model: ModelArgs, compute: ComputeArgs) -> list[str]:
         found = []
-        if self.caches(method) and not nearest(compute.cache_dir).is_dir():
-            found.append(f"--cache-dir {compute.cache_dir}: is a file, or lies in one; name a folder")
+        found += unwritable("--cache-dir", compute.cache_dir) if self.caches(method) else []
         if method.method == "head" and not model.untie_head:
             found.append("--method head: the LM head is the token embedding; add --untie-head to train it apart")
         if self.reference == "adapter-off" and not method.trains_adapters_alone:

@@ -101,6 +101,13 @@ class HeadArgs:
             found.append(
                 "--head lm-token: its weight is the token embedding; add --untie-head or --head-training frozen+lora"
             )
+        if self.head == "lm-token" and self.head_training == "frozen+lora" and method.train_embedding:
+            found.append(
+                "--train-embedding: the head of --head lm-token is the token embedding, which --head-training "
+                "frozen+lora freezes; leave one out"
+            )
+        if self.head == "linear" and model.untie_head:
+            found.append("--untie-head: a classifier with a linear head has no LM head; leave it out")
         if self.head == "lm-token" and self.head_bias:
             found.append("--head-bias: a vocabulary head has none; leave it out with --head lm-token")
         if "lm-head" in method.lora_targets:

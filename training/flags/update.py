@@ -29,7 +29,7 @@ class UpdateArgs:
     """passes over the training examples; None: the method's default. Fractions are allowed. The default
     (docs/methods.md) is raised to as many as 200 updates take; preferences have no such floor"""
     max_steps: int | None = None
-    """optimizer steps in all, whatever --epochs says"""
+    """optimizer steps in all; overrules --epochs"""
     batch_size: int = 8
     """examples per optimizer step, over all processes"""
     micro_batch_size: int | Literal["auto"] | None = None
@@ -79,6 +79,8 @@ class UpdateArgs:
 
     def notes(self, steps: int, fewest: int = FEWEST_UPDATES) -> list[str]:
         """Returns what a user should know, before training, of a length that is too short."""
+        if self.epochs is not None and self.max_steps is not None:
+            return [f"--max-steps {self.max_steps} overrules --epochs {self.epochs:g}"]
         if self.epochs is None or self.max_steps is not None or steps >= fewest:
             return []
         return [
@@ -95,13 +97,15 @@ class UpdateArgs:
         per_epoch = self.steps_per_epoch(examples)
         if per_epoch == 0:
             raise ValueError(f"--drop-last: leaves nothing of {examples} examples at --batch-size {self.batch_size}")
-        in_epochs = self.epochs and max(1, math.ceil(round(self.epochs * per_epoch, 6)))
-        wanted = [n for n in (self.max_steps, in_epochs) if n]
-        if min(wanted) > MOST_UPDATES:
+        if self.max_steps is not None:
+            return self.max_steps
+        assert self.epochs is not None, "with_defaults has filled in one of the two"
+        wanted = max(1, math.ceil(round(self.epochs * per_epoch, 6)))
+        if wanted > MOST_UPDATES:
             raise ValueError(
-                f"--epochs {self.epochs:g}: gives {min(wanted):,} updates; at most {MOST_UPDATES:,} are allowed"
+                f"--epochs {self.epochs:g}: gives {wanted:,} updates; at most {MOST_UPDATES:,} are allowed"
             )
-        return int(min(wanted))
+        return wanted
 
     def steps_per_epoch(self, examples: int) -> int:
         return examples // self.batch_size if self.drop_last else -(-examples // self.batch_size)

@@ -25,6 +25,7 @@ from training.forecast.workload import Workload
 from training.run.checkpoint import saved_flag
 from training.run.cores import free_bytes
 from training.run.device import forget_peak
+from training.step.processes import from_main
 from training.step.sharding import is_sharded
 from training.step.side_by_side import gradients_side_by_side, has_large_gradients
 
@@ -150,13 +151,15 @@ def resolve_micro_batch(workload: Workload, resumed: Path | None = None) -> Upda
 
     Raises ValueError on all processes when one does not hold a single example.
     """
-    accelerator, asked = workload.accelerator, workload.update.micro_batch_size
-    if isinstance(asked, int):
-        size = asked
-    elif resumed:
-        size = saved_flag(resumed, accelerator, "micro_batch_size")
-    else:
-        size = automatic_size(workload) if asked == "auto" else usual_size(workload)
+    accelerator = workload.accelerator
+
+    def known() -> int | str | None:
+        given = workload.update.micro_batch_size
+        return given if isinstance(given, int) or resumed is None else saved_flag(resumed, "micro_batch_size")
+
+    size = from_main(accelerator, known)  # another host may lack the folder, and what it says of the run
+    if not isinstance(size, int):
+        size = automatic_size(workload) if size == "auto" else usual_size(workload)
 
     def smaller() -> int | None:
         known = not is_sharded(workload.model)  # no forecast of what is sharded by now

@@ -5,23 +5,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from evidence.intervals import shown
+from gpt2_scratch.sources import on_hub, reachable
 from gpt2_scratch.tokenizer import END_OF_TEXT
 from training.model.facts import Facts
 
 CARD = "README.md"
 LIBRARIES = ("peft", "transformers")
+BITS = {4: 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True', 8: "load_in_8bit=True"}
 PARTS = {"before": "before", "val": "validation", "test": "test"}
 
 
 def _code(facts: Facts, place: str, peft: bool) -> str:
     """Returns code that loads it with PEFT or transformers; an adapter's class names can stand nowhere else."""
-    labels = facts.labels
+    labels, bits = facts.labels, facts.args.get("base_bits")
     kind = f"Auto{'Peft' * peft}ModelFor{'CausalLM' if labels is None else 'SequenceClassification'}"
     lines, more = [f"from {'peft' if peft else 'transformers'} import {kind}", ""], ""
     if labels is not None and peft:
         lines.append(f"id2label = {dict(enumerate(labels))!r}")
         more = ", id2label=id2label, label2id={name: i for i, name in id2label.items()}"
         more += f", pad_token_id={END_OF_TEXT if facts.pad_token_id is None else facts.pad_token_id}"
+    if bits and peft:
+        lines.insert(0, "from transformers import BitsAndBytesConfig")
+        lines.append(f"quantised = BitsAndBytesConfig({BITS[bits]})")
+        more += ", quantization_config=quantised"
     return "\n".join([*lines, f"model = {kind}.from_pretrained({place!r}{more})"])
 
 
@@ -60,6 +66,8 @@ def card(facts: Facts, place: str, library: str, results: Mapping[str, Any] | No
     about = "a language model" if labels is None else f"a classifier of {len(labels)} classes"
     what = "An adapter that makes" if library in ("peft", "--adapter") else "A model that was trained to be"
     load = f"    python scripts/predict.py {library} FOLDER --data FILE"
+    if labels is None:
+        load = f"    python scripts/generate.py {library} FOLDER --prompt TEXT"
     if library in LIBRARIES:
         load = f"```python\n{_code(facts, place, library == 'peft')}\n```"
     head = f"base_model: {json.dumps(base)}\n" + f"library_name: {library}\n" * (library in LIBRARIES)
@@ -67,4 +75,9 @@ def card(facts: Facts, place: str, library: str, results: Mapping[str, Any] | No
     parts = [f"---\n{head}---", f"{what} {about} of {base}.", load]
     if facts.base.tokenizer is not None:
         parts.append("Nothing stands around a text: call the base's tokenizer with add_special_tokens=False.")
+    if library == "peft" and not on_hub(base):
+        place = reachable(base)
+        parts.append(f"The base is the folder {place}; where it is elsewhere, change its place in adapter_config.json.")
+    if facts.args.get("base_bits"):
+        parts.append(f"It was trained beside a base in {facts.args['base_bits']} bits, and fits that one alone.")
     return "\n\n".join(parts + (_training(results) if results else [])) + "\n"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpt2_scratch.config import class_names
-from gpt2_scratch.pretrained import heads_in
+from gpt2_scratch.pretrained import has_bias, heads_in
 from gpt2_scratch.weights import has_weights
 from tasks import folded
 from tasks._cells import listed
@@ -22,10 +22,11 @@ def names_in(folder: Path) -> tuple[str, ...]:
         return ()
 
 
-def trained_rows(folder: Path, classes: Sequence[str]) -> list[int] | None:
+def trained_rows(folder: Path, classes: Sequence[str], bias: bool = False) -> list[int] | None:
     """Returns for each of `classes` its row in the folder's class head; None if that is missing or has other classes.
 
-    LABEL_0 and the like are not names, so they match nothing.
+    LABEL_0 and the like are not names, so they match nothing. Raises ValueError for a head with a bias if ours is to
+    have none.
     """
     if not has_weights(folder) or "score" not in heads_in(folder):
         return None
@@ -33,6 +34,8 @@ def trained_rows(folder: Path, classes: Sequence[str]) -> list[int] | None:
     wanted = [folded(name) for name in classes]
     if sorted(theirs) != sorted(wanted) or len(set(wanted)) < len(wanted) or wanted[0].startswith("LABEL_"):
         return None
+    if has_bias(folder) and not bias:
+        raise ValueError(f"--model {folder}: its class head, from which training goes on, has a bias; add --head-bias")
     return [theirs.index(name) for name in wanted]
 
 

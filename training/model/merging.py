@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from gpt2_scratch.attention import layout_of
 from gpt2_scratch.model import Classifier, LanguageModel, Model
+from gpt2_scratch.sources import HUB
 from lora.adapter import Adapter, adapters, set_strength
 from lora.frozen import dense, with_matrix
+from lora.peft_format import base_in
 from lora.quantised import dequantise
+from tasks._cells import listed
 from training.flags.task import HeadArgs, group_of
 from training.model.facts import FACTS, Facts, read_facts
 from training.model.methods import own_state
@@ -45,10 +48,11 @@ class Sum(nn.Module):
         return sum((a.strength * a.update() for a in self.adapters), start=dense(self.linear))  # type: ignore[operator, union-attr]
 
 
-def common_facts(folders: Sequence[Path]) -> Facts:
+def common_facts(folders: Sequence[Path], asked: str | None = None) -> Facts:
     """Returns the facts of the first adapter, once those that must agree for one model do.
 
     Raises ValueError when they do not, for different bases as far as known, and for a head that transformers lacks.
+    PEFT's adapters know a name alone, which does not count where the user has `asked` for a base.
     """
     found = [(folder, read_facts(folder)) for folder in folders]
     (first, facts), *others = found
@@ -62,6 +66,13 @@ def common_facts(folders: Sequence[Path]) -> Facts:
                 f"--adapter {known} {folder}: were trained on different {what} ({its.name}; {base.name}); "
                 "merge adapters of one base"
             )
+    unknown = [folder for folder, one in found if one.base is None and asked is None]
+    named = {folder: named_base(folder) for folder in unknown}
+    if len({*named.values()}) > 1:
+        raise ValueError(
+            f"--adapter {' '.join(map(str, named))}: were trained on different bases "
+            f"({listed([*map(str, named.values())], 3)}); merge adapters of one base, or name it with --model"
+        )
     for folder, other in others:
         bits = facts.args.get("base_bits"), other.args.get("base_bits")
         for what, ours, theirs in (("classes", facts.labels, other.labels), ("--base-bits", *bits)):
@@ -73,9 +84,15 @@ def common_facts(folders: Sequence[Path]) -> Facts:
     return facts
 
 
+def named_base(folder: Path) -> str | None:
+    """Returns the name of the base in PEFT's settings, as the hub spells it."""
+    name = base_in(folder)
+    return HUB.get(name, name) if name else None
+
+
 def combined(chosen: Chosen, base: str | None) -> Model:
     """Returns the base with all adapters in it, each with its weight; class heads are added with the same weights."""
-    facts = common_facts([folder for folder, _ in chosen])
+    facts = common_facts([folder for folder, _ in chosen], base)
     place = base or facts.base_name  # one place for all: the weights are the same
     model = build(*find_base(chosen[0][0], facts, base), facts)
     if isinstance(model, Classifier):
@@ -86,7 +103,10 @@ def combined(chosen: Chosen, base: str | None) -> Model:
         set_strength(one, weight)
         found = list(adapters(one))
         for path, adapter in found:
-            _sum_at(model, path).add(adapter)
+            if path == "score":  # a head is a sum of heads, whole
+                changes["score.weight"] += weight * dense(adapter.linear) + adapter.strength * adapter.update()
+            else:
+                _sum_at(model, path).add(adapter)
         inside = tuple(f"{path}." for path, _ in found)
         for name, trained in own_state(one).items():
             if not name.startswith(inside):

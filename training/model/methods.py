@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, Model
 from gpt2_scratch.precision import HALF
-from gpt2_scratch.pretrained import load_weights, read_weight, without_storage
+from gpt2_scratch.pretrained import has_bias, load_weights, read_weight, without_storage
 from lora.adapter import Adapter, Spec
 from lora.loftq import start_at_rounding_error
 from lora.quantised import QuantisedLinear
@@ -95,7 +95,9 @@ def build_classifier(
             built.score.weight.normal_(0.0, 0.02, generator=generator(seed, "head"))
             if rows is not None:
                 built.score.weight.copy_(read_weight(folder, "score.weight")[list(rows)])
-            if head_bias:
+            if head_bias and rows is not None and has_bias(folder):
+                built.score.bias.copy_(read_weight(folder, "score.bias")[list(rows)])
+            elif head_bias:
                 built.score.bias.zero_()
     elif lm_token and model.untie_head and config.tied_head:
         built.untie()
@@ -124,8 +126,6 @@ def apply_method(
     elif method.adapts:
         for i, block in enumerate(chosen, len(blocks) - len(chosen)):
             _adapt_block(block, method, seed, i, source)
-    if method.train_embedding:
-        model.transformer.wte.requires_grad_(True)
     if isinstance(model, Classifier):
         model.score.requires_grad_(head_training != "frozen+lora")
         if head_training != "train":
@@ -136,6 +136,8 @@ def apply_method(
         model.lm_head.requires_grad_(True)
     elif method.adapts and "lm-head" in method.lora_targets:
         model.add_module("lm_head", _adapt_head(model.lm_head, method, seed, "lm_head"))
+    if method.train_embedding:  # last: an adapter has frozen its matrix, which a tied head shares with the embedding
+        model.transformer.wte.requires_grad_(True)
 
 
 def _adapt_block(block: nn.Module, method: MethodArgs, seed: int, index: int, source: Path | None) -> None:

@@ -4,7 +4,7 @@ An adapter is two files that PEFT reads (lora/peft_format.py), with adapter.json
 (biases, an LM head that was trained itself, a class head with a bias) is adapter.safetensors beside adapter.json.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, Model
 from gpt2_scratch.own_tokenizer import find_tokenizer
-from gpt2_scratch.pretrained import load_weights, read_weight, save_pretrained, weights_hash
-from gpt2_scratch.sources import load_config
+from gpt2_scratch.pretrained import has_bias, load_weights, read_weight, save_pretrained, weights_hash
+from gpt2_scratch.sources import load_config, reachable
 from gpt2_scratch.tokenizer import Tokenizer
 from lora.adapter import Adapter, adapters
 from lora.peft_format import CONFIG, NOT_FINITE, TENSORS, attach, exported, not_finite
@@ -44,7 +44,7 @@ def save_adapter(folder: Path, model: Model, method: str, facts: Facts) -> None:
     def write(new: Path) -> None:
         if in_peft_format(model):
             task, head = ("SEQ_CLS", "score") if isinstance(model, Classifier) else ("CAUSAL_LM", None)
-            config, tensors = exported(model, base, task, head)
+            config, tensors = exported(model, reachable(base), task, head)
             write_json(new / CONFIG, config)
             save_tensors(new / TENSORS, tensors)
             (new / CARD).write_text(card(facts, str(folder / ADAPTER), "peft"), encoding="utf-8")
@@ -177,7 +177,8 @@ def adapted(adapter: Path, base: str | None = None) -> Model:
 
 def whole_model(folder: Path, facts: Facts) -> Model:
     """Reads a model in Hugging Face's format, its class head included."""
-    model = build(folder, load_config(folder), facts)
+    args = {**facts.args, "head_bias": has_bias(folder)}  # what the file has counts, whoever wrote it
+    model = build(folder, load_config(folder), replace(facts, args=args))
     if not model.embedding_head:  # `build` makes a new class head
         for name, parameter in model.head.named_parameters():
             weight = read_weight(folder, f"score.{name}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gpt2_scratch.config import GPT2Config
@@ -63,8 +63,11 @@ class Start:
             return load_config(self.folder)
         if not (self.folder / TENSORS).exists():
             return self.config
-        with safe_open(self.folder / TENSORS, "pt") as file:
-            apart = any(".lm_head." in key for key in file.keys())  # noqa: SIM118 - not a dict
+        try:
+            with safe_open(self.folder / TENSORS, "pt") as file:
+                apart = any(".lm_head." in key for key in file.keys())  # noqa: SIM118 - not a dict
+        except SafetensorError as error:
+            raise ValueError(f"{self.folder / TENSORS} is damaged ({error}); copy it again") from error
         return replace(self.config, tied_head=self.config.tied_head and not apart)
 
 
@@ -110,6 +113,9 @@ def _check_fit(asked: str, facts: Facts, prompt: PairArgs | RatingArgs, model: M
         if flags.get(name, value) != value:
             spelled = name.replace("_", "-")
             raise ValueError(f"{asked} was trained with --{'no-' * value}{spelled}; give the same")
+    meaning = inputs.tokenizer.meaning
+    if (known_meaning := flags.get("special_tokens", meaning)) != meaning:
+        raise ValueError(f"{asked} was trained with --special-tokens {known_meaning}; give the same")
 
 
 def start_model(start: Start, model: ModelArgs, weights: bool = True) -> tuple[LanguageModel, Updates | None]:
@@ -128,6 +134,8 @@ def start_model(start: Start, model: ModelArgs, weights: bool = True) -> tuple[L
     built = without_storage(LanguageModel, replace(merged.config, dropout=model.dropout))
     built.load_state_dict(merged.state_dict(), assign=True)
     built.tie()
+    if model.untie_head and built.config.tied_head:
+        built.untie()
     return built, updates
 
 

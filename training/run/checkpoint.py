@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
@@ -79,9 +78,9 @@ def load_shared(folder: Path, model: nn.Module, optimizer: AcceleratedOptimizer)
     set_optimizer_state_dict(model, optimizer.optimizer, state["optimizer"])
 
 
-def saved_flag(folder: Path, accelerator: Accelerator, name: str) -> Any:
-    """Returns a flag of the stopped run, on all processes."""
-    return from_main(accelerator, lambda: _read(folder / STATE)["flags"].get(name))
+def saved_flag(folder: Path, name: str) -> Any:
+    """Returns a flag of the stopped run."""
+    return _read(folder / STATE)["flags"].get(name)
 
 
 def load_checkpoint(run: "Run") -> None:

@@ -6,7 +6,12 @@ from pathlib import Path
 import psutil
 
 CGROUP = Path("/sys/fs/cgroup")  # of a container: version 2, then version 1
-LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+# Of each version: the limit, what is used, and where and under which name it says what of that is a cache of files,
+# which makes room for what is wanted.
+LIMITS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
 
 
 def quota(root: Path = CGROUP) -> float:
@@ -32,9 +37,11 @@ def usable_cores() -> int:
 def free_bytes(root: Path = CGROUP) -> int:
     """Returns the bytes of memory that are free on this machine, within what a container may use."""
     free = psutil.virtual_memory().available
-    for limit, used in LIMITS:
+    for limit, used, told, name in LIMITS:
         try:
-            free = min(free, int((root / limit).read_text()) - int((root / used).read_text()))
+            stat = (root / told).read_text() if (root / told).exists() else ""
+            cached = next((int(line.split()[1]) for line in stat.splitlines() if line.startswith(f"{name} ")), 0)
+            free = min(free, int((root / limit).read_text()) - int((root / used).read_text()) + cached)
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return max(free, 0)

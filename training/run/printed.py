@@ -124,7 +124,7 @@ def _print_commonest(data: DataFacts) -> None:
 def print_outcome(folder: Path, results: Results, names: Sequence[str], untrained: str = "") -> None:
     """Prints metrics with intervals and by class, costs, and where everything is; `untrained` remarks on `before`."""
     data, test = results.data, results.test or {}
-    left = results.args.get("score") == "validation"
+    left = results.args.get("score") == "validation" and data.rows["test"] > 0
     nothing = "not measured yet (--resume --score all)" if left else "no test examples"
     for part, metrics, remark in (("before", results.before or {}, untrained), ("test", test, "")):
         print(f"{part:<8}{_shown(metrics, names) or nothing}{remark if metrics else ''}")

@@ -1,6 +1,5 @@
 """Uploads what a finished run leaves to the hub (--push-to-hub), with a card made from its results."""
 
-import shutil
 from pathlib import Path
 
 from lora.peft_format import CONFIG as PEFT_CONFIG
@@ -20,7 +19,9 @@ def publish(part: Path, repository: str, facts: Facts, library: str, run: Path |
     results = None
     if run is not None:
         results = read_run(run)
-        shutil.copy(run / CONFIG, part / CONFIG)
+        lines = (run / CONFIG).read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if not line.startswith("push-to-hub:")]  # who repeats the run has another place
+        (part / CONFIG).write_text("".join(kept), encoding="utf-8")
     (part / CARD).write_text(card(facts, repository, library, results), encoding="utf-8")
     upload(part, repository)
 

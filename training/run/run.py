@@ -87,6 +87,8 @@ class Run:
         """Makes the folder and opens trackers; returns what `measure` finds, or found before the run was resumed."""
         if self.accelerator.is_main_process:
             self.held.enter_context(alone(self.folder, "--output-dir", "another run"))
+        trackers = self.accelerator, self.flags["report_to"], self.folder, self.step, self.flags
+        open_trackers(*trackers, in_folder=False)  # before anything of an earlier run is cleared
         if self.before is None:  # it may also be left over from a run with --score validation
             self.before = measure()
         if self.accelerator.is_main_process:
@@ -95,7 +97,7 @@ class Run:
                 write_config(self.folder / CONFIG, self.flags)
         if is_sharded(self.model):
             check_seen(self.accelerator, self.folder)
-        open_trackers(self.accelerator, self.flags["report_to"], self.folder, self.step, self.flags)
+        open_trackers(*trackers, in_folder=True)
         shown, unit = self.accelerator.is_main_process, self.due.unit
         self.line = ProgressLine(self.total, self.due.progress(self.record), shown, unit)
         return self.before
@@ -231,7 +233,8 @@ class FineTuning(Run):
         results = replace(results, notes=outcome_notes(results))
         self.write(results, rows.get(GENERATIONS, ()))
         print_outcome(self.folder, results, shown, untrained)
-        publish_run(self.folder, self.flags["push_to_hub"])
+        if self.flags["score"] != "validation":  # of which --resume --score all is the end
+            publish_run(self.folder, self.flags["push_to_hub"])
 
 
 def identity_of(accelerator: Accelerator, data: str, base: str, tokenizer: Tokenizer) -> dict[str, str]:

@@ -25,21 +25,35 @@ def _tracker(name: str, folder: Path, done_steps: int) -> GeneralTracker:
 
 
 def open_trackers(
-    accelerator: Accelerator, names: Sequence[str], folder: Path, done_steps: int, flags: Mapping[str, Any]
+    accelerator: Accelerator,
+    names: Sequence[str],
+    folder: Path,
+    done_steps: int,
+    flags: Mapping[str, Any],
+    in_folder: bool,
 ) -> None:
-    """Starts the trackers `names` and hands them the `flags` as hyperparameters.
+    """Starts those of the trackers `names` that write into the run folder (`in_folder`) or those that do not, and hands
+    them the `flags` as hyperparameters.
 
     TensorBoard drops what a stopped run logged after `done_steps`; in other trackers a resumed run is a second run of
     the same name. Raises ValueError when a tracker does not start.
     """
     plain = {n: value if isinstance(value, bool | int | float) else str(value) for n, value in flags.items()}
-    try:  # made here, since init_trackers would give all of them one name
-        accelerator.log_with = [_tracker(name, folder, done_steps) for name in names if name != "none"]
-        accelerator.init_trackers(PROJECT, plain)
-    except Exception as error:  # each library has errors of its own
-        raise ValueError(
-            f"--report-to {' '.join(names)}: does not start ({error}); log in to it, or leave it out"
-        ) from error
+    chosen = [n for n in names if n != "none" and LOGGER_TYPE_TO_CLASS[n].requires_logging_directory == in_folder]
+    for name in chosen if accelerator.is_main_process else ():
+        try:  # one by one, since init_trackers would give all of them one name, and start them at one time
+            tracker = _tracker(name, folder, done_steps)
+            tracker.start()
+            tracker.store_init_configuration(plain)
+        except Exception as error:  # each library has errors of its own
+            raise ValueError(
+                f"--report-to {name}: does not start ({_said(error)}); log in to it, or leave it out"
+            ) from error
+        accelerator.trackers.append(tracker)
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:100] or type(error).__name__
 
 
 def _values(results: Results) -> dict[str, float]:
@@ -59,8 +73,11 @@ def _surviving(accelerator: Accelerator, tracker: GeneralTracker) -> Iterator[No
     try:
         yield
     except Exception as error:  # each library has errors of its own
-        said = " ".join(str(error).split())[:100] or type(error).__name__
-        print(f"\nnote    --report-to {tracker.name}: {said}; the run goes on without it", file=sys.stderr, flush=True)
+        print(
+            f"\nnote    --report-to {tracker.name}: {_said(error)}; the run goes on without it",
+            file=sys.stderr,
+            flush=True,
+        )
         accelerator.trackers = [other for other in accelerator.trackers if other is not tracker]
 
 

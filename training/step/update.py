@@ -50,11 +50,14 @@ class Schedule:
 
 
 def build_schedule(update: UpdateArgs, steps: int) -> Schedule:
-    """Builds the schedule of the flags. Raises ValueError when the warmup is longer than the training."""
+    """Builds the schedule of the flags. Raises ValueError when the warmup is longer than the training, or the
+    end of the cosine above its peak."""
     if update.warmup_steps is not None and update.warmup_steps > steps:
         raise ValueError(f"--warmup-steps {update.warmup_steps}: longer than the training, which has {steps} steps")
     warmup = int(update.warmup_ratio * steps) if update.warmup_steps is None else update.warmup_steps
     assert update.lr is not None, "with_defaults has filled in the learning rate"
+    if update.lr_min > update.lr:
+        raise ValueError(f"--lr-min {update.lr_min:g}: is above the peak, --lr {update.lr:g}; give less")
     return Schedule(steps, warmup, update.lr, update.lr_init, update.lr_min, update.schedule)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from training.storage.files import beside, replace_file
+from training.storage.files import beside, replace_file, where_locks_are
 from training.storage.run_folder import nearest
 
 
@@ -60,8 +60,13 @@ class CachedFile:
 
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path.with_name("lock")):  # the system releases it when the process is killed
+            lock = FileLock(self.path.with_name("lock"))  # the system releases it when the process is killed
+            with where_locks_are():
+                lock.acquire()
+            try:
                 if not self.complete:
                     replace_file(self.path, fill)
+            finally:
+                lock.release()
         except OSError as error:
             raise OSError(f"--cache-dir {self.folder}: {error}") from error

@@ -79,6 +79,16 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
 
 
 @contextlib.contextmanager
+def where_locks_are() -> Iterator[None]:
+    """Goes on without the lock that is asked for inside where the disk has none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+
+
+@contextlib.contextmanager
 def alone(folder: Path, asked: str, who: str) -> Iterator[None]:
     """Makes the folder and keeps other processes out of it, where its disk has locks. Raises ValueError, which begins
     with the flag `asked` and names `who` is in there, or says why nothing can be written."""
@@ -87,14 +97,12 @@ def alone(folder: Path, asked: str, who: str) -> Iterator[None]:
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        with where_locks_are():
+            lock.acquire()
     except Timeout as error:
         raise ValueError(f"{asked} {folder}: {who} works in it; wait for it, or choose another folder") from error
     except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise ValueError(
-                f"{asked} {folder}: cannot be written ({error.strerror}); choose another folder"
-            ) from error
+        raise ValueError(f"{asked} {folder}: cannot be written ({error.strerror}); choose another folder") from error
     try:
         yield
     finally:

@@ -33,12 +33,21 @@ OURS = {
     "curves.png",
     "forgetting.png",
 }
-OURS |= {"tensorboard", ADAPTER, MODEL, "checkpoint", "judge"}  # judge/ holds replies that were paid for
+OURS |= {"tensorboard", ".aim", ADAPTER, MODEL, "checkpoint", "judge"}  # judge/ holds replies that were paid for
+STRAY = {LOCK, ".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints"}  # nobody has put them there
 
 
 def nearest(path: Path) -> Path:
     """Returns `path`, or the closest of its parents that exists."""
     return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
+def unwritable(asked: str, folder: Path) -> list[str]:
+    """Returns what keeps a folder from being made or written, in a message that begins with the flag `asked`."""
+    place = nearest(folder)
+    if not place.is_dir():
+        return [f"{asked} {folder}: is a file, or lies in one; name a folder"]
+    return [] if os.access(place, os.W_OK) else [f"{asked} {folder}: cannot be written; name another folder"]
 
 
 def default_folder(script: str, name: str, changed: Mapping[str, Any], spelled: Mapping[str, Any]) -> Path:
@@ -49,7 +58,7 @@ def default_folder(script: str, name: str, changed: Mapping[str, Any], spelled: 
     others = {
         flag: os.path.relpath(value) if isinstance(value, Path) else value
         for flag, value in changed.items()
-        if flag not in FREE_FLAGS and not (flag in spelled and spelled[flag] == value)
+        if flag not in FREE_FLAGS | LIGHTER_FLAGS and not (flag in spelled and spelled[flag] == value)
     }
     told = json.dumps(others, sort_keys=True, default=str)
     ending = f"-{hashlib.sha256(told.encode()).hexdigest()[:8]}" if others else ""
@@ -72,21 +81,19 @@ def check_folder(
     folder that holds what the run reads, since a new run clears it.
     """
     at = f"--output-dir {folder}:"
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{at} is a file")
-    if not os.access(nearest(folder), os.W_OK):
-        raise ValueError(f"{at} cannot be written")
+    for problem in unwritable("--output-dir", folder):
+        raise ValueError(problem)
     # What a kill left beside a file counts as that file.
     every = {re.sub(r"^\.(.+)\.(new|old)$", r"\1", path.name) for path in folder.glob("*")}
     predictions = {name for name in every if name.startswith("predict-")}  # of predict.py
-    present = every - predictions - {LOCK}
+    present = every - predictions - STRAY
     if predictions and not present:
         raise ValueError(
             f"{at} holds predictions ({', '.join(sorted(predictions)[:3])}), which a run clears; choose a new folder"
         )
-    if others := sorted(present - OURS):
-        raise ValueError(f"{at} holds other files ({', '.join(others[:3])}); choose a new folder")
     unfinished = (folder / STATE).exists()  # beside results: a run with --score validation, of which a part is left
+    if (others := sorted(present - OURS)) and not (resume and unfinished):  # which clears nothing
+        raise ValueError(f"{at} holds other files ({', '.join(others[:3])}); choose a new folder")
     if (folder / RESULTS).exists() and not (overwrite or (resume and unfinished)):
         raise ValueError(finished(folder, resume))
     if present and not present & {RESULTS, CONFIG, STATE.parent.name}:

@@ -454,3 +454,22 @@ def test_a_full_disk_is_told_from_a_hub_that_fails(wrapped):
     reason = explain(full, Asked("--model", "gpt2", "model"))
     assert re.fullmatch(r"no room on the disk of \S+; make room, or set HF_HOME to a folder that has it", reason.text)
     assert not reason.unreachable
+
+
+@pytest.mark.parametrize("cached", ["gpt2", "openai-community/gpt2"])
+def test_a_cache_that_others_filled_is_used_without_the_hub(hub, tmp_path, cached):
+    """transformers caches gpt2 under that name, and leaves no word of files that it did not want."""
+    commit = "0" * 40
+    folder = tmp_path / "hub" / f"models--{cached.replace('/', '--')}"
+    snapshot = folder / "snapshots" / commit
+    for path, text in ((folder / "refs" / "main", commit), (snapshot / "config.json", json.dumps({"n_embd": 768}))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for name in ("pytorch_model.bin", "vocab.json", "merges.txt"):
+        (snapshot / name).write_bytes(b"")
+    probe = Probe(hub.address, tmp_path, HF_HUB_OFFLINE="1")
+    try:
+        answer = probe.ask(model="gpt2")
+    finally:
+        probe.close()
+    assert answer.get("files") == ["config.json", "merges.txt", "pytorch_model.bin", "vocab.json"], answer

@@ -35,7 +35,7 @@ from training.run.launch import keep_freed_memory
 from training.step.losses import loss_of
 from training.step.optimizers import build_optimizer
 
-CONFIG = GPT2Config(width=32, blocks=3, heads=2, vocabulary=50257, context=128)
+CONFIG = GPT2Config(width=32, blocks=3, heads=2, vocabulary=4096, context=128)  # logits take the most
 DEFAULT = ComputeArgs()
 LM_HEAD = MethodArgs("lora", lora_targets=(*BLOCK_TARGETS, "lm-head"))
 
@@ -75,6 +75,15 @@ class Counted(TorchDispatchMode):
         return made
 
 
+def within(examples, vocabulary=CONFIG.vocabulary):
+    """The examples in a smaller vocabulary, whose logits take less time."""
+    labels = [
+        e.labels if isinstance(e.labels, int) else np.where(e.labels < 0, e.labels, e.labels % vocabulary)
+        for e in examples
+    ]
+    return [replace(e, tokens=e.tokens % vocabulary, labels=new) for e, new in zip(examples, labels, strict=True)]
+
+
 def workload_of(model, examples, compute=DEFAULT, precision="no", batch_size=4, **more):
     update = UpdateArgs(batch_size=batch_size, max_steps=2)
     accelerator = Accelerator(cpu=True, mixed_precision=precision)
@@ -98,7 +107,7 @@ def workload_of(model, examples, compute=DEFAULT, precision="no", batch_size=4, 
 )
 def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(kind, method, checkpoint, precision):
     model = build(kind, method, config=CONFIG)
-    examples = labelled(4) if kind is Classifier else instructions(4)
+    examples = within(labelled(4) if kind is Classifier else instructions(4))
     compute = ComputeArgs(checkpoint_activations=checkpoint)
     apply_compute(model, method.method, compute, precision)
     workload = workload_of(model, examples, compute, precision)
@@ -132,7 +141,7 @@ def test_a_forecast_touches_nothing_of_the_model_and_its_parts_add_up():
     model = build(LanguageModel, LM_HEAD, config=CONFIG)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state, mode = torch.get_rng_state(), model.training
-    found = memory_of(workload_of(model, instructions(8), prompts=[[1, 2], [3] * 40], new_tokens=4), 2)
+    found = memory_of(workload_of(model, within(instructions(8)), prompts=[[1, 2], [3] * 40], new_tokens=4), 2)
     assert set(found.parts) == {*PARTS, GAPS, FILE, BASE}
     assert found.peak == sum(found.parts.values())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -220,7 +229,9 @@ import tyro
 import memory
 from training.data.batches import Encoded
 from training.run.launch import start
+from training.forecast import workload
 from training.forecast.workload import resident
+workload.LATER[:] = ["torch._dynamo"]  # of the libraries that a run imports later, the one that is used here
 args = tyro.cli(memory.Args, args=sys.argv[1:], config=(tyro.conf.OmitArgPrefixes,))
 rng = np.random.default_rng(0)
 def example(i, n):
@@ -257,7 +268,7 @@ def test_the_peak_of_a_process_is_forecast_to_a_tenth_libraries_and_data_left_ou
         return np.array([numbers["forecast"], numbers["measured"]])
 
     forecast, measured = found()
-    if forecast != pytest.approx(measured, rel=0.05):
+    if forecast != pytest.approx(measured, rel=0.1):
         # Where blocks come to lie in the heap is chance: both sides vary by 3%.
         forecast, measured = np.mean([(forecast, measured), found()], axis=0)
     assert measured > 150 * 2**20

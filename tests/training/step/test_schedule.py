@@ -157,7 +157,7 @@ def test_default_values_have_no_problems():
         (UpdateArgs(max_steps=7, batch_size=16), 160, 7),
         (UpdateArgs(max_steps=700, batch_size=16), 160, 700),
         (UpdateArgs(max_steps=7, epochs=2, batch_size=16), 160, 7),
-        (UpdateArgs(max_steps=70, epochs=2, batch_size=16), 160, 20),
+        (UpdateArgs(max_steps=70, epochs=2, batch_size=16), 160, 70),
         (UpdateArgs(epochs=3, batch_size=16, drop_last=True), 161, 30),
         (UpdateArgs(epochs=1, batch_size=16, drop_last=True), 16, 1),
         (UpdateArgs(epochs=0.5, batch_size=16, drop_last=True), 175, 5),
