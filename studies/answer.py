@@ -1,6 +1,6 @@
 """Says what a study has found, in sentences that need no statistics to be understood."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from evidence.cells import Cell
 from evidence.document import listing
@@ -164,14 +164,15 @@ def scope(found: Outcome) -> str:
     )
 
 
+def marked_up(found: Outcome, text: Callable[[str], str], code: Callable[[str], str]) -> list[str]:
+    """Returns the sentences with their words as `text` writes them, and the command as `code` does."""
+    said = [sentence.partition(found.command(found.winner, on_all=True)) for sentence in sentences(found)]
+    return [text(a) + (f" {code(command)}" if command else "") + text(b) for a, command, b in said]
+
+
 def markdown(found: Outcome) -> str:
     """Returns answer.md, in which the command is code."""
-
-    def text(sentence: str) -> str:
-        before, command, after = sentence.partition(found.command(found.winner, on_all=True))
-        return plain(before) + f" ``{command}``" * bool(command) + plain(after)
-
-    parts = [f"{i}. {text(sentence)}" for i, sentence in enumerate(sentences(found), 1)]
+    parts = [f"{i}. {sentence}" for i, sentence in enumerate(marked_up(found, plain, "``{}``".format), 1)]
     name = plain(found.question.task.name)
     return "\n\n".join([f"# {name}: which way of training?", *parts, plain(scope(found))]) + "\n"
 

@@ -15,7 +15,7 @@ from evidence.kinds import macro_f1
 from evidence.page import document, figure, folded, table
 from evidence.pictures import new_figure, svg_of
 from evidence.racing import Trial
-from studies.answer import scope, sentences
+from studies.answer import marked_up, scope
 from studies.outcome import COMMONEST, Outcome
 
 HERE = Path(__file__).parent
@@ -117,7 +117,7 @@ def against(found: Outcome, paint: Mapping[str, str], name: str, unit: str, plac
             ends = [cell.value if end is None else end for end in (cell.low, cell.high)]
             values = [end * found.kind.factor for end in ends]
             panel.axes.plot([place, place], values, "-", color=paint[arm], linewidth=1, alpha=0.6)
-            panel.axes.plot(place, cell.value * found.kind.factor, "o", color=paint[arm], markersize=6)
+            panel.axes.plot(place, cell.value * found.kind.factor, "o", color=paint[arm], markersize=6, clip_on=False)
     for label, cell in found.others.items():
         if cell.value is not None:
             panel.axes.axhline(
@@ -216,7 +216,7 @@ def as_html(found: Outcome) -> str:
         f'<li><i class="line" style="border-color:#8a8a8a;border-style:{style} none none"></i>{escape(name)}</li>'
         for name, style in zip(found.others, ("dotted", "dashed"), strict=False)
     ]
-    said = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences(found))
+    said = marked_up(found, escape, lambda command: f"<code>{escape(command)}</code>")
     seconds = {arm: mean_of(cell, "seconds", "train") for arm, cell in found.arms.items()}
     memory = {arm: mean_of(cell, "peak_memory_mib") for arm, cell in found.arms.items()}
     lost = {arm: c.value for arm, c in found.forgetting.items() if c.value is not None}
@@ -231,7 +231,7 @@ def as_html(found: Outcome) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="soft">{escape(scope(found))}</p>',
-        f"<ol>{said}</ol>",
+        f"<ol><li>{'</li><li>'.join(said)}</li></ol>",
         f'<h2>Learning rates and differences</h2><ul class="keys">{"".join(keys)}</ul>',
         f'<div class="panels">{"".join(pictures)}</div>',
         f"<h2>What it costs</h2><div class='panels'>{''.join(costs)}</div>",
