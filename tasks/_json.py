@@ -57,7 +57,7 @@ def _line(text: str, position: int) -> int:
 def _complaint(text: str, error: json.JSONDecodeError) -> str:
     """Returns what the parser says, in plainer words if it stopped after a whole value."""
     if error.msg != "Extra data":
-        return error.msg
+        return error.msg.removesuffix(" starting at")
     return "a comma follows the record; take it out" if text[error.pos] == "," else SECOND
 
 

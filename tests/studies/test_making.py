@@ -40,7 +40,8 @@ def test_a_short_time_drops_arms_from_the_end_and_then_seeds(recipe):
         assert seeds == 5 or len(arms) == 2
     assert affordable(recipe, clock(1), 5) == (["full", "lora r4"], 2)
     assert expected_runs(5) == 11 and expected_runs(2) == 8 and expected_runs(5, complete=True) == 35
-    assert expected_runs(5) * 2 * 60 / 2 / 60 > 10
+    # Two arms of eleven runs each take two workers eleven minutes, and the tests of all seeds two and a half.
+    assert affordable(recipe, clock(14), 5) == (["full", "lora r4"], 5) != affordable(recipe, clock(13), 5)
     assert len(affordable(recipe, clock(40), 5)[0]) > len(affordable(recipe, clock(40), 5, complete=True)[0])
 
 

@@ -126,4 +126,4 @@ def test_the_middle_rates_are_the_defaults_of_the_scripts(tiny_model, mail_file)
     defaults = load_script(ROOT / "scripts" / "finetune_cls.py").DEFAULTS
     arms = ask(asked(mail_file, tiny_model)).arms
     assert arms["full"].middle == defaults["full"][0] * 192 / 16
-    assert (ROOT / "scripts" / "finetune_cls.py").exists()
+    assert arms["lora r4"].middle == arms["lora r2"].middle == defaults["lora"][0] * 192 / 16

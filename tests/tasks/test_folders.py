@@ -23,6 +23,7 @@ NAMES = {
         "train-00000-of-00002",
         "trainSet",
         "train1",
+        "training2024x",
         "TRAIN",
     ],
     "validation": [
@@ -58,7 +59,7 @@ NAMES = {
         "evaluator",
         "detest",
         "spring",
-        "training2024x" * 0 + "a",
+        "trainings",
     ],
 }
 

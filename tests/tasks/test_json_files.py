@@ -67,7 +67,7 @@ def test_columns_as_lists_are_refused(tmp_path):
         ('{"a": {"b": 1}, "c": [1]}', "without a list of records"),
         ('{"id7": {"text": "a", "label": 1}, "id9": {"text": "b", "label": 0}}', "records by a key of their own"),
         ("{}", "no rows"),
-        ("[" * 100_000, ""),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_other_content_is_refused_by_what_it_is(content, said, tmp_path):
@@ -125,11 +125,20 @@ def test_a_slip_is_named_by_its_line(form, slip, row, tmp_path):
     assert f"line {line}:" in refused(path)
 
 
-@pytest.mark.parametrize("indent", [None, 2])
-@pytest.mark.parametrize(("cut", "said"), [(1, "ends before"), (2, ""), (900, "")])
+@pytest.mark.parametrize(
+    ("indent", "cut", "said"),
+    [
+        (None, 1, "line 1: the file ends before its last bracket is closed"),
+        (None, 2, "line 1: the file ends before its last bracket is closed"),
+        (None, 900, "line 1: Unterminated string"),
+        (2, 1, "line 1201: the file ends before its last bracket is closed"),
+        (2, 2, "line 1201: the file ends before its last bracket is closed"),
+        (2, 900, "line 1195: Unterminated string"),
+    ],
+)
 def test_a_file_cut_short_is_refused(indent, cut, said, tmp_path):
-    content = json.dumps(ROWS, indent=indent)
-    assert said in refused(written(tmp_path / "a.json", content[:-cut]))
+    content = json.dumps(ROWS, indent=indent)[:-cut]
+    assert refused(written(tmp_path / "a.json", content)).endswith(said)
 
 
 def test_a_comma_behind_the_last_record_is_named_by_its_line(tmp_path):
