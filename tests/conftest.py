@@ -7,9 +7,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import NamedTuple
+from unittest.mock import patch
 
 import pytest
 
@@ -40,6 +45,9 @@ from gpt2_scratch.own_tokenizer import OwnTokenizer  # noqa: E402
 from gpt2_scratch.pretrained import save_pretrained  # noqa: E402
 from gpt2_scratch.sources import ASSETS  # noqa: E402
 from gpt2_scratch.tokenizer import GPT2, MARKER  # noqa: E402
+from training.flags.cli import before_stop  # noqa: E402
+from training.flags.out_of_memory import fitting  # noqa: E402
+from training.flags.scripts import load_script  # noqa: E402
 
 torch.set_num_threads(1)  # two test processes on two cores
 
@@ -159,18 +167,20 @@ def own_cache() -> "TemporaryDirectory[str]":
     return TemporaryDirectory()
 
 
-def general_flags(flags: Sequence[object]) -> list[str]:
-    """Flags of fine-tuning: general text is read, for seconds, where a test asks, and not from the user's cache."""
-    given = {str(flag) for flag in flags}
-    if not any(flag.startswith("--forgetting") for flag in given):
-        return ["--forgetting-data", "none"]
-    return [] if "--cache-dir" in given else ["--cache-dir", own_cache().name]
+def words_of(script: str, flags: Sequence[object]) -> list[str]:
+    """The flags, and for a script of fine-tuning where general text is read: for seconds, where a test asks, and not
+    from the user's cache."""
+    words = [*map(str, flags)]
+    if not script.startswith("finetune"):
+        return words
+    if not any(word.startswith("--forgetting") for word in words):
+        return [*words, "--forgetting-data", "none"]
+    return words if "--cache-dir" in words else [*words, "--cache-dir", own_cache().name]
 
 
 def command(script: str, *flags: object) -> list[str]:
-    """scripts/<script>.py as a user calls it, but for `general_flags`."""
-    words = (*flags, *(general_flags(flags) if script.startswith("finetune") else ()))
-    return [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *map(str, words)]
+    """scripts/<script>.py as a user calls it, but for general text."""
+    return [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *words_of(script, flags)]
 
 
 def run_script(
@@ -190,33 +200,46 @@ def run_script(
     return subprocess.run(words, capture_output=True, text=True, env=settings, timeout=timeout, cwd=ROOT, check=False)
 
 
-@pytest.fixture
-def run_here(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    """Runs a loaded script in this process with an accelerator of its own; its exit status, output and message."""
+class Ended(NamedTuple):
+    """A script that ran in this process, with the names of a finished process."""
 
-    def run(script, *flags: object):
-        AcceleratorState._reset_state(reset_partial_state=True)
-        monkeypatch.setattr(sys, "argv", [Path(script.__file__).name, *map(str, flags)])
-        status = 0
-        try:
-            script.run(script.main, script.Args, script.__doc__)
-        except SystemExit as stopped:
-            status = stopped.code
-        said = capsys.readouterr()
-        return status, said.out, said.err
+    returncode: int
+    stdout: str
+    stderr: str
 
-    yield run
+
+def run_in_process(script: str | ModuleType, *flags: object, **changed: str) -> Ended:
+    """Runs a script, named or loaded, in this process, in a `changed` environment, with an accelerator of its own."""
+    loaded = load_script(ROOT / "scripts" / f"{script}.py") if isinstance(script, str) else script
+    out, err, status = StringIO(), StringIO(), 0
+    path = Path(loaded.__file__ or "")
     AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        with (
+            patch.object(sys, "argv", [path.name, *words_of(path.stem, flags)]),
+            patch.dict(os.environ, changed),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            loaded.run(loaded.main, loaded.Args, loaded.__doc__)
+    except SystemExit as stopped:
+        status = stopped.code
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        torch.set_num_threads(1)
+        before_stop.clear()
+        fitting.clear()
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def run_here():
+    return run_in_process
 
 
 @pytest.fixture
 def tune_here(run_here):
-    """Runs a loaded script of fine-tuning in this process."""
-
-    def run(script, *flags: object):
-        return run_here(script, *flags, *general_flags(flags))
-
-    return run
+    return run_here
 
 
 TEXTS = ["cheap pills, buy now", "meeting moved to noon", "you have won a prize", "see the attached report"]

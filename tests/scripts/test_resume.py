@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import shutil
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +11,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from conftest import command, results_of, run_script, weights_of
+from conftest import command, results_of, run_in_process, run_script, weights_of
 from forked import start_forked
 
 STEPS = 36
@@ -91,24 +92,34 @@ def test_a_run_on_all_threads_that_is_resumed_on_one_ends_bit_for_bit_the_same(t
     assert a["micro_batch"]["used"] == b["micro_batch"]["used"]
 
 
-@pytest.fixture
-def stopped(tiny_model, mail_file, tmp_path):
-    """A run that was killed, and the flags that go on with it."""
+@pytest.fixture(scope="module")
+def killed(tiny_model, mail_file, tmp_path_factory):
+    """The folder of a run that was killed, a copy of it, and the flags that go on with the run."""
+    folder = tmp_path_factory.mktemp("killed") / "run"
     flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 120, "--eval-every", 20, "--save-every", 2]
-    flags += ["--batch-size", 8, "--output-dir", tmp_path / "run"]
-    kill_at_a_random_moment("finetune_cls", 1, flags, tmp_path / "run", seed=0)
-    return flags, tmp_path / "run"
+    flags += ["--batch-size", 8, "--output-dir", folder]
+    kill_at_a_random_moment("finetune_cls", 1, flags, folder, seed=0)
+    return folder, shutil.copytree(folder, folder.with_name("copy")), flags
+
+
+@pytest.fixture
+def stopped(killed):
+    """The flags and the folder, as the kill left it."""
+    folder, copy, flags = killed
+    shutil.rmtree(folder)
+    shutil.copytree(copy, folder)
+    return flags, folder
 
 
 def refused(flags, *words):
-    done = run_script("finetune_cls", *flags)
+    done = run_in_process("finetune_cls", *flags)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     for word in words:
         assert word in done.stderr
 
 
-def test_a_checkpoint_is_not_resumed_into_another_run(stopped, tmp_path):
+def test_a_checkpoint_is_not_resumed_into_another_run(stopped):
     flags, folder = stopped
     before = (folder / "checkpoint" / "state.pt").read_bytes()
     refused([*flags, "--resume", "--lr", 1e-4], "--lr", "--overwrite")
@@ -123,9 +134,9 @@ def test_the_folder_alone_is_enough_to_go_on(stopped):
     alone = ["--resume", "--output-dir", folder]
     refused([*alone, "--lr", 1e-4], f"--lr {started['lr']} (now 0.0001)", "--overwrite")
     refused([*alone, "--batch_size=4"], "--batch-size 8 (now 4)")
-    wrong_script = run_script("finetune_ift", *alone)
+    wrong_script = run_in_process("finetune_ift", *alone)
     assert wrong_script.returncode == 2 and "holds a run of finetune_cls.py" in wrong_script.stderr
-    done = run_script("finetune_cls", *alone, "--save-every", 100)
+    done = run_in_process("finetune_cls", *alone, "--save-every", 100)
     assert done.returncode == 0, done.stderr
     results = results_of(folder)
     assert results["args"]["eval_every"] == 20 and results["curve"][-1]["step"] == 120
@@ -137,7 +148,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_with_its_flags(st
     (folder / "checkpoint" / "state.pt").unlink()
     started = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(started.replace("max-steps: 120", "max-steps: 3"))
-    done = run_script("finetune_cls", "--output-dir", folder, "--resume")
+    done = run_in_process("finetune_cls", "--output-dir", folder, "--resume")
     assert done.returncode == 0, done.stderr
     assert results_of(folder)["curve"][-1]["step"] == 3
 
@@ -159,6 +170,6 @@ def test_a_damaged_checkpoint_is_refused(stopped):
 
 def test_overwrite_starts_again(stopped):
     flags, folder = stopped
-    done = run_script("finetune_cls", *flags[:4], "--max-steps", 3, "--output-dir", folder, "--overwrite")
+    done = run_in_process("finetune_cls", *flags[:4], "--max-steps", 3, "--output-dir", folder, "--overwrite")
     assert done.returncode == 0, done.stderr
     assert results_of(folder)["curve"][-1]["step"] == 3

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import results_of, run_script, weights_of
+from conftest import results_of, run_in_process, run_script, weights_of
 
 from training.storage.files import load_tensors
 
@@ -15,6 +15,15 @@ def flags_for(script, data, model, *others):
         ["--new-tokens", 4] if script == "finetune_ift" else []
     )
     return [*flags, *others]
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_model, mail_file, tmp_path_factory):
+    """The results of a run without any other flags."""
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    done = run_in_process("finetune_cls", *flags_for("finetune_cls", mail_file, tiny_model), "--output-dir", folder)
+    assert done.returncode == 0, done.stderr
+    return results_of(folder)
 
 
 @pytest.mark.parametrize(
@@ -31,9 +40,9 @@ def test_a_run_that_is_scored_later_is_the_run_that_is_scored_at_once(
 ):
     data = mail_file if script == "finetune_cls" else question_file
     flags = flags_for(script, data, tiny_model, *others)
-    at_once = run_script(script, *flags, "--output-dir", tmp_path / "a")
+    at_once = run_in_process(script, *flags, "--output-dir", tmp_path / "a")
     assert at_once.returncode == 0, at_once.stderr
-    trained = run_script(script, *flags, "--output-dir", tmp_path / "b", "--score", "validation")
+    trained = run_in_process(script, *flags, "--output-dir", tmp_path / "b", "--score", "validation")
     assert trained.returncode == 0, trained.stderr
     first = results_of(tmp_path / "b")
     assert "test" not in first and "forgetting" not in first and "not measured yet" in trained.stdout
@@ -52,22 +61,21 @@ def test_a_run_that_is_scored_later_is_the_run_that_is_scored_at_once(
     assert not (tmp_path / "b" / "checkpoint").exists()
     ours, theirs = weights_of(tmp_path / "b"), weights_of(tmp_path / "a")
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
-    again = run_script(script, "--output-dir", tmp_path / "b", "--resume")
+    again = run_in_process(script, "--output-dir", tmp_path / "b", "--resume")
     assert again.returncode == 2 and "finished" in again.stderr
 
 
-def test_a_trained_embedding_is_all_that_is_added_and_predict_applies_it(tiny_model, mail_file, tmp_path):
+def test_a_trained_embedding_is_all_that_is_added_and_predict_applies_it(plain, tiny_model, mail_file, tmp_path):
     flags = flags_for("finetune_cls", mail_file, tiny_model)
-    for name, others in {"a": [], "b": ["--train-embedding"]}.items():
-        done = run_script("finetune_cls", *flags, *others, "--output-dir", tmp_path / name)
-        assert done.returncode == 0, done.stderr
-    a, b = (results_of(tmp_path / name)["parameters"] for name in "ab")
+    done = run_in_process("finetune_cls", *flags, "--train-embedding", "--output-dir", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    a, b = plain["parameters"], results_of(tmp_path / "b")["parameters"]
     before = load_tensors(tiny_model / "model.safetensors")["transformer.wte.weight"]
     assert b["trainable"] - a["trainable"] == before.numel()
     learnt = load_tensors(tmp_path / "b" / "adapter" / "adapter.safetensors")
     assert (learnt["transformer.wte.weight"] - before).abs().max() > 1e-3
     assert "transformer.h.0.mlp.c_fc.linear.weight" not in learnt
-    applied = run_script("predict", "--run", tmp_path / "b", "--data", mail_file, "--output", tmp_path / "p.jsonl")
+    applied = run_in_process("predict", "--run", tmp_path / "b", "--data", mail_file, "--output", tmp_path / "p.jsonl")
     assert applied.returncode == 0, applied.stderr
 
 
@@ -82,14 +90,13 @@ def test_a_trained_embedding_is_all_that_is_added_and_predict_applies_it(tiny_mo
     ],
 )
 def test_flags_that_contradict_each_other_are_refused(others, said, tiny_model, mail_file, tmp_path):
-    refused = run_script("finetune_cls", *flags_for("finetune_cls", mail_file, tiny_model, *others))
+    refused = run_in_process("finetune_cls", *flags_for("finetune_cls", mail_file, tiny_model, *others))
     assert refused.returncode == 2 and said in refused.stderr
 
 
-def test_training_on_all_examples_leaves_none_to_test(tiny_model, mail_file, tmp_path):
+def test_training_on_all_examples_leaves_none_to_test(plain, tiny_model, mail_file, tmp_path):
     flags = flags_for("finetune_cls", mail_file, tiny_model)
-    for name, others in {"a": [], "b": ["--train-on", "all"]}.items():
-        done = run_script("finetune_cls", *flags, *others, "--output-dir", tmp_path / name)
-        assert done.returncode == 0, done.stderr
-    a, b = (results_of(tmp_path / name)["data"]["rows"] for name in "ab")
+    done = run_in_process("finetune_cls", *flags, "--train-on", "all", "--output-dir", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    a, b = plain["data"]["rows"], results_of(tmp_path / "b")["data"]["rows"]
     assert a["test"] > 0 and b == {"train": sum(a.values()), "validation": 0, "test": 0}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pytest
-from conftest import ROOT, results_of, run_script
+from conftest import ROOT, results_of, run_in_process, run_script
 from test_commands import load_script
 
 from training.flags.command_line import parse
@@ -63,10 +63,14 @@ def test_the_flags_of_one_script_alone_follow_those_of_its_data(script, own):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_and_help_all_are_what_the_script_prints(script):
-    short, whole = (run_script(script, flag) for flag in ("--help", "--help-all"))
+    """They begin with the text above the script, of which they explain every flag."""
+    short, whole = run_script(script, "--help", COLUMNS="80"), run_in_process(script, "--help-all", COLUMNS="80")
     assert (short.returncode, whole.returncode) == (0, 0)
-    assert short.stdout.splitlines()[0] == load_script(script).__doc__.splitlines()[0]
-    assert len(entries(short.stdout)) <= len(entries(whole.stdout))
+    assert short.stdout == shown(script, False) + "\n" and whole.stdout == shown(script, True) + "\n"
+    text = load_script(script).__doc__
+    assert short.stdout.startswith(text.strip())
+    documented = re.findall(r"--([a-z][a-z0-9-]+)", text)
+    assert documented and {*documented} <= {*entries(short.stdout.removeprefix(text.strip()))}
 
 
 @dataclass(frozen=True)
