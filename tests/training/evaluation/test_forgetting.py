@@ -10,7 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import ROOT, results_of, run_script
+from conftest import ROOT, results_of, run_in_process, run_script
 from test_memory import Counted, labelled, workload_of
 from test_resume import kill_at_a_random_moment
 from transformers import GPT2LMHeadModel
@@ -49,14 +49,28 @@ def _own_precision():
     AcceleratorState._reset_state()
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
-def base(request, tmp_path_factory):
-    """A base model of 128 tokens' context, with the embedding as its head or another matrix."""
-    folder = tmp_path_factory.mktemp("base")
-    model = LanguageModel(GPT2Config(width=64, blocks=2, heads=2, context=128, tied_head=request.param))
+def made(folder, tied, tokenizer, **config):
+    model = LanguageModel(GPT2Config(width=64, blocks=2, heads=2, context=128, tied_head=tied, **config))
     initialise(model, torch.Generator().manual_seed(0), std=0.3)
-    save_pretrained(model, folder, GPT2)
+    save_pretrained(model, folder, tokenizer)
     return folder
+
+
+def tokenizer_of(folder):
+    return find_tokenizer(folder, load_config(folder))
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def base(request, few_tokens, tmp_path_factory):
+    """A base model of 128 tokens' context, with the embedding as its head or another matrix."""
+    few = load_config(few_tokens).vocabulary
+    return made(tmp_path_factory.mktemp("base"), request.param, tokenizer_of(few_tokens), vocabulary=few)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def base_of_gpt2(request, tmp_path_factory):
+    """The same with all tokens of GPT-2."""
+    return made(tmp_path_factory.mktemp("base"), request.param, GPT2)
 
 
 def no_metric():
@@ -75,7 +89,7 @@ def built(kind, folder, method=None, head_training="train"):
         for _, adapter in adapters(model):
             for parameter in adapter.low_rank.parameters():
                 parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
-    return model, general_text(SHORT, folder, config, GPT2)
+    return model, general_text(SHORT, folder, config, tokenizer_of(folder))
 
 
 def losses_of(model, general, **more):
@@ -83,12 +97,12 @@ def losses_of(model, general, **more):
 
 
 def test_every_token_but_the_first_is_a_target_once_in_pieces_that_fit_the_context(base):
-    text = SHORT.text()
+    text, tokenizer = SHORT.text()[:20_000], tokenizer_of(base)
     for config, longest in ((load_config(base), 128), (GPT2Config(), LONGEST)):
-        general = general_text(ForgettingArgs(forgetting_tokens=1200), base, config, GPT2)
+        general = general_text(ForgettingArgs(forgetting_tokens=1200), base, config, tokenizer)
         assert max(len(piece.tokens) for piece in general.pieces) == longest
-        assert np.concatenate([p.tokens for p in general.pieces]).tolist() == GPT2.encode(text[:20_000])[:1200]
-        assert np.concatenate([p.labels for p in general.pieces]).tolist() == GPT2.encode(text[:20_000])[1:1201]
+        assert np.concatenate([p.tokens for p in general.pieces]).tolist() == tokenizer.encode(text)[:1200]
+        assert np.concatenate([p.labels for p in general.pieces]).tolist() == tokenizer.encode(text)[1:1201]
         assert general.counts.sum() == 1200
 
 
@@ -96,7 +110,7 @@ def test_every_token_but_the_first_is_a_target_once_in_pieces_that_fit_the_conte
 @pytest.mark.parametrize("characters", [SHORT.text(), "-" * 40_000], ids=["of English", "with many in a token"])
 def test_the_first_tokens_are_those_of_the_whole_text(own, characters, few_tokens, tmp_path):
     (tmp_path / "general.txt").write_text(characters)
-    tokenizer = find_tokenizer(few_tokens, load_config(few_tokens)) if own else GPT2
+    tokenizer = tokenizer_of(few_tokens) if own else GPT2
     args = ForgettingArgs(str(tmp_path / "general.txt"), forgetting_tokens=300)
     tokens = [t for piece in general_text(args, few_tokens, GPT2Config(), tokenizer).pieces for t in piece.tokens]
     assert tokens == tokenizer.encode(characters)[:300]
@@ -122,16 +136,18 @@ def test_a_classifier_and_a_language_model_on_the_same_base_start_from_the_same_
 
 
 @pytest.mark.parametrize("method", VARIANTS)
-def test_at_strength_0_the_loss_is_exactly_that_of_the_base(method, tiny_model):
-    plain, general = built(LanguageModel, tiny_model)
-    adapted, _ = built(LanguageModel, tiny_model, method)
+def test_at_strength_0_the_loss_is_exactly_that_of_the_base(method, few_tokens):
+    plain, general = built(LanguageModel, few_tokens)
+    adapted, _ = built(LanguageModel, few_tokens, method)
     assert losses_of(adapted, general, strength=0) == losses_of(plain, general)
     assert losses_of(adapted, general) != losses_of(plain, general), "strength is 1 again"
 
 
-def test_the_intervals_are_those_of_redrawn_pieces(tiny_model):
-    model, _ = built(LanguageModel, tiny_model, "lora")
-    general = general_text(ForgettingArgs(forgetting_tokens=4000), tiny_model, GPT2Config(context=100), GPT2)
+def test_the_intervals_are_those_of_redrawn_pieces(few_tokens):
+    model, _ = built(LanguageModel, few_tokens, "lora")
+    general = general_text(
+        ForgettingArgs(forgetting_tokens=4000), few_tokens, GPT2Config(context=100), tokenizer_of(few_tokens)
+    )
     before, after = np.array(losses_of(model, general, strength=0)), np.array(losses_of(model, general))
     found = forgetting(model, general, Accelerator(cpu=True), before.tolist(), no_metric)
     drawn = np.random.default_rng(9).integers(0, 40, (20_000, 40))
@@ -148,9 +164,9 @@ def test_the_intervals_are_those_of_redrawn_pieces(tiny_model):
 
 
 @pytest.mark.parametrize("method", VARIANTS)
-def test_with_adapters_that_are_not_trained_before_is_the_base_and_nothing_is_forgotten(method, tiny_model):
-    plain, general = built(LanguageModel, tiny_model)
-    model, _ = built(LanguageModel, tiny_model)
+def test_with_adapters_that_are_not_trained_before_is_the_base_and_nothing_is_forgotten(method, few_tokens):
+    plain, general = built(LanguageModel, few_tokens)
+    model, _ = built(LanguageModel, few_tokens)
     apply_method(model, MethodArgs(method), 0)
     before = losses_of(model, general)
     assert before == pytest.approx(losses_of(plain, general), rel=1e-6)
@@ -167,8 +183,8 @@ def test_what_has_not_changed_has_forgotten_exactly_nothing(base):
     assert (difference["value"], difference["low"], difference["high"]) == (0, 0, 0)
 
 
-def test_the_curve_runs_from_before_through_after_and_measures_the_task_at_each_strength(tiny_model):
-    model, general = built(Classifier, tiny_model, "dora")
+def test_the_curve_runs_from_before_through_after_and_measures_the_task_at_each_strength(few_tokens):
+    model, general = built(Classifier, few_tokens, "dora")
     before, general = losses_of(model, general, strength=0), replace(general, curve=True)
     _, adapter = next(adapters(model))
     found = forgetting(model, general, Accelerator(cpu=True), before, lambda: adapter.strength)
@@ -180,9 +196,9 @@ def test_the_curve_runs_from_before_through_after_and_measures_the_task_at_each_
     assert adapter.strength == 1
 
 
-def test_a_class_head_stays_as_trained_whatever_the_strength_even_where_it_has_an_adapter(tiny_model):
-    plain, _ = built(Classifier, tiny_model)
-    model, _ = built(Classifier, tiny_model, "lora", "frozen+lora")
+def test_a_class_head_stays_as_trained_whatever_the_strength_even_where_it_has_an_adapter(few_tokens):
+    plain, _ = built(Classifier, few_tokens)
+    model, _ = built(Classifier, few_tokens, "lora", "frozen+lora")
     plain.score = model.score
     batch = torch.arange(9), torch.tensor([5, 4])
     with torch.no_grad(), adapters_at(model, 0):
@@ -192,9 +208,9 @@ def test_a_class_head_stays_as_trained_whatever_the_strength_even_where_it_has_a
 
 @pytest.mark.parametrize("curve", [False, True])
 @pytest.mark.parametrize("kind", [LanguageModel, Classifier])
-def test_the_forecast_of_the_measurement_has_the_tensors_that_it_makes(kind, curve, base, monkeypatch):
+def test_the_forecast_of_the_measurement_has_the_tensors_that_it_makes(kind, curve, base_of_gpt2, monkeypatch):
     monkeypatch.setattr(lm_head, "LOGIT_ROWS", 1)  # so that the peak is where strength matters
-    model, general = built(kind, base, "lora")
+    model, general = built(kind, base_of_gpt2, "lora")
     dry_run = DryRun(replace(workload_of(model, labelled(8)), general=replace(general, curve=curve)))
     dry_run.meter.stages = [Stage()]
     dry_run.read_general(general.pieces)
@@ -233,10 +249,10 @@ def flags_of(script, model, mail_file, question_file, folder):
 
 
 @pytest.mark.parametrize(("script", "method"), [("finetune_cls", "dora"), ("finetune_ift", "lora")])
-def test_a_run_reports_forgetting_and_the_curve(script, method, tiny_model, mail_file, question_file, tmp_path):
-    flags = flags_of(script, tiny_model, mail_file, question_file, tmp_path / "run")
+def test_a_run_reports_forgetting_and_the_curve(script, method, few_tokens, mail_file, question_file, tmp_path):
+    flags = flags_of(script, few_tokens, mail_file, question_file, tmp_path / "run")
     flags += ["--max-steps", 8, "--method", method, "--lora-plus-ratio", 4]
-    done = run_script(script, *flags, "--forgetting-tokens", 1000, "--forgetting-curve")
+    done = run_in_process(script, *flags, "--forgetting-tokens", 1000, "--forgetting-curve")
     assert done.returncode == 0, done.stderr
     results = results_of(tmp_path / "run")
     found = results["forgetting"]
@@ -254,13 +270,13 @@ def test_a_run_reports_forgetting_and_the_curve(script, method, tiny_model, mail
 
 @pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift"])
 def test_before_is_where_loftq_starts_and_strength_0_is_the_rounded_base(
-    script, tiny_model, mail_file, question_file, tmp_path
+    script, few_tokens, mail_file, question_file, tmp_path
 ):
     pytest.importorskip("bitsandbytes")
-    flags = flags_of(script, tiny_model, mail_file, question_file, tmp_path / "run")
+    flags = flags_of(script, few_tokens, mail_file, question_file, tmp_path / "run")
     flags[flags.index("--lr") + 1] = 1e-12  # as good as not trained
     flags += ["--base-bits", 4, "--lora-init", "loftq", "--lora-rank", 4, "--max-steps", 1]
-    done = run_script(script, *flags, "--forgetting-tokens", 500, "--forgetting-curve")
+    done = run_in_process(script, *flags, "--forgetting-tokens", 500, "--forgetting-curve")
     assert done.returncode == 0, done.stderr
     found = results_of(tmp_path / "run")["forgetting"]
     losses = {point["strength"]: point["general_loss"] for point in found["curve"]}
@@ -270,15 +286,15 @@ def test_before_is_where_loftq_starts_and_strength_0_is_the_rounded_base(
 
 
 def test_a_resumed_run_and_one_of_two_processes_report_what_an_unbroken_one_does(
-    tiny_model, mail_file, question_file, tmp_path
+    few_tokens, mail_file, question_file, tmp_path
 ):
     def flags(folder):
-        known = flags_of("finetune_cls", tiny_model, mail_file, question_file, tmp_path / folder)
+        known = flags_of("finetune_cls", few_tokens, mail_file, question_file, tmp_path / folder)
         return [*known, "--max-steps", 60, "--save-every", 3, "--method", "full", "--forgetting-tokens", 2000]
 
-    assert run_script("finetune_cls", *flags("unbroken")).returncode == 0
+    assert run_in_process("finetune_cls", *flags("unbroken")).returncode == 0
     kill_at_a_random_moment("finetune_cls", 1, flags("broken"), tmp_path / "broken", seed=0)
-    assert run_script("finetune_cls", *flags("broken"), "--resume").returncode == 0
+    assert run_in_process("finetune_cls", *flags("broken"), "--resume").returncode == 0
     assert run_script("finetune_cls", *flags("two"), processes=2).returncode == 0
     unbroken, broken, two = (results_of(tmp_path / name)["forgetting"] for name in ("unbroken", "broken", "two"))
     assert unbroken["before"] != unbroken["after"]
@@ -323,7 +339,7 @@ def test_what_can_change_the_base_s_losses_has_them_computed_again(base, tmp_pat
     model, general = built(Classifier, base)
     kept = at_start(model, general, base, tmp_path)
     model.transformer.wte.weight.data.zero_()
-    other = general_text(ForgettingArgs(forgetting_tokens=200), base, load_config(base), GPT2)
+    other = general_text(ForgettingArgs(forgetting_tokens=200), base, load_config(base), tokenizer_of(base))
     changes = [{"base": "other"}, {"precision": "bf16"}, {"base_bits": 8}, {"tf32": True}, {"lora_init": "loftq"}]
     for changed in changes:
         assert at_start(model, general, base, tmp_path, **changed) != kept, changed
@@ -345,12 +361,12 @@ def test_a_cache_that_cannot_be_used_costs_the_time_and_nothing_else(harm, base,
         assert at_start(model, general, base, tmp_path / "file") == kept
 
 
-def test_a_second_run_reads_the_base_s_losses_and_reports_the_same(tiny_model, mail_file, question_file, tmp_path):
+def test_a_second_run_reads_the_base_s_losses_and_reports_the_same(few_tokens, mail_file, question_file, tmp_path):
     found = []
     for folder in ("first", "second"):
-        flags = flags_of("finetune_cls", tiny_model, mail_file, question_file, tmp_path / folder)
+        flags = flags_of("finetune_cls", few_tokens, mail_file, question_file, tmp_path / folder)
         flags += ["--max-steps", 4, "--method", "full", "--forgetting-tokens", 900, "--cache-dir", tmp_path / "cache"]
-        assert run_script("finetune_cls", *flags).returncode == 0
+        assert run_in_process("finetune_cls", *flags).returncode == 0
         found.append(results_of(tmp_path / folder)["forgetting"])
     assert found[0] == found[1] and found[0]["difference"]["value"] != 0
     (path,) = (tmp_path / "cache").glob("*/general")
@@ -359,7 +375,7 @@ def test_a_second_run_reads_the_base_s_losses_and_reports_the_same(tiny_model, m
 
 def test_none_measures_and_reports_nothing(tiny_model, mail_file, question_file, tmp_path):
     flags = flags_of("finetune_cls", tiny_model, mail_file, question_file, tmp_path / "run")
-    done = run_script("finetune_cls", *flags, "--max-steps", 2, "--forgetting-data", "none")
+    done = run_in_process("finetune_cls", *flags, "--max-steps", 2, "--forgetting-data", "none")
     assert done.returncode == 0, done.stderr
     assert "forgetting" not in results_of(tmp_path / "run") and "general text" not in done.stdout
     assert general_text(ForgettingArgs("none"), tiny_model, GPT2Config(), GPT2) == General()
@@ -385,7 +401,7 @@ def test_a_general_text_that_is_none_is_refused_with_one_message(
     elif content is not None:
         path.write_bytes(content)
     flags = flags_of(script, tiny_model, mail_file, question_file, tmp_path / "run")
-    done = run_script(script, *flags, "--forgetting-data", path)
+    done = run_in_process(script, *flags, "--forgetting-data", path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.count(f"--forgetting-data {path}:") == 1 and reason in done.stderr
 
@@ -401,6 +417,6 @@ def test_a_general_text_that_is_none_is_refused_with_one_message(
 )
 def test_a_curve_that_cannot_be_is_refused_with_one_message(flags, message, tiny_model, mail_file, tmp_path):
     known = ["--data", mail_file, "--model", tiny_model, "--output-dir", tmp_path / "run"]
-    done = run_script("finetune_cls", *known, *flags)
+    done = run_in_process("finetune_cls", *known, *flags)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert message in done.stderr and not (tmp_path / "run").exists()
