@@ -1,15 +1,12 @@
 """What wrong input gets: one clear message, exit status 2, no traceback, nothing half-written."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import ROOT, command, mails, questions, run_script, write_rows
-from forked import free_port, run_forked
+from conftest import ROOT, command, mails, questions, run_in_process, run_script, write_rows
+from forked import run_forked
 from test_resume import kill_at_a_random_moment
 
 
@@ -42,8 +39,12 @@ def files(tmp_path_factory):
     return folder
 
 
-def refused(script, *flags, env=None):
-    done = run_script(script, *flags, env=env)
+def refused(script, *flags):
+    """What the script says where it runs in this process."""
+    return message_of(run_in_process(script, *flags))
+
+
+def message_of(done):
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     assert done.stderr.count("error:") <= 1
@@ -124,6 +125,11 @@ def test_instruction_tuning_refuses_wrong_input(flags, message, files, tiny_mode
     assert not (tmp_path / "run" / "results.json").exists()
 
 
+@pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "scripts").glob("*.py")))
+def test_a_refusal_ends_the_process_of_any_script_with_status_2(script):
+    assert "--colour" in message_of(run_script(script, "--colour", "red"))
+
+
 @pytest.mark.parametrize("model", ["gpt5", "{tmp}/nowhere", "{tmp}"])
 def test_an_unknown_model_is_refused(model, files, tmp_path):
     model = model.format(tmp=tmp_path)
@@ -143,14 +149,14 @@ def test_data_and_model_are_complained_of_together(files, tmp_path):
 def test_without_a_network_one_message_names_the_bundled_command_that_works(script, dataset, bundled, tmp_path):
     env = {"DATA_DIR": str(tmp_path), "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "HF_HOME": str(tmp_path)}
     env |= {"HF_ENDPOINT": "http://127.0.0.1:9"}  # nobody listens on the discard port
-    text = refused(script, "--dataset", dataset, "--lora-rank", 16, env=env)
+    text = message_of(run_script(script, "--dataset", dataset, "--lora-rank", 16, env=env))
     assert f"--dataset {dataset}" in text and "--model gpt2" in text
     assert f"accelerate launch scripts/{script}.py {bundled} --model gpt2-nano" in text
 
 
 def test_an_output_folder_that_holds_a_run_is_left_alone(files, tiny_model, tmp_path):
     flags = ["--data", files / "good.jsonl", "--model", tiny_model, "--max-steps", 2, "--output-dir", tmp_path / "run"]
-    assert run_script("finetune_cls", *flags).returncode == 0
+    assert run_in_process("finetune_cls", *flags).returncode == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert "--overwrite" in refused("finetune_cls", *flags)
     assert "--overwrite" in refused("finetune_cls", *flags, "--resume")
@@ -165,25 +171,16 @@ def test_a_folder_with_other_files_is_not_written_into(files, tiny_model, tmp_pa
 
 
 def test_only_the_main_process_complains(files, tiny_model):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
     flags = ["--data", files / "single.jsonl", "--model", tiny_model]
-    words = [*launcher, *command("finetune_cls", *flags)[1:]]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 1  # torchrun's own status for any failure
-    message = done.stderr[done.stderr.index("error: only one class") :].split("\n\n")[0].splitlines()[0]
-    assert done.stderr.count("error: only one class") == 2  # by the main process, and below torchrun's own words
-    assert done.stderr.splitlines()[-1] == message
+    message_of(done := run_script("finetune_cls", *flags, processes=2))
+    assert done.stderr.count("error: only one class") == 1
 
 
 def test_processes_that_do_not_see_each_other_are_refused(files, tiny_model, tmp_path):
     """What ddp.yaml gives without GPUs and without ACCELERATE_USE_CPU: two runs that would write the same files."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/ddp.yaml"]
-    command += ["--main_process_port", free_port(), "scripts/finetune_cls.py", "--data", str(files / "good.jsonl")]
-    command += ["--model", str(tiny_model), "--output-dir", str(tmp_path / "run")]
-    env = {name: value for name, value in os.environ.items() if name != "ACCELERATE_USE_CPU"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
-    assert done.returncode == 1  # the launcher's own status for any failure
-    assert done.stderr.count("do not see each other") == 2  # by the main process, and below the launcher's own words
+    flags = ["--data", files / "good.jsonl", "--model", tiny_model, "--output-dir", tmp_path / "run"]
+    message_of(done := run_script("finetune_cls", *flags, processes=2, ACCELERATE_USE_CPU="false"))
+    assert done.stderr.count("do not see each other") == 1
     assert not (tmp_path / "run").exists()
 
 
@@ -222,7 +219,7 @@ def test_predict_refuses_wrong_input(flags, message, files, finished_run, tmp_pa
 def finished_run(files, tiny_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "run"
     flags = ["--data", files / "good.jsonl", "--model", tiny_model, "--max-steps", 2, "--output-dir", folder]
-    assert run_script("finetune_cls", *flags).returncode == 0
+    assert run_in_process("finetune_cls", *flags).returncode == 0
     return folder
 
 
@@ -275,5 +272,5 @@ def test_a_prompt_longer_than_the_context_is_refused_whole_and_one_that_fits_is_
         message = "--prompt 'Sum up.': has 1,240 tokens in its form; the model's context is 1,024"
     text = refused("generate", "--model", "gpt2-nano", *flags)
     assert f"{message}, answer included; shorten it" in text and ("or --input" in text) == (form == "instruction")
-    done = run_script("generate", "--model", "gpt2-nano", "--raw", "--prompt", "end " * 1022)
+    done = run_in_process("generate", "--model", "gpt2-nano", "--raw", "--prompt", "end " * 1022)
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, results_of, run_script
+from conftest import ROOT, results_of, run_in_process
 from test_commands import load_script
 
 from training.flags.command_line import parse
@@ -108,8 +108,9 @@ def test_what_a_file_says_wrong_is_refused_by_file_and_flag(tmp_path, text, mess
         (["--config", "accelerate_configs/cpu.yaml"], "accelerate launch --config_file FILE scripts/"),
     ],
 )
-def test_a_file_that_is_not_there_or_is_accelerates_is_refused_with_the_remedy(words, message):
-    done = run_script("finetune_cls", *words)
+def test_a_file_that_is_not_there_or_is_accelerates_is_refused_with_the_remedy(words, message, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    done = run_in_process("finetune_cls", *words)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
@@ -136,10 +137,12 @@ def test_every_flag_of_every_script_goes_through_a_file_and_comes_back(script, t
 def test_the_file_of_a_run_gives_the_run_again(tmp_path, tiny_model, mail_file):
     flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 4, "--lora-targets", "q", "mlp-in"]
     flags += ["--eval-every", 2, "--text-column", "text", "--max-grad-norm", "None", "--forgetting-tokens", 200]
-    done = run_script("finetune_cls", *flags, "--output-dir", tmp_path / "first")
+    done = run_in_process("finetune_cls", *flags, "--output-dir", tmp_path / "first")
     assert done.returncode == 0, done.stderr
     file = tmp_path / "first" / "config.yaml"
-    done = run_script("finetune_cls", "--config", file, "--output-dir", tmp_path / "second", "--forgetting-tokens", 200)
+    done = run_in_process(
+        "finetune_cls", "--config", file, "--output-dir", tmp_path / "second", "--forgetting-tokens", 200
+    )
     assert done.returncode == 0, done.stderr
     first, second = (results_of(tmp_path / name) for name in ("first", "second"))
     for name in ("curve", "best_step", "before", "val", "test", "forgetting", "data", "model", "parameters", "notes"):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import ROOT, results_of, run_script, weights_of
+from conftest import ROOT, results_of, run_in_process, run_script, weights_of
 from forked import run_forked
 from one_example import encode_instruction, encode_labelled
 from test_resume import kill_at_a_random_moment
@@ -473,7 +473,7 @@ def test_a_run_with_the_cache_draws_the_curve_of_one_without(
     cache = ["--cache-frozen", where, "--cache-dir", tmp_path / "cache"]
     runs = {"plain": [], "cached": cache} | ({"other": [*cache, "--seed", 1]} if where == "disk" else {})
     for name, more in runs.items():
-        done = run_script(script, *flags, *more, "--output-dir", tmp_path / name)
+        done = run_in_process(script, *flags, *more, "--output-dir", tmp_path / name)
         assert done.returncode == 0, done.stderr
         facts = results_of(tmp_path / name).get("frozen_activations")
         assert (facts is None) == (name == "plain")
@@ -488,10 +488,10 @@ def test_training_and_evaluation_read_nothing_but_the_cache(script, tiny_model, 
     """A file that is wrong, though of the right size, is believed: every loss shows it."""
     flags = flags_of(script, tiny_model, mail_file, question_file, "--last-blocks", 1, "--cache-frozen", "disk")
     flags += ["--cache-dir", tmp_path / "cache"]
-    assert run_script(script, *flags, "--output-dir", tmp_path / "right").returncode == 0
+    assert run_in_process(script, *flags, "--output-dir", tmp_path / "right").returncode == 0
     (path,) = tmp_path.glob("cache/*/hidden")
     path.write_bytes(b"\0" * path.stat().st_size)
-    assert run_script(script, *flags, "--output-dir", tmp_path / "wrong").returncode == 0
+    assert run_in_process(script, *flags, "--output-dir", tmp_path / "wrong").returncode == 0
     right, wrong = results_of(tmp_path / "right"), results_of(tmp_path / "wrong")
     for name in ("train_loss", "val_loss"):
         pairs = zip(right["curve"], wrong["curve"], strict=True)
@@ -547,7 +547,7 @@ def test_a_full_disk_while_writing_leaves_nothing_and_says_what_to_do(tiny_model
 
 @pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift", "finetune_dpo"])
 def test_the_former_name_of_the_flag_is_answered_with_the_new_one(script):
-    done = run_script(script, "--dataset", "preferences", "--cache-prefix", "disk")
+    done = run_in_process(script, "--dataset", "preferences", "--cache-prefix", "disk")
     assert done.returncode == 2 and "--cache-frozen" in done.stderr
 
 
@@ -569,12 +569,13 @@ REFUSED = [
 
 @pytest.mark.parametrize(("script", "flags", "message"), REFUSED)
 def test_a_script_refuses_at_once_what_it_cannot_cache(
-    script, flags, message, tiny_model, mail_file, question_file, tmp_path
+    script, flags, message, tiny_model, mail_file, question_file, tmp_path, monkeypatch
 ):
+    monkeypatch.chdir(ROOT)
     given = flags_of(script, tiny_model, mail_file, question_file, "--output-dir", tmp_path / "run")
     if "--cache-dir" not in flags:
         flags = [*flags, "--cache-dir", tmp_path / "cache"]
-    done = run_script(script, *given, "--cache-frozen", "disk", *flags)
+    done = run_in_process(script, *given, "--cache-frozen", "disk", *flags)
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr
     assert os.listdir(tmp_path) == []
