@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import mails, questions, results_of, run_script, write_rows
+from conftest import mails, questions, results_of, run_in_process, write_rows
 from safetensors.torch import load_file, save_file, save_model
 
 from gpt2_scratch.config import GPT2Config, from_hf
@@ -340,10 +340,10 @@ def test_training_goes_on_from_a_merged_classifier_and_a_language_model_of_it_dr
     data = write_rows(tmp_path / "m.jsonl", mails(60))
     folder = classifier(tmp_path / "c", ["spam", "ham"])
     common = ("--model", folder, "--max-steps", 1, "--lr", 1e-9, "--max-length", 64)
-    done = run_script("finetune_cls", "--data", data, *COLUMNS, *common, "--output-dir", tmp_path / "run")
+    done = run_in_process("finetune_cls", "--data", data, *COLUMNS, *common, "--output-dir", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "training goes on from the class head" in done.stdout and "random weights" not in done.stdout
-    applied = run_script(
+    applied = run_in_process(
         "predict", "--model", folder, "--data", data, *COLUMNS, "--output", tmp_path / "p.jsonl", "--max-length", 64
     )
     assert applied.returncode == 0, applied.stderr
@@ -351,7 +351,7 @@ def test_training_goes_on_from_a_merged_classifier_and_a_language_model_of_it_dr
     for line in map(json.loads, (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()):
         assert line["probabilities"] == pytest.approx(known[line["id"]]["probabilities"], abs=1e-5)
     columns = ("--prompt-column", "instruction", "--response-column", "response")
-    done = run_script(
+    done = run_in_process(
         "finetune_ift",
         "--data",
         write_rows(tmp_path / "q.jsonl", questions(30)),
@@ -369,7 +369,7 @@ def test_training_goes_on_from_a_merged_classifier_and_a_language_model_of_it_dr
 def test_peft_opens_an_adapter_by_its_card_with_the_names_of_the_classes(tiny_model, tmp_path):
     data, run = write_rows(tmp_path / "m.jsonl", mails(40)), tmp_path / "run"
     short = ("--max-steps", 2, "--output-dir", run)
-    done = run_script("finetune_cls", "--data", data, *COLUMNS, "--model", tiny_model, *short)
+    done = run_in_process("finetune_cls", "--data", data, *COLUMNS, "--model", tiny_model, *short)
     assert done.returncode == 0, done.stderr
     code = (run / "adapter" / "README.md").read_text().split("```python\n")[1].split("```")[0]
     known: dict = {}
@@ -384,7 +384,7 @@ def test_peft_opens_an_adapter_by_its_card_with_the_names_of_the_classes(tiny_mo
     texts = [mails(40)[line["id"]]["text"] for line in lines]
     for line, scores in zip(lines, classify(texts), strict=True):
         assert {s["label"]: s["score"] for s in scores} == pytest.approx(line["probabilities"], abs=1e-4)
-    merged = run_script("merge_lora", "--run", run, "--output", tmp_path / "merged")
+    merged = run_in_process("merge_lora", "--run", run, "--output", tmp_path / "merged")
     assert merged.returncode == 0 and "m.jsonl" in merged.stdout  # compared on the texts it was trained on
 
 
@@ -396,7 +396,7 @@ def test_the_card_of_an_adapter_says_how_to_call_a_tokenizer_of_the_bases_own(tm
 def test_peft_opens_the_adapter_of_a_language_model(tiny_model, tmp_path):
     data, run = write_rows(tmp_path / "q.jsonl", questions(30)), tmp_path / "run"
     flags = ("--prompt-column", "instruction", "--response-column", "response", "--max-steps", 1, "--new-tokens", 0)
-    done = run_script("finetune_ift", "--data", data, *flags, "--model", tiny_model, "--output-dir", run)
+    done = run_in_process("finetune_ift", "--data", data, *flags, "--model", tiny_model, "--output-dir", run)
     assert done.returncode == 0, done.stderr
     known: dict = {}
     exec((run / "adapter" / "README.md").read_text().split("```python\n")[1].split("```")[0], known)

@@ -9,7 +9,7 @@ import peft
 import pytest
 import torch
 import transformers
-from conftest import results_of, run_script
+from conftest import results_of, run_in_process
 from forked import run_forked
 from safetensors.torch import load_file, save_file
 
@@ -439,7 +439,7 @@ def test_an_adapter_of_ours_is_refused_on_another_base_of_the_same_shape(base, t
 
 def test_the_adapter_of_a_run_gives_its_predictions_in_peft(tiny_model, mail_file, tmp_path):
     flags = ["--data", mail_file, "--model", tiny_model, "--epochs", 2, "--lr", 3e-2, "--output-dir", tmp_path / "run"]
-    done = run_script("finetune_cls", *flags, "--lora-targets", "q", "v", "mlp-in", "--last-blocks", 2)
+    done = run_in_process("finetune_cls", *flags, "--lora-targets", "q", "v", "mlp-in", "--last-blocks", 2)
     assert done.returncode == 0, done.stderr
     base = transformers.GPT2ForSequenceClassification.from_pretrained(tiny_model, num_labels=2, pad_token_id=50256)
     model = peft.PeftModel.from_pretrained(base, tmp_path / "run" / "adapter").eval()
@@ -455,7 +455,7 @@ def test_the_adapter_of_a_run_gives_its_predictions_in_peft(tiny_model, mail_fil
 def test_the_adapter_of_a_run_writes_its_answers_in_peft(tiny_model, question_file, tmp_path):
     folder = tmp_path / "run"
     flags = ["--data", question_file, "--model", tiny_model, "--epochs", 2, "--lr", 1e-2, "--output-dir", folder]
-    done = run_script("finetune_ift", *flags, "--new-tokens", 6, "--lora-scaling", "rslora")
+    done = run_in_process("finetune_ift", *flags, "--new-tokens", 6, "--lora-scaling", "rslora")
     assert done.returncode == 0, done.stderr
     base = transformers.GPT2LMHeadModel.from_pretrained(tiny_model)
     model = peft.PeftModel.from_pretrained(base, folder / "adapter").eval()

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import questions, run_script, write_rows
+from conftest import questions, run_in_process, write_rows
 from safetensors.torch import load_file, save_file
 from test_commands import load_script
 
@@ -24,7 +24,7 @@ def generate(run_here):
 def tuned(base, folder, *flags, script="finetune_ift"):
     data = write_rows(folder.with_suffix(".jsonl"), questions(40))
     own = ["--data", data, "--model", base, "--max-steps", 3, "--output-dir", folder, *flags]
-    done = run_script(script, *own, *(["--new-tokens", 0] if script == "finetune_ift" else []))
+    done = run_in_process(script, *own, *(["--new-tokens", 0] if script == "finetune_ift" else []))
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -167,7 +167,7 @@ def test_an_answer_that_has_less_room_than_asked_for_says_so(tiny_model, generat
 
 
 def test_a_classifier_writes_no_text(tiny_model, mail_file, generate, tmp_path):
-    done = run_script(
+    done = run_in_process(
         "finetune_cls", "--data", mail_file, "--model", tiny_model, "--method", "full", "--max-steps", 2,
         "--output-dir", tmp_path / "run",
     )  # fmt: skip
@@ -228,12 +228,12 @@ def test_predictions_refuse_what_they_have_no_room_or_use_for(tiny_model, few_to
     assert status == 2 and "--new-tokens 600: the context of" in err
     classifier = tmp_path / "cls"
     flags = ["--data", mail_file, "--model", few_tokens, "--max-steps", 2, "--output-dir", classifier]
-    assert run_script("finetune_cls", *flags).returncode == 0
+    assert run_in_process("finetune_cls", *flags).returncode == 0
     status, _, err = predict("--run", classifier, "--data", mail_file, "--pad-to", 64, *out)
     assert status == 2 and "--pad-id 50256: the model has 757 tokens" in err
     rows = [{"prompt": f"Is {i} odd?", "chosen": "yes", "rejected": "no"} for i in range(40)]
     pairs = ["--data", write_rows(tmp_path / "pairs.jsonl", rows), "--model", tiny_model]
-    done = run_script("finetune_dpo", *pairs, "--max-steps", 2, "--output-dir", tmp_path / "dpo")
+    done = run_in_process("finetune_dpo", *pairs, "--max-steps", 2, "--output-dir", tmp_path / "dpo")
     assert done.returncode == 0, done.stderr
     status, _, err = predict("--adapter", tmp_path / "dpo" / "adapter", "--data", data, *out)
     assert status == 2 and "is an adapter of finetune_dpo; scripts/generate.py asks it" in err
