@@ -216,10 +216,11 @@ def attach(model: nn.Module, folder: Path) -> None:
             found[path][name] = tensor
     for path, part in found.items():
         problems += _fit_problems(path, part, layers[path], config)
-    problems += [f"no factors of {path}: it is of another base" for path in _missing(config, layers, found)]
     problems += [NOT_FINITE.format(name) for name in not_finite(tensors)[:1]]
     if not problems and not any(A in part for part in found.values()):
         problems.append("holds no adapter of a linear layer")
+    if not problems:
+        problems += [f"no factors of {path}: it is of another base" for path in _missing(config, layers, found)]
     _refuse(folder, problems)
     model.requires_grad_(False)
     for path, part in found.items():

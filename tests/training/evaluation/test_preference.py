@@ -10,7 +10,8 @@ import torch
 from accelerate import Accelerator
 from conftest import ROOT
 from one_example import encode_pair
-from test_memory import CONFIG, LM_HEAD, Counted
+from test_memory import CONFIG as SMALL
+from test_memory import LM_HEAD, Counted
 from test_memory import _own_precision as _own_precision
 
 import gpt2_scratch.lm_head
@@ -41,6 +42,7 @@ from training.step.losses import outputs_of, pair_loss, pair_losses, per_answer
 from training.step.optimizers import build_optimizer
 from training.step.update import accumulate
 
+CONFIG = replace(SMALL, vocabulary=50257)  # of the tokenizer that reads the pairs
 ARGS = PreferenceArgs(beta=0.5)
 LORA = MethodArgs(lora_rank=2)
 
