@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, results_of, run_script
+from conftest import ROOT, results_of, run_in_process
 from report_rows import cells_of, classifier, found_in, general, line, of_runs, tutor
 from scipy import special, stats
 
@@ -235,7 +235,7 @@ def test_forgetting_of_different_texts_is_not_averaged(tmp_path):
 def test_runs_of_the_scripts_are_read_as_they_leave_them(tiny_model, mail_file, question_file, tmp_path):
     common = ["--model", tiny_model, "--max-steps", 2, "--seed", 0, "--test-share", 0.3]
     for name, flags in (("ift", ["--data", question_file, "--new-tokens", 2]), ("cls", ["--data", mail_file])):
-        done = run_script(f"finetune_{name}", *common, *flags, "--output-dir", tmp_path / f"nano/{name}/seed0")
+        done = run_in_process(f"finetune_{name}", *common, *flags, "--output-dir", tmp_path / f"nano/{name}/seed0")
         assert done.returncode == 0, done.stderr
     (ift,), (cls,) = (cells_of([line("a", name, column=name)], found_in(tmp_path)) for name in ("ift", "cls"))
     theirs = results_of(tmp_path / "nano/ift/seed0")["test"]["response_perplexity"]

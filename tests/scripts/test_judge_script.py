@@ -10,7 +10,7 @@ import time
 from collections import Counter
 
 import pytest
-from conftest import ROOT, command, run_script, write_rows
+from conftest import ROOT, command, run_in_process, run_script, write_rows
 from forked import free_port, run_forked
 from judge_server import HANG, OK, JudgeServer, digest, mixed, score
 from test_commands import load_script
@@ -330,10 +330,6 @@ CASES = [
         ],
         "--thinking-tokens: is Gemini's",
     ),
-    (
-        ["--generations", "{run}", "--judge-model", "m", "--judge-url", "http://127.0.0.1:{port}/v1"],
-        "--judge-model m: .*Connect.* 0 replies are in .* goes on from there",
-    ),
     (["--generations", "{run}", "--judge-model", "m", "--dry-run", "--text", "after"], "response"),
     (
         [
@@ -351,19 +347,34 @@ CASES = [
 ]
 
 
+def files_in(run):
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "replies.jsonl" not in path.name}
+
+
+def message_of(done):
+    text = " ".join(done.stderr.split())
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert "Traceback" not in text and text.count("error:") <= 1 and "pass-word" not in text
+    return text
+
+
 @pytest.mark.parametrize(("flags", "message"), CASES, ids=lambda x: " ".join(x[2:]) if isinstance(x, list) else "")
 def test_wrong_input_gets_one_message_and_changes_nothing(flags, message, run, tmp_path):
     (tmp_path / "short").mkdir()
     write_rows(tmp_path / "short" / "generations.jsonl", rows(39))
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    flags = [word.format(run=run, tmp=tmp_path, port=free_port()) for word in flags]
-    done = run_script("judge_ift", *flags, **NO_KEYS)
-    text = " ".join(done.stderr.split())
-    assert done.returncode == 2, (done.stdout, done.stderr)
+    before = files_in(run)
+    flags = [word.format(run=run, tmp=tmp_path) for word in flags]
+    text = message_of(run_in_process("judge_ift", *flags, **NO_KEYS))
     assert re.search(message.format(tmp=tmp_path), text), text
-    assert "Traceback" not in text and text.count("error:") <= 1 and "pass-word" not in text
-    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "replies.jsonl" not in path.name}
-    assert after == before
+    assert files_in(run) == before
+
+
+def test_a_server_that_is_not_there_gets_one_message_and_changes_nothing(run):
+    before, url = files_in(run), f"http://127.0.0.1:{free_port()}/v1"
+    flags = ["--generations", run, "--judge-model", "m", "--judge-url", url]
+    text = message_of(run_script("judge_ift", *flags, **NO_KEYS))
+    assert re.search("--judge-model m: .*Connect.* 0 replies are in .* goes on from there", text), text
+    assert files_in(run) == before
 
 
 def test_items_that_failed_for_good_are_shown_and_asked_for_again_by_the_same_command(run):

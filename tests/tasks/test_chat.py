@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas
 import pytest
-from conftest import run_script, write_rows
+from conftest import run_in_process, write_rows
 from trl.data_utils import maybe_convert_to_chatml, maybe_extract_prompt
 
 from tasks import Instruction, Preference, Skipped, read_rows
@@ -355,12 +355,12 @@ def test_scripts_train_on_conversations_without_a_flag_for_columns(tiny_model, t
     talks = [[SYSTEM, {"role": "user", "content": f"Count to {i}"}, REPLY, AGAIN, LAST] for i in range(40)]
     common = ["--model", tiny_model, "--max-steps", 1]
     write_rows(tmp_path / "talk.jsonl", [{"messages": talk} for talk in [*talks, [ASK]]])
-    done = run_script("finetune_ift", "--data", tmp_path / "talk.jsonl", *common, "--output-dir", tmp_path / "a")
+    done = run_in_process("finetune_ift", "--data", tmp_path / "talk.jsonl", *common, "--output-dir", tmp_path / "a")
     assert done.returncode == 0, done.stderr
     assert "left out: 1 unlabelled" in done.stdout
     rows = [{"chosen": talk, "rejected": [*talk[:-1], BAD]} for talk in talks]
     write_rows(tmp_path / "wish.jsonl", rows)
-    done = run_script("finetune_dpo", "--data", tmp_path / "wish.jsonl", *common, "--output-dir", tmp_path / "b")
+    done = run_in_process("finetune_dpo", "--data", tmp_path / "wish.jsonl", *common, "--output-dir", tmp_path / "b")
     assert done.returncode == 0, done.stderr
     line = json.loads((tmp_path / "a" / "generations.jsonl").read_text().splitlines()[0])
     assert line["instruction"] == "Who are you?" and line["reference"] == "A program.\n"

@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from conftest import mails, run_script, write_rows
+from conftest import mails, run_in_process, write_rows
 from one_example import encode_instruction
 
 from gpt2_scratch.tokenizer import GPT2
@@ -308,7 +308,7 @@ def test_what_a_run_writes_of_its_references_is_what_the_file_says(tiny_model, t
         "--output-dir",
         tmp_path / "run",
     ]
-    done = run_script("finetune_ift", *flags)
+    done = run_in_process("finetune_ift", *flags)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "run" / "generations.jsonl").read_text().splitlines()]
     assert lines and all(line["reference"] == rows[line["id"]]["response"] for line in lines)
@@ -323,13 +323,13 @@ def test_a_competition_trains_on_its_train_file_and_predicts_its_test_file(tiny_
     write_rows(folder / "train.jsonl", mails(60))
     write_rows(folder / "test.jsonl", [{"text": f"new {row['text']}"} for row in mails(20)])
     flags = ["--data", folder, "--model", tiny_model, "--max-steps", 1, "--output-dir", tmp_path / "run"]
-    done = run_script("finetune_cls", *flags)
+    done = run_in_process("finetune_cls", *flags)
     assert done.returncode == 0, done.stderr
     note = next(line for line in done.stdout.splitlines() if line.startswith("note") and "test.jsonl" in line)
     assert "20 rows are for scripts/predict.py" in note
     data = json.loads((tmp_path / "run" / "results.json").read_text())["data"]
     assert data["rows"] == {"train": 48, "validation": 6, "test": 6}
-    done = run_script(
+    done = run_in_process(
         "predict", "--run", tmp_path / "run", "--data", folder / "test.jsonl", "--output", tmp_path / "out.csv"
     )
     assert done.returncode == 0 and len((tmp_path / "out.csv").read_text().splitlines()) == 21, done.stderr

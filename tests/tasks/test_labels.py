@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pandas
 import pytest
-from conftest import ROOT, run_script, write_rows
+from conftest import ROOT, run_in_process, write_rows
 
 from tasks import Classification, Columns, Skipped, balance, find, folded
 from tasks._classes import class_notes
@@ -452,7 +452,7 @@ def test_a_label_outside_a_datasets_classes_is_refused_with_the_flag_that_leaves
 def test_the_flag_takes_a_dash_from_the_command_line_and_results_count_the_rows(tiny_model, tmp_path):
     path = write_rows(tmp_path / "mine.jsonl", rows_of(["spam", "ham", "-"], 20))
     flags = ["--data", path, "--leave-out-labels", "-", "?", "--model", tiny_model, "--max-steps", 1]
-    done = run_script("finetune_cls", *flags, "--output-dir", tmp_path / "run")
+    done = run_in_process("finetune_cls", *flags, "--output-dir", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     data = json.loads((tmp_path / "run" / "results.json").read_text())["data"]
     assert data["labels"] == ["ham", "spam"] and data["skipped"]["label_left_out"] == 20
@@ -617,9 +617,9 @@ def test_labels_of_another_file_find_the_number_or_truth_value_that_they_spell()
 def test_predict_reads_a_csv_of_truth_values_beside_a_run_on_json(tiny_model, tmp_path):
     path = write_rows(tmp_path / "mine.jsonl", rows_of([True, False], 20))
     flags = ["--data", path, "--model", tiny_model, "--max-steps", 1, "--output-dir", tmp_path / "run"]
-    assert run_script("finetune_cls", *flags).returncode == 0
+    assert run_in_process("finetune_cls", *flags).returncode == 0
     pandas.DataFrame(rows_of([True, False], 5)).to_csv(tmp_path / "new.csv", index=False)
-    done = run_script("predict", "--run", tmp_path / "run", "--data", tmp_path / "new.csv")
+    done = run_in_process("predict", "--run", tmp_path / "run", "--data", tmp_path / "new.csv")
     assert done.returncode == 0 and "10 rows, 10 with a label" in done.stdout and "'False' as 'false'" in done.stdout
     metrics = json.loads((tmp_path / "run" / "predict-new.metrics.json").read_text())
     assert metrics["accuracy"]["n"] == 10

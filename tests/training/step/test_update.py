@@ -2,12 +2,13 @@
 
 import gc
 import math
+from functools import partial
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from conftest import results_of, run_script, weights_of
+from conftest import results_of, run_in_process, run_script, weights_of
 from one_example import encode_instruction, encode_labelled
 
 from gpt2_scratch.config import GPT2Config
@@ -141,9 +142,8 @@ def test_runs_on_one_and_two_processes_and_in_micro_batches_end_with_the_same_we
     common += ["--new-tokens", 4] if script == "finetune_ift" else []
     runs = {"whole": (9, 1), "micro": (2, 1), "two": (9, 2), "two-micro": (1, 2)}
     for name, (micro, processes) in runs.items():
-        done = run_script(
-            script, *common, "--micro-batch-size", micro, "--output-dir", tmp_path / name, processes=processes
-        )
+        run = run_in_process if processes == 1 else partial(run_script, processes=processes)
+        done = run(script, *common, "--micro-batch-size", micro, "--output-dir", tmp_path / name)
         assert done.returncode == 0, done.stderr
         assert results_of(tmp_path / name)["environment"]["processes"] == processes
     whole, moved = weights_of(tmp_path / "whole"), 0.0
