@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 import yaml
-from conftest import results_of, run_script
+from conftest import results_of, run_in_process, run_script
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from training.flags.common import FolderArgs
@@ -17,10 +17,25 @@ def short(tiny_model, question_file):
     return ["--data", question_file, "--model", tiny_model, "--max-steps", 2, "--new-tokens", 6]
 
 
-def answered(folder, short, *flags):
-    done = run_script("finetune_ift", *short, "--output-dir", folder, *flags)
+@pytest.fixture(scope="module")
+def tracked(short, tmp_path_factory):
+    """(what was printed, the folder, its results, its answers) of a run that all trackers here have followed."""
+    folder = tmp_path_factory.mktemp("tracked") / "run"
+    there = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder.parent}/mlflow.db"}
+    if find_spec("mlflow"):
+        client(folder).create_experiment("gpt2-lora-bench", artifact_location=(folder.parent / "artifacts").as_uri())
+    names = ["tensorboard", *(["mlflow"] if find_spec("mlflow") else [])]
+    flags = ["--output-dir", folder, "--forgetting-tokens", 200, "--report-to", *names]
+    done = run_script("finetune_ift", *short, *flags, **there)
     assert done.returncode == 0, done.stderr
-    return done, results_of(folder), [json.loads(line) for line in (folder / "generations.jsonl").open()]
+    answers = [json.loads(line) for line in (folder / "generations.jsonl").open()]
+    return done.stdout, folder, results_of(folder), answers
+
+
+def client(folder):
+    import mlflow
+
+    return mlflow.MlflowClient(f"sqlite:///{folder.parent}/mlflow.db")
 
 
 def numbers(results):
@@ -33,10 +48,10 @@ def numbers(results):
     }
 
 
-def test_tensorboard_has_flags_results_forgetting_and_sample_answers(tmp_path, short):
-    done, results, answers = answered(tmp_path / "run", short, "--forgetting-tokens", 200)
-    board = tmp_path / "run" / "tensorboard"
-    assert f"tensorboard --logdir {board}" in done.stdout
+def test_tensorboard_has_flags_results_forgetting_and_sample_answers(tracked):
+    printed, folder, results, answers = tracked
+    board = folder / "tensorboard"
+    assert f"tensorboard --logdir {board}" in printed
     events = EventAccumulator(str(board))
     events.Reload()
     expected = numbers(results)
@@ -54,18 +69,18 @@ def test_tensorboard_has_flags_results_forgetting_and_sample_answers(tmp_path, s
 
 
 def test_none_leaves_the_folder_without_tensorboard(tmp_path, short):
-    done, results, _ = answered(tmp_path / "run", short, "--report-to", "none")
+    done = run_in_process("finetune_ift", *short, "--output-dir", tmp_path / "run", "--report-to", "none")
+    assert done.returncode == 0, done.stderr
     assert "tensorboard" not in done.stdout and not (tmp_path / "run" / "tensorboard").exists()
-    assert "tensorboard" not in results["files"]
+    assert "tensorboard" not in results_of(tmp_path / "run")["files"]
 
 
-def test_mlflow_gets_the_same(tmp_path, short, monkeypatch):
+def test_mlflow_gets_the_same(tracked, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    experiment = client.create_experiment("gpt2-lora-bench", artifact_location=(tmp_path / "artifacts").as_uri())
-    _, results, answers = answered(tmp_path / "run", short, "--report-to", "mlflow")
-    (run,) = client.search_runs([experiment])
+    _, folder, results, answers = tracked
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder.parent}/mlflow.db")
+    experiment = client(folder).get_experiment_by_name("gpt2-lora-bench").experiment_id
+    (run,) = client(folder).search_runs([experiment])
     assert run.info.run_name == "run" and run.data.params["lr"] == str(results["args"]["lr"])
     assert run.data.metrics["test/response_perplexity"] == results["test"]["response_perplexity"]["value"]
     assert run.data.metrics["train_loss"] == results["curve"][-1]["train_loss"]
