@@ -10,7 +10,7 @@ import pytest
 import torch
 import tyro
 from accelerate.state import AcceleratorState
-from conftest import real_data
+from conftest import real_data, run_in_process
 from forked import run_forked
 from one_example import encode_labelled
 from test_frozen_activations import instructions
@@ -357,7 +357,7 @@ def test_wrong_flags_are_refused_with_one_message(script, flags, message, tmp_pa
     more = ["--results", tmp_path / "r.jsonl"] if script == "against_peft" else []
     if "cuda" in flags and torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    done = benchmark(script, *flags, *more, DATA_DIR=str(tmp_path))
+    done = run_in_process(import_module(script), *flags, *more, DATA_DIR=str(tmp_path))
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("error:") == 1 and message in done.stderr
     assert "Traceback" not in done.stderr
