@@ -35,6 +35,7 @@ def repeat_after_launcher(message: str) -> None:
         return
     try:
         os.setsid()  # out of reach of the Ctrl-C that ends the others
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # else another process would wait for what ours no longer sends
         deadline = time.monotonic() + LONGEST
         while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
             time.sleep(0.02)

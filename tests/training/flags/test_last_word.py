@@ -2,14 +2,17 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 from conftest import ROOT
 from forked import free_port
 
+from training.flags import last_word
 from training.flags.last_word import is_launcher
 
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
@@ -55,6 +58,21 @@ def test_ctrl_c_has_the_last_word(launcher, tiny_model, mail_file, tmp_path):
     os.killpg(run.pid, signal.SIGINT)
     text, _ = run.communicate(timeout=120)
     assert text.splitlines()[-1].startswith("error: interrupted; a training run goes on from its last checkpoint")
+
+
+def test_who_waits_for_the_launcher_holds_no_connection_open(monkeypatch):
+    """Another process, which waits for numbers of one that has ended, hears of that at once."""
+    launcher = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr(last_word, "is_launcher", lambda _: True)
+    monkeypatch.setattr(psutil.Process, "parent", lambda _: psutil.Process(launcher.pid))
+    ours, theirs = socket.socketpair()
+    last_word.repeat_after_launcher("the last word\n")
+    ours.close()
+    theirs.settimeout(10)
+    assert theirs.recv(1) == b""
+    theirs.close()
+    launcher.kill()
+    launcher.wait()
 
 
 @pytest.mark.parametrize(
