@@ -90,7 +90,7 @@ def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bo
         return classify(model, part, accelerator, len(classes))
 
     before, general = run.begin(
-        lambda: (without_probabilities(evaluate(data.test)), losses_at_start(model, data, accelerator, args, frozen))
+        lambda: (without_probabilities(evaluate(data.before)), losses_at_start(model, data, accelerator, args, frozen))
     )
 
     # Loop.

@@ -96,7 +96,7 @@ def train(args: Args, inputs: Inputs[Preferences], folder: Path, resuming: bool)
     def mean_loss(part: Sequence[Pair]) -> float:
         return mean_pair_loss(score_pairs(model, part, accelerator), part, preference)
 
-    known = pair_metrics(references(data.test), data.test, preference) if data.test else None  # of the reference
+    known = pair_metrics(references(data.before), data.before, preference) if data.before else None  # of the reference
     before, general = run.begin(lambda: (known, losses_at_start(model, data, accelerator, args, frozen)))
 
     # Loop.

@@ -91,7 +91,7 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         return rows[1], perplexities(*rows) if part and accelerator.is_main_process else None
 
     before, untuned, general = run.begin(
-        lambda: (evaluate(data.test)[1], answers(), losses_at_start(model, data, accelerator, args, frozen))
+        lambda: (evaluate(data.before)[1], answers(), losses_at_start(model, data, accelerator, args, frozen))
     )
 
     # Loop.

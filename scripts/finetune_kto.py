@@ -96,7 +96,7 @@ def train(args: Args, inputs: Inputs[Ratings | Unpaired], folder: Path, resuming
     def mean_loss(part: Sequence[RatedPair]) -> float:
         return mean_rated_loss(score_pairs(model, part, accelerator), part, preference)
 
-    known = rated_metrics(references(data.test), data.test, preference) if data.test else None  # of the reference
+    known = rated_metrics(references(data.before), data.before, preference) if data.before else None  # of the reference
     before, general = run.begin(lambda: (known, losses_at_start(model, data, accelerator, args, frozen)))
 
     # Loop.

@@ -132,7 +132,7 @@ class Maker:
         name = f"{trial.arm}, lr {recipe.arms[trial.arm].rate(trial.rate):g}, seed {trial.seed}"
         if done.status != 0:
             outcome = "diverged"
-        elif score == "all":
+        elif score == "test":
             outcome = "tested"
         else:
             self.clock.seconds.setdefault(recipe.updates, []).append(done.seconds)

@@ -171,9 +171,9 @@ def tested(maker: Maker, recipe: Recipe, race: Race, question: Question, keep_mo
         raise ValueError("every arm has diverged at every rate; look at the data, or give other --arms")
     winner = winner_of(race, [*trials])
     maker.say(f"test       {sum(map(len, trials.values()))} runs at the best rate of each arm")
-    maker.make(recipe, [trial for runs in trials.values() for trial in runs], "all")
+    maker.make(recipe, [trial for runs in trials.values() for trial in runs], "test")
     if not recipe.has_weights(kept_one := trials[winner][0]):  # another arm won before this one
-        for score in ("validation", "all"):
+        for score in ("validation", "test"):
             one_after_the_other(maker, [recipe.job(kept_one, score)])
     costs = measured_costs(maker, recipe, trials, [*dict.fromkeys([winner, rival_of(race, winner, [*trials])])])
     kept = {trial for runs in trials.values() for trial in runs} if keep_models else {kept_one}
@@ -216,7 +216,7 @@ def by_size(
         if run_race(maker, smaller, race, race.rounds()):
             continue
         trials = {arm: runs for arm in arms if (runs := chosen(race, arm))}
-        maker.make(smaller, [trial for runs in trials.values() for trial in runs], "all")
+        maker.make(smaller, [trial for runs in trials.values() for trial in runs], "test")
         smaller.drop_weights(race.found)
         cells = {arm: cell_of(smaller, arm, runs) for arm, runs in trials.items()}
         if question.classes:

@@ -60,10 +60,12 @@ class Recipe:
 
     def job(self, trial: Trial, score: str) -> Job:
         """Returns the job that trains a run and scores it on the validation examples, again if its weights have been
-        deleted, or the one that then scores it on all."""
+        deleted, or the one that then scores it on all (`score` is "validation" or "test")."""
         place = self.place(trial)
-        again = score != "all" and (place / RESULTS).exists() and not self.can_be_tested(trial)
-        more = ["--score", score, "--report-to", "none", "--overwrite" if again else "--resume"]
+        again = score != "test" and (place / RESULTS).exists() and not self.can_be_tested(trial)
+        of_base = self.script == "finetune_ift.py" and trial.seed == 0  # it is the same for all, and needed once
+        asked = score if score == "validation" else "all" if of_base else "trained"
+        more = ["--score", asked, "--report-to", "none", "--overwrite" if again else "--resume"]
         more += ["--new-tokens", "0"] if self.script == "finetune_ift.py" else []  # answers are not compared
         more += ["--output-dir", str(place)]
         return Job(place, (str(SCRIPTS / self.script), *self.flags(trial), *more), self.memory_mib)
@@ -98,7 +100,7 @@ class Recipe:
     def is_tested(self, trial: Trial) -> bool:
         """Whether nothing is left to be measured."""
         place = self.place(trial)
-        return (place / RESULTS).exists() and read_run(place)["args"]["score"] == "all"
+        return (place / RESULTS).exists() and read_run(place)["args"]["score"] != "validation"
 
     def can_be_tested(self, trial: Trial) -> bool:
         return (self.place(trial) / STATE).exists()

@@ -65,6 +65,21 @@ def test_a_run_that_is_scored_later_is_the_run_that_is_scored_at_once(
     assert again.returncode == 2 and "finished" in again.stderr
 
 
+def test_what_is_scored_after_the_training_alone_is_the_same_without_what_was_before(
+    plain, tiny_model, mail_file, tmp_path
+):
+    flags = flags_for("finetune_cls", mail_file, tiny_model)
+    for score in ("validation", "trained"):
+        words = ["--output-dir", tmp_path / "b", "--resume", "--score", score]
+        done = run_in_process("finetune_cls", *flags, *words)
+        assert done.returncode == 0, done.stderr
+    found = results_of(tmp_path / "b")
+    assert {name: found[name] for name in ("test", "val", "forgetting")} == {
+        name: plain[name] for name in ("test", "val", "forgetting")
+    }
+    assert "before" not in found and "before  not measured (--score trained)" in done.stdout
+
+
 def test_a_trained_embedding_is_all_that_is_added_and_predict_applies_it(plain, tiny_model, mail_file, tmp_path):
     flags = flags_for("finetune_cls", mail_file, tiny_model)
     done = run_in_process("finetune_cls", *flags, "--train-embedding", "--output-dir", tmp_path / "b")

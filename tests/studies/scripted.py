@@ -57,7 +57,7 @@ class Engine:
 
     def leave(self, folder, arm, loss, words):
         """Writes what a finished run leaves."""
-        asked, all_scored = self.question, words["--score"] == "all"
+        asked, all_scored = self.question, words["--score"] != "validation"
         rng = np.random.default_rng(sum(map(ord, f"{arm} {words['--lr']} {words['--seed']}")))
         classes = sorted({e.label for e in asked.splits.examples()})
 

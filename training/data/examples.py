@@ -55,6 +55,12 @@ class Data(Generic[E]):
     general: General
     inputs: Inputs[Any]
     cache: CacheFacts | None = None  # where there is a frozen-activation cache
+    tests_base: bool = True  # whether the test examples are scored before the training too
+
+    @property
+    def before(self) -> list[E]:
+        """The test examples that are scored before the training."""
+        return self.test if self.tests_base else []
 
     @property
     def parts(self) -> tuple[list[E], list[E], list[E]]:
@@ -108,4 +114,4 @@ def encode_splits(
     general = general_text(args.forgetting, inputs.model_folder, inputs.config, inputs.tokenizer)
     if args.run.score == "validation":
         test, general = [], replace(general, pieces=())
-    return Data(train, validation, test, facts, general, inputs)
+    return Data(train, validation, test, facts, general, inputs, tests_base=args.run.score == "all")

@@ -126,9 +126,10 @@ class RunArgs(FolderArgs):
     """evaluate on only n batches of the validation set while training (as the report's authors did); None: on all"""
     keep: Rare[Literal["best", "last"]] = "best"
     """weights to save and test: those of the lowest validation loss, or the last (as the report's authors did)"""
-    score: Rare[Literal["all", "validation"]] = "all"
-    """what is measured: validation: neither the test examples nor the general text. The same command with --resume and
-    --score all measures the rest, of the weights that were kept (so scripts/study.py tests only what it has chosen)"""
+    score: Rare[Literal["all", "trained", "validation"]] = "all"
+    """what is measured: all: the test examples before the training too; trained: after it alone; validation: neither
+    them nor the general text. The same command with --resume and another --score measures the rest, of the weights that
+    were kept (so scripts/study.py tests only what it has chosen)"""
     early_stop: int | None = None
     """stop after n evaluations without a lower validation loss"""
     save_every: Rare[int | None] = None

@@ -126,8 +126,9 @@ def print_outcome(folder: Path, results: Results, names: Sequence[str], untraine
     data, test = results.data, results.test or {}
     left = results.args.get("score") == "validation" and data.rows["test"] > 0
     nothing = "not measured yet (--resume --score all)" if left else "no test examples"
+    missing = {"before": "not measured (--score trained)"} if results.args.get("score") == "trained" else {}
     for part, metrics, remark in (("before", results.before or {}, untrained), ("test", test, "")):
-        print(f"{part:<8}{_shown(metrics, names) or nothing}{remark if metrics else ''}")
+        print(f"{part:<8}{_shown(metrics, names) or missing.get(part, nothing)}{remark if metrics else ''}")
     if test:
         counts = [test[name]["n"] for name in names if name in test]  # a metric may need answers of two kinds
         if counts:
