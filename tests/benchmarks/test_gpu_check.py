@@ -139,10 +139,20 @@ def test_the_flags_of_all_runs_are_right(tmp_path):
 NANO = {"model": "gpt2-nano", "batch_size": 2, "steps": 2, "device": "cpu"}
 
 
-def test_memory_is_forecast_and_measured():
-    sizes = _gpu_cost.Sizes(((Work("cls", **NANO), "lora", 1, False),), (), 32)
+def test_memory_is_forecast_and_measured(monkeypatch):
+    """Libraries and data are most of it, and known beforehand; what comes on top of them is forecast too."""
+    found = {}
+
+    def remember(name, measure):
+        monkeypatch.setattr(_gpu_cost, name, lambda *args: found.setdefault(name, measure(*args)))
+
+    remember("resident", _gpu_cost.resident)
+    remember("measured_peak", _gpu_cost.measured_peak)
+    sizes = _gpu_cost.Sizes(((Work("cls", **NANO), "full", 1, False),), (), 32)
     (line,) = _gpu_cost.forecast(CPU, sizes)
-    assert line.value == pytest.approx(1, abs=0.1), "libraries and data are most of it"
+    base, peak = found["resident"], found["measured_peak"]
+    assert line.value == pytest.approx(1, abs=0.1)
+    assert (line.value * peak - base) / (peak - base) == pytest.approx(1, abs=0.25)
 
 
 def test_an_update_is_compared_with_that_of_transformers_and_peft():
