@@ -1,13 +1,12 @@
 """What a run prints before and after training: counts, the commonest class, what to be wary of, and what it cost."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import mails, run_script, write_rows
+from conftest import mails, results_of, run_in_process, write_rows
 from test_frozen_activations import instructions
 
 from gpt2_scratch.config import GPT2Config
@@ -128,53 +127,61 @@ def test_of_very_many_classes_the_commonest_are_counted_before_training(capsys):
     assert max(map(len, text.splitlines())) < 300
 
 
-@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift"])
-def test_a_dry_run_counts_classes_and_updates_and_needs_no_free_folder(
-    script, tiny_model, mail_file, question_file, tmp_path
-):
-    data = mail_file if script == "finetune_cls" else question_file
-    (tmp_path / "thesis.tex").write_text("years of work")
-    flags = ["--data", data, "--model", tiny_model, "--epochs", 2, "--output-dir", tmp_path]
-    done = run_script(script, *flags, "--dry-run")
+@pytest.fixture(scope="module", params=["finetune_cls", "finetune_ift", "finetune_dpo"])
+def dry_run(request, tiny_model, mail_file, question_file, tmp_path_factory):
+    """(script, what it prints, its folder, which holds other files)"""
+    folder = tmp_path_factory.mktemp("dry")
+    (folder / "thesis.tex").write_text("years of work")
+    flags = {
+        "finetune_cls": ["--data", mail_file, "--epochs", 2],
+        "finetune_ift": ["--data", question_file, "--epochs", 2, "--new-tokens", 8],
+        "finetune_dpo": ["--dataset", "preferences", "--max-steps", 12, "--max-length", 64],
+    }[request.param]
+    flags += ["--model", tiny_model, "--forgetting-tokens", 600, "--micro-batch-size", "auto"]
+    done = run_in_process(request.param, *flags, "--output-dir", folder, "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-    assert "plan       updates 12, epochs 2, lr" in done.stdout
-    assert "note       --epochs 2 gives 12 updates" in done.stdout
+    return request.param, done.stdout, folder
+
+
+def test_a_dry_run_counts_classes_and_updates_and_needs_no_free_folder(dry_run):
+    script, printed, folder = dry_run
+    assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
+    assert "plan       updates 12, epochs " in printed
+    if script != "finetune_dpo":
+        assert "plan       updates 12, epochs 2, lr" in printed
+        assert "note       --epochs 2 gives 12 updates" in printed
     if script == "finetune_cls":
-        assert "train           48  ham 24, spam 24" in done.stdout
-        assert "classes    2; the commonest, ham, is 50.0% of train, 50.0% of validation, 50.0% of test" in done.stdout
+        assert "train           48  ham 24, spam 24" in printed
+        assert "classes    2; the commonest, ham, is 50.0% of train, 50.0% of validation, 50.0% of test" in printed
+
+
+def test_a_dry_run_times_the_kinds_of_work_that_a_run_has(dry_run):
+    """The numbers depend on the machine; that every part is there, and that they add up, does not."""
+    script, printed, _ = dry_run
+    table = printed.split("time of a run on cpu, in seconds")[1].splitlines()[1:]
+    seconds = {line[2:26].strip(): float(line[26:].replace(",", "")) for line in table}
+    parts = {"start and end", "12 updates", "6 evaluations", "before and after", "general text", "checkpoints"}
+    assert set(seconds) == parts | {"in all"} | ({"answers"} if script == "finetune_ift" else set())
+    assert seconds["in all"] == pytest.approx(sum(seconds.values()) - seconds["in all"], abs=0.5)
 
 
 def test_a_run_on_little_data_gets_200_updates_and_one_that_learnt_nothing_says_so(tiny_model, tmp_path):
     rows = [row | {"label": "spam" if i % 3 == 0 else "ham"} for i, row in enumerate(mails(30))]
-    data = write_rows(tmp_path / "mails.jsonl", rows)
-    folder = tmp_path / "run"
-    done = run_script("finetune_cls", "--data", data, "--model", tiny_model, "--lr", 1e-9, "--output-dir", folder)
+    data, folder = write_rows(tmp_path / "mails.jsonl", rows), tmp_path / "run"
+    flags = ["--data", data, "--model", tiny_model, "--lr", 1e-9, "--seed", 3, "--output-dir", folder]
+    planned = run_in_process("finetune_cls", *flags, "--dry-run")
+    assert "plan       updates 201, epochs 67, lr 1e-09" in planned.stdout, planned.stderr
+    done = run_in_process("finetune_cls", *flags, "--max-steps", 2)
     assert done.returncode == 0, done.stderr
-    results = json.loads((folder / "results.json").read_text())
-    assert results["curve"][-1]["step"] == 201 and results["args"]["epochs"] == 67
+    results = results_of(folder)
     lines = done.stdout.splitlines()
     assert any(line.startswith("before") and line.endswith("(of a class head with random weights)") for line in lines)
     assert "commonest class, ham  accuracy 0.6667" in lines
+    only = only_answer(results["test"], results["data"]["labels"])
+    assert only and f"note    the model answers {only!r} to every test example: it has learnt no difference" in lines
     notes = [line for line in lines if line.startswith("note ")]
     assert len(notes) == len(results["data"]["notes"]) + len(results["notes"])
     assert any(line.startswith("cost ") and "peak memory" in line for line in lines)
-
-
-@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift", "finetune_dpo"])
-def test_a_dry_run_times_the_kinds_of_work_that_a_run_has(script, tiny_model, mail_file, question_file, tmp_path):
-    """The numbers depend on the machine; that every part is there, and that they add up, does not."""
-    data = {"finetune_cls": ["--data", mail_file], "finetune_ift": ["--data", question_file, "--new-tokens", 8]}
-    flags = [*data.get(script, ["--dataset", "preferences", "--max-length", 64]), "--model", tiny_model]
-    flags += ["--max-steps", 20, "--forgetting-tokens", 600, "--dry-run", "--output-dir", tmp_path / "run"]
-    done = run_script(script, *flags, "--micro-batch-size", "auto")
-    assert done.returncode == 0, done.stderr
-    table = done.stdout.split("time of a run on cpu, in seconds")[1].splitlines()[1:]
-    seconds = {line[2:26].strip(): float(line[26:].replace(",", "")) for line in table}
-    parts = {"start and end", "20 updates", "10 evaluations", "before and after", "general text", "checkpoints"}
-    assert set(seconds) == parts | {"in all"} | ({"answers"} if script == "finetune_ift" else set())
-    assert seconds["in all"] == pytest.approx(sum(seconds.values()) - seconds["in all"], abs=0.5)
-    assert not (tmp_path / "run").exists()
 
 
 def test_what_does_not_fit_is_not_tried_by_a_dry_run(capsys):
