@@ -169,9 +169,9 @@ def own_cache() -> "TemporaryDirectory[str]":
 
 def words_of(script: str, flags: Sequence[object]) -> list[str]:
     """The flags, and for a script of fine-tuning where general text is read: for seconds, where a test asks, and not
-    from the user's cache."""
+    from the user's cache. --resume alone has the flags of its run."""
     words = [*map(str, flags)]
-    if not script.startswith("finetune"):
+    if not script.startswith("finetune") or ("--resume" in words and not {"--data", "--dataset"} & {*words}):
         return words
     if not any(word.startswith("--forgetting") for word in words):
         return [*words, "--forgetting-data", "none"]
@@ -235,11 +235,6 @@ def run_in_process(script: str | ModuleType, *flags: object, **changed: str) -> 
 @pytest.fixture
 def run_here():
     return run_in_process
-
-
-@pytest.fixture
-def tune_here(run_here):
-    return run_here
 
 
 TEXTS = ["cheap pills, buy now", "meeting moved to noon", "you have won a prize", "see the attached report"]

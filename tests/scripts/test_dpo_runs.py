@@ -34,8 +34,8 @@ def pair_file(tmp_path_factory):
 
 
 @pytest.fixture
-def call(tune_here):
-    return partial(tune_here, SCRIPT)
+def call(run_here):
+    return partial(run_here, SCRIPT)
 
 
 @pytest.fixture

@@ -39,8 +39,8 @@ def answer_file(tmp_path_factory):
 
 
 @pytest.fixture
-def call(tune_here):
-    return partial(tune_here, SCRIPT)
+def call(run_here):
+    return partial(run_here, SCRIPT)
 
 
 @pytest.fixture

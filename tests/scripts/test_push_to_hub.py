@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import general_flags, results_of, run_script
+from conftest import results_of, run_script, words_of
 from hub_probe import Probe
 from hub_server import Repository, serving
 
@@ -42,7 +42,7 @@ def run(hub, probe):
     """A script as a user runs it whose token is `token`."""
 
     def start(script, *flags, token="hf_write"):
-        words = [script, *map(str, flags), *(general_flags(flags) if script.startswith("finetune") else ())]
+        words = [script, *words_of(script, flags)]
         done = probe.ask(script=words, env={"HF_TOKEN": token} if token else {})
         return SimpleNamespace(returncode=done["status"], stdout=done["printed"], stderr=done["said"])
 

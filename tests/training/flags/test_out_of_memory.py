@@ -73,7 +73,7 @@ def test_a_forecast_that_fails_for_want_of_memory_too_or_is_none_names_none(fore
 
 
 def test_a_run_without_memory_stops_with_the_remedy_and_goes_on_with_it(
-    tune_here, tiny_model, mail_file, tmp_path, monkeypatch
+    run_here, tiny_model, mail_file, tmp_path, monkeypatch
 ):
     """The fourth update asks torch's allocator for more than there is."""
     import training.loop
@@ -86,18 +86,18 @@ def test_a_run_without_memory_stops_with_the_remedy_and_goes_on_with_it(
 
     flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 6, "--batch-size", 8, "--lr", 1e-2]
     flags += ["--optimizer", "sgd", "--save-every", 1, "--eval-every", 6, "--micro-batch-size"]
-    status, _, said = tune_here(script, *flags, 4, "--output-dir", tmp_path / "whole")
+    status, _, said = run_here(script, *flags, 4, "--output-dir", tmp_path / "whole")
     assert status == 0, said
 
     monkeypatch.setattr(training.loop, "class_loss", class_loss)
-    status, _, said = tune_here(script, *flags, 4, "--output-dir", tmp_path / "run")
+    status, _, said = run_here(script, *flags, 4, "--output-dir", tmp_path / "run")
     assert status == 2 and "Traceback" not in said
     message = said[said.index("error: ") :].strip()
     assert message.startswith("error: out of memory on this machine: use --micro-batch-size 3, the largest smaller")
     assert "--checkpoint-activations" in message and "--resume" in message and len(message) <= 300
 
     monkeypatch.setattr(training.loop, "class_loss", plain)
-    status, _, said = tune_here(script, *flags, 3, "--output-dir", tmp_path / "run", "--resume")
+    status, _, said = run_here(script, *flags, 3, "--output-dir", tmp_path / "run", "--resume")
     assert status == 0, said
     assert results_of(tmp_path / "run")["micro_batch"] == {"asked": 3, "used": 3}
     for name, tensor in weights_of(tmp_path / "whole").items():
