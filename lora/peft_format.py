@@ -191,7 +191,8 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
 def _missing(config: dict[str, Any], known: Iterable[str], found: Iterable[str]) -> list[str]:
     """Returns the paths without tensors among those that PEFT would adapt, as far as names alone decide that."""
     names = config.get("target_modules")
-    if not isinstance(names, list) or config.get("layers_to_transform") or config.get("exclude_modules"):
+    some = config.get("layers_to_transform") not in (None, [])  # 0 is a block
+    if not isinstance(names, list) or some or config.get("exclude_modules"):
         return []
     ends = tuple(f".{name}" for name in names)
     return sorted({path for path in known if f".{path}".endswith(ends)} - {*found})

@@ -171,7 +171,7 @@ def answer_one(
     following = stream(answerer.model, prompt, tokenizer.vocabulary, new_tokens, sampling)
     while True:
         with answerer.lock:
-            set_strength(answerer.model, strength)
+            set_strength(answerer.model, strength if answerer.adapts else 1.0)
             token = next(following)
         if token == tokenizer.vocabulary.end:
             yield Written(shown(tokenizer, tokens), len(tokens), "ended")

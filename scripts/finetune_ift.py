@@ -82,8 +82,8 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
     run = open_finetuning(accelerator, folder, resuming, args, update, data, model, optimizer, due, plan)
     sampling = Sampling(generation.temperature, generation.top_k, generation.top_p, update.seed)
 
-    def answers() -> list[dict]:
-        found = answer(model, inputs.tokenizer, prompts, accelerator, generation.new_tokens, sampling)
+    def answers(wanted: bool = True) -> list[dict]:
+        found = answer(model, inputs.tokenizer, prompts * wanted, accelerator, generation.new_tokens, sampling)
         return [one._asdict() for one in found]
 
     def evaluate(part: list) -> tuple[list[Row], dict | None]:
@@ -91,7 +91,11 @@ def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool
         return rows[1], perplexities(*rows) if part and accelerator.is_main_process else None
 
     before, untuned, general = run.begin(
-        lambda: (evaluate(data.before)[1], answers(), losses_at_start(model, data, accelerator, args, frozen))
+        lambda: (
+            evaluate(data.before)[1],
+            answers(data.tests_base),
+            losses_at_start(model, data, accelerator, args, frozen),
+        )
     )
 
     # Loop.

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from statistics import median
+from typing import Any
 
 from evidence.cells import Cell, measured
 from evidence.racing import FINE, Race, Stop, Trial
@@ -184,7 +185,8 @@ def tested(maker: Maker, recipe: Recipe, race: Race, question: Question, keep_mo
         baselines = {TFIDF: tfidf(draws_of(question, race.seeds)), COMMONEST: [as_run(test, [most] * len(test))]}
     arms = {arm: cell_of(recipe, arm, runs) for arm, runs in trials.items()}
     cells, others = compare(arms, baselines, winner, kind_for(question))
-    base = read_run(recipe.place(trials[winner][0])).get("before", {})
+    first = [read_run(recipe.place(runs[0])) for runs in trials.values()]
+    base: dict[str, Any] = next((one["before"] for one in first if one.get("before")), {})  # the same for all
     made = [read_run(recipe.place(trial)) for trial in race.found if not recipe.has_diverged(trial)]
     minutes = sum(one["seconds"]["train"] + one["seconds"]["eval"] for one in made) / 60
     return Outcome(
@@ -242,8 +244,10 @@ def measured_costs(
         short = [replace(recipe, folder=folder / str(i), updates=TIMED) for i in range(TIMES)]
         pairs = [(one, trial) for one in short for trial in compared]
         jobs = [one.job(trial, "validation") for one, trial in pairs if not one.is_trained(trial)]
-        few = ("--val-examples", "1")  # validation takes no part in the time of an update
-        one_after_the_other(maker, [job._replace(words=(*job.words, *few)) for job in jobs])
+        # Validation takes no part in the time of an update. What was stopped starts again, and is timed in one go.
+        few, anew = ("--val-examples", "1"), {"--resume": "--overwrite"}
+        words = [tuple(anew.get(word, word) for word in job.words) for job in jobs]
+        one_after_the_other(maker, [job._replace(words=some + few) for job, some in zip(jobs, words, strict=True)])
         seconds = {trial.arm: median(one.seconds_of_update(trial) for one in short) for trial in compared}
         known[name] = {"seconds": seconds, "bytes": {arm: short[0].bytes_of_weights(trials[arm][0]) for arm in arms}}
         write_json(path, known)

@@ -51,8 +51,10 @@ def test_an_adapter_that_lacks_a_block_is_refused_unless_it_says_so(base, tmp_pa
     with pytest.raises(ValueError, match="no factors of"):
         adapted(folder, str(base))
     path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"layers_to_transform": [0], "layers_pattern": ["h"]}))
-    assert adapted(folder, str(base)) is not None
+    for blocks in ([0], 0):
+        said = {"layers_to_transform": blocks, "layers_pattern": ["h"]}
+        path.write_text(json.dumps(json.loads(path.read_text()) | said))
+        assert adapted(folder, str(base)) is not None
 
 
 def test_adapters_that_name_different_bases_are_merged_only_on_a_base_that_is_named(base, tmp_path):
@@ -130,6 +132,9 @@ def test_peft_finds_the_bundled_base_by_the_card(tmp_path):
 def test_the_card_of_a_model_that_writes_shows_the_script_that_asks_it():
     facts = Facts({"method": "bitfit"}, BaseFacts("gpt2"), None)
     assert "scripts/generate.py --adapter FOLDER --prompt" in card(facts, "place", "--adapter")
+    quantised = Facts({"base_bits": 4}, BaseFacts("gpt2"), None)
+    assert "fits that one alone" in card(quantised, "place", "peft")
+    assert "fits that one alone" not in card(quantised, "place", "transformers")  # merged, it needs no base
     labelled = Facts({"method": "bitfit"}, BaseFacts("gpt2"), ["a", "b"])
     assert "scripts/predict.py --adapter FOLDER --data" in card(labelled, "place", "--adapter")
 

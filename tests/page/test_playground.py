@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,11 @@ def test_at_strength_0_the_adapter_answers_as_the_base_and_at_1_it_does_not(trio
     _, _, whole = last(ask(trio, 1.0, sampling=sampling))
     assert none == base
     assert whole != base
+
+
+def test_a_model_that_was_trained_besides_its_adapters_answers_at_full_strength_whatever_the_slider(trio):
+    besides = [*trio[:2], replace(trio[2], adapters_alone=False)]
+    assert not besides[2].adapts and last(ask(besides, 0.0)) == last(ask(besides, 1.0)) == last(ask(trio, 1.0))
 
 
 def test_answers_grow_together_a_token_at_a_time(trio):

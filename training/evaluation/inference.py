@@ -178,8 +178,8 @@ def generation_lines(
     """Returns the lines of generations.jsonl: answers `before` and `after`, if any were asked for, and from `rows` the
     references' losses."""
     answers: list[dict[str, Any]] = [
-        {"before": was["text"], "response": now["text"], "stopped": now["stopped"]}
-        for was, now in zip(before, after, strict=True)
+        ({"before": was["text"]} if was else {}) | {"response": now["text"], "stopped": now["stopped"]}
+        for was, now in zip(before or [{}] * len(after), after, strict=True)
     ]
     return [
         {"id": e.id, "instruction": e.instruction, "input": e.input, "reference": e.response, "kind": e.kind}

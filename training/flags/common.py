@@ -128,8 +128,8 @@ class RunArgs(FolderArgs):
     """weights to save and test: those of the lowest validation loss, or the last (as the report's authors did)"""
     score: Rare[Literal["all", "trained", "validation"]] = "all"
     """what is measured: all: the test examples before the training too; trained: after it alone; validation: neither
-    them nor the general text. The same command with --resume and another --score measures the rest, of the weights that
-    were kept (so scripts/study.py tests only what it has chosen)"""
+    them nor the general text. Then the same command with --resume and one of the others measures the rest, of the
+    weights that were kept (so scripts/study.py tests only what it has chosen)"""
     early_stop: int | None = None
     """stop after n evaluations without a lower validation loss"""
     save_every: Rare[int | None] = None

@@ -101,7 +101,12 @@ class HeadArgs:
             found.append(
                 "--head lm-token: its weight is the token embedding; add --untie-head or --head-training frozen+lora"
             )
-        if self.head == "lm-token" and self.head_training == "frozen+lora" and method.train_embedding:
+        if (
+            self.head == "lm-token"
+            and self.head_training == "frozen+lora"
+            and method.train_embedding
+            and not model.untie_head
+        ):
             found.append(
                 "--train-embedding: the head of --head lm-token is the token embedding, which --head-training "
                 "frozen+lora freezes; leave one out"

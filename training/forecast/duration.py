@@ -199,7 +199,7 @@ def seconds_of(workload: Workload, due: Intervals, watched: Sequence[Any], so_fa
     starting, updates = watch.updates(due.steps)
     times = math.ceil(due.steps / due.evaluate)
     test, validation = texts_of(workload.test), texts_of(workload.validation)
-    evaluated = [*test, *test, *validation]  # the test set is evaluated before training too
+    evaluated = [*test * (1 + workload.tests_base), *validation]
     once = [with_all_tokens_labelled(e) for e in evaluated] if lm else evaluated
     curve = len(STRENGTHS) * workload.general.curve
     seconds = watch.evaluation(texts_of(watched))

@@ -68,6 +68,7 @@ class Workload:
     whole_model: bool = False  # whether the best weights are saved as a whole model
     from_file: bool = True  # whether the base model is read from a file
     loss: Callable[[Accelerator, Any, Any], Tensor] = loss_of
+    tests_base: bool = True  # whether the test examples are scored before the training too
     base: int | None = None  # bytes of the process before its model; None: measured when needed
 
     @cached_property
@@ -123,4 +124,14 @@ def workload_of(
 ) -> Workload:
     """Returns the work of a fine-tuning run on one device; `more`: further fields of Workload."""
     whole = args.method.method == "full"
-    return Workload(model, update, accelerator, *data.parts, args.compute, data.general, whole_model=whole, **more)
+    return Workload(
+        model,
+        update,
+        accelerator,
+        *data.parts,
+        args.compute,
+        data.general,
+        whole_model=whole,
+        tests_base=data.tests_base,
+        **more,
+    )

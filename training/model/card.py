@@ -78,6 +78,6 @@ def card(facts: Facts, place: str, library: str, results: Mapping[str, Any] | No
     if library == "peft" and not on_hub(base):
         place = reachable(base)
         parts.append(f"The base is the folder {place}; where it is elsewhere, change its place in adapter_config.json.")
-    if facts.args.get("base_bits"):
+    if facts.args.get("base_bits") and library in ("peft", "--adapter"):
         parts.append(f"It was trained beside a base in {facts.args['base_bits']} bits, and fits that one alone.")
     return "\n\n".join(parts + (_training(results) if results else [])) + "\n"

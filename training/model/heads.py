@@ -25,8 +25,7 @@ def names_in(folder: Path) -> tuple[str, ...]:
 def trained_rows(folder: Path, classes: Sequence[str], bias: bool = False) -> list[int] | None:
     """Returns for each of `classes` its row in the folder's class head; None if that is missing or has other classes.
 
-    LABEL_0 and the like are not names, so they match nothing. Raises ValueError for a head with a bias if ours is to
-    have none.
+    LABEL_0 and the like are not names, so they match nothing. A head with a bias is none for one without (`bias` off).
     """
     if not has_weights(folder) or "score" not in heads_in(folder):
         return None
@@ -35,7 +34,7 @@ def trained_rows(folder: Path, classes: Sequence[str], bias: bool = False) -> li
     if sorted(theirs) != sorted(wanted) or len(set(wanted)) < len(wanted) or wanted[0].startswith("LABEL_"):
         return None
     if has_bias(folder) and not bias:
-        raise ValueError(f"--model {folder}: its class head, from which training goes on, has a bias; add --head-bias")
+        return None
     return [theirs.index(name) for name in wanted]
 
 
@@ -47,6 +46,8 @@ def head_notes(folder: Path, classes: Sequence[str] | None = None, used: bool = 
     for head in heads_in(folder):
         if head == "score" and used:
             notes.append("training goes on from the class head of the model, whose classes are the same")
+        elif head == "score" and classes is not None and trained_rows(folder, classes, bias=True) is not None:
+            notes.append("the model's class head is not used: it has a bias (--head-bias goes on from it)")
         elif head == "score" and classes is not None:
             named = listed(names_in(folder), 4, 90, quoted=False) or "without names"
             notes.append(f"the model's class head is not used: its classes are different ({named})")

@@ -116,6 +116,12 @@ def load_checkpoint(run: "Run") -> None:
         print(f"note       goes on with {threads} threads, as it was begun: another number may round differently")
     torch.set_num_threads(threads)
     run.record, run.before = Record(**state["record"]), state["before"]
+    is_trained = state["weights"] is None and not state.get("shards")
+    if is_trained and not run.due.over(run.record):
+        raise ValueError(
+            f"--resume: the run in {run.folder} was trained for {run.step:,} updates, of more by its flags; start "
+            "again with --overwrite"
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

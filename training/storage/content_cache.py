@@ -1,6 +1,7 @@
 """Files in folders named by a hash of all that the content depends on, written once for every later run."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -64,8 +65,11 @@ class CachedFile:
             with where_locks_are():
                 lock.acquire()
             try:
-                if not self.complete:
-                    replace_file(self.path, fill)
+                if self.complete:
+                    return
+                place = self.path if lock.is_locked else self.path.with_name(f"{self.name}.{os.getpid()}")
+                replace_file(place, fill)  # without locks each process fills a file of its own
+                os.replace(place, self.path)
             finally:
                 lock.release()
         except OSError as error:

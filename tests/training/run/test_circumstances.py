@@ -17,9 +17,10 @@ import training.run.trackers as trackers
 from judge.store import Store
 from judge.verdicts import Reply, read_score
 from training.flags.command_line import parse
-from training.flags.common import DataArgs, RunArgs, UpdateArgs
+from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs
 from training.flags.config_file import completed, read_config, write_config
 from training.flags.finetuning import run_folder
+from training.flags.task import HeadArgs
 from training.run.cores import free_bytes
 from training.step.update import build_schedule
 from training.storage.content_cache import CachedFile
@@ -128,6 +129,13 @@ def test_flags_that_would_do_nothing_are_refused(group, problem):
     assert any(problem in found for found in group.problems())
 
 
+@pytest.mark.parametrize(("untied", "refused"), [(True, False), (False, True)])
+def test_a_frozen_head_that_is_the_embedding_does_not_train_with_it(untied, refused):
+    head = HeadArgs(head="lm-token", head_training="frozen+lora")
+    found = head.problems_given(MethodArgs(train_embedding=True), ModelArgs(untie_head=untied))
+    assert any("--train-embedding" in problem for problem in found) == refused
+
+
 def test_untie_head_without_an_lm_head_is_refused(run_here):
     status, _, said = run_here(CLS, "--dataset", "spamassassin", "--model", "gpt2-nano", "--untie-head")
     assert status == 2 and "--untie-head: a classifier with a linear head has no LM head" in said
@@ -205,4 +213,4 @@ def test_a_disk_without_locks_is_worked_on_without_them(tmp_path, monkeypatch, n
     Store(tmp_path / "replies.jsonl").close()
     file = CachedFile(tmp_path / "cache", "key", "name", 3)
     file.write([b"abc"])
-    assert file.complete
+    assert file.complete and [path.name for path in file.path.parent.glob("*") if path.name != "lock"] == ["name"]
