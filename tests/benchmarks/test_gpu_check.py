@@ -152,7 +152,8 @@ def test_memory_is_forecast_and_measured(monkeypatch):
     (line,) = _gpu_cost.forecast(CPU, sizes)
     base, peak = found["resident"], found["measured_peak"]
     assert line.value == pytest.approx(1, abs=0.1)
-    assert (line.value * peak - base) / (peak - base) == pytest.approx(1, abs=0.25)
+    # Less is measured where earlier tests have left gaps in this process's memory.
+    assert 0.8 < (line.value * peak - base) / (peak - base) < 1.4
 
 
 def test_an_update_is_compared_with_that_of_transformers_and_peft():

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import command, run_script
+from conftest import command, run_in_process, run_script
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.generate import Sampling, generate
@@ -270,7 +270,7 @@ def runs(tmp_path_factory, tiny_model, question_file, mail_file):
 
 
 def refusal(*flags):
-    done = run_script("playground", *flags)
+    done = run_in_process("playground", *flags)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     return done.stderr
 
