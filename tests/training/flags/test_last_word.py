@@ -65,14 +65,17 @@ def test_who_waits_for_the_launcher_holds_no_connection_open(monkeypatch):
     launcher = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     monkeypatch.setattr(last_word, "is_launcher", lambda _: True)
     monkeypatch.setattr(psutil.Process, "parent", lambda _: psutil.Process(launcher.pid))
+    before = {child.pid for child in psutil.Process().children()}
     ours, theirs = socket.socketpair()
     last_word.repeat_after_launcher("the last word\n")
+    (waiting,) = {child.pid for child in psutil.Process().children()} - before
     ours.close()
     theirs.settimeout(10)
     assert theirs.recv(1) == b""
     theirs.close()
     launcher.kill()
     launcher.wait()
+    os.waitpid(waiting, 0)
 
 
 @pytest.mark.parametrize(
