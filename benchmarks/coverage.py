@@ -130,6 +130,15 @@ class Found(NamedTuple):
     claimed: float
 
 
+def compared(kind: Kind, one: Draw, seeds: Sequence[int]) -> tuple[np.ndarray, bool]:
+    """Returns whether the interval of each arm's difference from the first one holds 0, where the arms have the first
+    so many `seeds`, and whether any is claimed."""
+    arms = zip(one.sums[1:], seeds[1:], strict=True)
+    tested = family([kind.difference(sums[:n], one.sums[0, :n], one.weights) for sums, n in arms])
+    holds = [low <= 0 <= high for low, high in (mean.ends() for mean, _ in tested)]
+    return np.array(holds), min(p for _, p in tested) < 1 - LEVEL
+
+
 def simulated(kind: Kind, draw: Study, repetitions: int, seed: Sequence[int]) -> Found:
     rng, held, width, differences, claimed = np.random.default_rng(seed), 0, 0.0, np.zeros(ARMS - 1), 0
     for _ in range(repetitions):
@@ -137,9 +146,8 @@ def simulated(kind: Kind, draw: Study, repetitions: int, seed: Sequence[int]) ->
         low, high = kind.ends(kind.mean(one.sums[0], one.weights), len(one.weights))
         held += low <= one.truth <= high
         width += (high - low) / (2 * Z * one.deviation) if one.deviation else math.nan
-        tested = family([kind.difference(sums, one.sums[0], one.weights) for sums in one.sums[1:]])
-        differences += [low <= 0 <= high for low, high in (mean.ends() for mean, _ in tested)]
-        claimed += min(p for _, p in tested) < 1 - LEVEL
+        each, claims = compared(kind, one, [len(sums) for sums in one.sums])
+        differences, claimed = differences + each, claimed + claims
     return Found(
         100 * held / repetitions, width / repetitions, *(100 * x / repetitions for x in (differences.min(), claimed))
     )
@@ -176,11 +184,8 @@ def unequal(draw: Study, repetitions: int, seed: Sequence[int]) -> tuple[np.ndar
     both have (LEFT), and how often any is claimed."""
     rng, held, claimed = np.random.default_rng(seed), np.zeros(ARMS - 1), 0
     for _ in range(repetitions):
-        one = draw(rng)
-        arms = zip(one.sums[1:], LEFT[1:], strict=True)
-        tested = family([ACCURACY.difference(sums[:n], one.sums[0, :n], one.weights) for sums, n in arms])
-        held += [low <= 0 <= high for low, high in (mean.ends() for mean, _ in tested)]
-        claimed += min(p for _, p in tested) < 1 - LEVEL
+        each, claims = compared(ACCURACY, draw(rng), LEFT)
+        held, claimed = held + each, claimed + claims
     return 100 * held / repetitions, 100 * claimed / repetitions
 
 

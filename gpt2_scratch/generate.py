@@ -17,8 +17,6 @@ from gpt2_scratch.precision import of_products
 from gpt2_scratch.tokenizer import Vocabulary
 
 ROWS = 32  # prompts at a time, unless told otherwise
-
-
 COLDEST = 1e-6  # temperature, below which a draw is the largest logit, and the division may overflow
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.plain_tokenizer import gpt2s_pipeline, is_gpt2s_own, spelling
 from gpt2_scratch.sources import BESIDE, BUNDLED, VOCABULARIES, read_json, refuse_pointer
-from gpt2_scratch.tokenizer import END_OF_TEXT, ENDS, MARKER, GPT2Tokenizer, Meaning, Tokenizer, Vocabulary
+from gpt2_scratch.tokenizer import END_OF_TEXT, ENDS, MARKER, GPT2Tokenizer, Tokenizer, Vocabulary
 from gpt2_scratch.tokenizer_export import ROLES, export_tokenizer
 
 FILES = VOCABULARIES + BESIDE
@@ -85,9 +85,8 @@ def _end_of(read: Any, configured: Any) -> tuple[int | None, str]:
 class OwnTokenizer(Tokenizer):
     """The tokenizer in `folder`. `configured` is config.json's end of text, for a tokenizer that has none."""
 
-    def __init__(self, folder: Path, read: Any, configured: Any, meaning: Meaning = "text") -> None:
-        self.folder, self.read, self.meaning = folder, read, meaning
-        self.configured, self.special = configured, _special(read)
+    def __init__(self, folder: Path, read: Any, configured: Any) -> None:
+        self.read, self.special = read, _special(read)
         end, why = _end_of(read, configured)
         self.vocabulary = Vocabulary(max(read.get_vocab().values()) + 1, end)
         self.sha256 = _digest(folder)
@@ -140,9 +139,6 @@ class OwnTokenizer(Tokenizer):
 
     def save(self, folder: Path, context: int) -> None:
         export_tokenizer(self.read, folder, context, self.read.convert_ids_to_tokens(self.pad))
-
-    def reading(self, meaning: Meaning) -> "OwnTokenizer":
-        return OwnTokenizer(self.folder, self.read, self.configured, meaning)
 
 
 def _read_or_explain(folder: Path, at: str) -> Any:

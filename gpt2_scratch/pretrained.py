@@ -67,13 +67,14 @@ def load_weights(
         wanted["lm_head.weight"] = model.lm_head.weight  # listed once under its first name only
     scores_with_lm_head = isinstance(model, Classifier) and model.embedding_head and not model.config.tied_head
     reads_score = isinstance(model, Classifier) and (class_head or scores_with_lm_head)
-    # safetensors' save_model keeps one of two tied tensors, which may be the head.
-    without_embedding = model.config.tied_head and not any(key.endswith("wte.weight") for key in keys(folder))
-    problems, found = [], set()
+    problems, found, met = [], set(), set()
     for key, tensor in tensors(folder):
         name = key if key.startswith(("transformer.", "lm_head.", *HEADS)) else f"transformer.{key}"
-        if name == "lm_head.weight" and without_embedding:
-            name = "transformer.wte.weight"
+        if name == "lm_head.weight" and model.config.tied_head and "transformer.wte.weight" not in met:
+            name = (
+                "transformer.wte.weight"  # it comes first if it is there; safetensors' save_model keeps one of the two
+            )
+        met.add(name)
         if name.startswith(HEADS) and not (reads_score and name.startswith("score.")):
             continue
         if name == "lm_head.weight" and scores_with_lm_head:

@@ -10,10 +10,11 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str
@@ -73,9 +74,11 @@ class Tokenizer(ABC):
     def save(self, folder: Path, context: int) -> None:
         """Writes files with which transformers reads texts of up to `context` tokens as this does, and can pad."""
 
-    @abstractmethod
-    def reading(self, meaning: Meaning) -> "Tokenizer":
+    def reading(self, meaning: Meaning) -> Self:
         """Returns the same tokenizer with another `meaning`."""
+        other = copy(self)
+        other.meaning = meaning
+        return other
 
     @property
     def empty(self) -> int:
@@ -130,8 +133,8 @@ class GPT2Tokenizer(Tokenizer):
     vocabulary = Vocabulary(END_OF_TEXT + 1, END_OF_TEXT)
     special = {MARKER: END_OF_TEXT}
 
-    def __init__(self, meaning: Meaning = "text", notes: Sequence[str] = (), template: Any = None) -> None:
-        self.meaning, self.notes, self.template = meaning, notes, template
+    def __init__(self, notes: Sequence[str] = (), template: Any = None) -> None:
+        self.notes, self.template = notes, template
 
     def encode_few(self, texts: Sequence[str]) -> list[list[int]]:
         if self.meaning == "tokens":
@@ -168,9 +171,6 @@ class GPT2Tokenizer(Tokenizer):
         settings |= {f"{role}_token": MARKER for role in ("bos", "eos", "unk", "pad")} | {"add_prefix_space": False}
         settings |= {"chat_template": self.template} if self.template else {}
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-
-    def reading(self, meaning: Meaning) -> "GPT2Tokenizer":
-        return GPT2Tokenizer(meaning, self.notes, self.template)
 
 
 GPT2 = GPT2Tokenizer()

@@ -243,11 +243,7 @@ def measured_costs(
         folder = recipe.folder / "timing" / re.sub(r"[^\w.-]+", "-", name)
         short = [replace(recipe, folder=folder / str(i), updates=TIMED) for i in range(TIMES)]
         pairs = [(one, trial) for one in short for trial in compared]
-        jobs = [one.job(trial, "validation") for one, trial in pairs if not one.is_trained(trial)]
-        # Validation takes no part in the time of an update. What was stopped starts again, and is timed in one go.
-        few, anew = ("--val-examples", "1"), {"--resume": "--overwrite"}
-        words = [tuple(anew.get(word, word) for word in job.words) for job in jobs]
-        one_after_the_other(maker, [job._replace(words=some + few) for job, some in zip(jobs, words, strict=True)])
+        one_after_the_other(maker, [one.job(trial, "timing") for one, trial in pairs if not one.is_trained(trial)])
         seconds = {trial.arm: median(one.seconds_of_update(trial) for one in short) for trial in compared}
         known[name] = {"seconds": seconds, "bytes": {arm: short[0].bytes_of_weights(trials[arm][0]) for arm in arms}}
         write_json(path, known)

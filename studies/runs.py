@@ -60,12 +60,14 @@ class Recipe:
 
     def job(self, trial: Trial, score: str) -> Job:
         """Returns the job that trains a run and scores it on the validation examples, again if its weights have been
-        deleted, or the one that then scores it on all (`score` is "validation" or "test")."""
+        deleted, or the one that then scores it on all (`score` is "validation" or "test"). "timing" is one of which the
+        time of an update is wanted: it starts anew, so that it is timed in one go, and hardly validates."""
         place = self.place(trial)
-        again = score != "test" and (place / RESULTS).exists() and not self.can_be_tested(trial)
+        again = score == "validation" and (place / RESULTS).exists() and not self.can_be_tested(trial)
         of_base = self.script == "finetune_ift.py" and trial.seed == 0  # it is the same for all, and needed once
-        asked = score if score == "validation" else "all" if of_base else "trained"
-        more = ["--score", asked, "--report-to", "none", "--overwrite" if again else "--resume"]
+        asked = ("all" if of_base else "trained") if score == "test" else "validation"
+        more = ["--score", asked, "--report-to", "none", "--overwrite" if again or score == "timing" else "--resume"]
+        more += ["--val-examples", "1"] if score == "timing" else []
         more += ["--new-tokens", "0"] if self.script == "finetune_ift.py" else []  # answers are not compared
         more += ["--output-dir", str(place)]
         return Job(place, (str(SCRIPTS / self.script), *self.flags(trial), *more), self.memory_mib)

@@ -81,8 +81,8 @@ def check_folder(
     folder that holds what the run reads, since a new run clears it.
     """
     at = f"--output-dir {folder}:"
-    for problem in unwritable("--output-dir", folder):
-        raise ValueError(problem)
+    if problems := unwritable("--output-dir", folder):
+        raise ValueError(problems[0])
     # What a kill left beside a file counts as that file.
     every = {re.sub(r"^\.(.+)\.(new|old)$", r"\1", path.name) for path in folder.glob("*")}
     predictions = {name for name in every if name.startswith("predict-")}  # of predict.py

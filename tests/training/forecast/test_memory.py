@@ -268,7 +268,7 @@ def test_the_peak_of_a_process_is_forecast_to_a_tenth_libraries_and_data_left_ou
         return np.array([numbers["forecast"], numbers["measured"]])
 
     forecast, measured = found()
-    if forecast != pytest.approx(measured, rel=0.1):
+    if forecast != pytest.approx(measured, rel=0.05):
         # Where blocks come to lie in the heap is chance: both sides vary by 3%.
         forecast, measured = np.mean([(forecast, measured), found()], axis=0)
     assert measured > 150 * 2**20

@@ -16,6 +16,7 @@ import training.forecast.micro_batch as sizing
 import training.run.trackers as trackers
 from judge.store import Store
 from judge.verdicts import Reply, read_score
+from training.flags.cli import problems_in, refuse
 from training.flags.command_line import parse
 from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs
 from training.flags.config_file import completed, read_config, write_config
@@ -69,11 +70,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_computed(tmp
     monkeypatch.setattr(os, "access", lambda *_: False)
     for words, asked in ((["--cache-frozen", "memory", "--last-blocks", 1], "--cache-dir"), ([], "--output-dir")):
         with pytest.raises(ValueError, match=f"{asked} .*cannot be written"):
-            CLS.run.__globals__["refuse"](
-                CLS.run.__globals__["problems_in"](
-                    flags(*words), config=SimpleNamespace(blocks=6, context=1024, width=192)
-                )
-            )
+            refuse(problems_in(flags(*words), config=SimpleNamespace(blocks=6, context=1024, width=192)))
             run_folder(flags(*words, "--output-dir", tmp_path / "a"), "spamassassin")
 
 
