@@ -15,7 +15,7 @@ from studies.question import Question
 from studies.runs import Recipe
 
 HELD_OUT = {"--train-examples", "--draw-seed", "--val-examples", "--test-examples"}  # not for training on all rows
-HELD_OUT |= {"--validation-share", "--test-share", "--eval-every"}
+HELD_OUT |= {"--validation-share", "--test-share", "--eval-every", "--eval-batches"}
 TFIDF, COMMONEST = "TF-IDF + logistic regression", "commonest class"
 
 

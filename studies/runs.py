@@ -15,7 +15,8 @@ from training.storage.run_folder import RESULTS, STATE, VALIDATION, read_run
 from workers.job import Done, Job
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
-EVALUATIONS = 4  # of a run while it trains, on validation examples; the best weights are kept
+EVALUATIONS = 4  # of a run while it trains; the best weights are kept
+WATCHED = 16  # batches of validation examples in each of them, since all would take a quarter of a run
 DIVERGED = "training diverged"  # as the last line of a log says it
 WEIGHTS = ("adapter", "model", STATE.parent.name)
 
@@ -52,8 +53,8 @@ class Recipe:
         """Returns the flags that anybody needs to train the same."""
         arm, seed = self.arms[trial.arm], str(trial.seed)
         words = [*self.words, *arm.words, "--lr", f"{arm.rate(trial.rate):g}", "--max-steps", str(self.updates)]
-        words += ["--eval-every", str(-(-self.updates // EVALUATIONS)), "--train-examples", str(self.train)]
-        return [*words, "--seed", seed, "--draw-seed", seed]
+        words += ["--eval-every", str(-(-self.updates // EVALUATIONS)), "--eval-batches", str(WATCHED)]
+        return [*words, "--train-examples", str(self.train), "--seed", seed, "--draw-seed", seed]
 
     def command(self, words: Sequence[str]) -> str:
         return f"python scripts/{self.script} {shlex.join(words)}"
