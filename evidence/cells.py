@@ -23,7 +23,8 @@ LEVEL = 0.05
 class Comparison(NamedTuple):
     """This is a row minus its reference on the same `n` examples, or their ratio where the kind is one. `p` is adjusted
     among so many. `detectable` is the smallest difference (ratio) that four of five tries would find, nan where that
-    cannot be told. A row `claims` nothing where its seeds are too few to say how much they vary."""
+    cannot be told: where a row can claim only because its seeds count as those of others do, other tries might not. A
+    row `claims` nothing where its seeds are too few to say how much they vary."""
 
     value: float
     low: float
@@ -91,11 +92,6 @@ class Cell:
 C = TypeVar("C", bound=Cell)
 
 
-def p_remark(p: float) -> str:
-    """It reads p = 0.123, or p < 0.001."""
-    return f"p {p_text(p)}" if p < 0.001 else f"p = {p_text(p)}"
-
-
 def p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
@@ -149,16 +145,17 @@ def compared_together(groups: Sequence[tuple[Sequence[C], Cell]]) -> list[list[C
     of a training set, it is another.
     """
     found = [[difference(cell, reference) for cell in cells] for cells, reference in groups]
-    means = [pooled([one[0] for one in group if not isinstance(one, str)]) for group in found]
-    tested = [mean for group in means for mean in group]
-    tests = iter(zip(tested, holm([mean.p() for mean in tested]), strict=True))
+    alone = [[one[0] for one in group if not isinstance(one, str)] for group in found]
+    tested = [mean for group in alone for mean in pooled(group)]
+    tests = iter(zip(sum(alone, []), tested, holm([mean.p() for mean in tested]), strict=True))
 
     def told(cell: C, reference: Cell, one: tuple[Mean, int] | str) -> C:
         if isinstance(one, str):
             return replace(cell, why_alone=one)
-        (mean, p), kind = next(tests), cell.kind
+        (by_itself, mean, p), kind = next(tests), cell.kind
         assert kind is not None, "a row that was compared has a kind"
-        value, low, high, least = map(kind.in_unit, (mean.value, *mean.ends(), mean.detectable(len(tested))))
+        found = mean.detectable(len(tested)) if by_itself.claims else math.nan
+        value, low, high, least = map(kind.in_unit, (mean.value, *mean.ends(), found))
         comparison = Comparison(value, low, high, p, one[1], least, len(tested), mean.claims)
         return replace(cell, comparison=comparison, reference=reference.label)
 
@@ -201,8 +198,3 @@ def in_columns(columns: Mapping[str, Sequence[C]]) -> dict[str, list[C]]:
             replace(c, comparison=d.comparison, reference=d.reference, why_alone=d.why_alone) for c, d in shown
         ]
     return found
-
-
-def in_column(column: str, cells: Sequence[C]) -> list[C]:
-    """One column is a family by itself."""
-    return in_columns({column: cells})[column]

@@ -142,7 +142,8 @@ def macro_f1(run: Run) -> float | None:
 
 def _judges(runs: Sequence[Run]) -> str:
     judges = sorted({one["judge"]["model"] for run in runs for one in run.results.get("judge", {}).values()})
-    return f"Judge: {listing(judges)}. The report's judge was another, so only differences compare."
+    mixed = "; scores of different judges do not compare" if len(judges) > 1 else ""
+    return f"Judge: {listing(judges)}{mixed}. The report's judge was another, so only differences compare."
 
 
 def _at(*path: str, over: float = 1.0) -> Callable[[Run], float | None]:
@@ -186,7 +187,7 @@ NAMED = {
         number=_at("seconds", "train", over=60),
         digits=2,
         compares=False,
-        about=lambda runs: "Made side by side, not in turns on a quiet machine: these times are no comparison.",
+        about=lambda runs: "Not made in turns on a quiet machine: these times are no comparison.",
     ),
     "peak-lr": Kind(
         unit="peak learning rate",

@@ -7,6 +7,7 @@
 # from it in the setting it names. Unlike the rows as published, each seed draws its own training examples.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 draws 5
+together
 
 one() { corrected "$1" "$2" "${run[@]}" "${@:3}"; }
 our_schedule=(--schedule cosine --lr-init 0 --lr-min 0 --warmup-ratio 0.05 --max-grad-norm 1.0 --no-clip-after-warmup)

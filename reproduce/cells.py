@@ -31,6 +31,7 @@ class Cell(evidence.Cell):
     command: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     written: Mapping[str, Any] = field(default_factory=dict)
+    same_as: str = ""  # label of the row that it differs from in the model's size only, where all sizes are one
     unfinished: str = ""  # seeds that have not been run, where others have
 
 
@@ -69,6 +70,7 @@ def cell_of(plan: Plan, seeds: str, find: Find) -> Cell:
         command="" if plan.why else plan.run_command(asked[0], RUNS),
         settings=settings,
         written=written,
+        same_as=plan.same_as,
         seeds=tuple(found),
         runs=runs,
         keys=tuple(map(plan.place, found)),

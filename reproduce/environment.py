@@ -17,6 +17,8 @@ MUST_BE = {
     "VERSION": ("published|corrected|both", "published, corrected or both"),
     "ONLY": (r"[1-9]\d*/[1-9]\d*", "a share like 3/8, the third of eight"),
     "JOBS": (r"|[1-9]\d*", "a whole number, at least 1"),
+    "LIST": ("|1", "1, or not be set"),
+    "DRY_RUN": ("|1", "1, or not be set"),
 }
 Settings = Mapping[str, str]
 

@@ -13,6 +13,10 @@
 set -euo pipefail
 reproduce=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [[ ${1:-} != rows ]]; then
+  if (($#)); then
+    echo "error: $0 $*: takes no arguments; settings are environment variables, such as DRY_RUN=1 (reproduce/README.md)" >&2
+    exit 2
+  fi
   file=$(cd "$(dirname "$0")" && pwd)/${0##*/}
   cd "$reproduce/.."
   if [[ -z ${PYTHON:-} ]]; then PYTHON=$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3); fi

@@ -28,9 +28,11 @@ def comparison_note(cells: Sequence[Cell], kind: Kind) -> str:
     if known:
         aside = " (rows without a claim aside)" * (not all(one.claims for one in tested))
         return f"{text}four of five tries would find a difference of {kind.size(max(known))}{aside}."
+    seeds = max(len(cell.seeds) for cell in cells)
+    if any(one.claims and one.low < one.high for one in tested):
+        return f"{text}{seeds} seeds do not tell how small a difference would be found."
     if any(one.claims for one in tested):
         return f"{text}every row scores the same on each, which does not tell how small a difference could be found."
-    seeds = max(len(cell.seeds) for cell in cells)
     return f"{text}{seeds} seeds by themselves claim nothing."
 
 
@@ -41,10 +43,11 @@ def missing_notes(column: Column) -> list[str]:
     for reasons in ("reason", "unfinished", "why_alone"):
         for version, cells in column.items():
             found = dict.fromkeys(getattr(cell, reasons) for cell in cells)
-            for reason in [reason for reason in found if reason and not reason.endswith("in size only")]:
-                labels = tuple(cell.label for cell in cells if getattr(cell, reasons) == reason)
+            for reason in filter(None, found):
+                labels = tuple(cell.label for cell in cells if getattr(cell, reasons) == reason and not cell.same_as)
                 labels = ("every row",) if len(labels) == len(cells) > 1 else labels
-                why.setdefault(reason, {}).setdefault(labels, []).append(SPELLED[version])
+                if labels:
+                    why.setdefault(reason, {}).setdefault(labels, []).append(SPELLED[version])
     notes = []
     for reason, rows in why.items():
         parts = [f"{listing(labels)} ({' and '.join(versions)})" for labels, versions in rows.items()]

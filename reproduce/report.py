@@ -5,7 +5,8 @@
     python -m reproduce.report --collect             # first adds new runs to reproduce/results
 
 It covers tables 1 to 8, figures 1 to 5, the inline results and the appendix of the report, and what goes beyond it. The
-table files say which cells there are; findings.md has the comments on them.
+table files say which cells there are; findings.md has the comments on them at nano scale. SEEDS, DATA_DIR and MODEL are
+read from the environment, as bash TABLE.sh reads them.
 """
 
 import csv
@@ -151,15 +152,17 @@ def filled(text: str, cells: Sequence[tuple[str, Cell]]) -> str:
 
 
 def collect(args: Args, store: Store, tables: Sequence[Table]) -> None:
-    """Adds the finished runs of the tables to the packed ones."""
+    """Adds the finished runs of the tables to the packed ones, whatever their seeds."""
     runs: dict[str, Run] = {}
-    for plan in [plan for table in tables for plan in chosen_plans(table, args.scale, store)]:
-        for place in map(plan.place, plan.seeds(settings_in(os.environ)["SEEDS"])):
-            if not plan.why and (run := store.get(place)) is not None:
+    found = {plan.key: plan for table in tables for plan in chosen_plans(table, args.scale, store) if not plan.why}
+    for key, plan in found.items():
+        places = [f"{key}/{folder.name}" for folder in (args.runs / key).glob("seed*") if folder.is_dir()]
+        for place in places:
+            if (run := store.get(place)) is not None:
                 runs[place] = replace(run, script=run.script or Path(plan.command.split()[1]).stem)
     write_packed(args.packed, store.packed | runs)
     print(f"collected  {len(runs):,} runs in {args.packed}")
-    for place in sorted(store.packed.keys() - runs.keys()):
+    for place in sorted(place for place in store.packed if place.rpartition("/")[0] not in found):
         print(f"note       {place} is in no table any more")
 
 
@@ -179,7 +182,7 @@ def main(args: Args) -> None:
         collect(args, store, tables)
     columns = {table.name: cells_in(table, args, store) for table in tables}
     cells = [(name, c) for name, found in columns.items() for by in found.values() for p in by.values() for c in p]
-    words, findings = read_findings(args.tables / "findings.md")
+    words, findings = read_findings(args.tables / "findings.md") if args.scale == "nano" else ("", {})
     words, findings = filled(words, cells), {name: filled(text, cells) for name, text in findings.items()}
     for name in findings.keys() - columns.keys():
         raise ValueError(f"findings.md: {name!r} is no table; the tables are {', '.join(sorted(columns))}")

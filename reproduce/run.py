@@ -96,20 +96,23 @@ def make_runs(runs: Sequence[Run], settings: Settings) -> int:
 
 def judge_answers(runs: Sequence[Run], model: str) -> None:
     """Has the answers of finished runs judged, if there are a judge and a key."""
+    judged = f"judge/{model.replace('/', '_')}-*/judge.json"  # where scripts/judge_ift.py leaves it
     for folder in [run.folder for run in runs] if model and os.environ.get("GEMINI_API_KEY") else []:
-        if (folder / "generations.jsonl").exists() and not [*folder.glob("judge/*/judge.json")]:
+        if (folder / "generations.jsonl").exists() and not [*folder.glob(judged)]:
             words = [sys.executable, "scripts/judge_ift.py", "--generations", str(folder), "--judge-model", model]
             subprocess.run(words, check=True)
 
 
 def ask(runs: Sequence[Run], questions: Sequence[str]) -> None:
-    """Asks the base and the fine-tuned model the report's own questions."""
+    """Asks the base and the fine-tuned model those of the report's own questions that they have not answered yet, since
+    tables share runs."""
     for folder in [run.folder for run in runs] if questions else []:
         answers = folder.with_name(f"{folder.name}.answers.txt")
-        if not answers.exists():
-            words = [sys.executable, "scripts/generate.py", "--run", str(folder), "--compare", "--prompt", *questions]
+        known = answers.read_text(encoding="utf-8") if answers.exists() else ""
+        if left := [question for question in questions if f"> {question}\n" not in known]:
+            words = [sys.executable, "scripts/generate.py", "--run", str(folder), "--compare", "--prompt", *left]
             text = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
-            answers.with_suffix(".new").write_text(text)
+            answers.with_suffix(".new").write_text(known + text, encoding="utf-8")
             answers.with_suffix(".new").rename(answers)
 
 
@@ -140,7 +143,7 @@ def make(table: Table, found: Sequence[Plan], runs: Sequence[Run], settings: Set
         return failed
     judge_answers(runs, settings["JUDGE_MODEL"])
     ask(runs, table.questions)
-    if table.name == "learning_rates" and settings["ONLY"] not in ("", "1/1"):
+    if table.name == "learning_rates" and settings["ONLY"] != "1/1":
         print("rates are chosen once all shares are there: run this table again without ONLY")
     elif table.name == "learning_rates":
         print_rates(found, settings["SEEDS"], Path(settings["RUNS"]))
@@ -196,4 +199,6 @@ def to_the_end(act: Callable[[], int]) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("error: python -m reproduce.run TABLE.sh: name one table file; settings are environment variables")
     sys.exit(to_the_end(lambda: main(Path(sys.argv[1]))))

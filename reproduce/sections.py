@@ -45,8 +45,7 @@ def _theirs(text: str, kind: Kind) -> Shown:
 
 def _ours(cell: Cell, kind: Kind) -> Shown:
     if cell.value is None:
-        alike = re.search("differs from '(.*)' in size only", cell.reason)
-        return Shown("= " + alike[1].split(" (report: ")[0] if alike else NONE, remark=cell.reason)
+        return Shown("= " + cell.same_as.split(" (report: ")[0] if cell.same_as else NONE, remark=cell.reason)
     return Shown(cell.text(kind), cell.value)
 
 
@@ -104,7 +103,7 @@ def grid(
     """Shows the report's values, ours, and how ours differ; and what always answering the commonest class scores. The
     version is named unless it is there `alone`."""
     first, whose = notes.reference(cells), " (judge)" * kind.ratio
-    cells = [cell for cell in cells if cell.report or not cell.reason.startswith("not available")]
+    cells = [c for c in cells if c.report or c.record or c.same_as or not c.reason.startswith("not available")]
     tests = any(cell.comparison for cell in cells)
     known = [*dict.fromkeys(cell.reference for cell in cells if cell.comparison)]
     against = "difference" if first and known == [first.label] else f"against {listing(known)}"
@@ -155,8 +154,7 @@ def main_version(column: Column) -> str:
 def block_of(name: str, column: Column) -> Block:
     """Builds the block of one column: first the corrected rows, the rest folded."""
     everything, kind, main = [c for cells in column.values() for c in cells], shown_kind(column), main_version(column)
-    first = notes.reference(column[main])
-    said = [notes.comparison_note(column[main], kind), kind.about(first.runs if first else ())]
+    said = [notes.comparison_note(column[main], kind), kind.about([run for cell in everything for run in cell.runs])]
     folds = []
     if main != VERSIONS[0] and VERSIONS[0] in column:
         published = grid(name, VERSIONS[0], column[VERSIONS[0]], kind, record=any(c.record for c in everything))

@@ -9,6 +9,7 @@
 # all have the 0.1 of the code.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 draws 5
+together
 
 ift=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --batch-size 4 --epochs 2)
 published ift          "rank 2"      19.92     19.92     "${ift[@]}" --lora-rank 2 --lora-alpha 2

@@ -79,6 +79,7 @@ class Plan:
     key: str  # scale/task-hash, from all that determines the run
     why: str = ""
     draws: int = 0
+    same_as: str = ""  # label of the row that has its run, where they differ in the model's size only
 
     @property
     def status(self) -> str:
@@ -228,7 +229,7 @@ def plans(table: Table, scale: str, data: Path | None, model: str = "gpt2-nano")
     found: list[Plan] = []
     sizes: dict[str, tuple[str, str]] = {}
     for row in table.rows:
-        path, flags, why = row.command.split()[1], flags_of(row.command), ""
+        path, flags, why, same_as = row.command.split()[1], flags_of(row.command), "", ""
         draws = table.draws * (row.version == "corrected" and bool(flags))
         command, task = row.command, TASKS.get(flags.get("dataset", ""), Path(path).stem.removeprefix("finetune_"))
         if flags and scale == "nano":
@@ -236,10 +237,11 @@ def plans(table: Table, scale: str, data: Path | None, model: str = "gpt2-nano")
             flags, why = nano(flags, row.column, model, data, draws > 0)
             alike = repr([row.version, row.column, path, {k: v for k, v in flags.items() if k not in RATES}])
             first, label = sizes.setdefault(alike, (size, row.label))
-            why = f"differs from '{label}' in size only" if first != size else why
+            same_as = label if first != size else ""
+            why = f"differs from '{label}' in size only" if same_as else why
         elif flags.get("text_column") == ["Message"] and data is not None and not (data / DATA["enron"][1]).exists():
             flags = flags | {"text_column": ["message"]}  # as the hub spells it
         command = spelled(path, flags) if flags else row.command
         digest = hashlib.sha256(f"{command}{' --draw-seed' * (draws > 0)}".encode()).hexdigest()[:12]
-        found.append(Plan(row, flags, command, f"{scale}/{task}-{digest}", why, draws))
+        found.append(Plan(row, flags, command, f"{scale}/{task}-{digest}", why, draws, same_as))
     return found

@@ -1,5 +1,6 @@
 """Says what a study has found, in sentences that need no statistics to be understood."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from evidence.cells import Cell
@@ -75,9 +76,10 @@ def what_is_not_told_apart(found: Outcome) -> str:
     known = [cell for cell in alike if cell.comparison and cell.comparison.claims]
     unknown = [cell for cell in alike if cell not in known]
     if known:
-        least = max(cell.comparison.detectable for cell in known if cell.comparison)
+        least = [one.detectable for cell in known if (one := cell.comparison) and not math.isnan(one.detectable)]
         cells = listing([f"{named(cell, found)} ({change(cell, kind)})" for cell in known])
-        said.append(f"Not told apart from it: {cells}; four of five such studies would find {kind.size(least)}.")
+        ends = f"; four of five such studies would find {kind.size(max(least))}" if least else ""
+        said.append(f"Not told apart from it: {cells}{ends}.")
     if unknown:
         cells = listing([f"{named(cell, found)} ({change(cell, kind)})" for cell in unknown])
         said.append(f"Of too few seeds to say anything: {cells}.")

@@ -3,7 +3,7 @@
 import json
 from typing import NamedTuple
 
-from evidence.cells import in_column
+from evidence.cells import in_columns
 from evidence.runs import Store
 from reproduce.cells import cell_of
 from reproduce.tables import Plan, Row, flags_of, plans, read_table
@@ -69,14 +69,17 @@ class Line(NamedTuple):
     seed: int
     place: str
     why: str = ""
+    same_as: str = ""
 
     @property
     def key(self):
         return f"{self.place}/seed{self.seed}"
 
 
-def line(label, key, version="corrected", column="spam", seed=0, given=("", ""), why="", flags="--lora-rank 8"):
-    return Line(Row(version, column, label, *given, f"{CLS} {flags}"), seed, f"nano/{key}", why)
+def line(
+    label, key, version="corrected", column="spam", seed=0, given=("", ""), why="", same_as="", flags="--lora-rank 8"
+):
+    return Line(Row(version, column, label, *given, f"{CLS} {flags}"), seed, f"nano/{key}", why, same_as)
 
 
 def cells_of(lines, find):
@@ -86,9 +89,10 @@ def cells_of(lines, find):
         rows.setdefault(one.row, []).append(one)
     cells = []
     for row, runs in rows.items():
-        plan = Plan(row, flags_of(row.command), row.command, runs[0].place, runs[0].why)
+        plan = Plan(row, flags_of(row.command), row.command, runs[0].place, runs[0].why, same_as=runs[0].same_as)
         cells.append(cell_of(plan, " ".join(str(one.seed) for one in runs), find))
-    return in_column(lines[0].row.column if lines else "", cells)
+    column = lines[0].row.column if lines else ""
+    return in_columns({column: cells})[column]
 
 
 def table_file(folder, name, rows, comment="A table of tests."):

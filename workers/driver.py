@@ -96,7 +96,7 @@ class Cluster:
         files = {value: self._send(Path(value)) for _, _, value in values(words, list(FILES)) if Path(value).exists()}
         names = [value for _, _, value in values(words, ["--dataset"]) if value in tasks.NAMES]
         file = tasks.find(names[0], tasks.Task).file if names else None
-        usual = Path(os.environ.get("DATA_DIR", "data"), file) if file else None
+        usual = Path(os.environ.get("DATA_DIR") or "data", file) if file else None
         data = self._send(usual) if usual and usual.exists() else None
         before = ray.put(contents(job.folder)) if job.folder.exists() else None
         options: dict[str, Any] = self.needs(job.memory_mib) | {"max_retries": RETRIES}

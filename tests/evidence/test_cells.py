@@ -12,7 +12,7 @@ from conftest import ROOT, results_of, run_in_process
 from report_rows import cells_of, classifier, found_in, general, line, of_runs, tutor
 from scipy import special, stats
 
-from evidence.cells import difference, in_column, in_columns
+from evidence.cells import difference, in_columns
 from evidence.crossed import pooled
 from evidence.document import Block, Grid, Page, Section, Shown, listing, on_any_machine
 from evidence.intervals import bootstrap_ratio, holm
@@ -96,7 +96,7 @@ def test_columns_that_are_claimed_together_are_one_family_and_each_has_its_own_s
         name: [replace(cell, comparison=None) for cell in cells_of(random_runs(tmp_path, of, name), found_in(tmp_path))]
         for name, of in chances.items()
     }
-    alone, together = {name: in_column(name, cells) for name, cells in columns.items()}, in_columns(columns)
+    alone, together = {name: in_columns({name: cells})[name] for name, cells in columns.items()}, in_columns(columns)
     raw, adjusted = [], []
     for name, cells in together.items():
         first, *others = columns[name]

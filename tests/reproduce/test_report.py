@@ -115,13 +115,13 @@ def test_a_kind_of_column_is_one_entry_and_is_shown_everywhere(tmp_path, monkeyp
 def test_a_missing_cell_says_why_and_a_missing_seed_is_not_counted(tmp_path):
     classifier(tmp_path / "nano/a/seed1", range(20))
     lines = [line("a", "a", seed=seed) for seed in range(3)]
-    lines += [line("b", "b"), line("c", "-", why="differs from 'a' in size only")]
+    lines += [line("b", "b"), line("c", "-", why="differs from 'a' in size only", same_as="a")]
     a, b, c = cells_of(lines, found_in(tmp_path))
     assert a.seeds == ("1",) and a.sd is None and a.value == 0.5
     assert (b.value, b.reason) == (None, "not run")
     assert c.reason.endswith("in size only")
     block = block_of("spam", {"corrected": [a, b, c]})
-    assert [row[1].text for row in block.grid.rows[:2]] == ["50.0 [35.2, 64.8]", "–"]
+    assert [row[1].text for row in block.grid.rows[:3]] == ["50.0 [35.2, 64.8]", "–", "= a"]
     texts = [note for fold in block.folds for note in fold.notes]
     assert "Not run: b (corrected)." in texts and "Not yet run, seed 0 2: a (corrected)." in texts
     assert len(texts) == 2, "that c is the run of a stands in its cell"
@@ -291,6 +291,31 @@ def test_new_runs_are_added_to_the_packed_ones(small, tmp_path):
     report.main(report.Args(new, results, "nano", tmp_path / "out", small.tables, collect=True))
     after = read_packed(results / "nano.jsonl.gz")
     assert before.items() <= after.items() and len(after) == len(before) + 3
+
+
+def test_runs_of_any_seed_are_collected_and_belong_to_their_table(small, tmp_path, monkeypatch, capsys):
+    """Also where fewer seeds are asked for."""
+    shutil.copytree(small.runs, tmp_path / "runs")
+    place = of_rank(small, "published", 2).relative_to(small.runs)
+    shutil.copytree(tmp_path / "runs" / place / "seed0", tmp_path / "runs" / place / "seed7")
+    monkeypatch.setenv("SEEDS", "0")
+    for again in (False, True):
+        args = report.Args(
+            tmp_path / "runs", tmp_path / "results", "nano", tmp_path / "out", small.tables, collect=True
+        )
+        report.main(args)
+        packed = read_packed(tmp_path / "results/nano.jsonl.gz")
+        assert len(packed) == 17 and f"{place}/seed7" in packed, again
+        assert "in no table any more" not in capsys.readouterr().out
+
+
+def test_the_page_of_the_reports_scale_has_no_words_on_that_of_another(small, tmp_path):
+    """findings.md names cells of nano scale, and what their numbers say."""
+    shutil.copytree(small.tables, tmp_path / "tables")
+    (tmp_path / "tables/findings.md").write_text("Of gpt2-nano: {table4_rank | spam | rank 2 | value}.\n")
+    for scale, there in (("nano", True), ("report", False)):
+        report.main(report.Args(small.runs, tmp_path / "none", scale, tmp_path / scale, tmp_path / "tables"))
+        assert ("Of gpt2-nano" in (tmp_path / scale / "RESULTS.md").read_text()) == there
 
 
 def test_a_checkout_without_the_data_shows_the_packed_runs_of_the_same_rows(tmp_path, monkeypatch):

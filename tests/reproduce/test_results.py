@@ -115,7 +115,7 @@ TOLD_APART = [
     "yes no no yes",
     "",
     "",
-    "yes yes no no yes",
+    "yes no no yes",
     "yes yes yes",
     "yes yes yes yes",
     "no",

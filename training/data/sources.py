@@ -85,7 +85,7 @@ def locate_rows(
 ) -> Source:
     """Reads the rows of `data`, else of the dataset's usual place; `config` and `splits` are for a data set of the hub.
     Raises ValueError when there are none."""
-    usual = Path(os.environ.get("DATA_DIR", "data")) / task.file if task.file else None
+    usual = Path(os.environ.get("DATA_DIR") or "data") / task.file if task.file else None
     if data is not None:
         source = read_rows(data, encoding)
     elif usual is not None and usual.exists():
