@@ -36,14 +36,24 @@ class Line(NamedTuple):
         return f"{cells}  ({self.note})" if self.note else cells
 
     def entry(self) -> dict[str, Any]:
-        """Returns what stands in the file, without limits that are none."""
+        """Returns what stands in the file: neither limits that are none nor an infinite value, as JSON has none."""
         known = {name: x for name, x in self._asdict().items() if x not in (math.inf, -math.inf, "")}
         return known | {"ok": self.ok}
+
+
+def comparable(error: float) -> float:
+    """Returns an error that `max` can compare: NaN, of which no comparison holds, counts as infinite."""
+    return error if math.isfinite(error) else math.inf
 
 
 def yes(name: str, value: bool, note: str = "") -> Line:
     """Returns a line for what must hold."""
     return Line(name, float(value), 1, 1, note)
+
+
+def is_modern(device: torch.device) -> bool:
+    """Whether it is a GPU of the Ampere generation or later, which has flash attention and bf16."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def facts(device: torch.device) -> dict[str, Any]:
@@ -89,14 +99,18 @@ class Kernels(NamedTuple):
 
 
 def kernels(step: Callable[[], object], device: torch.device) -> Kernels:
-    """Counts what `step` runs on the device, copies included; on a CPU torch's operations, those within others too."""
+    """Counts what `step` runs on the device, copies included; on a CPU torch's operations, those within others too.
+
+    Spans that torch only names, such as an optimizer's step, stand among the kernels and are none.
+    """
     on_gpu = device.type == "cuda"
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as seen:
         step()
         if on_gpu:
             torch.cuda.synchronize(device)
     kind = DeviceType.CUDA if on_gpu else DeviceType.CPU
-    spans = sorted((e.time_range.start, e.time_range.end) for e in seen.events() if e.device_type == kind)
+    ran = [e for e in seen.events() if e.device_type == kind and not e.is_user_annotation]
+    spans = sorted((e.time_range.start, e.time_range.end) for e in ran)
     busy, until = 0.0, -math.inf
     for start, end in spans:  # microseconds
         busy += max(0.0, end - max(start, until))

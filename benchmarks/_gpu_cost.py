@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 
-from _gpu import Line, kernels, syncs
-from _gpu_numbers import examples
+from _gpu import Line, is_modern, kernels, syncs
 from _peer import PeerTraining
-from _steps import Training, clock
+from _steps import Training, clock, longest
 from _table import LOSS_TOLERANCE
-from _work import PRECISIONS, Work
+from _work import PRECISIONS, Work, random_examples
 from memory import Args, forecast_parts, measured_peak
 from training.data.batches import Encoded
 from training.flags.common import MethodArgs
@@ -36,8 +35,7 @@ class Sizes(NamedTuple):
 
 
 def usual(device: torch.device) -> Sizes:
-    modern = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    half: Any = "bf16" if modern else "fp16"
+    half: Any = "bf16" if is_modern(device) else "fp16"
     cls, ift = (Work(task, "gpt2", half, batch_size=8, steps=2) for task in ("cls", "ift"))
     full = Work("cls", "gpt2", "fp32", batch_size=8, steps=2)
     memory: tuple[Setting, ...] = ((cls, "lora", 8, False), (cls, "lora", 8, True), (cls, "lora", 2, False))
@@ -45,11 +43,12 @@ def usual(device: torch.device) -> Sizes:
     return Sizes(memory, tuple(Work(task, "gpt2-medium", half, batch_size=8, steps=20) for task in ("cls", "ift")))
 
 
-def batches(work: Work, longest: int) -> list[list[Encoded]]:
-    """Returns the batches of the steps, of random tokens, each of texts of similar length, and two more."""
+def batches(work: Work, most: int) -> list[list[Encoded]]:
+    """Returns the batches of the steps, of at most so many random tokens a text, each of texts of similar length, and
+    two more."""
     count = (work.steps + 2) * work.batch_size
-    lengths = np.sort(np.random.default_rng(0).integers(longest // 8, longest + 1, count)).tolist()
-    texts = examples(work.task, lengths, work.config.vocabulary)
+    lengths = np.sort(np.random.default_rng(0).integers(most // 8, most + 1, count)).tolist()
+    texts = random_examples(work.task, lengths, work.config.vocabulary)
     grouped = [texts[i : i + work.batch_size] for i in range(0, count, work.batch_size)]
     return [grouped[i] for i in np.random.default_rng(1).permutation(len(grouped))]
 
@@ -84,28 +83,32 @@ def turns(steps: dict[str, Callable[[Any], Any]], chosen: Sequence[Any], device:
     return {side: 1000 * seconds / len(chosen) for side, seconds in spent.items()}
 
 
-def peer(device: torch.device, sizes: Sizes) -> Iterator[Line]:
+def compared(work: Work, device: torch.device, most: int) -> Iterator[Line]:
     """Times updates of LoRA against transformers and PEFT, and looks at what one update of each runs."""
+    first, second, *chosen = grouped = batches(work, most)
+    compute, train = ComputeArgs(mixed_precision=PRECISIONS[work.precision]), [e for batch in grouped for e in batch]
+    ours, theirs = Training(work, MethodArgs(), compute, train=train), PeerTraining(work, MethodArgs())
+    steps: dict[str, Callable[[Any], Any]] = {"ours": ours.update, "PEFT": theirs.update}
+    losses = {side: float(step(first)) for side, step in steps.items()}
+    for step in steps.values():
+        step(longest(chosen))
+    name, took = f"{work.task} {work.model} {work.precision}", turns(steps, chosen, device)
+    same = abs(losses["ours"] / losses["PEFT"] - 1)
+    yield Line(f"{name}: first loss against PEFT's", same, high=LOSS_TOLERANCE[work.precision])
+    yield Line(f"{name}: speed over PEFT's", took["PEFT"] / took["ours"])
+    for side, step in steps.items():
+        once = partial(step, second)
+        ran, alone, waits = kernels(once, device), clock(step, [second], device), syncs(once, device)
+        yield Line(f"{name}, {side}: ms a step", took[side])
+        yield Line(f"{name}, {side}: kernels a step", ran.number)
+        yield Line(f"{name}, {side}: waits for the GPU a step", waits)
+        yield Line(f"{name}, {side}: share of the time that the GPU is busy", ran.seconds / alone)
+
+
+def peer(device: torch.device, sizes: Sizes) -> Iterator[Line]:
     for work in sizes.peers:
         forget()
-        ours = Training(work, MethodArgs(), ComputeArgs(mixed_precision=PRECISIONS[work.precision]))
-        theirs = PeerTraining(work, MethodArgs())
-        steps: dict[str, Callable[[Any], Any]] = {"ours": ours.update, "PEFT": theirs.update}
-        first, second, *chosen = batches(work, sizes.longest)
-        losses = {side: float(step(first)) for side, step in steps.items()}
-        for step in steps.values():
-            step(second)
-        name, took = f"{work.task} {work.model} {work.precision}", turns(steps, chosen, device)
-        same = abs(losses["ours"] / losses["PEFT"] - 1)
-        yield Line(f"{name}: first loss against PEFT's", same, high=LOSS_TOLERANCE[work.precision])
-        yield Line(f"{name}: speed over PEFT's", took["PEFT"] / took["ours"])
-        for side, step in steps.items():
-            once = partial(step, second)
-            ran, alone, waits = kernels(once, device), clock(step, [second], device), syncs(once, device)
-            yield Line(f"{name}, {side}: ms a step", took[side])
-            yield Line(f"{name}, {side}: kernels a step", ran.number)
-            yield Line(f"{name}, {side}: waits for the GPU a step", waits)
-            yield Line(f"{name}, {side}: share of the time that the GPU is busy", ran.seconds / alone)
+        yield from compared(work, device, sizes.longest)  # whose models are gone when the next ones are built
 
 
 def memory_checks(device: torch.device, folder: Path) -> Iterator[Line]:

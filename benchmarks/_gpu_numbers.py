@@ -7,18 +7,19 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import GradScalerKwargs
 from torch import Tensor, nn
 
-from _gpu import Line, yes
+from _gpu import Line, comparable, is_modern, yes
+from _work import random_examples
 from gpt2_scratch.attention import Layout, attend, attend_padded, layout_of, route_of
 from gpt2_scratch.config import SIZES, GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, Model, initialise
 from gpt2_scratch.precision import DTYPES, HALF
-from training.data.batches import IGNORED, Batch, Encoded, collate
+from training.data.batches import Batch, Encoded, collate
 from training.flags.common import MethodArgs, UpdateArgs
 from training.flags.compute import SpeedArgs
 from training.flags.method import Method
@@ -28,6 +29,7 @@ from training.forecast.workload import Workload
 from training.model.methods import apply_compute, apply_method
 from training.run.launch import be_deterministic
 from training.step.losses import class_loss, token_loss
+from training.step.losses import loss_of as run_loss
 from training.step.optimizers import build_optimizer
 from training.step.seeds import generator
 from training.step.update import accumulate, apply_update
@@ -46,16 +48,6 @@ class Sizes(NamedTuple):
     lengths: tuple[int, ...] = (512, 1, 37, 384)
     methods: tuple[Method, ...] = METHODS
     precisions: tuple[str, ...] = ("fp32", "bf16", "fp16")
-
-
-def examples(task: Task, lengths: Sequence[int], vocabulary: int) -> list[Encoded]:
-    """Returns texts of random tokens; the first half of an instruction is its prompt, which is no target."""
-    random, found = np.random.default_rng(0), []
-    for i, length in enumerate(lengths):
-        tokens = random.integers(0, vocabulary, length + 1)
-        targets = np.where(np.arange(length) < length // 2, IGNORED, tokens[1:])
-        found.append(Encoded(i, tokens[:-1].astype(np.int32), i % 2 if task == "cls" else targets))
-    return found
 
 
 def plain_attention(qkv: Tensor, layout: Layout) -> Tensor:
@@ -96,10 +88,9 @@ def attention(device: torch.device, sizes: Sizes) -> Iterator[Line]:
 
 
 def route(device: torch.device, sizes: Sizes) -> Iterator[Line]:
-    """Says which attention is taken; of GPUs, Ampere and later have flash attention and bf16."""
-    modern = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    """Says which attention is taken."""
     chosen = route_of(device, torch.bfloat16, sizes.config.width // sizes.config.heads)
-    yield yes(f"attention in bf16: {chosen}", (chosen == "flash") == modern)
+    yield yes(f"attention in bf16: {chosen}", (chosen == "flash") == is_modern(device))
 
 
 def build(task: Task, method: Method, config: GPT2Config) -> Model:
@@ -130,7 +121,7 @@ def gradient(model: Model, texts: Sequence[Encoded], device: torch.device, preci
 def gradients(device: torch.device, sizes: Sizes) -> Iterator[Line]:
     """Compares the gradients of every method with those of the CPU in fp32, and names the method that is furthest."""
     for task in ("cls", "ift"):
-        texts, worst = examples(task, sizes.lengths, sizes.config.vocabulary), dict[str, tuple[float, str]]()
+        texts, worst = random_examples(task, sizes.lengths, sizes.config.vocabulary), dict[str, tuple[float, str]]()
         for method in sizes.methods:
             model = build(task, method, sizes.config)
             wanted = gradient(model, texts, torch.device("cpu"), "fp32")
@@ -138,7 +129,7 @@ def gradients(device: torch.device, sizes: Sizes) -> Iterator[Line]:
                 held = deepcopy(model)
                 apply_compute(held, method, SpeedArgs(), precision if precision in HALF else "no")
                 error = gradient(held, texts, device, precision) - wanted
-                found = float(error.norm() / wanted.norm()), method
+                found = comparable(float(error.norm() / wanted.norm())), method
                 worst[precision] = max(worst.get(precision, found), found)
         for precision, (value, method) in worst.items():
             yield Line(f"gradients, {task}, {precision}: error", value, high=GRADIENTS[precision], note=method)
@@ -158,7 +149,7 @@ def repeats(device: torch.device, sizes: Sizes) -> Iterator[Line]:
     """Computes gradients twice: the bits must be the same where torch is told to be deterministic."""
     precision = "bf16" if "bf16" in sizes.precisions else "fp32"
     for task in ("cls", "ift"):
-        model, texts = build(task, "lora", sizes.config), examples(task, sizes.lengths, sizes.config.vocabulary)
+        model, texts = build(task, "lora", sizes.config), random_examples(task, sizes.lengths, sizes.config.vocabulary)
 
         def same(model: Model = model, texts: list[Encoded] = texts) -> bool:
             return torch.equal(*(gradient(model, texts, device, precision) for _ in range(2)))
@@ -168,18 +159,27 @@ def repeats(device: torch.device, sizes: Sizes) -> Iterator[Line]:
             yield yes(f"gradients, {task}, {precision}, deterministic: repeat bit for bit", same())
 
 
-def overflow(device: torch.device, sizes: Sizes, precision: str = "fp16", scale: float = 2.0**60) -> Iterator[Line]:
-    """Trains at a loss scale that overflows: steps are void and change no weight until the scale has shrunk."""
+def scaling(device: torch.device, scale: float) -> Accelerator:
+    """Returns the accelerator of a run in fp16 that begins at this loss scale; on a CPU, where Accelerate scales
+    nothing, one with a scaler of its own."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator, texts = Accelerator(cpu=device.type == "cpu"), examples("cls", (9, 3), sizes.config.vocabulary)
+    if device.type == "cuda":
+        return Accelerator(mixed_precision="fp16", kwargs_handlers=[GradScalerKwargs(init_scale=scale)])
+    accelerator = Accelerator(cpu=True)
     accelerator.scaler = torch.amp.GradScaler(device.type, init_scale=scale)  # type: ignore[assignment]
+    return accelerator
+
+
+def overflow(device: torch.device, sizes: Sizes, scale: float = 2.0**60) -> Iterator[Line]:
+    """Trains at a loss scale that overflows: steps are void and change no weight until the scale has shrunk."""
+    accelerator, texts = scaling(device, scale), random_examples("cls", (9, 3), sizes.config.vocabulary)
     model = build("cls", "lora", sizes.config).to(device)
     prepared, optimizer = accelerator.prepare(model, build_optimizer(model, UpdateArgs(), scaled=True))
     before, skipped, norm = nn.utils.parameters_to_vector(model.parameters()).clone(), 0, None
     untouched = True
 
     def loss(batch: Batch) -> Tensor:
-        return loss_of(prepared, batch, device, precision)
+        return run_loss(accelerator, prepared, batch)
 
     while norm is None and skipped < 200:
         untouched &= torch.equal(nn.utils.parameters_to_vector(model.parameters()), before)
@@ -187,10 +187,8 @@ def overflow(device: torch.device, sizes: Sizes, precision: str = "fp16", scale:
         norm = apply_update(accelerator, model, optimizer, 1e-3, 1.0)
         skipped += norm is None
     moved = not torch.equal(nn.utils.parameters_to_vector(model.parameters()), before)
-    yield Line(f"overflow in {precision}: void steps", skipped, 1, 199)
-    yield yes(
-        f"overflow in {precision}: weights change after them, not before", untouched and moved and norm is not None
-    )
+    yield Line("overflow in fp16: void steps", skipped, 1, 199)
+    yield yes("overflow in fp16: weights change after them, not before", untouched and moved and norm is not None)
 
 
 def memory(device: torch.device, sizes: Sizes) -> Iterator[Line]:
@@ -202,7 +200,7 @@ def memory(device: torch.device, sizes: Sizes) -> Iterator[Line]:
         known = ran_out(error)
     yield yes("out of memory: the error is recognised", known)
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator, texts = Accelerator(cpu=device.type == "cpu"), examples("cls", (9, 3), sizes.config.vocabulary)
+    accelerator, texts = Accelerator(cpu=device.type == "cpu"), random_examples("cls", (9, 3), sizes.config.vocabulary)
     model = build("cls", "lora", sizes.config).to(device)
     workload = Workload(model, UpdateArgs(), accelerator, texts)
     held = [attempt(workload, [texts], reserve) for reserve in (2**60, 0)]
@@ -212,5 +210,6 @@ def memory(device: torch.device, sizes: Sizes) -> Iterator[Line]:
 def checks(device: torch.device, folder: Path) -> Iterator[Line]:
     """Makes all of these checks; `folder` is for files, of which there are none."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts, for `repeats`
+    torch.backends.cuda.matmul.allow_tf32 = False  # NVIDIA's containers switch it on; the scripts set it at their start
     for check in (route, attention, gradients, repeats, overflow, memory):
         yield from check(device, Sizes())

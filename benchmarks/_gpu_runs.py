@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from _gpu import Line, yes
+from _gpu import Line, comparable, is_modern, yes
 from _results import ROOT
 from training.storage.run_folder import RESULTS, STATE
 
@@ -48,12 +48,11 @@ def questions(path: Path) -> Path:
 
 
 def usual(device: torch.device, folder: Path) -> Sizes:
-    modern = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     common = "--model gpt2-nano --max-steps 40 --batch-size 8 --eval-every 40 --save-every 2 --report-to none"
     cls = "--dataset spamassassin --train-examples 320 --val-examples 40 --test-examples 40 --max-length 256"
     ift = f"--data {questions(folder / 'questions.jsonl')} --new-tokens 8"
     shared, mail, asked = (tuple(text.split()) for text in (f"{common} --forgetting-tokens 4096", cls, ift))
-    return Sizes(shared, mail, asked, "bf16" if modern else "fp16", "fp16", start)
+    return Sizes(shared, mail, asked, "bf16" if is_modern(device) else "fp16", "fp16", start)
 
 
 def last_line(log: Path) -> str:
@@ -82,7 +81,7 @@ def killed(words: Sequence[str], folder: Path, sizes: Sizes) -> bool:
 def largest_difference(one: Path, other: Path) -> float:
     """Returns the largest difference of the training losses of two runs, over the loss."""
     curves = [json.loads((folder / RESULTS).read_text())["curve"] for folder in (one, other)]
-    return max(abs(a["train_loss"] / b["train_loss"] - 1) for a, b in zip(*curves, strict=True))
+    return max(comparable(abs(a["train_loss"] / b["train_loss"] - 1)) for a, b in zip(*curves, strict=True))
 
 
 def commands(sizes: Sizes) -> dict[str, list[str]]:

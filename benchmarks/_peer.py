@@ -1,9 +1,16 @@
 """The other side of the comparison: transformers' GPT-2, PEFT's LoRA on it, and the update that our side makes too.
 
 Both sides have the same weights, the same token ids in a batch, the same loss, clipping, weight decay and optimizer.
-Memory is allocated as each side's own launch does it: ours asks glibc to keep what is freed. One thing is not the same:
-PEFT gives the fused matrix of queries, keys and values one A of the rank asked for, we give each of the three an A of
-its own (as the report counts), so that our side has more adapters to compute: 48 rows of A instead of 16.
+Memory is allocated as each side's own launch does it: ours asks glibc to keep what is freed. Otherwise the other side
+is what transformers and PEFT do by default. What is not the same:
+
+- PEFT gives the fused matrix of queries, keys and values one A of the rank asked for, we give each of the three an A of
+  its own (as the report counts), so that our side has more adapters to compute: 48 rows of A instead of 16.
+- In bf16 and fp16 the other side holds the frozen base in fp32, and autocast casts every matrix at each use. With LoRA
+  ours stores the frozen matrices of the blocks in half precision. Whoever loads the base with `dtype=torch.bfloat16`
+  has all of it in half precision.
+- GPT-2's activation is `gelu_new`, which transformers computes by a formula of several operations, most of which keep
+  a tensor for the backward pass. `activation_function="gelu_pytorch_tanh"` is the same function in one operation.
 """
 
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,17 @@ def measured(words: Sequence[str], **changed: str) -> dict[str, Any]:
         return json.loads(numbers.read_text())
 
 
-def measure_once(identity: dict[str, Any], words: Sequence[str], results: Path) -> None:
+def measure_once(
+    identity: dict[str, Any],
+    words: Sequence[str],
+    results: Path,
+    holds: Callable[[dict[str, Any]], bool] = lambda numbers: True,
+) -> None:
     """Adds a line with the numbers of `words`, a script and its flags, to `results`.
 
-    Does nothing if a line with `identity` is there. Raises ValueError when the process fails.
+    Does nothing if a line with `identity` is there that still `holds`. Raises ValueError when the process fails.
     """
-    if any(identity.items() <= found.items() for found in read(results)):
+    if any(identity.items() <= found.items() and holds(found) for found in read(results)):
         return
     print(f"{time.strftime('%H:%M:%S')} python {shlex.join(words)}", file=sys.stderr, flush=True)
     found = identity | {"date": time.strftime("%Y-%m-%d")} | measured(words)

@@ -11,12 +11,11 @@ from typing import Any
 
 import tyro
 
+from _results import ROOT
 from training.data.sources import base_model
 from training.flags.cli import flag, refuse, resolved
 from training.flags.scripts import load_script
 from training.storage.run_folder import FREE_FLAGS, RESULTS, STATE, read_run
-
-ROOT = Path(__file__).parent.parent
 
 
 def finish_runs(commands: Mapping[Path, Sequence[str]]) -> None:

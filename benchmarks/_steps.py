@@ -25,6 +25,7 @@ from training.model.frozen_activations import with_frozen_activations
 from training.model.methods import apply_compute, apply_method, build_classifier, build_language_model
 from training.run.launch import start
 from training.run.results import environment, peak_memory_mib
+from training.run.threads import choose_threads
 from training.step.losses import loss_of
 from training.step.optimizers import build_optimizer
 from training.step.seeds import generator
@@ -33,11 +34,17 @@ from training.storage.files import write_json
 
 LEARNING_RATE = 1e-5
 CLIP = 1.0
-MATRIX_ROWS, PRODUCTS, ROUNDS = 2048, 5, 5  # rows of a product, products a round
+MATRIX_ROWS, ROUNDS = 2048, 5  # rows of a product, rounds
+# Products of a round. A GPU is waited for at the end of each, which must be little beside them.
+PRODUCTS, PRODUCTS_OF_A_GPU = 5, 200
 
 
 def use_device(work: Work) -> None:
-    """Call this before the first accelerator. Raises ValueError for a missing GPU, and for fp16 without a GPU."""
+    """Call this before the first accelerator. Both sides of a comparison get the number of threads that a run takes.
+
+    Raises ValueError for a missing GPU, and for fp16 without a GPU.
+    """
+    choose_threads()
     if work.device == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "true"
     if work.device == "cuda" and not torch.cuda.is_available():
@@ -65,7 +72,10 @@ def read_model(work: Work, folder: Path, base_bits: Literal[4, 8] | None) -> Cla
 
 
 class Training:
-    """A model about to be trained, and what the scripts do with it in a step. `model` None: random weights."""
+    """A model about to be trained, and what the scripts do with it in a step. `model` None: random weights.
+
+    An update is divided as a run that trains on `train` divides it by default, and not at all if there is none.
+    """
 
     def __init__(
         self,
@@ -74,6 +84,7 @@ class Training:
         compute: ComputeArgs,
         model: Classifier | LanguageModel | None = None,
         update: UpdateArgs | None = None,
+        train: Sequence[Encoded] = (),
     ) -> None:
         self.compute = compute
         self.accelerator, _ = start(compute, Path("runs"), False)
@@ -83,6 +94,9 @@ class Training:
         scaled = self.accelerator.scaler is not None
         optimizer = build_optimizer(self.model, update or work.update, scaled=scaled)
         self.prepared, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        self.size = work.batch_size  # examples at a time
+        if train:
+            self.size = usual_size(Workload(self.model, work.update, self.accelerator, train))
         self.steps = 0
 
     def cached(self, batches: list[list[Encoded]]) -> list[list[Encoded]]:
@@ -95,10 +109,13 @@ class Training:
         return loss_of(self.accelerator, self.model, batch)
 
     def update(self, chosen: Sequence[Encoded]) -> torch.Tensor:
-        """Makes an update, divided as a run divides it by default, and returns the mean loss before it."""
-        count, args = sum(e.count for e in chosen), UpdateArgs(batch_size=len(chosen))
-        size = min(usual_size(Workload(self.model, args, self.accelerator, chosen)), len(chosen))
-        batches = [collate(chosen[start : start + size]) for start in range(0, len(chosen), size)]
+        """Makes an update and returns the mean loss before it."""
+        return self.update_by([chosen[start : start + self.size] for start in range(0, len(chosen), self.size)])
+
+    def update_by(self, micro_batches: Sequence[Sequence[Encoded]]) -> torch.Tensor:
+        """Makes an update of these micro-batches and returns the mean loss before it."""
+        count = sum(e.count for micro in micro_batches for e in micro)
+        batches = [collate(micro) for micro in micro_batches]
         loss = accumulate(self.accelerator, self.prepared, batches, count, self.loss, (0, self.steps))
         apply_update(self.accelerator, self.model, self.optimizer, LEARNING_RATE, CLIP)
         self.steps += 1
@@ -109,6 +126,11 @@ class Training:
             classify(self.model, chosen, self.accelerator, len(CLASSES))
         else:
             score_targets(self.model, chosen, self.accelerator)
+
+
+def longest(batches: Sequence[Sequence[Encoded]]) -> Sequence[Encoded]:
+    """Returns the batch with the longest text, for which a GPU's allocator asks for more than for any other."""
+    return max(batches, key=lambda batch: max(len(e.tokens) for e in batch))
 
 
 def clock(step: Callable[[Any], Any], batches: Sequence[Any], device: torch.device) -> float:
@@ -124,9 +146,9 @@ def clock(step: Callable[[Any], Any], batches: Sequence[Any], device: torch.devi
 def clock_updates(
     update: Callable[[Any], Any], batches: Sequence[Any], first: Any, accelerator: Accelerator
 ) -> dict[str, Any]:
-    """Times updates, after one on `first`, whose loss is reported, and one on the first batch; returns the numbers."""
+    """Times updates, after one on `first`, whose loss is reported, and one on the longest; returns the numbers."""
     loss = float(update(first))
-    update(batches[0])
+    update(longest(batches))
     seconds = clock(update, batches, accelerator.device)
     tokens = sum(len(e.tokens) for batch in batches for e in batch)
     return {
@@ -142,11 +164,12 @@ def clock_updates(
 def matrix_product_flops_per_second(config: GPT2Config, dtype: torch.dtype, device: torch.device) -> float:
     """Measures the machine: FLOP/s of MATRIX_ROWS rows times the four matrices of a block, in the fastest rounds."""
     c, flops, seconds = config.width, 0, 0.0
+    products = PRODUCTS if device.type == "cpu" else PRODUCTS_OF_A_GPU
     for outputs, inputs in ((3 * c, c), (c, c), (4 * c, c), (c, 4 * c)):
         x = torch.randn(MATRIX_ROWS, inputs, device=device, dtype=dtype)
         weight = torch.randn(outputs, inputs, device=device, dtype=dtype)
-        rounds = [clock(partial(F.linear, x), [weight] * PRODUCTS, device) for _ in range(ROUNDS)]
-        flops += PRODUCTS * 2 * MATRIX_ROWS * outputs * inputs
+        rounds = [clock(partial(F.linear, x), [weight] * products, device) for _ in range(ROUNDS)]
+        flops += products * 2 * MATRIX_ROWS * outputs * inputs
         seconds += min(rounds)
     return flops / seconds
 

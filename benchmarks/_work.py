@@ -1,6 +1,7 @@
 """The work that is timed: its flags and its batches, which are the same for both sides of a comparison."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -63,33 +64,6 @@ class Work:
         return found
 
 
-def batches(work: Work) -> "list[list[Encoded]]":
-    """Returns `steps` batches as training would form them, each of examples of similar length.
-
-    They are taken evenly over the lengths of one pool, so that few steps stand for the whole; their order is random.
-    Raises ValueError when the data does not fill so many.
-    """
-    from training.data.batches import POOL, epoch_plan
-
-    examples = _encoded(work, POOL * work.batch_size)
-    lengths = [len(e.tokens) for e in examples]
-    size = work.batch_size
-    pool = [[examples[i] for i in step[0][0]] for step in epoch_plan(0, 0, lengths, size, size, 1, drop_last=True)]
-    if len(pool) < work.steps:
-        raise ValueError(f"--steps {work.steps}: must be at most {len(pool)}, the batches of one pool")
-    by_length = sorted(range(len(pool)), key=lambda i: sum(len(e.tokens) for e in pool[i]))
-    chosen = {by_length[(2 * k + 1) * len(pool) // (2 * work.steps)] for k in range(work.steps)}
-    return [pool[i] for i in sorted(chosen)]
-
-
-def in_random_order(grouped: "list[list[Encoded]]") -> "list[list[Encoded]]":
-    """Returns the same examples in batches of the same sizes, whatever their lengths."""
-    mixed = [example for batch in grouped for example in batch]
-    random.Random(0).shuffle(mixed)
-    following = iter(mixed)
-    return [[next(following) for _ in batch] for batch in grouped]
-
-
 def shuffled_examples(task: Literal["cls", "ift"]) -> list[Any]:
     """Returns training examples in random order. Raises ValueError if the data cannot be found."""
     found: Task = find("enron", Classification) if task == "cls" else find("alpaca", Instructions)
@@ -102,12 +76,53 @@ def shuffled_examples(task: Literal["cls", "ift"]) -> list[Any]:
     return train
 
 
-def _encoded(work: Work, count: int) -> "list[Encoded]":
-    """Returns up to `count` random training examples as token ids."""
-    from training.data.batches import encode_all_instructions, encode_all_labelled
+def pool(work: Work) -> "list[Encoded]":
+    """Returns as many random training examples as are sorted by length together, as token ids. Raises ValueError if the
+    data cannot be found."""
+    from training.data.batches import POOL, encode_all_instructions, encode_all_labelled
 
-    examples = shuffled_examples(work.task)[:count]
+    examples = shuffled_examples(work.task)[: POOL * work.batch_size]
     if work.task == "cls":
         return encode_all_labelled(GPT2, examples, [CLASSES.index(e.label) for e in examples], work.max_length)
     encoded = encode_all_instructions(GPT2, examples, work.max_length, work.mask_prompt)
     return [e for e in encoded if not e.left_out]
+
+
+def batches(work: Work, examples: "Sequence[Encoded]") -> "list[list[Encoded]]":
+    """Returns `steps` batches of the pool `examples` as training would form them, each of examples of similar length.
+
+    They are taken evenly over the lengths, so that few steps stand for the whole; their order is random. Raises
+    ValueError when the pool does not fill so many.
+    """
+    from training.data.batches import epoch_plan
+
+    lengths = [len(e.tokens) for e in examples]
+    size = work.batch_size
+    found = [[examples[i] for i in step[0][0]] for step in epoch_plan(0, 0, lengths, size, size, 1, drop_last=True)]
+    if len(found) < work.steps:
+        raise ValueError(f"--steps {work.steps}: must be at most {len(found)}, the batches of one pool")
+    by_length = sorted(range(len(found)), key=lambda i: sum(len(e.tokens) for e in found[i]))
+    chosen = {by_length[(2 * k + 1) * len(found) // (2 * work.steps)] for k in range(work.steps)}
+    return [found[i] for i in sorted(chosen)]
+
+
+def in_random_order(grouped: "list[list[Encoded]]") -> "list[list[Encoded]]":
+    """Returns the same examples in batches of the same sizes, whatever their lengths."""
+    mixed = [example for batch in grouped for example in batch]
+    random.Random(0).shuffle(mixed)
+    following = iter(mixed)
+    return [[next(following) for _ in batch] for batch in grouped]
+
+
+def random_examples(task: Literal["cls", "ift"], lengths: Sequence[int], vocabulary: int) -> "list[Encoded]":
+    """Returns texts of random tokens; the first half of an instruction is its prompt, which is no target."""
+    import numpy as np
+
+    from training.data.batches import IGNORED, Encoded
+
+    rng, found = np.random.default_rng(0), []
+    for i, length in enumerate(lengths):
+        tokens = rng.integers(0, vocabulary, length + 1)
+        targets = np.where(np.arange(length) < length // 2, IGNORED, tokens[1:])
+        found.append(Encoded(i, tokens[:-1].astype(np.int32), i % 2 if task == "cls" else targets))
+    return found

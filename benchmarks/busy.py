@@ -3,7 +3,7 @@
     python benchmarks/busy.py
     python benchmarks/busy.py --task ift --method full --rounds 1
 
-Every measurement is a process of its own: step_time.py with all threads and with one, and peft_time.py, each alone on
+Every measurement is a process of its own: step_time.py and peft_time.py, with all threads and with one, each alone on
 the machine and beside loops that do nothing else. Run it on a machine that is otherwise idle.
 """
 
@@ -20,6 +20,7 @@ from training.flags.cli import at_least, run
 
 SIDES = {"ours": ("step_time.py", {}), "ours, one thread": ("step_time.py", {"OMP_NUM_THREADS": "1"})}
 SIDES |= {"transformers and PEFT": ("peft_time.py", {})}
+SIDES |= {"transformers and PEFT, one thread": ("peft_time.py", {"OMP_NUM_THREADS": "1"})}
 
 
 @dataclass(frozen=True)

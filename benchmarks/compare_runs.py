@@ -108,11 +108,9 @@ def accuracy(runs: Sequence[Path]) -> Interval:
     return interval(ACCURACY, found.sums, found.weights)
 
 
-def forgetting(runs: Sequence[Path]) -> Interval | None:
-    """Returns forgetting over seeds and pieces of text, or None where it was not measured.
-
-    Raises ValueError for different texts.
-    """
+def risen(runs: Sequence[Path]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns how much the loss of each piece of general text rose (runs, n), and the pieces' tokens (n,), or None if
+    it was not measured. Raises ValueError for different texts."""
     found = [results_of(folder).get("forgetting") or {} for folder in runs]
     if not all("pieces" in one for one in found):
         return None
@@ -122,7 +120,16 @@ def forgetting(runs: Sequence[Path]) -> Interval | None:
     ):
         raise ValueError("the runs measured forgetting on different texts; compare runs with one --forgetting-data")
     lost = np.array([np.subtract(one["after"], one["before"]) for one in pieces])
-    return interval(FORGETTING, lost, np.array(pieces[0]["tokens"]))
+    return lost, np.array(pieces[0]["tokens"])
+
+
+def forgetting(runs: Sequence[Path]) -> Interval | None:
+    """Returns forgetting over seeds and pieces of text, or None where it was not measured.
+
+    Raises ValueError for different texts.
+    """
+    found = risen(runs)
+    return None if found is None else interval(FORGETTING, *found)
 
 
 def number_of(runs: Sequence[Path], of: Callable[[list[float]], Any], *path: str) -> str:

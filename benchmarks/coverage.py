@@ -1,6 +1,7 @@
 """How often the intervals of evidence/ hold: 95% ones over seeds and examples, on scores whose truth is known.
 
     python benchmarks/coverage.py --repetitions 10000
+    python benchmarks/coverage.py --stopped --repetitions 4000 --accuracies 0.7 0.9 --examples 150 500 2000
 
 A study has four arms with one truth. An example is right with a probability that is its own (beta distributed, so that
 two seeds agree as often as recorded ones do) and that the seed moves; perplexities are of losses resampled from
@@ -14,20 +15,21 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize, special
 
+from _flags import each_at_least
+from _results import ROOT
 from evidence.crossed import crossed_mean, family
 from evidence.intervals import LEVEL, Z
 from evidence.kinds import ACCURACY, PERPLEXITY, Kind
 from evidence.runs import read_packed
-from training.flags.cli import run
+from training.flags.cli import at_least, run
 
 ARMS, AGREEMENT = 4, 0.56  # arms of a study; share of the variance within seeds that is the examples' own (median)
-RECORDED = Path(__file__).parent.parent / "reproduce" / "results" / "nano.jsonl.gz"
+RECORDED = ROOT / "reproduce" / "results" / "nano.jsonl.gz"
 LEFT = (5, 5, 3, 2)  # seeds of the arms after a race, of which the first is the winner
 SPREADS = {"none": (0, 0, 0, 0), "equal": (1, 1, 1, 1), "unequal": (3, 1, 1, 1), "one unequal": (1, 1, 1, 3)}
 
@@ -52,6 +54,12 @@ class Args:
     """simulate instead what it does that seeds draw their training examples from one pool"""
     stopped: bool = False
     """simulate instead arms that a race has left with fewer seeds than the first"""
+
+    def problems(self) -> list[str]:
+        found = at_least(self, 1, "repetitions") + each_at_least(self, 1, "seeds") + each_at_least(self, 2, "examples")
+        wrong = [truth for truth in self.accuracies if not 0 < truth <= 1]
+        found += [f"--accuracies {' '.join(map(str, wrong))}: must be above 0 and at most 1"] * bool(wrong)
+        return found + at_least(self, 0, "odds", "loss")
 
 
 class Draw(NamedTuple):
@@ -122,12 +130,17 @@ def perplexities(n: int, seeds: int, spreads: Sequence[float]) -> Study:
 
 
 class Found(NamedTuple):
-    """Shares in percent, and `width` over that of the told interval."""
+    """Shares in percent, and `width` over that of the told interval. `each` has one share for each difference."""
 
     holds: float
     width: float
-    differences: float
+    each: np.ndarray
     claimed: float
+
+    @property
+    def differences(self) -> float:
+        """The share of the pair that holds 0 the least often."""
+        return float(self.each.min())
 
 
 def compared(kind: Kind, one: Draw, seeds: Sequence[int]) -> tuple[np.ndarray, bool]:
@@ -139,18 +152,20 @@ def compared(kind: Kind, one: Draw, seeds: Sequence[int]) -> tuple[np.ndarray, b
     return np.array(holds), min(p for _, p in tested) < 1 - LEVEL
 
 
-def simulated(kind: Kind, draw: Study, repetitions: int, seed: Sequence[int]) -> Found:
+def simulated(
+    kind: Kind, draw: Study, repetitions: int, seed: Sequence[int], left: Sequence[int] | None = None
+) -> Found:
+    """Draws studies whose arms have so many seeds `left` to compare with the first one's; None: all of them."""
     rng, held, width, differences, claimed = np.random.default_rng(seed), 0, 0.0, np.zeros(ARMS - 1), 0
     for _ in range(repetitions):
         one = draw(rng)
         low, high = kind.ends(kind.mean(one.sums[0], one.weights), len(one.weights))
         held += low <= one.truth <= high
         width += (high - low) / (2 * Z * one.deviation) if one.deviation else math.nan
-        each, claims = compared(kind, one, [len(sums) for sums in one.sums])
+        each, claims = compared(kind, one, left or [len(sums) for sums in one.sums])
         differences, claimed = differences + each, claimed + claims
-    return Found(
-        100 * held / repetitions, width / repetitions, *(100 * x / repetitions for x in (differences.min(), claimed))
-    )
+    percent = 100 / repetitions
+    return Found(held * percent, width / repetitions, differences * percent, claimed * percent)
 
 
 def overlapping(seeds: int, drawn: float, share: float, repetitions: int) -> tuple[float, float]:
@@ -179,23 +194,15 @@ def print_overlap(args: Args) -> None:
         print(f"| {seeds} | {100 * drawn:.0f} | {100 * share:.0f} | {this:.1f} | {every:.1f} |", flush=True)
 
 
-def unequal(draw: Study, repetitions: int, seed: Sequence[int]) -> tuple[np.ndarray, float]:
-    """Returns how often, in percent, the interval of each arm's difference from the first one holds 0 on the seeds that
-    both have (LEFT), and how often any is claimed."""
-    rng, held, claimed = np.random.default_rng(seed), np.zeros(ARMS - 1), 0
-    for _ in range(repetitions):
-        each, claims = compared(ACCURACY, draw(rng), LEFT)
-        held, claimed = held + each, claimed + claims
-    return 100 * held / repetitions, 100 * claimed / repetitions
-
-
 def print_stopped(args: Args) -> None:
     print(f"| accuracy | n | {' | '.join(f'{n} seeds, holds, %' for n in LEFT[1:])} | claimed, % |")
     print(f"|{'---|' * (ARMS + 2)}")
     for truth, n in itertools.product(args.accuracies, args.examples):
         if truth <= 0.95:
-            held, claimed = unequal(accuracies(n, LEFT[0], truth, [args.odds] * ARMS), args.repetitions, [n])
-            print(f"| {truth:g} | {n:,} | {' | '.join(f'{x:.1f}' for x in held)} | {claimed:.1f} |", flush=True)
+            draw = accuracies(n, LEFT[0], truth, [args.odds] * ARMS)
+            found = simulated(ACCURACY, draw, args.repetitions, [n], LEFT)
+            numbers = " | ".join(f"{x:.1f}" for x in (*found.each, found.claimed))
+            print(f"| {truth:g} | {n:,} | {numbers} |", flush=True)
 
 
 def main(args: Args) -> None:

@@ -50,7 +50,12 @@ class Args:
     json: Path = Path("runs/gpu_check.json")
     """file for everything that was found"""
     alone: Part | None = None
-    """check this part in this process, and add its lines to the --json file, one a line"""
+    """check this part in this process, and write its lines into a new --json file, one a line"""
+
+    def problems(self) -> list[str]:
+        if self.alone is None or not self.json.exists():
+            return []
+        return [f"--json {self.json}: is there, and --alone would add lines to it; name a new file"]
 
 
 def main(args: Args) -> None:
@@ -81,6 +86,7 @@ def found_by(checks: Callable[..., Iterator["Line"]], device: "torch.device", fo
 def check_part(part: Part, device: "torch.device", lines: Path) -> None:
     """Prints each line, and adds it to a file at once, where it survives whatever comes later."""
     module, function, _ = PARTS[part]
+    lines.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
         for line in found_by(getattr(import_module(module), function), device, Path(folder)):
             print(line.shown(), flush=True)

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from _results import ROOT
 from tasks import Instructions, find, read_rows
 from training.flags.cli import at_least, run
 
-ROOT = Path(__file__).parent.parent
 KEY = "key-of-the-fault-run-0123"
 WAIT = 300.0  # seconds, for as many replies as the kill waits for
 LOST, TWICE, SHOWN = "lost", "stored and sent again", "places with the key"  # must be 0

@@ -5,7 +5,8 @@
 
 Each configuration is a process of its own: a fork of it forecasts, then it evaluates, trains and evaluates again. What
 is measured on a CPU is its peak resident set, libraries and data included; "without them" leaves those out on both
-sides. Every measurement is a line in --results; those that are there are not repeated.
+sides. The table is of a CPU; with --alone a GPU's allocator can be measured too. Every measurement is a line in
+--results; those that are there are not repeated.
 """
 
 import multiprocessing
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from _results import measure_once, read
-from _work import PRECISIONS, Work, batches
+from _work import PRECISIONS, Work, batches, pool
 from training.flags.cli import at_least, refuse, run
 from training.flags.common import MethodArgs, ModelArgs, UpdateArgs
 from training.flags.compute import ComputeArgs
@@ -120,7 +121,7 @@ def main(args: Args) -> None:
         measure(args)
         return
     for row in ROWS:
-        measure_once({"row": row}, ["benchmarks/memory.py", "--alone", *row.split()], args.results)
+        measure_once({"row": row}, ["benchmarks/memory.py", "--alone", "--device", "cpu", *row.split()], args.results)
     found = {numbers["row"]: numbers for numbers in read(args.results)}
     print_table([found[row] for row in ROWS])
 
@@ -151,9 +152,13 @@ def measure(args: Args) -> None:
 
     use_device(work)
     accelerator, _ = start(args.compute, Path("runs"), False)
-    train = [example for batch in batches(work) for example in batch]
-    base = resident(args.base_bits is not None or args.optimizer == "adamw8bit")
-    forecast = in_a_fork(lambda: forecast_parts(args, accelerator, train, base))
+    train = [example for batch in batches(work, pool(work)) for example in batch]
+    if accelerator.device.type == "cuda":  # a fork of what has used CUDA cannot, and its allocator has no libraries
+        base = 0
+        forecast = forecast_parts(args, accelerator, train, base)
+    else:
+        base = resident(args.base_bits is not None or args.optimizer == "adamw8bit")
+        forecast = in_a_fork(lambda: forecast_parts(args, accelerator, train, base))
     numbers = {name: count / MIB for name, count in forecast.items()}
     total, base_mib = sum(numbers.values()), base / MIB
     numbers |= {"forecast": total, "base": base_mib}
@@ -184,11 +189,10 @@ def measured_peak(args: Args, train: "list[Encoded]") -> int:
     """Returns, in bytes, the largest resident set from here on, or the peak of a GPU's allocator."""
     import torch
 
-    from _steps import CLIP, LEARNING_RATE, Training, read_model
-    from training.data.batches import Plan, collate, with_all_tokens_labelled
+    from _steps import Training, read_model
+    from training.data.batches import Plan, with_all_tokens_labelled
     from training.run.device import forget_peak
     from training.run.results import peak_memory_mib
-    from training.step.update import accumulate, apply_update
 
     on_cpu = args.work.device == "cpu" or not torch.cuda.is_available()
     forget_peak(torch.device("cpu" if on_cpu else "cuda"))  # of reading the data
@@ -200,11 +204,7 @@ def measured_peak(args: Args, train: "list[Encoded]") -> int:
     training.evaluate(evaluated)
     for step in range(2 * args.work.steps):  # twice: the second time optimizer states and gaps are there from the start
         (share,) = plan.at(step % args.work.steps)
-        micro_batches = [[train[i] for i in micro] for micro in share]
-        count = sum(e.count for micro in micro_batches for e in micro)
-        collated = [collate(micro) for micro in micro_batches]
-        accumulate(training.accelerator, training.prepared, collated, count, training.loss, (0, step))
-        apply_update(training.accelerator, training.model, training.optimizer, LEARNING_RATE, CLIP)
+        training.update_by([[train[i] for i in micro] for micro in share])
     training.evaluate(evaluated)
     return int(peak_memory_mib(training.accelerator) * MIB)
 

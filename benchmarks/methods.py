@@ -11,9 +11,11 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from _flags import none_named
 from _runs import finish_runs
 from compare_runs import accuracy, compare, forgetting
 from training.flags.cli import run
+from training.flags.command_line import typed
 from training.storage.files import replace_file
 
 METHODS = ("lora", "dora", "pissa", "full", "bitfit", "head")
@@ -40,6 +42,12 @@ class Args:
     """where the runs are kept"""
     picture: Path | None = None
     """file for the picture; None: methods.png in the folder"""
+
+    def problems(self) -> list[str]:
+        found = none_named(self, "datasets", "methods", "seeds")
+        if typed(shlex.split(self.flags or ""), "--forgetting-data") == "none":
+            found.append("--flags --forgetting-data none: the picture shows forgetting; leave it out")
+        return found
 
 
 def main(args: Args) -> None:
@@ -80,7 +88,8 @@ def draw(args: Args, path: Path) -> None:
         for i, method in enumerate(args.methods):
             runs = [place(args, dataset, method, seed) for seed in args.seeds]
             right, lost = accuracy(runs), forgetting(runs)
-            assert lost is not None, "every run measures forgetting"
+            if lost is None:
+                raise ValueError(f"{dataset}, {method}: no forgetting was measured, which the picture shows")
             x, y = (((value - low,), (high - value,)) for value, low, high in (lost[:3], right[:3]))
             name, colour = COLOURS.get(method, (method, OTHER))
             marker = {"marker": "osD^vP"[i % 6], "color": colour, "label": name}

@@ -10,7 +10,7 @@ of which half are targets, and is the second one, in which the optimizer has its
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from _work import CLASSES, PRECISIONS, Work
+from _work import CLASSES, PRECISIONS, Work, random_examples
 from gpt2_scratch.config import GPT2Config
 from training.flags.cli import run
 from training.flags.common import MethodArgs
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from _launches import Launches
-    from training.data.batches import Encoded
 
 TEXTS, TOKENS = 8, 400
 # Parts of the table, each with how the names of its operations begin; the first that fits counts.
@@ -95,23 +94,14 @@ def peer_step(fake: Any, work: Work, method: MethodArgs) -> "Callable[[Any], Any
         return PeerTraining(work, method, untrained(work.task == "cls", work.config, use_cache=False)).update
 
 
-def texts(task: str) -> "list[Encoded]":
-    import numpy as np
-
-    from training.data.batches import IGNORED, Encoded
-
-    tokens = np.arange(TOKENS, dtype=np.int32)
-    targets = np.where(tokens < TOKENS // 2, IGNORED, tokens).astype(np.int64)
-    return [Encoded(i, tokens, 0 if task == "cls" else targets) for i in range(TEXTS)]
-
-
-def counted(fake: Any, step: "Callable[[Any], Any]", task: str) -> "Launches":
+def counted(fake: Any, step: "Callable[[Any], Any]", task: Literal["cls", "ift"]) -> "Launches":
     """Returns the counts of the second step."""
     from _launches import Launches, Transfers
 
+    texts = random_examples(task, [TOKENS] * TEXTS, vocabulary=TOKENS)  # whichever; no number is looked at
     for _ in range(2):
         with (launches := Launches(fake)), Transfers(launches):
-            step(texts(task))
+            step(texts)
     return launches
 
 

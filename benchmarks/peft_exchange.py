@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 from transformers.utils import logging
 
+from _flags import above_zero
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.pretrained import save_pretrained, weights_hash
 from gpt2_scratch.tokenizer import END_OF_TEXT, GPT2
@@ -28,7 +29,7 @@ from lora.adapter import merge
 from tasks import read_rows
 from tasks._task import BUNDLED
 from training.data.sources import base_model
-from training.flags.cli import run
+from training.flags.cli import at_least, run
 from training.flags.method import BLOCK_TARGETS, MethodArgs
 from training.model.facts import BaseFacts, Facts
 from training.model.merging import logits
@@ -76,6 +77,9 @@ class Args:
     """learning rate"""
     texts: int = 8
     """texts to train and compare on, of at most 64 tokens"""
+
+    def problems(self) -> list[str]:
+        return at_least(self, 1, "steps", "texts") + above_zero(self, "lr")
 
 
 @dataclass

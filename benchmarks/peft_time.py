@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from _work import Work, batches, in_random_order
+from _work import Work, batches, in_random_order, pool
 from training.flags.cli import refuse, run
 from training.flags.common import BLOCK_TARGETS, MethodArgs
 
@@ -40,7 +40,7 @@ def main(args: Args) -> None:
     from _steps import clock_updates, report, use_device
 
     use_device(args.work)
-    grouped = batches(args.work)
+    grouped = batches(args.work, pool(args.work))
     chosen = grouped if args.form == "grouped" else in_random_order(grouped)
     peer = PeerTraining(args.work, method)
     numbers = clock_updates(peer.update, chosen, grouped[0], peer.accelerator)

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from _runs import finish_runs
-from compare_runs import forgetting, results_of
-from evidence.intervals import bootstrap_mean, share, shown
+from compare_runs import interval, results_of, risen
+from evidence.intervals import Interval, bootstrap_mean, share, shown
+from evidence.kinds import FORGETTING
 from evidence.runs import json_lines
 from tasks import Preference, Preferences, find
 from training.data.sources import locate_rows, split_rows
@@ -108,9 +109,16 @@ def scores(runs: Sequence[Path]) -> dict[str, np.ndarray]:
     return found | {"ranking before": wins(before), "ranking after": wins(before + margins / beta)}
 
 
+def forgetting(runs: Sequence[Path]) -> Interval | None:
+    """Returns forgetting, averaged over the runs, with an interval over the pieces of text alone: folds, whose training
+    pairs are mostly the same, are no seeds. None where it was not measured."""
+    found = risen(runs)
+    return None if found is None else interval(FORGETTING, found[0].mean(0, keepdims=True), found[1])
+
+
 def table(args: Args, folds: Sequence[Path]) -> None:
-    """Prints a row per method: each pair's scores are averaged over seeds, intervals are over pairs. Before training,
-    reward accuracy is 1/2 and the margin 0 by definition."""
+    """Prints a row per method: each pair's scores are averaged over seeds, intervals are over pairs, and of forgetting
+    over pieces of text. Before training, reward accuracy is 1/2 and the margin 0 by definition."""
     print(f"\n| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     for method in args.methods:
         by_seed = [[place(args, fold, method, seed) for fold in folds] for seed in args.seeds]

@@ -2,8 +2,8 @@
 
     python benchmarks/racing.py --grid benchmarks/grids/mail.npz
 
-Grids like the recorded ones are simulated: each arm's losses are moved up or down and along the learning rate, seeds
-vary as they were seen to, and validation examples are drawn anew. A race goes wrong when the complete grid's winner and
+Grids like the recorded ones are simulated: each arm's losses are scaled and moved along the learning rate, seeds vary
+as they were seen to, and validation examples are drawn anew. A race goes wrong when the complete grid's winner and
 everything within half a point of accuracy (1% of perplexity) of it have been dropped. Other ways of racing run on the
 same grids, and on the recorded one.
 """
@@ -16,9 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from _flags import none_named
 from evidence.racing import ALPHA, Race
 from studies.runs import validation_scores
-from training.flags.cli import run
+from training.flags.cli import at_least, run
 
 POINTS, NATS = 0.005, 0.01  # of accuracy, and of the loss of instructions
 ALONE = 0.2  # share of the variance between seeds that a cell does not have in common with others, as neighbours do
@@ -37,6 +38,13 @@ class Args:
     """levels of each test of the race"""
     seed: int = 0
     """seed of the simulation"""
+
+    def problems(self) -> list[str]:
+        found = at_least(self, 1, "grids") + at_least(self, 0, "seed") + none_named(self, "alpha")
+        if not self.grid:
+            found.append("--grid: name at least one recorded grid, such as benchmarks/grids/mail.npz")
+        wrong = [level for level in self.alpha if not 0 < level < 1]
+        return found + [f"--alpha {' '.join(map(str, wrong))}: must be between 0 and 1"] * bool(wrong)
 
 
 class Grid(NamedTuple):
@@ -59,7 +67,8 @@ def save_grid(grid: Grid, path: Path) -> None:
 
 
 def read_grid(folder: Path) -> Grid:
-    """Reads the validation losses of a complete grid, as far as every arm has the rate and every cell the seed."""
+    """Reads the validation losses of a complete grid, as far as every arm has the rate and every cell the seed. Raises
+    ValueError where there is none."""
     if folder.suffix == ".npz":
         saved = np.load(folder)
         return Grid([*saved["arms"]], saved["losses"].astype(float), bool(saved["classes"]))
@@ -72,37 +81,44 @@ def read_grid(folder: Path) -> Grid:
             found[key] = None
             continue
         found[key], classes = validation_scores(path.parent)
+    if all(one is None for one in found.values()):
+        raise ValueError(f"--grid {folder}: holds no runs of a study, such as full/lr-0.001/seed-0/validation.jsonl")
     arms = sorted({arm for arm, _, _ in found})
     rates = {arm: sorted({rate for one, rate, _ in found if one == arm}) for arm in arms}
     most = min(map(len, rates.values()))
     cells = [(arm, rate) for arm in arms for rate in rates[arm][:most]]
     seeds = [seed for seed in sorted({key[2] for key in found}) if all((*cell, seed) in found for cell in cells)]
+    if len(seeds) < 2:
+        raise ValueError(f"--grid {folder}: fewer than two seeds have a run at every rate of every arm")
     nothing = np.full(len(next(one for one in found.values() if one is not None)), np.nan)
     losses = [[nothing if (one := found[*cell, seed]) is None else one for seed in seeds] for cell in cells]
     return Grid(arms, np.array(losses).reshape(len(arms), most, len(seeds), -1), classes)
 
 
 def simulated(grid: Grid, rng: np.random.Generator, seeds: int = 5) -> Grid:
-    """Draws a grid like the recorded one, in which other arms and rates may win."""
+    """Draws a grid like the recorded one, in which other arms and rates may win. What moves losses scales them, since
+    added to them it would make many negative."""
     known = np.nan_to_num(grid.losses, nan=float(np.nanmax(grid.losses.mean(3))))
     arms, rates, recorded, n = known.shape
-    means = known.mean((2, 3))  # (arms, rates)
-    profile = known.mean(2) - means[..., None]  # of examples
-    by_seed = known.mean(3) - means[..., None]
-    own = (by_seed - by_seed.mean((0, 1))) / np.sqrt(1 - 1 / recorded)  # what all cells have in common changes nothing
-    rest = known - means[..., None, None] - by_seed[..., None] - profile[:, :, None]
-    moved = np.empty_like(means)
-    heights = means.min(1).std() + NATS
+    by_seed = known.mean(3)
+    means, unbiased = by_seed.mean(2), np.sqrt(1 - 1 / recorded)  # (arms, rates)
+    own = by_seed - means[..., None]
+    own = (own - own.mean((0, 1))) / unbiased  # what all cells have in common changes nothing
+    shapes = known / by_seed[..., None]  # the losses of the examples over their mean
+    profile = shapes.mean(2)
+    rest = (shapes - profile[:, :, None]) / unbiased
+    levels = np.empty_like(means)
+    heights = np.log(means.min(1)).std() + NATS
     for arm in range(arms):
         shift = rng.uniform(-1, 1)
-        moved[arm] = np.interp(np.arange(rates) + shift, np.arange(rates), means[arm]) + rng.normal(0, heights)
-    drawn = rng.integers(0, n, n)
+        levels[arm] = np.interp(np.arange(rates) + shift, np.arange(rates), means[arm]) * np.exp(rng.normal(0, heights))
     weights = rng.normal(0, np.sqrt((1 - ALONE) / recorded), (recorded, seeds))
     effects = own @ weights + rng.normal(0, np.sqrt(ALONE), (arms, rates, seeds)) * own.std(2)[..., None]
-    noise = rest[:, :, rng.integers(0, recorded, seeds)][..., drawn]
-    return Grid(
-        grid.arms, moved[..., None, None] + effects[..., None] + profile[:, :, drawn][:, :, None] + noise, grid.classes
-    )
+    # A recorded seed is taken anew for each example: of five seeds that were each one of four, two would be the same.
+    drawn, taken = rng.integers(0, n, n), rng.integers(0, recorded, (seeds, n))
+    simulated_shapes = np.maximum(profile[:, :, None, drawn] + rest[:, :, taken, drawn], 0)
+    simulated_means = levels[..., None] * np.exp(effects / means[..., None])  # (arms, rates, seeds)
+    return Grid(grid.arms, simulated_means[..., None] * simulated_shapes, grid.classes)
 
 
 def ours(alpha: float) -> Callable[[Grid], Raced]:
@@ -206,9 +222,10 @@ def main(args: Args) -> None:
     }
     ways |= {"Wilcoxon over seeds (Optuna)": by_seed(wilcoxon), "Wilcoxon over examples": by_seed(wilcoxon_of_examples)}
     ways |= {"F-race": by_seed(friedman)}
+    grids = {path: read_grid(path) for path in args.grid}
     print("| grid | way | runs | wrong | at most (95%) | wrong on the recorded grid |\n|:---|:---|---:|---:|---:|:---|")
-    for path in args.grid:
-        grid, rng = read_grid(path), np.random.default_rng(args.seed)
+    for path, grid in grids.items():
+        rng = np.random.default_rng(args.seed)
         drawn = [simulated(grid, rng) for _ in range(args.grids)]
         for name, race in ways.items():
             raced = [race(one) for one in drawn]

@@ -10,15 +10,16 @@ over one worker, the share of the workers' time that is idle, and the critical p
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from _flags import each_at_least
+from _results import ROOT
 from evidence.runs import read_packed
-from training.flags.cli import run
+from training.flags.cli import at_least, run
 
-RECORDED = Path(__file__).parent.parent / "reproduce" / "results" / "nano.jsonl.gz"
+RECORDED = ROOT / "reproduce" / "results" / "nano.jsonl.gz"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Args:
     """runs of a round"""
     draws: int = 200
     """lists that are drawn; the means are shown"""
+
+    def problems(self) -> list[str]:
+        return each_at_least(self, 1, "workers", "rounds") + at_least(self, 1, "runs", "draws")
 
 
 class Finish(NamedTuple):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from _flops import update_flops
-from _work import CLASSES, PRECISIONS, Work, batches
+from _work import CLASSES, PRECISIONS, Work, batches, pool
 from training.flags.cli import refuse, run
 from training.flags.common import MethodArgs, ModelArgs
 from training.flags.compute import ComputeArgs
@@ -51,9 +51,9 @@ def main(args: Args) -> None:
     from gpt2_scratch.precision import DTYPES
 
     use_device(work)
-    chosen = batches(work)
-    training = Training(work, method, args.compute)
-    chosen = training.cached(chosen)
+    examples = pool(work)
+    training = Training(work, method, args.compute, train=examples)
+    chosen = training.cached(batches(work, examples))
     accelerator, steps = training.accelerator, len(chosen)
     numbers = clock_updates(training.update, chosen, chosen[0], accelerator)
     step = numbers["ms_per_step"] / 1000

@@ -1,10 +1,12 @@
 """The GPU check on a CPU, smaller: each check runs, and fails where it should; a part that crashes or hangs is told."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -53,9 +55,21 @@ def test_a_cpu_passes_every_check_of_numbers(check):
 
 def test_steps_that_overflow_are_void_until_the_scale_has_shrunk():
     """On a CPU in fp32, at the largest scale but one."""
-    lines = [*_gpu_numbers.overflow(CPU, SMALL, "fp32", 2.0**127)]
+    lines = [*_gpu_numbers.overflow(CPU, SMALL, 2.0**127)]
     assert [line.ok for line in lines] == [True, True] and lines[0].value >= 1
-    assert not all(line.ok for line in _gpu_numbers.overflow(CPU, SMALL, "fp32", 1.0)), "nothing overflows"
+    assert not all(line.ok for line in _gpu_numbers.overflow(CPU, SMALL, 1.0)), "nothing overflows"
+
+
+def test_on_a_gpu_the_loss_is_scaled_by_accelerate_as_in_a_run(monkeypatch):
+    monkeypatch.setattr(_gpu_numbers, "Accelerator", lambda **given: given)
+    given = _gpu_numbers.scaling(torch.device("cuda"), 8.0)
+    assert given["mixed_precision"] == "fp16" and given["kwargs_handlers"][0].init_scale == 8
+
+
+def test_tf32_is_off_whatever_a_container_says(tmp_path):
+    torch.backends.cuda.matmul.allow_tf32 = True
+    assert next(_gpu_numbers.checks(CPU, tmp_path)).ok
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_attention_that_is_wrong_fails(monkeypatch):
@@ -65,23 +79,38 @@ def test_attention_that_is_wrong_fails(monkeypatch):
     assert failed == {"padded"}
 
 
-def test_gradients_that_are_wrong_fail_and_name_the_method(monkeypatch):
+@pytest.mark.parametrize("factor", [1.5, float("nan")])
+def test_gradients_that_are_wrong_fail_and_name_the_method(factor, monkeypatch):
+    """Also where they are no numbers, in the last method."""
     right = _gpu_numbers.apply_compute
 
     def shifted(model, method, *rest):
         right(model, method, *rest)
         if method == "full":
-            model.transformer.ln_f.weight.data.mul_(1.5)
+            model.transformer.ln_f.weight.data.mul_(factor)
 
     monkeypatch.setattr(_gpu_numbers, "apply_compute", shifted)
     lines = [*_gpu_numbers.gradients(CPU, SMALL)]
     assert lines and not any(line.ok for line in lines) and {line.note for line in lines} == {"full"}
 
 
+def test_a_resumed_curve_that_is_no_number_is_no_small_difference(tmp_path):
+    for name, losses in (("whole", [1.0, 1.0]), ("resumed", [1.0, float("nan")])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps({"curve": [{"train_loss": x} for x in losses]}))
+    assert _gpu_runs.largest_difference(tmp_path / "resumed", tmp_path / "whole") == float("inf")
+
+
 def test_what_runs_is_counted():
     x = torch.ones(64, 64)
     once, twice = kernels(lambda: x @ x, CPU), kernels(lambda: x @ x @ x, CPU)
     assert 0 < once.number < twice.number and 0 < once.seconds < 1
+
+    def named():
+        with torch.profiler.record_function("a name for it"):
+            return x @ x
+
+    assert kernels(named, CPU).number == once.number
     assert syncs(lambda: x.sum().item(), CPU) == 0
     assert facts(CPU)["torch"] == torch.__version__ and "gpu" not in facts(CPU)
 
@@ -162,6 +191,33 @@ def test_an_update_is_compared_with_that_of_transformers_and_peft():
     assert all(line.ok for line in lines.values()) and lines["first loss against PEFT's"].value < 1e-4
     counts = [line.value for name, line in lines.items() if name == "kernels a step"]
     assert lines["speed over PEFT's"].value > 0 and counts[0] > 100
+
+
+class Side:
+    """Either side of the comparison, and nothing that it takes."""
+
+    alive = weakref.WeakSet()
+
+    def __init__(self, *given, **more):
+        self.alive.add(self)
+
+    def update(self, batch):
+        return torch.ones(()) + 1
+
+
+def test_the_models_of_a_comparison_are_gone_before_the_next_one(monkeypatch):
+    held = []
+
+    def forget():
+        gc.collect()
+        held.append(len(Side.alive))
+
+    monkeypatch.setattr(_gpu_cost, "forget", forget)
+    for name in ("Training", "PeerTraining"):
+        monkeypatch.setattr(_gpu_cost, name, Side)
+    work = Work("cls", **NANO)
+    assert len([*_gpu_cost.peer(CPU, _gpu_cost.Sizes((), (work, work), 24))]) == 20
+    assert held == [0, 0]
 
 
 def test_the_usual_work_is_of_several_kinds_and_fits_the_models():

@@ -9,6 +9,7 @@ import racing
 from racing import Grid, by_seed, friedman, halving, is_wrong, ours, read_grid, simulated, wilcoxon
 
 ARMS, RATES, SEEDS, N = 4, 7, 5, 120
+MAIL = racing.Path(racing.__file__).parent / "grids" / "mail.npz"
 
 
 @pytest.fixture
@@ -64,6 +65,27 @@ def test_a_simulated_grid_varies_as_the_recorded_one_does(grid):
     assert between == pytest.approx(grid.losses.mean(3).std(2, ddof=1).mean(), rel=0.3)
 
 
+def rest(grid):
+    """What seeds do to single examples, of losses over their mean: (arms, rates, seeds, n)."""
+    shapes = grid.losses / grid.losses.mean(3)[..., None]
+    return shapes - shapes.mean(2)[:, :, None]
+
+
+def test_no_simulated_loss_is_negative_and_no_two_seeds_are_alike():
+    recorded, rng = read_grid(MAIL), np.random.default_rng(0)
+    for _ in range(5):
+        drawn = simulated(recorded, rng)
+        assert drawn.losses.min() >= 0
+        alike = np.corrcoef(rest(drawn).transpose(2, 0, 1, 3).reshape(5, -1))
+        assert (alike - np.eye(5)).max() < 0.5
+
+
+def test_seeds_differ_on_an_example_as_much_as_recorded_ones_do(grid):
+    rng = np.random.default_rng(2)
+    found = np.mean([(rest(simulated(grid, rng)) ** 2).mean() for _ in range(20)])
+    assert found == pytest.approx((rest(grid) ** 2).mean(), rel=0.1)
+
+
 def test_a_grid_is_read_from_the_runs_of_a_study(tmp_path):
     for arm, rate, seed in [(a, r, s) for a in ("full", "lora-r4") for r in ("0.001", "0.002") for s in (0, 1)]:
         folder = tmp_path / arm / f"lr-{rate}" / f"seed-{seed}"
@@ -85,7 +107,7 @@ def test_the_table_has_a_line_for_each_way(grid, tmp_path, capsys, monkeypatch):
 
 
 def test_the_recorded_grid_is_raced_rightly_at_less_than_half_its_cost():
-    recorded = read_grid(racing.Path(racing.__file__).parent / "grids" / "mail.npz")
+    recorded = read_grid(MAIL)
     arms, rates, seeds, n = recorded.losses.shape
     assert (arms, rates, seeds, n) == (5, 7, 4, 300) and recorded.classes
     raced = ours(racing.ALPHA)(recorded)
