@@ -18,6 +18,7 @@ from test_model import TRANSPOSED
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import _peer
+import _results
 import _steps
 from _flops import update_flops
 from _peer import PeerTraining
@@ -327,8 +328,12 @@ def test_sides_with_another_first_loss_are_told_apart(theirs, precision, same):
 # The programs.
 
 
-def benchmark(script, *flags, **env):
-    return run_forked([f"benchmarks/{script}.py", *flags], **env)
+def benchmark(script, *flags):
+    return run_forked([f"benchmarks/{script}.py", *flags])
+
+
+def benchmark_here(script, *flags, **env):
+    return run_in_process(import_module(script), *flags, **env)
 
 
 @pytest.mark.parametrize(
@@ -357,14 +362,14 @@ def test_wrong_flags_are_refused_with_one_message(script, flags, message, tmp_pa
     more = ["--results", tmp_path / "r.jsonl"] if script == "against_peft" else []
     if "cuda" in flags and torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    done = run_in_process(import_module(script), *flags, *more, DATA_DIR=str(tmp_path))
+    done = benchmark_here(script, *flags, *more, DATA_DIR=str(tmp_path))
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("error:") == 1 and message in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_data_that_is_nowhere_is_refused_with_the_remedy(tmp_path):
-    done = benchmark("step_time", "--model", "gpt2-nano", "--device", "cpu", DATA_DIR=str(tmp_path))
+    done = benchmark_here("step_time", "--model", "gpt2-nano", "--device", "cpu", DATA_DIR=str(tmp_path))
     assert done.returncode == 2 and "set DATA_DIR" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -423,10 +428,17 @@ def measurements():
     return lines
 
 
-def test_what_is_in_the_results_file_is_not_measured_again_and_makes_the_table(tmp_path):
+@pytest.fixture
+def table(monkeypatch):
+    """The table's program; what it measures runs in a process that need not import the libraries."""
+    monkeypatch.setattr(_results.subprocess, "run", lambda words, **_: run_forked(words[1:]))
+    return partial(benchmark_here, "against_peft", *TABLE)
+
+
+def test_what_is_in_the_results_file_is_not_measured_again_and_makes_the_table(table, tmp_path):
     results = tmp_path / "r.jsonl"
     results.write_text("".join(measurements()))
-    done = benchmark("against_peft", *TABLE, "--alternations", 2, "--results", results, DATA_DIR=str(tmp_path))
+    done = table("--alternations", 2, "--results", results, DATA_DIR=str(tmp_path))
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert results.read_text() == "".join(measurements())
     assert "| 150 | 425 | 2.83 (2.50, 3.00) | 1.00 | 1.00 | 100% |" in done.stdout
@@ -436,11 +448,11 @@ def test_what_is_in_the_results_file_is_not_measured_again_and_makes_the_table(t
     assert f"`{ROW.command('peer', 'cpu')}`, `{ROW.command('ours', 'cpu')}`" in done.stdout
 
 
-def test_an_interrupted_table_measures_only_what_is_missing(tmp_path):
+def test_an_interrupted_table_measures_only_what_is_missing(table, tmp_path):
     real_data("enron_spam_data.parquet")
     results, lines = tmp_path / "r.jsonl", measurements()
     results.write_text(lines[0])
-    done = benchmark("against_peft", *TABLE, "--alternations", 1, "--results", results)
+    done = table("--alternations", 1, "--results", results)
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in results.read_text().splitlines()]
     assert json.dumps(found[0]) + "\n" == lines[0]
@@ -448,15 +460,15 @@ def test_an_interrupted_table_measures_only_what_is_missing(tmp_path):
     assert found[1]["tokens_per_second"] > 0 and ROW.command("ours", "cpu") in done.stderr
 
 
-def test_a_measurement_that_fails_stops_the_table_and_leaves_the_file_as_it_was(tmp_path):
-    done = benchmark("against_peft", *TABLE, "--results", tmp_path / "r.jsonl", DATA_DIR=str(tmp_path))
+def test_a_measurement_that_fails_stops_the_table_and_leaves_the_file_as_it_was(table, tmp_path):
+    done = table("--results", tmp_path / "r.jsonl", DATA_DIR=str(tmp_path))
     assert done.returncode == 2 and "peft_time.py" in done.stderr and "set DATA_DIR" in done.stderr
     assert not (tmp_path / "r.jsonl").exists()
 
 
 def test_the_way_from_a_file_to_tokens_is_timed_step_by_step():
-    done = benchmark("start_of_data", "--texts", 50, "--characters", 40)
+    done = benchmark_here("start_of_data", "--texts", 50, "--characters", 40)
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()[1:4]] == ["read", "split", "tokenised"]
-    refused = benchmark("start_of_data", "--texts", 1)
+    refused = benchmark_here("start_of_data", "--texts", 1)
     assert refused.returncode == 2 and "--texts 1: must be at least 10" in refused.stderr

@@ -82,3 +82,4 @@ def test_intervals_hold_and_arms_that_are_alike_are_seldom_told_apart(kind, spre
     draw = coverage.accuracies(150, 5, 0.7, spreads) if kind is ACCURACY else coverage.perplexities(150, 5, spreads)
     found = coverage.simulated(kind, draw, 400, [0])
     assert found.holds > 92 and found.differences > 91 and found.claimed < 7.5
+    assert 0.95 < found.width < 1.3  # of an interval that is told the true variances

@@ -247,9 +247,8 @@ def test_a_share_of_ties_and_of_averages_over_seeds_is_wilsons_on_the_number_of_
 @pytest.mark.parametrize("n", [10, 40, 400])
 def test_the_interval_of_a_share_covers_the_truth_on_average_over_nearby_truths(p, n):
     # The exact coverage of one p jumps from one p to the next; the mean over its neighbours is what is promised.
-    covered = []
+    covered, ends = [], [share(np.arange(n) < k) for k in range(n + 1)]
     for truth in np.linspace(max(p - 0.03, 0.005), min(p + 0.03, 0.995), 31):
-        ends = [share(np.arange(n) < k) for k in range(n + 1)]
         inside = [end.low <= truth <= end.high for end in ends]
         covered.append(stats.binom.pmf(np.arange(n + 1), n, truth)[inside].sum())
     assert np.mean(covered) > 0.935

@@ -90,7 +90,7 @@ def test_a_race_over_the_same_runs_takes_the_same_turns():
     assert again.stopped == race.stopped and again.going_on() == race.going_on()
 
 
-def test_no_more_than_one_race_in_six_stops_one_of_two_arms_that_are_alike():
+def test_one_race_in_6_to_25_stops_one_of_two_arms_that_are_alike():
     stopped = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
@@ -101,4 +101,4 @@ def test_no_more_than_one_race_in_six_stops_one_of_two_arms_that_are_alike():
         }
         assert [*race.rounds()] == []
         stopped += bool(race.stopped)
-    assert stopped <= 200 / 6
+    assert 200 / 25 <= stopped <= 200 / 6  # each of several tests has a level of 4%

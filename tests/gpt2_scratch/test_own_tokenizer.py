@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import mails, questions, results_of, run_script, write_rows
+from conftest import mails, questions, results_of, run_in_process, write_rows
 from one_example import encode_instruction, encode_labelled
 from tokenizers import (
     AddedToken,
@@ -335,9 +335,9 @@ def test_a_base_without_an_end_of_text_classifies_but_follows_no_instructions(tm
     common = ("--model", folder, "--max-steps", 1, "--max-length", 32, "--output-dir", tmp_path / "run")
     asked, texts = write_rows(tmp_path / "q.jsonl", questions(20)), write_rows(tmp_path / "m.jsonl", mails(40))
     columns = ("--prompt-column", "instruction", "--response-column", "response")
-    done = run_script("finetune_ift", "--data", asked, *columns, *common)
+    done = run_in_process("finetune_ift", "--data", asked, *columns, *common)
     assert done.returncode == 2 and '"eos_token": "[SEP]"' in done.stderr
-    done = run_script("finetune_cls", "--data", texts, *COLUMNS, *common)
+    done = run_in_process("finetune_cls", "--data", texts, *COLUMNS, *common)
     assert done.returncode == 0, done.stderr
     assert "end of text none" in done.stdout
 
@@ -345,12 +345,12 @@ def test_a_base_without_an_end_of_text_classifies_but_follows_no_instructions(tm
 def test_a_run_predicts_and_merges_with_the_tokenizer_of_its_base(own, tmp_path):
     data, run, merged = write_rows(tmp_path / "m.jsonl", mails(40)), tmp_path / "run", tmp_path / "merged"
     short = ("--max-steps", 2, "--max-length", 400)
-    done = run_script("finetune_cls", "--data", data, *COLUMNS, "--model", own, *short, "--output-dir", run)
+    done = run_in_process("finetune_cls", "--data", data, *COLUMNS, "--model", own, *short, "--output-dir", run)
     assert done.returncode == 0, done.stderr
     assert "the model's own tokenizer" in done.stdout
     assert results_of(run)["model"]["tokenizer"] == opened(own).sha256
-    assert run_script("predict", "--run", run, "--data", data, "--output", tmp_path / "p.jsonl").returncode == 0
-    assert run_script("merge_lora", "--run", run, "--output", merged).returncode == 0
+    assert run_in_process("predict", "--run", run, "--data", data, "--output", tmp_path / "p.jsonl").returncode == 0
+    assert run_in_process("merge_lora", "--run", run, "--output", merged).returncode == 0
     theirs = transformers.AutoTokenizer.from_pretrained(merged)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(merged)
     assert theirs.pad_token_id == model.config.pad_token_id and theirs.pad_token is not None
@@ -480,7 +480,7 @@ def test_generate_writes_what_transformers_writes_from_the_folder(own):
     end = tokenizer.eos_token_id
     written = model.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=end, pad_token_id=end)
     new = written[0, ids.shape[1] :]
-    done = run_script("generate", "--model", own, "--raw", "--new-tokens", 12, "--prompt", prompt)
+    done = run_in_process("generate", "--model", own, "--raw", "--new-tokens", 12, "--prompt", prompt)
     assert done.returncode == 0, done.stderr
     text = tokenizer.decode(new[new != end]).strip()
     assert " ".join(text.split()) in " ".join(done.stdout.split())
@@ -501,7 +501,7 @@ def test_a_base_with_rearranged_tokens_is_gpt2_nano(tmp_path):
     (folder / "vocab.json").write_text(json.dumps({token: int(order[i]) for token, i in vocabulary.items()}))
     shutil.copy(ASSETS / "vocab.bpe", folder / "merges.txt")
     words = ("--prompt", "The movie was", "--raw", "--new-tokens", 20)
-    a, b = (run_script("generate", "--model", model, *words) for model in (folder, "gpt2-nano"))
+    a, b = (run_in_process("generate", "--model", model, *words) for model in (folder, "gpt2-nano"))
     assert a.returncode == b.returncode == 0
     note, said = a.stdout.split("\n", 1)
     assert said == b.stdout and note.startswith("note    texts are read with the model's own tokenizer: 50,257 tokens")
@@ -524,7 +524,7 @@ def test_a_run_says_what_special_tokens_its_data_spell_and_keeps_the_flag(tiny_m
     for meaning in ("text", "tokens"):
         run = tmp_path / meaning
         more = ("--model", tiny_model, "--special-tokens", meaning, "--output-dir", run)
-        done = run_script("finetune_ift", "--data", data, *flags, *more)
+        done = run_in_process("finetune_ift", "--data", data, *flags, *more)
         assert done.returncode == 0, done.stderr
         assert "spell special tokens (<|im_end|> 30)" in done.stdout
         assert results_of(run)["args"]["special_tokens"] == meaning

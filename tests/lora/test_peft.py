@@ -4,13 +4,13 @@ import json
 import math
 import shutil
 from dataclasses import asdict
+from importlib import import_module
 
 import peft
 import pytest
 import torch
 import transformers
 from conftest import results_of, run_in_process
-from forked import run_forked
 from safetensors.torch import load_file, save_file
 
 from gpt2_scratch.config import GPT2Config
@@ -474,7 +474,8 @@ def test_the_adapter_of_a_run_writes_its_answers_in_peft(tiny_model, question_fi
 
 
 def test_the_table_of_exchange_finds_no_difference(tiny_model):
-    done = run_forked(["benchmarks/peft_exchange.py", "--model", tiny_model, "--steps", 3, "--texts", 2])
+    flags = ["--model", tiny_model, "--steps", 3, "--texts", 2]
+    done = run_in_process(import_module("peft_exchange"), *flags)
     assert done.returncode == 0, done.stderr
     rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if "to " in line and line.startswith("|")]
     assert len(rows) > 25 and {row[0].strip() for row in rows} == {"ours, to PEFT", "PEFT, to ours"}

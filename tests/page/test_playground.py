@@ -12,11 +12,12 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import command, run_in_process, run_script
+from conftest import command, run_in_process
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.generate import Sampling, generate
@@ -32,7 +33,8 @@ from training.flags.method import MethodArgs
 from training.flags.task import TextArgs
 from training.model.methods import apply_method
 
-pytest.importorskip("gradio", reason='the extra "playground" is not installed')
+# Not imported yet, which takes seconds: every process of a test run reads this file.
+pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason='the extra "playground" is not installed')
 CONFIG = GPT2Config(width=16, blocks=2, heads=2, context=128)
 BAIT = "<img src=x onerror=\"document.title='caught'\"><b>bold</b> ${1+1} {{value}} @children &amp;"
 SAMPLED = Sampling(0.9, seed=2)
@@ -264,7 +266,7 @@ def runs(tmp_path_factory, tiny_model, question_file, mail_file):
         ("finetune_cls", *mails, "--lr", 0.02, "--max-steps", 40, "--output-dir", folder / "mail"),
     ]
     for script, *flags in made:
-        done = run_script(script, *flags, *common)
+        done = run_in_process(script, *flags, *common)
         assert done.returncode == 0, done.stderr
     return folder / "full", folder / "lora", folder / "mail"
 

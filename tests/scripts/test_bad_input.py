@@ -5,8 +5,9 @@ import re
 
 import pytest
 import torch
-from conftest import ROOT, command, mails, questions, run_in_process, run_script, write_rows
+from conftest import ROOT, Ended, command, mails, questions, run_in_process, run_script, words_of, write_rows
 from forked import run_forked
+from hub_probe import Probe
 from test_resume import kill_at_a_random_moment
 
 
@@ -126,7 +127,12 @@ def test_instruction_tuning_refuses_wrong_input(flags, message, files, tiny_mode
 
 
 @pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "scripts").glob("*.py")))
-def test_a_refusal_ends_the_process_of_any_script_with_status_2(script):
+def test_any_script_refuses_a_flag_that_is_none(script):
+    assert "--colour" in refused(script, "--colour", "red")
+
+
+@pytest.mark.parametrize("script", ["finetune_ift", "study"])
+def test_a_refusal_ends_the_process_of_a_script_with_status_2(script):
     assert "--colour" in message_of(run_script(script, "--colour", "red"))
 
 
@@ -142,14 +148,21 @@ def test_data_and_model_are_complained_of_together(files, tmp_path):
     assert "the file is empty" in text and "--model gpt5" in text
 
 
+@pytest.fixture(scope="module")
+def cut_off(tmp_path_factory):
+    """A process without a network."""
+    process = Probe("http://127.0.0.1:9", tmp_path_factory.mktemp("home"))  # nobody listens on the discard port
+    yield process
+    process.close()
+
+
 @pytest.mark.parametrize(
     ("script", "dataset", "bundled"),
     [("finetune_cls", "enron", "--dataset spamassassin"), ("finetune_ift", "alpaca", "--dataset instructions")],
 )
-def test_without_a_network_one_message_names_the_bundled_command_that_works(script, dataset, bundled, tmp_path):
-    env = {"DATA_DIR": str(tmp_path), "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "HF_HOME": str(tmp_path)}
-    env |= {"HF_ENDPOINT": "http://127.0.0.1:9"}  # nobody listens on the discard port
-    text = message_of(run_script(script, "--dataset", dataset, "--lora-rank", 16, env=env))
+def test_without_a_network_one_message_names_the_bundled_command_that_works(script, dataset, bundled, cut_off):
+    done = cut_off.ask(script=[script, *words_of(script, ["--dataset", dataset, "--lora-rank", 16])])
+    text = message_of(Ended(done["status"], done["printed"], done["said"]))
     assert f"--dataset {dataset}" in text and "--model gpt2" in text
     assert f"accelerate launch scripts/{script}.py {bundled} --model gpt2-nano" in text
 

@@ -7,7 +7,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
-from conftest import results_of, run_script, weights_of, write_rows
+from conftest import results_of, run_in_process, run_script, weights_of, write_rows
 from test_commands import load_script
 from test_resume import kill_at_a_random_moment
 
@@ -164,7 +164,7 @@ def test_an_instruction_tuned_run_is_gone_on_from_and_its_answer_is_what_generat
     train, steps, tiny_model, question_file, tmp_path
 ):
     flags = ["--data", question_file, "--model", tiny_model, "--max-steps", 3, "--lr", 1e-2, "--new-tokens", 0]
-    done = run_script("finetune_ift", *flags, "--output-dir", tmp_path / "tutor")
+    done = run_in_process("finetune_ift", *flags, "--output-dir", tmp_path / "tutor")
     assert done.returncode == 0, done.stderr
     results, _ = train("run", *steps, "--start-from", tmp_path / "tutor", "--lora-rank", 4)
     assert results["before"]["reward_accuracy"]["value"] == 0.5
@@ -172,7 +172,7 @@ def test_an_instruction_tuned_run_is_gone_on_from_and_its_answer_is_what_generat
     tensors = weights_of(tmp_path / "run")
     assert {len(t) for name, t in tensors.items() if "lora_A" in name and "c_proj" in name} == {16 + 4}
     assert adapted(tmp_path / "run" / "adapter")
-    written = run_script("generate", "--run", tmp_path / "run", "--prompt", "Is 3 a number?", "--new-tokens", 3)
+    written = run_in_process("generate", "--run", tmp_path / "run", "--prompt", "Is 3 a number?", "--new-tokens", 3)
     assert written.returncode == 0, written.stderr
     again, _ = train("again", *steps, "--start-from", tmp_path / "run")
     assert again["reference"]["sha256"] not in (results["reference"]["sha256"], results["model"]["sha256"])
@@ -188,11 +188,12 @@ def test_a_killed_and_resumed_run_ends_bit_for_bit_like_an_unbroken_one(
 ):
     flags = ["--data", pair_file, "--model", tiny_model, "--cache-dir", tmp_path / "cache", *flags]
     flags += ["--max-steps", 24, "--batch-size", 5, "--micro-batch-size", 2, "--lr", 1e-3, "--save-every", 3]
-    unbroken = run_script("finetune_dpo", *flags, "--output-dir", tmp_path / "a", processes=processes)
+    run = run_in_process if processes == 1 else partial(run_script, processes=processes)
+    unbroken = run("finetune_dpo", *flags, "--output-dir", tmp_path / "a")
     assert unbroken.returncode == 0, unbroken.stderr
     broken = [*flags, "--output-dir", tmp_path / "b"]
     kill_at_a_random_moment("finetune_dpo", processes, broken, tmp_path / "b", seed=str(processes))
-    resumed = run_script("finetune_dpo", *broken, "--resume", processes=processes)
+    resumed = run("finetune_dpo", *broken, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     ours, theirs = weights_of(tmp_path / "b"), weights_of(tmp_path / "a")
     assert ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())

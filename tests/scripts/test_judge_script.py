@@ -10,8 +10,8 @@ import time
 from collections import Counter
 
 import pytest
-from conftest import ROOT, command, run_in_process, run_script, write_rows
-from forked import free_port, run_forked
+from conftest import ROOT, command, run_in_process, write_rows
+from forked import free_port, run_forked, start_forked
 from judge_server import HANG, OK, JudgeServer, digest, mixed, score
 from test_commands import load_script
 from test_judge import generation
@@ -54,7 +54,7 @@ def judge(run, server, *flags, api="openai"):
     env = NO_KEYS | {"OPENAI_API_KEY": KEY} if api == "openai" else NO_KEYS | {"GEMINI_API_KEY": KEY}
     env |= {"GOOGLE_GEMINI_BASE_URL": server.root}
     url = ["--judge-url", server.url] if api == "openai" else []
-    return run_script("judge_ift", "--generations", run, "--judge-model", "judge-1", *url, *flags, **env)
+    return run_in_process("judge_ift", "--generations", run, "--judge-model", "judge-1", *url, *flags, **env)
 
 
 def replies_of(folder):
@@ -116,9 +116,10 @@ def wait_for(condition, seconds=60):
 
 
 def start(run, server, *flags):
-    env = os.environ | NO_KEYS | {"OPENAI_API_KEY": KEY}
+    """The judge in a process of its own, whose messages are in the file err beside the run."""
     words = command("judge_ift", "--generations", run, "--judge-model", "judge-1", "--judge-url", server.url, *flags)
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=ROOT)
+    (process,) = start_forked(words[1:], run.parent, **NO_KEYS | {"OPENAI_API_KEY": KEY})
+    return process
 
 
 def hang_from(number):
@@ -137,8 +138,8 @@ def test_a_run_killed_in_the_middle_goes_on_and_no_reply_is_asked_for_twice(run)
     with JudgeServer(hang_from(15)) as server:
         process = start(run, server, "--concurrency", 3)
         wait_for(lambda: path.exists() and path.read_text().count("\n") == 15 and server.at_once == 3)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
         assert not (path.parent / "judge.json").exists()
         with open(path, "a") as file:
             file.write('{"item": 39, "rep')  # as if it had been killed while it wrote
@@ -156,10 +157,10 @@ def test_ctrl_c_waits_for_what_is_on_its_way_and_says_that_the_command_goes_on(r
     with JudgeServer(lambda *_: "slow", slow=0.4) as server:
         process = start(run, server, "--concurrency", 3)
         wait_for(lambda: server.attempts.total() >= 4 + 3 and server.at_once == 3)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    stored = len(replies_of(run / "judge" / "judge-1-published"))
-    assert process.returncode == 130 and "Traceback" not in errors
+        os.kill(process.pid, signal.SIGINT)
+        process.join(60)
+    stored, errors = len(replies_of(run / "judge" / "judge-1-published")), (run.parent / "err").read_text()
+    assert process.exitcode == 130 and "Traceback" not in errors
     assert f"{stored} replies are in" in errors and "goes on from there" in errors
     assert stored == len(server.answered()) == len(server.seen) < 40
 
@@ -222,7 +223,7 @@ def test_repeats_tell_the_judges_noise_from_the_items_and_measures_are_held_agai
 def test_a_dry_run_needs_no_key_counts_requests_and_tokens_and_writes_nothing(run):
     flags = ["--repeats", 2, "--requests-per-minute", 10, "--tokens-per-minute", 1_000_000]
     before = sorted(run.rglob("*"))
-    done = run_script("judge_ift", "--generations", run, "--judge-model", "m", *flags, "--dry-run", **NO_KEYS)
+    done = run_in_process("judge_ift", "--generations", run, "--judge-model", "m", *flags, "--dry-run", **NO_KEYS)
     assert done.returncode == 0, done.stderr
     assert sorted(run.rglob("*")) == before
     assert re.search(r"requests +80, and 0 more", done.stdout) and "8.0 minutes" in done.stdout
@@ -372,7 +373,7 @@ def test_wrong_input_gets_one_message_and_changes_nothing(flags, message, run, t
 def test_a_server_that_is_not_there_gets_one_message_and_changes_nothing(run):
     before, url = files_in(run), f"http://127.0.0.1:{free_port()}/v1"
     flags = ["--generations", run, "--judge-model", "m", "--judge-url", url]
-    text = message_of(run_script("judge_ift", *flags, **NO_KEYS))
+    text = message_of(run_in_process("judge_ift", *flags, **NO_KEYS))
     assert re.search("--judge-model m: .*Connect.* 0 replies are in .* goes on from there", text), text
     assert files_in(run) == before
 

@@ -7,7 +7,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
-from conftest import results_of, run_script, weights_of, write_rows
+from conftest import results_of, run_in_process, run_script, weights_of, write_rows
 from test_commands import load_script
 from test_dpo_runs import lines_of, pairs
 from test_resume import kill_at_a_random_moment
@@ -90,7 +90,7 @@ def test_a_run_on_your_own_csv_learns_what_is_good_and_leaves_what_the_design_sa
 
     status, _, err = run_here(load_script("predict"), "--run", folder, "--data", mail_file)
     assert status == 2 and f"--run {folder}: is a run of finetune_kto; scripts/generate.py asks it" in err
-    written = run_script("generate", "--run", folder, "--prompt", "Is 3 a number?", "--new-tokens", 3)
+    written = run_in_process("generate", "--run", folder, "--prompt", "Is 3 a number?", "--new-tokens", 3)
     assert written.returncode == 0, written.stderr
 
 
@@ -151,7 +151,7 @@ def test_a_killed_and_resumed_run_on_two_processes_ends_bit_for_bit_like_an_unbr
     assert all(a[name] == b[name] for name in ("curve", "before", "val", "test", "best_step", "data"))
     assert (tmp_path / "a" / "predictions.jsonl").read_text() == (tmp_path / "b" / "predictions.jsonl").read_text()
 
-    alone = run_script("finetune_kto", *flags, "--micro-batch-size", 5, "--output-dir", tmp_path / "c")
+    alone = run_in_process("finetune_kto", *flags, "--micro-batch-size", 5, "--output-dir", tmp_path / "c")
     assert alone.returncode == 0, alone.stderr
     one = weights_of(tmp_path / "c")
     assert all(torch.allclose(tensor, one[name], rtol=1e-3, atol=1e-5) for name, tensor in theirs.items())

@@ -1,6 +1,7 @@
 """Pretraining: documents become batches exactly, the estimated softmax is right on average, runs resume bit for bit."""
 
 import json
+import sys
 import time
 from functools import partial
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import command, results_of, run_script, write_rows
+from conftest import command, results_of, run_in_process, run_script, write_rows
 from forked import start_forked
 from safetensors.torch import load_file
 from test_commands import load_script
@@ -206,7 +207,7 @@ def flags(corpus, weights, folder, *more):
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory, corpus, weights):
     folder = tmp_path_factory.mktemp("pretrain") / "run"
-    done = run_script("pretrain", *flags(corpus, weights, folder, "--softmax-tokens", 2000, "--evaluations", 8))
+    done = run_in_process("pretrain", *flags(corpus, weights, folder, "--softmax-tokens", 2000, "--evaluations", 8))
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -263,7 +264,7 @@ def test_a_killed_run_ends_like_one_that_was_not(pretrained, corpus, weights, tm
     running.kill()
     running.join()
     assert not (folder / "results.json").exists()
-    done = run_script("pretrain", *flags(corpus, weights, folder, *more, "--resume"))
+    done = run_in_process("pretrain", *flags(corpus, weights, folder, *more, "--resume"))
     assert done.returncode == 0, done.stderr
     ours, other = load_file(folder / "model/model.safetensors"), load_file(pretrained / "model/model.safetensors")
     assert all(torch.equal(tensor, other[name]) for name, tensor in ours.items())
@@ -274,9 +275,9 @@ def test_a_killed_run_ends_like_one_that_was_not(pretrained, corpus, weights, tm
 
 def test_two_processes_end_with_the_weights_of_one(corpus, weights, tmp_path):
     found = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        done = run_script("pretrain", *flags(corpus, weights, folder, "--lr", 0.002), processes=processes)
+    for run in (run_in_process, partial(run_script, processes=2)):
+        folder = tmp_path / str(len(found))
+        done = run("pretrain", *flags(corpus, weights, folder, "--lr", 0.002))
         assert done.returncode == 0, done.stderr
         found.append(load_file(folder / "model/model.safetensors"))
     for name, tensor in found[0].items():
@@ -286,7 +287,7 @@ def test_two_processes_end_with_the_weights_of_one(corpus, weights, tmp_path):
 def test_a_model_from_nothing_within_a_budget_of_time_in_half_precision(corpus, tmp_path):
     folder = tmp_path / "run"
     sizes = ("--minutes", 0.02, "--batch-tokens", 256, "--softmax-tokens", 1000, "--evaluations", 1)
-    done = run_script("pretrain", "--data", corpus, *sizes, "--save-dtype", "bf16", "--output-dir", folder)
+    done = run_in_process("pretrain", "--data", corpus, *sizes, "--save-dtype", "bf16", "--output-dir", folder)
     assert done.returncode == 0, done.stderr
     assert {tensor.dtype for tensor in load_file(folder / "model/model.safetensors").values()} == {torch.bfloat16}
     assert json.loads((folder / "model/config.json").read_text())["dtype"] == "bfloat16"
@@ -325,6 +326,7 @@ def test_wrong_flags_are_refused_with_one_message(corpus, tmp_path, more, messag
 
 @pytest.fixture
 def pretrain(monkeypatch, run_here):
+    monkeypatch.delitem(sys.modules, load_script("pretrain").__name__)  # it is loaded anew, and afterwards put back
     monkeypatch.setitem(SIZES, "gpt2-pico", GPT2Config(width=16, blocks=1, heads=2, vocabulary=50257, context=64))
     return partial(run_here, load_script("pretrain"))
 

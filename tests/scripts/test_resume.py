@@ -4,6 +4,7 @@ import contextlib
 import random
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +15,7 @@ import yaml
 from conftest import command, results_of, run_in_process, run_script, weights_of
 from forked import start_forked
 
-STEPS = 36
+STEPS = 27
 
 
 def kill_at_a_random_moment(script, processes, flags, folder, seed, **changed):
@@ -42,26 +43,23 @@ def kill_at_a_random_moment(script, processes, flags, folder, seed, **changed):
         ("finetune_cls", 1, 0.0, "lora"),
         ("finetune_cls", 1, 0.2, "full"),
         ("finetune_cls", 2, 0.2, "lora"),
-        ("finetune_ift", 1, 0.2, "lora"),
-        ("finetune_ift", 2, 0.0, "lora"),
+        ("finetune_ift", 2, 0.2, "lora"),
     ],
 )
 def test_a_killed_and_resumed_run_ends_bit_for_bit_like_an_unbroken_one(
-    script, processes, dropout, method, tiny_model, mail_file, question_file, tmp_path
+    script, processes, dropout, method, few_tokens, mail_file, question_file, tmp_path
 ):
     data = mail_file if script == "finetune_cls" else question_file
-    flags = ["--data", data, "--model", tiny_model, "--max-steps", STEPS, "--batch-size", 8, "--micro-batch-size", 2]
+    flags = ["--data", data, "--model", few_tokens, "--max-steps", STEPS, "--batch-size", 8, "--micro-batch-size", 2]
     flags += ["--dropout", dropout, "--method", method, "--eval-every", 4, "--save-every", 3, "--lr", 1e-2]
     flags += ["--new-tokens", 4] if script == "finetune_ift" else []
-    unbroken = run_script(script, *flags, "--output-dir", tmp_path / "a", processes=processes)
+    run_with = run_in_process if processes == 1 else partial(run_script, processes=processes)
+    unbroken = run_with(script, *flags, "--output-dir", tmp_path / "a")
     assert unbroken.returncode == 0, unbroken.stderr
 
     broken = [*flags, "--output-dir", tmp_path / "b"]
     kill_at_a_random_moment(script, processes, broken, tmp_path / "b", seed=str(tmp_path))
-    refused = run_script(script, *broken)
-    assert refused.returncode == 2
-    assert "--resume" in refused.stderr and "--overwrite" in refused.stderr
-    resumed = run_script(script, *broken, "--resume", processes=processes)
+    resumed = run_with(script, *broken, "--resume")
     assert resumed.returncode == 0, resumed.stderr
 
     ours, theirs = weights_of(tmp_path / "b"), weights_of(tmp_path / "a")
@@ -77,27 +75,30 @@ def test_a_killed_and_resumed_run_ends_bit_for_bit_like_an_unbroken_one(
     assert not (tmp_path / "b" / "checkpoint").exists(), "a finished run keeps no checkpoint"
 
 
-def test_a_run_on_all_threads_that_is_resumed_on_one_ends_bit_for_bit_the_same(tiny_model, mail_file, tmp_path):
-    flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", STEPS, "--eval-every", 4, "--save-every", 3]
+def test_a_run_on_all_threads_that_is_resumed_on_one_ends_bit_for_bit_the_same(few_tokens, mail_file, tmp_path):
+    threads = psutil.cpu_count(logical=False)
+    if threads == 1:
+        pytest.skip("this machine has one core: all threads are one")
+    flags = ["--data", mail_file, "--model", few_tokens, "--max-steps", STEPS, "--eval-every", 4, "--save-every", 3]
     free = {"OMP_NUM_THREADS": ""}
-    unbroken = run_script("finetune_cls", *flags, "--output-dir", tmp_path / "a", **free)
+    unbroken = run_in_process("finetune_cls", *flags, "--output-dir", tmp_path / "a", **free)
     assert unbroken.returncode == 0, unbroken.stderr
     broken = [*flags, "--output-dir", tmp_path / "b"]
     kill_at_a_random_moment("finetune_cls", 1, broken, tmp_path / "b", seed=str(tmp_path), **free)
-    resumed = run_script("finetune_cls", *broken, "--resume", OMP_NUM_THREADS="1")
+    resumed = run_in_process("finetune_cls", *broken, "--resume", OMP_NUM_THREADS="1")
     assert resumed.returncode == 0, resumed.stderr
     a, b = results_of(tmp_path / "a"), results_of(tmp_path / "b")
-    assert a["environment"]["threads"] == b["environment"]["threads"] == psutil.cpu_count(logical=False)
+    assert a["environment"]["threads"] == b["environment"]["threads"] == threads
     assert a["curve"] == b["curve"] and a["test"] == b["test"]
     assert a["micro_batch"]["used"] == b["micro_batch"]["used"]
 
 
 @pytest.fixture(scope="module")
-def killed(tiny_model, mail_file, tmp_path_factory):
+def killed(few_tokens, mail_file, tmp_path_factory):
     """The folder of a run that was killed, a copy of it, and the flags that go on with the run."""
     folder = tmp_path_factory.mktemp("killed") / "run"
-    flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 120, "--eval-every", 20, "--save-every", 2]
-    flags += ["--batch-size", 8, "--output-dir", folder]
+    flags = ["--data", mail_file, "--model", few_tokens, "--max-steps", 40, "--eval-every", 20, "--save-every", 2]
+    flags += ["--batch-size", 8, "--micro-batch-size", 3, "--output-dir", folder]
     kill_at_a_random_moment("finetune_cls", 1, flags, folder, seed=0)
     return folder, shutil.copytree(folder, folder.with_name("copy")), flags
 
@@ -119,6 +120,12 @@ def refused(flags, *words):
         assert word in done.stderr
 
 
+def test_what_was_stopped_is_not_begun_again_unasked(stopped):
+    flags, folder = stopped
+    refused(flags, "--resume", "--overwrite")
+    assert (folder / "checkpoint" / "state.pt").exists()
+
+
 def test_a_checkpoint_is_not_resumed_into_another_run(stopped):
     flags, folder = stopped
     before = (folder / "checkpoint" / "state.pt").read_bytes()
@@ -130,16 +137,17 @@ def test_a_checkpoint_is_not_resumed_into_another_run(stopped):
 def test_the_folder_alone_is_enough_to_go_on(stopped):
     flags, folder = stopped
     started = yaml.safe_load((folder / "config.yaml").read_text())
-    assert started["script"] == "finetune_cls" and started["max-steps"] == 120
+    assert started["script"] == "finetune_cls" and started["max-steps"] == 40
     alone = ["--resume", "--output-dir", folder]
     refused([*alone, "--lr", 1e-4], f"--lr {started['lr']} (now 0.0001)", "--overwrite")
     refused([*alone, "--batch_size=4"], "--batch-size 8 (now 4)")
     wrong_script = run_in_process("finetune_ift", *alone)
     assert wrong_script.returncode == 2 and "holds a run of finetune_cls.py" in wrong_script.stderr
-    done = run_in_process("finetune_cls", *alone, "--save-every", 100)
+    done = run_in_process("finetune_cls", *alone, "--save-every", 100, "--micro-batch-size", "auto")
     assert done.returncode == 0, done.stderr
     results = results_of(folder)
-    assert results["args"]["eval_every"] == 20 and results["curve"][-1]["step"] == 120
+    assert results["args"]["eval_every"] == 20 and results["curve"][-1]["step"] == 40
+    assert results["micro_batch"] == {"asked": "auto", "used": 3}, "auto keeps the number that the run began with"
     refused(alone, "finished run, nothing is left to --resume")
 
 
@@ -147,7 +155,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_with_its_flags(st
     flags, folder = stopped
     (folder / "checkpoint" / "state.pt").unlink()
     started = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(started.replace("max-steps: 120", "max-steps: 3"))
+    (folder / "config.yaml").write_text(started.replace("max-steps: 40", "max-steps: 3"))
     done = run_in_process("finetune_cls", "--output-dir", folder, "--resume")
     assert done.returncode == 0, done.stderr
     assert results_of(folder)["curve"][-1]["step"] == 3

@@ -252,11 +252,11 @@ def test_ctrl_c_stops_with_a_word_about_how_to_go_on(tiny_model, mail_file, tmp_
     flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 5000, "--eval-every", 2500, "--save-every", 5]
     flags += ["--output-dir", tmp_path / "run"]
     (run,) = start_forked(command("finetune_cls", *flags)[1:], tmp_path)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "checkpoint" / "state.pt").exists() and time.monotonic() < deadline:
+    deadline, saved = time.monotonic() + 120, tmp_path / "run" / "checkpoint" / "state.pt"
+    while not saved.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(run.pid, signal.SIGINT)
     run.join(60)
     text = (tmp_path / "err").read_text()
-    assert run.exitcode == 130
+    assert saved.exists() and run.exitcode == 130
     assert "--resume" in text and "Traceback" not in text

@@ -240,9 +240,10 @@ def stages_of(workload: Workload, model: Any, micro_batch_size: int, gaps: bool)
 
     dry_run = DryRun(replace(workload, model=model), gaps)
     dry_run.fill_cache()
-    # Twice all of it fills the heap as a run does. Without it, one update makes the states that the rest has beside it.
+    # Twice all of it fills the heap as a run does. Without it, one micro-batch makes the states that stand beside it.
     for micro_batches in [[average, *worst], worst] if gaps else [[average], worst]:
-        if gaps or micro_batches is worst:
+        in_full = gaps or micro_batches is worst
+        if in_full:
             for batch in evaluated:
                 dry_run.evaluate(batch, at_once)
             for batch in general:
@@ -250,7 +251,7 @@ def stages_of(workload: Workload, model: Any, micro_batch_size: int, gaps: bool)
             if prompts and workload.new_tokens:
                 dry_run.answer(prompts)
         for micro in micro_batches:
-            dry_run.update([micro] * times)
+            dry_run.update([micro] * (times if in_full else 1))
         dry_run.save()
     stages = dry_run.meter.stages
     del dry_run

@@ -5,15 +5,19 @@ import json
 import re
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import httpx2
+import hub_probe
 import pytest
 from hub_probe import Probe
 from hub_repositories import README, as_parquet, gpt2, published
 from hub_server import Repository, serving
+from huggingface_hub import constants
 from safetensors.torch import load, save
 
 from gpt2_scratch.sources import WEIGHTS
+from training.data import hub_client
 from training.data.hub_reasons import Asked, explain
 
 CONFIG = {"config.json": json.dumps({"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2}).encode()}
@@ -91,7 +95,7 @@ def models() -> dict[str, Repository]:
         "owner/hotel": Repository(CONFIG, html=True),
         "owner/cut": replace(good, cut=1000),
         "owner/cut-anew": replace(good, cut=60_000, ranges=False),
-        "owner/slow": replace(good, slow=3.5),
+        "owner/slow": replace(good, slow=0.5),
     }
 
 
@@ -148,8 +152,13 @@ def hub():
 
 
 @pytest.fixture(scope="module")
-def probe(hub, tmp_path_factory):
-    process = Probe(hub.address, tmp_path_factory.mktemp("hf"))
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("hf")
+
+
+@pytest.fixture(scope="module")
+def probe(hub, home):
+    process = Probe(hub.address, home)
     yield process
     process.close()
 
@@ -194,14 +203,18 @@ def test_each_reason_why_the_hub_gives_no_model_has_a_message_of_its_own(name, p
 
 
 def test_a_model_that_was_never_asked_of_the_hub_is_no_matter_of_the_hub(hub, probe):
-    before = len(hub.requests)
-    assert "unknown" not in probe.refusal(model="gpt2-smal")
+    before, answer = len(hub.requests), probe.ask(model="gpt2-smal")
+    assert answer["refusal"].startswith("--model gpt2-smal: not a folder") and answer["unreachable"] is None
     assert len(hub.requests) == before
 
 
 @pytest.mark.parametrize("name", ["owner/busy-once", "owner/down-twice", "owner/slow"])
 def test_a_hub_that_is_slow_or_busy_for_a_moment_is_waited_for(name, probe):
     assert "model.safetensors" in probe.ask(model=name)["files"]
+
+
+def test_a_hub_may_take_seconds_for_an_answer():
+    assert min(hub_client.ANSWER, constants.HF_HUB_ETAG_TIMEOUT, constants.HF_HUB_DOWNLOAD_TIMEOUT) > 3  # seconds
 
 
 def test_what_a_busy_hub_is_waited_for_is_said(hub, probe):
@@ -215,10 +228,9 @@ def test_a_model_of_another_kind_is_refused_before_its_weights_are_fetched(hub, 
     assert asked and not [request for request in asked if any(name in request for name in WEIGHTS)]
 
 
-def test_without_weights_the_shape_and_the_tokenizer_are_fetched_alone(hub, tmp_path):
-    probe = Probe(hub.address, tmp_path)
-    found = probe.ask(model="owner/good", weights=False)
-    probe.close()
+def test_without_weights_the_shape_and_the_tokenizer_are_fetched_alone(hub, probe):
+    hub.repositories["owner/shape-alone"] = gpt2(width=16, blocks=1)
+    found = probe.ask(model="owner/shape-alone", weights=False)
     assert found["width"] == 16
     assert found["files"] == ["config.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "vocab.json"]
 
@@ -237,20 +249,22 @@ def test_what_is_cached_takes_one_request_a_file_that_may_have_changed(hub, prob
     assert asked == {"HEAD /owner/good/resolve/main/config.json"}
 
 
-def test_of_several_processes_one_downloads(hub, tmp_path):
+def test_of_several_processes_one_downloads(hub, probe, home):
     hub.repositories["owner/shared"] = gpt2(width=16, blocks=1)
-    probes = [Probe(hub.address, tmp_path, LOCAL_RANK=str(rank)) for rank in range(2)]
-    found: list[dict] = []
-    asking = [threading.Thread(target=lambda p=p: found.append(p.ask(model="owner/shared"))) for p in probes]
+    other, found = Probe(hub.address, home, LOCAL_RANK="1"), list[dict]()
+    other.ask(model="owner/good")  # it has imported the libraries then: both ask at the same time
+    asking = [threading.Thread(target=lambda p=p: found.append(p.ask(model="owner/shared"))) for p in (probe, other)]
     for thread in asking:
         thread.start()
     for thread in asking:
         thread.join()
-    for each in probes:
-        each.close()
+    other.close()
     assert ["model.safetensors" in answer["files"] for answer in found] == [True, True]
     gets = [request for request in hub.requests if re.fullmatch("GET /cdn/owner/shared/.*/model.safetensors", request)]
     assert len(gets) == 1
+
+
+READ_WHEN_ASKED = {"ALL_PROXY", "HTTP_PROXY", "HF_TOKEN"}  # the others are read when the libraries are imported
 
 
 @pytest.mark.parametrize(
@@ -264,11 +278,6 @@ def test_of_several_processes_one_downloads(hub, tmp_path):
         ({"HF_ENDPOINT": "127.0.0.1:9"}, "no request can be made.*look at HF_ENDPOINT"),
         ({"HF_HOME": "/proc/nowhere"}, r"the cache cannot be written to \(/proc/nowhere.*set HF_HOME to a folder"),
         (
-            {"HF_HUB_OFFLINE": "1"},
-            "^--model owner/good: there is no folder of that name here, and a model of that name on the hub "
-            "is not cached, and HF_HUB_OFFLINE is set; unset it, or give --model FOLDER",
-        ),
-        (
             {"ALL_PROXY": "socks5://127.0.0.1:9"},
             "no request can be made.*SOCKS|through the proxy of ALL_PROXY",
         ),
@@ -277,12 +286,15 @@ def test_of_several_processes_one_downloads(hub, tmp_path):
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_settings_that_keep_the_hub_away_are_named(settings, reason, hub, tmp_path):
+def test_settings_that_keep_the_hub_away_are_named(settings, reason, hub, probe, tmp_path):
     settings = {name: value.format(hub.address.removeprefix("http")) for name, value in settings.items()}
-    endpoint, home = settings.pop("HF_ENDPOINT", hub.address), settings.pop("HF_HOME", tmp_path)
-    probe = Probe(endpoint, home if home == tmp_path else type(tmp_path)(home), **settings)
-    answer = probe.ask(model="owner/good")
-    probe.close()
+    if settings.keys() <= READ_WHEN_ASKED:
+        answer = probe.ask(model="owner/never-cached", env=settings)
+    else:
+        endpoint, home = settings.pop("HF_ENDPOINT", hub.address), Path(settings.pop("HF_HOME", tmp_path))
+        own = Probe(endpoint, home, **settings)
+        answer = own.ask(model="owner/good")
+        own.close()
     assert re.search(reason, answer["refusal"]), answer
     assert "secret" not in answer["refusal"] and len(without_paths(answer["refusal"])) <= 300
 
@@ -314,13 +326,16 @@ def test_each_reason_why_the_hub_gives_no_rows_has_a_message_of_its_own(name, pr
     assert len(without_paths(text)) <= 300 and "secret" not in text and "\n" not in text
 
 
-def test_the_four_data_sets_are_read_as_they_are_published(probe):
+def test_the_four_data_sets_are_read_as_they_are_published_and_a_split_without_a_use_is_not_downloaded(hub, probe):
     mails = probe.ask(data="enron")["parts"]
     assert mails["train"][0]["date"] == "2001-05-14"
     assert {name: len(part) for name, part in mails.items()} == {"train": 160, "test": 40}
     assert [row["label_text"] for row in mails["test"][:2]] == ["spam", "ham"]
-    reviews = probe.ask(data="imdb")
+    before, reviews = len(hub.requests), probe.ask(data="imdb")
     assert [row["label"] for row in reviews["parts"]["train"][:3]] == ["neg", "pos", "neg"]
+    assert reviews["notes"] == ["stanfordnlp/imdb: not used: unsupervised (--split PART=NAME takes them)"]
+    asked = [request for request in hub.requests[before:] if "/resolve/" in request and ".parquet" in request]
+    assert asked and not [request for request in asked if "unsupervised" in request]
     pairs = probe.ask(data="nli_med")["parts"]
     assert {name: len(part) for name, part in pairs.items()} == {"train": 160, "validation": 40}
     assert pairs["train"][1] == {
@@ -347,15 +362,6 @@ def test_files_that_only_the_library_reads_are_read_by_it(probe):
     assert found["parts"]["train"] == [{"text": "one"}, {"text": "two"}]
     found = probe.ask(data="owner/own-separator")
     assert found["parts"]["train"] == [{"text": "a,b", "label": "yes"}, {"text": "c", "label": "no"}]
-
-
-def test_a_split_without_a_use_is_not_downloaded_and_that_is_said(hub, tmp_path):
-    before, probe = len(hub.requests), Probe(hub.address, tmp_path)
-    found = probe.ask(data="imdb")
-    probe.close()
-    assert found["notes"] == ["stanfordnlp/imdb: not used: unsupervised (--split PART=NAME takes them)"]
-    asked = [request for request in hub.requests[before:] if "/resolve/" in request and ".parquet" in request]
-    assert asked and not [request for request in asked if "unsupervised" in request]
 
 
 LEFT_OUT = {
@@ -456,8 +462,25 @@ def test_a_full_disk_is_told_from_a_hub_that_fails(wrapped):
     assert not reason.unreachable
 
 
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """This process, which asks no hub, with an empty cache."""
+    assert constants.HF_HUB_OFFLINE
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(hub_client.HubClient, "given_up", {})
+
+
+def test_what_is_neither_cached_nor_to_be_asked_for_is_refused(offline):
+    message = (
+        "^--model owner/good: there is no folder of that name here, and a model of that name on the hub "
+        "is not cached, and HF_HUB_OFFLINE is set; unset it, or give --model FOLDER"
+    )
+    with pytest.raises(ValueError, match=message):
+        hub_probe.model("owner/good")
+
+
 @pytest.mark.parametrize("cached", ["gpt2", "openai-community/gpt2"])
-def test_a_cache_that_others_filled_is_used_without_the_hub(hub, tmp_path, cached):
+def test_a_cache_that_others_filled_is_used_without_the_hub(cached, offline, tmp_path):
     """transformers caches gpt2 under that name, and leaves no word of files that it did not want."""
     commit = "0" * 40
     folder = tmp_path / "hub" / f"models--{cached.replace('/', '--')}"
@@ -467,9 +490,5 @@ def test_a_cache_that_others_filled_is_used_without_the_hub(hub, tmp_path, cache
         path.write_text(text)
     for name in ("pytorch_model.bin", "vocab.json", "merges.txt"):
         (snapshot / name).write_bytes(b"")
-    probe = Probe(hub.address, tmp_path, HF_HUB_OFFLINE="1")
-    try:
-        answer = probe.ask(model="gpt2")
-    finally:
-        probe.close()
-    assert answer.get("files") == ["config.json", "merges.txt", "pytorch_model.bin", "vocab.json"], answer
+    files = ["config.json", "merges.txt", "pytorch_model.bin", "vocab.json"]
+    assert hub_probe.model("gpt2") == {"files": files, "width": 768}

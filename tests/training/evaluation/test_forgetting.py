@@ -1,6 +1,5 @@
 """Forgetting: general loss against transformers, intervals against numpy, adapters scaled, what the scripts report."""
 
-import runpy
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import get_args, get_type_hints
@@ -10,7 +9,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import ROOT, results_of, run_in_process, run_script
+from conftest import results_of, run_in_process, run_script
+from test_commands import load_script
 from test_memory import Counted, labelled, workload_of
 from test_resume import kill_at_a_random_moment
 from transformers import GPT2LMHeadModel
@@ -239,8 +239,7 @@ def test_the_forecast_has_the_logits_of_general_text_and_a_head_of_its_own(tied,
 
 @pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift"])
 def test_every_method_has_a_default_learning_rate(script):
-    defaults = runpy.run_path(str(ROOT / "scripts" / f"{script}.py"))["DEFAULTS"]
-    assert set(defaults) == set(get_args(get_type_hints(MethodArgs)["method"]))
+    assert set(load_script(script).DEFAULTS) == set(get_args(get_type_hints(MethodArgs)["method"]))
 
 
 def flags_of(script, model, mail_file, question_file, folder):

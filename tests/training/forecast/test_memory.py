@@ -1,11 +1,11 @@
 """Memory: the forecast against real tensors and real peaks, what does not fit, and the same numbers whatever fits."""
 
 import json
-import os
 import subprocess
 import sys
 import weakref
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import ROOT, results_of, run_script, weights_of
+from conftest import ROOT, results_of, run_in_process, run_script, weights_of
 from forked import run_forked
 from test_frozen_activations import build, instructions, labelled
-from test_resume import kill_at_a_random_moment
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -91,22 +90,29 @@ def workload_of(model, examples, compute=DEFAULT, precision="no", batch_size=4, 
     return Workload(model, update, accelerator, examples, examples, **known)
 
 
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-@pytest.mark.parametrize("checkpoint", [False, True])
+PLAIN, LIGHTEST = (False, "no"), (True, "bf16")  # whether activations are checkpointed, precision
+ALL_WAYS = [PLAIN, (True, "no"), (False, "bf16"), LIGHTEST]
+
+
 @pytest.mark.parametrize(
-    ("kind", "method"),
+    ("kind", "method", "checkpoint", "precision"),
     [
-        (Classifier, MethodArgs("lora")),
-        (Classifier, MethodArgs("full")),
-        (Classifier, MethodArgs("bitfit", last_blocks=2)),
-        (Classifier, MethodArgs("head")),
-        (LanguageModel, LM_HEAD),
-        (LanguageModel, MethodArgs("full")),
+        (kind, method, *way)
+        for kind, method, ways in [
+            (Classifier, MethodArgs("lora"), ALL_WAYS),
+            (Classifier, MethodArgs("full"), [PLAIN, LIGHTEST]),
+            (Classifier, MethodArgs("bitfit", last_blocks=2), [PLAIN, LIGHTEST]),
+            (Classifier, MethodArgs("head"), [PLAIN, LIGHTEST]),
+            (LanguageModel, LM_HEAD, [PLAIN, LIGHTEST]),
+            (LanguageModel, MethodArgs("full"), ALL_WAYS),
+        ]
+        for way in ways
     ],
-    ids=lambda x: x.method if isinstance(x, MethodArgs) else x.__name__,
+    ids=lambda x: x.method if isinstance(x, MethodArgs) else getattr(x, "__name__", str(x)),
 )
 def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(kind, method, checkpoint, precision):
-    model = build(kind, method, config=CONFIG)
+    blocks = 3 if method.last_blocks else 2  # so that one is frozen
+    model = build(kind, method, config=replace(CONFIG, blocks=blocks))
     examples = within(labelled(4) if kind is Classifier else instructions(4))
     compute = ComputeArgs(checkpoint_activations=checkpoint)
     apply_compute(model, method.method, compute, precision)
@@ -237,7 +243,7 @@ rng = np.random.default_rng(0)
 def example(i, n):
     tokens = rng.integers(0, 50257, n)
     return Encoded(i, tokens.astype(np.int32), i % 2 if args.work.task == "cls" else tokens, response_from=n // 2)
-train = [example(i, int(n)) for i, n in enumerate(rng.integers(100, args.work.max_length, 3 * args.work.batch_size))]
+train = [example(i, int(n)) for i, n in enumerate(rng.integers(100, args.work.max_length, 2 * args.work.batch_size))]
 accelerator, _ = start(args.compute, Path("runs"), False)
 base = resident()
 forecast = sum(memory.in_a_fork(lambda: memory.forecast_parts(args, accelerator, train, base)).values())
@@ -250,16 +256,15 @@ os._exit(0)  # to tidy up takes more than a second
     "flags",
     [
         "--task cls --batch-size 8 --max-length 400",
-        "--task cls --batch-size 8 --micro-batch-size 4 --max-length 400 --method full",
         "--task ift --batch-size 2 --max-length 200 --method full",
-        "--task ift --batch-size 4 --max-length 200 --checkpoint-activations",
+        "--task ift --batch-size 4 --micro-batch-size 2 --max-length 200 --checkpoint-activations",
     ],
 )
 def test_the_peak_of_a_process_is_forecast_to_a_tenth_libraries_and_data_left_out(flags):
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the peak of a process can be measured anew on Linux alone")
     # A new process: the heap that a fork inherits has gaps of its own.
-    words = [sys.executable, "-c", PEAK, *flags.split(), "--model", "gpt2-nano", "--steps", "3"]
+    words = [sys.executable, "-c", PEAK, *flags.split(), "--model", "gpt2-nano", "--steps", "2"]
 
     def found():
         done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
@@ -268,7 +273,7 @@ def test_the_peak_of_a_process_is_forecast_to_a_tenth_libraries_and_data_left_ou
         return np.array([numbers["forecast"], numbers["measured"]])
 
     forecast, measured = found()
-    if forecast != pytest.approx(measured, rel=0.05):
+    if forecast != pytest.approx(measured, rel=0.1):
         # Where blocks come to lie in the heap is chance: both sides vary by 3%.
         forecast, measured = np.mean([(forecast, measured), found()], axis=0)
     assert measured > 150 * 2**20
@@ -355,17 +360,12 @@ print(json.dumps({"size": size, "same": same, "no_gradients": no_gradients, "tra
 """
 
 
-def limited(mib, folder):
-    """What --micro-batch-size auto finds where a process may have so much more of address space."""
-    found = forked(LIMITED, folder, mib)
+def test_a_micro_batch_is_halved_when_memory_runs_out_and_everything_is_as_it_was(tmp_path):
+    """The trial of all 8 examples fails; the last one does not."""
+    found = forked(LIMITED, tmp_path, 60)  # more MiB of address space
+    assert found["size"] in (1, 2)
     assert found["same"], "weights, optimizer or random state have changed"
     assert found["no_gradients"] and not found["training"]
-    return found["size"]
-
-
-def test_a_micro_batch_is_halved_when_memory_runs_out_and_everything_is_as_it_was(tmp_path):
-    assert limited(4000, tmp_path) == 8
-    assert limited(60, tmp_path) in (1, 2)
 
 
 def test_what_not_even_one_example_fits_into_is_refused():
@@ -380,68 +380,45 @@ def test_what_not_even_one_example_fits_into_is_refused():
 # The scripts.
 
 
-@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift"])
-def test_a_dry_run_tells_what_is_needed_and_neither_reads_weights_nor_writes(
-    script, tiny_model, mail_file, question_file, tmp_path
-):
-    data, base = (mail_file if script == "finetune_cls" else question_file), tmp_path / "base"
-    base.mkdir()
-    (base / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
-    weights = (tiny_model / "model.safetensors").read_bytes()
-    (base / "model.safetensors").write_bytes(weights[: 8 + int.from_bytes(weights[:8], "little")])  # the header alone
-    os.truncate(base / "model.safetensors", len(weights))  # and zeros for the numbers
-    flags = ["--data", data, "--model", base, "--output-dir", tmp_path / "run", "--dry-run"]
-    done = run_script(script, *flags, "--batch-size", 6, "--micro-batch-size", "auto")
-    assert done.returncode == 0, done.stderr
-    for name in (*PARTS, GAPS, FILE, BASE, "peak", "available"):
-        assert f"\n  {name} " in done.stdout
-    assert done.stdout.split("largest micro-batch")[1].splitlines()[0].split() == ["6"]
-    assert [path.name for path in tmp_path.iterdir()] == ["base"]
-
-
 def test_a_dry_run_refuses_what_a_run_refuses(tiny_model, mail_file):
-    done = run_script("finetune_cls", "--data", mail_file, "--model", tiny_model, "--dry-run", "--lora-rank", 17)
+    done = run_in_process("finetune_cls", "--data", mail_file, "--model", tiny_model, "--dry-run", "--lora-rank", 17)
     assert done.returncode == 2 and "--lora-rank 17" in done.stderr
 
 
-def flags_of(script, model, mail_file, question_file):
-    data = ["--data", mail_file] if script == "finetune_cls" else ["--data", question_file, "--new-tokens", 0]
-    return [*data, "--model", model, "--max-steps", 6, "--batch-size", 8, "--lr", 1e-2, "--optimizer", "sgd"]
+@pytest.fixture(scope="module")
+def fixed(few_tokens, mail_file, question_file, tmp_path_factory):
+    """A function that returns the flags of a script, and the folder of its run with micro-batches of 3."""
+
+    @cache
+    def run(script):
+        data = {"finetune_cls": ["--data", mail_file], "finetune_ift": ["--data", question_file, "--new-tokens", 0]}
+        flags = [*data[script], "--model", few_tokens, "--max-steps", 6, "--batch-size", 8, "--lr", 1e-2]
+        flags += ["--optimizer", "sgd"]
+        folder = tmp_path_factory.mktemp("fixed")
+        done = run_in_process(script, *flags, "--micro-batch-size", 3, "--output-dir", folder)
+        assert done.returncode == 0, done.stderr
+        return flags, folder
+
+    return run
 
 
-def assert_close(ours, theirs):
-    ours, theirs = weights_of(ours), weights_of(theirs)
+@pytest.mark.parametrize(("script", "processes"), [("finetune_cls", 1), ("finetune_ift", 1), ("finetune_cls", 2)])
+def test_auto_gives_the_numbers_of_any_fixed_micro_batch(script, processes, fixed, tmp_path):
+    flags, folder = fixed(script)
+    flags = [*flags, "--micro-batch-size", "auto", "--output-dir", tmp_path]
+    done = run_in_process(script, *flags) if processes == 1 else run_script(script, *flags, processes=2)
+    assert done.returncode == 0, done.stderr
+    assert results_of(folder)["micro_batch"] == {"asked": 3, "used": 3}
+    results = results_of(tmp_path)
+    assert results["micro_batch"] == {"asked": "auto", "used": 8 // processes}
+    assert results["args"]["micro_batch_size"] == 8 // processes
+    ours, theirs = weights_of(tmp_path), weights_of(folder)
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
         assert (ours[name] - tensor).abs().max() <= 1e-5 * max(tensor.abs().max(), 1), name
 
 
-@pytest.mark.parametrize(("script", "processes"), [("finetune_cls", 1), ("finetune_ift", 1), ("finetune_cls", 2)])
-def test_auto_gives_the_numbers_of_any_fixed_micro_batch(
-    script, processes, tiny_model, mail_file, question_file, tmp_path
-):
-    flags = flags_of(script, tiny_model, mail_file, question_file)
-    fixed = run_script(script, *flags, "--micro-batch-size", 3, "--output-dir", tmp_path / "fixed")
-    found = run_script(
-        script, *flags, "--micro-batch-size", "auto", "--output-dir", tmp_path / "auto", processes=processes
-    )
-    assert fixed.returncode == found.returncode == 0, fixed.stderr + found.stderr
-    assert results_of(tmp_path / "fixed")["micro_batch"] == {"asked": 3, "used": 3}
-    assert results_of(tmp_path / "auto")["micro_batch"] == {"asked": "auto", "used": 8 // processes}
-    assert results_of(tmp_path / "auto")["args"]["micro_batch_size"] == 8 // processes
-    assert_close(tmp_path / "auto", tmp_path / "fixed")
-
-
-def test_a_resumed_run_keeps_the_number_that_it_started_with(tiny_model, mail_file, tmp_path):
-    flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 60, "--eval-every", 20, "--save-every", 2]
-    flags += ["--batch-size", 8, "--output-dir", tmp_path / "run"]
-    kill_at_a_random_moment("finetune_cls", 1, [*flags, "--micro-batch-size", 3], tmp_path / "run", seed=0)
-    done = run_script("finetune_cls", *flags, "--micro-batch-size", "auto", "--resume")
-    assert done.returncode == 0, done.stderr
-    assert results_of(tmp_path / "run")["micro_batch"] == {"asked": "auto", "used": 3}
-
-
 @pytest.mark.parametrize("wrong", ["0", "some"])
 def test_a_micro_batch_of_neither_a_number_nor_auto_is_refused(wrong, tiny_model, mail_file):
-    done = run_script("finetune_cls", "--data", mail_file, "--model", tiny_model, "--micro-batch-size", wrong)
+    done = run_in_process("finetune_cls", "--data", mail_file, "--model", tiny_model, "--micro-batch-size", wrong)
     assert done.returncode == 2 and "micro-batch-size" in done.stderr

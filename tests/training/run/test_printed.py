@@ -16,6 +16,7 @@ from training.evaluation.metrics import commonest
 from training.flags.common import MethodArgs, ModelArgs, UpdateArgs
 from training.forecast import Workload, print_forecast
 from training.forecast.duration import give_numbers
+from training.forecast.memory import BASE, FILE, GAPS, PARTS
 from training.model.methods import apply_method, build_language_model
 from training.run.printed import only_answer, outcome_notes, print_facts, print_outcome, still_falling
 from training.run.record import Intervals
@@ -127,8 +128,18 @@ def test_of_very_many_classes_the_commonest_are_counted_before_training(capsys):
     assert max(map(len, text.splitlines())) < 300
 
 
+@pytest.fixture(scope="module")
+def unreadable(tiny_model, tmp_path_factory):
+    """The folder of a base whose weights have names and shapes, but no numbers that any script would load."""
+    folder, weights = tmp_path_factory.mktemp("base"), (tiny_model / "model.safetensors").read_bytes()
+    header = weights[: 8 + int.from_bytes(weights[:8], "little")]
+    (folder / "model.safetensors").write_bytes(header.ljust(len(weights), b"\xff"))  # nan
+    (folder / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
+    return folder
+
+
 @pytest.fixture(scope="module", params=["finetune_cls", "finetune_ift", "finetune_dpo"])
-def dry_run(request, tiny_model, mail_file, question_file, tmp_path_factory):
+def dry_run(request, unreadable, mail_file, question_file, tmp_path_factory):
     """(script, what it prints, its folder, which holds other files)"""
     folder = tmp_path_factory.mktemp("dry")
     (folder / "thesis.tex").write_text("years of work")
@@ -137,7 +148,7 @@ def dry_run(request, tiny_model, mail_file, question_file, tmp_path_factory):
         "finetune_ift": ["--data", question_file, "--epochs", 2, "--new-tokens", 8],
         "finetune_dpo": ["--dataset", "preferences", "--max-steps", 12, "--max-length", 64],
     }[request.param]
-    flags += ["--model", tiny_model, "--forgetting-tokens", 600, "--micro-batch-size", "auto"]
+    flags += ["--model", unreadable, "--forgetting-tokens", 600, "--micro-batch-size", "auto"]
     done = run_in_process(request.param, *flags, "--output-dir", folder, "--dry-run")
     assert done.returncode == 0, done.stderr
     return request.param, done.stdout, folder
@@ -153,6 +164,18 @@ def test_a_dry_run_counts_classes_and_updates_and_needs_no_free_folder(dry_run):
     if script == "finetune_cls":
         assert "train           48  ham 24, spam 24" in printed
         assert "classes    2; the commonest, ham, is 50.0% of train, 50.0% of validation, 50.0% of test" in printed
+
+
+def test_a_dry_run_tells_what_memory_is_needed(dry_run):
+    _, printed, _ = dry_run
+    for name in (*PARTS, GAPS, FILE, BASE, "peak", "available"):
+        assert f"\n  {name} " in printed
+    assert printed.split("largest micro-batch")[1].splitlines()[0].split() == ["8"]
+
+
+def test_a_run_refuses_the_weights_that_a_dry_run_has_not_read(unreadable, mail_file, tmp_path):
+    done = run_in_process("finetune_cls", "--data", mail_file, "--model", unreadable, "--output-dir", tmp_path / "run")
+    assert done.returncode == 2 and "numbers that are not finite" in done.stderr
 
 
 def test_a_dry_run_times_the_kinds_of_work_that_a_run_has(dry_run):

@@ -9,7 +9,7 @@ from forked import free_port, run_forked
 from training.step import processes
 from training.step.sharding import prepare
 
-ROUNDS = 40
+ROUNDS = 10
 
 # The last collective before the end has tensors that Python knows, as those of an evaluation do.
 TWO_PROCESSES = """
