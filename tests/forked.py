@@ -1,7 +1,7 @@
 """A script in a process of its own that need not import what it uses again, which takes longer than a small run.
 
-The processes are forked from a server that has imported tests/preloaded.py and run nothing. A script that lies
-elsewhere, or is given a PYTHONPATH, may have another copy of the project in mind, and imports what it finds.
+The processes are forked from a server that has imported tests/preloaded.py and run nothing. A script that finds
+another copy of a part of the project, beside itself or on its PYTHONPATH, imports what it finds.
 """
 
 import atexit
@@ -45,16 +45,17 @@ def start_server() -> None:
         forkserver.ensure_running()
 
 
-def forget_project() -> None:
-    """Makes a script import this project, whose modules the server has imported."""
+def forget_project_for(folders: Sequence[str]) -> None:
+    """Makes a script import the project, whose modules the server has imported, where one of the folders that it
+    searches is outside the checkout and has a part of another copy."""
     own = {path.name for path in ROOT.iterdir() if path.is_dir()}
-    for name in [name for name in sys.modules if name.split(".")[0] in own]:
-        del sys.modules[name]
+    outside = [path for folder in folders if not (path := Path(ROOT, folder)).is_relative_to(ROOT)]
+    if any((folder / name).is_dir() for folder in outside for name in own):
+        for name in [name for name in sys.modules if name.split(".")[0] in own]:
+            del sys.modules[name]
 
 
-def become(
-    words: Sequence[str], env: Mapping[str, str], output: Path, largest_file: int | None, other_code: bool
-) -> NoReturn:
+def become(words: Sequence[str], env: Mapping[str, str], output: Path, largest_file: int | None) -> NoReturn:
     """What `python WORDS` does, with its output in two files. No file can grow beyond `largest_file` bytes."""
     gc.freeze()  # else each collection goes through all objects of the libraries, and copies their pages
     os.chdir(ROOT)
@@ -69,8 +70,7 @@ def become(
     sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(gettempdir()) / f"pycache-of-{getuser()}")
     sys.argv, search = [*words], [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:1] = [str(Path(words[0]).parent), *search]
-    if other_code:
-        forget_project()
+    forget_project_for(sys.path[: 1 + len(search)])
     status = 0
     try:
         runpy.run_path(words[0], run_name="__main__")
@@ -101,10 +101,7 @@ def start_forked(
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
         shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
         ranks = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-    other_code = "PYTHONPATH" in changed or not (ROOT / words[0]).is_relative_to(ROOT)
-    started = [
-        _forks.Process(target=become, args=(words, env | rank, output, largest_file, other_code)) for rank in ranks
-    ]
+    started = [_forks.Process(target=become, args=(words, env | rank, output, largest_file)) for rank in ranks]
     for process in started:
         process.start()
     return started

@@ -5,7 +5,7 @@ import json
 
 import pyarrow as pa
 import torch
-from conftest import TEXTS
+from helpers import TEXTS
 from hub_server import Repository
 from pyarrow import parquet
 from safetensors.torch import save

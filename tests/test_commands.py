@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from conftest import ROOT
+from helpers import ROOT
 
 from training.flags import scripts
 from training.flags.cli import problems_between, problems_in

@@ -12,7 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import ROOT
+from helpers import ROOT
 from test_commands import load_script
 
 from evidence import kinds

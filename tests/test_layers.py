@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import LONGEST, ROOT
+from conftest import LONGEST
+from helpers import ROOT
 
 LAYERS = {
     "gpt2_scratch": set(),

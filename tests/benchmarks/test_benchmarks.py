@@ -10,8 +10,8 @@ import pytest
 import torch
 import tyro
 from accelerate.state import AcceleratorState
-from conftest import real_data, run_in_process
 from forked import run_forked
+from helpers import real_data, run_in_process
 from one_example import encode_labelled
 from test_frozen_activations import instructions
 from test_model import TRANSPOSED

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, results_of
 from forked import run_forked
+from helpers import ROOT, results_of
 from sklearn.datasets import load_digits
 
 import digits

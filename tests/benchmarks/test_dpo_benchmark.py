@@ -1,12 +1,16 @@
 """benchmarks/preferences.py: every pair is tested once by a model that has not seen it, and the table adds them up."""
 
 import json
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import write_rows
+from forked import run_forked
+from helpers import ROOT, write_rows
 
+import _runs
 import preferences
 from evidence.intervals import bootstrap_mean, share, shown
 from tasks import Preference
@@ -82,8 +86,13 @@ def test_the_table_has_the_means_over_all_pairs_and_seeds(args, capsys):
     assert row["pairs"] == "3" and row["forgetting, nats"] == "0.250 [-2.927, 3.427]"  # Student's of two
 
 
-def test_the_real_script_runs_for_each_fold_and_finished_runs_are_not_repeated(args, tiny_model, capsys):
-    args = replace(args, model=str(tiny_model), flags="--max-steps 2 --lr 1e-2 --forgetting-tokens 300")
+def test_the_real_script_runs_for_each_fold_and_finished_runs_are_not_repeated(args, few_tokens, capsys, monkeypatch):
+    def started(words, cwd, **_):
+        assert (words[0], cwd) == (sys.executable, ROOT)
+        return run_forked(words[1:])
+
+    monkeypatch.setattr(_runs, "subprocess", SimpleNamespace(run=started))
+    args = replace(args, model=str(few_tokens), flags="--max-steps 2 --lr 1e-2 --forgetting-tokens 300")
     preferences.main(args)
     said = capsys.readouterr()
     assert said.err.count("finetune_dpo.py") == 2 and "| lora | 22 |" in said.out

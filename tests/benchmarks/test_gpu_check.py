@@ -275,7 +275,7 @@ def test_what_a_part_has_started_ends_with_it(tmp_path):
     code = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]])"
     child = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
     with pytest.raises(subprocess.TimeoutExpired):
-        gpu_check.ended([sys.executable, "-c", code, child, str(tmp_path / "pid")], 3)
+        gpu_check.ended([sys.executable, "-c", code, child, str(tmp_path / "pid")], 1.5)
     pid = int((tmp_path / "pid").read_text())
     deadline = time.monotonic() + 10
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:

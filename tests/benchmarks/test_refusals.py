@@ -3,7 +3,7 @@
 from importlib import import_module
 
 import pytest
-from conftest import run_in_process
+from helpers import run_in_process
 
 import coverage
 from coverage import ACCURACY, LEFT, accuracies, simulated

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, results_of, run_in_process
+from helpers import ROOT, results_of, run_in_process
 from report_rows import cells_of, classifier, found_in, general, line, of_runs, tutor
 from scipy import special, stats
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 import transformers
 
+from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.generate import Sampling, generate, pick
-from gpt2_scratch.model import LanguageModel
+from gpt2_scratch.model import LanguageModel, initialise
 from gpt2_scratch.pretrained import load_weights, without_storage
 from gpt2_scratch.sources import load_config, resolve
-from gpt2_scratch.tokenizer import END_OF_TEXT, GPT2
+from gpt2_scratch.tokenizer import END_OF_TEXT, GPT2, Vocabulary
 
 TEXTS = ["The movie was", "I", "My fellow citizens, we have come to this place to", "Call me", "It was the worst film"]
 SAMPLINGS = [Sampling(), Sampling(1.0), Sampling(0.8, top_k=40), Sampling(1.2, top_p=0.9), Sampling(0.7, 50, 0.8, 3)]
@@ -27,22 +28,31 @@ def nano():
 def test_greedy_text_equals_hugging_faces_token_for_token(nano):
     hf = transformers.GPT2LMHeadModel.from_pretrained(resolve("gpt2-nano"), dtype=torch.float32).eval()
     prompts = [GPT2.encode(text) for text in TEXTS]
-    for prompt, ours in zip(prompts, generate(nano, prompts, GPT2.vocabulary, 30), strict=True):
-        theirs = hf.generate(torch.tensor([prompt]), max_new_tokens=30, do_sample=False, pad_token_id=END_OF_TEXT)
+    for prompt, ours in zip(prompts, generate(nano, prompts, GPT2.vocabulary, 20), strict=True):
+        theirs = hf.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False, pad_token_id=END_OF_TEXT)
         assert ours.tokens == theirs[0, len(prompt) :].tolist()
 
 
+@pytest.fixture(scope="module")
+def small():
+    """A random model of few tokens, prompts of different lengths, and its vocabulary."""
+    model, generator = LanguageModel(GPT2Config(width=32, blocks=2, heads=2, vocabulary=300)), torch.Generator()
+    initialise(model, generator.manual_seed(0), std=0.3)
+    prompts = [torch.randint(299, (length,), generator=generator).tolist() for length in (3, 1, 11, 2, 6)]
+    return model.eval(), prompts, Vocabulary(300, 299)
+
+
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
-def test_a_batch_of_prompts_equals_one_at_a_time_in_any_order(nano, sampling):
-    prompts = [GPT2.encode(text) for text in TEXTS]
-    together = generate(nano, prompts, GPT2.vocabulary, 12, sampling)
-    assert together == [generate(nano, [prompt], GPT2.vocabulary, 12, sampling)[0] for prompt in prompts]
-    assert together == generate(nano, prompts[::-1], GPT2.vocabulary, 12, sampling, rows=2)[::-1]
+def test_a_batch_of_prompts_equals_one_at_a_time_in_any_order(small, sampling):
+    model, prompts, vocabulary = small
+    together = generate(model, prompts, vocabulary, 12, sampling)
+    assert len({tuple(text.tokens) for text in together}) == 5
+    assert together == [generate(model, [prompt], vocabulary, 12, sampling)[0] for prompt in prompts]
+    assert together == generate(model, prompts[::-1], vocabulary, 12, sampling, rows=2)[::-1]
 
 
-def test_the_seed_decides_a_sampled_text(nano):
-    prompts = [GPT2.encode(text) for text in TEXTS]
-    first, same, other = (generate(nano, prompts, GPT2.vocabulary, 20, Sampling(1.0, seed=seed)) for seed in (1, 1, 2))
+def test_the_seed_decides_a_sampled_text(small):
+    first, same, other = (generate(*small, 20, Sampling(1.0, seed=seed)) for seed in (1, 1, 2))
     assert first == same
     assert first != other
 
@@ -69,7 +79,10 @@ def test_a_text_stops_at_its_own_end_while_others_go_on(nano):
 
 def test_generation_stops_at_the_end_of_the_context(nano):
     prompt = [1000] * (nano.config.context - 3)
-    assert len(generate(nano, [prompt, [5]], GPT2.vocabulary, 6)[0].tokens) <= 3
+    found, _ = generate(nano, [prompt, [5]], GPT2.vocabulary, 6)
+    assert len(found.tokens) == 3 or found.stopped
+    (cut,) = generate(Scripted(nano), [prompt], GPT2.vocabulary, 6)
+    assert (cut.tokens, cut.stopped) == ([999, 998, 997], False)
 
 
 @pytest.mark.parametrize("length", [0, 1024])

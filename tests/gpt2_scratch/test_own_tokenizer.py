@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import mails, questions, results_of, run_in_process, write_rows
+from helpers import mails, questions, results_of, run_in_process, write_rows
 from one_example import encode_instruction, encode_labelled
 from tokenizers import (
     AddedToken,

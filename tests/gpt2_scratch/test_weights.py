@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import mails, questions, results_of, run_in_process, write_rows
+from helpers import mails, questions, results_of, run_in_process, write_rows
 from safetensors.torch import load_file, save_file, save_model
 
 from gpt2_scratch.config import GPT2Config, from_hf

@@ -7,8 +7,8 @@ from collections import Counter
 
 import judge_server
 import pytest
-from conftest import run_in_process
 from forked import free_port
+from helpers import run_in_process
 from judge_server import DRIP, DROPPED, HALF, HANG, HTML, OK, PROSE, SLOW, JudgeServer, mixed, score
 
 import judge_faults

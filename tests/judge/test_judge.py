@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, write_rows
+from helpers import ROOT, write_rows
 from scipy import stats
 
 from judge import measures

@@ -2,17 +2,18 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_merge import adapter
+from test_merge import adapter, tokenizer_of
 from test_merge import base as base
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import LanguageModel, initialise
 from gpt2_scratch.pretrained import save_pretrained
-from gpt2_scratch.sources import BUNDLED
+from gpt2_scratch.sources import BUNDLED, load_config
 from gpt2_scratch.tokenizer import GPT2
 from lora.peft_config import config_problems
 from training.evaluation.applied import find_applied
@@ -36,9 +37,9 @@ def peft_alone(folder, **settings):
 
 def test_an_adapter_of_a_base_with_fewer_blocks_is_refused(base, tmp_path):
     folder = peft_alone(adapter(base, tmp_path / "run"))
-    deeper = LanguageModel(GPT2Config(width=16, blocks=3, heads=2, context=512))
+    deeper = LanguageModel(replace(load_config(base), blocks=3))
     initialise(deeper, torch.Generator().manual_seed(0))
-    save_pretrained(deeper, tmp_path / "deeper", GPT2)
+    save_pretrained(deeper, tmp_path / "deeper", tokenizer_of(base))
     assert adapted(folder, str(base)) is not None
     with pytest.raises(ValueError, match=r"no factors of transformer\.h\.2\.attn\.c_attn: it is of another base"):
         adapted(folder, str(tmp_path / "deeper"))

@@ -4,15 +4,16 @@ import json
 import math
 import shutil
 from dataclasses import asdict
-from importlib import import_module
+from unittest.mock import Mock
 
 import peft
 import pytest
 import torch
 import transformers
-from conftest import results_of, run_in_process
+from helpers import results_of, run_in_process
 from safetensors.torch import load_file, save_file
 
+import peft_exchange
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.pretrained import load_weights, save_pretrained, weights_hash
@@ -473,12 +474,22 @@ def test_the_adapter_of_a_run_writes_its_answers_in_peft(tiny_model, question_fi
         assert GPT2.decode(tokens[start:]) == line["response"]
 
 
-def test_the_table_of_exchange_finds_no_difference(tiny_model):
-    flags = ["--model", tiny_model, "--steps", 3, "--texts", 2]
-    done = run_in_process(import_module("peft_exchange"), *flags)
+def test_the_table_of_exchange_finds_no_difference(tiny_model, monkeypatch):
+    """The program itself, with two adapters of either side; those of every kind are exchanged by the tests above."""
+    monkeypatch.setattr(peft_exchange, "logging", Mock())  # whose settings are those of the process
+    for table, names in {"GIVES": ("dora", "lora, with lm-head"), "TAKES": ("rslora", "pissa, converted")}.items():
+        monkeypatch.setattr(peft_exchange, table, {name: getattr(peft_exchange, table)[name] for name in names})
+    done = run_in_process(peft_exchange, "--model", tiny_model, "--steps", 3, "--texts", 2)
     assert done.returncode == 0, done.stderr
-    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if "to " in line and line.startswith("|")]
-    assert len(rows) > 25 and {row[0].strip() for row in rows} == {"ours, to PEFT", "PEFT, to ours"}
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if " to " in line]
+    assert [row[:3] for row in rows] == [
+        ["ours, to PEFT", "dora", "language model"],
+        ["ours, to PEFT", "dora", "classifier"],
+        ["ours, to PEFT", "lora, with lm-head", "language model"],
+        ["PEFT, to ours", "rslora", "language model"],
+        ["PEFT, to ours", "rslora", "classifier"],
+        ["PEFT, to ours", "pissa, converted", "language model"],
+    ]
     for *_, moves, difference, merged in rows:
         assert float(moves) > 0.01
         assert max(float(difference), float(merged)) <= 1e-5

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import command, run_in_process
+from helpers import command, run_in_process
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.generate import Sampling, generate

@@ -2,15 +2,21 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import fields, is_dataclass
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
-from conftest import ROOT
+from helpers import ROOT, Ended
 
+from reproduce.environment import DEFAULTS
+from reproduce.run import main, to_the_end
 from reproduce.tables import KINDS, SCRIPTS, arguments_of, plans, read_table
 from training.flags.cli import problems_in
 from training.flags.command_line import parse
@@ -39,17 +45,37 @@ class Line(NamedTuple):
     draws: int
 
 
-def shell(path, *words, **settings):
-    """The finished process of a table file; nothing of the caller's own settings reaches it."""
-    ours = ("SEEDS", "SCALE", "VERSION", "ONLY", "RUNS", "LIST", "DRY_RUN", "MODEL", "DATA_DIR", "JUDGE_MODEL")
-    env = {name: value for name, value in os.environ.items() if name not in ours}
-    env |= {"PYTHON": sys.executable} | settings
-    return subprocess.run(["bash", str(path), *words], env=env, capture_output=True, text=True, check=False)
+def env_of(settings):
+    """The environment with these settings of a table, and none of the caller's own."""
+    return {name: value for name, value in os.environ.items() if name not in DEFAULTS} | settings
+
+
+def shell(path, **settings):
+    """The finished process of a table file."""
+    env = env_of({"PYTHON": sys.executable} | settings)
+    return subprocess.run(["bash", str(path)], env=env, capture_output=True, text=True, check=False)
+
+
+def here(path, **settings):
+    """What `shell` returns, of a program in this process, which has imported the parser and knows many rows."""
+    out, err = StringIO(), StringIO()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        env = patch.dict(os.environ, env_of(settings), clear=True)
+        with env, chdir(ROOT), redirect_stdout(out), redirect_stderr(err):
+            status = to_the_end(lambda: main(path))
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
+table_of = cache(read_table)
 
 
 @cache
 def listed(path, scale="report", data="nowhere"):
-    table = read_table(path)
+    table = table_of(path)
     found = plans(table, scale, Path(data))
     return [Line(table.name, p.row.label, p.row.column, p.row.version, scale, p.row.report, p.row.record, p.status,
                  p.key, p.command, p.flags, p.draws) for p in found]  # fmt: skip

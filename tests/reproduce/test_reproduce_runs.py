@@ -3,14 +3,17 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from conftest import ROOT, results_of, run_script
-from table_rows import shell
+from forked import run_forked
+from helpers import ROOT, results_of, run_script
+from report_rows import classifier
+from table_rows import here
 
 from reproduce.run import Run, print_rates, run_all
 from reproduce.tables import Plan, Row
@@ -28,7 +31,7 @@ def settings(folder, **more):
 
 
 def folders_of(path, **given):
-    lines = shell(path, LIST="1", **given).stdout.splitlines()
+    lines = here(path, LIST="1", **given).stdout.splitlines()
     return [ROOT / line.split("\t")[9] for line in lines]
 
 
@@ -39,11 +42,33 @@ def small(mail_file):
     return f"run=(python scripts/finetune_cls.py {flags} --forgetting-data none --last-blocks 4 --eval-every 4)"
 
 
+# A run that waits to be interrupted, and goes on to the results that it is given.
+PRETENDED = """
+import pathlib, shutil, sys, time
+results, folder = sys.argv[1], pathlib.Path(sys.argv[sys.argv.index("--output-dir") + 1])
+state = folder / "checkpoint" / "state.pt"
+if "--resume" in sys.argv and state.exists():
+    shutil.copytree(results, folder, dirs_exist_ok=True)
+    sys.exit()
+try:
+    state.parent.mkdir(parents=True)
+    state.touch()
+    time.sleep(600)
+except KeyboardInterrupt:
+    print("error: interrupted")
+    sys.exit(130)
+"""
+
+
 @pytest.mark.parametrize("scale", ["nano", "report"])
-def test_an_interrupted_table_goes_on_where_it_was_and_a_finished_one_does_nothing(scale, small, tiny_model, tmp_path):
-    model = f" --model {tiny_model} --last-blocks 1" if scale == "report" else ""
-    path = table_file(tmp_path, small, f'corrected own long "${{run[@]}}" --epochs 16{model}')
-    given = settings(tmp_path / "runs", SCALE=scale, MODEL=str(tiny_model))
+def test_an_interrupted_table_goes_on_where_it_was(scale, small, tiny_model, tmp_path):
+    """The runs of the report's scale, which a launcher starts, only pretend here."""
+    script = tmp_path / "pretend.py"
+    script.write_text(PRETENDED)
+    made = classifier(tmp_path / "made", range(30), 40, test={"accuracy": {"value": 0.75}})
+    path = table_file(tmp_path, small, 'corrected own long "${run[@]}" --epochs 8')
+    launch = shlex.join(map(str, (sys.executable, script, made)))
+    given = settings(tmp_path / "runs", SCALE=scale, MODEL=str(tiny_model), LAUNCH=launch)
     (folder,) = folders_of(path, **given)
     env = os.environ | given
     begun = subprocess.Popen(["bash", str(path)], env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -54,20 +79,18 @@ def test_an_interrupted_table_goes_on_where_it_was_and_a_finished_one_does_nothi
     os.killpg(begun.pid, signal.SIGINT)
     _, told = begun.communicate(timeout=120)
     assert begun.returncode == 130 and told == "interrupted; the same command goes on where it was\n"
-    assert "interrupted" in folder.with_name("seed0.log").read_text()
+    assert folder.with_name("seed0.log").read_text().count("error: interrupted") == 1
     assert state.exists() and not (folder / "results.json").exists()
 
-    done = shell(path, **given)
+    done = run_forked(["tests/in_forks.py", "reproduce/run.py", path], **given)
     assert done.returncode == 0, done.stderr
     assert "1 runs, 1 to make" in done.stdout
-    value = results_of(folder)["test"]["accuracy"]["value"]
-    assert re.search(rf"^Own with .*: accuracy, %\n +here\nlong +{100 * value:.1f} \[", done.stdout, re.MULTILINE)
+    value = json.loads((folder / "results.json").read_text())["test"]["accuracy"]["value"]
+    assert re.search(rf"^Own.*: accuracy, %\n +here\nlong +{100 * value:.1f} \[", done.stdout, re.MULTILINE)
     if scale == "report":
-        return  # what follows knows no scale
-    again = shell(path, **given)
-    assert again.returncode == 0 and "1 runs, 0 to make" in again.stdout
+        return
 
-    words = shell(path, LIST="1", **given).stdout.rstrip().split("\t")[10].split()[2:]
+    words = here(path, LIST="1", **given).stdout.rstrip().split("\t")[10].split()[2:]
     words[words.index("--output-dir") + 1] = str(tmp_path / "at once")
     assert run_script("finetune_cls", *words).returncode == 0  # a process of its own, never interrupted
     ours, theirs = results_of(folder), results_of(tmp_path / "at once")
@@ -81,7 +104,7 @@ def test_the_first_failure_stops_the_table_and_names_the_command(small, tiny_mod
     ]
     path = table_file(tmp_path, small, *cells)
     given = settings(tmp_path / "runs")
-    done = shell(path, **given)
+    done = here(path, **given)
     wrong, right = folders_of(path, **given)
     assert done.returncode == 1
     assert "--lora-rank 999" in done.stderr.splitlines()[-1] and f"log: {wrong}.log" in done.stderr
@@ -95,17 +118,27 @@ def test_a_finished_row_is_not_run_again(small, tmp_path):
     (folder,) = folders_of(path, **given)
     folder.mkdir(parents=True)
     (folder / "results.json").write_text(json.dumps({"args": {}, "test": {"accuracy": {"value": 0.5}}}))
-    done = shell(path, **given)
+    done = here(path, **given)
     assert done.returncode == 0 and "1 runs, 0 to make" in done.stdout
     assert done.stdout.splitlines()[-3:] == ["Own", "    here", "a  0.500"]
 
 
-def test_a_dry_run_prints_the_command_memory_and_time_and_writes_nothing(small, tiny_model, tmp_path):
+def test_a_dry_run_prints_the_command_memory_and_time_and_writes_nothing(small, tiny_model, tmp_path, monkeypatch):
+    real = subprocess.run
+
+    def run(words, **how):
+        """A script runs in a fork, where it has its libraries at once."""
+        if words[0] != sys.executable:
+            return real(words, **how)
+        done = run_forked(words[1:])
+        return subprocess.CompletedProcess(words, done.returncode, done.stdout + done.stderr)
+
+    monkeypatch.setattr(subprocess, "run", run)
     path = table_file(
         tmp_path, small, 'corrected own a "${run[@]}" --epochs 1', "corrected own b python benchmarks/digits.py"
     )
     given = settings(tmp_path / "runs", SCALE="nano", MODEL=str(tiny_model), SEEDS="0 1")
-    done = shell(path, DRY_RUN="1", **given)
+    done = here(path, DRY_RUN="1", **given)
     assert done.returncode == 0, done.stderr
     commands = [line for line in done.stdout.splitlines() if line.startswith("python ")]
     assert [("scripts/finetune_cls.py" in c, "benchmarks/digits.py" in c) for c in commands] == [(1, 0), (0, 1)]

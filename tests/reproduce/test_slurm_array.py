@@ -5,17 +5,26 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
-from table_rows import shell
+from helpers import ROOT
+from table_rows import here
 
 TABLE, SEEDS = "table8_small", "0 1 2 3 4"
 
 
-def task(number, numbers):
-    """What a task of this number lists; the variables are those that SLURM sets."""
+@pytest.fixture
+def share(tmp_path):
+    """A Python that says the share that it was given, and makes nothing of it."""
+    path = tmp_path / "python"
+    path.write_text('#!/bin/sh\necho "$ONLY of ${3##*/}"\n')
+    path.chmod(0o755)
+    return path
+
+
+def task(number, numbers, python):
+    """The process of a task of this number; the variables are those that SLURM sets."""
     env = {"ID": number, "MIN": min(numbers), "MAX": max(numbers), "COUNT": len(numbers)}
     env = {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in env.items()} | {"LIST": "1", "SEEDS": SEEDS}
-    env["PYTHON"] = sys.executable
+    env["PYTHON"] = str(python)
     words = ["bash", "reproduce/slurm_array.sbatch", TABLE]
     return subprocess.run(words, cwd=ROOT, env=os.environ | env, capture_output=True, text=True, check=False)
 
@@ -25,18 +34,25 @@ def listed(text):
     return {line.split("\t")[9] for line in text.splitlines()}
 
 
-@pytest.mark.parametrize("numbers", [range(1, 5), range(3), range(5, 12, 3), [7]], ids=["1-4", "0-2", "5-11:3", "7"])
-def test_the_shares_of_an_array_are_all_runs_each_once(numbers):
-    shares = [task(number, numbers) for number in numbers]
+def test_the_shares_of_an_array_are_all_runs_each_once():
+    shares = [task(number, range(1, 5), sys.executable) for number in range(1, 5)]
     assert all(share.returncode == 0 for share in shares), shares
     found = [listed(share.stdout) for share in shares]
-    everything = listed(shell(ROOT / "reproduce" / f"{TABLE}.sh", LIST="1", SEEDS=SEEDS).stdout)
+    everything = listed(here(ROOT / "reproduce" / f"{TABLE}.sh", LIST="1", SEEDS=SEEDS).stdout)
     assert set().union(*found) == everything and sum(map(len, found)) == len(everything) == 20
 
 
+@pytest.mark.parametrize("numbers", [range(3), range(5, 12, 3), [7]], ids=["0-2", "5-11:3", "7"])
+def test_the_tasks_of_an_array_have_each_share_once(numbers, share):
+    """What a share holds stands in test_reproduce.py."""
+    done = [task(number, numbers, share) for number in numbers]
+    assert {one.returncode for one in done} == {0}
+    assert [one.stdout for one in done] == [f"{i}/{len(done)} of {TABLE}.sh\n" for i in range(1, len(done) + 1)]
+
+
 @pytest.mark.parametrize("numbers", [[1, 4, 9], [1, 2, 4], [0, 1, 5, 6]], ids=str)
-def test_numbers_that_are_not_evenly_spaced_are_refused(numbers):
-    refused = [done for done in (task(number, numbers) for number in numbers) if done.returncode]
+def test_numbers_that_are_not_evenly_spaced_are_refused(numbers, share):
+    refused = [done for done in (task(number, numbers, share) for number in numbers) if done.returncode]
     first, last = numbers[0], numbers[-1]
     told = f"--array: the numbers of its {len(numbers)} tasks, {first} to {last}, must be evenly spaced, as in 1-8"
     assert refused

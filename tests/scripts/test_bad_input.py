@@ -5,8 +5,8 @@ import re
 
 import pytest
 import torch
-from conftest import ROOT, Ended, command, mails, questions, run_in_process, run_script, words_of, write_rows
 from forked import run_forked
+from helpers import ROOT, Ended, command, mails, questions, run_in_process, run_script, words_of, write_rows
 from hub_probe import Probe
 from test_resume import kill_at_a_random_moment
 

@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from accelerate.commands import launch as accelerate_launch
-from conftest import ROOT, results_of, weights_of
 from forked import free_port, run_forked
+from helpers import ROOT, results_of, weights_of
 
 
 def flags_for(tiny_model, mail_file, folder):

@@ -10,8 +10,8 @@ import time
 from collections import Counter
 
 import pytest
-from conftest import ROOT, command, run_in_process, write_rows
 from forked import free_port, run_forked, start_forked
+from helpers import ROOT, command, run_in_process, write_rows
 from judge_server import HANG, OK, JudgeServer, digest, mixed, score
 from test_commands import load_script
 from test_judge import generation

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 import transformers
-from conftest import questions, run_script, write_rows
+from helpers import questions, run_in_process, write_rows
 from safetensors.torch import load_file
 from test_commands import load_script
 from test_own_tokenizer import surrounded
@@ -33,19 +33,28 @@ LORA = MethodArgs(lora_rank=2)
 WITH_HEAD = MethodArgs(lora_rank=2, lora_targets=(*BLOCK_TARGETS, "lm-head"))
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    model = LanguageModel(GPT2Config(width=16, blocks=2, heads=2, context=512))
+def tokenizer_of(base):
+    return find_tokenizer(base, load_config(base))
+
+
+def made(folder, tokenizer):
+    shape = GPT2Config(width=16, blocks=2, heads=2, context=512, vocabulary=tokenizer.vocabulary.size)
+    model = LanguageModel(shape)
     initialise(model, torch.Generator().manual_seed(0), std=0.2)
-    save_pretrained(model, folder, GPT2)
+    save_pretrained(model, folder, tokenizer)
     return folder
+
+
+@pytest.fixture(scope="module")
+def base(few_tokens, tmp_path_factory):
+    """A base of few tokens: what a merge compares are mostly logits."""
+    return made(tmp_path_factory.mktemp("base"), tokenizer_of(few_tokens))
 
 
 def adapter(base, folder, method=LORA, labels=None, seed=5, **flags):
     """The folder of an adapter that is far from where it started."""
     args = asdict(method) | {"model": str(base), "seed": 0, "head_training": "train"} | flags
-    facts = Facts(args, base_facts(str(base), base, find_tokenizer(base, load_config(base))), labels)
+    facts = Facts(args, base_facts(str(base), base, tokenizer_of(base)), labels)
     model = build(base, load_config(base), facts)
     apply_method(model, method, 0, *([args["head_training"]] if labels else []))
     generator = torch.Generator().manual_seed(seed)
@@ -87,8 +96,14 @@ def assert_same_logits(ours, theirs, tolerance=1e-5):
             assert float((found - expected).abs().max()) <= tolerance * float(expected.abs().max())
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "pissa", "bitfit"])
-def test_transformers_computes_and_writes_with_the_merged_model_what_base_and_adapter_do(method, base, tmp_path, merge):
+@pytest.mark.parametrize(
+    ("method", "of_gpt2"), [("lora", True), ("lora", False), ("dora", False), ("pissa", False), ("bitfit", False)]
+)
+def test_transformers_computes_and_writes_with_the_merged_model_what_base_and_adapter_do(
+    method, of_gpt2, base, tmp_path, merge
+):
+    """With the tokens of GPT-2, and with a tokenizer of the base's own."""
+    base = made(tmp_path / "base", GPT2) if of_gpt2 else base
     folder = adapter(base, tmp_path, MethodArgs(method, lora_rank=2))
     said = merge(tmp_path / "merged", "--adapter", folder)
     theirs = language_model(tmp_path / "merged")
@@ -256,14 +271,11 @@ def test_the_untied_base_is_the_base_with_a_head_of_its_own(base, tmp_path, merg
         assert torch.equal(theirs(text).logits, language_model(base)(text).logits)
 
 
-def test_a_run_is_merged_by_its_name_and_compared_on_own_texts(tiny_model, mail_file, tmp_path):
+def test_a_run_is_merged_by_its_name_and_compared_on_own_texts(tiny_model, mail_file, tmp_path, merge):
     run = tmp_path / "run"
     flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 3, "--output-dir", run]
-    assert run_script("finetune_cls", *flags).returncode == 0
-    flags = ["--run", run, "--data", mail_file, "--text-column", "text"]
-    done = run_script("merge_lora", "--output", tmp_path / "merged", *flags)
-    assert done.returncode == 0, done.stderr
-    said = done.stdout
+    assert run_in_process("finetune_cls", *flags).returncode == 0
+    said = merge(tmp_path / "merged", "--run", run, "--data", mail_file, "--text-column", "text")
     assert "32 of" in said and "mails.jsonl" in said and "of 32 labels" in said
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
     assert_same_logits(adapted(run / "adapter"), theirs)
@@ -273,9 +285,9 @@ def test_generate_answers_the_same_with_a_merged_model_and_with_base_and_adapter
     folder = adapter(base, tmp_path)
     merge(tmp_path / "merged", "--adapter", folder)
     asked = ["--prompt", "Count to 3", "--new-tokens", 5]
-    attached = run_script("generate", "--model", base, "--adapter", folder, *asked)
-    merged = run_script("generate", "--model", tmp_path / "merged", *asked)
-    both = run_script("generate", "--model", base, "--adapter", folder, *asked, "--compare")
+    attached = run_in_process("generate", "--model", base, "--adapter", folder, *asked)
+    merged = run_in_process("generate", "--model", tmp_path / "merged", *asked)
+    both = run_in_process("generate", "--model", base, "--adapter", folder, *asked, "--compare")
     assert attached.returncode == merged.returncode == both.returncode == 0, attached.stderr
     assert attached.stdout == merged.stdout
     assert "base: " in both.stdout and "fine-tuned: " in both.stdout
@@ -303,7 +315,7 @@ def folders(base, tmp_path_factory):
     places["file"] = write_rows(root / "questions.jsonl", questions(3))
     other = LanguageModel(load_config(base))
     initialise(other, torch.Generator().manual_seed(1))
-    save_pretrained(other, root / "other", GPT2)
+    save_pretrained(other, root / "other", tokenizer_of(base))
     places["other"] = root / "other"
     places["stranger"] = adapter(places["other"], root / "stranger")
     (root / "taken").mkdir()
@@ -379,5 +391,6 @@ def test_a_fully_fine_tuned_run_has_nothing_to_merge(tmp_path, call):
 
 def test_json_of_an_adapter_says_what_it_was_made_from(base, tmp_path):
     facts = json.loads((adapter(base, tmp_path) / "adapter.json").read_text())
-    assert facts["base"] == {"name": str(base), "sha256": weights_hash(base)}
+    sums = {"sha256": weights_hash(base), "tokenizer": tokenizer_of(base).sha256}
+    assert facts["base"] == {"name": str(base)} | sums
     assert facts["args"]["lora_rank"] == 2

@@ -15,8 +15,8 @@ import pandas
 import pytest
 import torch
 import transformers
-from conftest import ROOT, command, mails, questions, results_of, run_in_process, run_script, write_rows
 from forked import run_forked, start_forked
+from helpers import ROOT, command, mails, questions, results_of, run_in_process, run_script, write_rows
 from one_example import encode_labelled
 from sklearn import metrics as sklearn_metrics
 from test_commands import load_script

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import results_of, run_in_process, words_of
+from helpers import results_of, run_in_process, words_of
 from hub_probe import Probe
 from hub_server import Repository, serving
 from huggingface_hub import constants

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import results_of, run_in_process, run_script, weights_of
+from helpers import results_of, run_in_process, run_script, weights_of
 from test_frozen_activations import _own_precision as _own_precision
 from test_frozen_activations import labelled
 from test_memory import LIGHTEST, PLAIN, Counted, workload_of

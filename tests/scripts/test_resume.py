@@ -12,8 +12,8 @@ import psutil
 import pytest
 import torch
 import yaml
-from conftest import command, results_of, run_in_process, run_script, weights_of
 from forked import start_forked
+from helpers import command, results_of, run_in_process, run_script, weights_of
 
 STEPS = 27
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import results_of, run_in_process, run_script, weights_of
+from helpers import results_of, run_in_process, run_script, weights_of
 
 from training.storage.files import load_tensors
 

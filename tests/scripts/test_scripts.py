@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, command, results_of, run_in_process, run_script, weights_of, write_rows
 from forked import start_forked
+from helpers import ROOT, command, results_of, run_in_process, run_script, weights_of, write_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
@@ -215,8 +215,9 @@ def test_early_stop_ends_a_run_that_no_longer_improves(tiny_model, mail_file, tm
 # predict and generate.
 
 
-def test_a_run_on_the_bundled_instructions_answers_a_file_with_other_columns(tiny_model, tmp_path):
-    flags = ["--dataset", "instructions", "--model", tiny_model, "--max-steps", 2, "--new-tokens", 0]
+def test_a_run_on_the_bundled_instructions_answers_a_file_with_other_columns(few_tokens, tmp_path):
+    flags = ["--dataset", "instructions", "--model", few_tokens, "--max-steps", 2, "--new-tokens", 0]
+    flags += ["--val-examples", 4, "--test-examples", 4]
     assert run_in_process("finetune_ift", *flags, "--output-dir", tmp_path / "run").returncode == 0
     asked = write_rows(tmp_path / "asked.jsonl", [{"instruction": "Name a bird."}, {"instruction": "Count."}])
     done = run_in_process("predict", "--run", tmp_path / "run", "--data", asked, "--new-tokens", 2)
@@ -253,7 +254,8 @@ def test_ctrl_c_stops_with_a_word_about_how_to_go_on(tiny_model, mail_file, tmp_
     flags += ["--output-dir", tmp_path / "run"]
     (run,) = start_forked(command("finetune_cls", *flags)[1:], tmp_path)
     deadline, saved = time.monotonic() + 120, tmp_path / "run" / "checkpoint" / "state.pt"
-    while not saved.exists() and time.monotonic() < deadline:
+    while not saved.exists():
+        assert run.exitcode is None and time.monotonic() < deadline, (tmp_path / "err").read_text()
         time.sleep(0.01)
     os.kill(run.pid, signal.SIGINT)
     run.join(60)

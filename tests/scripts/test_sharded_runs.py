@@ -4,8 +4,8 @@ import json
 
 import pytest
 from accelerate.commands import launch as accelerate_launch
-from conftest import ROOT, command, results_of, run_script, weights_of
 from forked import free_port, run_forked
+from helpers import ROOT, command, results_of, run_script, weights_of
 from test_commands import load_script
 from test_resume import kill_at_a_random_moment
 
@@ -17,8 +17,8 @@ STEPS = 20
 SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # what `accelerate launch` sets for fsdp2.yaml
 
 
-def flags_for(script, tiny_model, data, *more):
-    flags = ["--data", data, "--model", tiny_model, "--max-steps", STEPS, "--batch-size", 8, "--micro-batch-size", 2]
+def flags_for(script, few_tokens, data, *more):
+    flags = ["--data", data, "--model", few_tokens, "--max-steps", STEPS, "--batch-size", 8, "--micro-batch-size", 2]
     flags += ["--eval-every", 4, "--save-every", 3, "--test-examples", 9, "--val-examples", 7, *more]
     return flags + (["--new-tokens", 6] if script == "finetune_ift" else [])
 
@@ -40,9 +40,9 @@ def assert_same(folder, reference, *, processes):
 
 
 def test_two_processes_that_share_the_weights_do_the_same_as_one_and_three_go_on_after_a_kill(
-    tiny_model, question_file, tmp_path, monkeypatch
+    few_tokens, question_file, tmp_path, monkeypatch
 ):
-    flags = flags_for("finetune_ift", tiny_model, question_file, "--optimizer", "sgd-momentum", "--lr", 0.02)
+    flags = flags_for("finetune_ift", few_tokens, question_file, "--optimizer", "sgd-momentum", "--lr", 0.02)
     flags += ["--method", "full", "--max-grad-norm", 0.05]
     one = run_script("finetune_ift", *flags, "--output-dir", tmp_path / "one")
     for name, value in SHARDED.items():
@@ -62,9 +62,9 @@ def test_two_processes_that_share_the_weights_do_the_same_as_one_and_three_go_on
     assert answers[0] == answers[1] == answers[2]
 
 
-def test_the_launch_configuration_shares_adapters_and_their_base(tiny_model, mail_file, tmp_path):
+def test_the_launch_configuration_shares_adapters_and_their_base(few_tokens, mail_file, tmp_path):
     """The test is measured later, of the weights that were kept; without sharding they are refused."""
-    flags = flags_for("finetune_cls", tiny_model, mail_file, "--optimizer", "sgd", "--lr", 0.2)
+    flags = flags_for("finetune_cls", few_tokens, mail_file, "--optimizer", "sgd", "--lr", 0.2)
     flags += ["--forgetting-data", ROOT / "README.md", "--forgetting-tokens", 1000]
     one = run_script("finetune_cls", *flags, "--output-dir", tmp_path / "one")
     flags += ["--output-dir", tmp_path / "two"]

@@ -7,10 +7,14 @@ import signal
 import time
 
 import pytest
-from conftest import results_of, run_script
-from forked import start_forked
-from test_commands import load_script
+from forked import run_forked, start_forked
+from helpers import ROOT, results_of, run_script
 
+from evidence.runs import json_lines
+from training.flags.scripts import load_script
+
+STUDY = load_script(ROOT / "scripts" / "study.py")
+FORKING = ["tests/in_forks.py", "scripts/study.py"]
 ARMS = {"--arms": ("full", "lora"), "--ranks": (4,), "--seeds": (2,), "--updates": (8,), "--workers": (2,)}
 
 
@@ -33,7 +37,7 @@ def runs_of(folder):
     return {str(path.parent.relative_to(folder)): path.parent for path in folder.glob("*-updates/**/results.json")}
 
 
-def test_the_answer_has_its_parts_and_a_command_that_the_script_accepts(studied, tmp_path):
+def test_the_answer_has_its_parts_and_a_command_that_the_script_accepts(studied, tmp_path, run_here):
     folder, said = studied
     answer = (folder / "answer.md").read_text()
     parts = re.findall(r"^(\d)\. ", answer, re.MULTILINE)
@@ -42,7 +46,8 @@ def test_the_answer_has_its_parts_and_a_command_that_the_script_accepts(studied,
     assert all(line in said for line in plainly.splitlines() if line.startswith(("1.", "2.", "6.")))
     (command,) = re.findall(r"``python scripts/finetune_cls.py (.*--train-on all)``", answer)
     flags = command.split()
-    done = run_script("finetune_cls", *flags, "--output-dir", tmp_path / "all", "--max-steps", 2)
+    assert "--eval-batches" not in flags
+    done = run_here("finetune_cls", *flags, "--output-dir", tmp_path / "all", "--max-steps", 2)
     assert done.returncode == 0, done.stderr
     rows = results_of(tmp_path / "all")["data"]["rows"]
     assert rows["train"] > 0 and rows["validation"] == rows["test"] == 0
@@ -62,18 +67,23 @@ def test_only_what_was_chosen_is_tested_and_only_the_winner_keeps_its_weights(st
 
 def test_each_seed_draws_its_own_training_rows_and_all_share_validation_and_test(studied):
     folder, _ = studied
-    runs = [results_of(place) for place in runs_of(folder).values()]
+    places = runs_of(folder).values()
+    runs = [results_of(place) for place in places]
     by_seed = {seed: {run["data"]["sha256"] for run in runs if run["args"]["seed"] == seed} for seed in (0, 1)}
     assert all(len(hashes) == 1 for hashes in by_seed.values()) and by_seed[0] != by_seed[1]
     assert len({json.dumps(run["data"]["balance"]["test"]) for run in runs}) == 1
+    tested = [place for place, run in zip(places, runs, strict=True) if "test" in run]
+    for name, some in (("validation", places), ("predictions", tested)):
+        rows = [[(row["id"], row["label"]) for row in json_lines(place / f"{name}.jsonl")] for place in some]
+        assert len(rows) >= 4 and rows[0] and all(one == rows[0] for one in rows)
     assert {run["args"]["max_steps"] for run in runs} == {8}
 
 
-def test_a_study_that_is_asked_again_makes_nothing_and_says_the_same(studied, few_tokens, mail_file):
+def test_a_study_that_is_asked_again_makes_nothing_and_says_the_same(studied, few_tokens, mail_file, run_here):
     folder, _ = studied
     before = (folder / "answer.md").read_text()
     times = {name: (place / "results.json").stat().st_mtime_ns for name, place in runs_of(folder).items()}
-    done = run_script("study", *words(mail_file, few_tokens, folder))
+    done = run_here(STUDY, *words(mail_file, few_tokens, folder))
     assert done.returncode == 0, done.stderr
     assert (folder / "answer.md").read_text() == before
     assert {name: (place / "results.json").stat().st_mtime_ns for name, place in runs_of(folder).items()} == times
@@ -99,16 +109,23 @@ def test_the_page_is_one_file_that_loads_nothing(studied):
     ],
 )
 def test_wrong_flags_are_refused_in_one_message(studied, few_tokens, mail_file, others, said, run_here):
-    status, _, told = run_here(load_script("study"), *words(mail_file, few_tokens, studied[0], *others))
+    status, _, told = run_here(STUDY, *words(mail_file, few_tokens, studied[0], *others))
     assert status == 2 and said in told
 
 
-def test_a_dry_run_says_what_could_be_found_and_writes_nothing(few_tokens, mail_file, tmp_path):
-    done = run_script("study", *words(mail_file, few_tokens, tmp_path / "s", "--dry-run"))
+def test_a_dry_run_says_what_could_be_found_and_writes_nothing(studied, few_tokens, mail_file, run_here):
+    """Nothing starts, since the forecasts of this study are known; test_answers.py has a study that is new."""
+    folder, _ = studied
+
+    def files():
+        return {path: path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
+
+    before = files()
+    done = run_here(STUDY, *words(mail_file, few_tokens, folder, "--dry-run"))
     assert done.returncode == 0, done.stderr
     assert re.search(r"runs +\d+ of 8 updates", done.stdout) and re.search(r"in all +\d+ minutes", done.stdout)
     assert re.search(r"could be found +[\d.]+ points of accuracy or more", done.stdout)
-    assert not (tmp_path / "s").exists()
+    assert files() == before
 
 
 def test_a_study_that_is_stopped_goes_on_to_the_same_answer(studied, few_tokens, mail_file, tmp_path):
@@ -118,7 +135,7 @@ def test_a_study_that_is_stopped_goes_on_to_the_same_answer(studied, few_tokens,
         """The status and the words of the study, which is sent the signal when so many runs are made."""
         output = tmp_path / f"after-{made}"
         output.mkdir()
-        (begun,) = start_forked(["scripts/study.py", *few], output)
+        (begun,) = start_forked([*FORKING, *few], output)
         deadline = time.monotonic() + 200
         while len(runs_of(tmp_path / "s")) < made and time.monotonic() < deadline:
             assert begun.exitcode is None, (output / "err").read_text()
@@ -132,7 +149,7 @@ def test_a_study_that_is_stopped_goes_on_to_the_same_answer(studied, few_tokens,
     status, said = stopped(signal.SIGINT, 4)
     assert status == 130, said
     assert said.splitlines()[-1].endswith("the same command goes on where it was")
-    done = run_script("study", *few)
+    done = run_forked([*FORKING, *few])
     assert done.returncode == 0, done.stderr
     ours, theirs = (
         {n: results_of(p) for n, p in runs_of(f).items() if "/full/" in n} for f in (tmp_path / "s", studied[0])
@@ -145,7 +162,7 @@ def test_a_study_that_is_stopped_goes_on_to_the_same_answer(studied, few_tokens,
 def test_instructions_have_an_answer_too(few_tokens, question_file, tmp_path):
     flags = ["--data", question_file, "--prompt-column", "instruction", "--response-column", "response"]
     flags += ["--model", few_tokens, "--arms", "full", "lora-lm-head", "--ranks", 4, "--seeds", 1, "--updates", 6]
-    done = run_script("study", *flags, "--output-dir", tmp_path / "s")
+    done = run_forked([*FORKING, *flags, "--output-dir", tmp_path / "s"])
     assert done.returncode == 0, done.stderr + done.stdout
     answer = (tmp_path / "s" / "answer.md").read_text()
     assert "perplexity of the response" in answer and "The untouched base has a response perplexity" in answer

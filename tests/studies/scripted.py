@@ -5,17 +5,20 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
 import studies.page
 import workers.local
 from scripts import study
-from studies import question
+from studies import baselines, question
 from training.flags.command_line import parse
 from training.storage.run_folder import SCHEMA
 from workers.job import Done
 
+# The tests compare with TF-IDF on the same few examples again and again, and half a study's time is its regressions.
+predictions = cache(baselines.predictions)
 Loss = Callable[[str, float, int], float]  # of arm, rate and seed; nan: training diverges
 
 
@@ -100,6 +103,7 @@ def studied(monkeypatch, engine, folder, *words, page=False):
         return engine.question
 
     monkeypatch.setattr(study, "ask", remembering)
+    monkeypatch.setattr(baselines, "predictions", lambda *parts: predictions(*map(tuple, parts)))
     monkeypatch.setattr(workers.local, "local", lambda count, threads: engine)
     if not page:
         monkeypatch.setattr(studies.page, "as_html", lambda _: "")

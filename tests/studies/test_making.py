@@ -4,12 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from evidence.racing import Trial
 from studies.arms import arms_of
 from studies.making import Clock, RunFailed, forecast
 from studies.phases import affordable, expected_runs
-from studies.runs import Recipe
+from studies.runs import WATCHED, Recipe
+from training.flags.command_line import parse
+from training.flags.scripts import load_script
 from workers.job import Done, Job
 
 MIDDLES = {"full": 1e-4, "lora": 1e-3, "head": 1e-2}
@@ -84,6 +87,17 @@ def test_a_run_is_named_by_all_that_it_does_not_share(recipe):
     places = {recipe.place(Trial(arm, rate, seed)) for arm in recipe.arms for rate in (-1, 0, 1) for seed in (0, 1)}
     assert len(places) == 4 * 3 * 2
     assert recipe.place(Trial("lora r4", 1, 0)) == recipe.folder / "50-examples-100-updates/lora-r4/lr-0.002/seed-0"
+
+
+@pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift"])
+def test_a_run_watches_some_validation_examples_while_it_trains_and_is_scored_on_all(script, recipe):
+    words = ("--dataset", "enron" if script == "finetune_cls" else "alpaca", "--batch-size", "4")
+    recipe, arguments = replace(recipe, script=f"{script}.py", words=words), load_script(ROOT / f"scripts/{script}.py")
+    for score in ("validation", "test"):
+        args = parse(arguments.Args, recipe.job(Trial("full", 0, 0), score).words[1:])
+        assert args.data.val_examples is args.data.test_examples is None
+        for there, watched in ((4 * WATCHED + 50, 4 * WATCHED), (10, 10)):
+            assert len(args.run.watched(range(there), args.update.batch_size)) == watched
 
 
 def test_a_run_that_fails_says_why_and_where_its_log_is(tmp_path):

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from conftest import ROOT, write_rows
+from helpers import ROOT, write_rows
 
 from studies.arms import arms_of
 from studies.question import Asked, ask, asks_for_classes, check_folder, held
@@ -94,10 +94,12 @@ def test_an_arm_that_there_is_not_is_refused(name, said):
 def test_every_arm_is_a_command_that_its_script_accepts(classes, tiny_model, mail_file, question_file):
     names = ("full", "full-blocks", "lora", "lora-embedding", "head", "bitfit", "dora")
     text = TextArgs(("text",), "label") if classes else TextArgs()
+    expected = {"full", "full-blocks", "lora r4", "lora r2", "lora-embedding r4", "head", "bitfit", "dora r4"}
     one = asked(mail_file, tiny_model, text, names if classes else (*names, "lora-lm-head"))
     if not classes:
         one = one._replace(data=DataArgs(data=question_file), text=TextArgs(), prompt=PromptArgs("instruction"))
-    assert {*ask(one).arms} >= {"lora r4", "lora r2", "lora-embedding r4"}
+        expected.add("lora-lm-head r4")
+    assert {*ask(one).arms} == expected
 
 
 def test_a_flag_that_the_run_would_refuse_is_refused_before_anything_runs(tiny_model, mail_file):

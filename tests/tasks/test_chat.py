@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas
 import pytest
-from conftest import run_in_process, write_rows
+from helpers import run_in_process, write_rows
 from trl.data_utils import maybe_convert_to_chatml, maybe_extract_prompt
 
 from tasks import Instruction, Preference, Skipped, read_rows

@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from conftest import mails, run_in_process, write_rows
+from helpers import mails, run_in_process, write_rows
 from one_example import encode_instruction
 
 from gpt2_scratch.tokenizer import GPT2

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pandas
 import pytest
-from conftest import ROOT, run_in_process, write_rows
+from helpers import ROOT, run_in_process, write_rows
 
 from tasks import Classification, Columns, Skipped, balance, find, folded
 from tasks._classes import class_notes

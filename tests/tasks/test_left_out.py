@@ -7,7 +7,7 @@ import datasets
 import numpy
 import pandas
 import pytest
-from conftest import ROOT, mails, questions, write_rows
+from helpers import ROOT, mails, questions, write_rows
 from test_rows import refusal, save
 
 from tasks import Skipped, read_rows, read_text

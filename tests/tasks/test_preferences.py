@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import real_data, write_rows
+from helpers import real_data, write_rows
 
 from tasks import Instruction, Limits, Preference, Preferences, Skipped, find, split_examples
 from training.data.sources import locate_rows, split_rows

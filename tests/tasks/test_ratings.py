@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from conftest import write_rows
+from helpers import write_rows
 
 from tasks import Preferences, Rated, Skipped, find, read_rows
 from tasks._labels import BAD, GOOD

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, real_data, results_of, run_script, write_rows
+from helpers import ROOT, real_data, results_of, run_script, write_rows
 
 import tasks
 from tasks import (

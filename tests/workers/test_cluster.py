@@ -2,16 +2,19 @@
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, results_of, weights_of
+from helpers import ROOT, results_of, weights_of
 
 pytest.importorskip("ray", reason="Ray is not installed (extra: cluster)")
 
+from workers import node  # noqa: E402
 from workers.cluster import cluster  # noqa: E402
 from workers.driver import Cluster  # noqa: E402
 from workers.node import Node, replaced, values  # noqa: E402
@@ -129,15 +132,37 @@ def test_a_node_with_other_libraries_or_code_is_told_apart():
     assert other.difference(here) == "torch 2.12.0 (here 2.13.0), another version of this project"
 
 
+def test_the_version_of_a_project_is_the_content_and_the_place_of_its_files(tmp_path, monkeypatch):
+    for name in node.CODE:
+        for path in (ROOT / name).rglob("*.py"):
+            copy = tmp_path / path.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+    here = node.describe()
+    monkeypatch.setattr(node, "ROOT", tmp_path)
+    assert node.describe() == here
+    for name in node.CODE:
+        file = min((tmp_path / name).glob("*.py"))
+        text = file.read_text()
+        file.write_text(f"{text}# another version\n")
+        assert node.describe().difference(here) == "another version of this project"
+        file.write_text(text)
+    file.rename(file.with_name("moved.py"))
+    assert node.describe().code != here.code
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
 def test_a_cluster_that_cannot_be_reached_is_refused_at_once_with_one_line(address):
+    started = time.monotonic()
     with pytest.raises(ValueError, match="start it with `ray start --head`") as refused:
         cluster(address)
+    assert time.monotonic() - started < 30  # Ray itself tries for minutes
     told = str(refused.value)
     assert told.startswith(f"the Ray cluster at {address} cannot be reached (") and "\n" not in told and len(told) < 300
 
 
-def test_without_ray_a_cluster_is_refused_with_what_to_install():
-    code = "import sys; sys.modules['ray'] = None; from workers.cluster import cluster; cluster('auto')"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stderr.splitlines()[-1].startswith("ValueError: Ray is not installed: pip install -e '.[cluster]'")
+def test_without_ray_a_cluster_is_refused_with_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "workers.driver")
+    with pytest.raises(ValueError, match=r"^Ray is not installed: pip install -e '\.\[cluster\]'"):
+        runpy.run_path(str(ROOT / "workers" / "cluster.py"))["cluster"]("auto")

@@ -11,7 +11,7 @@ import time
 
 import psutil
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from workers.job import Job, failure_text
 from workers.local import Local, fitting, free_mib, gpu_mib

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import results_of
+from helpers import results_of
 from sklearn.metrics import balanced_accuracy_score
 from test_commands import load_script
 

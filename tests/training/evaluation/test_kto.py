@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from accelerate import Accelerator
+from one_example import within
 from sklearn.metrics import roc_auc_score
 from test_preference import examples as bundled_pairs
 from test_preference import model_of
@@ -21,7 +22,7 @@ from lora.adapter import adapters
 from lora.peft_format import attach
 from tasks import Rated
 from training.data.batches import Plan
-from training.data.pairs import collate_rated, encode_rated, mismatched
+from training.data.pairs import collate_rated, encode_rated, mismatched, texts_of, with_texts
 from training.evaluation.preference import mean_rated_loss, outranked, rated_losses_of, rated_metrics
 from training.evaluation.reference import reference_in, reference_point, score_pairs, with_reference
 from training.flags.common import ModelArgs, UpdateArgs
@@ -183,8 +184,9 @@ def test_lora_with_the_adapter_off_as_reference_has_the_loss_and_the_gradients_o
 
 def moved_away():
     """A model and its examples, with references so that z0 is above 0."""
-    model, accelerator = model_of(), Accelerator(cpu=True)
-    examples = with_reference(model, encoded(), accelerator)
+    model, accelerator, examples = model_of(), Accelerator(cpu=True), encoded()
+    examples = with_texts(examples, within(texts_of(examples), model.config.vocabulary))
+    examples = with_reference(model, examples, accelerator)
     return model, accelerator, [replace(e, reference=(e.reference[0], e.reference[1] - 5)) for e in examples]
 
 

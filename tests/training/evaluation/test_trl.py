@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 from accelerate import Accelerator
-from conftest import ROOT
+from helpers import ROOT
 from one_example import encode_pair
 
 from gpt2_scratch.config import GPT2Config

@@ -9,8 +9,11 @@ from inspect import signature
 from typing import get_type_hints
 
 import pytest
-from conftest import ROOT, run_script
+from accelerate.commands import launch
+from accelerate.commands.config import config_args
+from helpers import ROOT, run_in_process, run_script
 from test_commands import load_script
+from test_device import launched_environment
 
 from gpt2_scratch.config import GPT2Config
 from training.flags.cli import problems_in
@@ -265,18 +268,11 @@ def test_what_accelerate_sets_by_itself_is_no_problem(name, monkeypatch):
 
 
 def test_settings_of_a_stray_default_configuration_are_refused(tmp_path, monkeypatch):
-    (tmp_path / "accelerate").mkdir()
     config = "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nmixed_precision: 'no'\nuse_cpu: true\n"
     config += "num_processes: 1\ndynamo_config:\n  dynamo_backend: INDUCTOR\n"
-    (tmp_path / "accelerate" / "default_config.yaml").write_text(config)
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "scripts/finetune_cls.py",
-        "--dataset",
-        "spamassassin",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert "error: ACCELERATE_DYNAMO_BACKEND=INDUCTOR in the environment: these scripts compile nothing" in done.stderr
+    (tmp_path / "default_config.yaml").write_text(config)
+    for module in (launch, config_args):  # where accelerate looks for it, which is decided when it is imported
+        monkeypatch.setattr(module, "default_config_file", str(tmp_path / "default_config.yaml"))
+    done = run_in_process("finetune_cls", "--dataset", "spamassassin", **launched_environment())
+    refused = "error: ACCELERATE_DYNAMO_BACKEND=INDUCTOR in the environment: these scripts compile nothing"
+    assert done.returncode == 2 and refused in done.stderr

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, results_of, run_in_process
+from helpers import ROOT, results_of, run_in_process
 from test_commands import load_script
 
 from training.flags.command_line import parse

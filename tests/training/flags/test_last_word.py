@@ -9,8 +9,8 @@ import time
 
 import psutil
 import pytest
-from conftest import ROOT
 from forked import free_port
+from helpers import ROOT
 
 from training.flags import last_word
 from training.flags.last_word import is_launcher

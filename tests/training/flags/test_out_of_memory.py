@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import results_of, weights_of
+from helpers import results_of, weights_of
 from test_commands import load_script
 
 from training.flags import cli, out_of_memory

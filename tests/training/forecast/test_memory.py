@@ -13,8 +13,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import ROOT, results_of, run_in_process, run_script, weights_of
 from forked import run_forked
+from helpers import ROOT, results_of, run_in_process, run_script, weights_of
 from test_frozen_activations import build, instructions, labelled
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

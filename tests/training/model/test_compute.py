@@ -558,14 +558,15 @@ def test_a_model_with_frozen_matrices_in_half_precision_still_writes(method):
 
 def test_two_methods_share_a_prefix_only_where_they_compute_the_same():
     found = []
-    for method in (MethodArgs("lora", last_blocks=2), MethodArgs("full", last_blocks=2)):
-        model, examples = build(LanguageModel, method), instructions(3)
-        apply_compute(model, method.method, ComputeArgs(), "bf16")
+    for method, last_blocks in (("lora", 2), ("full", 2), ("lora", 1)):
+        model, examples = build(LanguageModel, MethodArgs(method, last_blocks=last_blocks)), instructions(3)
+        apply_compute(model, method, ComputeArgs(), "bf16")
         key = cache_key(contents(model, examples, "bf16"), model, "base", "bf16")
         cached, _ = attached(model, examples, precision="bf16")
         found.append((key, torch.cat([e.hidden.states for e in cached])))
-    (key, states), (other_key, others) = found
-    assert key != other_key or torch.equal(states, others)
+    (key, states), (same_key, same), (other_key, others) = found
+    assert key == same_key and torch.equal(states, same)
+    assert key != other_key and not torch.equal(states, others)
 
 
 # The process.

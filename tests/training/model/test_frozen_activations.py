@@ -5,6 +5,7 @@ import signal
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -12,9 +13,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import ROOT, results_of, run_in_process, run_script, weights_of
 from forked import run_forked
-from one_example import encode_instruction, encode_labelled
+from helpers import ROOT, results_of, run_in_process, run_script, weights_of
+from one_example import encode_instruction, encode_labelled, within
 from test_resume import kill_at_a_random_moment
 
 import training.model.frozen_activations
@@ -34,6 +35,7 @@ from training.step.losses import class_loss, token_loss
 from training.step.update import accumulate
 
 CONFIG = GPT2Config(width=16, blocks=4, heads=2, context=128)
+FEW = replace(CONFIG, vocabulary=1000)  # where logits are computed
 WORDS = ["a", "few words", "rather more words than that", "x" * 40]
 MEMORY = ComputeArgs(cache_frozen="memory")
 
@@ -147,8 +149,8 @@ def test_an_embedding_that_trains_leaves_nothing_frozen():
 @pytest.mark.parametrize("where", ["memory", "disk"])
 @pytest.mark.parametrize(("kind", "method", "head", "frozen"), METHODS)
 def test_loss_and_gradients_are_those_without_the_cache(kind, method, head, frozen, where, micro_batch_size, tmp_path):
-    model = build(kind, method, head_training=head)
-    examples = labelled(9) if kind is Classifier else instructions(9, mask_prompt=frozen != 4)
+    model = build(kind, method, config=FEW, head_training=head)
+    examples = within(labelled(9) if kind is Classifier else instructions(9, frozen != 4), FEW.vocabulary)
     loss, gradients = update_of(model, examples, 9)
     cached, _ = attached(model, examples, ComputeArgs(cache_frozen=where, cache_dir=tmp_path))
     assert all(e.hidden.blocks == frozen for e in cached)
@@ -176,7 +178,7 @@ def test_class_logits_are_the_same_in_any_company(last_blocks):
 @pytest.mark.parametrize("targets", [with_all_tokens_labelled, with_response_labelled, lambda e: e])
 @pytest.mark.parametrize("method", [MethodArgs("lora", last_blocks=2, lora_targets=LM_HEAD), MethodArgs("head")])
 def test_losses_of_every_kind_are_the_same(method, targets):
-    model, examples = build(LanguageModel, method), instructions(8, mask_prompt=False)
+    model, examples = build(LanguageModel, method, config=FEW), within(instructions(8, False), FEW.vocabulary)
     cached, _ = attached(model, examples)
     accelerator = Accelerator(cpu=True)
     rows, same = (score_targets(model, [targets(e) for e in part], accelerator) for part in (examples, cached))
@@ -186,7 +188,8 @@ def test_losses_of_every_kind_are_the_same(method, targets):
 
 @pytest.mark.parametrize("mask_prompt", [True, False])
 def test_one_pass_over_cached_texts_gives_the_losses_of_three(mask_prompt):
-    model, examples = build(LanguageModel, MethodArgs("lora", last_blocks=2)), instructions(8, mask_prompt=mask_prompt)
+    model = build(LanguageModel, MethodArgs("lora", last_blocks=2), config=FEW)
+    examples = within(instructions(8, mask_prompt), FEW.vocabulary)
     accelerator, kinds = Accelerator(cpu=True), (lambda e: e, with_response_labelled, with_all_tokens_labelled)
     expected = [score_targets(model, [targets(e) for e in examples], accelerator) for targets in kinds]
     cached, _ = attached(model, examples)
@@ -435,9 +438,9 @@ def test_the_model_is_left_in_the_mode_it_was_in(disk):
 # The scripts.
 
 
-def flags_of(script, tiny_model, mail_file, question_file, *more):
+def flags_of(script, few_tokens, mail_file, question_file, *more):
     data = mail_file if script == "finetune_cls" else question_file
-    flags = ["--data", data, "--model", tiny_model, "--max-steps", 8, "--eval-every", 3, "--lr", 1e-2]
+    flags = ["--data", data, "--model", few_tokens, "--max-steps", 8, "--eval-every", 3, "--lr", 1e-2]
     flags += ["--new-tokens", 4] if script == "finetune_ift" else []
     return [*flags, *more]
 
@@ -467,9 +470,9 @@ RUNS = [
 
 @pytest.mark.parametrize(("script", "where", "flags"), [(script, where, flags) for script, where, *flags in RUNS])
 def test_a_run_with_the_cache_draws_the_curve_of_one_without(
-    script, where, flags, tiny_model, mail_file, question_file, tmp_path
+    script, where, flags, few_tokens, mail_file, question_file, tmp_path
 ):
-    flags = flags_of(script, tiny_model, mail_file, question_file, *flags)
+    flags = flags_of(script, few_tokens, mail_file, question_file, *flags)
     cache = ["--cache-frozen", where, "--cache-dir", tmp_path / "cache"]
     runs = {"plain": [], "cached": cache} | ({"other": [*cache, "--seed", 1]} if where == "disk" else {})
     for name, more in runs.items():
@@ -484,9 +487,9 @@ def test_a_run_with_the_cache_draws_the_curve_of_one_without(
 
 
 @pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift"])
-def test_training_and_evaluation_read_nothing_but_the_cache(script, tiny_model, mail_file, question_file, tmp_path):
+def test_training_and_evaluation_read_nothing_but_the_cache(script, few_tokens, mail_file, question_file, tmp_path):
     """A file that is wrong, though of the right size, is believed: every loss shows it."""
-    flags = flags_of(script, tiny_model, mail_file, question_file, "--last-blocks", 1, "--cache-frozen", "disk")
+    flags = flags_of(script, few_tokens, mail_file, question_file, "--last-blocks", 1, "--cache-frozen", "disk")
     flags += ["--cache-dir", tmp_path / "cache"]
     assert run_in_process(script, *flags, "--output-dir", tmp_path / "right").returncode == 0
     (path,) = tmp_path.glob("cache/*/hidden")
@@ -502,12 +505,12 @@ def test_training_and_evaluation_read_nothing_but_the_cache(script, tiny_model, 
 
 
 @pytest.mark.parametrize("where", ["memory", "disk"])
-def test_two_processes_share_the_cache_and_do_the_same_as_one(where, tiny_model, mail_file, tmp_path):
-    common = flags_of("finetune_cls", tiny_model, mail_file, None, "--last-blocks", 2, "--micro-batch-size", 3)
+def test_two_processes_share_the_cache_and_do_the_same_as_one(where, few_tokens, mail_file, tmp_path):
+    common = flags_of("finetune_cls", few_tokens, mail_file, None, "--last-blocks", 2, "--micro-batch-size", 3)
     common += ["--cache-frozen", where, "--optimizer", "sgd"]
-    for processes, name in ((1, "one"), (2, "two")):
+    for name, run in {"one": run_in_process, "two": partial(run_script, processes=2)}.items():
         flags = ["--output-dir", tmp_path / name, "--cache-dir", tmp_path / f"cache-{name}"]
-        done = run_script("finetune_cls", *common, *flags, processes=processes)
+        done = run("finetune_cls", *common, *flags)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("frozen   ") == 1
     assert_same_run(tmp_path / "two", tmp_path / "one", 1e-4)
@@ -515,16 +518,16 @@ def test_two_processes_share_the_cache_and_do_the_same_as_one(where, tiny_model,
 
 
 @pytest.mark.parametrize(("script", "where"), [("finetune_cls", "disk"), ("finetune_ift", "memory")])
-def test_a_killed_run_goes_on_with_its_cache(script, where, tiny_model, mail_file, question_file, tmp_path):
-    flags = flags_of(script, tiny_model, mail_file, question_file, "--last-blocks", 1, "--cache-frozen", where)
+def test_a_killed_run_goes_on_with_its_cache(script, where, few_tokens, mail_file, question_file, tmp_path):
+    flags = flags_of(script, few_tokens, mail_file, question_file, "--last-blocks", 1, "--cache-frozen", where)
     flags += ["--max-steps", 60, "--save-every", 3]
     caches = {name: ["--cache-dir", tmp_path / f"cache-{name}"] for name in "ab"}
-    assert run_script(script, *flags, *caches["a"], "--output-dir", tmp_path / "a").returncode == 0
+    assert run_in_process(script, *flags, *caches["a"], "--output-dir", tmp_path / "a").returncode == 0
     broken = [*flags, *caches["b"], "--output-dir", tmp_path / "b"]
     kill_at_a_random_moment(script, 1, broken, tmp_path / "b", seed=script)
-    other = run_script(script, *broken, "--resume", "--last-blocks", 2)
+    other = run_in_process(script, *broken, "--resume", "--last-blocks", 2)
     assert other.returncode == 2 and "--last-blocks" in other.stderr
-    resumed = run_script(script, *broken, "--resume", *caches["a"])  # another place holds the same numbers
+    resumed = run_in_process(script, *broken, "--resume", *caches["a"])  # another place holds the same numbers
     assert resumed.returncode == 0, resumed.stderr
     ours, theirs = weights_of(tmp_path / "b"), weights_of(tmp_path / "a")
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
@@ -532,8 +535,8 @@ def test_a_killed_run_goes_on_with_its_cache(script, where, tiny_model, mail_fil
     assert results_of(tmp_path / "b")["frozen_activations"]["built"] == (where == "memory")
 
 
-def test_a_full_disk_while_writing_leaves_nothing_and_says_what_to_do(tiny_model, mail_file, tmp_path):
-    flags = flags_of("finetune_cls", tiny_model, mail_file, None, "--last-blocks", 1, "--cache-frozen", "disk")
+def test_a_full_disk_while_writing_leaves_nothing_and_says_what_to_do(few_tokens, mail_file, tmp_path):
+    flags = flags_of("finetune_cls", few_tokens, mail_file, None, "--last-blocks", 1, "--cache-frozen", "disk")
     flags += ["--cache-dir", tmp_path / "cache", "--output-dir", tmp_path / "run"]
     words = [ROOT / "scripts" / "finetune_cls.py", *flags]
     done = run_forked(words, largest_file=10_000)  # as on a disk that is full
@@ -542,7 +545,7 @@ def test_a_full_disk_while_writing_leaves_nothing_and_says_what_to_do(tiny_model
     assert "Traceback" not in done.stderr
     assert [path.name for path in (tmp_path / "cache").glob("*/*")] == ["lock"]
     assert not (tmp_path / "run").exists()
-    assert run_script("finetune_cls", *flags).returncode == 0
+    assert run_in_process("finetune_cls", *flags).returncode == 0
 
 
 @pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift", "finetune_dpo"])
@@ -569,10 +572,10 @@ REFUSED = [
 
 @pytest.mark.parametrize(("script", "flags", "message"), REFUSED)
 def test_a_script_refuses_at_once_what_it_cannot_cache(
-    script, flags, message, tiny_model, mail_file, question_file, tmp_path, monkeypatch
+    script, flags, message, few_tokens, mail_file, question_file, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(ROOT)
-    given = flags_of(script, tiny_model, mail_file, question_file, "--output-dir", tmp_path / "run")
+    given = flags_of(script, few_tokens, mail_file, question_file, "--output-dir", tmp_path / "run")
     if "--cache-dir" not in flags:
         flags = [*flags, "--cache-dir", tmp_path / "cache"]
     done = run_in_process(script, *given, "--cache-frozen", "disk", *flags)

@@ -7,14 +7,13 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 import transformers
-from conftest import write_rows
+from helpers import write_rows
 from safetensors.torch import load_file
-from test_merge import WITH_HEAD, adapter, assert_same_logits
+from test_merge import WITH_HEAD, adapter, assert_same_logits, tokenizer_of
 from test_merge import base as base
 
 from gpt2_scratch.pretrained import save_pretrained, weights_hash
 from gpt2_scratch.sources import load_config
-from gpt2_scratch.tokenizer import GPT2
 from lora.adapter import set_strength
 from training.data.sources import Inputs
 from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs
@@ -22,7 +21,7 @@ from training.flags.compute import ComputeArgs
 from training.flags.finetuning import FineTuneArgs
 from training.flags.forgetting import ForgettingArgs
 from training.flags.preference import PairArgs
-from training.model.facts import BaseFacts, Facts
+from training.model.facts import Facts, base_facts
 from training.model.merging import logits
 from training.model.methods import apply_method, build_language_model, own_state
 from training.model.saved import adapted
@@ -34,11 +33,11 @@ LORA, NEW = MethodArgs(lora_rank=2), MethodArgs(lora_rank=3, lora_alpha=5, lora_
 
 def facts_of(base, method, **flags):
     args = asdict(method) | {"model": str(base), "seed": 0} | flags
-    return Facts(args, BaseFacts(str(base), weights_hash(base)))
+    return Facts(args, base_facts(str(base), base, tokenizer_of(base)))
 
 
 def inputs_of(base):
-    return Inputs(None, None, "", base, load_config(base), GPT2, base)
+    return Inputs(None, None, "", base, load_config(base), tokenizer_of(base), base)
 
 
 def find(base, folder, pairs=None, **model):
@@ -57,7 +56,8 @@ def move(model, seed=9):
 def save(folder, trained, start, before, facts, method, model):
     """Writes what a run with these flags leaves."""
     flags = FineTuneArgs(DataArgs(), model, method, UpdateArgs(seed=0), ComputeArgs(), ForgettingArgs(), RunArgs())
-    Learnt(folder, trained, method.method, facts, GPT2, start=start, before=before, flags=flags).export()
+    tokenizer = tokenizer_of(start.base)
+    Learnt(folder, trained, method.method, facts, tokenizer, start=start, before=before, flags=flags).export()
 
 
 def learnt(base, folder, start, method, **model):
@@ -81,7 +81,7 @@ def full_run(base, folder):
     """A finished run of full fine-tuning."""
     model = build_language_model(base, load_config(base), ModelArgs())
     apply_method(model, MethodArgs("full"), 0)
-    save_pretrained(move(model, 3), folder / "model", GPT2)
+    save_pretrained(move(model, 3), folder / "model", tokenizer_of(base))
     facts = facts_of(base, MethodArgs("full"))
     results = {"schema": 1, "script": "finetune_ift", "data": {"sha256": ""}}
     (folder / "results.json").write_text(json.dumps(results | {"args": facts.args, "model": facts.base.entry()}))

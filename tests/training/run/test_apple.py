@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import ROOT, results_of, run_script
 from forked import run_forked
+from helpers import ROOT, results_of, run_script
 
 ON_DEVICE = """
 import runpy, sys

@@ -8,8 +8,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT, command, results_of
 from filelock import FileLock
+from helpers import ROOT, command, results_of
 from test_commands import load_script
 
 import training.forecast.micro_batch as sizing
@@ -148,8 +148,10 @@ class Failing(trackers.GeneralTracker):
         raise RuntimeError("no API key configured")
 
 
-def test_a_tracker_that_does_not_start_leaves_the_earlier_run_as_it_was(run_here, tmp_path, monkeypatch, mail_file):
-    words = ["--data", mail_file, "--model", "gpt2-nano", "--max-steps", 1, "--output-dir", tmp_path / "run"]
+def test_a_tracker_that_does_not_start_leaves_the_earlier_run_as_it_was(
+    run_here, tmp_path, monkeypatch, tiny_model, mail_file
+):
+    words = ["--data", mail_file, "--model", tiny_model, "--max-steps", 1, "--output-dir", tmp_path / "run"]
     words += ["--forgetting-data", "none", "--max-length", 32]
     assert run_here(CLS, *words)[0] == 0
     before = results_of(tmp_path / "run")

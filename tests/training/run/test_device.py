@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.state import AcceleratorState
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
-from conftest import ROOT
+from helpers import ROOT
 
 from gpt2_scratch.config import GPT2Config
 from training.flags.compute import SpeedArgs

@@ -3,8 +3,8 @@
 import json
 from types import SimpleNamespace
 
-from conftest import mails, results_of, run_script, write_rows
 from filelock import FileLock
+from helpers import mails, results_of, run_in_process, run_script, write_rows
 from test_commands import load_script
 from test_resume import kill_at_a_random_moment
 
@@ -22,11 +22,11 @@ def test_a_run_that_stopped_while_it_trained_is_resumed_with_the_score_it_was_be
     flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 60, "--eval-every", 20, "--save-every", 2]
     flags += ["--batch-size", 8, "--output-dir", tmp_path / "run"]
     kill_at_a_random_moment("finetune_cls", 1, [*flags, "--score", "validation"], tmp_path / "run", seed=0)
-    done = run_script("finetune_cls", *flags, "--resume")
+    done = run_in_process("finetune_cls", *flags, "--resume")
     assert done.returncode == 2 and "--score all: the run in" in done.stderr and "add --score validation" in done.stderr
-    done = run_script("finetune_cls", *flags, "--resume", "--score", "validation")
+    done = run_in_process("finetune_cls", *flags, "--resume", "--score", "validation")
     assert done.returncode == 0 and "test" not in results_of(tmp_path / "run"), done.stderr
-    done = run_script("finetune_cls", *flags, "--resume")
+    done = run_in_process("finetune_cls", *flags, "--resume")
     assert done.returncode == 0 and results_of(tmp_path / "run")["test"], done.stderr
     assert not (tmp_path / "run" / ".lock").exists()
 
@@ -35,16 +35,16 @@ def test_two_runs_do_not_work_in_one_folder(tiny_model, mail_file, tmp_path):
     flags = ["--data", mail_file, "--model", tiny_model, "--max-steps", 2, "--output-dir", tmp_path / "run"]
     (tmp_path / "run").mkdir()
     with FileLock(tmp_path / "run" / ".lock"):
-        done = run_script("finetune_cls", *flags)
+        done = run_script("finetune_cls", *flags)  # from another process
         assert done.returncode == 2 and "another run works in it; wait for it" in done.stderr
         assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
-    done = run_script("finetune_cls", *flags)
+    done = run_in_process("finetune_cls", *flags)
     assert done.returncode == 0, done.stderr
 
 
 def test_a_cache_in_the_folder_of_the_run_is_refused(tiny_model, mail_file, tmp_path):
     flags = ["--data", mail_file, "--model", tiny_model, "--output-dir", tmp_path / "run"]
-    done = run_script("finetune_cls", *flags, "--cache-dir", tmp_path / "run" / "cache")
+    done = run_in_process("finetune_cls", *flags, "--cache-dir", tmp_path / "run" / "cache")
     assert done.returncode == 2 and "lies in the folder of the run, which clears it" in done.stderr
 
 
@@ -65,7 +65,7 @@ def test_bases_in_folders_of_the_same_name_have_folders_of_their_own():
 def test_a_class_may_be_called_value(tiny_model, tmp_path):
     rows = [row | {"label": {"spam": "value", "ham": "service"}[row["label"]]} for row in mails(60)]
     flags = ["--data", write_rows(tmp_path / "a.jsonl", rows), "--model", tiny_model, "--max-steps", 2]
-    done = run_script("finetune_cls", *flags, "--output-dir", tmp_path / "run", "--report-to", "tensorboard")
+    done = run_in_process("finetune_cls", *flags, "--output-dir", tmp_path / "run", "--report-to", "tensorboard")
     assert done.returncode == 0, done.stderr
     table = _metrics(json.loads((tmp_path / "run" / "results.json").read_text()))
     assert "| accuracy |" in table and "classes" not in table

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import mails, results_of, run_in_process, write_rows
+from helpers import mails, results_of, run_in_process, write_rows
 from test_frozen_activations import instructions
 
 from gpt2_scratch.config import GPT2Config

@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 import pytest
-from conftest import results_schema
+from helpers import results_schema
 from jsonschema import Draft202012Validator, ValidationError
 
 from training.run.results import Results

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 import yaml
-from conftest import results_of, run_in_process, run_script
+from helpers import results_of, run_in_process, run_script
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from training.flags.common import FolderArgs

@@ -8,8 +8,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from conftest import results_of, run_in_process, run_script, weights_of
-from one_example import encode_instruction, encode_labelled
+from helpers import results_of, run_in_process, run_script, weights_of
+from one_example import encode_instruction, encode_labelled, within
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
@@ -22,7 +22,7 @@ from training.step.losses import class_loss, token_loss
 from training.step.optimizers import build_optimizer
 from training.step.update import accumulate, apply_update
 
-CONFIG = GPT2Config(width=16, blocks=2, heads=2, context=128)
+CONFIG = GPT2Config(width=16, blocks=2, heads=2, context=128, vocabulary=1000)
 WORDS = ["a", "few words", "rather more words than that", "x" * 40]
 
 
@@ -49,14 +49,13 @@ def gradients(kind, examples, micro_batch_size, processes=1):
 
 
 def labelled(count):
-    return [encode_labelled(GPT2, Labelled(i, WORDS[i % 4] * (i % 3 + 1)), i % 2, 64) for i in range(count)]
+    texts = [Labelled(i, WORDS[i % 4] * (i % 3 + 1)) for i in range(count)]
+    return within([encode_labelled(GPT2, text, text.id % 2, 64) for text in texts], CONFIG.vocabulary)
 
 
 def instructions(count):
-    return [
-        encode_instruction(GPT2, Instruction(i, WORDS[i % 4], "", WORDS[-i % 4] * (i % 3 + 1)), 64)
-        for i in range(count)
-    ]
+    texts = [Instruction(i, WORDS[i % 4], "", WORDS[-i % 4] * (i % 3 + 1)) for i in range(count)]
+    return within([encode_instruction(GPT2, text, 64) for text in texts], CONFIG.vocabulary)
 
 
 @pytest.mark.parametrize(("kind", "examples"), [(Classifier, labelled(8)), (LanguageModel, instructions(8))])
@@ -134,10 +133,10 @@ def test_a_gradient_that_is_not_finite_is_refused():
 
 @pytest.mark.parametrize("script", ["finetune_cls", "finetune_ift"])
 def test_runs_on_one_and_two_processes_and_in_micro_batches_end_with_the_same_weights(
-    script, tiny_model, mail_file, question_file, tmp_path
+    script, few_tokens, mail_file, question_file, tmp_path
 ):
     data = mail_file if script == "finetune_cls" else question_file
-    common = ["--data", data, "--model", tiny_model, "--max-steps", 7, "--batch-size", 9, "--optimizer", "sgd"]
+    common = ["--data", data, "--model", few_tokens, "--max-steps", 7, "--batch-size", 9, "--optimizer", "sgd"]
     common += ["--lr", 0.5, "--lora-rank", 2, "--lora-alpha", 8, "--eval-every", 3]
     common += ["--new-tokens", 4] if script == "finetune_ift" else []
     runs = {"whole": (9, 1), "micro": (2, 1), "two": (9, 2), "two-micro": (1, 2)}
