@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from forked import keep_to_loopback
 
 gc.disable()  # until all tests are found: what is imported stays
 
@@ -120,15 +121,8 @@ def _one_thread():
 
 @pytest.fixture(scope="session", autouse=True)
 def _only_loopback():
-    """A connection to anywhere but this machine fails the test that tries it."""
     connect = socket.socket.connect
-
-    def guarded(self, address):
-        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
-            raise AssertionError(f"a test reached for the network: {address}")
-        return connect(self, address)
-
-    socket.socket.connect = guarded
+    keep_to_loopback()
     yield
     socket.socket.connect = connect
 

@@ -32,6 +32,18 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["tests.preloaded"])
 
 
+def keep_to_loopback() -> None:
+    """A connection of this process to anywhere but this machine fails the test that tries it."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test reached for the network: {address}")
+        return connect(self, address)
+
+    socket.socket.connect = guarded
+
+
 def free_port() -> str:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -59,6 +71,7 @@ def become(words: Sequence[str], env: Mapping[str, str], output: Path, largest_f
     """What `python WORDS` does, with its output in two files. No file can grow beyond `largest_file` bytes."""
     gc.freeze()  # else each collection goes through all objects of the libraries, and copies their pages
     os.chdir(ROOT)
+    keep_to_loopback()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where tests run in the background
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
