@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from forked import run_forked
-from helpers import ROOT, results_of
+from helpers import ROOT, results_of, run_in_process
 from sklearn.datasets import load_digits
 
 import digits
@@ -72,8 +72,8 @@ def test_what_is_frozen_stays_and_the_rest_moves():
 
 
 def test_a_run_leaves_a_folder_like_the_scripts_and_is_not_overwritten(tmp_path):
-    words = [ROOT / "benchmarks" / "digits.py", "--epochs", 5, "--output-dir", tmp_path / "a"]
-    done = run_forked([*words, "--resume"])
+    flags = ["--epochs", 5, "--output-dir", tmp_path / "a"]
+    done = run_forked([ROOT / "benchmarks" / "digits.py", *flags, "--resume"])
     assert done.returncode == 0, done.stderr
     results = results_of(tmp_path / "a")
     lines = [json.loads(line) for line in (tmp_path / "a" / "predictions.jsonl").read_text().splitlines()]
@@ -83,7 +83,7 @@ def test_a_run_leaves_a_folder_like_the_scripts_and_is_not_overwritten(tmp_path)
     assert f"{right / 597:.4f}" in done.stdout
     assert results["before"]["accuracy"]["value"] < 0.3 < results["test"]["accuracy"]["value"]
     assert results["forgetting"]["difference"]["value"] > 0
-    again = run_forked(words)
+    again = run_in_process(digits, *flags)
     assert again.returncode == 2 and "holds a finished run" in again.stderr and (tmp_path / "a" / RESULTS).exists()
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from accelerate.commands import launch as accelerate_launch
 from forked import free_port, run_forked
-from helpers import ROOT, command, results_of, run_script, weights_of
+from helpers import ROOT, command, results_of, run_in_process, run_script, weights_of
 from test_commands import load_script
 from test_resume import kill_at_a_random_moment
 
@@ -44,7 +44,7 @@ def test_two_processes_that_share_the_weights_do_the_same_as_one_and_three_go_on
 ):
     flags = flags_for("finetune_ift", few_tokens, question_file, "--optimizer", "sgd-momentum", "--lr", 0.02)
     flags += ["--method", "full", "--max-grad-norm", 0.05]
-    one = run_script("finetune_ift", *flags, "--output-dir", tmp_path / "one")
+    one = run_in_process("finetune_ift", *flags, "--output-dir", tmp_path / "one")
     for name, value in SHARDED.items():
         monkeypatch.setenv(name, value)
     two = run_script("finetune_ift", *flags, "--output-dir", tmp_path / "two", processes=2)
@@ -66,7 +66,7 @@ def test_the_launch_configuration_shares_adapters_and_their_base(few_tokens, mai
     """The test is measured later, of the weights that were kept; without sharding they are refused."""
     flags = flags_for("finetune_cls", few_tokens, mail_file, "--optimizer", "sgd", "--lr", 0.2)
     flags += ["--forgetting-data", ROOT / "README.md", "--forgetting-tokens", 1000]
-    one = run_script("finetune_cls", *flags, "--output-dir", tmp_path / "one")
+    one = run_in_process("finetune_cls", *flags, "--output-dir", tmp_path / "one")
     flags += ["--output-dir", tmp_path / "two"]
     config = ["--config_file", ROOT / "accelerate_configs" / "fsdp2.yaml", "--mixed_precision", "no"]
     words = [*config, "--main_process_port", free_port(), *command("finetune_cls", *flags, "--score", "validation")[1:]]

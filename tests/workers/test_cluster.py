@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT, results_of, weights_of
+from forked import run_forked
 
 pytest.importorskip("ray", reason="Ray is not installed (extra: cluster)")
 
@@ -41,14 +42,6 @@ def table(tmp_path_factory, tiny_model, mail_file):
     return path, {"SEEDS": "0", "SCALE": "nano", "MODEL": str(tiny_model), "PYTHON": sys.executable}
 
 
-def made(table, runs, words=(), **more):
-    path, settings = table
-    env = os.environ | settings | {"RUNS": str(runs), "PYTHONPATH": str(ROOT)} | more
-    done = subprocess.run([*words, str(path)], env=env, capture_output=True, text=True, timeout=1100, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def printed(out):
     """The table itself, without the progress above it and the memory below it."""
     return out[out.index("\nOwn") : out.index("\nTests, cost")]
@@ -66,13 +59,19 @@ def outcome(folder):
 @pytest.mark.timeout(1200)  # a minute and a half where nothing else runs
 @pytest.mark.skipif(not alone_is_possible(), reason="no network namespace can be made here (unshare -n, ip)")
 def test_two_nodes_one_of_them_killed_in_the_middle_give_the_table_of_one_machine_bit_for_bit(table, tmp_path):
-    one = made(table, tmp_path / "one" / "runs", ["bash"], JOBS="2")
-    probe = [*ALONE, sys.executable, str(Path(__file__).with_name("two_nodes.py"))]
+    path, settings = table
+    words = ["tests/in_forks.py", "reproduce/run.py", path]
+    one = run_forked(words, **settings, RUNS=str(tmp_path / "one" / "runs"), JOBS="2")
+    assert one.returncode == 0, one.stderr
+    probe = [*ALONE, sys.executable, str(Path(__file__).with_name("two_nodes.py")), str(path)]
     runs = tmp_path / "ray" / "runs"
-    ray = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # it would run behind everything else
-    ray["RAY_health_check_period_ms"] = "500"  # of 3000, and a node that fails five times is dead
-    out = made(table, runs, probe, XDG_CACHE_HOME=str(tmp_path / "cache"), **ray)
-    told = json.loads(out.splitlines()[-1])
+    env = {"RUNS": str(runs), "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    env |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # it would run behind everything else
+    env["RAY_health_check_period_ms"] = "500"  # of 3000, and a node that fails five times is dead
+    env = os.environ | settings | env
+    done = subprocess.run(probe, env=env, capture_output=True, text=True, timeout=1100, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
 
     assert told["nodes"]
     stopped = told["stopped"]
@@ -84,7 +83,7 @@ def test_two_nodes_one_of_them_killed_in_the_middle_give_the_table_of_one_machin
 
     folders = sorted(path.parent.relative_to(runs) for path in runs.glob("**/results.json"))
     assert len(folders) == 3
-    assert printed(one) == printed(told["out"])
+    assert printed(one.stdout) == printed(told["out"])
     for folder in folders:
         assert outcome(runs / folder) == outcome(tmp_path / "one" / "runs" / folder)
     assert [path.name for path in (tmp_path / "cache").glob("*/*/*.jsonl")] == ["mails.jsonl"]  # once for both nodes

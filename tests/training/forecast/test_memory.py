@@ -20,7 +20,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gpt2_scratch.config import GPT2Config
-from gpt2_scratch.model import Classifier, LanguageModel
+from gpt2_scratch.model import Classifier, LanguageModel, initialise
+from gpt2_scratch.own_tokenizer import find_tokenizer
+from gpt2_scratch.pretrained import save_pretrained
+from gpt2_scratch.sources import load_config
 from training.data.batches import Encoded, collate
 from training.flags.common import BLOCK_TARGETS, MethodArgs, ModelArgs, UpdateArgs
 from training.flags.compute import ComputeArgs
@@ -144,7 +147,7 @@ def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(kind, method,
 
 
 def test_a_forecast_touches_nothing_of_the_model_and_its_parts_add_up():
-    model = build(LanguageModel, LM_HEAD, config=CONFIG)
+    model = build(LanguageModel, LM_HEAD, config=replace(CONFIG, blocks=1))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state, mode = torch.get_rng_state(), model.training
     found = memory_of(workload_of(model, within(instructions(8)), prompts=[[1, 2], [3] * 40], new_tokens=4), 2)
@@ -203,7 +206,7 @@ def test_micro_batch_sizes_are_those_that_divide_the_work_differently(batch, pro
 
 def test_the_largest_micro_batch_is_the_one_before_the_limit(monkeypatch):
     monkeypatch.setattr(memory, "can_take_blocks", lambda: False)  # gaps of the heap depend on what this process did
-    wide = GPT2Config(width=256, blocks=2, heads=2, vocabulary=512, context=512)  # so that activations are the most
+    wide = GPT2Config(width=256, blocks=1, heads=2, vocabulary=512, context=512)  # so that activations are the most
     model = build(Classifier, MethodArgs("full"), config=wide)
     examples = [Encoded(i, np.ones(512, np.int32), 0) for i in range(16)]
     workload = replace(workload_of(model, examples, batch_size=8), validation=examples[:1])  # training takes the most
@@ -255,9 +258,9 @@ os._exit(0)  # to tidy up takes more than a second
 @pytest.mark.parametrize(
     "flags",
     [
-        "--task cls --batch-size 8 --max-length 400",
-        "--task ift --batch-size 2 --max-length 200 --method full",
-        "--task ift --batch-size 4 --micro-batch-size 2 --max-length 200 --checkpoint-activations",
+        "--task cls --batch-size 6 --max-length 400",
+        "--task ift --batch-size 2 --micro-batch-size 1 --max-length 200 --method full",
+        "--task ift --batch-size 4 --max-length 200 --checkpoint-activations",
     ],
 )
 def test_the_peak_of_a_process_is_forecast_to_a_tenth_libraries_and_data_left_out(flags):
@@ -369,7 +372,7 @@ def test_a_micro_batch_is_halved_when_memory_runs_out_and_everything_is_as_it_wa
 
 
 def test_what_not_even_one_example_fits_into_is_refused():
-    vast = GPT2Config(width=102400, blocks=2, heads=2, context=128)
+    vast = GPT2Config(width=102400, blocks=1, heads=2, context=128)
     model = build_classifier(None, vast, ModelArgs(), 3, 0)
     workload = workload_of(model, labelled(8))
     workload = replace(workload, update=replace(workload.update, micro_batch_size="auto"))
@@ -386,13 +389,23 @@ def test_a_dry_run_refuses_what_a_run_refuses(tiny_model, mail_file):
 
 
 @pytest.fixture(scope="module")
-def fixed(few_tokens, mail_file, question_file, tmp_path_factory):
+def one_block(few_tokens, tmp_path_factory):
+    """A base of which a forecast takes no longer than it must."""
+    folder, config = tmp_path_factory.mktemp("base"), load_config(few_tokens)
+    model = LanguageModel(replace(config, blocks=1))
+    initialise(model, torch.Generator().manual_seed(0), std=0.1)
+    save_pretrained(model, folder, find_tokenizer(few_tokens, config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fixed(one_block, mail_file, question_file, tmp_path_factory):
     """A function that returns the flags of a script, and the folder of its run with micro-batches of 3."""
 
     @cache
     def run(script):
         data = {"finetune_cls": ["--data", mail_file], "finetune_ift": ["--data", question_file, "--new-tokens", 0]}
-        flags = [*data[script], "--model", few_tokens, "--max-steps", 6, "--batch-size", 8, "--lr", 1e-2]
+        flags = [*data[script], "--model", one_block, "--max-steps", 6, "--batch-size", 8, "--lr", 1e-2]
         flags += ["--optimizer", "sgd"]
         folder = tmp_path_factory.mktemp("fixed")
         done = run_in_process(script, *flags, "--micro-batch-size", 3, "--output-dir", folder)

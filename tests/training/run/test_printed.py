@@ -1,5 +1,6 @@
 """What a run prints before and after training: counts, the commonest class, what to be wary of, and what it cost."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from test_frozen_activations import instructions
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import LanguageModel
+from gpt2_scratch.own_tokenizer import find_tokenizer
+from gpt2_scratch.pretrained import save_pretrained
+from gpt2_scratch.sources import load_config
 from training.data.examples import Data, DataFacts
 from training.evaluation.metrics import commonest
 from training.flags.common import MethodArgs, ModelArgs, UpdateArgs
@@ -129,12 +133,13 @@ def test_of_very_many_classes_the_commonest_are_counted_before_training(capsys):
 
 
 @pytest.fixture(scope="module")
-def unreadable(tiny_model, tmp_path_factory):
-    """The folder of a base whose weights have names and shapes, but no numbers that any script would load."""
-    folder, weights = tmp_path_factory.mktemp("base"), (tiny_model / "model.safetensors").read_bytes()
-    header = weights[: 8 + int.from_bytes(weights[:8], "little")]
-    (folder / "model.safetensors").write_bytes(header.ljust(len(weights), b"\xff"))  # nan
-    (folder / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
+def unreadable(few_tokens, tmp_path_factory):
+    """A base whose weights are no numbers: they have shapes, and cannot be read."""
+    folder, config = tmp_path_factory.mktemp("base"), load_config(few_tokens)
+    model = LanguageModel(replace(config, blocks=1))
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, math.nan)
+    save_pretrained(model, folder, find_tokenizer(few_tokens, config))
     return folder
 
 
@@ -208,7 +213,7 @@ def test_a_run_on_little_data_gets_200_updates_and_one_that_learnt_nothing_says_
 
 
 def test_what_does_not_fit_is_not_tried_by_a_dry_run(capsys):
-    vast = GPT2Config(width=102400, blocks=2, heads=2, context=128)
+    vast = GPT2Config(width=102400, blocks=1, heads=2, context=128)
     model, examples = build_language_model(None, vast, ModelArgs()), instructions(4)
     apply_method(model, MethodArgs("head"), 0)
     workload = Workload(model, UpdateArgs(batch_size=2, max_steps=1), Accelerator(cpu=True), examples)
