@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, results_of, weights_of
 from forked import run_forked
+from helpers import ROOT, results_of, weights_of
 
 pytest.importorskip("ray", reason="Ray is not installed (extra: cluster)")
 
