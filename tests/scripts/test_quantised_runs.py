@@ -15,6 +15,7 @@ from test_merge import adapter
 from test_quantised import BITS, CONFIG, build
 from test_quantised import base as base
 from test_resume import kill_at_a_random_moment
+from torch.utils._pytree import tree_leaves
 from transformers import GPT2ForSequenceClassification
 
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
@@ -130,8 +131,7 @@ def test_a_killed_and_resumed_run_ends_bit_for_bit_like_an_unbroken_one(
     kill_at_a_random_moment(script, processes, broken, tmp_path / "b", seed=str(tmp_path))
     if "--optimizer" in more:
         state = torch.load(tmp_path / "b" / "checkpoint" / "state.pt")["optimizer"]["state"]
-        numbers = [number for kept in state.values() for number in kept.values()]
-        assert torch.uint8 in {getattr(number, "dtype", None) for number in numbers}, "none has 8 bits"
+        assert torch.uint8 in {getattr(number, "dtype", None) for number in tree_leaves(state)}, "none has 8 bits"
     run_with = run_in_process if processes == 1 else partial(run_script, processes=processes)
     resumed = run_with(script, *broken, "--resume")
     assert resumed.returncode == 0, resumed.stderr

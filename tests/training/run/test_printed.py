@@ -151,7 +151,7 @@ def dry_run(request, unreadable, mail_file, question_file, tmp_path_factory):
     flags = {
         "finetune_cls": ["--data", mail_file, "--epochs", 2],
         "finetune_ift": ["--data", question_file, "--epochs", 2, "--new-tokens", 8],
-        "finetune_dpo": ["--dataset", "preferences", "--max-steps", 12, "--max-length", 64],
+        "finetune_dpo": ["--dataset", "preferences", "--max-steps", 12, "--max-length", 256],
     }[request.param]
     flags += ["--model", unreadable, "--forgetting-tokens", 600, "--micro-batch-size", "auto"]
     done = run_in_process(request.param, *flags, "--output-dir", folder, "--dry-run")
