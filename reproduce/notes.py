@@ -26,7 +26,7 @@ def comparison_note(cells: Sequence[Cell], kind: Kind) -> str:
     text += f", p adjusted over {tested[0].among} comparisons (Holm); " if tested[0].among > 1 else "; "
     known = [one.detectable for one in tested if not math.isnan(one.detectable)]
     if known:
-        aside = " (rows without a claim aside)" * (not all(one.claims for one in tested))
+        aside = " (rows of which that cannot be said aside)" * (len(known) < len(tested))
         return f"{text}four of five tries would find a difference of {kind.size(max(known))}{aside}."
     seeds = max(len(cell.seeds) for cell in cells)
     if any(one.claims and one.low < one.high for one in tested):

@@ -11,6 +11,7 @@ read from the environment, as bash TABLE.sh reads them.
 
 import csv
 import io
+import math
 import os
 import re
 import sys
@@ -119,7 +120,9 @@ def as_csv(cells: Sequence[tuple[str, Cell]], scale: str) -> str:
         row += [cell.value, cell.low, cell.high, cell.n, " ".join(cell.seeds), cell.sd]
         found = cell.comparison
         row += [*found[:3]] if found else [""] * 3
-        row += [found.p, found.detectable] if found and found.claims else [""] * 2
+        row += (
+            [found.p, "" if math.isnan(found.detectable) else found.detectable] if found and found.claims else [""] * 2
+        )
         row += [cell.cost.get(cost) for cost in COSTS]
         lost = forgotten(cell)
         row += [lost.value, lost.low, lost.high, mean_macro_f1(cell), cell.of_one_class or None]

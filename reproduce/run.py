@@ -96,9 +96,9 @@ def make_runs(runs: Sequence[Run], settings: Settings) -> int:
 
 def judge_answers(runs: Sequence[Run], model: str) -> None:
     """Has the answers of finished runs judged, if there are a judge and a key."""
-    judged = f"judge/{model.replace('/', '_')}-*/judge.json"  # where scripts/judge_ift.py leaves it
+    judged = f"judge/{model.replace('/', '_')}-published/judge.json"  # where scripts/judge_ift.py leaves it
     for folder in [run.folder for run in runs] if model and os.environ.get("GEMINI_API_KEY") else []:
-        if (folder / "generations.jsonl").exists() and not [*folder.glob(judged)]:
+        if (folder / "generations.jsonl").exists() and not (folder / judged).exists():
             words = [sys.executable, "scripts/judge_ift.py", "--generations", str(folder), "--judge-model", model]
             subprocess.run(words, check=True)
 
@@ -112,6 +112,7 @@ def ask(runs: Sequence[Run], questions: Sequence[str]) -> None:
         if left := [question for question in questions if f"> {question}\n" not in known]:
             words = [sys.executable, "scripts/generate.py", "--run", str(folder), "--compare", "--prompt", *left]
             text = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
+            text = text[text.index("> ") :]  # after notes on the tokenizer and on room
             answers.with_suffix(".new").write_text(known + text, encoding="utf-8")
             answers.with_suffix(".new").rename(answers)
 
@@ -200,5 +201,6 @@ def to_the_end(act: Callable[[], int]) -> int:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("error: python -m reproduce.run TABLE.sh: name one table file; settings are environment variables")
+        print("error: python -m reproduce.run TABLE.sh: name one table file; settings are variables", file=sys.stderr)
+        sys.exit(2)
     sys.exit(to_the_end(lambda: main(Path(sys.argv[1]))))

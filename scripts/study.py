@@ -149,6 +149,7 @@ def conduct(args: Args, question: Question, folder: Path) -> None:
     print_question(question, recipe)
 
     known = check_folder(folder, question, work.threads)
+    recipe = replace(recipe, watched=known["watched"])
     if not work.dry_run:
         base, _ = base_model(args.model.model)  # fetched once, before many runs want it
         known |= check_folder(folder, question, work.threads, weights_hash(base))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studies.arms import CLASSES, INSTRUCTIONS, Arm, arms_of
-from studies.runs import SCRIPTS
+from studies.runs import SCRIPTS, WATCHED
 from tasks import NAMES, Classification, Instructions, Source, Splits, find
 from tasks._splits import DRAWN
 from training.data.sources import asked_rows, base_model, split_rows
@@ -130,6 +130,7 @@ def check_folder(folder: Path, question: Question, threads: int, base: str = "")
     told |= {"base": base} if base else {}
     path = folder / "study.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    told["watched"] = WATCHED if known is None else known.get("watched")  # older studies watched all
     if known is None and folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
         raise ValueError(f"--output-dir {folder}: holds other files; choose a new folder")
     for name, what in (("data", "data"), ("flags", "flags"), ("threads", "threads"), ("base", "weights of --model")):

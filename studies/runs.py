@@ -26,7 +26,7 @@ class Recipe:
     """What the runs share: script, flags of data and base, updates, and how many examples they are trained on.
 
     `memory_mib` is the forecast of the largest arm; `is_settled` says whether more updates were seen to be of no use,
-    or their number was given.
+    or their number was given; so many batches of validation examples are `watched` while training, or all for None.
     """
 
     folder: Path
@@ -37,6 +37,7 @@ class Recipe:
     train: int
     memory_mib: float = 0.0
     is_settled: bool = True
+    watched: int | None = WATCHED
 
     def named(self, cell: tuple[str, int]) -> str:
         """Returns an arm at a rate in words: lora r4 at 0.002."""
@@ -53,7 +54,8 @@ class Recipe:
         """Returns the flags that anybody needs to train the same."""
         arm, seed = self.arms[trial.arm], str(trial.seed)
         words = [*self.words, *arm.words, "--lr", f"{arm.rate(trial.rate):g}", "--max-steps", str(self.updates)]
-        words += ["--eval-every", str(-(-self.updates // EVALUATIONS)), "--eval-batches", str(WATCHED)]
+        words += ["--eval-every", str(-(-self.updates // EVALUATIONS))]
+        words += ["--eval-batches", str(self.watched)] if self.watched is not None else []
         return [*words, "--train-examples", str(self.train), "--seed", seed, "--draw-seed", seed]
 
     def command(self, words: Sequence[str]) -> str:

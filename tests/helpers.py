@@ -34,7 +34,7 @@ from training.flags.out_of_memory import fitting
 from training.flags.scripts import load_script
 
 ROOT = Path(__file__).parent.parent
-DATA_DIR = Path(os.environ.get("DATA_DIR", ROOT / "data"))
+DATA_DIR = Path(os.environ.get("DATA_DIR") or ROOT / "data")
 
 
 def real_data(name: str) -> Path:

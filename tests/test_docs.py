@@ -192,7 +192,7 @@ def here(tmp_path_factory, tiny_model):
     return folder
 
 
-@pytest.mark.parametrize(("message", "cause"), [*zip(MESSAGES, CAUSES, strict=False)], ids=lambda x: str(x)[:40])
+@pytest.mark.parametrize(("message", "cause"), [*zip(MESSAGES, CAUSES, strict=True)], ids=lambda x: str(x)[:40])
 def test_a_message_of_the_page_is_the_one_that_is_printed(message, cause, here, monkeypatch, run_here):
     script, flags, env = cause
     if "wandb" in flags and find_spec("wandb"):

@@ -37,7 +37,9 @@ def test_a_run_of_two_tables_is_asked_the_questions_of_both_once(tmp_path, monke
 
     def generate(words, **_):
         asked.append(words[words.index("--prompt") + 1 :])
-        return SimpleNamespace(stdout="".join(f"> {q}\nbase: a\nfine-tuned: b\n\n" for q in asked[-1]))
+        return SimpleNamespace(
+            stdout="note    little room\n" + "".join(f"> {q}\nbase: a\nfine-tuned: b\n\n" for q in asked[-1])
+        )
 
     monkeypatch.setattr(run.subprocess, "run", generate)
     runs = [run.Run(tmp_path / "seed0", "")]
@@ -56,10 +58,10 @@ def test_answers_are_judged_by_each_judge_once(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(run.subprocess, "run", lambda words, **_: asked.append(words[-1]))
     monkeypatch.setenv("GEMINI_API_KEY", "x")
-    for name in ("offline", "a_b-score"):
+    for name in ("offline", "a_b-published"):
         (tmp_path / "judge" / name).mkdir(parents=True)
         (tmp_path / "judge" / name / "judge.json").touch()
     (tmp_path / "generations.jsonl").touch()
-    for model in ("a/b", "c"):
+    for model in ("a/b", "c", "a"):
         run.judge_answers([run.Run(tmp_path, "")], model)
-    assert asked == ["c"]
+    assert asked == ["c", "a"]

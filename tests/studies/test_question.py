@@ -2,12 +2,15 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from helpers import ROOT, write_rows
 
+from evidence.racing import Trial
 from studies.arms import arms_of
 from studies.question import Asked, ask, asks_for_classes, check_folder, held
+from studies.runs import WATCHED, Recipe
 from training.flags.common import DataArgs, ModelArgs
 from training.flags.compute import SpeedArgs
 from training.flags.scripts import load_script
@@ -116,12 +119,24 @@ def test_a_folder_holds_one_study(tiny_model, mail_file, tmp_path):
         with held(tmp_path / "s", check_folder(tmp_path / "s", question, 1), dry_run=False):
             pass
     assert json.loads((tmp_path / "s" / "study.json").read_text())["flags"] == [*question.words]
+    assert check_folder(tmp_path / "s", question, 1)["watched"] == WATCHED
     with pytest.raises(ValueError, match="holds a study with other flags"):
         check_folder(tmp_path / "s", ask(asked(mail_file, tiny_model, max_length=64)), 1)
     (tmp_path / "other").mkdir()
     write_rows(tmp_path / "other" / "rows.jsonl", [{"a": 1}])
     with pytest.raises(ValueError, match="holds other files"):
         check_folder(tmp_path / "other", question, 1)
+
+
+def test_a_study_from_before_runs_watched_some_batches_goes_on_to_watch_all(tiny_model, mail_file, tmp_path):
+    question, folder = ask(asked(mail_file, tiny_model)), tmp_path / "s"
+    shared = check_folder(folder, question, 1)
+    with held(folder, {name: value for name, value in shared.items() if name != "watched"}, dry_run=False):
+        pass
+    assert (shared["watched"], check_folder(folder, question, 1)["watched"]) == (WATCHED, None)
+    recipe = Recipe(folder, question.script, question.words, question.arms, 100, 10)
+    flags = [replace(recipe, watched=some).flags(Trial("full", 0, 0)) for some in (None, WATCHED)]
+    assert ["--eval-batches" in words for words in flags] == [False, True]
 
 
 def test_the_middle_rates_are_the_defaults_of_the_scripts(tiny_model, mail_file):

@@ -39,8 +39,9 @@ def test_a_quiet_launcher_lets_the_message_be_said_once(tiny_model):
     assert done.stdout.count("error: --data absent.csv") == 1 and "Traceback" not in done.stdout
 
 
-def test_ctrl_c_has_the_last_word(tiny_model, mail_file, tmp_path):
-    words = [*ported(TWO), "scripts/finetune_cls.py", "--data", mail_file, "--model", tiny_model]
+@pytest.mark.parametrize("launcher", [ACCELERATE, TWO], ids=["accelerate", "two processes"])
+def test_ctrl_c_has_the_last_word(launcher, tiny_model, mail_file, tmp_path):
+    words = [*ported(launcher), "scripts/finetune_cls.py", "--data", mail_file, "--model", tiny_model]
     words += ["--max-steps", 5000, "--eval-every", 2500, "--save-every", 5, "--output-dir", tmp_path / "run"]
     run = subprocess.Popen(
         [*map(str, [*words, "--forgetting-data", "none"])],

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from forked import run_forked
 from helpers import ROOT, results_of, run_in_process, run_script, weights_of
+from one_example import within
 from test_frozen_activations import build, instructions, labelled
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -77,15 +78,6 @@ class Counted(TorchDispatchMode):
         return made
 
 
-def within(examples, vocabulary=CONFIG.vocabulary):
-    """The examples in a smaller vocabulary, whose logits take less time."""
-    labels = [
-        e.labels if isinstance(e.labels, int) else np.where(e.labels < 0, e.labels, e.labels % vocabulary)
-        for e in examples
-    ]
-    return [replace(e, tokens=e.tokens % vocabulary, labels=new) for e, new in zip(examples, labels, strict=True)]
-
-
 def workload_of(model, examples, compute=DEFAULT, precision="no", batch_size=4, **more):
     update = UpdateArgs(batch_size=batch_size, max_steps=2)
     accelerator = Accelerator(cpu=True, mixed_precision=precision)
@@ -116,7 +108,7 @@ ALL_WAYS = [PLAIN, (True, "no"), (False, "bf16"), LIGHTEST]
 def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(kind, method, checkpoint, precision):
     blocks = 3 if method.last_blocks else 2  # so that one is frozen
     model = build(kind, method, config=replace(CONFIG, blocks=blocks))
-    examples = within(labelled(4) if kind is Classifier else instructions(4))
+    examples = within(labelled(4) if kind is Classifier else instructions(4), CONFIG.vocabulary)
     compute = ComputeArgs(checkpoint_activations=checkpoint)
     apply_compute(model, method.method, compute, precision)
     workload = workload_of(model, examples, compute, precision)
@@ -150,7 +142,9 @@ def test_a_forecast_touches_nothing_of_the_model_and_its_parts_add_up():
     model = build(LanguageModel, LM_HEAD, config=replace(CONFIG, blocks=1))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state, mode = torch.get_rng_state(), model.training
-    found = memory_of(workload_of(model, within(instructions(8)), prompts=[[1, 2], [3] * 40], new_tokens=4), 2)
+    found = memory_of(
+        workload_of(model, within(instructions(8), CONFIG.vocabulary), prompts=[[1, 2], [3] * 40], new_tokens=4), 2
+    )
     assert set(found.parts) == {*PARTS, GAPS, FILE, BASE}
     assert found.peak == sum(found.parts.values())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
