@@ -6,6 +6,7 @@
 # The picture shows the curves of Table 1's runs; the column is the lowest validation loss of each curve (of ten
 # examples, as published).
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+draws 5
 
 run=("${published_ift[@]}" "${full[@]}" --model gpt2-large --batch-size 2 --epochs 1)
 published val-loss  "constant rate (report: large)"          -  1.495  "${run[@]}" "${constant[@]}"

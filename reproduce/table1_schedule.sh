@@ -6,6 +6,7 @@
 # As published, a constant rate also meant no warmup and no clipping. GPT-2 medium did better with a constant rate
 # (33.39) than with the schedule; that run was left out of the report.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+draws 5
 
 run=("${published_ift[@]}" "${full[@]}" --batch-size 2 --epochs 1)
 published ift  "constant rate (report: large)"           33.06  33.06  "${run[@]}" --model gpt2-large "${constant[@]}"

@@ -5,6 +5,7 @@
 #
 # As published, the batch size changed with both. Every review was padded to the number of tokens with "!".
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+draws 5
 
 run=("${published_sentiment[@]}" "${constant[@]}" "${full[@]}" --epochs 1)
 published sentiment  "256 tokens (report: small)"    0.905  0.905    "${run[@]}" --model gpt2 --max-length 256 --pad-to 256 --batch-size 32
