@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
+from gpt2_scratch.linear import Linear, with_gaps
 from gpt2_scratch.precision import at_least_fp32
 
 LOGIT_ROWS = 1024  # labelled tokens whose V logits exist at one time: 1024 * 50257 * 4 bytes = 206 MB
@@ -31,7 +31,7 @@ class SomeRows(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(M, C) -> (M, K)"""
-        return F.linear(hidden, self.rows, self.added)
+        return Linear.product(hidden, self.rows, self.added)
 
 
 def label_log_probabilities(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
@@ -98,6 +98,7 @@ def _forward_and_backward(
         torch.neg(wanted[0], out=for_hidden[part])
         for total, x in zip(for_trained, wanted[1:], strict=True):
             total -= x
+        del logits, z  # before the next ones
     return [found, for_hidden, *for_trained]
 
 
@@ -125,4 +126,8 @@ def _parts(count: int) -> Iterator[slice]:
 def _log_softmax(logits: Tensor) -> Tensor:
     """Overwrites `logits` (rows, V), or an fp32 copy of logits in half precision, with their log-softmax."""
     logits = logits.to(at_least_fp32(logits))
-    return torch.log_softmax(logits, 1, out=logits)
+    rows = with_gaps(logits)  # which torch would copy without them
+    if rows is not logits:
+        rows[:, logits.shape[1] :] = -torch.inf
+    torch.log_softmax(rows, 1, out=rows)
+    return logits

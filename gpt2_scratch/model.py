@@ -5,7 +5,7 @@ Letters used in every shape of the project:
   H heads       D head width            V vocabulary        R rank               L blocks
 Module names are Hugging Face's, so that a key of a checkpoint is a path in this tree. What makes it fast stands beside
 it: attention.py attends sequence by sequence, recompute.py keeps no result of a norm or of GELU for the backward pass,
-lm_head.py never holds all logits at once.
+lm_head.py never holds all logits at once, linear.py multiplies in the order that suits a CPU.
 """
 
 from dataclasses import replace
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from gpt2_scratch.attention import KVCache, Layout, attend, layout_of
 from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.linear import Linear
 from gpt2_scratch.lm_head import label_log_probabilities
 from gpt2_scratch.precision import at_least_fp32
 from gpt2_scratch.recompute import PositionWise, checkpointed, recomputed
@@ -30,8 +31,8 @@ class Attention(nn.Module):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
-        self.c_attn = nn.Linear(config.width, 3 * config.width)  # queries, keys, values
-        self.c_proj = nn.Linear(config.width, config.width)
+        self.c_attn = Linear(config.width, 3 * config.width)  # queries, keys, values
+        self.c_proj = Linear(config.width, config.width)
 
     def forward(self, norm: PositionWise, x: Tensor, layout: Layout, cache: KVCache | None = None) -> Tensor:
         """Attends over norm(x): (N, C) -> what `layout` asks for, (N, C) or (B, C)."""
@@ -44,8 +45,8 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.width, 4 * config.width)
-        self.c_proj = nn.Linear(4 * config.width, config.width)
+        self.c_fc = Linear(config.width, 4 * config.width)
+        self.c_proj = Linear(4 * config.width, config.width)
 
     def forward(self, norm: PositionWise, x: Tensor) -> Tensor:
         """(N, C) -> (N, C)"""
@@ -120,12 +121,12 @@ class _WithHead(nn.Module):
         super().__init__()
         self.config, self.embedding_head = config, embedding_head
         self.transformer = Transformer(config)
-        self.add_module(self.HEAD, nn.Linear(config.width, outputs, bias))
+        self.add_module(self.HEAD, Linear(config.width, outputs, bias))
         self.tie()
 
     @property
     def head(self) -> Any:
-        """An nn.Linear, or what has been put in its place."""
+        """A linear.Linear, or what has been put in its place."""
         return self.get_submodule(self.HEAD)
 
     def tie(self) -> None:
@@ -143,7 +144,7 @@ class LanguageModel(_WithHead):
     """GPT-2 that predicts the next token."""
 
     HEAD = "lm_head"
-    lm_head: nn.Linear
+    lm_head: Linear
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config, config.vocabulary, bias=False, embedding_head=True)
@@ -168,7 +169,7 @@ class Classifier(_WithHead):
     """GPT-2 with a class head on the last token; an `embedding_head` has a class for each of the V tokens."""
 
     HEAD = "score"
-    score: nn.Linear
+    score: Linear
 
     def __init__(self, config: GPT2Config, classes: int, head_bias: bool = False, embedding_head: bool = False) -> None:
         super().__init__(config, config.vocabulary if embedding_head else classes, head_bias, embedding_head)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora.frozen import dense, is_plain, shape, with_matrix
+from lora.frozen import dense, product_of, shape, with_matrix
 from lora.low_rank_linear import add_low_rank, low_rank_linear
 from lora.quantised import QuantisedLinear
 from lora.spec import INITS
@@ -110,8 +110,9 @@ class Adapter(nn.Module):
     def with_low_rank(self, x: Tensor) -> Tensor:
         """Returns W x + bias, and in the active parts + scale * B^T A dropout(x): (N, in) -> (N, out)."""
         a, b = self.cast or self.multiplied()
-        if is_plain(self.linear) and not (self.training and self.dropout):
-            return low_rank_linear(x, self.linear.weight, self.linear.bias, a, b, self.scale, self.active)
+        product = product_of(self.linear)
+        if product is not None and not (self.training and self.dropout):
+            return low_rank_linear(product, x, self.linear.weight, self.linear.bias, a, b, self.scale, self.active)
         dropped = F.dropout(x, self.dropout, self.training)
         return add_low_rank(self.linear(x), dropped, a, b, self.scale, self.active)
 

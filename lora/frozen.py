@@ -4,20 +4,30 @@ A convolution counts as the matrix of its flattened kernels: in = channels of th
 """
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lora.quantised import QuantisedLinear
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
-OWN_MATRIX = (nn.Linear, *CONVOLUTIONS)  # layers whose `weight` is what they multiply by
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
-def is_plain(layer: nn.Module) -> bool:
-    """Whether a layer is linear and nothing more, so that a fused kernel may take its weight."""
-    return type(layer) is nn.Linear
+def product_of(layer: Any) -> Product | None:
+    """Returns how a layer computes from x, its weight and its bias, if it is linear and nothing more, so that a fused
+    kernel may take these: F.linear, or what another kind of nn.Linear has as its `product`."""
+    if type(layer) is nn.Linear:
+        return F.linear
+    return getattr(layer, "product", None) if isinstance(layer, nn.Linear) else None
+
+
+def has_own_matrix(layer: Any) -> bool:
+    """Whether `weight` is what the layer multiplies by."""
+    return type(layer) in CONVOLUTIONS or product_of(layer) is not None
 
 
 def shape(layer: Any) -> tuple[int, int]:
@@ -31,14 +41,14 @@ def dense(layer: Any) -> Tensor:
     """Copies the matrix (out, in) that the layer multiplies by, at least in fp32."""
     if isinstance(layer, QuantisedLinear):
         return layer.matrix(torch.float32)
-    assert type(layer) in OWN_MATRIX, type(layer)
+    assert has_own_matrix(layer), type(layer)
     weight = layer.weight.detach().flatten(1)
     return weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
 
 
 def with_matrix(layer: Any, matrix: Tensor) -> Any:
     """Returns a layer with the same bias that multiplies by `matrix` (out, in); the given one stays as it is."""
-    if type(layer) in OWN_MATRIX:
+    if has_own_matrix(layer):
         new, matrix = copy.copy(layer), matrix.view_as(layer.weight).to(layer.weight.dtype)
         new._parameters = dict(layer._parameters)
     else:

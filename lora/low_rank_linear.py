@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from lora.frozen import Product
+
 
 class LowRankLinear(torch.autograd.Function):
     """y = x weight^T + bias, and in the columns of each active part p + scale * x A_p^T B_p.
@@ -22,6 +24,7 @@ class LowRankLinear(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        product: Product,  # of x, weight and bias
         x: Tensor,  # (N, in)
         weight: Tensor,  # (out, in)
         bias: Tensor | None,  # (out,)
@@ -30,12 +33,12 @@ class LowRankLinear(torch.autograd.Function):
         scale: float,
         active: tuple[int, ...],
     ) -> Tensor:
-        y = F.linear(x, weight, bias)  # (N, out)
+        y = product(x, weight, bias)  # (N, out)
         inner = F.linear(x, a)  # (N, P R)
         columns, thin = _parts(y, b.shape[2]), _parts(inner, b.shape[1])
         for place, part in _runs(active):
             columns[part].baddbmm_(thin[place], b[place], alpha=scale)
-        _, for_weight, _, for_a, *_ = ctx.needs_input_grad
+        _, _, for_weight, _, for_a, *_ = ctx.needs_input_grad
         ctx.save_for_backward(x if for_weight or for_a else None, weight, a, b, inner)
         ctx.scale, ctx.active = scale, active
         return y
@@ -49,11 +52,11 @@ class LowRankLinear(torch.autograd.Function):
         for place, part in _runs(ctx.active):
             for_kept[place].baddbmm_(columns[part], b[place].mT, beta=0, alpha=ctx.scale)
             for_b[place].baddbmm_(kept[place].mT, columns[part], beta=0, alpha=ctx.scale)
-        for_x = (gradient @ weight).addmm_(thin, a) if ctx.needs_input_grad[0] else None
-        for_weight = gradient.t() @ x if ctx.needs_input_grad[1] else None
-        for_bias = gradient.sum(0) if ctx.needs_input_grad[2] else None
-        for_a = thin.t() @ x if ctx.needs_input_grad[3] else None
-        return for_x, for_weight, for_bias, for_a, for_b, None, None
+        for_x = (gradient @ weight).addmm_(thin, a) if ctx.needs_input_grad[1] else None
+        for_weight = gradient.t() @ x if ctx.needs_input_grad[2] else None
+        for_bias = gradient.sum(0) if ctx.needs_input_grad[3] else None
+        for_a = thin.t() @ x if ctx.needs_input_grad[4] else None
+        return None, for_x, for_weight, for_bias, for_a, for_b, None, None
 
 
 def _parts(x: Tensor, width: int) -> Tensor:
@@ -71,7 +74,14 @@ def _runs(active: tuple[int, ...]) -> list[tuple[slice, slice]]:
 
 
 def low_rank_linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, active: tuple[int, ...]
+    product: Product,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    a: Tensor,
+    b: Tensor,
+    scale: float,
+    active: tuple[int, ...],
 ) -> Tensor:
     """Applies `LowRankLinear`, (N, in) -> (N, out), in the precision of autocast where that is on."""
     kind = x.device.type
@@ -80,8 +90,8 @@ def low_rank_linear(
         x, weight, a, b = x.to(half), weight.to(half), a.to(half), b.to(half)
         bias = None if bias is None else bias.to(half)
         with torch.autocast(kind, enabled=False):
-            return LowRankLinear.apply(x, weight, bias, a, b, scale, active)
-    return LowRankLinear.apply(x, weight, bias, a, b, scale, active)
+            return LowRankLinear.apply(product, x, weight, bias, a, b, scale, active)
+    return LowRankLinear.apply(product, x, weight, bias, a, b, scale, active)
 
 
 def add_low_rank(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, active: tuple[int, ...]) -> Tensor:

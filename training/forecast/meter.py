@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gpt2_scratch.linear import LINE
 from lora.quantised import QuantisedLinear
 from training.run.launch import LARGEST_KEPT
 
@@ -156,7 +157,8 @@ class Meter(TorchDispatchMode):
         place = storage._cdata
         if place in self.known or tensor.device.type == "meta":
             return
-        kind = "logits" if tensor.dim() == 2 and tensor.shape[1] == self.vocabulary else self.kind
+        logits = tensor.dim() == 2 and self.vocabulary <= tensor.shape[1] < self.vocabulary + LINE
+        kind = "logits" if logits else self.kind
         size = -(-storage.nbytes() // self.alignment) * self.alignment
         blocks = [self.heap.take(size) for _ in range(self.copies)] if self.heap and size else []
         self.known[place] = Counted(kind, size, self.copies, blocks)
