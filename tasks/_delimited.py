@@ -54,7 +54,7 @@ def _swallowed(found: Found, separator: str) -> Record | None:
     counts = [Counter(row[name] for row in found.rows) for name in found.names]
     values = [{value for value, count in column.items() if value and count > 1} for column in counts]
     for record in found.doubtful:
-        cells = [line.rstrip("\r\n").split(separator) for line in record.lines]
+        cells = [line.rstrip("\r\n").split(separator) for line in record.filled]
         quoted = next(i for i, cell in enumerate(record.cells) if "\n" in cell or "\r" in cell)
         others = (i for i in range(len(found.names)) if i != quoted)
         if any(all(line[i] in values[i] for line in cells) for i in others):
@@ -65,10 +65,10 @@ def _swallowed(found: Found, separator: str) -> Record | None:
 def _settle_doubts(found: Found, separator: str, ordinary: Callable[[], Found]) -> tuple[Found, str]:
     """Decides what to believe if lines inside quoted cells look like rows of their own, and says so in a note. Raises
     ValueError if a cell swallows rows and quotation marks cannot be ordinary characters either."""
-    if not found.doubtful or not found.plain_header:
+    if not found.doubtful or found.encloses:
         return found, ""
     swallowed = _swallowed(found, separator)
-    if swallowed or (separator == "\t" and any(len(record.lines) > 2 for record in found.doubtful)):
+    if swallowed or (separator == "\t" and any(len(record.filled) > 2 for record in found.doubtful)):
         try:
             return ordinary(), ORDINARY
         except ValueError:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 from tasks._files import Row
@@ -29,23 +30,35 @@ class Record(NamedTuple):
     lines: list[str]
     cells: list[str]
 
+    @property
+    def filled(self) -> list[str]:
+        """Its lines without the blank ones."""
+        return [line for line in self.lines if line.strip(" \r\n")]
+
 
 Reading = Callable[[Iterable[str], int, str], Iterator[Record]]
 
 
 @dataclass
 class Found:
-    """A table: names of its columns, whether they stand without quotation marks, and its rows.
+    """A table: names of its columns, whether one of these stands in quotation marks, and its rows.
 
     `long` counts rows over several lines; `doubtful` are those of them whose every line has the separators of a row.
+    `marked` counts rows on one line with a quotation mark.
     """
 
     names: list[str]
-    plain_header: bool
+    quoted_header: bool
     notes: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     doubtful: list[Record] = field(default_factory=list)
     long: int = 0
+    marked: int = 0
+
+    @property
+    def encloses(self) -> bool:
+        """Whether quotation marks surely enclose cells: they do in the header, and stand in most rows too."""
+        return self.quoted_header and 2 * self.marked >= len(self.rows) - self.long
 
 
 def doubled(lines: Iterable[str], start: int, separator: str, spaced: bool = False) -> Iterator[Record]:
@@ -95,8 +108,10 @@ def with_backslashes(lines: Iterable[str], start: int, separator: str) -> Iterat
 
 
 def ordinary(lines: Iterable[str], start: int, separator: str) -> Iterator[Record]:
-    """Takes quotation marks for ordinary characters and every line for a row."""
-    for number, line in enumerate(lines, start):
+    """Takes quotation marks for ordinary characters, but for the header's, and every line for a row."""
+    every = iter(lines)
+    yield from doubled(islice(every, 1), start, separator)
+    for number, line in enumerate(every, start + 1):
         yield Record(number, [line], line.rstrip("\r\n").split(separator))
 
 
@@ -143,10 +158,10 @@ def _check_cells(record: Record, names: list[str], width: int, separator: str) -
 def read(lines: Iterable[str], start: int, separator: str, reading: Reading) -> Found:
     """Reads the table in `lines`, the first of which is line `start` of the file. Raises ValueError, with the line, if
     it is not a table under this reading. Blank lines are skipped."""
-    records = (r for r in reading(lines, start, separator) if any(line.strip(" \r\n") for line in r.lines))
+    records = (record for record in reading(lines, start, separator) if record.filled)
     header = next(records)
     names = _names(header)
-    found = Found(names, '"' not in "".join(header.lines))
+    found = Found(names, '"' in "".join(header.lines))
     renamed = zip(header.cells, names, strict=False)
     read = {cell: new for cell, new in renamed if " ".join(cell.split()) not in ("", new)}
     found.notes += header_notes(read) if read else []
@@ -157,8 +172,10 @@ def read(lines: Iterable[str], start: int, separator: str, reading: Reading) -> 
             longer.append(record.number)
         if len(record.lines) > 1:
             found.long += 1
-            if all(line.count(separator) == len(names) - 1 for line in record.lines):
+            if all(line.count(separator) == len(record.cells) - 1 for line in record.filled):
                 found.doubtful.append(record)
+        else:
+            found.marked += '"' in record.lines[0]
         found.rows.append(dict(zip(names, record.cells, strict=False)))
     if 0 < len(longer) < len(found.rows):
         raise ValueError(f"line {longer[0]} has more cells than the header; a separator too many?")
@@ -173,7 +190,7 @@ def read_ordinary(lines: Iterable[str], start: int, separator: str) -> Found:
     found = read(lines, start, separator, ordinary)
     opened = [cell for row in found.rows for cell in row.values() if cell.startswith('"')]
     wrapped = sum(len(cell) > 1 and cell.endswith('"') for cell in opened)
-    if not found.plain_header or len(found.names) < 2 or 2 * wrapped > len(opened):
+    if found.encloses or len(found.names) < 2 or 2 * wrapped > len(opened):
         raise ValueError("quotation marks stand around cells")
     if separator != "\t" and all(2 * len({r[name] for r in found.rows}) > len(found.rows) for name in found.names):
         raise ValueError("nothing shows that each line is a row")

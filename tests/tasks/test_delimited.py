@@ -47,6 +47,47 @@ def test_quotation_marks_that_are_ordinary_characters_take_no_row_along(separato
     assert any("ordinary characters" in note for note in source.notes)
 
 
+def empty_column(line, separator):
+    return f"{line}{separator}\n"
+
+
+def ends_in_separators(line, separator):
+    return f"{line}{separator if line[0] != 'l' else ''}\n"
+
+
+def two_line_ends(line, separator):
+    return f"{line}\r\r\n"
+
+
+def blank_lines(line, separator):
+    return f"{line}\n" + "\n" * line.endswith(("4", "9"))
+
+
+def quoted_header(line, separator):
+    return f'"label"{separator}"text"\n' if line[0] == "l" else f"{line}\n"
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", ";"])
+@pytest.mark.parametrize("form", [empty_column, ends_in_separators, two_line_ends, blank_lines, quoted_header])
+def test_what_is_around_the_rows_hides_none_that_a_quoted_cell_would_swallow(form, separator, tmp_path):
+    rows, content = chat(separator, quoted=(3, 18))
+    lines = "".join(form(line, separator) for line in content.splitlines())
+    source = read_rows(written(tmp_path / ("chat.tsv" if separator == "\t" else "chat.csv"), lines))
+    assert source.parts["all"] == rows
+    assert any("ordinary characters" in note for note in source.notes)
+
+
+@pytest.mark.parametrize("form", [empty_column, ends_in_separators, quoted_header])
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_cells_of_several_lines_stay_whole_in_such_forms_too(form, ending, tmp_path):
+    separator = "\t" if ending == "tsv" else ","
+    texts = [f"Dear {i},\nplease come, soon\n\nYours, A" if i % 7 == 0 else f"message {i}" for i in range(60)]
+    quoted = (f'"{text}"' if "," in text else text for text in texts)
+    lines = [f"label{separator}text", *(f"{'ham' if i % 2 else 'spam'}{separator}{q}" for i, q in enumerate(quoted))]
+    source = read_rows(written(tmp_path / f"a.{ending}", "".join(form(line, separator) for line in lines)))
+    assert [row["text"] for row in source.rows] == texts and not source.notes
+
+
 @pytest.mark.parametrize("separator", ["\t", ","])
 def test_rows_lost_in_a_quoted_cell_are_refused_by_line_where_other_cells_are_quoted(separator, tmp_path):
     _, content = chat(separator)
