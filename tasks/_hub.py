@@ -8,7 +8,7 @@ raise them; training/data/hub.py puts them into words.
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -241,21 +241,24 @@ def _through_readers(data: HubData, split: str, encoding: str | None) -> tuple[l
     """Returns the rows of a split, with class names in place of numbers, and notes on them."""
     from huggingface_hub import hf_hub_download
 
-    rows, notes, classes = list[Row](), list[str](), data.classes
+    rows, notes, columns = list[Row](), list[str](), dict[str, None]()
     for name in data.splits[split]:
         path = Path(hf_hub_download(data.repository, name, repo_type="dataset", revision=data.commit))
         try:
             source = read_rows(path, encoding)
         except ValueError as error:
             raise Unreadable(f"{name}: {str(error).removeprefix(f'--data {path}: ')}") from error
+        if list(source.parts) != ["all"]:
+            raise Unreadable(f"{name}: holds several parts itself; download it, and give this file alone as --data")
         if rows and (others := source.rows[0].keys() ^ rows[0].keys()):
             lacking = listed(sorted(others))
             raise Unreadable(f"{name}: column {lacking} is not in all files of {split}; choose with --dataset-config")
+        classes = data.classes or _classes_in(path)
+        _put_class_names(source.rows, classes, all_text=kind_of(path) in (".csv", ".tsv"))
         rows += source.rows
         notes += source.notes
-        classes = classes or _classes_in(path)
-    rows, more = _with_class_names(rows, classes)
-    return rows, list(dict.fromkeys(notes)) + more
+        columns |= dict.fromkeys(classes)
+    return rows, list(dict.fromkeys(notes)) + _without_class(rows, columns)
 
 
 def _classes_in(path: Path) -> dict[str, list[str]]:
@@ -265,16 +268,23 @@ def _classes_in(path: Path) -> dict[str, list[str]]:
     return class_labels(parquet.read_schema(path).metadata) if path.suffix.lower() == ".parquet" else {}
 
 
-def _with_class_names(rows: list[Row], classes: Mapping[str, list[str]]) -> tuple[list[Row], list[str]]:
-    """Puts class names in place of numbers, None in place of -1 (no class). Any other value stays what it is."""
-    notes = []
+def _put_class_names(rows: Iterable[Row], classes: Mapping[str, list[str]], all_text: bool = False) -> None:
+    """Puts class names in place of numbers, None in place of -1 (no class). Any other value stays what it is.
+
+    `all_text`: the file has no numbers but those that its texts spell; in others a text that is a name is no number.
+    """
     for column, names in classes.items():
         numbers = {str(i): each for i, each in enumerate(names)} | {"-1": None}
+        named = set() if all_text else {*names}
         for row in rows:
-            row[column] = numbers.get(str(row.get(column)), row.get(column))
-        if without := sum(row[column] is None for row in rows):
-            notes.append(f"column {column!r} has no class in {without:,} of {len(rows):,} rows")
-    return rows, notes
+            if column in row and row[column] not in named:
+                row[column] = numbers.get(str(row[column]), row[column])
+
+
+def _without_class(rows: Sequence[Row], columns: Iterable[str]) -> list[str]:
+    """Returns a note on each of the `columns` of classes that is empty in some rows."""
+    empty = {column: sum(row.get(column) is None for row in rows) for column in columns}
+    return [f"column {name!r} has no class in {few:,} of {len(rows):,} rows" for name, few in empty.items() if few]
 
 
 def _through_library(data: HubData, split: str) -> tuple[list[Row], list[str]]:
@@ -287,5 +297,6 @@ def _through_library(data: HubData, split: str) -> tuple[list[Row], list[str]]:
     decoded = [name for name, feature in found.features.items() if hasattr(feature, "decode_example")]
     media = [name for name in decoded if not isinstance(found.features[name], datasets.ClassLabel | datasets.Value)]
     classes = {name: f.names for name, f in found.features.items() if isinstance(f, datasets.ClassLabel)}
-    rows, notes = _with_class_names(found.remove_columns(media).to_list(), classes)
-    return rows, notes + [f"column {name} holds no text and is left out" for name in media]
+    rows = found.remove_columns(media).to_list()
+    _put_class_names(rows, classes)
+    return rows, _without_class(rows, classes) + [f"column {name} holds no text and is left out" for name in media]

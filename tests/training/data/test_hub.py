@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx2
 import hub_probe
+import pyarrow as pa
 import pytest
 from hub_probe import Probe
 from hub_repositories import README, as_parquet, gpt2, published
@@ -47,6 +48,14 @@ def rows(labels: list) -> bytes:
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
+def of_classes(numbers: list[int], names: list[str]) -> bytes:
+    """A parquet file in which the library `datasets` wrote classes."""
+    features = {"text": {"dtype": "string", "_type": "Value"}, "label": {"names": names, "_type": "ClassLabel"}}
+    metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    schema = pa.schema([("text", pa.string()), ("label", pa.int64())], metadata)
+    return as_parquet({"text": [f"text {i}" for i in range(len(numbers))], "label": numbers}, schema)
+
+
 def readme(configs: str) -> bytes:
     return f"---\nconfigs:\n{configs}---\n".encode()
 
@@ -64,6 +73,14 @@ dataset_info:
 """
 LABELS = MOODS.replace("  - {name: label, dtype: string}\n", "").replace("mood", "label")
 CELLS = "text,label,mood\nnull,007,0\n2001-05-14,07,1\nNA,7,-1\n"
+DIGITS = """---
+dataset_info:
+  features:
+  - {name: text, dtype: string}
+  - name: label
+    dtype: {class_label: {names: {'0': '-1', '1': '0', '2': '1'}}}
+---
+"""
 CHAT_SPLITS = ("train_sft", "train_gen", "test_sft", "test_gen")
 
 
@@ -110,6 +127,20 @@ def data_sets() -> dict[str, Repository]:
         },
         "owner/chat": {"README.md": README.encode(), **chat},
         "owner/classes": {"README.md": LABELS.encode(), "train.jsonl": rows([0, 1, 1]), "test.jsonl": rows([-1, -1])},
+        "owner/digits": {"train.parquet": of_classes([0, 1, 2], ["-1", "0", "1"])},
+        "owner/digits-on-card": {
+            "README.md": DIGITS.encode(),
+            "train.parquet": of_classes([0, 1, 2], ["-1", "0", "1"]),
+        },
+        "owner/digits-of-two-files": {
+            "train-00000-of-00002.parquet": of_classes([0, 1, 2], ["1", "2", "3"]),
+            "train-00001-of-00002.parquet": of_classes([-1, 1], ["a", "b"]),
+        },
+        "owner/digits-as-text": {"README.md": DIGITS.encode(), "train.csv": b"text,label\na,0\nb,1\nc,2\n"},
+        "owner/digits-in-json": {"README.md": DIGITS.encode(), "train.jsonl": rows(["-1", "0", 2])},
+        "owner/parts-in-a-file": {
+            "train.json": json.dumps({name: [{"text": "a", "label": "b"}] for name in ("train", "test")}).encode()
+        },
         "owner/csv": {
             "README.md": MOODS.encode(),
             "train.csv": CELLS.encode(),
@@ -313,6 +344,7 @@ DATA_REASONS = {
     "owner/pictures": r"hold no rows of text",
     "owner/damaged": r"train.jsonl: .*line 2.*the file is at http://\S+/owner/damaged\)",
     "owner/empty-file": r"train.jsonl: the file is empty",
+    "owner/parts-in-a-file": r"train.json: holds several parts itself; download it, and give this file alone as --data",
     "owner/two-formats": r"are files of different formats; download it from http://\S+, and give its folder as --data",
     "owner/unlike": r"train/b.jsonl: column 'label', 'more', 'other' and 1 more is not in all files of train",
     "imbd": r"\(imdb\?\); for data of the hub give owner/name",
@@ -428,6 +460,18 @@ def test_classes_have_their_names_and_a_row_without_one_has_none(probe):
     assert [row["label"] for row in found["parts"]["train"]] == ["calm", "angry", "angry"]
     assert [row["label"] for row in found["parts"]["test"]] == [None, None]
     assert found["notes"] == ["owner/classes, test: column 'label' has no class in 2 of 2 rows"]
+
+
+@pytest.mark.parametrize("name", ["digits", "digits-on-card", "digits-as-text", "digits-in-json"])
+def test_classes_whose_names_are_numbers_are_no_numbers_of_others(name, probe):
+    found = probe.ask(data=f"owner/{name}")
+    assert [row["label"] for row in found["parts"]["train"]] == ["-1", "0", "1"] and not found["notes"]
+
+
+def test_each_file_has_its_own_names_of_classes(probe):
+    found = probe.ask(data="owner/digits-of-two-files")
+    assert [row["label"] for row in found["parts"]["train"]] == ["1", "2", "3", None, "b"]
+    assert found["notes"] == ["owner/digits-of-two-files, train: column 'label' has no class in 1 of 5 rows"]
 
 
 def test_without_a_hub_what_is_cached_is_used_at_once_and_that_is_said(tmp_path):
