@@ -4,6 +4,7 @@ The listing of this folder is the registry; files that start with `_` are shared
 """
 
 import difflib
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
@@ -46,7 +47,8 @@ def find_or_own(
     """Returns the task of `find`, which may also be one of the `others`, or a task with these columns for a data set
     of the hub (owner/name) or, without `dataset`, for the file `data`."""
     if dataset is not None and ("/" not in dataset or Path(dataset).exists()):
-        return find(dataset, kind, *others)
+        found = find(dataset, kind, *others)
+        return found if data is None else replace(found, fixed_columns=())  # those of the user's file mean other things
     if dataset is not None:
         return kind(dataset.replace("/", "--"), columns, hub=dataset)
     assert data is not None, "DataArgs.problems refuses a run without --dataset and --data"

@@ -164,6 +164,15 @@ def test_a_column_of_the_files_own_parts_is_said(column, values, counts):
     assert all(len(note) <= 300 for note in notes)
 
 
+def test_columns_of_a_bundled_file_mean_nothing_in_the_users_own():
+    rows = [{"instruction": str(part), "response": "b", "split": part, "kind": ["c"]} for part in ("train", "test")]
+    task, notes = PromptArgs().task("instructions", NOWHERE), []
+    assert [e.kind for e in task.parts({"all": rows}, Skipped(), notes)["all"]] == ["", ""]
+    assert "column 'split' names the file's own parts (train 1, test 1), which are not used" in notes[0]
+    bundled = PromptArgs().task("instructions", None).parts({"all": [row | {"kind": "c"} for row in rows]}, Skipped())
+    assert bundled.keys() == {"all", "test"}
+
+
 @pytest.mark.parametrize("values", [["train", "car"], [True, False], [1, 2], [None, None]])
 def test_another_column_says_nothing_of_parts(values):
     notes = []
