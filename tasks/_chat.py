@@ -28,7 +28,8 @@ ROLES |= dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "bard", "
 TOOLS = {"tool", "tool_call", "tool_calls", "tool_response", "function", "function_call", "observation", "ipython"}
 KEYS = {"role", "from", "content", "value", "tool_calls", "function_call"}  # the keys of a message that are read
 WEIGHTS = ("weight", "train", "training", "loss")  # keys that hold 0 or false if a message is not to be trained on
-MESSAGES = re.compile(r"\s*\[\{\s*['\"](role|from|content|value)['\"]\s*:")
+RECORDS = re.compile(r"\s*\[\s*\{")
+MESSAGES = re.compile(RECORDS.pattern + r"\s*['\"](role|from|content|value)['\"]\s*:")
 HEADING = re.compile(r"(?:\A|\n\n)(Human|Assistant): ?")  # how Anthropic's hh-rlhf writes a conversation
 
 
@@ -56,7 +57,7 @@ def messages_in(cell: Any) -> list[dict[str, Any]] | None:
     of messages that cannot be read."""
     cell, needed = plain(cell), [{"role"}, {"from"}]
     if isinstance(cell, str):  # an answer can be JSON too, so both keys of a message are needed
-        written, cell = cell, _parsed(cell) if cell.lstrip().startswith("[{") else None
+        written, cell = cell, _parsed(cell) if RECORDS.match(cell) else None
         if cell is None and MESSAGES.match(written):
             raise ValueError(
                 f"holds messages that cannot be read: {written[:40]!r}... (as numpy writes them, or cut short); "

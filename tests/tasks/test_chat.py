@@ -51,6 +51,8 @@ def pairs(rows, skipped=None, **flags):
         {"messages": [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in TALK]},
         {"messages": {key: [turn[key] for turn in TALK] for key in ("role", "content")}},
         {"messages": json.dumps(TALK)},
+        {"messages": json.dumps(TALK, indent=2)},
+        {"prompt": json.dumps(TALK[:-1], indent=2), "completion": json.dumps(TALK[-1:], indent=2)},
         {"messages": str(TALK)},
         {"messages": [*TALK[:2], {"role": "assistant", "content": " "}, *TALK[2:]]},
         {"prompt": TALK[:-1], "completion": TALK[-1:]},
@@ -211,6 +213,7 @@ WISH = Preference(0, "Who are you?", "A program.\n", "Go away.", "System: Be bri
     [
         {"prompt": TALK[:-1], "chosen": [LAST], "rejected": [BAD]},
         {"prompt": TALK[:-1], "chosen": LAST["content"], "rejected": BAD["content"]},
+        {"chosen": f"[ {json.dumps([*TALK])[1:]}", "rejected": json.dumps([*TALK[:-1], BAD], indent=2)},
         {"chosen": TALK, "rejected": [*TALK[:-1], BAD]},
         {"prompt": "Who are you?", "chosen": TALK, "rejected": [*TALK[:-1], BAD]},
         {"prompt": TALK[:-1], "chosen": TALK, "rejected": [*TALK[:-1], BAD]},

@@ -129,9 +129,10 @@ def test_messages_that_numpy_or_excel_have_spoilt_are_refused(tmp_path):
     task = PairArgs().task(None, tmp_path / "pairs.csv")
     with pytest.raises(ValueError, match="holds messages that cannot be read"):
         task.parts(read_rows(tmp_path / "pairs.csv").parts, Skipped())
-    row = {"prompt": "Q", "completion": json.dumps(talk)[:-5]}
-    with pytest.raises(ValueError, match="cut short"):
-        PromptArgs().task(None, tmp_path / "x.csv").parts({"all": [row]}, Skipped())
+    for indent in (None, 2):
+        row = {"prompt": "Q", "completion": json.dumps(talk, indent=indent)[:-5]}
+        with pytest.raises(ValueError, match="cut short"):
+            PromptArgs().task(None, tmp_path / "x.csv").parts({"all": [row]}, Skipped())
 
 
 def test_an_empty_list_of_images_is_no_image_and_new_kinds_of_text_are_text(tmp_path):
