@@ -14,7 +14,6 @@ from tasks._cells import listed
 from tasks._delimited import read_delimited
 from tasks._files import Row, Table, check_encoding, encoding_of, kind_of, text_of, undecodable
 from tasks._folders import list_folder, names_of, several
-from tasks._headers import with_readable_names
 from tasks._json import read_json
 from tasks._names import has_word, part_of
 from tasks._tables import is_saved, read_arrow, read_parquet, read_saved
@@ -115,9 +114,9 @@ def drawn(names: dict[str, list[str]]) -> list[str]:
 
 
 def _read_saved(folder: Path) -> Source:
-    found = {name: with_readable_names(rows, rows[0] if rows else ()) for name, rows in read_saved(folder).items()}
-    named = {name: rows for name, (rows, _) in found.items()}
-    said = list(dict.fromkeys(note for _, of_part in found.values() for note in of_part))
+    found = read_saved(folder)
+    named = {name: table.parts["all"] for name, table in found.items()}
+    said = list(dict.fromkeys(note for table in found.values() for note in table.notes))
     if list(found) == [""]:
         if not named[""]:
             raise ValueError("it has no rows")

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tasks._cells import short
 from tasks._files import Row, Table, open_file
 from tasks._headers import with_readable_names
 
@@ -39,21 +40,38 @@ def named_classes(rows: list[Row], names: dict[str, list[str]]) -> list[Row]:
     return rows
 
 
+def _cells(name: str, column: Any) -> list[Any]:
+    """Returns the cells of a column. Those of times that Python does not have, such as the year 10000, become text."""
+    import pyarrow as pa
+
+    try:
+        try:
+            return column.to_pylist()  # type: ignore[no-any-return]
+        except OverflowError:
+            return column.cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
+    except (pa.ArrowException, ValueError, *DAMAGED) as error:
+        said = str(error)[:100]
+        raise ValueError(f"column {short(name)} cannot be read ({said}); leave it out of the file") from error
+
+
 def _rows_of(schema: Any, batches: Iterable[Any]) -> Table:
     """Reads the rows batch by batch, so that a large file is not held twice."""
     import numpy as np
 
-    columns = [name for name in schema.names if not name.startswith(INDEX)]
-    name, count = Counter(columns).most_common(1)[0] if columns else ("", 0)
+    names = [name for name in schema.names if not name.startswith(INDEX)]
+    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
     if count > 1:
         raise ValueError(f"it has the column {name[:60]!r} twice; rename one of them")
-    rows = [row for batch in batches for row in batch.select(columns).to_pylist()]
-    for name in columns:
+    rows = list[Row]()
+    for batch in batches:
+        columns = [_cells(name, batch.column(name)) for name in names]
+        rows += [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    for name in names:
         kind = {"float": np.float32, "halffloat": np.float16}.get(str(schema.field(name).type))
         if kind is not None:
             for row in rows:  # 0.1 of 32 bits is 0.1, not its nearest double, 0.10000000149011612
                 row[name] = None if row[name] is None else float(str(kind(row[name])))
-    named, notes = with_readable_names(named_classes(rows, class_labels(schema.metadata)), columns)
+    named, notes = with_readable_names(named_classes(rows, class_labels(schema.metadata)), names)
     return Table({"all": named}, notes)
 
 
@@ -105,8 +123,8 @@ def is_saved(folder: Path) -> bool:
     )
 
 
-def read_saved(folder: Path) -> dict[str, list[Row]]:
-    """Returns the rows by name of a DatasetDict, or under "" those of a Dataset, from a folder that save_to_disk wrote.
+def read_saved(folder: Path) -> dict[str, Table]:
+    """Returns the tables of a DatasetDict by name, under "" that of a Dataset, from a folder that save_to_disk wrote.
 
     The library reads it, because the folder may hold other arrow files (its cache) that are not data.
     """
@@ -118,9 +136,8 @@ def read_saved(folder: Path) -> dict[str, list[Row]]:
     except IndexError as error:  # of the library, for a table without a batch of rows
         raise ValueError("a part of it has no rows; save it without that part") from error
     parts = saved if isinstance(saved, datasets.DatasetDict) else {"": saved}
-    return {str(name): _guarded(lambda part=part: _dataset_rows(part)) for name, part in parts.items()}
 
+    def table(part: Any) -> Any:
+        return _rows_of(part.features.arrow_schema, part.with_format("arrow").iter(BATCH))
 
-def _dataset_rows(part: Any) -> list[Row]:
-    names = {name: f.names for name, f in part.features.items() if type(f).__name__ == "ClassLabel"}
-    return named_classes(part.to_list(), names)
+    return {str(name): _guarded(lambda part=part: table(part)) for name, part in parts.items()}

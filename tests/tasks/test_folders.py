@@ -266,6 +266,23 @@ def test_a_category_and_an_index_of_pandas_do_not_change_the_rows(tmp_path):
     assert read_rows(tmp_path / "a.parquet").rows == ROWS[1:]
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_numbers_of_32_bits_are_as_they_were_written_and_times_beyond_pythons_are_text(saved, tmp_path):
+    numbers, times = pa.array([0.1, None], pa.float32()), pa.array([253402300800, 0], pa.timestamp("s"))
+    table = pa.table({"text": ["a", "b"], "score": numbers, "when": times})
+    path = tmp_path / "a.parquet"
+    datasets.Dataset(table).save_to_disk(path) if saved else pq.write_table(table, path)
+    rows = read_rows(path).rows
+    assert [row["score"] for row in rows] == [0.1, None]
+    assert rows[0]["when"].startswith("10000-01-01 00:00:00")
+
+
+def test_a_column_that_cannot_be_read_is_named(tmp_path):
+    times = pa.array([{"at": 253402300800}], pa.struct([("at", pa.timestamp("s"))]))
+    pq.write_table(pa.table({"text": ["a"], "when": times}), tmp_path / "a.parquet")
+    assert "column 'when' cannot be read (" in refusal(tmp_path / "a.parquet")
+
+
 def test_a_column_twice_in_a_parquet_file_is_refused(tmp_path):
     pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), tmp_path / "a.parquet")
     assert "column 'text' twice" in refusal(tmp_path / "a.parquet")
