@@ -57,22 +57,26 @@ def kind_of(value: Any) -> str:
     return {"str": "text", "list": "a list", "dict": "a record"}.get(type(value).__name__, type(value).__name__)
 
 
-def text_cell(row: Row, column: str, id: int) -> str:
-    """Returns the text in a cell, "" if it is empty. Raises ValueError for a number or a nested value."""
+class NoText(ValueError):
+    """A cell holds something other than text; the message names its column."""
+
+
+def text_cell(row: Row, column: str) -> str:
+    """Returns the text in a cell, "" if it is empty. Raises NoText for a number or a nested value."""
     value = plain(row.get(column))
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ValueError(f"column {short(column)}: row {id} holds {kind_of(value)}, not text")
+        raise NoText(f"column {short(column)} holds {kind_of(value)}, not text")
     return writable(value)
 
 
-def target_cell(row: Row, column: str, id: int, of_list: str = "") -> str | None:
-    """Returns a label or response as text, or None. Raises ValueError for other kinds; `of_list`: what a list means."""
+def target_cell(row: Row, column: str, of_list: str = "") -> str | None:
+    """Returns a label or response as text, or None. Raises NoText for other kinds; `of_list`: what a list means."""
     value = plain(row.get(column))
     if value is None or isinstance(value, str):
         return value and writable(value)
     if (text := spelled(value)) is not None:
         return text
     kind = f"a list ({of_list})" if of_list and isinstance(value, list) else kind_of(value)
-    raise ValueError(f"column {short(column)}: row {id} holds {kind}, neither text nor number")
+    raise NoText(f"column {short(column)} holds {kind}, neither text nor number")

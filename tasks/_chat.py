@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tasks._cells import kind_of, plain, short, spelled, writable
+from tasks._cells import NoText, kind_of, plain, short, spelled, writable
 
 ROLES = dict.fromkeys(("system", "developer"), "System")
 ROLES |= dict.fromkeys(("user", "human", "prompter"), "User")
@@ -79,32 +79,32 @@ def _parsed(text: str) -> Any:
     return None
 
 
-def _text(content: Any, column: str, id: int) -> str:
+def _text(content: Any, column: str) -> str:
     """Returns the text of a message, which can have several parts. Raises Unfit if one of them is not text."""
     if isinstance(content, list):
         kinds = {str(part.get("type", "text")) if isinstance(part, dict) else "text" for part in content}
         if kinds - {"text", "input_text", "output_text"}:
             raise Unfit("images")
-        return "\n".join(_text(part.get("text") if isinstance(part, dict) else part, column, id) for part in content)
+        return "\n".join(_text(part.get("text") if isinstance(part, dict) else part, column) for part in content)
     if content is not None and not isinstance(content, str):
-        raise ValueError(f"column {short(column)}: row {id} has a message that holds {kind_of(content)}, not text")
+        raise NoText(f"column {short(column)} has a message that holds {kind_of(content)}, not text")
     return writable(content or "")
 
 
-def _turn(message: Mapping[str, Any], column: str, id: int) -> Turn:
+def _turn(message: Mapping[str, Any], column: str) -> Turn:
     name = message.get("role") or message.get("from")
     known = name.strip().casefold() if isinstance(name, str) else ""
     if known in TOOLS or message.get("tool_calls") or message.get("function_call"):
         raise Unfit("tool_calls")
     if known not in ROLES:
         raise ValueError(
-            f"column {short(column)}: row {id} has a message by {short(str(name))}; known roles are system, user and "
+            f"column {short(column)} has a message by {short(str(name))}; known roles are system, user and "
             "assistant (developer, human, gpt, bot, model)"
         )
     weights = (plain(message.get(key)) for key in WEIGHTS)  # OpenAI's, two of axolotl's, ms-swift's
     trained = all(str(spelled(weight) or weight).casefold() not in ("0", "false") for weight in weights)
     said = message.get("content")  # null beside `value` where two spellings were put together
-    return Turn(ROLES[known], _text(message.get("value") if said is None else said, column, id), trained)
+    return Turn(ROLES[known], _text(message.get("value") if said is None else said, column), trained)
 
 
 def _wanted(cell: Any, role: str) -> str:
@@ -117,17 +117,17 @@ def _wanted(cell: Any, role: str) -> str:
     return f"a list of messages, each with the keys role and content, or from and value{found}"
 
 
-def turns_in(cell: Any, role: str, column: str, id: int) -> list[Turn]:
-    """Returns the turns in a cell; plain text, or a number, is one turn by `role`. Raises ValueError for others."""
+def turns_in(cell: Any, role: str, column: str) -> list[Turn]:
+    """Returns the turns in a cell; plain text, or a number, is one turn by `role`. Raises NoText for others."""
     messages = messages_in(cell)
     if messages is not None:
-        return [turn for message in messages if (turn := _turn(message, column, id)).text.strip()]
+        return [turn for message in messages if (turn := _turn(message, column)).text.strip()]
     text = plain(cell)
     text = (spelled(text) if role else None) or text
     if text is None or (isinstance(text, str) and not text.strip()):
         return []
     if not isinstance(text, str) or not role:
-        raise ValueError(f"column {short(column)}: row {id} holds {kind_of(text)}, not {_wanted(text, role)}")
+        raise NoText(f"column {short(column)} holds {kind_of(text)}, not {_wanted(text, role)}")
     return [Turn(role, writable(text))]
 
 

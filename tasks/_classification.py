@@ -37,8 +37,8 @@ class Classification(Task):
     column_flags: ClassVar[str] = "--text-column and --label-column"
 
     def example(self, id: int, row: Row, columns: Columns) -> Labelled:
-        text, kept = self.compose(tuple(text_cell(row, name, id) for name in columns.inputs))
-        label = target_cell(row, columns.target, id, "several labels in one cell")
+        text, kept = self.compose(tuple(text_cell(row, name) for name in columns.inputs))
+        label = target_cell(row, columns.target, "several labels in one cell")
         label = folded(label or "") or None
         return Labelled(id, text, kept, label and self.spelling.get(label, label))
 

@@ -224,9 +224,11 @@ def read_splits(data: HubData, chosen: Mapping[str, list[str]], encoding: str | 
     if data.left_out:
         unread = listed(data.left_out, quoted=False)
         notes.append(f"{data.repository}: in no split, and not read: {unread} (--data reads a folder of them)")
-    parts = {part: [row for split in splits for row in _sliced(rows, split)] for part, splits in chosen.items()}
+    pieces = {part: [_sliced(rows, split) for split in splits] for part, splits in chosen.items()}
+    parts = {part: [row for piece in of_part for row in piece] for part, of_part in pieces.items()}
+    sizes = {part: [len(piece) for piece in of_part] for part, of_part in pieces.items()}
     config = "" if data.config == "default" else f" ({data.config})"
-    return Source(parts, f"hub {data.repository}{config}", dict(chosen), notes + drawn(dict(chosen)))
+    return Source(parts, f"hub {data.repository}{config}", dict(chosen), notes + drawn(dict(chosen)), sizes)
 
 
 def _sliced(rows: Mapping[str, list[Row]], split: str) -> list[Row]:

@@ -57,15 +57,15 @@ class Instructions(Prompted):
 
     def example(self, id: int, row: Row, columns: Columns) -> Instruction:
         prompt, target, kind = columns.inputs[0], columns.target, self._fixed(row, 0)
-        about = target_cell(row, columns.inputs[1], id) or "" if len(columns.inputs) > 1 else ""
+        about = target_cell(row, columns.inputs[1]) or "" if len(columns.inputs) > 1 else ""
         try:
-            before = self.before(row, columns, id)
+            before = self.before(row, columns)
             if prompt != target and not any(messages_in(row.get(name)) is not None for name in (prompt, target)):
-                response = target_cell(row, target, id) or ""
-                instruction, about = target_cell(row, prompt, id) or "", lines(transcript(before), about)
+                response = target_cell(row, target) or ""
+                instruction, about = target_cell(row, prompt) or "", lines(transcript(before), about)
                 return Instruction(id, instruction, about, response if response.strip() else None, kind)
-            turns = before + turns_in(row.get(prompt), "User" if prompt != target else "", prompt, id)
-            turns += turns_in(row.get(target), "Assistant", target, id) if prompt != target else []
+            turns = before + turns_in(row.get(prompt), "User" if prompt != target else "", prompt)
+            turns += turns_in(row.get(target), "Assistant", target) if prompt != target else []
             said = dialogue(turns)
             return Instruction(id, said.instruction, lines(about, said.input), said.response, kind)
         except Unfit as reason:

@@ -12,6 +12,7 @@ from tasks._files import Row
 from tasks._labels import refuse_one_kind
 from tasks._prompted import Prompted, lines
 from tasks._skipped import Skipped
+from tasks._task import Files
 
 
 def shared_text(chosen: str, rejected: str) -> int:
@@ -80,10 +81,10 @@ class Preferences(Prompted):
         return columns._replace(repeated=bool(texts) and all(behind(*cells) for cells in texts))
 
     def example(self, id: int, row: Row, columns: Columns) -> Preference:
-        about = target_cell(row, columns.inputs[2], id) or "" if len(columns.inputs) > 2 else ""
+        about = target_cell(row, columns.inputs[2]) or "" if len(columns.inputs) > 2 else ""
         try:
-            before = self.before(row, columns, id)
-            asked, chosen, rejected = self._pair(row, columns, id)
+            before = self.before(row, columns)
+            asked, chosen, rejected = self._pair(row, columns)
             if not (asked and chosen.strip() and rejected.strip()):
                 return Preference(id, "", "", "")
             said = dialogue([*before, *asked, Turn("Assistant", chosen)])
@@ -91,20 +92,20 @@ class Preferences(Prompted):
             return Preference(id, "", "", "", unfit=str(reason))
         return Preference(id, said.instruction, chosen, rejected, lines(about, said.input))
 
-    def _pair(self, row: Row, columns: Columns, id: int) -> tuple[list[Turn], str, str]:
+    def _pair(self, row: Row, columns: Columns) -> tuple[list[Turn], str, str]:
         """Returns what is said before the answers, and the answers: chosen, rejected."""
         prompt, apart = columns.inputs[0], columns.inputs[0] != columns.target
         answers = (columns.target, columns.inputs[1])
-        asked = turns_in(row.get(prompt), "User", prompt, id) if apart else []
+        asked = turns_in(row.get(prompt), "User", prompt) if apart else []
         if any(messages_in(row.get(name)) is not None for name in answers):
-            chosen, rejected = (turns_in(row.get(name), "Assistant", name, id) for name in answers)
+            chosen, rejected = (turns_in(row.get(name), "Assistant", name) for name in answers)
             if not (chosen and rejected):
                 return [], "", ""
             if not (chosen[-1].trained and rejected[-1].trained):
                 raise Unfit("not_trained")
             asked = conversation(asked, chosen, rejected, messages_in(row.get(prompt)) is not None)
             return asked, chosen[-1].text, rejected[-1].text
-        better, worse = (text_cell(row, name, id) for name in answers)
+        better, worse = (text_cell(row, name) for name in answers)
         if not (better.strip() and worse.strip()):
             return [], "", ""
         if columns.repeated and asked:
@@ -137,7 +138,7 @@ class Preferences(Prompted):
 
     def check(self, parts: Mapping[str, Sequence[Preference]], columns: Columns) -> None:
         """Raises ValueError for pairs whose two answers are the same."""
-        same = [str(e.id) for part in parts.values() for e in part if e.chosen.rstrip() == e.rejected.rstrip()]
+        same = [str(e.id + 1) for part in parts.values() for e in part if e.chosen.rstrip() == e.rejected.rstrip()]
         if same:
             raise ValueError(
                 f"chosen and rejected answer are the same in {len(same):,} rows ({', '.join(same[:8])}); such a pair "
@@ -154,7 +155,7 @@ class Unpaired(Preferences):
         rows: dict[str, list[Row]],
         skipped: Skipped,
         notes: list[str] | None = None,
-        files: Mapping[str, Sequence[str]] | None = None,
+        files: Files | None = None,
     ) -> dict[str, list[Any]]:
         def apart(pair: Preference) -> list[Rated]:
             both = zip(pair.records(), (True, False), strict=True)

@@ -50,12 +50,12 @@ class Prompted(Task):
         system = columns.system or of_text(rows, [name for name in SYSTEM if name in others])
         return columns._replace(inputs=(*columns.inputs, *([further] if further else [])), system=system)
 
-    def before(self, row: Row, columns: Columns, id: int) -> list[Turn]:
+    def before(self, row: Row, columns: Columns) -> list[Turn]:
         """Returns what a system column tells the assistant. Raises Unfit for a row with images, video or audio."""
         cells = (row.get(name) for name in MEDIA if name not in columns.used)
         if any(cell and cell not in NO_MEDIA for cell in map(plain, cells)):
             raise Unfit("images")
-        return turns_in(target_cell(row, columns.system, id), "System", columns.system, id) if columns.system else []
+        return turns_in(target_cell(row, columns.system), "System", columns.system) if columns.system else []
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
         """Notes columns read unasked, numbers read as text, keys not read. Raises ValueError for prompts of numbers."""

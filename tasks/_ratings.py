@@ -13,9 +13,9 @@ from tasks._instructions import Instructions
 from tasks._labels import RATINGS, folded, likeness, refuse_one_kind
 
 
-def spelling(row: Row, column: str, id: int) -> str:
+def spelling(row: Row, column: str) -> str:
     """Returns the label of a row as RATINGS spells it, "" for none. Raises what `target_cell` raises."""
-    return likeness(folded(target_cell(row, column, id) or ""))
+    return likeness(folded(target_cell(row, column) or ""))
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Ratings(Instructions):
     def example(self, id: int, row: Row, columns: Columns) -> Rated:
         """Raises ValueError for a label that is not known to mean good or bad."""
         column = str(columns.mark)
-        label = spelling(row, column, id)
+        label = spelling(row, column)
         if label and label not in RATINGS:
             raise ValueError(
-                f"column {short(column)}: row {id} holds {short(label)}, which is not known to mean good or bad; write "
+                f"column {short(column)} holds {short(label)}, which is not known to mean good or bad; write "
                 "true or false, 1 or 0, good or bad, or name another column with --label-column"
             )
         return Rated(**asdict(super().example(id, row, columns)), good=RATINGS.get(label))
@@ -43,7 +43,7 @@ class Ratings(Instructions):
         that nobody has rated the answer."""
         super().note_columns(rows, used, notes)
         column = str(next(iter(used.values())).mark)
-        counts, said = Counter(spelling(row, column, 0) for name in used for row in rows[name]), []
+        counts, said = Counter(spelling(row, column) for name in used for row in rows[name]), []
         for kind, good in (("good", True), ("bad", False)):
             words = [word for word in counts if RATINGS.get(word) is good]
             if len(words) > 1:

@@ -38,6 +38,12 @@ class Source:
     sizes: dict[str, list[int]] = field(default_factory=dict)
 
     @property
+    def counted(self) -> dict[str, dict[str, int]]:
+        """The number of rows by file, by part."""
+        sizes = {part: self.sizes.get(part, [len(rows)]) for part, rows in self.parts.items()}
+        return {part: dict(zip(self.files[part], sizes[part], strict=True)) for part in self.parts}
+
+    @property
     def rows(self) -> list[Row]:
         """All rows in the order of the parts."""
         return [row for part in self.parts.values() for row in part]

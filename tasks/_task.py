@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from tasks._cells import listed, short, text_cell
+from tasks._cells import NoText, listed, short, text_cell
 from tasks._columns import Columns, missing_columns, parts_note, refuse_rejected, unused_note
 from tasks._examples import Example
 from tasks._files import Row
 from tasks._skipped import Skipped
 
 Rows = dict[str, list[Row]]  # by part
-Files = Mapping[str, Sequence[str]]  # names, by part
+Files = Mapping[str, Mapping[str, int]]  # the number of rows by file, by part
 BUNDLED = Path(__file__).parent / "bundled"
 HELD_OUT = ("test", "validation")
 
@@ -24,8 +24,18 @@ def _naming(part: str, parts: Collection[str], files: Files) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        where = ", ".join(files.get(part, [])) if len(parts) > 1 else ""
+        where = listed(files.get(part, []), quoted=False) if len(parts) > 1 else ""
         raise ValueError(f"{where}: {error}" if where else str(error)) from error
+
+
+def _place(part: str, i: int, files: Files) -> str:
+    """Says which row of a part it is: counted from 1 in its own file, which is named if there are several."""
+    several = len(files) > 1 or len(files.get(part, [])) > 1
+    for file, count in files.get(part, {}).items():
+        if i < count:
+            return f"{file}: row {i + 1}" if several else f"row {i + 1}"
+        i -= count
+    return f"row {i + 1}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,7 @@ class Task:
 
     def lacks(self, example: Any, row: Row, columns: Columns) -> str:
         """Returns the field of `Skipped` that says why a row cannot be learnt from; "" if it can."""
-        filled = [text_cell(row, column, example.id).strip() for column in columns.inputs]
+        filled = [text_cell(row, column).strip() for column in columns.inputs]
         if not self.required(filled):
             return "empty"
         return "" if example.label else "unlabelled"
@@ -81,7 +91,7 @@ class Task:
         for name, examples in read.items():
             others = (example for other in read if other != name for example in read[other])
             if name in HELD_OUT and len(read) > 1 and task.unanswered(examples, others):
-                columns, where = used.pop(name), ", ".join(files.get(name, [])) or name
+                columns, where = used.pop(name), listed(files.get(name, [name]), quoted=False)
                 held = list(dict.fromkeys(str(example.label) for example in examples if example.label))
                 lack = f"holds {', '.join(map(short, held))} only" if held else "is missing or empty"
                 notes.append(
@@ -109,18 +119,25 @@ class Task:
         """Raises ValueError for examples that no training could make sense of."""
 
     def _read(self, rows: Rows, files: Files) -> tuple[dict[str, Columns], dict[str, list[Any]]]:
-        """Returns columns and examples of each part. A ValueError names the files of the part if there are several."""
+        """Returns columns and examples of each part. A ValueError names the file if there are several, and the row."""
         used = self._used(rows, files)
         read: dict[str, list[Any]] = {}
         start = 0
         for name, part in rows.items():
-            with _naming(name, rows, files):
-                read[name] = [self.example(id, row, used[name]) for id, row in enumerate(part, start)]
+            read[name] = []
+            for i, row in enumerate(part):
+                try:
+                    read[name].append(self.example(start + i, row, used[name]))
+                except NoText as error:
+                    remedy = f"write it as text, or name another column with {self.column_flags}"
+                    raise ValueError(f"{_place(name, i, files)}: {error}; {remedy}") from error
+                except ValueError as error:
+                    raise ValueError(f"{_place(name, i, files)}: {error}") from error
             start += len(part)
         return used, read
 
     def _used(self, rows: Rows, files: Files) -> dict[str, Columns]:
-        """Returns the columns of each part. Raises ValueError as `_read` does."""
+        """Returns the columns of each part. A ValueError names the files of the part if there are several."""
         used: dict[str, Columns] = {}
         for name in rows:
             with _naming(name, rows, files):

@@ -61,7 +61,7 @@ CASES = [
         ["--data", "{files}/labels.jsonl", "--labels", "ham", "spam"],
         "labels 'maybe' are not among the expected 'ham', 'spam'",
     ),
-    (["--data", "{files}/types.jsonl"], "column 'text': row 20 holds a number .int., not text"),
+    (["--data", "{files}/types.jsonl"], "row 21: column 'text' holds a number .int., not text"),
     (["--data", "{files}/latin.csv"], r"not UTF-8 \(byte 14\)"),
     (["--data", "{files}/broken.jsonl"], "line 2"),
     (["--data", "{files}/one-left.jsonl"], "only one class"),

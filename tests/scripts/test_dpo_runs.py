@@ -239,8 +239,8 @@ def files(tmp_path_factory):
     [
         (["column"], "column 'rejected' is missing .*--rejected-column name them"),
         (["good", "--chosen-column", "better"], "column 'better' is missing"),
-        (["same"], r"the same in 1 rows \(20\)"),
-        (["types"], "column 'chosen': row 20 holds a list, not text"),
+        (["same"], r"the same in 1 rows \(21\)"),
+        (["types"], "row 21: column 'chosen' holds a list, not text"),
         (["empty-cells"], "no training examples remain"),
         (["contrary"], "no training examples remain"),
         (["broken"], "line 1"),

@@ -183,7 +183,7 @@ def files(tmp_path_factory):
     ("flags", "message"),
     [
         (["column"], "column 'label' is missing .*--label-column name them"),
-        (["unknown"], "column 'thumbs': row 30 holds 'sideways', which is not known to mean good or bad"),
+        (["unknown"], "row 31: column 'thumbs' holds 'sideways', which is not known to mean good or bad"),
         (["one-kind"], "all 16 answers to train on are good; both kinds are needed"),
         (["good", "--label-column", "answer"], "name column 'answer' twice|'answer' would be read twice|not known"),
         (["good", "--label-column", "stars"], "column 'stars' is missing"),

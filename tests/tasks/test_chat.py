@@ -165,7 +165,7 @@ def test_a_picture_beside_a_conversation_is_counted():
 
 @pytest.mark.parametrize("talk", ["not JSON", 7, [["user", "Hi"]], ["Hi", "Hello!"], {"text": "a"}])
 def test_what_is_no_conversation_is_refused_with_its_row(talk):
-    with pytest.raises(ValueError, match="'messages': row 1 holds .*, not a list of messages"):
+    with pytest.raises(ValueError, match="row 2: column 'messages' holds .*, not a list of messages"):
         read([{"messages": TALK}, {"messages": talk}])
 
 
@@ -176,7 +176,7 @@ def test_messages_with_other_keys_are_refused_with_those_wanted_and_found():
 
 @pytest.mark.parametrize("role", ["narrator", "", None, 7, "x" * 500])
 def test_an_unknown_role_is_refused_with_its_row_and_the_known_ones(role):
-    with pytest.raises(ValueError, match="row 1 has a message by .*; known roles are system, user and ") as refused:
+    with pytest.raises(ValueError, match="row 2: column 'messages' has a message by .*; known roles are ") as refused:
         read([{"messages": TALK}, {"messages": [{"role": role, "content": "Once"}, REPLY]}])
     assert len(str(refused.value)) <= 300
 

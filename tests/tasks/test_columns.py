@@ -78,7 +78,7 @@ def test_a_number_among_the_texts_of_a_prompt_is_text_and_said(name, cell, text)
 @pytest.mark.parametrize("name", ["context", "system", "question"])
 def test_a_list_among_the_texts_of_a_prompt_is_refused_with_its_row(name):
     row = {"question": "a", "context": "b", "system": "s", "answer": "c"}
-    with pytest.raises(ValueError, match=f"column '{name}': row 1 holds a list, "):
+    with pytest.raises(ValueError, match=f"row 2: column '{name}' holds a list, "):
         read([row, row | {name: ["b", 7]}])
 
 
@@ -211,7 +211,7 @@ def test_a_message_is_short_however_long_the_names_of_columns_are():
 
 @pytest.mark.parametrize("cell", [["a", "b"], {"text": ["a"]}, b"a"])
 def test_an_answer_that_is_no_text_is_refused_by_row_without_the_data(cell):
-    with pytest.raises(ValueError, match="column 'answer': row 1 holds .*, neither text nor number"):
+    with pytest.raises(ValueError, match="row 2: column 'answer' holds .*, neither text nor number"):
         read([{"question": "a", "answer": "b"}, {"question": "a", "answer": cell}])
 
 

@@ -149,7 +149,7 @@ def test_in_text_files_numbers_stay_as_they_are_typed():
 
 @pytest.mark.parametrize("cell", [["a", "b"], {"a": 1}, b"a", pandas.Timestamp("2020-01-01")])
 def test_a_label_that_is_neither_text_nor_number_is_refused_by_row(cell):
-    with pytest.raises(ValueError, match="column 'label': row 1 holds .*, neither text nor number"):
+    with pytest.raises(ValueError, match="row 2: column 'label' holds .*, neither text nor number"):
         read(rows_of(["a", cell]))
 
 
@@ -199,7 +199,7 @@ def test_the_numbers_of_32_bits_are_spelled_as_they_were_written(tmp_path):
 
 
 def test_a_list_of_labels_is_refused_as_several():
-    with pytest.raises(ValueError, match="row 1 holds a list .several labels"):
+    with pytest.raises(ValueError, match="row 2: column 'label' holds a list .several labels"):
         read(rows_of(["a", ["a", "b"]]))
 
 

@@ -156,12 +156,12 @@ def test_the_fingerprint_depends_on_which_answer_is_the_better_one():
 
 def test_equal_answers_are_refused_with_all_their_rows():
     rows = [*GOOD, {"prompt": "a", "chosen": "same", "rejected": "same \n"}, *GOOD[:1], GOOD[2] | {"chosen": "3"}]
-    with pytest.raises(ValueError, match=re.escape("the same in 2 rows (20, 22)")):
+    with pytest.raises(ValueError, match=re.escape("the same in 2 rows (21, 23)")):
         examples_of(rows)
 
 
 def test_a_cell_that_is_no_text_is_refused():
-    with pytest.raises(ValueError, match=r"column 'rejected': row 1 holds a number \(int\), not text"):
+    with pytest.raises(ValueError, match=r"row 2: column 'rejected' holds a number \(int\), not text"):
         examples_of([GOOD[0], GOOD[1] | {"rejected": 7}])
 
 

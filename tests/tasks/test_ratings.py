@@ -94,9 +94,9 @@ def test_an_answer_that_is_rated_twice_counts_once_or_not_at_all(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "wrong", "message"),
     [
-        (False, "maybe", "column 'label': row 4 holds 'maybe', which is not known to mean good or bad"),
-        (False, 3, "column 'label': row 4 holds '3', which is not known to mean good or bad"),
-        (False, ["true"], "column 'label': row 4 holds a list"),
+        (False, "maybe", "row 5: column 'label' holds 'maybe', which is not known to mean good or bad"),
+        (False, 3, "row 5: column 'label' holds '3', which is not known to mean good or bad"),
+        (False, ["true"], "row 5: column 'label' holds a list"),
         (False, "yes", "column 'label' holds 'true', 'yes', which all mean good"),
         (0, -1, "column 'label' holds '0', '-1', which all mean bad"),
     ],
@@ -130,7 +130,7 @@ def test_a_held_out_part_without_labels_is_for_predictions(tmp_path):
             writer.writerows(rows)
     task, notes = RatingArgs().task(None, tmp_path), []
     source = read_rows(tmp_path)
-    assert set(task.parts(source.parts, Skipped(), notes, source.files)) == {"train"}
+    assert set(task.parts(source.parts, Skipped(), notes, source.counted)) == {"train"}
     assert any("test.csv: column 'label' is missing or empty" in note for note in notes)
 
 

@@ -238,6 +238,29 @@ def test_a_column_missing_in_one_file_of_a_folder_is_refused():
         CLASSES.parts(parts, Skipped())
 
 
+def folder_of(tmp_path, **files):
+    for name, rows in files.items():
+        save(tmp_path / f"{name}.jsonl", rows)
+    return read_rows(tmp_path)
+
+
+@pytest.mark.parametrize(("wrong", "place"), [("train_1", "train_1.jsonl: row 2"), ("test", "test.jsonl: row 2")])
+def test_a_row_is_named_by_its_place_in_its_own_file(wrong, place, tmp_path):
+    good = [{"text": f"a {i}", "label": "ham"} for i in range(3)]
+    files = {name: good for name in ("train_0", "train_1", "test")} | {wrong: [good[0], {"text": 4, "label": "ham"}]}
+    source = folder_of(tmp_path, **files)
+    with pytest.raises(ValueError, match=f"^{place}: column 'text' holds a number .int., not text; write it as text"):
+        CLASSES.parts(source.parts, Skipped(), [], source.counted)
+
+
+def test_a_message_names_the_first_of_many_files(tmp_path):
+    shards = {f"train-{i:05}-of-00200": [{"body": "a", "label": "ham"}] for i in range(200)}
+    source = folder_of(tmp_path, **shards, test=[{"text": "a", "label": "ham"}])
+    with pytest.raises(ValueError, match="train-00000-of-00200.jsonl.* more: column 'text' is missing") as refused:
+        CLASSES.parts(source.parts, Skipped(), [], source.counted)
+    assert len(str(refused.value)) <= 300
+
+
 def test_a_single_class_is_refused_by_name():
     found = examples([{"text": "a", "label": "ham"}, {"text": "b", "label": "ham"}])
     with pytest.raises(ValueError, match="only one class.*'ham'"):
@@ -262,7 +285,7 @@ def test_what_is_no_text_in_a_json_text_column_is_refused_with_row_and_kind(othe
     rows = read_rows(
         save(tmp_path / "mine.jsonl", [{"text": "a", "label": "ham"}, {"text": other, "label": "spam"}])
     ).parts
-    with pytest.raises(ValueError, match="column 'text': row 1 holds a .*, not text"):
+    with pytest.raises(ValueError, match="row 2: column 'text' holds a .*, not text; write it as text, or "):
         CLASSES.parts(rows, Skipped())
 
 
@@ -278,7 +301,7 @@ def test_whole_numbers_are_labels(tmp_path):
 
 
 def test_a_nested_response_is_refused():
-    with pytest.raises(ValueError, match="column 'response': row 0 holds a list, neither text nor number"):
+    with pytest.raises(ValueError, match="row 1: column 'response' holds a list, neither text nor number"):
         examples(
             [{"instruction": "a", "response": ["b"]}], Instructions("mine", (Columns(("instruction",), "response"),))
         )

@@ -117,7 +117,7 @@ def split_rows(task: Task, source: Source, data: DataArgs) -> Splits[Any]:
     limits = Limits(data.validation_share, data.test_share, *most, data.draw_seed, data.train_on == "all")
     subset = task.report_subset if data.subset == "report" else None
     notes = list(source.notes)
-    parts = task.parts(source.parts, skipped, notes, source.files)
+    parts = task.parts(source.parts, skipped, notes, source.counted)
     if not any(parts.values()):
         raise ValueError(task.nothing_left(source.parts, skipped))
     splits = split_examples(parts, limits, data.split_seed, skipped, subset)
