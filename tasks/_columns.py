@@ -3,15 +3,16 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tasks._cells import listed, short
+from tasks._cells import listed, plain, short, spelled
 from tasks._files import Row
 from tasks._names import PARTS
 
 PROMPTS = ("instruction", "prompt", "question", "query")
 RESPONSES = ("response", "output", "completion", "answer")
-ABOUT = ("input", "context", "passage", "document", "article")  # what an instruction is about: Alpaca, Dolly, SQuAD
+INPUT = "input"
+ABOUT = (INPUT, "context", "passage", "document", "article")  # what an instruction is about: Alpaca, Dolly, SQuAD
 SYSTEM = ("system", "system_prompt", "system_message")
 HELD_OUT_FLAGS = ("is_valid", "is_validation", "is_val", "is_test", "is_train", "is_dev")  # fastai's and the like
 MARKS = ("label", "good", "is_good", "desirable", "thumbs", "thumbs_up", "kto_tag", "feedback", "rating", "liked")
@@ -54,8 +55,13 @@ def missing_columns(forms: Sequence[Columns], present: Sequence[str], target_nee
 
 
 def of_text(rows: Sequence[Row], names: Iterable[str]) -> str | None:
-    """Returns the first of these columns that has a cell of text, None if none has."""
-    return next((name for name in names if any(isinstance(cell := row.get(name), str) and cell for row in rows)), None)
+    """Returns the first of these columns that has a cell of text, None if none has. Numbers count as text in INPUT,
+    where instructions are about them; elsewhere they are likely to be ids."""
+
+    def is_text(name: str, cell: Any) -> bool:
+        return bool(cell) if isinstance(cell, str) else name == INPUT and spelled(plain(cell)) is not None
+
+    return next((name for name in names if any(is_text(name, row.get(name)) for row in rows)), None)
 
 
 def instruction_forms(prompt: str | None, response: str | None) -> tuple[Columns, ...]:

@@ -66,6 +66,14 @@ def test_a_usual_column_without_text_is_not_taken_along(values):
     assert [e.input for e in read(rows, notes=notes)] == ["", ""] and "'context'" in notes[0]
 
 
+@pytest.mark.parametrize("values", [(4, 5), (4, None), (float("nan"), 5.0)])
+def test_an_input_of_numbers_is_what_the_instruction_is_about(values):
+    notes, rows = [], [{"instruction": "Square it.", "input": value, "output": "16"} for value in values]
+    known = ["" if value is None or value != value else str(int(value)) for value in values]
+    assert [e.input for e in read(rows, notes=notes)] == known
+    assert "the prompt includes column 'input'" in notes[0] and "taken as text" in notes[1]
+
+
 @pytest.mark.parametrize("name", ["context", "system", "question"])
 @pytest.mark.parametrize(("cell", "text"), [(7, "7"), (2.0, "2"), (True, "true")])
 def test_a_number_among_the_texts_of_a_prompt_is_text_and_said(name, cell, text):
