@@ -26,6 +26,10 @@ ROLES = dict.fromkeys(("system", "developer"), "System")
 ROLES |= dict.fromkeys(("user", "human", "prompter"), "User")
 ROLES |= dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "bard", "bing"), "Assistant")
 TOOLS = {"tool", "tool_call", "tool_calls", "tool_response", "function", "function_call", "observation", "ipython"}
+TEXTS = {"text", "input_text", "output_text"}  # types of the parts of a message
+THOUGHTS = {"thinking", "redacted_thinking", "reasoning"}
+CALLS = re.compile(r".*tool_(use|result|call)s?|function_call(_output)?")
+MEDIA = re.compile(".*(image|audio|video).*")
 KEYS = {"role", "from", "content", "value", "tool_calls", "function_call"}  # the keys of a message that are read
 WEIGHTS = ("weight", "train", "training", "loss")  # keys that hold 0 or false if a message is not to be trained on
 RECORDS = re.compile(r"\s*\[\s*\{")
@@ -79,13 +83,30 @@ def _parsed(text: str) -> Any:
     return None
 
 
+def _type(part: Any) -> str:
+    """Returns the type of a part of a message; "text" where it says none."""
+    return str(part.get("type") or "text") if isinstance(part, dict) else "text"
+
+
+def _check_type(kind: str, column: str) -> None:
+    """Raises Unfit for a tool's part of a message and for media, ValueError for a type of part that is not known."""
+    if CALLS.fullmatch(kind) or MEDIA.fullmatch(kind):
+        raise Unfit("tool_calls" if CALLS.fullmatch(kind) else "images")
+    if kind not in TEXTS:
+        raise ValueError(
+            f"column {short(column)} has a message with a part of type {short(kind)}, which is not known; make it one "
+            "of type text, or take it out"
+        )
+
+
 def _text(content: Any, column: str) -> str:
-    """Returns the text of a message, which can have several parts. Raises Unfit if one of them is not text."""
+    """Returns the text of a message, which can have several parts; thoughts are left out. Raises what `_check_type`
+    raises, and NoText."""
     if isinstance(content, list):
-        kinds = {str(part.get("type", "text")) if isinstance(part, dict) else "text" for part in content}
-        if kinds - {"text", "input_text", "output_text"}:
-            raise Unfit("images")
-        return "\n".join(_text(part.get("text") if isinstance(part, dict) else part, column) for part in content)
+        said = [part for part in content if _type(part) not in THOUGHTS]
+        for kind in dict.fromkeys(map(_type, said)):
+            _check_type(kind, column)
+        return "\n".join(_text(part.get("text") if isinstance(part, dict) else part, column) for part in said)
     if content is not None and not isinstance(content, str):
         raise NoText(f"column {short(column)} has a message that holds {kind_of(content)}, not text")
     return writable(content or "")
@@ -166,10 +187,14 @@ def common_start(chosen: Sequence[Any], rejected: Sequence[Any]) -> int:
 
 
 def unused_keys(cells: Iterable[Any]) -> list[str]:
-    """Lists keys of messages that hold something and are not read, such as a name, or an earlier answer's weight."""
+    """Lists keys of messages that hold something and are not read, such as a name, or an earlier answer's weight, and
+    types of parts that are not."""
     found: dict[str, None] = {}
     for messages in map(messages_in, cells):
         for after, message in enumerate(messages or [], 1 - len(messages or [])):
             read = KEYS if after else KEYS.union(WEIGHTS)  # a weight of the last message is heeded
             found |= {k: None for k, value in message.items() if k not in read and value not in (None, "", [], {})}
+            parts = message.get("content")
+            kinds = map(_type, parts if isinstance(parts, list) else [])
+            found |= dict.fromkeys(kind for kind in kinds if kind in THOUGHTS)
     return list(found)

@@ -1,6 +1,6 @@
 """What tasks of prompts and answers share: the columns that a prompt is made of, and what is said of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -8,9 +8,11 @@ from tasks._cells import listed, plain, short, spelled, target_cell
 from tasks._chat import Turn, Unfit, messages_in, turns_in, unused_keys
 from tasks._columns import ABOUT, CHATS, SYSTEM, Columns, missing_columns, of_text
 from tasks._files import Row
+from tasks._labels import folded, is_placeholder, likeness
+from tasks._skipped import Skipped
 from tasks._task import Task
 
-NO_MEDIA = ("[]", "{}", "None", "nan")  # as text in a csv file
+NO_MEDIA = ("", "[]", "{}", "false", "no", "0")  # as text in a csv file, beside placeholders
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 
 
@@ -20,6 +22,13 @@ def lines(*parts: str) -> str:
 
 def transcript(turns: Sequence[Turn]) -> str:
     return lines(*(f"{turn.role}: {turn.text}" for turn in turns))
+
+
+def _has_media(cell: Any) -> bool:
+    if not isinstance(cell, str):
+        return bool(plain(cell))
+    word = likeness(folded(cell))
+    return word not in NO_MEDIA and not is_placeholder(word)
 
 
 @dataclass(frozen=True)
@@ -52,10 +61,20 @@ class Prompted(Task):
 
     def before(self, row: Row, columns: Columns) -> list[Turn]:
         """Returns what a system column tells the assistant. Raises Unfit for a row with images, video or audio."""
-        cells = (row.get(name) for name in MEDIA if name not in columns.used)
-        if any(cell and cell not in NO_MEDIA for cell in map(plain, cells)):
+        if self._media([row], columns):
             raise Unfit("images")
         return turns_in(target_cell(row, columns.system), "System", columns.system) if columns.system else []
+
+    def _media(self, rows: Iterable[Row], columns: Columns) -> list[str]:
+        """Returns the columns that hold images, video or audio in some row."""
+        names = [name for name in MEDIA if name not in columns.used]
+        return [name for name in names if any(_has_media(row.get(name)) for row in rows)]
+
+    def nothing_left(self, rows: dict[str, list[Row]], skipped: Skipped) -> str:
+        """Adds to the usual message the columns of images, video or audio, for which whole rows are left out."""
+        media = self._media([row for part in rows.values() for row in part], next(iter(self._used(rows, {}).values())))
+        named = f"; {listed(media)} would be images, video or audio: take out a column that is not"
+        return super().nothing_left(rows, skipped) + named * bool(media)
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
         """Notes columns read unasked, numbers read as text, keys not read. Raises ValueError for prompts of numbers."""
@@ -75,6 +94,8 @@ class Prompted(Task):
                 )
             if numbers:
                 notes.append(f"column {short(name)} holds numbers or truth values in {numbers:,} rows, taken as text")
+        if media := self._media([row for part in rows.values() for row in part], columns):
+            notes.append(f"rows with images, video or audio are left out, by column {listed(media)}")
         keys = unused_keys(row.get(name) for part in rows.values() for row in part for name in names)
         if keys:
             notes.append(f"keys of messages that are not used: {listed(keys, 9, 90)}")

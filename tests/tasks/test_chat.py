@@ -146,6 +146,9 @@ def test_the_turns_are_those_that_trl_converts(row):
         (json.dumps([ASK, {**REPLY, "weight": 0}]), "not_trained"),
         ([{"from": "human", "value": "a"}, {"from": "function_call", "value": "f()"}], "tool_calls"),
         ([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}, REPLY], "images"),
+        ([ASK, {"role": "assistant", "content": [{"type": "tool_use", "id": "1"}]}, REPLY], "tool_calls"),
+        ([ASK, {"role": "user", "content": [{"type": "tool_result", "content": "7"}]}, REPLY], "tool_calls"),
+        ([{"role": "user", "content": [{"type": "input_audio", "data": "a"}]}, REPLY], "images"),
     ],
     ids=str,
 )
@@ -161,6 +164,38 @@ def test_a_picture_beside_a_conversation_is_counted():
     skipped = Skipped()
     rows = [{"messages": TALK, "images": ["cat.png"]}, {"messages": TALK, "images": []}]
     assert len(read(rows, skipped=skipped)) == 1 and skipped == Skipped(images=1)
+
+
+@pytest.mark.parametrize("none", ["no", "No", "false", "FALSE", "0", "[]", "None", "N/A", "", 0, False, [], None])
+def test_a_column_that_says_that_there_is_no_picture_leaves_no_row_out(none):
+    notes = []
+    assert len(read([{"messages": TALK, "image": none}], notes=notes)) == 1
+    assert not any("left out" in note for note in notes)
+
+
+def test_the_column_of_pictures_is_named():
+    notes, rows = [], [{"messages": TALK, "image": "yes", "audio": "no"}]
+    assert read([*rows, {"messages": TALK, "image": "no"}], notes=notes) == [
+        Instruction(1, *MEANT.identity, MEANT.response)
+    ]
+    assert "rows with images, video or audio are left out, by column 'image'" in notes
+    task = PromptArgs().task(None, NOWHERE)
+    assert "; 'image' would be images" in task.nothing_left({"all": rows}, Skipped(images=1))
+
+
+def test_thoughts_are_left_out_and_named():
+    thought, notes = {"type": "thinking", "thinking": "Hm"}, []
+    talk = [ASK, {"role": "assistant", "content": [thought, {"type": "text", "text": "Hello!"}]}]
+    assert read([{"messages": talk}], notes=notes) == [Instruction(0, "Hi", "", "Hello!")]
+    assert notes == ["keys of messages that are not used: 'thinking'"]
+
+
+@pytest.mark.parametrize("kind", ["refusal", "input_file", "x" * 500])
+def test_a_part_of_an_unknown_type_is_refused_by_its_name(kind):
+    talk = [ASK, {"role": "assistant", "content": [{"type": kind, kind: "No."}]}]
+    with pytest.raises(ValueError, match=f"row 1: .* of type '{kind[:20]}.*, which is not known") as refused:
+        read([{"messages": talk}])
+    assert len(str(refused.value)) <= 300
 
 
 @pytest.mark.parametrize("talk", ["not JSON", 7, [["user", "Hi"]], ["Hi", "Hello!"], {"text": "a"}])
