@@ -86,7 +86,7 @@ class Questions:
             example, label = self._example(row, cells, columns)
             lacks = self.task.lacks(example, cells, columns)
         except ValueError:
-            return Question(row, place, cells, None, "unreadable", None)
+            return Question(row, place, cells, None, "unreadable", self._label(row, cells, columns))
         if lacks == "empty":
             return Question(row, place, cells, None, "empty", label)
         if lacks == "label_left_out":
@@ -94,6 +94,14 @@ class Questions:
         if lacks not in ("", "unlabelled"):  # a conversation that holds no text
             return Question(row, place, cells, None, "unreadable", label)
         return Question(row, place, cells, example, "", self.spelling.get(label or "", label))
+
+    def _label(self, row: int, cells: Row, columns: Columns) -> str | None:
+        """Returns the label or response of a row whose text cannot be read; None if that is in the same column."""
+        try:
+            label = self._example(row, {**cells, **dict.fromkeys(columns.inputs)}, columns)[1]
+        except ValueError:
+            return None
+        return self.spelling.get(label or "", label)
 
     def _example(self, row: int, cells: Row, columns: Columns) -> tuple[Any, str | None]:
         """Returns the example, and its label or response even if the task cannot read that."""
