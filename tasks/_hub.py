@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tasks._cells import listed
 from tasks._files import Row, kind_of
 from tasks._folders import METADATA
+from tasks._headers import with_readable_names
 from tasks._names import part_of
 from tasks._rows import READERS, Source, drawn, read_rows
 from tasks._tables import class_labels
@@ -301,4 +302,6 @@ def _through_library(data: HubData, split: str) -> tuple[list[Row], list[str]]:
     classes = {name: f.names for name, f in found.features.items() if isinstance(f, datasets.ClassLabel)}
     rows = found.remove_columns(media).to_list()
     _put_class_names(rows, classes)
-    return rows, _without_class(rows, classes) + [f"column {name} holds no text and is left out" for name in media]
+    without = _without_class(rows, classes)
+    rows, renamed = with_readable_names(rows, found.features)
+    return rows, renamed + without + [f"column {name} holds no text and is left out" for name in media]

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from tasks._headers import readable
 from training.flags.fields import flags_of, mark_given
 from training.flags.help import help_text
 from training.flags.near_misses import meant, nearest, plain
@@ -77,7 +78,7 @@ def parse(arguments: type[T], words: Sequence[str], description: str | None = No
         raise _complaint(said.getvalue().replace(DASHES, "--"), words) from None
     if unknown:
         raise ValueError(unknown_flags(unknown, known))
-    _restore_dashes(args)
+    _settle(args)
     mark_given(args, {name for word in words if word.startswith("--") for name in _names(word)})
     return args
 
@@ -92,13 +93,18 @@ def _without_bare_dashes(arguments: Any, words: Sequence[str]) -> list[str]:
     return found
 
 
-def _restore_dashes(args: Any) -> None:
+def _settle(args: Any) -> None:
+    """Puts -- back where it is a value, and spells names of columns as those of the data are spelled."""
     for field in fields(args):
         value = getattr(args, field.name)
         if is_dataclass(value):
-            _restore_dashes(value)
-        elif isinstance(value, tuple) and DASHES in value:
-            object.__setattr__(args, field.name, tuple("--" if part == DASHES else part for part in value))
+            _settle(value)
+            continue
+        if isinstance(value, tuple) and DASHES in value:
+            value = tuple("--" if part == DASHES else part for part in value)
+        if value and field.name.endswith(("_column", "_columns")):
+            value = readable(value) if isinstance(value, str) else tuple(map(readable, value))
+        object.__setattr__(args, field.name, value)
 
 
 def _names(word: str) -> tuple[str, str]:

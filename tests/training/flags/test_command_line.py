@@ -244,6 +244,16 @@ def test_a_path_at_home_is_written_in_full_wherever_it_comes_from(words, expecte
     assert {name: str(value) for name, value in changed_flags(args).items()} == expected
 
 
+@pytest.mark.parametrize("typed", ["cafe\u0301  no", " caf\u00e9 no ", "\ufeffcaf\u00e9 no"])
+def test_a_column_is_found_by_its_name_as_the_file_spells_it(typed):
+    args = parse(load_script("predict").Args, ["--data", "a", "--text-column", typed, "b", "--keep-columns", typed])
+    assert args.text.text_column == ("caf\u00e9 no", "b") and args.output.keep_columns == ("caf\u00e9 no",)
+    words = ["--data", "a", "--input-column", "", "--prompt-column", typed, "--output-dir", "b  c"]
+    args = parse(load_script("finetune_ift").Args, words)
+    assert (args.prompt.input_column, args.prompt.prompt_column) == ("", "caf\u00e9 no")
+    assert str(args.run.output_dir) == "b  c"
+
+
 def test_a_refusal_of_the_command_line_exits_with_2_and_our_form():
     done = run_script("finetune_cls", "--learning-rate", 3)
     assert done.returncode == 2
