@@ -19,8 +19,13 @@ SPACED = "white space between its separators and its cells was left out"
 Lines = Callable[[], Iterator[str]]
 
 
+def _unquoted(line: str) -> str:
+    """Returns what stands outside quotation marks."""
+    return re.sub(r'"[^"]*"', "", line)
+
+
 def _count(line: str) -> int:
-    return max(line.count(mark) for mark in SEPARATORS)
+    return max(_unquoted(line).count(mark) for mark in SEPARATORS)
 
 
 def _opening(lines: Iterator[str]) -> tuple[int, str | None, str]:
@@ -39,11 +44,6 @@ def _opening(lines: Iterator[str]) -> tuple[int, str | None, str]:
             end = next((j for j in range(i + 1, len(head)) if "".join(head[i:j]).count('"') % 2 == 0), i + 1)
             return i, separator, "".join(head[i:end])
     raise ValueError("the file has no rows")
-
-
-def _splits(header: str, separator: str) -> bool:
-    """Whether the separator stands in the header outside quotation marks."""
-    return separator in re.sub(r'"[^"]*"', "", header)
 
 
 def _swallowed(found: Found, separator: str) -> Record | None:
@@ -132,7 +132,7 @@ def read_delimited(file: Path, encoding: str | None = None) -> Table:
     known, notes = encoding_of(file, encoding)
     start, named, header = _opening(lines_of(file, known))
     usual = named or ("\t" if kind_of(file) == ".tsv" else ",")
-    separators = [mark for mark in dict.fromkeys([usual, *SEPARATORS]) if _splits(header, mark)]
+    separators = [mark for mark in dict.fromkeys([usual, *SEPARATORS]) if mark in _unquoted(header)]
     if usual in header or not separators:
         separators = list(dict.fromkeys([*separators, usual]))
     problems = list[ValueError]()

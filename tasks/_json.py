@@ -94,6 +94,16 @@ def _called(value: Any) -> str:
     return kinds.get(type(value), "a number")
 
 
+def _list_remedy(value: Any) -> str:
+    """Says what to do about a line that is a list, perhaps of the messages of a conversation."""
+    if not isinstance(value, list):
+        return ""
+    if not _is_records(value):
+        return "; write an object, whose keys name the columns"
+    chat = any(isinstance(item, dict) and not {"role", "from"}.isdisjoint(item) for item in value)
+    return '; put its messages under a key: {"messages": [...]}' if chat else "; put its records on lines of their own"
+
+
 def _records(items: list[Any], of: str = "its list") -> list[Row]:
     if items and all(isinstance(item, list) for item in items):
         raise ValueError(f"it holds rows without column names (pandas: orient='values'), not records; {REMEDY}")
@@ -181,7 +191,7 @@ def _read_lines(file: Path, encoding: str) -> Table:
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number}: {str(error)[:200]}") from error
             if not isinstance(row, dict):
-                raise ValueError(f"line {number} holds {_called(row)}, not a record")
+                raise ValueError(f"line {number} holds {_called(row)}, not a record{_list_remedy(row)}")
             rows.append(row)
     return Table({"all": rows}, decoder.notes)
 
@@ -201,7 +211,8 @@ def _read_whole(file: Path, encoding: str) -> Table:
 
 
 def _goes_by_lines(file: Path, encoding: str) -> bool:
-    """Whether the first line is an object by itself, and either more lines follow or the object must be a record."""
+    """Whether the first line is an object by itself, and either more lines follow or the object must be a record; or a
+    list by itself before other lines, which is refused by its line."""
     lines = list(islice((line for line in lines_of(file, encoding) if line.strip()), 2))
     if not lines:
         raise ValueError("the file is empty")
@@ -210,7 +221,7 @@ def _goes_by_lines(file: Path, encoding: str) -> bool:
     except (ValueError, RecursionError):
         return False
     if not isinstance(first, dict) or len(lines) > 1:
-        return isinstance(first, dict)
+        return isinstance(first, dict) or (isinstance(first, list) and len(lines) > 1)
     return kind_of(file) != ".json" and not all(isinstance(value, (dict, list)) for value in first.values())
 
 

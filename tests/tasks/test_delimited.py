@@ -241,6 +241,11 @@ def test_what_is_around_the_cells_does_not_change_the_rows(content, tmp_path):
     assert rows_of(written(tmp_path / "a.csv", content)) == [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
 
 
+def test_a_header_that_begins_like_a_comment_is_none_for_the_commas_of_a_quoted_text(tmp_path):
+    source = read_rows(written(tmp_path / "a.csv", '#id,text,label\n1,"one, two, three",x\n2,b,y\n'))
+    assert [list(row.values()) for row in source.rows] == [["1", "one, two, three", "x"], ["2", "b", "y"]]
+
+
 def test_a_row_of_empty_cells_is_a_row(tmp_path):
     assert rows_of(written(tmp_path / "a.tsv", "text\tlabel\na\tx\n\t\nb\ty\n"))[1] == {"text": "", "label": ""}
 

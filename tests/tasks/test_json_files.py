@@ -74,6 +74,20 @@ def test_other_content_is_refused_by_what_it_is(content, said, tmp_path):
     assert said in refused(written(tmp_path / "a.json", content))
 
 
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        ('[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]', 'key: {"messages": [...]}'),
+        ('[{"text": "a"}, {"text": "b"}]', "put its records on lines of their own"),
+        ('["a", "b"]', "write an object, whose keys name the columns"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_a_list_on_each_line_is_refused_with_what_to_write(line, remedy, ending, tmp_path):
+    message = refused(written(tmp_path / f"a.{ending}", f"{line}\n{line}\n"))
+    assert "line 1 holds a list, not a record; " in message and message.endswith(remedy)
+
+
 def test_a_list_for_each_part_gives_the_parts(tmp_path):
     content = {"version": "1", "train": ROWS[:200], "dev": ROWS[200:250], "test_set": ROWS[250:]}
     source = read_rows(written(tmp_path / "a.json", json.dumps(content)))
