@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -17,6 +18,7 @@ MARKS = (
 )
 # Python's codecs for text inside something else, such as domain names and source code.
 NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "charmap", "undefined")
+BY_CHANCE = 7  # characters that text in another encoding of several bytes may have in UTF-8 too
 OTHER_KINDS = (
     (b"PK\x03\x04", "an Excel or zip file; save its table as csv"),
     (b"\xd0\xcf\x11\xe0", "an Excel file; save its table as csv"),
@@ -59,7 +61,7 @@ def check_encoding(encoding: str) -> None:
 
 def encoding_of(file: Path, encoding: str | None = None) -> tuple[str, list[str]]:
     """Returns the encoding of a text file, and a note if it was detected: the one given, else that of the byte order
-    mark, else UTF-16 if every other byte is zero, else UTF-8.
+    mark, else UTF-32 or UTF-16 where zero bytes show it, else UTF-8.
 
     Raises ValueError for an empty file or one of another kind, and if the one given is not the one detected.
     """
@@ -70,16 +72,13 @@ def encoding_of(file: Path, encoding: str | None = None) -> tuple[str, list[str]
     start = head[:1000].removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if kind := next((kind for bytes_, kind in OTHER_KINDS if start.startswith(bytes_.lower())), None):
         raise ValueError(f"the file is {kind}")
-    found = next((name for mark, name in MARKS if head.startswith(mark)), None)
-    for offset, name in ((1, "utf-16-le"), (0, "utf-16-be")):
-        if found is None and head[offset::2].count(0) > 0.4 * len(head) / 2 > 1:
-            found = name
+    found = next((name for mark, name in MARKS if head.startswith(mark)), None) or _unmarked(head)
     if encoding is None:
         return (found, [f"it was read as {found.upper()}"]) if found not in (None, "utf-8") else ("utf-8", [])
     check_encoding(encoding)
     given = codecs.lookup(encoding).name.removesuffix("-sig")
-    if found is None or (given.startswith("utf-32") and found.startswith("utf-16")):  # UTF-32 is taken for UTF-16 above
-        if found is None and _is_single_byte(given) and _is_utf8_beyond_ascii(head):
+    if found is None:
+        if given != "utf-8" and _beyond_ascii(head) > (0 if _is_single_byte(given) else BY_CHANCE):
             raise ValueError(
                 f"--encoding {encoding}: {file.name} is UTF-8; leave --encoding out, or save all files alike"
             )
@@ -93,13 +92,34 @@ def _is_single_byte(codec: str) -> bool:
     return len(bytes(range(256)).decode(codec, "replace")) == 256
 
 
-def _is_utf8_beyond_ascii(head: bytes) -> bool:
-    """Whether bytes are UTF-8 with other characters than ASCII's, which those of another encoding never are by chance;
-    the last character may be cut."""
+def _start_of(head: bytes, encoding: str) -> str | None:
+    """Returns the start of a file as text, the last character of which may be cut; None if it is not so encoded."""
     try:
-        return not codecs.getincrementaldecoder("utf-8")().decode(head).isascii()
+        return codecs.getincrementaldecoder(encoding)().decode(head)
     except UnicodeDecodeError:
-        return False
+        return None
+
+
+def _beyond_ascii(head: bytes) -> int:
+    """Counts the characters that ASCII does not have in UTF-8; bytes in another encoding are hardly ever UTF-8 too."""
+    return sum(not character.isascii() for character in _start_of(head, "utf-8") or "")
+
+
+def _unmarked(head: bytes) -> str | None:
+    """Returns which of UTF-32 and UTF-16 a file without a byte order mark is in, if either."""
+    if 0 not in head:
+        return None
+    for name in ("utf-32-le", "utf-32-be"):
+        if _start_of(head, name):
+            return name
+    for offset, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if head[offset::2].count(0) > 0.4 * len(head) / 2 > 1:
+            return name
+    if _start_of(head, "utf-8") is None:  # few zeros, as of Chinese: its lines, or the brackets of JSON, have some
+        for name in ("utf-16-le", "utf-16-be"):
+            if re.search(r"[\r\n{]", text := _start_of(head, name) or "") and "\0" not in text:
+                return name
+    return None
 
 
 def text_of(file: Path, encoding: str) -> str:
@@ -121,6 +141,13 @@ def lines_of(file: Path, encoding: str) -> Iterator[str]:
             yield line.lstrip("\ufeff")
 
 
+def _is_utf8(file: Path) -> bool:
+    try:
+        return bool(text_of(file, "utf-8"))
+    except UnicodeDecodeError:
+        return False
+
+
 def undecodable(file: Path, encoding: str) -> str:
     """Says where a file is not in its encoding (line and byte), and what to do."""
     try:
@@ -133,5 +160,7 @@ def undecodable(file: Path, encoding: str) -> str:
         advice = (
             "--encoding says which it is instead (for files from Windows or Excel often cp1252), or save it as UTF-8"
         )
+        if encoding != "utf-8" and _is_utf8(file):
+            advice = "it is UTF-8, so leave --encoding out"
         return f"line {line} is not {name} (byte {error.start}); {advice}"
     raise AssertionError(f"{file} can be decoded after all")

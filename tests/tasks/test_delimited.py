@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import json
 
 import pandas
 import pytest
@@ -302,6 +303,27 @@ def test_unicode_in_other_encodings_is_recognised(encoding, ending, tmp_path):
     assert source.parts["all"] == [{"text": "café", "label": "x"}]
     assert bool(source.notes) == ("8" not in encoding)
     assert read_rows(tmp_path / f"a.{ending}", encoding).parts == source.parts
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("ending", ["csv", "json"])
+def test_unicode_of_few_zero_bytes_is_recognised_without_a_mark(encoding, ending, tmp_path):
+    text = "一个装着河里石头的包裹今天早上到了" * 5
+    content = (
+        f"标签,文字\n甲,{text}\n" if ending == "csv" else json.dumps([{"标签": "甲", "文字": text}], ensure_ascii=False)
+    )
+    source = read_rows(written(tmp_path / f"a.{ending}", content.encode(encoding)))
+    assert source.rows == [{"标签": "甲", "文字": text}]
+    assert source.notes == [f"a.{ending}: it was read as {encoding.upper()}"]
+
+
+@pytest.mark.parametrize("text", ["目录", "一个装着河里石头的包裹今天早上到了"])
+def test_an_encoding_of_several_bytes_is_refused_where_the_file_is_in_utf8_and_read_where_it_is_not(text, tmp_path):
+    path = written(tmp_path / "a.csv", f"text,label\n{text},x\n{text}é,y\n".encode())
+    with pytest.raises(ValueError, match="is UTF-8; leave --encoding out|it is UTF-8, so leave --encoding out"):
+        read_rows(path, "gbk")
+    path = written(tmp_path / "b.csv", f"text,label\n{text},x\n".encode("gbk"))
+    assert rows_of(path, encoding="gbk") == [{"text": text, "label": "x"}]
 
 
 @pytest.mark.parametrize("written_as", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
