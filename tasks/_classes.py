@@ -70,7 +70,7 @@ def _refuse_amounts(counts: Mapping[str, int], column: str, remedy: str) -> None
         if all("," in label and "." not in label for label in decimals) and any("," not in label for label in numbers):
             raise ValueError(
                 f"column {short(column)} holds several labels in one cell ({listed(decimals)}), or scores with a "
-                f"comma, neither of which is a class; {remedy}"
+                f"comma, neither of which is a class; {remedy}, or name all classes with --labels"
             )
         raise ValueError(
             f"column {short(column)} holds {len(numbers):,} different decimals ({listed(list(numbers))}): to predict a "
@@ -85,8 +85,8 @@ def refuse_what_is_no_class(counts: Mapping[str, int], column: str) -> None:
     if several := several_in_one(labels):
         raise ValueError(
             f"column {short(column)} holds several labels in one cell, in {sum(counts[s] for s in several):,} rows "
-            f"({listed(several)}), but a row can have only one; keep one, or leave such rows out with "
-            "--leave-out-labels"
+            f"({listed(several)}), but a row can have only one; keep one, leave such rows out with --leave-out-labels, "
+            "or name all classes with --labels if each of these is one"
         )
     hidden = {*hidden_in(labels)}
     _refuse_amounts({label: counts[label] for label in labels if label not in hidden}, column, remedy)

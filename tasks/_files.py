@@ -69,8 +69,9 @@ def encoding_of(file: Path, encoding: str | None = None) -> tuple[str, list[str]
         head = stream.read(1 << 16)
         if not head.strip() and not stream.read().strip():
             raise ValueError("the file is empty")
-    start = head[:1000].removeprefix(codecs.BOM_UTF8).lstrip().lower()
-    if kind := next((kind for bytes_, kind in OTHER_KINDS if start.startswith(bytes_.lower())), None):
+    start = head[:1000].removeprefix(codecs.BOM_UTF8).lstrip()
+    starts = start, start.lower()  # a web page may be written in capitals
+    if kind := next((kind for mark, kind in OTHER_KINDS if any(each.startswith(mark) for each in starts)), None):
         raise ValueError(f"the file is {kind}")
     found = next((name for mark, name in MARKS if head.startswith(mark)), None) or _unmarked(head)
     if encoding is None:
@@ -122,6 +123,10 @@ def _unmarked(head: bytes) -> str | None:
     return None
 
 
+def nul_on(line: int) -> ValueError:
+    return ValueError(f"line {line} holds a NUL byte, which no text has; the file is damaged or binary")
+
+
 def text_of(file: Path, encoding: str) -> str:
     """Returns the whole text, without a byte order mark. Raises UnicodeDecodeError with the place in the whole file."""
     with open_file(file) as stream:
@@ -137,7 +142,7 @@ def lines_of(file: Path, encoding: str) -> Iterator[str]:
     with open_file(file) as stream, io.TextIOWrapper(stream, encoding, newline="") as text:
         for number, line in enumerate(text, 1):
             if "\0" in line:
-                raise ValueError(f"line {number} holds a NUL byte, which no text has; the file is damaged or binary")
+                raise nul_on(number)
             yield line.lstrip("\ufeff")
 
 

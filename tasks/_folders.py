@@ -80,7 +80,7 @@ def _check_part(part: str, files: list[Path], words: set[str | None]) -> None:
     """Raises ValueError if the files of a part are likely to be the same rows twice, or of several data sets."""
     if len(words) > 1:
         raise ValueError(f"{names_of(files)} would all be {part}; rename one after another part, or move it away")
-    kinds = sorted({"".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix for file in files})
+    kinds = {(kind_of(file), file.suffix.lower() == ".gz") for file in files}
     if len(kinds) > 1 and part != "all":
         raise ValueError(
             f"{names_of(files)} are {part} files of different kinds, likely the same rows twice; keep one kind"
@@ -135,6 +135,11 @@ def list_folder(folder: Path, kinds: Iterable[str]) -> Listing:
     data = [file for file in every if kind_of(file) in known]
     passed = [f for f in data if f.name.lower() in METADATA or has_word(kind_free(f.name), *NO_PART)]
     files = [file for file in data if file not in passed]
+    if passed and not files:
+        raise ValueError(
+            f"the folder holds {names_of(passed)} alone, whose name is that of metadata, of texts without labels or of "
+            "the form of an answer; rename it, or give the file itself"
+        )
     if not files:
         raise ValueError(f"the folder holds no {', '.join(known)} file")
     if column := next((n for f in files for n in f.relative_to(folder).parts[:-1] if "=" in n), None):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tasks._cells import listed
 from tasks._delimited import read_delimited
-from tasks._files import Row, Table, check_encoding, encoding_of, kind_of, text_of, undecodable
+from tasks._files import Row, Table, check_encoding, encoding_of, kind_of, nul_on, text_of, undecodable
 from tasks._folders import list_folder, names_of, several
 from tasks._json import read_json
 from tasks._names import has_word, part_of
@@ -148,7 +148,10 @@ def read_text(file: Path, encoding: str | None = None) -> tuple[str, list[str]]:
         if not file.read_bytes().strip():
             return "", []
         known, notes = encoding_of(file, encoding)
-        return text_of(file, known), [f"{file.name}: {note}" for note in notes]
+        text = text_of(file, known)
+        if "\0" in text:
+            raise nul_on(text.count("\n", 0, text.index("\0")) + 1)
+        return text, [f"{file.name}: {note}" for note in notes]
     except UnicodeDecodeError as error:
         raise ValueError(f"--data {file}: {undecodable(file, known)}") from error
     except (ValueError, OSError, EOFError, zlib.error) as error:

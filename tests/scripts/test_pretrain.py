@@ -65,7 +65,12 @@ def test_a_text_file_is_read_in_the_encoding_that_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
-    [("x.txt", b"caf\xe9", "not UTF-8"), ("x.csv", b"other\n1\n", "--text-column text"), ("x.pdf", b"x", "unknown")],
+    [
+        ("x.txt", b"caf\xe9", "not UTF-8"),
+        ("x.csv", b"other\n1\n", "--text-column text"),
+        ("x.rst", b"x", "unknown kind of file; known are .txt, .md for a text"),
+        ("x.txt", b"a\nb\0c", "line 2 holds a NUL"),
+    ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)

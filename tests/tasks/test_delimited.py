@@ -393,3 +393,7 @@ def test_a_compressed_file_is_read_like_the_file_in_it(tmp_path):
 )
 def test_a_file_of_another_kind_is_called_by_it(start, said, tmp_path):
     assert said in refusal(written(tmp_path / "a.csv", start + b"\x00\x01,\n" * 9))
+
+
+def test_a_header_that_is_like_the_mark_of_another_kind_of_file_is_none(tmp_path):
+    assert rows_of(written(tmp_path / "a.csv", "par1,text\na,b\n")) == [{"par1": "a", "text": "b"}]

@@ -187,6 +187,18 @@ def test_texts_without_labels_and_forms_of_an_answer_are_passed_over_and_named(t
     assert "sample_submission.jsonl, unsupervised.jsonl" in source.notes[0]
 
 
+@pytest.mark.parametrize("name", ["reddit_submission", "metadata"])
+def test_a_file_that_is_passed_over_and_the_only_one_is_named(name, tmp_path):
+    written(put(tmp_path) / f"{name}.json", json.dumps(ROWS))
+    assert f"the folder holds {name}.json alone, whose name is that of" in refused(tmp_path)
+
+
+def test_endings_in_capitals_make_no_other_kind_of_file(tmp_path):
+    for name in ("train_1.CSV", "train_2.csv"):
+        written(tmp_path / name, "text,label\na,x\n")
+    assert len(read_rows(tmp_path).parts["train"]) == 2
+
+
 def test_parts_may_have_different_columns_and_files_of_one_part_may_not(tmp_path):
     bare = [{"text": row["text"]} for row in ROWS]
     assert read_rows(put(tmp_path / "a", train=ROWS, test=bare)).parts == {"train": ROWS, "test": bare}

@@ -166,6 +166,7 @@ def test_a_label_that_is_neither_text_nor_number_is_refused_by_row(cell):
         ["a", "b", "a, b"],
         ["a", "b", "c", "a;c"],
         ["a|b", "a|c", "b|c", "a|b|c"],
+        ["A|x", "A|y", "A|z", "B|x", "B|y", "B|z"],
     ],
 )
 def test_several_labels_in_one_cell_are_refused_as_such(labels, tmp_path):
@@ -173,6 +174,7 @@ def test_several_labels_in_one_cell_are_refused_as_such(labels, tmp_path):
     with pytest.raises(ValueError, match="'label' holds several labels in one cell") as refused:
         splits_of(path)
     assert len(str(refused.value)) <= 300 and "regression" not in str(refused.value)
+    assert "name all classes with --labels" in str(refused.value)
     assert splits_of(path, labels=tuple(labels)).train
 
 

@@ -15,7 +15,9 @@ import torch
 
 from gpt2_scratch.tokenizer import Tokenizer
 from tasks import read_rows, read_text
+from tasks._files import kind_of
 from tasks._folders import visible
+from tasks._rows import READERS
 from training.data.batches import Batch, Encoded, collate
 from training.data.special_tokens import special_tokens_note
 
@@ -70,6 +72,9 @@ def _texts(path: Path, column: str, encoding: str | None, notes: list[str]) -> I
         text, said = read_text(path, encoding)
         notes += said
         yield text
+    elif path.is_file() and kind_of(path) not in READERS:
+        known = f"{', '.join(TEXT)} for a text, {', '.join(READERS)} for a table"
+        raise ValueError(f"--data {path}: unknown kind of file; known are {known}")
     else:
         source = read_rows(path, encoding)
         notes += source.notes
