@@ -106,20 +106,23 @@ def _beyond_ascii(head: bytes) -> int:
     return sum(not character.isascii() for character in _start_of(head, "utf-8") or "")
 
 
+def _reads_as(head: bytes, encoding: str) -> bool:
+    """Whether the start of a file is text of lines, or JSON, in this encoding."""
+    text = _start_of(head, encoding) or ""
+    return "\0" not in text and bool(re.search(r"[\r\n{]", text))
+
+
 def _unmarked(head: bytes) -> str | None:
     """Returns which of UTF-32 and UTF-16 a file without a byte order mark is in, if either."""
     if 0 not in head:
         return None
-    for name in ("utf-32-le", "utf-32-be"):
-        if _start_of(head, name):
-            return name
+    if wide := next((name for name in ("utf-32-le", "utf-32-be") if _reads_as(head, name)), None):
+        return wide
     for offset, name in ((1, "utf-16-le"), (0, "utf-16-be")):
         if head[offset::2].count(0) > 0.4 * len(head) / 2 > 1:
             return name
-    if _start_of(head, "utf-8") is None:  # few zeros, as of Chinese: its lines, or the brackets of JSON, have some
-        for name in ("utf-16-le", "utf-16-be"):
-            if re.search(r"[\r\n{]", text := _start_of(head, name) or "") and "\0" not in text:
-                return name
+    if head.count(0) > 2 and _start_of(head, "utf-8") is None:  # few zeros, as in Chinese; fewer are damage
+        return next((name for name in ("utf-16-le", "utf-16-be") if _reads_as(head, name)), None)
     return None
 
 
@@ -148,7 +151,7 @@ def lines_of(file: Path, encoding: str) -> Iterator[str]:
 
 def _is_utf8(file: Path) -> bool:
     try:
-        return bool(text_of(file, "utf-8"))
+        return "\0" not in text_of(file, "utf-8")  # UTF-16 of ASCII alone is UTF-8 too, with zeros
     except UnicodeDecodeError:
         return False
 
