@@ -16,6 +16,7 @@ from scipy import special
 from evidence.intervals import LEVEL, Z, holm, wilson
 
 FEWEST_DF = 3  # of the seeds' variance, below which a difference claims nothing
+ROUNDING = 1e-24  # of the mean square, below which a variance is none
 
 
 class Mean(NamedTuple):
@@ -85,7 +86,8 @@ class Mean(NamedTuple):
 def crossed_mean(scores: np.ndarray) -> Mean:
     """Returns the mean of `scores` (seeds, n). Of one example nothing is known of others, and its variance is nan.
 
-    The seeds' mean square counts as no smaller than that of the rest, and the examples' part as no smaller than 0.
+    The seeds' mean square counts as no smaller than that of the rest, and the examples' part as no smaller than 0. What
+    rounding leaves of a variance is 0, since its logarithm would say much to `pooled`.
     """
     seeds, n = scores.shape
     by_seed, by_example = scores.mean(1), scores.mean(0)
@@ -94,9 +96,11 @@ def crossed_mean(scores: np.ndarray) -> Mean:
         return Mean(mean, 0.0, math.nan, 0, 0)
     if seeds < 2:
         return Mean(mean, 0.0, float(by_example.var(ddof=1)) / n, 0, n - 1)
+    least = ROUNDING * float((scores**2).mean())
     rest = float(((scores - by_seed[:, None] - by_example + mean) ** 2).sum() / ((seeds - 1) * (n - 1)))
     of_seeds = max(n * float(by_seed.var(ddof=1)), rest) / (seeds * n)
     of_examples = max(seeds * float(by_example.var(ddof=1)) - rest, 0.0) / (seeds * n)
+    of_seeds, of_examples = (part if part > least else 0.0 for part in (of_seeds, of_examples))
     return Mean(mean, of_seeds, of_examples, seeds - 1, n - 1)
 
 

@@ -51,10 +51,14 @@ def share(scores: Sequence[float] | np.ndarray) -> Interval:
 
 
 def bounded_mean(scores: Sequence[float] | np.ndarray, most: float) -> Interval:
-    """Mean of scores from 0 to `most`. Where all are equal no draw differs, and the interval is that of a share."""
+    """Mean of scores from 0 to `most`, which the interval does not leave either.
+
+    Where all are equal no draw differs, and the interval is that of a share if `most` is finite.
+    """
     scores = _scores(scores)
-    if np.ptp(scores) > 0:
-        return bootstrap_mean(scores)
+    if np.ptp(scores) > 0 or most == math.inf:
+        value, low, high, n = bootstrap_mean(scores)
+        return Interval(value, max(low, 0.0), min(high, most), n)
     value, low, high, n = share(scores / most)
     return Interval(value * most, low * most, high * most, n)
 

@@ -62,12 +62,12 @@ class Kind:
         """Of two arms' sums (seeds, n) over the same seeds and examples.
 
         Two examples more, one that each side wins, give shares a width where few examples differ, or none (Bonett and
-        Price 2012).
+        Price 2012), and other scores with bounds where all differ by the same.
         """
         mean = self.mean(ours - theirs, weights)
-        if self.most != 1.0:
+        if self.most == math.inf or (self.most != 1.0 and mean.variance != 0):
             return mean
-        more = np.concatenate([ours - theirs, np.tile([1.0, -1.0], (len(ours), 1))], 1)
+        more = np.concatenate([ours - theirs, np.tile([self.most, -self.most], (len(ours), 1))], 1)
         return crossed_mean(more)._replace(value=mean.value)
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from evidence.intervals import LEVEL, Interval, bootstrap_mean, bootstrap_ratio, bounded_mean, perplexity, share
+from evidence.intervals import LEVEL, Interval, bootstrap_ratio, bounded_mean, perplexity, share
 from judge.generations import Generation
 
 Metric = dict[str, float | int]
@@ -69,7 +69,7 @@ HEADERS = ("### Instruction:", "### Input:", "### Response:")
 GRAM = 4  # words
 PERPLEXITY = "reference_perplexity"
 SHARES = ("exact_match", "empty", "repeats_prompt", "contains_header", "ended")  # of answers: yes or no of each
-MOST = {"rouge_l": 1.0, "chrf": 100.0, "repetition": 1.0}  # of an answer, where a measure has bounds
+MOST = {"rouge_l": 1.0, "chrf": 100.0, "repetition": 1.0, "length_ratio": math.inf}  # of an answer; the least is 0
 
 
 def exact_match(answer: str, reference: str) -> float:
@@ -149,5 +149,5 @@ def summarise(generations: Sequence[Generation], measures: Mapping[str, np.ndarr
         elif name in SHARES:
             found[name] = share(known).entry()
         else:
-            found[name] = (bounded_mean(known, MOST[name]) if name in MOST else bootstrap_mean(known)).entry()
+            found[name] = bounded_mean(known, MOST[name]).entry()
     return found

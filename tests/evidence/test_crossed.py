@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 import coverage
-from evidence.crossed import crossed_mean
-from evidence.kinds import ACCURACY, PERPLEXITY
+from evidence.crossed import crossed_mean, family
+from evidence.kinds import ACCURACY, JUDGE, PERPLEXITY
 
 
 def test_where_the_seeds_alone_differ_the_interval_is_students_of_their_means():
@@ -60,6 +60,29 @@ def test_a_difference_of_shares_has_a_width_where_no_example_differs():
     low, high = ACCURACY.difference(np.ones((5, 30)), np.ones((5, 30)), np.ones(30)).ends()
     assert low == -high < -0.05
     assert ACCURACY.difference(np.ones((5, 30)), np.zeros((5, 30)), np.ones(30)).p() < 1e-6
+
+
+def test_a_row_whose_seeds_all_differ_alike_says_nothing_of_the_others_seeds():
+    """Two arms that always answer different classes: what rounding leaves of their seeds' variance is none."""
+    reference, rng = np.zeros((3, 150)), np.random.default_rng(0)
+    reference[:, :47] = 1
+    rows = [1 - reference, *(rng.random((3, 150)) < 0.95 for _ in range(4))]
+    means = [ACCURACY.difference(row.astype(float), reference, np.ones(150)) for row in rows]
+    assert means[0].of_seeds == 0 < min(mean.of_seeds for mean in means[1:])
+    found, without = family(means), family(means[1:])
+    assert [mean for mean, _ in found[1:]] == [mean for mean, _ in without]
+    assert sum(mean.claims for mean, _ in without) > 1
+
+
+@pytest.mark.parametrize("seeds", [4, 5])
+def test_a_difference_of_a_judges_scores_that_is_the_same_everywhere_is_one(seeds):
+    ours, theirs = np.full((seeds, 30), 80.1), np.full((seeds, 30), 20.3)
+    mean = JUDGE.difference(ours, theirs, np.ones(30))
+    low, high = mean.ends()
+    assert 0 < low < mean.value < high and mean.value == pytest.approx(59.8) and 0 < mean.p() < 1e-3
+    assert JUDGE.difference(ours, ours, np.ones(30)).p() == 1
+    ours[0, 0] = 81
+    assert JUDGE.difference(ours, theirs, np.ones(30)) == JUDGE.mean(ours - theirs, np.ones(30))
 
 
 def test_the_smallest_difference_that_is_found_is_found_in_four_of_five_tries():

@@ -173,6 +173,14 @@ def test_a_mean_between_bounds_is_the_bootstraps_and_where_nothing_differs_that_
     assert bounded_mean([100.0], 100)[:3] == pytest.approx((100, 20.65, 100), abs=0.01)
 
 
+def test_the_interval_of_a_few_scores_stays_on_their_scale():
+    high = bounded_mean([100, 100, 100, 100, 50], 100)
+    assert high.value == 90 and high.low == bootstrap_mean([100, 100, 100, 100, 50]).low and high.high == 100
+    assert bounded_mean([0, 0, 0, 0.1], 1).low == 0
+    assert bounded_mean([0, 0, 0, 9], math.inf)[1:3] == (0, bootstrap_mean([0, 0, 0, 9]).high)
+    assert bounded_mean([1.5] * 4, math.inf) == (1.5, 1.5, 1.5, 4)
+
+
 def test_a_constant_score_has_an_interval_without_width():
     interval = bootstrap_mean([0.25] * 30)
     assert interval == (0.25, 0.25, 0.25, 30)
