@@ -15,7 +15,7 @@ import numpy as np
 from evidence.crossed import Mean, crossed_mean
 from evidence.document import listing
 from evidence.intervals import perplexity
-from evidence.runs import Run
+from evidence.runs import Run, counting_judge
 
 Scores = dict[Any, tuple[float, float]]  # (sum, weight) of an example, by id
 
@@ -141,7 +141,7 @@ def macro_f1(run: Run) -> float | None:
 
 
 def _judges(runs: Sequence[Run]) -> str:
-    judges = sorted({one["judge"]["model"] for run in runs for one in run.results.get("judge", {}).values()})
+    judges = sorted({one["judge"]["model"] for run in runs if (one := counting_judge(run.results))})
     mixed = "; scores of different judges do not compare" if len(judges) > 1 else ""
     return f"Judge: {listing(judges)}{mixed}. The report's judge was another, so only differences compare."
 

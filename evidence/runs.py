@@ -59,9 +59,8 @@ def read_run(folder: Path) -> Run:
         rows = _lines(place)
         columns = _columns(rows)
         answers = [row for row in rows[:ANSWERS] if "response" in row]
-        place = folder / "judge"
-        scores = _scores(place, results)
         place = folder / RESULTS
+        scores = {item: float(score) for item, score in counting_judge(results).get("scores", {}).items()}
         curve = [{k: float(f"{point[k]:.5g}") for k in OF_CURVE if k in point} for point in results.get("curve", [])]
         asked = folder.with_name(f"{folder.name}.answers.txt")
         return Run(
@@ -102,15 +101,11 @@ def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return columns | ({"loss": [round(loss, 4) for loss in columns["loss"]]} if "loss" in columns else {})
 
 
-def _scores(folder: Path, results: dict[str, Any]) -> dict[str, float]:
-    """Each answer has the first judge's mean score; answers without a verdict are absent."""
-    judges = results.get("judge", {})
-    names = [name for name in sorted(judges) if "score" in judges[name] and judges[name]["judge"]["text"] == "response"]
-    found: dict[str, list[float]] = {}
-    for reply in _lines(folder / names[0] / "replies.jsonl") if names else []:
-        if reply["value"] is not None:
-            found.setdefault(str(reply["item"]), []).append(float(reply["value"]))
-    return {item: sum(values) / len(values) for item, values in found.items()}
+def counting_judge(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the entry of the judge whose scores count, the first by name that scored answers of the fine-tuned model;
+    empty without one."""
+    judges = [one for _, one in sorted(results.get("judge", {}).items()) if "score" in one]
+    return next((one for one in judges if one["judge"]["text"] == "response"), {})
 
 
 def _some(entries: Mapping[str, Any], names: Any) -> dict[str, Any]:

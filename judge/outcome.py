@@ -45,8 +45,9 @@ def tokens_of(questions: Sequence[Question], model: str, replies: Replies) -> di
 def scored(
     items: Sequence[Any], questions: Sequence[Question], model: str, replies: Replies
 ) -> tuple[dict, np.ndarray]:
-    """Returns the entry for results.json, with the mean score, and the mean score of each item (n,), nan where an item
-    has none. `if_missing` is the mean if all items without a score had 0, and if they had 100."""
+    """Returns the entry for results.json, with the mean score and that of each item that has one, and the latter as
+    (n,), nan where an item has none. `if_missing` is the mean if all items without a score had 0, and if they had 100.
+    """
     by_item: dict[Any, list[float]] = defaultdict(list)
     for question in questions:
         reply = replies.get(question.key(model))
@@ -55,6 +56,7 @@ def scored(
     values = np.array([np.mean(by_item[item]) if item in by_item else np.nan for item in items])
     known = values[np.isfinite(values)]
     found: dict[str, Any] = {"items": len(items)}
+    found["scores"] = {str(item): float(np.mean(by_item[item])) for item in items if item in by_item}
     if len(known):
         found["score"] = bounded_mean(known, 100).entry()
         extremes = (float(np.nan_to_num(values, nan=worst).mean()) for worst in (0.0, 100.0))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from gpt2_scratch.sources import read_json
 from reproduce.environment import Settings, in_share, settings_in
 from reproduce.tables import Plan, Table, plans, read_table
 from workers.job import Job, Workers, failure_text
@@ -95,10 +96,18 @@ def make_runs(runs: Sequence[Run], settings: Settings) -> int:
 
 
 def judge_answers(runs: Sequence[Run], model: str) -> None:
-    """Has the answers of finished runs judged, if there are a judge and a key."""
+    """Has the answers of finished runs judged, if there are a judge and a key. Those whose outcome has no score of each
+    answer, as before, are judged again from the stored replies."""
+    if not model:
+        return
+    from judge.backends import find_key  # takes longer than listing a table
+
+    if not find_key("gemini"):
+        print("JUDGE_MODEL: without a key in GEMINI_API_KEY (or GOOGLE_API_KEY) no answers are judged", flush=True)
+        return
     judged = f"judge/{model.replace('/', '_')}-published/judge.json"  # where scripts/judge_ift.py leaves it
-    for folder in [run.folder for run in runs] if model and os.environ.get("GEMINI_API_KEY") else []:
-        if (folder / "generations.jsonl").exists() and not (folder / judged).exists():
+    for folder in [run.folder for run in runs]:
+        if (folder / "generations.jsonl").exists() and "scores" not in read_json(folder / judged):
             words = [sys.executable, "scripts/judge_ift.py", "--generations", str(folder), "--judge-model", model]
             subprocess.run(words, check=True)
 

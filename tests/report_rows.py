@@ -32,7 +32,7 @@ def classifier(folder, right, n=40, ham=0, **entries):
 
 
 def tutor(folder, losses, tokens, replies=None, **entries):
-    """An instruction run; `replies`: a judge's (item, score)."""
+    """An instruction run; `replies`: a judge's (item, score) of each reply."""
     lines = [
         {"id": i, "instruction": f"Ask <{i}>", "input": "", "reference": "yes", "before": "no", "response": "ja | ja"}
         | {"reference_loss": loss, "reference_tokens": count}
@@ -43,11 +43,9 @@ def tutor(folder, losses, tokens, replies=None, **entries):
             "judge": {"model": "a-judge", "text": "response"},
             "score": {"value": 1, "low": 0, "high": 2, "n": 2},
         }
-        entries |= {"judge": {"a-judge-published": outcome}}
-        place = folder / "judge" / "a-judge-published"
-        place.mkdir(parents=True)
-        rows = [{"item": item, "repeat": 0, "value": value} for item, value in replies]
-        (place / "replies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        values = {item: [v for i, v in replies if i == item and v is not None] for item, _ in replies}
+        outcome["scores"] = {str(item): sum(known) / len(known) for item, known in values.items() if known}
+        entries = {"judge": {"a-judge-published": outcome}} | entries
     write_results(folder, **entries)
     (folder / "generations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder

@@ -200,6 +200,21 @@ def test_a_judge_counts_where_every_run_of_the_column_was_judged(tmp_path):
     assert (a.low, a.high) == (0.0, 100.0)  # two answers tell that little
 
 
+def test_the_judge_that_counts_is_the_first_that_scored_answers_of_the_trained_model(tmp_path):
+    """Whatever else was asked, wherever its replies are."""
+    told = {
+        "a-against": {"judge": {"model": "x", "text": "response"}, "win_rate": {"value": 0.5}},
+        "a-before": {"judge": {"model": "x", "text": "before"}, "score": {"value": 1}, "scores": {"0": 1.0}},
+        "b": {"judge": {"model": "b", "text": "response"}, "score": {"value": 55}, "scores": {"0": 50.0, "2": 60.0}},
+        "c": {"judge": {"model": "c", "text": "response"}, "score": {"value": 9}, "scores": {"0": 9.0}},
+        "offline": {"measures": {}},
+    }
+    run = read_run(tutor(tmp_path / "run", [3.0, 4.0, 5.0], [2, 2, 2], judge=told))
+    assert run.scores == {"0": 50.0, "2": 60.0}
+    assert JUDGE.about([run]).startswith("Judge: b. ")
+    assert "scores" not in run.results["judge"]["b"] and "scores" in told["b"]
+
+
 def test_columns_of_a_run_as_a_whole_have_a_mean_and_no_test(tmp_path):
     for seed in range(2):
         curve = [{"step": 1, "val_loss": 3.0 + seed, "lr": 1e-3}, {"step": 2, "val_loss": 2.0 + seed, "lr": 5e-4}]

@@ -466,11 +466,12 @@ def test_the_score_is_the_mean_over_items_and_says_what_the_missing_could_do_to_
     replies = by_key([reply(i, v, None if v is not None else "prose", repeat=r) for (i, r), v in values.items()])
     found, items = scored(range(4), questions, "m", replies)
     assert items[:3].tolist() == [20, 50, 80] and math.isnan(items[3])
+    assert found["scores"] == {"0": 20, "1": 50, "2": 80}
     assert found["items"] == 4 and found["score"]["value"] == 50 and found["score"]["n"] == 3
     assert found["if_missing"] == {"low": 150 / 4, "high": 250 / 4}
     assert found["variance"]["scores"] == 5
     nothing, items = scored(range(4), questions, "m", {})
-    assert nothing == {"items": 4} and np.isnan(items).all()
+    assert nothing == {"items": 4, "scores": {}} and np.isnan(items).all()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import ROOT
 
+from judge.failures import KEYS
 from reproduce import run
 
 
@@ -57,11 +58,22 @@ def test_a_run_of_two_tables_is_asked_the_questions_of_both_once(tmp_path, monke
 def test_answers_are_judged_by_each_judge_once(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(run.subprocess, "run", lambda words, **_: asked.append(words[-1]))
-    monkeypatch.setenv("GEMINI_API_KEY", "x")
-    for name in ("offline", "a_b-published"):
+    monkeypatch.delenv("GEMINI_API_KEY", raising=False)
+    monkeypatch.setenv("GOOGLE_API_KEY", "x")
+    outcomes = {"offline": "{}", "a_b-published": '{"scores": {"0": 5}}', "before-published": '{"score": {}}'}
+    for name, outcome in outcomes.items():
         (tmp_path / "judge" / name).mkdir(parents=True)
-        (tmp_path / "judge" / name / "judge.json").touch()
+        (tmp_path / "judge" / name / "judge.json").write_text(outcome)
     (tmp_path / "generations.jsonl").touch()
-    for model in ("a/b", "c", "a"):
+    for model in ("a/b", "c", "a", "before", ""):
         run.judge_answers([run.Run(tmp_path, "")], model)
-    assert asked == ["c", "a"]
+    assert asked == ["c", "a", "before"]
+
+
+def test_a_judge_without_a_key_is_told_of_and_not_asked(tmp_path, monkeypatch, capsys):
+    for name in KEYS["gemini"]:
+        monkeypatch.delenv(name, raising=False)
+    run.judge_answers([run.Run(tmp_path, "")], "")
+    assert not capsys.readouterr().out
+    run.judge_answers([run.Run(tmp_path, "")], "a")
+    assert "JUDGE_MODEL: without a key in GEMINI_API_KEY" in capsys.readouterr().out

@@ -105,6 +105,7 @@ def test_a_whole_run_with_faults_loses_nothing_asks_nothing_twice_and_shows_no_k
     results = json.loads((run / "results.json").read_text())
     assert results["args"] == {"lr": 0.1} and results["files"] == ["generations.jsonl", "judge", "results.json"]
     entry = results["judge"]["judge-1-published"]
+    assert len(entry["scores"]) == count["parsed"] and entry["scores"] == outcome["scores"]
     assert entry["score"] == outcome["score"] and entry["judge"]["model"] == "judge-1" and "args" not in entry
 
 
