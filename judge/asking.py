@@ -11,7 +11,7 @@ from typing import Any
 
 from judge.args import JudgeArgs, PaceArgs
 from judge.backends import Backend
-from judge.failures import Failure, failure_of, without_key
+from judge.failures import OF_ODD_SHAPE, Failure, failure_of, refused, without_key
 from judge.questions import Question
 from judge.store import KEY, Key, Store
 from judge.verdicts import BLOCKED, CUT_OFF, EMPTY, PROSE, Read, Reply
@@ -120,7 +120,7 @@ class Asking:
             asyncio.run(self._ask(iter(questions)))
         if self.stopped_by is not None:
             raise self.stopped_by
-        if self.tally.failed and not self.answered:
+        if self.tally.failed and not self._has_replies():
             raise ValueError(f"no question was answered, the last failed with {[*self.tally.failed.values()][-1]}")
         return self.tally
 
@@ -147,19 +147,21 @@ class Asking:
     async def _settle(self, question: Question) -> Failure | None:
         """Asks until there is a reply, or says why there is none; None also when everything stops."""
         tokens = self.count(question.prompt) + TOKENS_OF_A_REPLY
-        expected: tuple[type[Exception], ...] = (*self.backend.errors, Failure, OSError, ValueError)
+        expected: tuple[type[Exception], ...] = (*self.backend.errors, *OF_ODD_SHAPE, Failure, OSError, ValueError)
         for attempt in range(1, self.limits.attempts + 1):
             if not await self.pace.wait(tokens):
                 return None
             self.tally.requests += 1
             self.tally.retries += attempt > 1
+            adapted = len(self.backend.adapted)
             try:
                 async with asyncio.timeout(self.limits.timeout):
                     reply = await self.backend.ask(question.prompt)
             except TimeoutError:
                 failure = Failure(f"no reply within {self.limits.timeout:g} seconds", "again")
             except expected as error:
-                if not self.answered and self.backend.adapt(error):
+                others = len(self.backend.adapted) > adapted and refused(error)  # have adapted since it was sent
+                if self.backend.adapt(error) or others:
                     return await self._settle(question)
                 failure = failure_of(error)
             else:
@@ -208,9 +210,14 @@ class Asking:
         text = f"none of the first {len(self.unread)} replies holds a verdict ({why}); "
         self._stop(NoVerdict(text + REMEDIES.get(why, REMEDIES[PROSE])))
 
+    def _has_replies(self) -> bool:
+        return any(reply["model"] == self.model for reply in self.store.replies.values())
+
     def _failed(self, question: Question, failure: Failure) -> None:
+        """Questions that will never work say nothing of the others where the model has answered some: they are what is
+        left when the same command has run before."""
         self.tally.failed[question.key(self.model)] = str(failure)
-        self.failed_in_a_row += 1
+        self.failed_in_a_row += not (failure.kind == "item" and self._has_replies())
         if failure.kind in ("all", "unreachable") and (failure.kind == "all" or not self.answered):
             self._stop(ValueError(str(failure)))
         elif self.failed_in_a_row >= GIVE_UP:

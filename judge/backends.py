@@ -11,6 +11,7 @@ from judge.args import JudgeArgs
 from judge.failures import KEYS, Failure, refused
 from judge.verdicts import Reply
 
+CONNECT = 10.0  # seconds, in which a server answers at all: a firewall that drops packets never does
 LIBRARIES = {"gemini": "google-genai", "openai": "openai"}
 # Gemini's finish reasons that mean that it was not allowed to answer (google.genai.types.FinishReason).
 BLOCKED = {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR"}
@@ -68,7 +69,7 @@ class Gemini:
 
         self.errors: tuple[type[Exception], ...] = (errors.APIError, httpx2.HTTPError)
         # Our own httpx client, because the SDK would use aiohttp where it is installed, and then send twice on its own.
-        self.http = httpx2.AsyncClient(timeout=timeout)
+        self.http = httpx2.AsyncClient(timeout=timeout, event_hooks={"request": [_connect_soon]})
         options = types.HttpOptions(
             api_version="v1beta",  # has response schemas and thinking budgets; the SDK's default is v1
             timeout=round(timeout * 1000),  # milliseconds
@@ -121,7 +122,8 @@ class OpenAIServer:
 
         self.errors: tuple[type[Exception], ...] = (openai.OpenAIError, httpx2.HTTPError)
         key = find_key("openai") or "none"  # the SDK refuses to start without one; a server of your own ignores it
-        self.client = openai.AsyncOpenAI(api_key=key, base_url=args.judge_url, timeout=timeout, max_retries=0)
+        limits = httpx2.Timeout(timeout, connect=min(timeout, CONNECT))
+        self.client = openai.AsyncOpenAI(api_key=key, base_url=args.judge_url, timeout=limits, max_retries=0)
         self.adapted: dict[str, str] = {}
         self.flags: dict[str, Any] = {"model": args.judge_model, "temperature": 0.0}
         if args.reply_tokens is not None:
@@ -162,7 +164,9 @@ class OpenAIServer:
         if not choices:
             raise Failure("the reply holds no choice", "again")
         counts = (usage.prompt_tokens, usage.completion_tokens) if usage else ()
-        finish, answer = choices[0].finish_reason, choices[0].message
+        finish, answer = choices[0].finish_reason, getattr(choices[0], "message", None)
+        if answer is None:
+            raise Failure("the reply holds no message", "again")
         text = _text_of(answer.content)
         if finish == "content_filter" or answer.refusal:
             return Reply(answer.refusal or text, "blocked", finish, *counts)
@@ -170,6 +174,12 @@ class OpenAIServer:
 
     async def close(self) -> None:
         await self.client.close()
+
+
+async def _connect_soon(request: Any) -> None:
+    """google-genai sends its own timeout with each request, which is one for all."""
+    limits = request.extensions["timeout"]
+    limits["connect"] = min(limits["connect"], CONNECT)
 
 
 def _text_of(content: Any) -> str:

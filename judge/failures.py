@@ -5,7 +5,7 @@ What a server says is shown and stored without the key that it was sent.
 
 import os
 import re
-from typing import Literal
+from typing import Any, Literal
 
 KEYS = {"gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"), "openai": ("OPENAI_API_KEY",)}
 AGAIN = {408, 409, 425, 429}
@@ -33,6 +33,9 @@ UNSUPPORTED = re.compile(
     re.IGNORECASE,
 )
 OF_ONE_QUESTION = re.compile(r"context|too long|too large|exceed", re.IGNORECASE)
+
+
+OF_ODD_SHAPE = (AttributeError, IndexError, KeyError, TypeError)  # what reading such a reply raises, in an SDK or here
 
 
 class Failure(Exception):
@@ -100,9 +103,12 @@ def failure_of(error: Exception) -> Failure:
         return error
     status = status_of(error)
     message = " ".join(without_key(_told(error)).split())[:LONGEST_MESSAGE]
+    name = type(error.__cause__ or error).__name__
+    if isinstance(error, OF_ODD_SHAPE):
+        return Failure(f"a reply of odd shape ({name}: {message})", "again")
     if status is None:
-        missing = isinstance(error, httpx2.ConnectError) or isinstance(error.__cause__, httpx2.ConnectError)
-        name = type(error.__cause__ or error).__name__
+        unreachable = httpx2.ConnectError, httpx2.ConnectTimeout
+        missing = isinstance(error, unreachable) or isinstance(error.__cause__, unreachable)
         return Failure(f"{name} {message}".strip(), "unreachable" if missing else "again")
     if (
         status in FOR_ALL
@@ -120,9 +126,10 @@ def failure_of(error: Exception) -> Failure:
 def _asked_to_wait(error: Exception) -> float:
     """Returns the seconds in the header Retry-After, or in Google's RetryInfo in the body ("37s"); 0 without either."""
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    body = getattr(error, "details", None)
-    details = body.get("error", {}).get("details", []) if isinstance(body, dict) else []
-    delays = [d["retryDelay"] for d in details if isinstance(d, dict) and "retryDelay" in d]
+    found: Any = getattr(error, "details", None)
+    for name in ("error", "details"):
+        found = found.get(name) if isinstance(found, dict) else None
+    delays = [d["retryDelay"] for d in found or () if isinstance(d, dict) and "retryDelay" in d]
     for text in (headers.get("retry-after"), *delays):
         try:
             return max(0.0, float(str(text).removesuffix("s")))

@@ -1,10 +1,13 @@
 """Both SDKs, as they are installed, against a server on this machine that misbehaves, and the loop that asks."""
 
 import asyncio
+import contextlib
 import json
+import threading
 import time
 from collections import Counter
 
+import httpx2
 import judge_server
 import pytest
 from forked import free_port
@@ -15,7 +18,7 @@ import judge_faults
 from judge import asking
 from judge.args import JudgeArgs, PaceArgs
 from judge.asking import Asking
-from judge.backends import key_problems, open_backend
+from judge.backends import CONNECT, key_problems, open_backend
 from judge.failures import Failure, failure_of, without_key
 from judge.prompts import CHOICE_SCHEMA, SCORE_SCHEMA
 from judge.questions import Question, left_of
@@ -183,6 +186,26 @@ def test_of_a_message_in_parts_the_texts_are_joined_and_the_thinking_is_left_asi
     assert ask_once("openai", serve()).text == text
 
 
+@pytest.mark.parametrize("choice", [{"index": 0}, {"message": None}, {"message": "85"}, None, "85"])
+def test_a_reply_of_odd_shape_is_worth_another_request(choice, serve, tmp_path, monkeypatch):
+    whole, odd = judge_server.as_openai, [True]
+
+    def once(*told):
+        return whole(*told) | ({"choices": [choice]} if odd and odd.pop() else {})
+
+    monkeypatch.setattr(judge_server, "as_openai", once)
+    loop, stored = ask_all("openai", serve(), tmp_path, questions(3))
+    assert len(stored) == 3 and loop.tally.retries == 1
+
+
+@pytest.mark.parametrize("body", [{"error": "no"}, {"error": {"code": 500, "message": "no", "details": None}}, ["no"]])
+def test_an_error_of_odd_shape_is_worth_another_request(body, serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(judge_server, "problem", lambda *_: body)
+    server = serve(lambda prompt, attempt: "500" if attempt == 1 else OK)
+    loop, stored = ask_all("gemini", server, tmp_path, questions(3))
+    assert len(stored) == 3 == loop.tally.retries
+
+
 @BOTH
 def test_a_server_that_is_not_there_is_told_from_one_that_fails(api, serve, monkeypatch):
     server = serve()
@@ -190,6 +213,22 @@ def test_a_server_that_is_not_there_is_told_from_one_that_fails(api, serve, monk
     server.url = f"{server.root}/v1"
     monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", server.root)
     assert ask_once(api, server).kind == "unreachable"
+
+
+@BOTH
+def test_a_server_behind_a_firewall_that_drops_packets_is_not_there(api, serve, tmp_path, monkeypatch):
+    limits = []
+
+    async def drop(_, request):
+        limits.append(request.extensions["timeout"])
+        raise httpx2.ConnectTimeout("")
+
+    monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", drop)
+    assert ask_once(api, serve(), timeout=60.0).kind == "unreachable"
+    assert limits[0]["connect"] == CONNECT and limits[0]["read"] == 60
+    with pytest.raises(ValueError, match="ConnectTimeout"):
+        ask_all(api, serve(), tmp_path, questions(9), timeout=3.0)
+    assert len(limits) == 2 and limits[1]["connect"] == 3
 
 
 @BOTH
@@ -285,6 +324,24 @@ def test_a_model_that_refuses_temperature_and_max_tokens_is_asked_as_it_wants(re
     )
     last = server.seen[-1].body
     assert "temperature" not in last and "max_tokens" not in last and last["max_completion_tokens"] == 50
+
+
+def test_a_model_is_asked_as_it_wants_by_requests_that_were_on_their_way_too(serve, tmp_path):
+    """The first reply, a blocked one, comes before the model is asked for what it refuses, by four at a time."""
+    server = serve(lambda prompt, _: "blocked" if prompt == "prompt 0" else OK)
+    wait = threading.Barrier(4)
+
+    def refuse(body):
+        if "prompt 0" in json.dumps(body) or (refusal := reasoning_model(body)) is None:
+            return None
+        with contextlib.suppress(threading.BrokenBarrierError):
+            wait.wait(1)
+        return refusal
+
+    server.refuse = refuse
+    loop, stored = ask_all("openai", server, tmp_path, questions(9))
+    assert len(stored) == 9 and not loop.tally.failed
+    assert "adapted" not in stored[0] and stored[8]["adapted"] == {"temperature": "left out"}
 
 
 def test_a_model_that_wants_a_temperature_above_0_keeps_its_own(serve, tmp_path):
@@ -483,6 +540,17 @@ def test_a_quota_that_is_used_up_is_told_from_one_request_too_many(serve, tmp_pa
 def test_a_few_items_that_all_fail_are_no_outcome(serve, tmp_path):
     with pytest.raises(ValueError, match="no question was answered.*status 500"):
         ask_all("openai", serve(lambda *_: "500"), tmp_path, questions(2), attempts=2)
+
+
+def test_questions_that_never_work_are_told_with_the_outcome_when_they_are_all_that_is_left(serve, tmp_path):
+    hopeless = [f"prompt {i}" for i in range(3, 3 + asking.GIVE_UP + 2)]
+    server = serve(lambda prompt, _: "400" if prompt in hopeless else OK)
+    for _ in range(2):
+        loop, stored = ask_all("openai", server, tmp_path, questions(3 + len(hopeless)))
+        assert len(stored) == 3 and len(loop.tally.failed) == len(hopeless)
+    assert loop.answered == 0
+    with pytest.raises(ValueError, match="questions in a row failed.*status 400"):
+        ask_all("openai", server, tmp_path / "new", questions(3 + len(hopeless))[3:])
 
 
 def test_every_request_goes_through_the_pace_repeated_ones_too(serve, tmp_path):
