@@ -1,6 +1,7 @@
 """generations.jsonl of scripts/finetune_ift.py: what was asked, what was wanted, what was answered."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -30,7 +31,7 @@ def read_generations(path: Path, text: Text, flag: str) -> list[Generation]:
     if not file.is_file():
         raise ValueError(f"{flag} {path}: there is no {file.name}; give a run folder of finetune_ift or its {FILE}")
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # Windows' editors write a mark before the text
     except UnicodeDecodeError as error:
         raise ValueError(f"{flag} {file}: not UTF-8 (byte {error.start})") from error
     found: dict[Any, Generation] = {}
@@ -53,19 +54,27 @@ def read_generations(path: Path, text: Text, flag: str) -> list[Generation]:
 def _generation(row: Any, text: Text) -> Generation:
     if not isinstance(row, dict):
         raise ValueError("is not a record")
-    for name in ("instruction", "reference", text):
+    row = {"input": "", "kind": ""} | {name: value for name, value in row.items() if value is not None}
+    for name in ("instruction", "reference", text, "input", "kind"):
         if not isinstance(row.get(name), str):
             raise ValueError(f"has no text in {name!r}")
         row[name].encode()  # raises for half a character (a lone surrogate), which no server takes
     if type(row.get("id")) not in (int, str):
         raise ValueError("has no 'id'")
+    str(row["id"]).encode()
     if not row["reference"].strip():
         raise ValueError("its 'reference' is empty; a judge compares with it")
-    about, kind = row.get("input") or "", row.get("kind") or ""
-    question = Instruction(row["id"], row["instruction"], about, row["reference"], kind)
-    tuned = text == "response"
-    known = {name: row.get(name) if tuned else None for name in ("stopped", "reference_loss", "reference_tokens")}
-    return Generation(question, row[text], **known)
+    question = Instruction(row["id"], row["instruction"], row["input"], row["reference"], row["kind"])
+    if text == "before":
+        return Generation(question, row[text], None, None, None)
+    stopped, loss, tokens = (row.get(name) for name in ("stopped", "reference_loss", "reference_tokens"))
+    if type(stopped) not in (bool, type(None)):
+        raise ValueError(f"'stopped' is {stopped!r}, not true or false")
+    if loss is not None and not (type(loss) in (int, float) and 0 <= loss < math.inf):
+        raise ValueError(f"'reference_loss' is {loss!r}, not a number of nats")
+    if tokens is not None and not (type(tokens) is int and tokens >= 0):
+        raise ValueError(f"'reference_tokens' is {tokens!r}, not a number of tokens")
+    return Generation(question, row[text], stopped, loss, tokens)
 
 
 def same_questions(ours: Sequence[Generation], others: Sequence[Generation], against: Path) -> list[Generation]:

@@ -26,8 +26,8 @@ MARKUP = re.compile(r"[*_`#>\"]|\\boxed|[{}]|\[|\]")
 LARGEST = 10**9  # a score that is out of range, as is any larger one, which may be too large for a float
 NUMBER = r"([-+]?[0-9]+(?:\.[0-9]+)?)"
 # 85, 85%, 85/100, 8 (out of 10), 85 points; with nothing after it that makes it a range or another number.
-OF = r"(?:\s*%|\s*\(?\s*(?:/|(?:out\s+)?of)\s*([0-9]+)\)?)?(?:\s+points?)?"
-ALONE = r"(?![0-9/%]|[.,][0-9]|\s*\(?\s*(?:-|\u2013|/|to|or|of|out)\s*[0-9])"
+OF = r"(?:\s*%|\s*\(?\s*(?:/|(?:out\s+)?of)\s*([0-9]+)\)?)?(?:\s*points?)?"
+ALONE = r"(?![^\W_]|[/%]|[.,][0-9]|\s*\(?\s*(?:-|\u2013|/|to|or|of|out)\s*[0-9])"
 LABEL = r"(?:(?:the|my|final|overall|total)\s+)*(?:score|rating|grade)(?:\s*\([^)]*\))?\s*(?:is\b|:|=)\s*"
 SCORE_LINE = re.compile(rf"^(?:{LABEL})?{NUMBER}{OF}[.!]?$", re.IGNORECASE)
 LABELLED = re.compile(rf"^{LABEL}{NUMBER}{OF}{ALONE}", re.IGNORECASE)

@@ -24,7 +24,7 @@ from judge.backends import key_problems
 from judge.generations import FILE, JUDGE, Generation, Text, read_generations, results_beside, same_questions
 from judge.questions import Question, choice_questions, left_of, score_questions
 from judge.store import REPLIES, Key, other_settings, read_replies
-from training.flags.cli import refuse, resolved, run, stop
+from training.flags.cli import flag, given_flags, refuse, resolved, run, stop
 from training.storage.run_folder import nearest
 
 if TYPE_CHECKING:
@@ -60,8 +60,10 @@ class Args:
         what, judge, found = self.what, self.judge, []
         if judge.judge_model is None and not what.offline:
             found.append("--judge-model: which model judges? (--offline measures without one)")
-        if what.offline and (judge.judge_model or judge.judge_url or what.against or what.dry_run):
-            found.append("--offline: asks no judge; leave out --judge-model, --judge-url, --against and --dry-run")
+        given = [*given_flags(judge), *given_flags(self.pace), *["against"] * bool(what.against)]
+        given += ["dry_run"] * what.dry_run
+        if what.offline and given:
+            found.append(f"--offline: asks no judge; leave out {', '.join(map(flag, given))}")
         itself = what.against is not None and file_of(what.against) == file_of(what.generations)
         if itself and what.text == "response":
             found.append(

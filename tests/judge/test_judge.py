@@ -99,6 +99,9 @@ OTHER_SCORES = [
     ("85\n90", "ambiguous"),
     ("Score: 85\nScore: 90", "ambiguous"),
     ('{"score": 85} {"score": 90}', "ambiguous"),
+    ("Score: 8 points", 8),
+    ("Score: 8points", 8),
+    ("Score: 8out of 10 for style", 80),
     ("", "empty"),
     (" \n", "empty"),
 ]
@@ -107,6 +110,7 @@ PROSE_REPLIES = (
     *("80-90", "Score: 80-90", "Score: 80 to 90", "between 80 and 90", "80 \u2013 90", "Score: 85 or 90", "85,5"),
     *("Score: 4/5", "A perfect score is 100.", "The maximum score is 100.", "Score: 8,5", "1,000", "eighty-five"),
     *("true", '{"score": true}', '{"score": null}', '{"score": [85]}', "\u0668\u0665"),
+    *("Score: 1e2", "Score: 8k", "Score: 5th of all"),
     *("9" * 5_000, "<think>85", "<think>85</think>", "Grade: B"),
 )  # fmt: skip
 
@@ -225,6 +229,13 @@ def test_what_is_known_of_the_fine_tuned_model_is_not_said_of_its_base(tmp_path)
         ([generation(0, response=None)], "line 1: has no text in 'response'"),
         ([generation(1.5)], "line 1: has no 'id'"),
         ([generation(0, response="\ud800")], "line 1: .*surrogates"),
+        ([generation(0, input="\ud800")], "line 1: .*surrogates"),
+        ([generation("\ud800")], "line 1: .*surrogates"),
+        ([generation(0, input=["x"])], "line 1: has no text in 'input'"),
+        ([generation(0, reference_loss="3")], "line 1: 'reference_loss' is '3', not a number"),
+        ([generation(0, reference_loss=math.nan)], "line 1: 'reference_loss' is nan, not a number"),
+        ([generation(0, reference_tokens=True)], "line 1: 'reference_tokens' is True, not a number"),
+        ([generation(0, stopped="yes")], "line 1: 'stopped' is 'yes', not true or false"),
         ([[1]], "line 1: is not a record"),
         ([], "holds no answer"),
         ([{"id": 1, "instruction": "a", "reference": "b", "reference_loss": 1.0}], "holds no answer .was the run"),
@@ -234,6 +245,12 @@ def test_what_is_known_of_the_fine_tuned_model_is_not_said_of_its_base(tmp_path)
 def test_a_file_that_is_wrong_is_refused_with_flag_and_line(rows, message, tmp_path):
     with pytest.raises(ValueError, match=f"--generations .*{message}"):
         generations(tmp_path, rows)
+
+
+def test_a_mark_before_the_text_is_no_part_of_it(tmp_path):
+    path = write_rows(tmp_path / "generations.jsonl", [generation(0)])
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert read_generations(path, "response", "--generations")[0].question.id == 0
 
 
 def test_a_file_that_is_no_json_or_not_there_is_refused(tmp_path):

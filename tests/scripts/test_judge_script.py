@@ -308,6 +308,10 @@ CASES = [
         "--against .* the same answers",
     ),
     (["--generations", "{run}", "--offline", "--judge-model", "m"], "--offline: asks no judge"),
+    (
+        ["--generations", "{run}", "--offline", "--repeats", "1", "--backoff", "2", "--dry-run"],
+        "--offline: asks no judge; leave out --repeats, --backoff, --dry-run",
+    ),
     (["--generations", "{run}", "--judge-model", " "], "--judge-model: is empty"),
     (["--generations", "{run}", "--judge-model", "m", "--repeats", "0"], "--repeats 0: must be at least 1"),
     (
