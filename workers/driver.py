@@ -3,7 +3,6 @@
 The run folder comes back when the run ends, finished or not, so that an unfinished run can go on on any node, or here.
 """
 
-import contextlib
 import logging
 import os
 import signal
@@ -110,8 +109,10 @@ class Cluster:
             for job in jobs:
                 running[self._start(job, on_one)] = job
             while running:
-                ready, _ = ray.wait([*running])
-                yield self._received(running.pop(ready[0]), ready[0])
+                (ref,), _ = ray.wait([*running])
+                done = self._received(running[ref], ref)
+                del running[ref]  # not before it is written
+                yield done
         finally:
             self._stop(running)
 
@@ -122,14 +123,15 @@ class Cluster:
             outcome = ray.get(ref)
         except ray.exceptions.RayError as error:
             outcome = Outcome(1, 0.0, f"{error}\n", {})
-        with job.log.open("a") as log:
-            log.write(outcome.log)
         if outcome.files:
             replace_folder(job.folder, lambda new: write_contents(new, outcome.files))
+        with job.log.open("a") as log:
+            log.write(outcome.log)
         return Done(job, outcome.status, outcome.seconds)
 
     def _stop(self, running: Mapping[Any, Job]) -> None:
-        """Stops the runs as Ctrl-C would, and keeps what they have."""
+        """Stops the runs as Ctrl-C would, and keeps what they have. Raises the first OSError of one that does not fit,
+        once the others are written."""
         for ref in running:
             ray.cancel(ref)
         if not running:
@@ -137,7 +139,14 @@ class Cluster:
         ended, stuck = ray.wait([*running], num_returns=len(running), timeout=PATIENCE)
         for ref in stuck:
             ray.cancel(ref, force=True)
+        failed = list[OSError]()
         for ref in ended:
-            with contextlib.suppress(ray.exceptions.RayError):  # it had not begun, or is lost
+            try:
                 ray.get(ref)
                 self._received(running[ref], ref)
+            except ray.exceptions.RayError:  # it had not begun, or is lost
+                continue
+            except OSError as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]

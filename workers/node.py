@@ -20,7 +20,7 @@ from training.storage.run_folder import CONFIG, STATE
 from workers.job import Job, Workers
 from workers.local import gpu_mib, local
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 CODE = ("gpt2_scratch", "lora", "tasks", "training", "evidence", "workers", "scripts")  # what a run is made of
 LIBRARIES = ("torch", "numpy", "accelerate")
 # Flags with files, and the type that they have in results.json and checkpoints before they are written as text.
@@ -129,11 +129,16 @@ def warm(threads: int) -> Workers:
     """Returns an engine for one run at a time, in this environment."""
     needs = str(threads), *map(os.environ.get, ("DATA_DIR", "CUDA_VISIBLE_DEVICES"))
     if needs not in _warm:
-        for other in _warm.values():
-            other.__exit__(None, None, None)
-        _warm.clear()
+        cool()
         _warm[needs] = local(1, threads)
     return _warm[needs]
+
+
+def cool() -> None:
+    """Ends the engine, and what still runs of it."""
+    for engine in _warm.values():
+        engine.__exit__(None, None, None)
+    _warm.clear()
 
 
 def work(task: Task) -> Outcome:
@@ -158,7 +163,7 @@ def work(task: Task) -> Outcome:
             for done in warm(task.threads).run([job]):
                 status = done.status
         except ChildProcessError:
-            _warm.clear()
+            cool()
             raise
         except KeyboardInterrupt:
             pass  # what the run has saved is kept
@@ -187,9 +192,16 @@ class Node(NamedTuple):
         return ", ".join([*found, *["another version of this project"] * (self.code != here.code)])
 
 
+def files_of_code() -> list[Path]:
+    """Returns the files of this project that a run depends on, bundled data and weights too."""
+    found = (path for name in CODE for path in (ROOT / name).rglob("*") if path.is_file())
+    left_out = (".", "__pycache__")  # what editors, tools and Python leave
+    return sorted(path for path in found if not any(part.startswith(left_out) for part in path.relative_to(ROOT).parts))
+
+
 def describe() -> Node:
     code = hashlib.sha256()
-    for path in sorted(path for name in CODE for path in (ROOT / name).rglob("*.py")):
+    for path in files_of_code():
         code.update(f"{path.relative_to(ROOT)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     libraries = {name: metadata.version(name).split("+")[0] for name in LIBRARIES}
     return Node(code.hexdigest(), libraries, min(gpu_mib(), default=0.0))

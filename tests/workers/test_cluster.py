@@ -14,9 +14,10 @@ from helpers import ROOT, results_of, weights_of
 
 pytest.importorskip("ray", reason="Ray is not installed (extra: cluster)")
 
-from workers import node  # noqa: E402
+from workers import driver, node  # noqa: E402
 from workers.cluster import cluster  # noqa: E402
 from workers.driver import Cluster  # noqa: E402
+from workers.job import Job  # noqa: E402
 from workers.node import Node, replaced, values  # noqa: E402
 
 ALONE = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "alone"]  # with no network but loopback
@@ -132,10 +133,11 @@ def test_a_node_with_other_libraries_or_code_is_told_apart():
 
 def test_the_version_of_a_project_is_the_content_and_the_place_of_its_files(tmp_path, monkeypatch):
     for name in node.CODE:
-        for path in (ROOT / name).rglob("*.py"):
-            copy = tmp_path / path.relative_to(ROOT)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, copy)
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "tasks" / ".hidden").mkdir()
+    (tmp_path / "tasks" / ".hidden" / "a.py").touch()
+    (tmp_path / "tasks" / "__pycache__").mkdir()
+    (tmp_path / "tasks" / "__pycache__" / "a.pyc").touch()
     here = node.describe()
     monkeypatch.setattr(node, "ROOT", tmp_path)
     assert node.describe() == here
@@ -145,8 +147,74 @@ def test_the_version_of_a_project_is_the_content_and_the_place_of_its_files(tmp_
         file.write_text(f"{text}# another version\n")
         assert node.describe().difference(here) == "another version of this project"
         file.write_text(text)
+    data = min((tmp_path / "tasks" / "bundled").glob("*.jsonl"))
+    content = data.read_bytes()
+    data.write_bytes(content[:-1])
+    assert node.describe().code != here.code
+    data.write_bytes(content)
+    assert node.describe() == here
     file.rename(file.with_name("moved.py"))
     assert node.describe().code != here.code
+
+
+def test_the_place_of_a_project_is_the_same_behind_a_link(tmp_path):
+    (tmp_path / "link").symlink_to(ROOT)
+    assert runpy.run_path(str(tmp_path / "link" / "workers" / "node.py"))["ROOT"] == ROOT.resolve()
+
+
+class Dying:
+    """An engine whose process ends in the middle of a run."""
+
+    ended = False
+
+    def __init__(self, *_):
+        pass
+
+    def run(self, jobs):
+        raise ChildProcessError("killed")
+        yield
+
+    def __exit__(self, *_):
+        Dying.ended = True
+
+
+def test_where_the_process_that_starts_runs_dies_what_it_started_is_ended(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATA_DIR", "none")
+    monkeypatch.setattr(node, "local", Dying)
+    monkeypatch.setattr(node, "_warm", {})
+    task = node.Task(("scripts/finetune_cls.py", "--output-dir", "runs/a"), {}, None, None, 1)
+    with pytest.raises(ChildProcessError):
+        node.work(task)
+    assert Dying.ended and not node._warm
+
+
+class Ended:
+    """Stands for Ray where all runs have ended; a run is its own reference."""
+
+    exceptions, cancel = driver.ray.exceptions, staticmethod(lambda ref: None)
+    wait = staticmethod(lambda refs, num_returns=1, timeout=None: (refs[:num_returns], refs[num_returns:]))
+    get = staticmethod(lambda ref: node.Outcome(0, 1.0, f"log of {ref}\n", {"results.json": b"{}"}))
+
+
+@pytest.mark.parametrize("failures", [1, 9])
+def test_a_run_that_does_not_fit_on_the_disk_takes_no_other_with_it(failures, idle, tmp_path, monkeypatch):
+    left, replace = [None] * failures, driver.replace_folder
+
+    def small_disk(path, write):
+        if path.name == "a" and left:
+            left.pop()
+            raise OSError("no room for a")
+        replace(path, write)
+
+    monkeypatch.setattr(driver, "ray", Ended)
+    monkeypatch.setattr(driver, "replace_folder", small_disk)
+    monkeypatch.setattr(Cluster, "_start", lambda self, job, on_one: job.folder.name)
+    with pytest.raises(OSError, match="no room for a"):
+        list(idle(0, 0.0).run([Job(tmp_path / name, ()) for name in "abc"]))
+    written = "bc" if failures > 1 else "abc"
+    assert sorted(path.parent.name for path in tmp_path.glob("*/results.json")) == list(written)
+    assert [path.read_text() for path in sorted(tmp_path.glob("*.log"))] == [f"log of {name}\n" for name in written]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
