@@ -16,6 +16,7 @@ from judge_server import HANG, OK, JudgeServer, digest, mixed, score
 from test_commands import load_script
 from test_judge import generation
 
+from evidence.runs import read_run
 from gpt2_scratch.tokenizer import GPT2
 from judge.measures import repeats_prompt
 
@@ -278,6 +279,21 @@ def test_an_outcome_is_not_overwritten_by_that_against_another_run_of_the_same_n
         assert done.returncode == 2 and "choose another --output-dir" in done.stderr
         assert (place / "judge.json").read_bytes() == before and len(server.seen) == asked
         assert judge(run, server, "--against", others[0]).returncode == 0
+
+
+def test_tables_read_the_scores_of_the_last_outcome_in_a_folder_wherever_it_is(run, tmp_path):
+    place = tmp_path / "elsewhere" / "outcome"
+    authors = ["--output-dir", place, "--judge-prompt", "authors"]
+    with JudgeServer(answer=lambda _: {"score": 90}) as server:
+        assert judge(run, server, "--output-dir", place).returncode == 0
+        server.answer = lambda _: {"score": 50}
+        assert judge(run, server, *authors).returncode == 0
+        server.answer = better
+        assert judge(run, server, "--text", "before", "--against", run, "--output-dir", place).returncode == 0
+        assert read_run(run).scores == {}  # a choice has taken the place of the scores
+        asked = len(server.seen)
+        assert judge(run, server, *authors).returncode == 0 and len(server.seen) == asked
+    assert read_run(run).scores == {str(i): 50.0 for i in range(40)}
 
 
 def test_results_of_another_program_are_left_alone_and_damaged_ones_refused_before_anything_is_asked(run):
