@@ -75,7 +75,8 @@ class DryRun:
 
     def _mark_backward(self) -> None:
         """Begins a stage where the gradient has passed the last blocks, so that what is most when all activations are
-        there, and what is most when all gradients are, are two numbers (depth.py)."""
+        there, and what is most when all gradients are, are two numbers (depth.py); what the forward pass needs is a
+        third."""
 
         def mark(block: nn.Module, inputs: Any, output: Tensor) -> None:
             if output.requires_grad:
@@ -150,6 +151,7 @@ class DryRun:
         """Does what training/step/side_by_side.py does with micro-batches, or with one that is `alone` in its step."""
         workload = self.workload
         loss = workload.loss(workload.accelerator, self.model, workload.batch(micro_batch, self.device))
+        self.meter.begin_stage()  # autocast has held half-precision copies of all weights, which are gone
         if alone:
             loss.backward()
             return

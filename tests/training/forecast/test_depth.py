@@ -39,6 +39,7 @@ def alike(examples):
         (Classifier, MethodArgs("lora"), FEWEST, False, "no"),
         (Classifier, MethodArgs("full"), FEWEST, True, "no"),
         (Classifier, MethodArgs("full"), FEWEST, False, "bf16"),
+        (Classifier, MethodArgs("full"), 24, True, "bf16"),
         (LanguageModel, MethodArgs("full"), FEWEST + 2, False, "no"),
         (LanguageModel, LM_HEAD, FEWEST, True, "bf16"),
         (LanguageModel, MethodArgs("bitfit", last_blocks=7), 29, False, "no"),  # the fewest with two long runs
