@@ -20,7 +20,7 @@ LAYERS = {
     "studies": {"gpt2_scratch", "tasks", "training", "evidence", "workers"},
     "scripts": {"gpt2_scratch", "lora", "tasks", "training", "evidence", "judge", "page", "workers", "studies"},
     "benchmarks": {"gpt2_scratch", "lora", "tasks", "training", "evidence", "judge", "workers", "studies"},
-    "reproduce": {"gpt2_scratch", "lora", "training", "evidence", "workers"},
+    "reproduce": {"gpt2_scratch", "lora", "training", "evidence", "workers", "judge"},
 }
 FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
 
