@@ -83,7 +83,7 @@ def _forward_and_backward(
     """Returns log-probabilities (M,) and gradients of their sum, weighted by `gradient`, for `hidden` and `trained`."""
     found = torch.empty(len(hidden), dtype=at_least_fp32(hidden), device=hidden.device)
     for_hidden = torch.empty_like(hidden)
-    for_trained = [torch.zeros_like(p) for p in trained]
+    for_trained: list[Tensor] = []
     for part in _parts(len(hidden)):
         rows = hidden[part].detach().requires_grad_()
         with torch.enable_grad():
@@ -96,10 +96,13 @@ def _forward_and_backward(
             z.mul_(gradient[part, None])
         wanted = torch.autograd.grad(logits, [rows, *trained], z.to(logits.dtype), materialize_grads=True)
         torch.neg(wanted[0], out=for_hidden[part])
-        for total, x in zip(for_trained, wanted[1:], strict=True):
-            total -= x
+        if for_trained:
+            for total, x in zip(for_trained, wanted[1:], strict=True):
+                total -= x
+        else:
+            for_trained = [x.neg_() for x in wanted[1:]]
         del logits, z  # before the next ones
-    return [found, for_hidden, *for_trained]
+    return [found, for_hidden, *(for_trained or map(torch.zeros_like, trained))]
 
 
 def _random_states(device: torch.device) -> list[Tensor]:
