@@ -129,7 +129,7 @@ def _parts(count: int) -> Iterator[slice]:
 def _log_softmax(logits: Tensor) -> Tensor:
     """Overwrites `logits` (rows, V), or an fp32 copy of logits in half precision, with their log-softmax."""
     logits = logits.to(at_least_fp32(logits))
-    rows = with_gaps(logits)  # which torch would copy without them
+    rows = with_gaps(logits)  # torch would copy rows that have gaps between them
     if rows is not logits:
         rows[:, logits.shape[1] :] = -torch.inf
     torch.log_softmax(rows, 1, out=rows)
