@@ -64,6 +64,20 @@ class Race:
                 yield wanted
                 self._test()
 
+    def likely(self) -> list[Trial]:
+        """Returns what will be asked for later, as far as the trials found tell: the further rates and the second seed
+        of each arm, which its own first seed decides; then the rates beside the best cell, or more seeds of it, should
+        it stay the best."""
+        begun = [arm for arm in self.arms if all(Trial(arm, rate, 0) in self.found for rate in (-COARSE, 0, COARSE))]
+        cells, wanted = [(arm, self.best(arm)) for arm in begun], list[Trial]()
+        for arm, rate in (cell for cell in cells if len(self.seeds_of(cell)) == 1):
+            wanted += [Trial(arm, further, 0) for further in self.beyond(arm)] or [Trial(arm, rate, 1)]
+        racing = [cell for cell in cells if len(self.seeds_of(cell)) > 1 and cell not in self.stopped]
+        for leader in sorted(racing, key=self.loss)[:1]:
+            beside = [Trial(*cell, 0) for cell in self._beside(leader)]
+            wanted += beside or [Trial(*leader, seed) for seed in range(self.seeds)]
+        return [trial for trial in wanted if trial.seed < self.seeds and trial not in self.found]
+
     def _new(self, trials: Sequence[Trial]) -> Iterator[list[Trial]]:
         """Yields those that may be tried and are not known yet."""
         if wanted := [trial for trial in trials if trial.rate in self.rates and trial not in self.found]:

@@ -11,7 +11,7 @@ choose nothing. The answer is the last screen, answer.md and study.html. The sam
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -173,11 +173,11 @@ def conduct(args: Args, question: Question, folder: Path) -> None:
             return
         with cluster(work.ray, work.threads) if work.ray else nullcontext(here) as workers:
             clock.workers = workers.count
-            maker = Maker(workers, clock)
-            found = outcome(args, question, recipe, maker)
-            if study.train_sizes:
-                write_answer(found)  # which stays if the sizes are stopped
-                found = with_sizes(found, maker, study.train_sizes)
+            with closing(Maker(workers, clock)) as maker:
+                found = outcome(args, question, recipe, maker)
+                if study.train_sizes:
+                    write_answer(found)  # which stays if the sizes are stopped
+                    found = with_sizes(found, maker, study.train_sizes)
     write_answer(found)
     print("\n".join(["", *screen(found)]))
     print(f"answer  {folder}/answer.md\npage    {folder}/study.html")

@@ -4,8 +4,10 @@ import json
 import re
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -99,36 +101,90 @@ class Clock:
         return time.monotonic() - self.started + wanted <= 60 * self.minutes
 
 
-@dataclass
-class Maker:
-    workers: Workers
-    clock: Clock
-    say: Callable[[str], None] = print
-    commands: dict[Path, str] = field(default_factory=dict)  # of all runs that were asked for, by their folders
+class Making(NamedTuple):
+    """A run that is to be made, or to be tested."""
 
-    def make(self, recipe: Recipe, trials: Sequence[Trial], score: str = "validation") -> None:
-        """Makes the runs that have not been made, or tests those that have not been tested.
+    recipe: Recipe
+    trial: Trial
+    score: str = "validation"
+
+    @property
+    def place(self) -> Path:
+        return self.recipe.place(self.trial)
+
+
+def nothing() -> Iterable[Making]:
+    return ()
+
+
+class Maker:
+    """Makes runs, and begins some early that will probably be wanted while a worker would have to wait."""
+
+    def __init__(self, workers: Workers, clock: Clock, say: Callable[[str], None] = print) -> None:
+        self.workers, self.clock, self.say = workers, clock, say
+        self.commands = dict[Path, str]()  # of all runs that were asked for, by their folders
+        self.waiting, self.running = deque[Making](), dict[Path, Making]()
+        self.early, self.likely = list[Making](), nothing
+        self.ended = workers.run(self._next() for _ in count())
+
+    def close(self) -> None:
+        """Stops what still runs."""
+        self.ended.close()
+
+    def make(
+        self,
+        recipe: Recipe,
+        trials: Sequence[Trial],
+        score: str = "validation",
+        likely: Callable[[], Iterable[Making]] = nothing,
+    ) -> None:
+        """Makes the runs that have not been made, or tests those that have not been tested. `likely` says what a worker
+        may begin that would wait for the last of them, the most probable first.
 
         A test needs weights: where they have been deleted, the run is made again first. Raises RunFailed for a run that
         fails; one whose training diverges is remembered as such.
         """
         self.commands |= {recipe.place(trial): recipe.command(recipe.flags(trial)) for trial in trials}
+        self.likely = likely
         if score == "validation":
-            self._run(recipe, [trial for trial in trials if not recipe.is_trained(trial)], score)
+            self._run([Making(recipe, trial) for trial in trials if not recipe.is_trained(trial)])
             return
         left = [trial for trial in trials if not recipe.is_tested(trial)]
-        self._run(recipe, [trial for trial in left if not recipe.can_be_tested(trial)], "validation")
-        self._run(recipe, left, score)
+        self._run([Making(recipe, trial) for trial in left if not recipe.can_be_tested(trial)])
+        self._run([Making(recipe, trial, score) for trial in left])
 
-    def _run(self, recipe: Recipe, trials: Sequence[Trial], score: str) -> None:
-        jobs = {recipe.job(trial, score): trial for trial in trials}
-        for done in self.workers.run([*jobs]):
-            trial = jobs[done.job]
-            if done.status != 0 and not recipe.note_divergence(trial, done):
-                raise RunFailed(done)
-            self.tell(recipe, trial, done, score)
+    def _run(self, makings: Sequence[Making]) -> None:
+        left = {making.place for making in makings}
+        self.waiting += [making for making in makings if making.place not in self.running]
+        while left:
+            left.discard(self._wait())
 
-    def tell(self, recipe: Recipe, trial: Trial, done: Done, score: str) -> None:
+    def _next(self) -> Job | None:
+        """Returns the next job to start, None if there is none now."""
+        if self.waiting:
+            making = self.waiting.popleft()
+        elif len(self.running) < self.workers.count and (found := self._likely()):
+            self.early.append(making := found)
+        else:
+            return None
+        self.running[making.place] = making
+        return making.recipe.job(making.trial, making.score)
+
+    def _likely(self) -> Making | None:
+        possible = (one for one in self.likely() if one.place not in self.running)
+        return next((one for one in possible if not one.recipe.is_trained(one.trial)), None)
+
+    def _wait(self) -> Path:
+        """Waits for a run to end, and returns its folder. Raises RunFailed."""
+        done = next(self.ended)
+        making = self.running.pop(done.job.folder)
+        if done.status != 0 and not making.recipe.note_divergence(making.trial, done):
+            raise RunFailed(done)
+        self.tell(making, done)
+        return done.job.folder
+
+    def tell(self, making: Making, done: Done) -> None:
+        recipe, trial, score = making
         name = f"{trial.arm}, lr {recipe.arms[trial.arm].rate(trial.rate):g}, seed {trial.seed}"
         if done.status != 0:
             outcome = "diverged"
@@ -139,10 +195,17 @@ class Maker:
             outcome = f"validation loss {read_run(done.job.folder)['val']['loss']['value']:.4f}"
         self.say(f"{time.strftime('%T')}  {name}: {outcome}, {done.seconds:.0f} s")
 
+    def one_after_the_other(self, jobs: Sequence[Job]) -> None:
+        """Makes the runs alone, so that their times can be compared. Raises RunFailed."""
+        while self.running:
+            self._wait()
+        for job in jobs:
+            for done in self.workers.run([job], on_one=True):
+                if done.status != 0:
+                    raise RunFailed(done)
 
-def one_after_the_other(maker: Maker, jobs: Sequence[Job]) -> None:
-    """Makes the runs alone, so that their times can be compared. Raises RunFailed."""
-    for job in jobs:
-        for done in maker.workers.run([job], on_one=True):
-            if done.status != 0:
-                raise RunFailed(done)
+    def drop_weights(self, wanted: Set[Path]) -> None:
+        """Deletes the weights of runs that were begun early and whose folders are not among those `wanted`."""
+        for making in self.early:
+            if making.place not in wanted and making.place not in self.running:
+                making.recipe.drop_weights([making.trial])

@@ -4,14 +4,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from statistics import median
 from typing import Any
 
 from evidence.cells import Cell, measured
-from evidence.racing import FINE, Race, Stop, Trial
+from evidence.racing import COARSE, FINE, Race, Stop, Trial
 from studies.baselines import as_run, tfidf
-from studies.making import Clock, Maker, one_after_the_other
+from studies.making import Clock, Maker, Making
 from studies.outcome import (
     COMMONEST,
     TFIDF,
@@ -84,7 +85,7 @@ def lengthened(maker: Maker, recipe: Recipe, pilots: Sequence[Trial], best: Tria
         if not (longer.is_trained(best) or room):
             maker.say(f"length     there is no time to try {longer.updates:,} updates")
             break
-        maker.make(longer, [best])
+        maker.make(longer, [best], likely=partial(beside, recipe, pilots))
         gain = loss_of(recipe, best) - loss_of(longer, best)
         early = not longer.has_diverged(best) and longer.best_update(best) <= recipe.updates
         only = ", the best of which lies in their first half" if early else ""
@@ -95,6 +96,11 @@ def lengthened(maker: Maker, recipe: Recipe, pilots: Sequence[Trial], best: Tria
         recipe.drop_weights(pilots)
         recipe = longer
     return replace(recipe, is_settled=False)
+
+
+def beside(recipe: Recipe, pilots: Sequence[Trial]) -> list[Making]:
+    """Returns the first rates that a race tries beside those of the pilots."""
+    return [Making(recipe, pilot._replace(rate=rate)) for rate in (-COARSE, COARSE) for pilot in pilots]
 
 
 def loss_of(recipe: Recipe, trial: Trial) -> float:
@@ -137,6 +143,17 @@ def unneeded(race: Race) -> list[Trial]:
     return [trial for trial in race.found if (trial.arm, trial.rate) not in kept]
 
 
+def likely(maker: Maker, recipe: Recipe, race: Race, trials: Sequence[Trial]) -> list[Making]:
+    """Returns what is likely to be wanted after these trials, as far as those that have ended tell, and if there is
+    time."""
+    known = {trial: recipe.scores(trial) for trial in trials if recipe.is_trained(trial)}
+    left = len(trials) - len(known) + 1
+    if not maker.clock.has_room_for(left, recipe.updates, race.seeds * len(race.arms)):
+        return []
+    ahead = replace(race, found=race.found | known)
+    return [Making(recipe, trial) for trial in ahead.likely() if trial not in trials]
+
+
 def run_race(maker: Maker, recipe: Recipe, race: Race, rounds: Iterator[list[Trial]]) -> int:
     """Makes the trials, round after round, until the race is over or the time is up; returns how many runs of a round
     there was no time for."""
@@ -157,7 +174,7 @@ def run_race(maker: Maker, recipe: Recipe, race: Race, rounds: Iterator[list[Tri
             maker.say(f"time is up  {len(left)} runs more were wanted")
             return len(left)
         maker.say(f"round {number:<4} {len(trials)} runs, {len(left)} of them to be made")
-        maker.make(recipe, trials)
+        maker.make(recipe, trials, likely=partial(likely, maker, recipe, race, trials))
         race.found |= {trial: recipe.scores(trial) for trial in trials}
         recipe.drop_weights(unneeded(race))
     tell()
@@ -175,10 +192,11 @@ def tested(maker: Maker, recipe: Recipe, race: Race, question: Question, keep_mo
     maker.make(recipe, [trial for runs in trials.values() for trial in runs], "test")
     if not recipe.has_weights(kept_one := trials[winner][0]):  # another arm won before this one
         for score in ("validation", "test"):
-            one_after_the_other(maker, [recipe.job(kept_one, score)])
+            maker.one_after_the_other([recipe.job(kept_one, score)])
     costs = measured_costs(maker, recipe, trials, [*dict.fromkeys([winner, rival_of(race, winner, [*trials])])])
     kept = {trial for runs in trials.values() for trial in runs} if keep_models else {kept_one}
     recipe.drop_weights({*race.found} - kept)
+    maker.drop_weights({recipe.place(trial) for trial in race.found})
     test, baselines = question.splits.test, {}
     if question.classes and test:
         most = commonest(balance({"train": question.splits.train})["train"])
@@ -243,7 +261,7 @@ def measured_costs(
         folder = recipe.folder / "timing" / re.sub(r"[^\w.-]+", "-", name)
         short = [replace(recipe, folder=folder / str(i), updates=TIMED) for i in range(TIMES)]
         pairs = [(one, trial) for one in short for trial in compared]
-        one_after_the_other(maker, [one.job(trial, "timing") for one, trial in pairs if not one.is_trained(trial)])
+        maker.one_after_the_other([one.job(trial, "timing") for one, trial in pairs if not one.is_trained(trial)])
         seconds = {trial.arm: median(one.seconds_of_update(trial) for one in short) for trial in compared}
         known[name] = {"seconds": seconds, "bytes": {arm: short[0].bytes_of_weights(trials[arm][0]) for arm in arms}}
         write_json(path, known)

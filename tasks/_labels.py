@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import Context, Decimal
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -27,6 +28,7 @@ RATINGS = dict.fromkeys(GOOD.split(", "), True) | dict.fromkeys(BAD.split(", "),
 CODE = re.compile(r"\+|-?0\d")
 
 
+@lru_cache(maxsize=4096)  # classes are few, and every row names one
 def folded(label: str) -> str:
     """Gives a label its one spelling: no outer or double white space, nothing invisible, Unicode's composed form."""
     text = unicodedata.normalize("NFC", label.translate(INVISIBLE | BLANK))

@@ -133,22 +133,24 @@ def _nothing_to_train_on(given: dict[str, list[E]], parts: dict[str, list[E]], s
 
 def _digest(example: Labelled | Instruction | Preference) -> bytes:
     """Hashes what makes two examples the same, since the keys themselves would hold all texts a second time."""
-    return hashlib.blake2b(repr(example.key).encode(), digest_size=16).digest()
+    text = "".join(f"{len(part)} {part}" for part in example.key)  # repr would look at each character
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _deduplicated(parts: dict[str, list[E]], skipped: Skipped) -> dict[str, list[E]]:
     """Keeps the first of the examples with one key, and none of them if their labels disagree."""
-    targets: dict[Any, set[str | None]] = defaultdict(set)
-    for part in parts.values():
-        for example in part:
-            targets[_digest(example)].add(example.label)
-    seen: set[Any] = set()
+    keys = {name: [_digest(example) for example in part] for name, part in parts.items()}
+    labels, contradictory = dict[bytes, str | None](), set[bytes]()
+    for name, part in parts.items():
+        for key, example in zip(keys[name], part, strict=True):
+            if labels.setdefault(key, example.label) != example.label:
+                contradictory.add(key)
+    seen = set[bytes]()
     kept: dict[str, list[E]] = {}
     for name, part in parts.items():
         kept[name] = []
-        for example in part:
-            key = _digest(example)
-            if len(targets[key]) > 1:
+        for key, example in zip(keys[name], part, strict=True):
+            if key in contradictory:
                 skipped.contradictory += 1
             elif key in seen:
                 skipped.duplicate += 1

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -103,12 +103,14 @@ class Cluster:
             options |= {"scheduling_strategy": NodeAffinitySchedulingStrategy(self.first, soft=True)}
         return ray.remote(work).options(**options).remote(Task(words, files, data, before, self.threads))
 
-    def run(self, jobs: Sequence[Job], on_one: bool = False) -> Iterator[Done]:
-        running = dict[Any, Job]()
+    def run(self, jobs: Iterable[Job | None], on_one: bool = False) -> Generator[Done, None, None]:
+        coming, running = iter(jobs), dict[Any, Job]()
         try:
-            for job in jobs:
-                running[self._start(job, on_one)] = job
-            while running:
+            while True:
+                while job := next(coming, None):
+                    running[self._start(job, on_one)] = job
+                if not running:
+                    return
                 (ref,), _ = ray.wait([*running])
                 done = self._received(running[ref], ref)
                 del running[ref]  # not before it is written

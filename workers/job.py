@@ -1,7 +1,7 @@
 """A job is a command that leaves a run folder. An engine runs many; the caller decides what a failure means."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
@@ -38,10 +38,11 @@ class Workers(Protocol):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None: ...
 
-    def run(self, jobs: Sequence[Job], on_one: bool = False) -> Iterator[Done]:
+    def run(self, jobs: Iterable[Job | None], on_one: bool = False) -> Generator[Done, None, None]:
         """Starts the jobs in order and yields them in the order in which they finish, failed ones too. With `on_one`
         they go to the one machine that all go to of whom that is asked, if it is free, so that times can be compared.
 
+        The next job is asked for when there is room for it; None says that there is none before another one has ended.
         Whoever leaves the iterator early stops the jobs that still run, as Ctrl-C would: they keep their checkpoints.
         """
         ...

@@ -12,9 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from functools import cached_property
+from itertools import count
 from typing import Any, Self
 
 from training.run.cores import free_bytes, usable_cores
@@ -86,14 +86,15 @@ class Local:
             self.server.wait()
             self.server.stdout.close()
 
-    def run(self, jobs: Sequence[Job], on_one: bool = False) -> Iterator[Done]:
-        waiting, running = deque(enumerate(jobs)), dict[int, Job]()
+    def run(self, jobs: Iterable[Job | None], on_one: bool = False) -> Generator[Done, None, None]:
+        coming, numbers, running = iter(jobs), count(), dict[int, Job]()
         try:
-            while waiting or running:
-                while waiting and len(running) < self.count:
-                    number, job = waiting.popleft()
-                    running[number] = job
+            while True:
+                while len(running) < self.count and (job := next(coming, None)):
+                    running[number := next(numbers)] = job
                     self._tell({"id": number, "log": str(job.log), "words": job.words})
+                if not running:
+                    return
                 told = self._answer()
                 yield Done(running.pop(told["id"]), told["status"], told["seconds"])
         finally:

@@ -1,9 +1,11 @@
 """A race on losses whose truth is known: what it tries, what it stops, and what it must never stop."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from evidence.racing import Race, Trial
+from evidence.racing import COARSE, Race, Trial
 
 N = 200
 
@@ -102,3 +104,33 @@ def test_one_race_in_6_to_25_stops_one_of_two_arms_that_are_alike():
         assert [*race.rounds()] == []
         stopped += bool(race.stopped)
     assert 200 / 25 <= stopped <= 200 / 6  # each of several tests has a level of 4%
+
+
+def test_what_a_free_worker_begins_early_is_asked_for_later():
+    """Before the first test each arm's own runs decide, whatever else has ended; later only a stop can change it."""
+    rng, begun, in_vain = np.random.default_rng(0), 0, 0
+    for _ in range(6):
+        arms = {arm: (int(rng.integers(-4, 5)), rng.uniform(0, 0.1)) for arm in "abcd"}
+        truth = {arm: (lambda rate, at=at, high=high: loss_at(at, rate, high)) for arm, (at, high) in arms.items()}
+        complete, _ = ended(truth, noise=0.01)
+        race, sure, hoped = Race([*truth], 5), set(), set()
+        for trials in race.rounds():
+            before = all(trial.seed == 0 for trial in race.found)
+            for order in [rng.permutation(len(trials)) for _ in range(4)]:
+                some = [trials[i] for i in order[: rng.integers(1, len(trials) + 1)]]
+                ahead = replace(race, found=race.found | {trial: complete.found[trial] for trial in some}).likely()
+                assert not {*ahead} & ({*race.found} | {*some})
+                (sure if before else hoped).update([trial for trial in ahead if trial not in trials][:1])
+            race.found |= {trial: complete.found[trial] for trial in trials}
+        assert {*race.found} == {*complete.found}
+        assert sure and {trial for trial in sure if trial.seed == 1 or trial.rate % COARSE == 0} <= {*race.found}
+        begun, in_vain = begun + len(sure | hoped), in_vain + len((sure | hoped) - {*race.found})
+    assert begun > 40 and in_vain < begun / 4
+
+
+def test_nothing_is_likely_of_an_arm_that_has_not_begun_or_was_stopped():
+    assert Race(["a", "b"], 5).likely() == []
+    race, _ = ended({"good": lambda rate: loss_at(0, rate), "bad": lambda rate: loss_at(0, rate, 0.5)}, noise=0.01)
+    assert race.likely() == []
+    fewer = {trial: scores for trial, scores in race.found.items() if trial.seed < 3}
+    assert {trial.arm for trial in replace(race, found=fewer).likely()} == {"good"}

@@ -34,7 +34,10 @@ def studied(few_tokens, mail_file, tmp_path_factory):
 
 
 def runs_of(folder):
-    return {str(path.parent.relative_to(folder)): path.parent for path in folder.glob("*-updates/**/results.json")}
+    return {
+        str(path.parent.relative_to(folder)): path.parent
+        for path in folder.glob("*-updates/*/lr-*/seed-*/results.json")
+    }
 
 
 def test_the_answer_has_its_parts_and_a_command_that_the_script_accepts(studied, tmp_path, run_here):

@@ -13,6 +13,7 @@ from scripted import Engine, studied
 
 from evidence.racing import Race
 from gpt2_scratch.weights import weights_hash
+from studies import making
 from studies.arms import arms_of
 from studies.making import Clock, Maker
 from studies.phases import SHORTEST, settled
@@ -195,7 +196,8 @@ def test_pilots_that_diverge_do_not_lengthen_the_study(tmp_path):
     recipe = Recipe(tmp_path, "finetune_cls.py", (), arms, 8, 20)
     engine = Engine(lambda *_: math.nan)
     assert settled(Maker(engine, Clock(None, 2), lambda _: None), recipe) == recipe
-    assert [run.split("/")[-3] for run in engine.made] == ["full", "lora-r4", "full"]
+    longer = [run.split("/")[-3] for run in engine.made if "20-examples-16-updates" in run]
+    assert longer == ["full"] and not any("-32-updates" in run for run in engine.made)
 
 
 @pytest.mark.parametrize(("needed", "found"), [(6400, 1600), (400, 400), (200, 200), (100, 100), (6, SHORTEST)])
@@ -278,3 +280,29 @@ def test_a_size_whose_race_was_cut_short_is_not_told(monkeypatch, asked, tmp_pat
     )
     words = [*asked, "--arms", "full", "lora", "--minutes", 100, "--train-sizes", 20]
     assert "There was no time for 20 training examples" in studied(monkeypatch, engine, tmp_path / "s", *words)
+
+
+class Waiting(Maker):
+    """Begins nothing early."""
+
+    def _likely(self):
+        return None
+
+
+def test_a_free_worker_begins_early_what_is_wanted_later_and_the_answer_is_the_same(monkeypatch, asked, tmp_path):
+    """The clock is the engine's; of what was begun in vain no weights stay."""
+    words = [*asked[:-2], "--arms", "full", "lora", "head", "bitfit", "--seeds", 4]
+    engines, answers = {}, {}
+    for name, maker in (("waits", Waiting), ("early", Maker)):
+        monkeypatch.setattr(making, "Maker", maker)
+        engines[name] = Engine(near, count=4, seconds=10.0)
+        answers[name] = studied(monkeypatch, engines[name], tmp_path / "s", *words).replace(str(tmp_path), "")
+        (tmp_path / "s").rename(tmp_path / name)
+    assert answers["early"] == answers["waits"]
+    early, waits = ({run.replace(str(tmp_path / "s"), "") for run in engines[name].made} for name in ("early", "waits"))
+    assert waits <= early and len(early - waits) <= 4
+    assert engines["early"].now < 0.94 * engines["waits"].now and engines["early"].most == 4
+    weights = {
+        name: {path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("model")} for name in answers
+    }
+    assert weights["early"] == weights["waits"] and len(weights["early"]) == 1

@@ -3,13 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import ROOT
+from scripted import Engine
 
-from evidence.racing import Trial
+from evidence.racing import Race, Trial
 from studies.arms import arms_of
-from studies.making import Clock, RunFailed, forecast
-from studies.phases import affordable, expected_runs
+from studies.making import Clock, Maker, Making, RunFailed, forecast
+from studies.phases import affordable, expected_runs, likely
 from studies.runs import WATCHED, Recipe
 from training.flags.command_line import parse
 from training.flags.scripts import load_script
@@ -46,6 +48,13 @@ def test_a_short_time_drops_arms_from_the_end_and_then_seeds(recipe):
     # Two arms of eleven runs each take two workers eleven minutes, and the tests of all seeds two and a half.
     assert affordable(recipe, clock(14), 5) == (["full", "lora r4"], 5) != affordable(recipe, clock(13), 5)
     assert len(affordable(recipe, clock(40), 5)[0]) > len(affordable(recipe, clock(40), 5, complete=True)[0])
+
+
+def test_nothing_is_begun_early_for_which_there_is_no_time(recipe):
+    race = Race(["full", "lora r4"], 2, found={Trial("full", rate, 0): np.array([abs(rate)]) for rate in (-2, 0, 2)})
+    lasting, short = (Maker(Engine(lambda *_: 0.0), clock(minutes), lambda _: None) for minutes in (30, 1))
+    assert likely(lasting, recipe, race, []) == [Making(recipe, Trial("full", 0, 1))]
+    assert likely(short, recipe, race, []) == []
 
 
 def test_what_has_been_begun_is_dropped_by_no_short_time(recipe):

@@ -217,6 +217,18 @@ def test_a_run_that_does_not_fit_on_the_disk_takes_no_other_with_it(failures, id
     assert [path.read_text() for path in sorted(tmp_path.glob("*.log"))] == [f"log of {name}\n" for name in written]
 
 
+def test_a_cluster_asks_again_for_a_job_that_is_not_there_yet(idle, tmp_path, monkeypatch):
+    def coming():
+        yield Job(tmp_path / "a", ())
+        yield None
+        assert (tmp_path / "a" / "results.json").exists()
+        yield Job(tmp_path / "b", ())
+
+    monkeypatch.setattr(driver, "ray", Ended)
+    monkeypatch.setattr(Cluster, "_start", lambda self, job, on_one: job.folder.name)
+    assert [done.job.folder.name for done in idle(0, 0.0).run(coming())] == ["a", "b"]
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
 def test_a_cluster_that_cannot_be_reached_is_refused_with_one_line(address):
     with pytest.raises(ValueError, match="start it with `ray start --head`") as refused:

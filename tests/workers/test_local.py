@@ -94,6 +94,17 @@ def test_two_jobs_run_at_a_time_and_are_told_in_the_order_in_which_they_finish(p
         assert [done.job for done in found] == [first]
 
 
+def test_a_job_that_is_not_there_yet_is_asked_for_when_another_has_ended(pretending):
+    def coming():
+        yield pretending("a")
+        yield None
+        assert (pretending("a").folder / "results.json").exists()
+        yield pretending("b")
+
+    with quick(2) as workers:
+        assert [done.job.folder.name for done in workers.run(coming())] == ["a", "b"]
+
+
 def test_the_same_workers_run_one_list_after_another(pretending):
     with quick(1) as workers:
         for name in "ab":
