@@ -5,21 +5,31 @@
 A table of `reproduce/` is one list: whoever is free takes the next run. Where runs decide which others are made, they
 come in rounds, and all of a round end before the next. Prints, as Markdown, the hours until all are done, the speed-up
 over one worker, the share of the workers' time that is idle, and the critical path, which more workers do not shorten.
+
+A second table has the races of scripts/study.py, on grids simulated as racing.py does: each run takes a minute, up to a
+tenth more or less. Either a worker waits for the end of a round, or it begins early what will probably be wanted.
 """
 
 import heapq
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+import racing
 from _flags import each_at_least
 from _results import ROOT
+from evidence.racing import Race, Trial
 from evidence.runs import read_packed
+from studies.making import Clock, Maker, Making
+from studies.phases import run_race
 from training.flags.cli import at_least, run
+from workers.job import Done, Job
 
 RECORDED = ROOT / "reproduce" / "results" / "nano.jsonl.gz"
+GRID = ROOT / "benchmarks" / "grids" / "mail.npz"
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,75 @@ def in_rounds(durations: Sequence[float], size: int) -> list[Sequence[float]]:
     return [durations[i : i + size] for i in range(0, len(durations), size)]
 
 
+@dataclass
+class Replayed:
+    """What a race asks of the recipe of a study. The runs are those of a grid, and exist once they have been made."""
+
+    grid: racing.Grid
+    made: dict[Path, Trial] = field(default_factory=dict)
+    updates: int = 1
+
+    def place(self, trial: Trial) -> Path:
+        return Path(trial.arm, str(trial.rate), str(trial.seed))
+
+    def is_trained(self, trial: Trial) -> bool:
+        return self.place(trial) in self.made
+
+    def scores(self, trial: Trial) -> np.ndarray | None:
+        scores = self.grid.losses[int(trial.arm), trial.rate + self.grid.losses.shape[1] // 2, trial.seed]
+        return None if np.isnan(scores).any() else scores
+
+    def job(self, trial: Trial, score: str) -> Job:
+        return Job(self.place(trial), (score,))
+
+    def named(self, cell: Any) -> str:
+        return str(cell)
+
+    def flags(self, trial: Trial) -> list[str]:
+        return []
+
+    def command(self, words: Sequence[str]) -> str:
+        return ""
+
+    def drop_weights(self, trials: Iterable[Trial]) -> None:
+        pass
+
+
+class Replaying(Maker):
+    """Makes runs on a clock of its own; `early` says whether some are begun early."""
+
+    def __init__(self, count: int, early: bool, minutes: Iterator[float]) -> None:
+        self.count, self.is_early, self.minutes = count, early, minutes
+        self.now = self.work = 0.0
+        super().__init__(self, Clock(None, count), lambda _: None)  # type: ignore[arg-type]
+
+    def run(self, jobs: Iterable[Job | None]) -> Iterator[Done]:
+        coming, running = iter(jobs), list[tuple[float, Job]]()
+        while True:
+            while len(running) < self.count and (job := next(coming, None)):
+                heapq.heappush(running, (self.now + next(self.minutes), job))
+            if not running:
+                return
+            self.now, job = heapq.heappop(running)
+            yield Done(job, 0, 0.0)
+
+    def tell(self, making: Making, done: Done) -> None:
+        making.recipe.made[done.job.folder] = making.trial  # type: ignore[attr-defined]
+
+    def _likely(self) -> Making | None:
+        return super()._likely() if self.is_early else None
+
+
+def raced(grid: racing.Grid, workers: int, early: bool, seed: int) -> tuple[float, int, int]:
+    """Returns the minutes that a race takes, the runs that it asks for, and how many were begun in vain."""
+    rng = np.random.default_rng(seed)
+    arms, rates, seeds, _ = grid.losses.shape
+    race = Race([*map(str, range(arms))], seeds, range(-(rates // 2), rates - rates // 2))
+    recipe, maker = Replayed(grid), Replaying(workers, early, iter(lambda: rng.uniform(0.9, 1.1), None))
+    run_race(maker, recipe, race, race.rounds())  # type: ignore[arg-type]
+    return maker.now, len(race.found), len(recipe.made) - len(race.found)
+
+
 def main(args: Args) -> None:
     runs = [found for found in read_packed(RECORDED).values() if found.script.startswith("finetune")]
     recorded = [duration(found.results) for found in runs]
@@ -84,6 +163,14 @@ def main(args: Args) -> None:
             speed_up, idle = (work / ends).mean(), 100 * (1 - work / ends / workers).mean()
             numbers = f"{ends.mean() / 3600:.2f} | {speed_up:.1f} | {abs(idle):.0f} | {critical:.2f}"
             print(f"| {workers} | {name} | {numbers} |")
+    print("\n| workers | at the end of a round | minutes | runs | in vain | idle, % |\n|---|---|---|---|---|---|")
+    grid = racing.read_grid(GRID)
+    grids = [racing.simulated(grid, rng) for _ in range(args.draws)]
+    for workers in args.workers:
+        for name, early in (("waits", False), ("begins early", True)):
+            minutes, asked, in_vain = np.mean([raced(one, workers, early, i) for i, one in enumerate(grids)], 0)
+            idle = 100 * (1 - asked / minutes / workers)
+            print(f"| {workers} | {name} | {minutes:.0f} | {asked:.0f} | {in_vain:.1f} | {abs(idle):.0f} |")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import numpy as np
 from evidence.crossed import crossed_mean
 
 COARSE, FINE = 2, 1  # steps between rates, each a factor of two
+CLOSE = 3  # cells that are thought to go on, where a worker is free: with more, many runs are made in vain
 ALPHA = 0.04  # of each test; docs/racing.md has what other levels save, and how often they go wrong
 Cell = tuple[str, int]
 
@@ -66,16 +67,16 @@ class Race:
 
     def likely(self) -> list[Trial]:
         """Returns what will be asked for later, as far as the trials found tell: the further rates and the second seed
-        of each arm, which its own first seed decides; then the rates beside the best cell, or more seeds of it, should
-        it stay the best."""
+        of each arm, which its own first seed decides; then the rates beside the best cell, and a seed more of it and of
+        the next best, should they go on (benchmarks/scaling.py has how often they do not)."""
         begun = [arm for arm in self.arms if all(Trial(arm, rate, 0) in self.found for rate in (-COARSE, 0, COARSE))]
-        cells, wanted = [(arm, self.best(arm)) for arm in begun], list[Trial]()
-        for arm, rate in (cell for cell in cells if len(self.seeds_of(cell)) == 1):
-            wanted += [Trial(arm, further, 0) for further in self.beyond(arm)] or [Trial(arm, rate, 1)]
-        racing = [cell for cell in cells if len(self.seeds_of(cell)) > 1 and cell not in self.stopped]
-        for leader in sorted(racing, key=self.loss)[:1]:
-            beside = [Trial(*cell, 0) for cell in self._beside(leader)]
-            wanted += beside or [Trial(*leader, seed) for seed in range(self.seeds)]
+        wanted = list[Trial]()
+        for arm in (arm for arm in begun if len(self.seeds_of((arm, self.best(arm)))) == 1):
+            wanted += [Trial(arm, rate, 0) for rate in self.beyond(arm)] or [Trial(arm, self.best(arm), 1)]
+        if any(trial.seed for trial in self.found):
+            close = sorted((cell for cell in self.going_on() if cell[0] in begun), key=self.loss)[:CLOSE]
+            wanted += [Trial(*cell, 0) for best in close[:1] for cell in self._beside(best)]
+            wanted += [Trial(*cell, len(self.seeds_of(cell))) for cell in close]
         return [trial for trial in wanted if trial.seed < self.seeds and trial not in self.found]
 
     def _new(self, trials: Sequence[Trial]) -> Iterator[list[Trial]]:
