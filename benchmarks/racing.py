@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from _flags import none_named
-from evidence.racing import ALPHA, Race
+from evidence.racing import ALPHA, Race, Trial
 from studies.runs import validation_scores
 from training.flags.cli import at_least, run
 
@@ -95,45 +95,68 @@ def read_grid(folder: Path) -> Grid:
     return Grid(arms, np.array(losses).reshape(len(arms), most, len(seeds), -1), classes)
 
 
+class Population:
+    """What grids like a recorded one are drawn from, in which other arms and rates may win. What moves losses scales
+    them, since added to them it would make many negative."""
+
+    def __init__(self, grid: Grid, rng: np.random.Generator) -> None:
+        self.grid = grid
+        known = np.nan_to_num(grid.losses, nan=float(np.nanmax(grid.losses.mean(3))))
+        arms, rates, self.recorded, self.n = known.shape
+        by_seed = known.mean(3)
+        self.means, unbiased = by_seed.mean(2), np.sqrt(1 - 1 / self.recorded)  # (arms, rates)
+        own = by_seed - self.means[..., None]
+        self.own = (own - own.mean((0, 1))) / unbiased  # what all cells have in common changes nothing
+        shapes = known / by_seed[..., None]  # the losses of the examples over their mean
+        self.profile = shapes.mean(2)
+        self.rest = (shapes - self.profile[:, :, None]) / unbiased
+        self.levels = np.empty_like(self.means)
+        heights = np.log(self.means.min(1)).std() + NATS
+        for arm in range(arms):
+            at, height = np.arange(rates) + rng.uniform(-1, 1), np.exp(rng.normal(0, heights))
+            self.levels[arm] = np.interp(at, np.arange(rates), self.means[arm]) * height
+
+    def seeds(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Draws seeds, and returns the mean loss of each (arms, rates, seeds)."""
+        weights = rng.normal(0, np.sqrt((1 - ALONE) / self.recorded), (self.recorded, count))
+        alone = rng.normal(0, np.sqrt(ALONE), (*self.means.shape, count)) * self.own.std(2)[..., None]
+        return self.levels[..., None] * np.exp((self.own @ weights + alone) / self.means[..., None])
+
+    def losses(self, seeds: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Draws examples, and returns their losses (arms, rates, seeds, n) with these seeds."""
+        # A recorded seed is taken anew for each example: of five seeds, each one of four, two would be the same.
+        drawn, taken = rng.integers(0, self.n, n), rng.integers(0, self.recorded, (seeds.shape[2], n))
+        return seeds[..., None] * np.maximum(self.profile[:, :, None, drawn] + self.rest[:, :, taken, drawn], 0)
+
+
 def simulated(grid: Grid, rng: np.random.Generator, seeds: int = 5) -> Grid:
-    """Draws a grid like the recorded one, in which other arms and rates may win. What moves losses scales them, since
-    added to them it would make many negative."""
-    known = np.nan_to_num(grid.losses, nan=float(np.nanmax(grid.losses.mean(3))))
-    arms, rates, recorded, n = known.shape
-    by_seed = known.mean(3)
-    means, unbiased = by_seed.mean(2), np.sqrt(1 - 1 / recorded)  # (arms, rates)
-    own = by_seed - means[..., None]
-    own = (own - own.mean((0, 1))) / unbiased  # what all cells have in common changes nothing
-    shapes = known / by_seed[..., None]  # the losses of the examples over their mean
-    profile = shapes.mean(2)
-    rest = (shapes - profile[:, :, None]) / unbiased
-    levels = np.empty_like(means)
-    heights = np.log(means.min(1)).std() + NATS
-    for arm in range(arms):
-        shift = rng.uniform(-1, 1)
-        levels[arm] = np.interp(np.arange(rates) + shift, np.arange(rates), means[arm]) * np.exp(rng.normal(0, heights))
-    weights = rng.normal(0, np.sqrt((1 - ALONE) / recorded), (recorded, seeds))
-    effects = own @ weights + rng.normal(0, np.sqrt(ALONE), (arms, rates, seeds)) * own.std(2)[..., None]
-    # A recorded seed is taken anew for each example: of five seeds that were each one of four, two would be the same.
-    drawn, taken = rng.integers(0, n, n), rng.integers(0, recorded, (seeds, n))
-    simulated_shapes = np.maximum(profile[:, :, None, drawn] + rest[:, :, taken, drawn], 0)
-    simulated_means = levels[..., None] * np.exp(effects / means[..., None])  # (arms, rates, seeds)
-    return Grid(grid.arms, simulated_means[..., None] * simulated_shapes, grid.classes)
+    """Draws a grid like the recorded one."""
+    population = Population(grid, rng)
+    return grid._replace(losses=population.losses(population.seeds(seeds, rng), population.n, rng))
+
+
+def raced(grid: Grid, alpha: float = ALPHA) -> Race:
+    """Returns the race of scripts/study.py over a grid, whose arms are named by their numbers, at its end."""
+    arms, rates, seeds, _ = grid.losses.shape
+    race = Race([*map(str, range(arms))], seeds, range(-(rates // 2), rates - rates // 2), alpha)
+    for trials in race.rounds():
+        race.found |= {trial: scores_in(grid, trial) for trial in trials}
+    return race
+
+
+def scores_in(grid: Grid, trial: Trial) -> np.ndarray | None:
+    """Returns the losses of a trial, None where it diverged."""
+    scores = grid.losses[int(trial.arm), trial.rate + grid.losses.shape[1] // 2, trial.seed]
+    return None if np.isnan(scores).any() else scores
 
 
 def ours(alpha: float) -> Callable[[Grid], Raced]:
     """The race of scripts/study.py."""
 
     def race(grid: Grid) -> Raced:
-        arms, rates, seeds, _ = grid.losses.shape
-        middle = rates // 2
-        one = Race([*map(str, range(arms))], seeds, range(-middle, rates - middle), alpha)
-        for trials in one.rounds():
-            for trial in trials:
-                scores = grid.losses[int(trial.arm), trial.rate + middle, trial.seed]
-                one.found[trial] = None if np.isnan(scores).any() else scores
-        left = [cell for cell in one.going_on() if len(one.seeds_of(cell)) == seeds]
-        return Raced([(int(arm), rate + middle) for arm, rate in left], len(one.found))
+        one = raced(grid, alpha)
+        left = [cell for cell in one.going_on() if len(one.seeds_of(cell)) == one.seeds]
+        return Raced([(int(arm), rate - one.rates[0]) for arm, rate in left], len(one.found))
 
     return race
 

@@ -89,8 +89,7 @@ class Replayed:
         return self.place(trial) in self.made
 
     def scores(self, trial: Trial) -> np.ndarray | None:
-        scores = self.grid.losses[int(trial.arm), trial.rate + self.grid.losses.shape[1] // 2, trial.seed]
-        return None if np.isnan(scores).any() else scores
+        return racing.scores_in(self.grid, trial)
 
     def job(self, trial: Trial, score: str) -> Job:
         return Job(self.place(trial), (score,))
