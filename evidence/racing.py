@@ -18,7 +18,7 @@ from evidence.crossed import crossed_mean
 
 COARSE, FINE = 2, 1  # steps between rates, each a factor of two
 CLOSE = 3  # cells that are thought to go on, where a worker is free: with more, many runs are made in vain
-ALPHA = 0.04  # of each test; docs/racing.md has what other levels save, and how often they go wrong
+ALPHA = 0.045  # of each test; docs/racing.md has what other levels save, and how often they go wrong
 Cell = tuple[str, int]
 
 

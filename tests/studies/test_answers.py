@@ -28,6 +28,13 @@ def near(arm, rate, seed, losses=LOSS):
     return losses.get(arm, 0.45) + 0.04 * math.log2(rate / middle) ** 2 + 0.003 * ((7 * seed + len(arm)) % 5)
 
 
+class Waiting(Maker):
+    """Begins nothing early."""
+
+    def _likely(self):
+        return None
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     rows = [{"text": f"word{i % 50} thing{i % 7} number {i}", "label": "abc"[i % 3]} for i in range(300)]
@@ -234,6 +241,7 @@ def test_a_finished_study_that_is_asked_again_with_a_short_time_says_the_same(mo
 
 def test_arms_that_are_added_later_race_with_the_runs_that_there_are(monkeypatch, asked, tmp_path):
     engine, words = Engine(near), [*asked, "--train-sizes", 20, "--arms", "full", "lora"]
+    monkeypatch.setattr(making, "Maker", Waiting)  # what would be begun early is another matter
     studied(monkeypatch, engine, tmp_path / "s", *words, page=True)
     answer = studied(monkeypatch, engine, tmp_path / "s", *words, "head", page=True)
     made = [run for run in engine.made if "timing" not in run]
@@ -280,13 +288,6 @@ def test_a_size_whose_race_was_cut_short_is_not_told(monkeypatch, asked, tmp_pat
     )
     words = [*asked, "--arms", "full", "lora", "--minutes", 100, "--train-sizes", 20]
     assert "There was no time for 20 training examples" in studied(monkeypatch, engine, tmp_path / "s", *words)
-
-
-class Waiting(Maker):
-    """Begins nothing early."""
-
-    def _likely(self):
-        return None
 
 
 def test_a_free_worker_begins_early_what_is_wanted_later_and_the_answer_is_the_same(monkeypatch, asked, tmp_path):
