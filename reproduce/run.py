@@ -87,6 +87,8 @@ def make_runs(runs: Sequence[Run], settings: Settings) -> int:
     if settings["RAY"]:
         from workers.cluster import cluster
 
+        if settings["SCALE"] != "nano":
+            print("note    RAY: precision is that in which Ray was started (ACCELERATE_MIXED_PRECISION), not LAUNCH's")
         with cluster(settings["RAY"]) as workers:
             return run_all(jobs, workers)
     if settings["SCALE"] == "nano":

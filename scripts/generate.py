@@ -44,7 +44,7 @@ class What:
     model: str | None = None
     """gpt2-nano (bundled), gpt2 and its larger sizes up to gpt2-xl, a hub repository, or a folder in HF format"""
     run: Path | None = None
-    """folder of a finished run of finetune_ift"""
+    """folder of a finished run of finetune_ift, finetune_dpo or finetune_kto"""
     adapter: Path | None = None
     """folder of an adapter, ours or PEFT's, in place of --run; --model is its base"""
     compare: bool = False
