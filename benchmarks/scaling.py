@@ -112,7 +112,7 @@ class Replaying(Maker):
 
     def __init__(self, count: int, early: bool, minutes: Iterator[float]) -> None:
         self.count, self.is_early, self.minutes = count, early, minutes
-        self.now = self.work = 0.0
+        self.now, self.started = 0.0, 0
         super().__init__(self, Clock(None, count), lambda _: None)  # type: ignore[arg-type]
 
     def run(self, jobs: Iterable[Job | None]) -> Iterator[Done]:
@@ -120,6 +120,7 @@ class Replaying(Maker):
         while True:
             while len(running) < self.count and (job := next(coming, None)):
                 heapq.heappush(running, (self.now + next(self.minutes), job))
+                self.started += 1
             if not running:
                 return
             self.now, job = heapq.heappop(running)
@@ -139,7 +140,7 @@ def raced(grid: racing.Grid, workers: int, early: bool, seed: int) -> tuple[floa
     race = Race([*map(str, range(arms))], seeds, range(-(rates // 2), rates - rates // 2))
     recipe, maker = Replayed(grid), Replaying(workers, early, iter(lambda: rng.uniform(0.9, 1.1), None))
     run_race(maker, recipe, race, race.rounds())  # type: ignore[arg-type]
-    return maker.now, len(race.found), len(recipe.made) - len(race.found)
+    return maker.now, len(race.found), maker.started - len(race.found)
 
 
 def main(args: Args) -> None:

@@ -20,7 +20,7 @@ def table(grid: Grid) -> str:
 
 def plain(text: str) -> str:
     """Nothing in the text begins markup. The brackets of an interval need no escape, since no link follows them."""
-    return escaped(text).replace("\\[", "[").replace("\\]", "]")
+    return re.sub(r"\\([\[\]])(?!\()", r"\1", escaped(text))
 
 
 def block(part: Block) -> str:

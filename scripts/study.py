@@ -10,8 +10,9 @@ choose nothing. The answer is the last screen, answer.md and study.html. The sam
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -117,12 +118,13 @@ class Args:
 
 
 def main(args: Args) -> None:
-    study = args.study
+    study, started = args.study, time.monotonic()
     question = ask(
         Asked(args.data, args.model, args.text, args.prompt, args.speed, study.arms, study.ranks, study.batch_size)
     )
     refuse(study.problems_with(question))
-    conduct(args, question, args.work.output_dir or default_folder(question, Path(args.model.model).name))
+    folder = args.work.output_dir or default_folder(question, Path(args.model.model).name)
+    conduct(args, question, folder, started)
 
 
 def default_folder(question: Question, model: str) -> Path:
@@ -131,7 +133,7 @@ def default_folder(question: Question, model: str) -> Path:
     return Path("runs/study") / f"{question.task.name}-{model}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
-def conduct(args: Args, question: Question, folder: Path) -> None:
+def conduct(args: Args, question: Question, folder: Path, started: float) -> None:
     from evidence.racing import Trial
     from gpt2_scratch.weights import weights_hash
     from studies.answer import screen
@@ -163,7 +165,7 @@ def conduct(args: Args, question: Question, folder: Path) -> None:
         here.count = work.workers or fitting(expected.memory_mib, work.threads)
         if not work.ray and expected.memory_mib > (free := free_mib()):
             say(f"note    a run is forecast to need {expected.memory_mib:,.0f} MiB, and {free:,.0f} are free")
-        clock = Clock(work.minutes, here.count, seconds={updates: [expected.seconds]})
+        clock = Clock(work.minutes, here.count, started, {updates: [expected.seconds]})
         if work.dry_run:
             arms, seeds = affordable(recipe, clock, study.seeds, study.complete)
             print_forecast(question, recipe, clock, expected, arms, expected_runs(seeds, study.complete), seeds)
@@ -173,11 +175,14 @@ def conduct(args: Args, question: Question, folder: Path) -> None:
             return
         with cluster(work.ray, work.threads) if work.ray else nullcontext(here) as workers:
             clock.workers = workers.count
-            with closing(Maker(workers, clock)) as maker:
+            maker = Maker(workers, clock)
+            try:
                 found = outcome(args, question, recipe, maker)
                 if study.train_sizes:
                     write_answer(found)  # which stays if the sizes are stopped
                     found = with_sizes(found, maker, study.train_sizes)
+            finally:
+                maker.stop()
     write_answer(found)
     print("\n".join(["", *screen(found)]))
     print(f"answer  {folder}/answer.md\npage    {folder}/study.html")
@@ -190,12 +195,12 @@ def outcome(args: Args, question: Question, recipe: "Recipe", maker: "Maker") ->
 
     study = args.study
     # Length: as many updates as stop the fall of the validation loss.
-    recipe = recipe if study.updates else settled(maker, recipe)
+    recipe = recipe if study.updates else settled(maker, recipe, study.seeds)
 
     # Race, on validation examples.
     arms, seeds = affordable(recipe, maker.clock, study.seeds, study.complete)
     race = Race(arms, seeds)
-    unmade = run_race(maker, recipe, race, grid(race) if study.complete else race.rounds())
+    unmade = run_race(maker, recipe, race, grid(race) if study.complete else race.rounds(), not study.complete)
 
     # Test, of each arm at its best rate.
     found = tested(maker, recipe, race, question, args.work.keep_models)

@@ -1,6 +1,7 @@
 """Says what a study has found, in sentences that need no statistics to be understood."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 
 from evidence.cells import Cell
@@ -68,7 +69,9 @@ def by_how_much(found: Outcome) -> str:
     for word, verdict in (("Worse", -1), ("Better", 1)):
         if cells := [f"{named(cell, found)} ({change(cell, kind)})" for cell in apart if cell.verdict == verdict]:
             said.append(f"{word} than it {'is' if len(cells) == 1 else 'are'} {listing(cells)}.")
-    return " ".join(said if apart else [*said, "Nothing else is told apart from it."])
+    tested = any(cell.comparison and cell.comparison.claims for cell in [*found.arms.values(), *found.others.values()])
+    nothing = "Nothing else is told apart from it." if tested else "Nothing could be compared with it."
+    return " ".join(said if apart else [*said, nothing])
 
 
 def what_is_not_told_apart(found: Outcome) -> str:
@@ -85,7 +88,8 @@ def what_is_not_told_apart(found: Outcome) -> str:
         said.append(f"Of too few seeds to say anything: {cells}.")
     alone = {arm: cell.why_alone for arm, cell in found.arms.items() if cell.why_alone and arm != found.winner}
     for why in dict.fromkeys(alone.values()):
-        said.append(f"Not compared: {listing([arm for arm in alone if alone[arm] == why])} ({why}).")
+        why_not = why.removeprefix("not compared, ")
+        said.append(f"Not compared: {listing([arm for arm in alone if alone[arm] == why])} ({why_not}).")
     if stopped := [arm for arm in found.arms if found.is_stopped(arm)]:
         said.append(f"Stopped early, since already worse on validation: {listing(stopped)}.")
     said += what_is_missing(found)
@@ -124,8 +128,7 @@ def what_is_forgotten(found: Outcome) -> str:
     if not known:
         return "Forgetting was not measured."
     cells = ", ".join(f"{cell.label} {cell.text(cell.kind)}" for cell in known if cell.kind)
-    values = [cell.value or 0.0 for cell in known]
-    rises = min(values) >= 0 < max(values)
+    rises = all(cell.low is not None and cell.low > 0 for cell in known if cell.label == found.winner)
     said = "It forgets: the loss of general text rises" if rises else "The loss of general text changes"
     tested = [cell for cell in known if cell.comparison and cell.comparison.claims]
     apart = [cell.label for cell in tested if cell.comparison and cell.comparison.differs]
@@ -156,7 +159,9 @@ def what_does_without(found: Outcome) -> str:
 def scope(found: Outcome) -> str:
     """Returns what the answer is about."""
     rows = {name: len(part) for name, part in found.question.splits.named().items()}
-    over = "seeds and examples" if found.race.seeds > 1 else "examples, since there is one seed"
+    single = [arm for arm, cell in found.arms.items() if len(cell.runs) < 2]
+    over = "examples, since there is one seed" if len(single) == len(found.arms) else "seeds and examples"
+    over += f" (of {listing(single)} over examples, of one seed)" * (0 < len(single) < len(found.arms))
     return (
         f"This holds for this pool of {rows['train']:,} rows, of which each seed draws {found.question.train:,}. "
         f"{rows['validation']:,} rows for validation chose arms and rates, {rows['test']:,} were tested. Intervals are "
@@ -172,9 +177,15 @@ def marked_up(found: Outcome, text: Callable[[str], str], code: Callable[[str], 
     return [text(a) + (f" {code(command)}" if command else "") + text(b) for a, command, b in said]
 
 
+def code(command: str) -> str:
+    """Returns the command as a span of code, in a fence that it does not contain."""
+    fence = "`" * (1 + max([1, *(len(run) for run in re.findall("`+", command))]))
+    return f"{fence} {command} {fence}" if "`" in command else f"{fence}{command}{fence}"
+
+
 def markdown(found: Outcome) -> str:
     """Returns answer.md, in which the command is code."""
-    parts = [f"{i}. {sentence}" for i, sentence in enumerate(marked_up(found, plain, "``{}``".format), 1)]
+    parts = [f"{i}. {sentence}" for i, sentence in enumerate(marked_up(found, plain, code), 1)]
     name = plain(found.question.task.name)
     return "\n\n".join([f"# {name}: which way of training?", *parts, plain(scope(found))]) + "\n"
 

@@ -5,10 +5,11 @@ import re
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
@@ -83,21 +84,27 @@ class Clock:
     workers: int
     started: float = field(default_factory=time.monotonic)
     seconds: dict[int, list[float]] = field(default_factory=dict)  # of finished runs, by their updates
+    tests: list[float] = field(default_factory=list)  # seconds of the tests of runs
 
     def of_run(self, updates: int) -> float:
-        """Returns the seconds of one run, as those before it took them, 0 if there was none."""
-        known = [seconds * updates / made for made, found in self.seconds.items() for seconds in found]
-        return sum(known) / len(known) if known else 0.0
+        """Returns the seconds of one run, as those of so many updates took them, else others in proportion; 0 if there
+        was none."""
+        others = (seconds * updates / made for made, found in self.seconds.items() for seconds in found)
+        known = self.seconds.get(updates) or [*others]
+        return mean(known) if known else 0.0
 
     def needed(self, runs: int, updates: int) -> float:
         """Returns the seconds for so many runs, side by side."""
         return -(-runs // self.workers) * self.of_run(updates)
 
     def has_room_for(self, runs: int, updates: int, tested_later: int) -> bool:
-        """Returns whether the runs fit, with the testing of so many runs after them."""
+        """Returns whether the runs fit, with the testing of so many runs after them, and with the timing of short ones,
+        which takes about as long as a run."""
         if self.minutes is None:
             return True
-        wanted = self.needed(runs, updates) + SCORING * self.needed(tested_later, updates)
+        run = self.of_run(updates)
+        test = mean(self.tests) if self.tests else SCORING * run
+        wanted = self.needed(runs, updates) + -(-tested_later // self.workers) * test + run
         return time.monotonic() - self.started + wanted <= 60 * self.minutes
 
 
@@ -124,12 +131,18 @@ class Maker:
         self.workers, self.clock, self.say = workers, clock, say
         self.commands = dict[Path, str]()  # of all runs that were asked for, by their folders
         self.waiting, self.running = deque[Making](), dict[Path, Making]()
-        self.early, self.likely = list[Making](), nothing
-        self.ended = workers.run(self._next() for _ in count())
+        self.likely, self.left = nothing, set[Path]()
+        self.failed = set[Path]()  # of the runs that were begun early
+        self.ended = self._started()
 
-    def close(self) -> None:
-        """Stops what still runs."""
+    def _started(self) -> Generator[Done, None, None]:
+        return self.workers.run(self._next() for _ in count())
+
+    def stop(self) -> None:
+        """Stops what still runs, after which others can be made."""
         self.ended.close()
+        self.running.clear()
+        self.ended = self._started()
 
     def make(
         self,
@@ -154,34 +167,36 @@ class Maker:
         self._run([Making(recipe, trial, score) for trial in left])
 
     def _run(self, makings: Sequence[Making]) -> None:
-        left = {making.place for making in makings}
+        self.left = {making.place for making in makings}
         self.waiting += [making for making in makings if making.place not in self.running]
-        while left:
-            left.discard(self._wait())
+        while self.left:
+            self._wait()
 
     def _next(self) -> Job | None:
         """Returns the next job to start, None if there is none now."""
+        making: Making | None
         if self.waiting:
             making = self.waiting.popleft()
-        elif len(self.running) < self.workers.count and (found := self._likely()):
-            self.early.append(making := found)
-        else:
+        elif len(self.running) >= self.workers.count or (making := self._likely()) is None:
             return None
         self.running[making.place] = making
         return making.recipe.job(making.trial, making.score)
 
     def _likely(self) -> Making | None:
-        possible = (one for one in self.likely() if one.place not in self.running)
+        possible = (one for one in self.likely() if one.place not in self.running and one.place not in self.failed)
         return next((one for one in possible if not one.recipe.is_trained(one.trial)), None)
 
-    def _wait(self) -> Path:
-        """Waits for a run to end, and returns its folder. Raises RunFailed."""
+    def _wait(self) -> None:
+        """Waits for a run to end. Raises RunFailed, unless it was begun early: it may never be wanted."""
         done = next(self.ended)
         making = self.running.pop(done.job.folder)
         if done.status != 0 and not making.recipe.note_divergence(making.trial, done):
-            raise RunFailed(done)
-        self.tell(making, done)
-        return done.job.folder
+            if making.place in self.left:
+                raise RunFailed(done)
+            self.failed.add(making.place)
+        else:
+            self.tell(making, done)
+        self.left.discard(making.place)
 
     def tell(self, making: Making, done: Done) -> None:
         recipe, trial, score = making
@@ -189,6 +204,7 @@ class Maker:
         if done.status != 0:
             outcome = "diverged"
         elif score == "test":
+            self.clock.tests.append(done.seconds)
             outcome = "tested"
         else:
             self.clock.seconds.setdefault(recipe.updates, []).append(done.seconds)
@@ -197,15 +213,7 @@ class Maker:
 
     def one_after_the_other(self, jobs: Sequence[Job]) -> None:
         """Makes the runs alone, so that their times can be compared. Raises RunFailed."""
-        while self.running:
-            self._wait()
         for job in jobs:
             for done in self.workers.run([job], on_one=True):
                 if done.status != 0:
                     raise RunFailed(done)
-
-    def drop_weights(self, wanted: Set[Path]) -> None:
-        """Deletes the weights of runs that were begun early and whose folders are not among those `wanted`."""
-        for making in self.early:
-            if making.place not in wanted and making.place not in self.running:
-                making.recipe.drop_weights([making.trial])

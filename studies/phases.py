@@ -12,7 +12,7 @@ from typing import Any
 from evidence.cells import Cell, measured
 from evidence.racing import COARSE, FINE, Race, Stop, Trial
 from studies.baselines import as_run, tfidf
-from studies.making import Clock, Maker, Making
+from studies.making import Clock, Maker, Making, nothing
 from studies.outcome import (
     COMMONEST,
     TFIDF,
@@ -41,21 +41,23 @@ RACED = 6
 TIMED, TIMES = 12, 3  # updates that are timed, and how often
 
 
-def settled(maker: Maker, recipe: Recipe) -> Recipe:
-    """Returns the recipe with as many updates as stop the fall of the validation loss of the better of two arms, and
-    `is_settled` off where more were not tried.
-
-    These are full fine-tuning and LoRA, or where there is no such arm the first others, each at its middle rate and
-    with the first seed.
-    """
+def pilots_of(recipe: Recipe) -> list[Trial]:
+    """Returns the first runs of a study: full fine-tuning and LoRA, or where there is no such arm the first others,
+    each at its middle rate and with the first seed."""
     known = ["full"] * ("full" in recipe.arms) + [*recipe.arms]
     first = [next((name for name in known if name.startswith(kind)), "") for kind in ("full", "lora r")]
-    pilots = [Trial(arm, 0, 0) for arm in [*dict.fromkeys([*filter(None, first), *recipe.arms])][:2]]
+    return [Trial(arm, 0, 0) for arm in [*dict.fromkeys([*filter(None, first), *recipe.arms])][:2]]
+
+
+def settled(maker: Maker, recipe: Recipe, seeds: int) -> Recipe:
+    """Returns the recipe with as many updates as stop the fall of the validation loss of the better pilot, and
+    `is_settled` off where more were not tried."""
+    pilots = pilots_of(recipe)
     maker.make(recipe, pilots)
     best = min(pilots, key=lambda trial: loss_of(recipe, trial))
     if not recipe.has_diverged(best) and recipe.best_update(best) <= recipe.updates // 2:
         return shortened(maker, recipe, pilots)
-    return lengthened(maker, recipe, pilots, best)
+    return lengthened(maker, recipe, pilots, best, seeds)
 
 
 def shortened(maker: Maker, recipe: Recipe, pilots: Sequence[Trial]) -> Recipe:
@@ -74,16 +76,19 @@ def shortened(maker: Maker, recipe: Recipe, pilots: Sequence[Trial]) -> Recipe:
     return recipe
 
 
-def lengthened(maker: Maker, recipe: Recipe, pilots: Sequence[Trial], best: Trial) -> Recipe:
+def lengthened(maker: Maker, recipe: Recipe, pilots: Sequence[Trial], best: Trial, seeds: int) -> Recipe:
     """Doubles the updates as long as that lowers the loss of the better pilot, and more than half of them are used.
 
-    A longer run that was best in its first half owes its gain to another schedule, not to more updates.
+    A longer run that was best in its first half owes its gain to another schedule, not to more updates. Where there was
+    no time to try more before the race began, the study stays at its length.
     """
     for _ in range(MOST_DOUBLINGS):
         longer = replace(recipe, updates=2 * recipe.updates)
-        room = maker.clock.has_room_for(2 * expected_runs(5), longer.updates, tested_later=4)
-        if not (longer.is_trained(best) or room):
-            maker.say(f"length     there is no time to try {longer.updates:,} updates")
+        has_raced = any(seed > 0 for made in recipe.begun().values() for _, seed in made)
+        room = maker.clock.has_room_for(2 * expected_runs(seeds), longer.updates, tested_later=2 * seeds)
+        if not longer.is_trained(best) and (has_raced or not room):
+            why = "runs were made before" if has_raced else "there is no time to try"
+            maker.say(f"length     {why} {longer.updates:,} updates")
             break
         maker.make(longer, [best], likely=partial(beside, recipe, pilots))
         gain = loss_of(recipe, best) - loss_of(longer, best)
@@ -93,7 +98,8 @@ def lengthened(maker: Maker, recipe: Recipe, pilots: Sequence[Trial], best: Tria
         if early or not gain >= STOPPED_FALLING:  # neither does one that has diverged
             longer.drop_weights([best])
             return recipe
-        recipe.drop_weights(pilots)
+        maker.stop()
+        recipe.drop_other_weights(pilot.arm for pilot in pilots)
         recipe = longer
     return replace(recipe, is_settled=False)
 
@@ -115,8 +121,10 @@ def expected_runs(seeds: int, complete: bool = False) -> int:
 
 def affordable(recipe: Recipe, clock: Clock, seeds: int, complete: bool = False) -> tuple[list[str], int]:
     """Returns as many arms, from the first, as the time allows, and the seeds; two arms get at least two seeds. What
-    has been begun stays; a single run may be a pilot."""
-    names, begun = [*recipe.arms], {arm: made for arm, made in recipe.begun().items() if len(made) > 1}
+    has been begun stays, but for pilots and what was begun early beside them."""
+    first = {pilot.arm: 3 for pilot in pilots_of(recipe)}
+    begun = {arm: made for arm, made in recipe.begun().items() if len(made) > first.get(arm, 1)}
+    names = [*recipe.arms]
 
     def fits(seeds: int) -> bool:
         missing = sum(max(expected_runs(seeds, complete) - len(begun.get(name, ())), 0) for name in names)
@@ -154,7 +162,7 @@ def likely(maker: Maker, recipe: Recipe, race: Race, trials: Sequence[Trial]) ->
     return [Making(recipe, trial) for trial in ahead.likely() if trial not in trials]
 
 
-def run_race(maker: Maker, recipe: Recipe, race: Race, rounds: Iterator[list[Trial]]) -> int:
+def run_race(maker: Maker, recipe: Recipe, race: Race, rounds: Iterator[list[Trial]], begins_early: bool = True) -> int:
     """Makes the trials, round after round, until the race is over or the time is up; returns how many runs of a round
     there was no time for."""
     told: set[Stop] = set()
@@ -172,11 +180,14 @@ def run_race(maker: Maker, recipe: Recipe, race: Race, rounds: Iterator[list[Tri
         left = [trial for trial in trials if not recipe.is_trained(trial)]
         if left and race.found and not maker.clock.has_room_for(len(left), recipe.updates, race.seeds * len(race.arms)):
             maker.say(f"time is up  {len(left)} runs more were wanted")
+            maker.stop()
             return len(left)
         maker.say(f"round {number:<4} {len(trials)} runs, {len(left)} of them to be made")
-        maker.make(recipe, trials, likely=partial(likely, maker, recipe, race, trials))
+        early = partial(likely, maker, recipe, race, trials) if begins_early else nothing
+        maker.make(recipe, trials, likely=early)
         race.found |= {trial: recipe.scores(trial) for trial in trials}
         recipe.drop_weights(unneeded(race))
+    maker.stop()
     tell()
     return 0
 
@@ -195,8 +206,7 @@ def tested(maker: Maker, recipe: Recipe, race: Race, question: Question, keep_mo
             maker.one_after_the_other([recipe.job(kept_one, score)])
     costs = measured_costs(maker, recipe, trials, [*dict.fromkeys([winner, rival_of(race, winner, [*trials])])])
     kept = {trial for runs in trials.values() for trial in runs} if keep_models else {kept_one}
-    recipe.drop_weights({*race.found} - kept)
-    maker.drop_weights({recipe.place(trial) for trial in race.found})
+    recipe.drop_other_weights(race.arms, kept)
     test, baselines = question.splits.test, {}
     if question.classes and test:
         most = commonest(balance({"train": question.splits.train})["train"])
@@ -237,7 +247,7 @@ def by_size(
             continue
         trials = {arm: runs for arm in arms if (runs := chosen(race, arm))}
         maker.make(smaller, [trial for runs in trials.values() for trial in runs], "test")
-        smaller.drop_weights(race.found)
+        smaller.drop_other_weights(arms)
         cells = {arm: cell_of(smaller, arm, runs) for arm, runs in trials.items()}
         if question.classes:
             baseline = tuple(tfidf(draws_of(question, seeds, size)))

@@ -2,7 +2,7 @@
 
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,12 +131,24 @@ class Recipe:
             return None
         return validation_scores(self.place(trial))[0]
 
+    def drop_other_weights(self, arms: Iterable[str], kept: Collection[Trial] = ()) -> None:
+        """Deletes the weights of all runs of these arms but those `kept`, also of runs that were begun and not ended,
+        by whichever command."""
+        places = {self.place(trial) for trial in kept}
+        for folder in (self.place(Trial(arm, 0, 0)).parents[1] for arm in arms):
+            for place in {*folder.glob("lr-*/seed-*")} - places:
+                _drop_weights(place)
+
     def drop_weights(self, trials: Iterable[Trial]) -> None:
         """Deletes the weights of runs that have ended; should they be needed, the run is made again."""
         for trial in trials:
             if (self.place(trial) / RESULTS).exists() or self.has_diverged(trial):
-                for name in WEIGHTS:
-                    shutil.rmtree(self.place(trial) / name, ignore_errors=True)
+                _drop_weights(self.place(trial))
+
+
+def _drop_weights(place: Path) -> None:
+    for name in WEIGHTS:
+        shutil.rmtree(place / name, ignore_errors=True)
 
 
 def validation_scores(folder: Path) -> tuple[np.ndarray, bool]:

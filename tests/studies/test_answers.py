@@ -18,6 +18,7 @@ from studies.arms import arms_of
 from studies.making import Clock, Maker
 from studies.phases import SHORTEST, settled
 from studies.runs import Recipe
+from workers.job import Done
 
 LOSS = {"full": 0.3, "lora-r4": 0.5, "head": 0.9}
 
@@ -102,7 +103,7 @@ def test_what_there_was_no_time_for_is_said(monkeypatch, asked, tmp_path):
     words = [*asked, "--arms", "full", "lora", "head", "dora", "--train-sizes", 20]
     answer = studied(monkeypatch, engine, tmp_path / "s", *words, "--minutes", 1)
     assert (
-        "no time for the arms head and dora r4, 3 of 5 seeds, 4 runs of the race at least and 20 training examples"
+        "no time for the arms head and dora r4, 3 of 5 seeds, 2 runs of the race at least and 20 training examples"
         in answer
     )
     assert "There was no time" not in studied(monkeypatch, Engine(near), tmp_path / "all", *words)
@@ -180,7 +181,7 @@ def test_the_command_is_code_in_markdown(monkeypatch, asked, many, tmp_path):
 def test_full_fine_tuning_is_a_pilot_wherever_it_stands(tmp_path):
     arms = {a.name: a for a in arms_of(["full-blocks", "lora", "full"], [4], 3, True, {"full": 1e-3, "lora": 1e-3})}
     engine = Engine(lambda *_: math.nan)
-    settled(Maker(engine, Clock(None, 2), lambda _: None), Recipe(tmp_path, "finetune_cls.py", (), arms, 8, 20))
+    settled(Maker(engine, Clock(None, 2), lambda _: None), Recipe(tmp_path, "finetune_cls.py", (), arms, 8, 20), 5)
     assert {run.split("/")[-3] for run in engine.made} == {"full", "lora-r4"}
 
 
@@ -202,7 +203,7 @@ def test_pilots_that_diverge_do_not_lengthen_the_study(tmp_path):
     arms = {arm.name: arm for arm in arms_of(["lora", "full"], [4, 2], 3, True, {"full": 1e-3, "lora": 1e-3})}
     recipe = Recipe(tmp_path, "finetune_cls.py", (), arms, 8, 20)
     engine = Engine(lambda *_: math.nan)
-    assert settled(Maker(engine, Clock(None, 2), lambda _: None), recipe) == recipe
+    assert settled(Maker(engine, Clock(None, 2), lambda _: None), recipe, 5) == recipe
     longer = [run.split("/")[-3] for run in engine.made if "20-examples-16-updates" in run]
     assert longer == ["full"] and not any("-32-updates" in run for run in engine.made)
 
@@ -288,6 +289,69 @@ def test_a_size_whose_race_was_cut_short_is_not_told(monkeypatch, asked, tmp_pat
     )
     words = [*asked, "--arms", "full", "lora", "--minutes", 100, "--train-sizes", 20]
     assert "There was no time for 20 training examples" in studied(monkeypatch, engine, tmp_path / "s", *words)
+
+
+def test_a_run_that_fails_where_nobody_had_asked_for_it_ends_nothing(monkeypatch, asked, tmp_path):
+    """It ends a study that asks for it."""
+    words, failing = [*asked, "--arms", "full", "lora", "--seeds", 3], set()
+
+    class Failing(Engine):
+        def done(self, job):
+            if str(job.folder) in failing:
+                job.log.parent.mkdir(parents=True, exist_ok=True)
+                job.log.write_text("error: no room\n")
+                return Done(job, 1, 1.0)
+            return super().done(job)
+
+    engine, waits = Failing(near, count=4), Failing(near, count=4)
+    studied(monkeypatch, engine, tmp_path / "s", *words)
+    made = {*engine.made}
+    shutil.rmtree(tmp_path / "s")
+    with monkeypatch.context() as patched:
+        patched.setattr(making, "Maker", Waiting)
+        studied(monkeypatch, waits, tmp_path / "s", *words)
+    shutil.rmtree(tmp_path / "s")
+    failing |= made - {*waits.made}
+    assert failing
+    assert "use full at lr" in studied(monkeypatch, engine, tmp_path / "s", *words)
+    shutil.rmtree(tmp_path / "s")
+    failing.add(next(path for path in waits.made if "lr-0.024" in path or "lora-r4" in path))
+    with pytest.raises(ValueError, match="a run has failed: no room"):
+        studied(monkeypatch, engine, tmp_path / "s", *words)
+
+
+def test_weights_that_an_earlier_command_left_are_deleted_in_the_end(monkeypatch, asked, tmp_path):
+    """Of a run that it began early, of one that was stopped, and of the sizes."""
+    words = [*asked, "--arms", "full", "lora", "--seeds", 3, "--train-sizes", 40, 20]
+    studied(monkeypatch, Engine(near, count=4), tmp_path / "s", *words[:-3])
+    left = [tmp_path / "s" / "132-examples-8-updates" / "lora-r4" / "lr-0.384" / f"seed-{seed}" for seed in (3, 4)]
+    for place, name in zip(left, ("model", "checkpoint"), strict=True):
+        (place / name).mkdir(parents=True)
+    studied(monkeypatch, Engine(near, count=4), tmp_path / "s", *words)
+    assert not any((place / name).exists() for place in left for name in ("model", "checkpoint"))
+    assert len([*(tmp_path / "s").rglob("model")]) == 1 and not [*(tmp_path / "s").rglob("checkpoint")]
+
+
+def test_a_study_that_had_no_time_for_more_updates_stays_at_its_length(monkeypatch, asked, tmp_path):
+    engine = Engine(lambda *cell: near(*cell) + 4 / engine.updates, seconds=30.0, best=lambda updates: updates)
+    words = [*asked[:-2], "--arms", "full", "lora", "--seeds", 2]
+    short = studied(monkeypatch, engine, tmp_path / "s", *words, "--minutes", 9)
+    assert "for 200 updates" in short and "More than 200 updates were not tried" in short
+    assert studied(monkeypatch, engine, tmp_path / "s", *words) == short
+    assert "for 200 updates" not in studied(monkeypatch, engine, tmp_path / "other", *words)
+
+
+def test_nothing_is_said_to_be_forgotten_that_may_not_be(monkeypatch, asked, tmp_path):
+    engine = Engine(near, general=-2.5)  # rises by 0 in the mean
+    answer = studied(monkeypatch, engine, tmp_path / "s", *asked, "--arms", "full")
+    assert "5. The loss of general text changes, in nats a token, by full" in answer
+
+
+def test_where_nothing_could_be_tested_the_answer_says_so(monkeypatch, asked, tmp_path):
+    answer = studied(monkeypatch, Engine(near), tmp_path / "s", *asked, "--arms", "full", "lora", "--seeds", 1)
+    assert "Nothing could be compared with it." in answer and "told apart from it." not in answer.split("3. ")[0]
+    assert "(fewer than two seeds in common with full)" in answer
+    assert "over examples, since there is one seed." in answer
 
 
 def test_a_free_worker_begins_early_what_is_wanted_later_and_the_answer_is_the_same(monkeypatch, asked, tmp_path):

@@ -11,7 +11,7 @@ from scripted import Engine
 from evidence.racing import Race, Trial
 from studies.arms import arms_of
 from studies.making import Clock, Maker, Making, RunFailed, forecast
-from studies.phases import affordable, expected_runs, likely
+from studies.phases import affordable, beside, expected_runs, likely, pilots_of
 from studies.runs import WATCHED, Recipe
 from training.flags.command_line import parse
 from training.flags.scripts import load_script
@@ -45,8 +45,8 @@ def test_a_short_time_drops_arms_from_the_end_and_then_seeds(recipe):
         assert seeds == 5 or len(arms) == 2
     assert affordable(recipe, clock(1), 5) == (["full", "lora r4"], 2)
     assert expected_runs(5) == 11 and expected_runs(2) == 8 and expected_runs(5, complete=True) == 35
-    # Two arms of eleven runs each take two workers eleven minutes, and the tests of all seeds two and a half.
-    assert affordable(recipe, clock(14), 5) == (["full", "lora r4"], 5) != affordable(recipe, clock(13), 5)
+    # Two arms of eleven runs each take two workers eleven minutes, their tests two and a half, and the timing one.
+    assert affordable(recipe, clock(15), 5) == (["full", "lora r4"], 5) != affordable(recipe, clock(14), 5)
     assert len(affordable(recipe, clock(40), 5)[0]) > len(affordable(recipe, clock(40), 5, complete=True)[0])
 
 
@@ -69,6 +69,30 @@ def test_what_has_been_begun_is_dropped_by_no_short_time(recipe):
     pilots.place(Trial("head", 0, 0)).mkdir(parents=True)
     (pilots.place(Trial("head", 0, 0)) / "results.json").touch()
     assert affordable(pilots, clock(1), 5) == (["full", "lora r4"], 2)  # a pilot alone keeps no arm
+
+
+def test_what_was_begun_early_beside_a_pilot_keeps_no_arm(recipe):
+    named_last = replace(recipe, arms={name: recipe.arms[name] for name in ["head", "lora r2", "full", "lora r4"]})
+    assert {trial.arm for trial in pilots_of(named_last)} == {"full", "lora r2"}
+    before = affordable(named_last, clock(8), 5)
+    for making in beside(named_last, pilots_of(named_last)):
+        making.place.mkdir(parents=True)
+        (making.place / "results.json").touch()
+    for trial in pilots_of(named_last):
+        named_last.place(trial).mkdir(parents=True)
+        (named_last.place(trial) / "results.json").touch()
+    assert affordable(named_last, clock(8), 5)[0] == before[0] == ["head", "lora r2"]
+
+
+def test_times_are_those_of_as_many_updates_and_tests_have_their_own(recipe):
+    """A run takes 10 s and a quarter of a second an update; a test takes 40 s, whatever the updates."""
+    both = Clock(10, 1, seconds={200: [60.0, 60.0], 25: [16.25]})
+    assert (
+        both.of_run(25) == 16.25 and both.of_run(200) == 60 and both.of_run(50) == pytest.approx((15 + 15 + 32.5) / 3)
+    )
+    assert both.has_room_for(20, 25, tested_later=10)
+    both.tests += [40.0, 40.0]
+    assert not both.has_room_for(20, 25, tested_later=10) and both.has_room_for(10, 25, tested_later=9)
 
 
 @pytest.mark.parametrize(
