@@ -122,17 +122,22 @@ class Population:
         alone = rng.normal(0, np.sqrt(ALONE), (*self.means.shape, count)) * self.own.std(2)[..., None]
         return self.levels[..., None] * np.exp((self.own @ weights + alone) / self.means[..., None])
 
-    def losses(self, seeds: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Draws examples, and returns their losses (arms, rates, seeds, n) with these seeds."""
+    def examples(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Draws examples, by their numbers among those recorded."""
+        return rng.integers(0, self.n, n)
+
+    def losses(self, seeds: np.ndarray, drawn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Returns the losses (arms, rates, seeds, n) of the examples `drawn` (n,) with these seeds."""
         # A recorded seed is taken anew for each example: of five seeds, each one of four, two would be the same.
-        drawn, taken = rng.integers(0, self.n, n), rng.integers(0, self.recorded, (seeds.shape[2], n))
+        taken = rng.integers(0, self.recorded, (seeds.shape[2], len(drawn)))
         return seeds[..., None] * np.maximum(self.profile[:, :, None, drawn] + self.rest[:, :, taken, drawn], 0)
 
 
 def simulated(grid: Grid, rng: np.random.Generator, seeds: int = 5) -> Grid:
     """Draws a grid like the recorded one."""
     population = Population(grid, rng)
-    return grid._replace(losses=population.losses(population.seeds(seeds, rng), population.n, rng))
+    drawn = population.seeds(seeds, rng)
+    return grid._replace(losses=population.losses(drawn, population.examples(population.n, rng), rng))
 
 
 def raced(grid: Grid, alpha: float = ALPHA) -> Race:
