@@ -194,6 +194,7 @@ class Maker:
             if making.place in self.left:
                 raise RunFailed(done)
             self.failed.add(making.place)
+            self.say(f"note    {RunFailed(done)}; it was begun early, and is made again if it is wanted")
         else:
             self.tell(making, done)
         self.left.discard(making.place)

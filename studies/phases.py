@@ -122,12 +122,12 @@ def expected_runs(seeds: int, complete: bool = False) -> int:
 def affordable(recipe: Recipe, clock: Clock, seeds: int, complete: bool = False) -> tuple[list[str], int]:
     """Returns as many arms, from the first, as the time allows, and the seeds; two arms get at least two seeds. What
     has been begun stays, but for pilots and what was begun early beside them."""
-    first = {pilot.arm: 3 for pilot in pilots_of(recipe)}
-    begun = {arm: made for arm, made in recipe.begun().items() if len(made) > first.get(arm, 1)}
+    first, known = {pilot.arm: 3 for pilot in pilots_of(recipe)}, recipe.begun()
+    begun = {arm: made for arm, made in known.items() if len(made) > first.get(arm, 1)}
     names = [*recipe.arms]
 
     def fits(seeds: int) -> bool:
-        missing = sum(max(expected_runs(seeds, complete) - len(begun.get(name, ())), 0) for name in names)
+        missing = sum(max(expected_runs(seeds, complete) - len(known.get(name, ())), 0) for name in names)
         return clock.has_room_for(missing, recipe.updates, seeds * len(names))
 
     while len(names) > 2 and names[-1] not in begun and not fits(seeds):
