@@ -8,7 +8,7 @@ import sys
 import time
 import weakref
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -119,9 +119,9 @@ class Forked:
     """A script in a fork that need not import the libraries, as subprocess.Popen would be."""
 
     def __init__(self, words, log):
-        self.folder = Path(mkdtemp())
+        self.folder = TemporaryDirectory()
         self.log = log
-        (self.process,) = start_forked(words, self.folder)
+        (self.process,) = start_forked(words, Path(self.folder.name))
 
     def poll(self):
         return self.process.exitcode
@@ -131,7 +131,8 @@ class Forked:
 
     def wait(self):
         self.process.join()
-        self.log.write_text("".join((self.folder / name).read_text() for name in ("out", "err")))
+        self.log.write_text("".join(Path(self.folder.name, name).read_text() for name in ("out", "err")))
+        self.folder.cleanup()
         return self.process.exitcode
 
 
@@ -237,7 +238,8 @@ def test_the_usual_work_is_of_several_kinds_and_fits_the_models():
 def test_without_a_gpu_it_says_so():
     done = run_forked(["benchmarks/gpu_check.py"])
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"error: no CUDA GPU: torch {torch.__version__} is built for CUDA None and sees none" in done.stderr
+    built = f"torch {torch.__version__} is built for CUDA {torch.version.cuda}"
+    assert f"error: no CUDA GPU: {built} and sees none" in done.stderr
 
 
 def test_every_part_is_a_function(capsys):
@@ -271,12 +273,25 @@ if part == "memory":
 """
 
 
-def test_what_a_part_has_started_ends_with_it(tmp_path):
+def test_what_a_part_has_started_ends_with_it(tmp_path, monkeypatch):
     code = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]])"
-    child = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+    child = "import os, sys, time; open(sys.argv[1], 'w').write(f'{os.getpid()}\\n'); time.sleep(600)"
+    file = tmp_path / "pid"
+
+    class Started(subprocess.Popen):
+        """A part whose time begins when its child is there."""
+
+        def wait(self, timeout=None):
+            deadline = time.monotonic() + 120
+            while not (file.exists() and file.read_text().endswith("\n")):
+                assert time.monotonic() < deadline and self.poll() is None
+                time.sleep(0.02)
+            return super().wait(timeout)
+
+    monkeypatch.setattr(subprocess, "Popen", Started)
     with pytest.raises(subprocess.TimeoutExpired):
-        gpu_check.ended([sys.executable, "-c", code, child, str(tmp_path / "pid")], 1.5)
-    pid = int((tmp_path / "pid").read_text())
+        gpu_check.ended([sys.executable, "-c", code, child, str(file)], 0.1)
+    pid = int(file.read_text())
     deadline = time.monotonic() + 10
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline

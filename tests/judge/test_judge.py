@@ -404,11 +404,11 @@ def test_two_processes_never_ask_for_the_same_file(tmp_path):
     Store(tmp_path / "replies.jsonl").close()
 
 
-def test_a_full_disk_leaves_whole_lines_only():
+def test_a_full_disk_leaves_whole_lines_only(tmp_path):
     code = """
-import pathlib, resource, tempfile
+import pathlib, resource, sys
 from judge.store import KEY, Store
-path = pathlib.Path(tempfile.mkdtemp()) / "replies.jsonl"
+path = pathlib.Path(sys.argv[1]) / "replies.jsonl"
 line = dict.fromkeys(KEY, 0) | {"value": 1, "missing": None, "settings": {}, "text": "x" * 300}
 store = Store(path)
 store.add(line)
@@ -419,7 +419,8 @@ try:
 except OSError as error:
     print("the same command" in str(error), path.stat().st_size == size, len(store.replies))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    words = [sys.executable, "-c", code, tmp_path]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.stdout.split() == ["True", "True", "1"], done.stderr
 
 
