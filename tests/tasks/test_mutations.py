@@ -1,5 +1,6 @@
 """Some hundred files of mutations.py: whole ones are read rightly, damaged ones rightly or refused in few words."""
 
+import signal
 from collections import Counter
 from dataclasses import replace
 
@@ -44,3 +45,16 @@ def test_a_reader_that_loses_rows_is_found_out(tmp_path, monkeypatch):
     cases = [make(1, number) for number in range(60)]
     surprises = [case.rows is None for case in cases if mutations.judge(case, tmp_path).surprise]
     assert surprises.count(False) > 5 and surprises.count(True) > 0
+
+
+def test_a_timer_that_ran_before_runs_on(tmp_path):
+    def strike(*_):
+        raise AssertionError
+
+    handler, timer = signal.signal(signal.SIGALRM, strike), signal.setitimer(signal.ITIMER_REAL, 500)
+    try:
+        mutations.judge(make(1, 0), tmp_path)
+        assert signal.getsignal(signal.SIGALRM) is strike and 0 < signal.getitimer(signal.ITIMER_REAL)[0] < 500
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
