@@ -5,17 +5,27 @@ What is imported here is imported by the process that distributes the tests too;
 
 import gc
 import os
+import shutil
 import socket
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
-from forked import keep_to_loopback
+from forked import keep_to_loopback, outside
 
 gc.disable()  # until all tests are found: what is imported stays
 
 # Read when the hub's libraries are imported, so it must be set before any of them is.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
+# Nothing that a developer has cached can make a test pass; each process of pytest-xdist has a folder of its own.
+HF_HOME = os.environ["HF_HOME"] = mkdtemp(prefix="hf-home-")
+for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE", "HF_TOKEN_PATH", "HF_TOKEN"):
+    os.environ.pop(name, None)
+# Requests to this machine would go through them.
+for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+    os.environ.pop(name, None)
+    os.environ.pop(name.lower(), None)
 os.environ["ACCELERATE_USE_CPU"] = "true"
 # For every process that a test starts: sums of other numbers of threads differ in their last bits.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -100,13 +110,16 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _own_hub_cache(tmp_path_factory: pytest.TempPathFactory):
-    """Nothing that a developer has cached can make a test pass."""
-    os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf"))
-    import datasets
+def pytest_unconfigure() -> None:
+    shutil.rmtree(HF_HOME, ignore_errors=True)
 
-    datasets.config.HF_DATASETS_CACHE = Path(os.environ["HF_HOME"]) / "datasets"
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_hub_cache():
+    from huggingface_hub import constants
+
+    for path in (constants.HF_HUB_CACHE, constants.HF_TOKEN_PATH):
+        assert Path(path).is_relative_to(HF_HOME), "huggingface_hub was imported before HF_HOME was set"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -131,6 +144,15 @@ def _only_loopback():
     keep_to_loopback()
     yield
     socket.socket.connect = connect
+
+
+@pytest.fixture(autouse=True)
+def _nothing_outside():
+    """The code under test may swallow the error that a connection gets."""
+    yield
+    reached = [*outside]
+    outside.clear()
+    assert reached == [], "the test reached for the network"
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from typing import NoReturn
 ROOT = Path(__file__).parent.parent
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["tests.preloaded"])
+outside = list[object]()  # addresses beyond this machine that were reached for
 
 
 def keep_to_loopback() -> None:
@@ -38,6 +39,7 @@ def keep_to_loopback() -> None:
 
     def guarded(self, address):
         if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            outside.append(address)
             raise AssertionError(f"a test reached for the network: {address}")
         return connect(self, address)
 
@@ -95,6 +97,9 @@ def become(words: Sequence[str], env: Mapping[str, str], output: Path, largest_f
         traceback.print_exc()
         status = 1
     atexit._run_exitfuncs()
+    if outside:  # the script may have swallowed the error
+        print(f"the test reached for the network: {outside}", file=sys.stderr)
+        status = 99
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
