@@ -88,7 +88,7 @@ class JudgeServer:
         self.behave, self.answer, self.slow, self.log, self.refuse = behave, answer, slow, log, refuse
         self.noted: list[Seen] = []
         self.attempts: Counter[str] = Counter()
-        self.most_at_once = self.at_once = 0
+        self.at_once = 0
         self.lock, self.release = threading.Condition(), threading.Event()
         self.http = Quiet(("127.0.0.1", 0), handler(self))
         self.root = f"http://127.0.0.1:{self.http.server_port}"
@@ -107,7 +107,6 @@ class JudgeServer:
         with self.lock:
             self.attempts[prompt] += 1
             self.at_once += 1
-            self.most_at_once = max(self.most_at_once, self.at_once)
             return self.attempts[prompt], self.behave(prompt, self.attempts[prompt])
 
     def note(self, seen: Seen) -> None:

@@ -329,18 +329,21 @@ def test_a_model_that_refuses_temperature_and_max_tokens_is_asked_as_it_wants(re
 def test_a_model_is_asked_as_it_wants_by_requests_that_were_on_their_way_too(serve, tmp_path):
     """The first reply, a blocked one, comes before the model is asked for what it refuses, by four at a time."""
     server = serve(lambda prompt, _: "blocked" if prompt == "prompt 0" else OK)
-    wait = threading.Barrier(4)
+    four, passed = threading.Barrier(4), []
 
     def refuse(body):
         if "prompt 0" in json.dumps(body) or (refusal := reasoning_model(body)) is None:
             return None
         with contextlib.suppress(threading.BrokenBarrierError):
-            wait.wait(1)
+            if len(passed) < 4:  # later ones are alone
+                four.wait(20)
+                passed.append(body)
         return refusal
 
     server.refuse = refuse
     loop, stored = ask_all("openai", server, tmp_path, questions(9))
     assert len(stored) == 9 and not loop.tally.failed
+    assert len(passed) == 4, "four that the model refuses were on their way at once"
     assert "adapted" not in stored[0] and stored[8]["adapted"] == {"temperature": "left out"}
 
 
@@ -474,14 +477,34 @@ def test_what_is_stored_is_not_asked_for_again(api, serve, tmp_path):
 
 
 def test_as_many_requests_are_on_their_way_as_allowed(serve, tmp_path):
-    server = serve(lambda *_: SLOW, slow=0.1)
-    ask_all("openai", server, tmp_path, questions(16), concurrency=5)
-    assert server.most_at_once == 5
+    """The first is asked alone, the other 15 five at a time."""
+    five, on_their_way, counts = threading.Barrier(5, timeout=20), [], []
+
+    def answer(prompt):
+        if prompt != "prompt 0":
+            five.wait()
+        return score(prompt)
+
+    def count(asking):
+        ask = asking.backend.ask
+
+        async def counted(prompt):
+            on_their_way.append(prompt)
+            counts.append(len(on_their_way))
+            try:
+                return await ask(prompt)
+            finally:
+                on_their_way.remove(prompt)
+
+        asking.backend.ask = counted
+
+    loop, _ = ask_all("openai", serve(answer=answer), tmp_path, questions(16), before=count, concurrency=5)
+    assert loop.tally.requests == 16 and max(counts) == 5
 
 
 def test_a_slow_reply_past_the_timeout_is_asked_for_again(serve, tmp_path):
     server = serve(lambda prompt, attempt: HANG if attempt == 1 else OK)
-    loop, replies = ask_all("openai", server, tmp_path, questions(3), timeout=0.3)
+    loop, replies = ask_all("openai", server, tmp_path, questions(3), timeout=3)
     assert len(replies) == 3 and loop.tally.retries == 3
     assert set(server.answered().values()) == {1}
 
@@ -490,7 +513,7 @@ def test_a_slow_reply_past_the_timeout_is_asked_for_again(serve, tmp_path):
 def test_a_reply_that_comes_byte_by_byte_is_given_up_in_time(api, serve, tmp_path):
     """Each byte comes within the timeout of the HTTP client, the whole reply would take 20 seconds."""
     server = serve(lambda prompt, attempt: DRIP if attempt == 1 else OK, slow=0.1)
-    loop, replies = ask_all(api, server, tmp_path, questions(1), timeout=0.5)
+    loop, replies = ask_all(api, server, tmp_path, questions(1), timeout=3)
     assert len(replies) == 1 and loop.tally.retries == 1
 
 
