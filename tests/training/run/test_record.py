@@ -1,8 +1,10 @@
 """The record of a run: the loss may stay on a device until it is read, and is then the same to the last bit."""
 
+import pytest
 import torch
 
-from training.run.record import Record
+from training.flags.common import RunArgs
+from training.run.record import Record, intervals
 
 
 def test_losses_that_are_read_at_points_of_the_curve_are_those_read_at_every_step():
@@ -17,3 +19,17 @@ def test_losses_that_are_read_at_points_of_the_curve_are_those_read_at_every_ste
             assert unread.add_point(4) == read.add_point(4)
             assert isinstance(unread.curve[-1]["train_loss"], float)
     assert unread == read and torch.equal(losses, before)
+
+
+@pytest.mark.parametrize(
+    ("flags", "points", "evaluations", "saves"),
+    [
+        ({"log_every": 7}, [7, 14, 20], [*range(2, 21, 2)], [*range(2, 21, 2)]),
+        ({"eval_every": 8}, [*range(1, 21)], [8, 16, 20], [8, 16, 20]),
+        ({"log_every": 9, "eval_every": 8, "save_every": 6}, [9, 18, 20], [8, 16, 20], [6, 12, 18, 20]),
+    ],
+)
+def test_the_flags_say_at_which_of_20_steps_what_is_due(flags, points, evaluations, saves):
+    found = intervals(RunArgs(**flags), 20)
+    for what, steps in {"log": points, "evaluate": evaluations, "save": saves}.items():
+        assert [step for step in range(1, 21) if found.is_time_for(what, Record(step=step))] == steps, what
