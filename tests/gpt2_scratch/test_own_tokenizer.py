@@ -483,6 +483,7 @@ def test_generate_writes_what_transformers_writes_from_the_folder(own):
     done = run_in_process("generate", "--model", own, "--raw", "--new-tokens", 12, "--prompt", prompt)
     assert done.returncode == 0, done.stderr
     text = tokenizer.decode(new[new != end]).strip()
+    assert text
     assert " ".join(text.split()) in " ".join(done.stdout.split())
 
 

@@ -348,6 +348,7 @@ def server(runs, reached):
     assert line.startswith("http://127.0.0.1:"), line + process.stderr.read()
     yield process, line.split()[0]
     process.kill()
+    process.wait()
 
 
 def test_the_record_of_whom_the_server_reaches_would_show_it(tmp_path):
