@@ -13,6 +13,7 @@ import psutil
 import pytest
 from helpers import ROOT
 
+from training.run.cores import usable_cores
 from workers.job import Job, failure_text
 from workers.local import Local, fitting, free_mib, gpu_mib
 
@@ -209,7 +210,7 @@ def test_as_many_workers_as_fit_into_memory_and_cores(monkeypatch):
     monkeypatch.setattr("training.run.cores.quota", lambda: math.inf)
     free = psutil.virtual_memory().available / 2**20
     cores = fitting(0)
-    assert cores == len(os.sched_getaffinity(0))
+    assert cores == usable_cores()
     assert fitting(free / 1.5) == 1 == fitting(free * 2)
     assert fitting(0, threads=cores) == 1 == fitting(0, threads=2 * cores)
 
