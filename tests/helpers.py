@@ -2,10 +2,13 @@
 
 import json
 import os
+import random
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -17,7 +20,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from forked import run_forked
+from forked import run_forked, start_forked
 from jsonschema import Draft202012Validator
 from safetensors.torch import load_file
 from tokenizers.pre_tokenizers import ByteLevel
@@ -113,6 +116,43 @@ def run_in_process(script: str | ModuleType, *flags: object, **changed: str) -> 
         before_stop.clear()
         fitting.clear()
     return Ended(status, out.getvalue(), err.getvalue())
+
+
+def kill_at_a_random_moment(
+    script: str,
+    processes: int,
+    flags: Sequence[object],
+    folder: Path,
+    seed: int | None = None,
+    most: int = 6,
+    **changed: str,
+) -> None:
+    """Starts the run, lets it save one to `most` checkpoints, and kills all of its processes a moment later. A run that
+    had ended by then begins again in a cleared folder."""
+    seed = random.randrange(2**32) if seed is None else seed
+    print(f"killed at the moments of seed {seed}")  # shown where the test fails later
+    rng, state = random.Random(seed), folder / "checkpoint" / "state.pt"
+    for _ in range(5):
+        wanted, deadline, seen = rng.randint(1, most), time.monotonic() + 120, set[int]()
+        with TemporaryDirectory() as output:
+            ranks = start_forked(command(script, *flags)[1:], Path(output), processes, **changed)
+            while len(seen) < wanted and all(rank.exitcode is None for rank in ranks) and time.monotonic() < deadline:
+                with suppress(FileNotFoundError):
+                    seen.add(state.stat().st_mtime_ns)
+                time.sleep(0.001)
+            time.sleep(rng.random() * 0.03)
+            failed = any(rank.exitcode for rank in ranks)
+            for rank in ranks:
+                rank.kill()
+            for rank in ranks:
+                rank.join()
+            said = (Path(output) / "err").read_text()
+        assert not failed, f"seed {seed}: {said}"
+        if not (folder / "results.json").exists():  # looked for when none of the processes can write it any more
+            assert state.exists(), f"seed {seed}: no checkpoint: {said}"
+            return
+        shutil.rmtree(folder)
+    pytest.fail(f"seed {seed}: the run had ended each time before it was killed")
 
 
 TEXTS = ["cheap pills, buy now", "meeting moved to noon", "you have won a prize", "see the attached report"]

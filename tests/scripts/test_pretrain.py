@@ -2,15 +2,13 @@
 
 import json
 import sys
-import time
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from forked import start_forked
-from helpers import command, results_of, run_in_process, run_script, write_rows
+from helpers import kill_at_a_random_moment, results_of, run_in_process, run_script, write_rows
 from safetensors.torch import load_file
 from test_commands import load_script
 
@@ -261,14 +259,7 @@ def test_transformers_reads_the_model_and_finds_the_same_loss(pretrained, corpus
 def test_a_killed_run_ends_like_one_that_was_not(pretrained, corpus, weights, tmp_path):
     folder = tmp_path / "run"
     more = ("--softmax-tokens", 2000, "--evaluations", 8)
-    words = command("pretrain", *flags(corpus, weights, folder, *more))
-    (running,) = start_forked(words[1:], tmp_path)
-    while not (folder / "checkpoint" / "state.pt").exists():
-        assert running.exitcode is None
-        time.sleep(0.02)
-    running.kill()
-    running.join()
-    assert not (folder / "results.json").exists()
+    kill_at_a_random_moment("pretrain", 1, flags(corpus, weights, folder, *more), folder, most=4)
     done = run_in_process("pretrain", *flags(corpus, weights, folder, *more, "--resume"))
     assert done.returncode == 0, done.stderr
     ours, other = load_file(folder / "model/model.safetensors"), load_file(pretrained / "model/model.safetensors")
