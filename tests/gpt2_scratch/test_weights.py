@@ -24,7 +24,7 @@ from training.model.card import card
 from training.model.facts import BaseFacts, Facts
 from training.model.heads import head_notes, trained_rows
 from training.model.methods import build_classifier, build_language_model
-from training.model.saved import whole_model
+from training.model.saved import adapted, whole_model
 
 SMALL = GPT2Config(width=16, blocks=2, heads=2, context=512)
 COLUMNS = ("--text-column", "text", "--label-column", "label")
@@ -396,11 +396,17 @@ def test_the_card_of_an_adapter_says_how_to_call_a_tokenizer_of_the_bases_own(tm
 def test_peft_opens_the_adapter_of_a_language_model(tiny_model, tmp_path):
     data, run = write_rows(tmp_path / "q.jsonl", questions(30)), tmp_path / "run"
     flags = ("--prompt-column", "instruction", "--response-column", "response", "--max-steps", 1, "--new-tokens", 0)
+    flags = (*flags, "--lr", 0.05)  # a step that shows
     done = run_in_process("finetune_ift", "--data", data, *flags, "--model", tiny_model, "--output-dir", run)
     assert done.returncode == 0, done.stderr
     known: dict = {}
     exec((run / "adapter" / "README.md").read_text().split("```python\n")[1].split("```")[0], known)
-    assert known["model"](torch.tensor([[464, 3807]])).logits.shape == (1, 2, 50257)
+    tokens = torch.tensor([464, 3807])
+    ours = adapted(run / "adapter")(tokens, torch.tensor([2]), torch.tensor([3807, 373]))
+    theirs = known["model"](tokens[None]).logits[0].log_softmax(1)[range(2), [3807, 373]]
+    with known["model"].disable_adapter():
+        base = known["model"](tokens[None]).logits[0].log_softmax(1)[range(2), [3807, 373]]
+    assert torch.allclose(ours, theirs, atol=1e-4) and (theirs - base).abs().max() > 1e-3
 
 
 def test_what_is_saved_has_the_mode_of_any_new_file(tmp_path):

@@ -1,10 +1,17 @@
 """--score validation leaves the test for later, --train-on all leaves none, --train-embedding adds one matrix."""
 
+import json
+
 import pytest
 import torch
 from helpers import results_of, run_in_process, run_script, weights_of
 
 from training.storage.files import load_tensors
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
 
 SAME = ("before", "val", "test", "forgetting", "curve", "best_step", "parameters", "data", "notes", "files")
 
@@ -92,6 +99,11 @@ def test_a_trained_embedding_is_all_that_is_added_and_predict_applies_it(plain, 
     assert "transformer.h.0.mlp.c_fc.linear.weight" not in learnt
     applied = run_in_process("predict", "--run", tmp_path / "b", "--data", mail_file, "--output", tmp_path / "p.jsonl")
     assert applied.returncode == 0, applied.stderr
+    answers = lines_of(tmp_path / "p.jsonl")
+    tested = lines_of(tmp_path / "b" / "predictions.jsonl")
+    assert tested
+    for line in tested:
+        assert answers[line["id"]]["probabilities"] == pytest.approx(line["probabilities"], abs=1e-5), line["id"]
 
 
 @pytest.mark.parametrize(
