@@ -151,12 +151,18 @@ def unneeded(race: Race) -> list[Trial]:
     return [trial for trial in race.found if (trial.arm, trial.rate) not in kept]
 
 
+def to_be_tested(race: Race) -> int:
+    """Returns how many runs will be tested if each arm gets a seed more at its best rate."""
+    seeds = [len(race.seeds_of((arm, race.best(arm)))) if race.tried(arm) else 0 for arm in race.arms]
+    return sum(min(count + 1, race.seeds) for count in seeds)
+
+
 def likely(maker: Maker, recipe: Recipe, race: Race, trials: Sequence[Trial]) -> list[Making]:
     """Returns what is likely to be wanted after these trials, as far as those that have ended tell, and if there is
     time."""
     known = {trial: recipe.scores(trial) for trial in trials if recipe.is_trained(trial)}
     left = len(trials) - len(known) + 1
-    if not maker.clock.has_room_for(left, recipe.updates, race.seeds * len(race.arms)):
+    if not maker.clock.has_room_for(left, recipe.updates, to_be_tested(race)):
         return []
     ahead = replace(race, found=race.found | known)
     return [Making(recipe, trial) for trial in ahead.likely() if trial not in trials]
@@ -178,7 +184,7 @@ def run_race(maker: Maker, recipe: Recipe, race: Race, rounds: Iterator[list[Tri
     for number, trials in enumerate(rounds, 1):
         tell()
         left = [trial for trial in trials if not recipe.is_trained(trial)]
-        if left and race.found and not maker.clock.has_room_for(len(left), recipe.updates, race.seeds * len(race.arms)):
+        if left and race.found and not maker.clock.has_room_for(len(left), recipe.updates, to_be_tested(race)):
             maker.say(f"time is up  {len(left)} runs more were wanted")
             maker.stop()
             return len(left)

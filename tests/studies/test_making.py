@@ -11,7 +11,7 @@ from scripted import Engine
 from evidence.racing import Race, Trial
 from studies.arms import arms_of
 from studies.making import Clock, Maker, Making, RunFailed, forecast
-from studies.phases import affordable, beside, expected_runs, likely, pilots_of
+from studies.phases import affordable, beside, expected_runs, likely, pilots_of, to_be_tested
 from studies.runs import WATCHED, Recipe
 from training.flags.command_line import parse
 from training.flags.scripts import load_script
@@ -82,6 +82,15 @@ def test_what_was_begun_early_beside_a_pilot_keeps_no_arm(recipe):
         named_last.place(trial).mkdir(parents=True)
         (named_last.place(trial) / "results.json").touch()
     assert affordable(named_last, clock(8), 5)[0] == before[0] == ["head", "lora r2"]
+
+
+def test_as_many_runs_will_be_tested_as_the_arms_have_seeds_and_one_more():
+    race = Race(["full", "head"], 3)
+    assert to_be_tested(race) == 2
+    race.found |= {Trial("full", 0, seed): np.array([0.1]) for seed in (0, 1)} | {Trial("full", 2, 0): np.array([0.2])}
+    assert to_be_tested(race) == 3 + 1
+    race.found |= {Trial(arm, 0, seed): np.array([0.1]) for arm in race.arms for seed in range(3)}
+    assert to_be_tested(race) == 6
 
 
 def test_times_are_those_of_as_many_updates_and_tests_have_their_own(recipe):
