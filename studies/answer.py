@@ -128,7 +128,7 @@ def what_is_forgotten(found: Outcome) -> str:
     if not known:
         return "Forgetting was not measured."
     cells = ", ".join(f"{cell.label} {cell.text(cell.kind)}" for cell in known if cell.kind)
-    rises = all(cell.low is not None and cell.low > 0 for cell in known if cell.label == found.winner)
+    rises = any(cell.label == found.winner and cell.low is not None and cell.low > 0 for cell in known)
     said = "It forgets: the loss of general text rises" if rises else "The loss of general text changes"
     tested = [cell for cell in known if cell.comparison and cell.comparison.claims]
     apart = [cell.label for cell in tested if cell.comparison and cell.comparison.differs]
@@ -161,7 +161,7 @@ def scope(found: Outcome) -> str:
     rows = {name: len(part) for name, part in found.question.splits.named().items()}
     single = [arm for arm, cell in found.arms.items() if len(cell.runs) < 2]
     over = "examples, since there is one seed" if len(single) == len(found.arms) else "seeds and examples"
-    over += f" (of {listing(single)} over examples, of one seed)" * (0 < len(single) < len(found.arms))
+    over += f" ({listing(single)}: over examples alone, of one seed)" * (0 < len(single) < len(found.arms))
     return (
         f"This holds for this pool of {rows['train']:,} rows, of which each seed draws {found.question.train:,}. "
         f"{rows['validation']:,} rows for validation chose arms and rates, {rows['test']:,} were tested. Intervals are "
