@@ -20,7 +20,7 @@ from _flags import each_at_least
 from evidence.crossed import family
 from evidence.intervals import LEVEL
 from evidence.kinds import ACCURACY
-from racing import Population, raced, read_grid
+from racing import Population, raced, read_grid, right
 from studies.outcome import chosen, winner_of
 from training.flags.cli import at_least, run
 
@@ -54,17 +54,12 @@ class Said(NamedTuple):
     detectable: float = np.nan
 
 
-def right(losses: np.ndarray) -> np.ndarray:
-    """Of two classes the likelier one is right where its loss is below ln 2."""
-    return (losses < np.log(2)).astype(float)
-
-
 def study(population: Population, n: int, rng: np.random.Generator) -> tuple[Said, list[Said]]:
     """Returns what is said of the winner and of each other arm."""
     seeds = population.seeds(5, rng)
     validation = population.losses(seeds, population.examples(population.n, rng), rng)
     race = raced(population.grid._replace(losses=validation))
-    test = right(population.losses(seeds, population.examples(n, rng), rng))
+    test = right(population.losses(seeds, population.examples(n, rng), rng)).astype(float)
     truth = right(population.losses(population.seeds(OTHERS, rng), np.arange(population.n), rng)).mean((2, 3))
     runs = {arm: found for arm in race.arms if (found := chosen(race, arm))}
     winner, ones = winner_of(race, [*runs]), np.ones(n)
@@ -76,12 +71,11 @@ def study(population: Population, n: int, rng: np.random.Generator) -> tuple[Sai
 
     best, level = of(winner)
     low, high = ACCURACY.ends(ACCURACY.mean(best, ones), n)
-    others = [of(arm) for arm in runs if arm != winner]
-    common = [min(len(scores), len(best)) for scores, _ in others]
-    alone = [ACCURACY.difference(s[:k], best[:k], ones) for (s, _), k in zip(others, common, strict=True) if k > 1]
-    compared = [(k, own) for (_, own), k in zip(others, common, strict=True) if k > 1]
+    others = [(min(len(scores), len(best)), scores, own) for scores, own in (of(arm) for arm in runs if arm != winner)]
+    others = [other for other in others if other[0] > 1]  # the seeds in common
+    alone = [ACCURACY.difference(scores[:k], best[:k], ones) for k, scores, _ in others]
     said = list[Said]()
-    for (k, own), by_itself, (mean, p) in zip(compared, alone, family(alone), strict=True):
+    for (k, _, own), by_itself, (mean, p) in zip(others, alone, family(alone), strict=True):
         a, b = mean.ends()
         least = mean.detectable(len(alone)) if by_itself.claims else np.nan
         said.append(Said(k, own - level, mean.value, a <= own - level <= b, p < 1 - LEVEL, least))

@@ -140,10 +140,15 @@ def simulated(grid: Grid, rng: np.random.Generator, seeds: int = 5) -> Grid:
     return grid._replace(losses=population.losses(drawn, population.examples(population.n, rng), rng))
 
 
-def raced(grid: Grid, alpha: float = ALPHA) -> Race:
-    """Returns the race of scripts/study.py over a grid, whose arms are named by their numbers, at its end."""
+def race_over(grid: Grid, alpha: float = ALPHA) -> Race:
+    """Returns the race of scripts/study.py over a grid, whose arms are named by their numbers, before its first run."""
     arms, rates, seeds, _ = grid.losses.shape
-    race = Race([*map(str, range(arms))], seeds, range(-(rates // 2), rates - rates // 2), alpha)
+    return Race([*map(str, range(arms))], seeds, range(-(rates // 2), rates - rates // 2), alpha)
+
+
+def raced(grid: Grid, alpha: float = ALPHA) -> Race:
+    """Returns that race at its end."""
+    race = race_over(grid, alpha)
     for trials in race.rounds():
         race.found |= {trial: scores_in(grid, trial) for trial in trials}
     return race
@@ -226,6 +231,11 @@ def friedman(losses: np.ndarray) -> np.ndarray:
     return (sums - sums.min()) > stats.t.ppf(0.975, df) * scale
 
 
+def right(losses: np.ndarray) -> np.ndarray:
+    """Of two classes the likelier one is right where its loss is below ln 2."""
+    return losses < np.log(2)
+
+
 def is_wrong(grid: Grid, left: list[tuple[int, int]]) -> bool:
     """Whether the winner of the complete grid has been dropped, with everything within the tolerance of it."""
     losses = np.where(np.isnan(grid.losses), np.inf, grid.losses)
@@ -233,9 +243,9 @@ def is_wrong(grid: Grid, left: list[tuple[int, int]]) -> bool:
     winner = np.unravel_index(means.argmin(), means.shape)
     if not left:
         return True
-    if grid.classes:  # of two classes the likelier one is right where its loss is below ln 2
-        right = (losses < np.log(2)).mean((2, 3))
-        return max(right[cell] for cell in left) < right[winner] - POINTS
+    if grid.classes:
+        accuracies = right(losses).mean((2, 3))
+        return max(accuracies[cell] for cell in left) < accuracies[winner] - POINTS
     return min(means[cell] for cell in left) > means[winner] + NATS
 
 

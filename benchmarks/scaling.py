@@ -21,7 +21,7 @@ import numpy as np
 import racing
 from _flags import each_at_least
 from _results import ROOT
-from evidence.racing import Race, Trial
+from evidence.racing import Trial
 from evidence.runs import read_packed
 from studies.making import Clock, Maker, Making
 from studies.phases import run_race
@@ -135,9 +135,7 @@ class Replaying(Maker):
 
 def raced(grid: racing.Grid, workers: int, early: bool, seed: int) -> tuple[float, int, int]:
     """Returns the minutes that a race takes, the runs that it asks for, and how many were begun in vain."""
-    rng = np.random.default_rng(seed)
-    arms, rates, seeds, _ = grid.losses.shape
-    race = Race([*map(str, range(arms))], seeds, range(-(rates // 2), rates - rates // 2))
+    rng, race = np.random.default_rng(seed), racing.race_over(grid)
     recipe, maker = Replayed(grid), Replaying(workers, early, iter(lambda: rng.uniform(0.9, 1.1), None))
     run_race(maker, recipe, race, race.rounds())  # type: ignore[arg-type]
     return maker.now, len(race.found), maker.started - len(race.found)

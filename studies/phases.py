@@ -87,8 +87,8 @@ def lengthened(maker: Maker, recipe: Recipe, pilots: Sequence[Trial], best: Tria
         has_raced = any(seed > 0 for made in recipe.begun().values() for _, seed in made)
         room = maker.clock.has_room_for(2 * expected_runs(seeds), longer.updates, tested_later=2 * seeds)
         if not longer.is_trained(best) and (has_raced or not room):
-            why = "runs were made before" if has_raced else "there is no time to try"
-            maker.say(f"length     {why} {longer.updates:,} updates")
+            begun = f"{longer.updates:,} updates are not tried, since the race has begun"
+            maker.say(f"length     {begun if has_raced else f'there is no time to try {longer.updates:,} updates'}")
             break
         maker.make(longer, [best], likely=partial(beside, recipe, pilots))
         gain = loss_of(recipe, best) - loss_of(longer, best)

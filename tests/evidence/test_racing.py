@@ -103,7 +103,7 @@ def test_one_race_in_6_to_25_stops_one_of_two_arms_that_are_alike():
         }
         assert [*race.rounds()] == []
         stopped += bool(race.stopped)
-    assert 200 / 25 <= stopped <= 200 / 6  # each of several tests has a level of 4%
+    assert 200 / 25 <= stopped <= 200 / 6  # each of several tests has a level of 4.5%
 
 
 def test_what_a_free_worker_begins_early_is_asked_for_later():
