@@ -1,6 +1,7 @@
 """The phases of a study: how long to train, the race or the complete grid, the test of what was chosen, the timing."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -66,8 +67,7 @@ def shortened(maker: Maker, recipe: Recipe, pilots: Sequence[Trial]) -> Recipe:
         shorter = replace(recipe, updates=recipe.updates // 2)
         maker.make(shorter, pilots)
         rise = max(loss_of(shorter, trial) - loss_of(recipe, trial) for trial in pilots)
-        names = " and ".join(trial.arm for trial in pilots)
-        maker.say(f"length     {shorter.updates:,} updates raise the loss of {names} by at most {rise:.4f}")
+        maker.say(f"length     {effect(shorter, pilots, rise)}")
         if not rise < STOPPED_FALLING:  # neither does one that has diverged
             shorter.drop_weights(pilots)
             break
@@ -94,7 +94,7 @@ def lengthened(maker: Maker, recipe: Recipe, pilots: Sequence[Trial], best: Tria
         gain = loss_of(recipe, best) - loss_of(longer, best)
         early = not longer.has_diverged(best) and longer.best_update(best) <= recipe.updates
         only = ", the best of which lies in their first half" if early else ""
-        maker.say(f"length     {longer.updates:,} updates lower the loss of {best.arm} by {gain:.4f}{only}")
+        maker.say(f"length     {effect(longer, [best], -gain)}{only}")
         if early or not gain >= STOPPED_FALLING:  # neither does one that has diverged
             longer.drop_weights([best])
             return recipe
@@ -112,6 +112,15 @@ def beside(recipe: Recipe, pilots: Sequence[Trial]) -> list[Making]:
 def loss_of(recipe: Recipe, trial: Trial) -> float:
     scores = recipe.scores(trial)
     return float("inf") if scores is None else float(scores.mean())
+
+
+def effect(recipe: Recipe, trials: Sequence[Trial], rise: float) -> str:
+    """Says what the updates of `recipe` do to the loss of these trials, of which none rises by more than `rise`."""
+    updates, names = f"{recipe.updates:,} updates", " and ".join(trial.arm for trial in trials)
+    if not math.isfinite(rise):
+        return f"{updates} are not compared, since training diverged"
+    bound = "" if len(trials) == 1 else "at most " if rise > 0 else "at least "
+    return f"{updates} {'raise' if rise > 0 else 'lower'} the loss of {names} by {bound}{abs(rise):.4f}"
 
 
 def expected_runs(seeds: int, complete: bool = False) -> int:

@@ -11,7 +11,7 @@ from scripted import Engine
 from evidence.racing import Race, Trial
 from studies.arms import arms_of
 from studies.making import Clock, Maker, Making, RunFailed, forecast
-from studies.phases import affordable, beside, expected_runs, likely, pilots_of, to_be_tested
+from studies.phases import affordable, beside, effect, expected_runs, likely, pilots_of, to_be_tested
 from studies.runs import WATCHED, Recipe
 from training.flags.command_line import parse
 from training.flags.scripts import load_script
@@ -48,6 +48,21 @@ def test_a_short_time_drops_arms_from_the_end_and_then_seeds(recipe):
     # Two arms of eleven runs each take two workers eleven minutes, their tests two and a half, and the timing one.
     assert affordable(recipe, clock(15), 5) == (["full", "lora r4"], 5) != affordable(recipe, clock(14), 5)
     assert len(affordable(recipe, clock(40), 5)[0]) > len(affordable(recipe, clock(40), 5, complete=True)[0])
+
+
+@pytest.mark.parametrize(
+    ("arms", "rise", "said"),
+    [
+        (["full"], 0.0212, "100 updates raise the loss of full by 0.0212"),
+        (["full"], -0.5, "100 updates lower the loss of full by 0.5000"),
+        (["full", "head"], 0.03, "100 updates raise the loss of full and head by at most 0.0300"),
+        (["full", "head"], -0.03, "100 updates lower the loss of full and head by at least 0.0300"),
+        (["full"], float("inf"), "100 updates are not compared, since training diverged"),
+        (["full"], float("nan"), "100 updates are not compared, since training diverged"),
+    ],
+)
+def test_what_other_updates_do_to_the_loss_is_said_with_its_direction(recipe, arms, rise, said):
+    assert effect(recipe, [Trial(arm, 0, 0) for arm in arms], rise) == said
 
 
 def test_nothing_is_begun_early_for_which_there_is_no_time(recipe):
