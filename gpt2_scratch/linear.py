@@ -4,7 +4,7 @@ MKL does two things slowly. The figures are GFLOP/s on two cores of an AMD EPYC 
 
 - Few rows, such as the next token of each text in generation, are shared badly among threads. With tokens as columns
   the rows are the many outputs: 153 instead of 113 for 32 tokens, 768 inputs and 2,304 outputs. MKL wants columns that
-  fill cache lines.
+  fill cache lines. A single token, or a matrix that is small, gains nothing (32 tokens, 192 inputs: half the speed).
 - Of very many outputs, such as GPT-2's 50,257 logits, an odd number, no row but the first begins on a cache line. Rows
   that are longer by up to 15 numbers do, and blocks of the matrix stay in the cache: 160 instead of 91 for 256 tokens.
 """
@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 FEW = 128  # tokens
+LARGE = 2**20  # numbers of a matrix
 WIDE = 8192  # outputs
 BLOCK, LEAST = 2**20, 1024  # numbers of a matrix that are multiplied at a time, and outputs at least
 LINE = 16  # numbers of fp32 in a cache line
@@ -32,7 +33,8 @@ class Linear(nn.Linear):
         """Returns F.linear(x, weight, bias): (N, in) -> (N, out), in memory of any layout."""
         plain = x.device.type == "cpu" and x.ndim == 2 and x.dtype == weight.dtype == torch.float32
         if plain and not torch.is_autocast_enabled("cpu"):
-            if len(x) <= FEW and torch.get_num_threads() > 1 and not torch.is_grad_enabled():
+            few = 1 < len(x) <= FEW and weight.numel() >= LARGE
+            if few and torch.get_num_threads() > 1 and not torch.is_grad_enabled():
                 return _tokens_as_columns(x, weight, bias)
             if len(weight) > WIDE:
                 return _InBlocks.apply(x, weight, bias)
