@@ -16,6 +16,8 @@ from tasks._records import SEPARATORS, Found, Record, doubled, read, read_ordina
 ORDINARY = "quotation marks were read as ordinary characters, since then each line has the cells of the header"
 BACKSLASH = "quotation marks inside its cells follow backslashes, which were taken out"
 SPACED = "white space between its separators and its cells was left out"
+MOST = 0.75  # of the lines in a cell
+FEW = 3  # lines that may have the separators of a row by chance
 Lines = Callable[[], Iterator[str]]
 
 
@@ -47,7 +49,8 @@ def _opening(lines: Iterator[str]) -> tuple[int, str | None, str]:
 
 
 def _swallowed(found: Found, separator: str) -> Record | None:
-    """Returns the first record with a quoted cell whose lines look like rows: each has a recurring value in one column.
+    """Returns the first record with a quoted cell whose lines look like rows: most have a recurring value in one column,
+    or there are more of them than FEW, and than of the cells that show that the marks enclose cells.
 
     Example: with the columns label and text, a text over lines that begin with "ham" or "spam" and a tab.
     """
@@ -56,8 +59,10 @@ def _swallowed(found: Found, separator: str) -> Record | None:
     for record in found.doubtful:
         cells = [line.rstrip("\r\n").split(separator) for line in record.filled]
         quoted = next(i for i, cell in enumerate(record.cells) if "\n" in cell or "\r" in cell)
-        others = (i for i in range(len(found.names)) if i != quoted)
-        if any(all(line[i] in values[i] for line in cells) for i in others):
+        others = [i for i in range(len(found.names)) if i != quoted]
+        if any(sum(line[i] in values[i] for line in cells) >= MOST * len(cells) for i in others):
+            return record
+        if others and len(cells) > max(FEW, found.enclosing):
             return record
     return None
 
@@ -73,16 +78,17 @@ def _settle_doubts(found: Found, separator: str, ordinary: Callable[[], Found]) 
             return ordinary(), ORDINARY
         except ValueError:
             pass  # elsewhere the marks do enclose cells
-    first = swallowed or found.doubtful[0]
+    first = swallowed or max(found.doubtful, key=lambda record: len(record.filled))
     where = f"line {first.number}: a quoted cell goes on to line {first.number + len(first.lines) - 1}"
+    count = len(first.filled)
     if swallowed:
         raise ValueError(
-            f"{where}, over lines that look like rows; where a quotation mark belongs to a text, put the whole cell in "
-            "marks and double those inside, or save the table as jsonl"
+            f"{where}, over {count:,} lines that look like rows; where a quotation mark belongs to a text, put the "
+            "whole cell in marks and double those inside, or save the table as jsonl"
         )
-    if 2 * len(found.doubtful) <= found.long:
+    if separator != "\t" and count <= FEW and 2 * len(found.doubtful) <= found.long:
         return found, ""  # in a file of prose some lines have as many commas as a row by chance
-    return found, f"{where}; if these lines are rows of their own, double the quotation marks that belong to the text"
+    return found, f"{where} ({count:,} lines); if these are rows of their own, double the marks that belong to the text"
 
 
 def _has_spaces(lines: Iterator[str], separator: str) -> bool:

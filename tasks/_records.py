@@ -44,7 +44,7 @@ class Found:
     """A table: names of its columns, whether one of these stands in quotation marks, and its rows.
 
     `long` counts rows over several lines; `doubtful` are those of them whose every line has the separators of a row.
-    `marked` counts rows on one line with a quotation mark.
+    `marked` counts rows on one line with a quotation mark, `enclosing` the cells that need theirs, doubtful rows aside.
     """
 
     names: list[str]
@@ -54,6 +54,7 @@ class Found:
     doubtful: list[Record] = field(default_factory=list)
     long: int = 0
     marked: int = 0
+    enclosing: int = 0
 
     @property
     def encloses(self) -> bool:
@@ -155,6 +156,12 @@ def _check_cells(record: Record, names: list[str], width: int, separator: str) -
         raise ValueError(f"line {record.number} repeats the header; remove the line")
 
 
+def _enclosing(record: Record, separator: str) -> int:
+    """Counts the cells whose quotation marks keep a separator or a doubled mark together."""
+    whole = "".join(record.lines)
+    return sum(separator in cell or ('"' in cell and cell.replace('"', '""') in whole) for cell in record.cells)
+
+
 def read(lines: Iterable[str], start: int, separator: str, reading: Reading) -> Found:
     """Reads the table in `lines`, the first of which is line `start` of the file. Raises ValueError, with the line, if
     it is not a table under this reading. Blank lines are skipped."""
@@ -170,12 +177,13 @@ def read(lines: Iterable[str], start: int, separator: str, reading: Reading) -> 
         _check_cells(record, names, len(header.cells), separator)
         if len(record.cells) > len(header.cells):
             longer.append(record.number)
-        if len(record.lines) > 1:
-            found.long += 1
-            if all(line.count(separator) == len(record.cells) - 1 for line in record.filled):
-                found.doubtful.append(record)
+        long = len(record.lines) > 1
+        found.long += long
+        if long and all(line.count(separator) == len(record.cells) - 1 for line in record.filled):
+            found.doubtful.append(record)
         else:
-            found.marked += '"' in record.lines[0]
+            found.marked += not long and '"' in record.lines[0]
+            found.enclosing += _enclosing(record, separator)
         found.rows.append(dict(zip(names, record.cells, strict=False)))
     if 0 < len(longer) < len(found.rows):
         raise ValueError(f"line {longer[0]} has more cells than the header; a separator too many?")

@@ -94,7 +94,53 @@ def test_rows_lost_in_a_quoted_cell_are_refused_by_line_where_other_cells_are_qu
     _, content = chat(separator)
     content += f'ham{separator}"one{separator}cell"\n'
     message = refusal(written(tmp_path / "chat.csv", content))
-    assert "line 12: a quoted cell goes on to line 27" in message
+    assert "line 12: a quoted cell goes on to line 27, over 16 lines" in message
+
+
+def beside_a_proper_cell(rows, separator, proper):
+    """The lines of `rows`, of which the 21st text begins with a mark and the 61st ends with one."""
+    lines = [separator.join(rows[0])]
+    for i, row in enumerate(rows):
+        first, text = row.values()
+        lines.append(f"{first}{separator}{chr(34) * (i == 20)}{text}{chr(34) * (i == 60)}")
+    lines.insert(5, f'{next(iter(rows[4].values()))}{separator}"{proper}"')
+    return "\n".join(lines) + "\n"
+
+
+LABELLED = [{"label": "rare" if i == 40 else "ab"[i % 2], "text": f"river stone {i}"} for i in range(120)]
+ASKED = [{"question": f"which stone is {i}?", "answer": f"river stone {i}"} for i in range(120)]
+
+
+@pytest.mark.parametrize("rows", [LABELLED, sorted(LABELLED, key=lambda row: row["label"]), ASKED])
+@pytest.mark.parametrize("separator", ["\t", ","])
+@pytest.mark.parametrize("proper", ["two\nlines", "one, two\nlines of a cell"])
+def test_rows_lost_in_a_quoted_cell_are_refused_though_some_value_of_theirs_does_not_recur(
+    rows, separator, proper, tmp_path
+):
+    message = refusal(written(tmp_path / "chat.csv", beside_a_proper_cell(rows, separator, proper)))
+    assert "line 24: a quoted cell goes on to line 64, over 41 lines that look like rows" in message
+
+
+def test_a_value_that_does_not_recur_hides_no_row_that_a_quoted_cell_would_swallow(tmp_path):
+    content = beside_a_proper_cell(LABELLED, ",", "x").replace('"x"', "x")
+    source = read_rows(written(tmp_path / "chat.csv", content))
+    assert len(source.rows) == 121 and "ordinary characters" in source.notes[0]
+
+
+def test_a_list_inside_one_of_many_quoted_cells_is_no_row_and_is_named_with_its_lines(tmp_path):
+    rows = [{"prompt": f"Name two towns of land {i}.", "response": f"Town {i}, and city {i}."} for i in range(20)]
+    rows.append({"prompt": "Write a table.", "response": "Here it is:\ntown,people\nRome,3\nOslo,1\nBern,1"})
+    rows += [{"prompt": f"Write {i}.", "response": f"one\n{i}"} for i in range(3)]
+    source = read_rows(written(tmp_path / "mine.csv", as_csv(rows)))
+    assert source.parts["all"] == rows
+    assert "line 22: a quoted cell goes on to line 26 (5 lines); if these are rows" in source.notes[0]
+
+
+def test_two_rows_in_one_quoted_cell_of_a_tsv_are_named_beside_cells_of_several_lines(tmp_path):
+    cells = ['"two\nlines"', '"two\nlines"', '"begun', 'ended"', "plain"]
+    content = "id\ttext\n" + "".join(f"{i}\t{cell}\n" for i, cell in enumerate(cells))
+    note = read_rows(written(tmp_path / "mine.tsv", content)).notes[0]
+    assert "line 6: a quoted cell goes on to line 7 (2 lines)" in note
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv"])
