@@ -49,7 +49,7 @@ def _opening(lines: Iterator[str]) -> tuple[int, str | None, str]:
 
 
 def _swallowed(found: Found, separator: str) -> Record | None:
-    """Returns the first record with a quoted cell whose lines look like rows: most have a recurring value in one column,
+    """Returns the first record with a quoted cell whose lines look like rows: most have a recurring value in a column,
     or there are more of them than FEW, and than of the cells that show that the marks enclose cells.
 
     Example: with the columns label and text, a text over lines that begin with "ham" or "spam" and a tab.

@@ -1,6 +1,7 @@
 """Reads a data file as text: its compression, its encoding, and where it is not what its name says."""
 
 import codecs
+import contextlib
 import gzip
 import io
 import re
@@ -18,6 +19,7 @@ MARKS = (
 )
 # Python's codecs for text inside something else, such as domain names and source code.
 NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "charmap", "undefined")
+PIECE = 1 << 16  # bytes
 BY_CHANCE = 7  # characters that text in another encoding of several bytes may have in UTF-8 too
 OTHER_KINDS = (
     (b"PK\x03\x04", "an Excel or zip file; save its table as csv"),
@@ -66,7 +68,7 @@ def encoding_of(file: Path, encoding: str | None = None) -> tuple[str, list[str]
     Raises ValueError for an empty file or one of another kind, and if the one given is not the one detected.
     """
     with open_file(file) as stream:
-        head = stream.read(1 << 16)
+        head = stream.read(PIECE)
         if not head.strip() and not stream.read().strip():
             raise ValueError("the file is empty")
     start = head[:1000].removeprefix(codecs.BOM_UTF8).lstrip()
@@ -79,7 +81,7 @@ def encoding_of(file: Path, encoding: str | None = None) -> tuple[str, list[str]
     check_encoding(encoding)
     given = codecs.lookup(encoding).name.removesuffix("-sig")
     if found is None:
-        if given != "utf-8" and _beyond_ascii(head) > (0 if _is_single_byte(given) else BY_CHANCE):
+        if given != "utf-8" and _beyond_ascii(file) > (0 if _is_single_byte(given) else BY_CHANCE):
             raise ValueError(
                 f"--encoding {encoding}: {file.name} is UTF-8; leave --encoding out, or save all files alike"
             )
@@ -101,9 +103,15 @@ def _start_of(head: bytes, encoding: str) -> str | None:
         return None
 
 
-def _beyond_ascii(head: bytes) -> int:
-    """Counts the characters that ASCII does not have in UTF-8; bytes in another encoding are hardly ever UTF-8 too."""
-    return sum(not character.isascii() for character in _start_of(head, "utf-8") or "")
+def _beyond_ascii(file: Path) -> int:
+    """Counts the characters that ASCII does not have in UTF-8, up to the piece of the file in which it is not UTF-8;
+    bytes in another encoding are hardly ever UTF-8 too."""
+    decoder, count = codecs.getincrementaldecoder("utf-8")(), 0
+    with open_file(file) as stream, contextlib.suppress(UnicodeDecodeError):
+        while piece := stream.read(PIECE):
+            text = decoder.decode(piece)
+            count += len(text) - len(text.encode("ascii", "ignore"))
+    return count
 
 
 def _reads_as(head: bytes, encoding: str) -> bool:
@@ -166,7 +174,8 @@ def undecodable(file: Path, encoding: str) -> str:
         line = len(before.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"))
         name = encoding.upper()
         advice = (
-            "--encoding says which it is instead (for files from Windows or Excel often cp1252), or save it as UTF-8"
+            "--encoding says which it is instead (from Windows or Excel often cp1252, in Cyrillic cp1251, in Chinese "
+            "gb18030, in Japanese shift_jis), or save it as UTF-8"
         )
         if encoding != "utf-8" and _is_utf8(file):
             advice = "it is UTF-8, so leave --encoding out"

@@ -394,6 +394,8 @@ def test_byte_order_marks_between_files_that_were_put_together_are_no_part_of_a_
 def test_a_line_that_is_not_utf8_is_named_with_the_flag_that_helps(tmp_path):
     path = written(tmp_path / "a.csv", b"text,label\r\nplain,x\r\ncaf\xe9,y\r\n")
     assert "line 3 is not UTF-8 (byte 24)" in refusal(path) and "--encoding" in refusal(path)
+    assert all(name in refusal(path) for name in ("cp1252", "cp1251", "gb18030", "shift_jis"))
+    assert len(refusal(path).replace(str(path), "")) < 300
 
 
 @pytest.mark.parametrize("encoding", ["klingon", "hex", "", "\0"])

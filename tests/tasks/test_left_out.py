@@ -168,6 +168,17 @@ def test_an_encoding_that_would_spoil_a_file_in_utf8_is_refused(tmp_path):
     assert read_rows(tmp_path / "b.csv", "cp1252").rows[0]["text"] == "café"
 
 
+@pytest.mark.parametrize("before", [70_000, 2**17 - len("text,label\n") - 1])  # the second cuts a character in two
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "gbk"])
+def test_an_encoding_that_would_spoil_the_end_of_a_long_file_in_utf8_is_refused(before, encoding, tmp_path):
+    rest = "é crème" if encoding != "gbk" else "一个装着河里石头的包裹"
+    (tmp_path / "a.csv").write_text("text,label\n" + "a" * before + f"{rest},x\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"--encoding {encoding}: a.csv is UTF-8; leave --encoding out"):
+        read_rows(tmp_path / "a.csv", encoding)
+    (tmp_path / "b.csv").write_text("text,label\n" + "a" * before + f"{rest},x\n", encoding=encoding)
+    assert read_rows(tmp_path / "b.csv", encoding).rows[0]["text"].endswith(rest)
+
+
 # Flags and folders of runs.
 
 
