@@ -1,7 +1,7 @@
 """Chooses the columns of a file: those that flags or a dataset name, or those with the names people usually give."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ ABOUT = (INPUT, "context", "passage", "document", "article")  # what an instruct
 SYSTEM = ("system", "system_prompt", "system_message")
 HELD_OUT_FLAGS = ("is_valid", "is_validation", "is_val", "is_test", "is_train", "is_dev")  # fastai's and the like
 MARKS = ("label", "good", "is_good", "desirable", "thumbs", "thumbs_up", "kto_tag", "feedback", "rating", "liked")
+ALIKE = 0.8  # of two names, by difflib; 0.8 is true of class and classes
 CHATS = ("messages", "conversations", "conversation")  # OpenAI's and TRL's; ShareGPT's
 
 
@@ -52,6 +53,22 @@ def missing_columns(forms: Sequence[Columns], present: Sequence[str], target_nee
         f"{which} missing ({flags} name them); the file has {listed(present, 9, 90)}"
         + (f"; is it {listed(near)}?" if near else "")
     )
+
+
+def refuse_respelled(part: str, present: Mapping[str, Sequence[str]], used: Mapping[str, Columns]) -> None:
+    """Raises ValueError for a part that spells the target of the others otherwise, and so would not be used.
+
+    `present` and `used` are the columns of each part, and those of them that are read.
+    """
+    others = [other for other in used if other != part]
+    own = {name.casefold(): name for name in present[part] if all(name not in present[other] for other in others)}
+    for kind in ("target", "mark"):
+        wanted = [name for other in others if (name := getattr(used[other], kind)) in present[other]]
+        if wanted and getattr(used[part], kind) not in present[part]:
+            for near in get_close_matches(wanted[0].casefold(), own, n=1, cutoff=ALIKE):
+                raise ValueError(
+                    f"column {short(wanted[0])} is missing; is it {short(own[near])}? All parts need the same name"
+                )
 
 
 def of_text(rows: Sequence[Row], names: Iterable[str]) -> str | None:

@@ -18,7 +18,7 @@ from tasks._files import Row, kind_of
 from tasks._folders import METADATA
 from tasks._headers import with_readable_names
 from tasks._names import part_of
-from tasks._rows import READERS, Source, drawn, read_rows
+from tasks._rows import READERS, Source, read_rows
 from tasks._tables import class_labels
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def read_splits(data: HubData, chosen: Mapping[str, list[str]], encoding: str | 
     parts = {part: [row for piece in of_part for row in piece] for part, of_part in pieces.items()}
     sizes = {part: [len(piece) for piece in of_part] for part, of_part in pieces.items()}
     config = "" if data.config == "default" else f" ({data.config})"
-    return Source(parts, f"hub {data.repository}{config}", dict(chosen), notes + drawn(dict(chosen)), sizes)
+    return Source(parts, f"hub {data.repository}{config}", dict(chosen), notes, sizes)
 
 
 def _sliced(rows: Mapping[str, list[Row]], split: str) -> list[Row]:

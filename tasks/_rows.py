@@ -108,15 +108,7 @@ def _read_folder(folder: Path, encoding: str | None) -> Source:
         notes.append(f"{folder.name}: not read, since their kind is unknown here: {names_of(listing.unread)}")
     notes += [f"read together as {part} rows: {names_of(files)}" for part, files in several(listing)]
     names = {part: [str(file.relative_to(folder)) for file in files] for part, files in listing.files.items()}
-    return Source(parts, str(folder), names, [*notes, *drawn(names)], sizes)
-
-
-def drawn(names: dict[str, list[str]]) -> list[str]:
-    """Returns a note if validation is the only held-out part, so that a test part is drawn from the training rows."""
-    if "validation" in names and "train" in names and "test" not in names:
-        validation = listed(names["validation"], quoted=False)
-        return [f"the validation part is {validation}; a test part is drawn from the training rows"]
-    return []
+    return Source(parts, str(folder), names, notes, sizes)
 
 
 def _read_saved(folder: Path) -> Source:
@@ -138,7 +130,7 @@ def _read_saved(folder: Path) -> Source:
     notes = [f"passed over, since it has no labels: {name}" for name in found if name not in kept]
     files = {part or "all": [name] for name, part in names.items()}
     parts = {part or "all": kept[name] for name, part in names.items()}
-    return Source(parts, str(folder), files, [*said, *notes, *drawn(files)])
+    return Source(parts, str(folder), files, [*said, *notes])
 
 
 def read_text(file: Path, encoding: str | None = None) -> tuple[str, list[str]]:
@@ -184,4 +176,4 @@ def read_rows(path: Path, encoding: str | None = None) -> Source:
     table = _read_file(path, encoding)
     files = {part: [path.name] for part in table.parts}
     notes = [f"{path.name}: {note}" for note in table.notes]
-    return Source(table.parts, str(path), files, [*notes, *drawn(files)])
+    return Source(table.parts, str(path), files, notes)

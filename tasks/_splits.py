@@ -35,6 +35,7 @@ class Splits(Generic[E]):
     test: list[E]
     skipped: Skipped = field(default_factory=Skipped)
     notes: list[str] = field(default_factory=list)  # what the user should know of the data, one sentence each
+    given: tuple[str, ...] = ()  # the held-out parts that the source has
 
     def named(self) -> dict[str, list[E]]:
         return {"train": self.train, "validation": self.validation, "test": self.test}
@@ -84,7 +85,7 @@ def split_examples(
         limits = replace(limits, validation_share=0.0, test_share=0.0)
     parts = _refused_if_emptied(parts, _without_held_out_prompts(parts, skipped))
     rest = parts.pop("all", [])
-    total = len(rest)
+    total, own_parts = len(rest), tuple(name for name, part in parts.items() if part)
     for name, share in (("test", limits.test_share), ("validation", limits.validation_share)):
         if not parts[name] and share > 0:
             parts[name], rest = _draw(rest, share * total, f"{seed}/{name}", whole_groups=True)
@@ -104,7 +105,7 @@ def split_examples(
             skipped.over_limit += len(over)
     if not parts["train"]:
         raise ValueError(_nothing_to_train_on(given, parts, skipped))
-    return Splits(parts["train"], parts["validation"], parts["test"], skipped)
+    return Splits(parts["train"], parts["validation"], parts["test"], skipped, given=own_parts)
 
 
 def _refused_if_emptied(before: dict[str, list[E]], after: dict[str, list[E]]) -> dict[str, list[E]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from tasks._cells import NoText, listed, short, text_cell
-from tasks._columns import Columns, missing_columns, parts_note, refuse_rejected, unused_note
+from tasks._columns import Columns, missing_columns, parts_note, refuse_rejected, refuse_respelled, unused_note
 from tasks._examples import Example
 from tasks._files import Row
 from tasks._skipped import Skipped
@@ -143,6 +143,9 @@ class Task:
             with _naming(name, rows, files):
                 used[name] = self._columns_in(name, rows)
                 self._refuse_twice(used[name])
+        for name in used:
+            with _naming(name, rows, files):
+                refuse_respelled(name, {part: list(rows[part][0]) for part in used}, used)
         return used
 
     def _refuse_twice(self, columns: Columns) -> None:

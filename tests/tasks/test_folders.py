@@ -90,7 +90,6 @@ def test_the_usual_names_of_a_part_are_known_and_words_that_contain_one_are_not(
 def test_a_held_out_part_beside_train_is_the_one_to_choose_on(name, tmp_path):
     source = read_rows(put(tmp_path, train=ROWS[:4], **{name: ROWS[4:]}))
     assert source.parts == {"train": ROWS[:4], "validation": ROWS[4:]}
-    assert f"the validation part is {name}.jsonl; a test part is drawn from the training rows" in source.notes[0]
 
 
 def test_files_of_no_part_beside_named_ones_are_refused_by_name(tmp_path):

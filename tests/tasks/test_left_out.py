@@ -13,12 +13,12 @@ from test_rows import refusal, save
 from tasks import Skipped, read_rows, read_text
 from tasks._examples import normalised
 from training.data.corpus import read_documents
-from training.data.sources import locate_rows, split_rows
+from training.data.sources import find_inputs, locate_rows, split_rows
 from training.flags.command_line import parse
 from training.flags.common import DataArgs
 from training.flags.config_file import completed, write_config
 from training.flags.fields import resolved
-from training.flags.preference import PairArgs
+from training.flags.preference import PairArgs, RatingArgs
 from training.flags.scripts import load_script
 from training.flags.task import PromptArgs, TextArgs
 from training.storage.run_folder import check_folder
@@ -96,12 +96,64 @@ def test_a_part_that_another_one_empties_is_not_replaced_by_a_drawn_one(tmp_path
         splits_of(tmp_path, PromptArgs("instruction", response_column="response"))
 
 
-def test_a_json_file_with_parts_says_what_is_drawn(tmp_path):
-    (tmp_path / "a.json").write_text(json.dumps({"train": mails(20), "validation": mails(30)[20:]}))
-    assert (
-        "the validation part is a.json; a test part is drawn from the training rows"
-        in read_rows(tmp_path / "a.json").notes
-    )
+DRAWN = "a test part is drawn from the training rows"
+
+
+@pytest.mark.parametrize("name", ["eval", "dev", "val"])
+def test_a_validation_part_alone_says_that_a_test_part_is_drawn(name, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"train": mails(20), name: mails(30)[20:]}))
+    assert f"the validation part is a.json; {DRAWN}" in splits_of(tmp_path / "a.json").notes
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for part, rows in (("train", mails(20)), (name, mails(30)[20:])):
+        write_rows(folder / f"{part}.jsonl", rows)
+    assert f"the validation part is {name}.jsonl; {DRAWN}" in splits_of(folder).notes
+    assert not read_rows(folder).notes  # nothing is drawn for predict.py
+    write_rows(folder / "test.jsonl", mails(40)[30:])
+    assert DRAWN not in " ".join(splits_of(folder).notes)
+
+
+def test_a_validation_part_without_labels_is_not_said_to_be_used(tmp_path):
+    write_rows(tmp_path / "train.jsonl", mails(40))
+    write_rows(tmp_path / "val.jsonl", [{"text": row["text"]} for row in mails(50)[40:]])
+    splits = splits_of(tmp_path)
+    assert len(splits.validation) == 4
+    assert "10 rows are for scripts/predict.py" in splits.notes[0] and DRAWN not in " ".join(splits.notes)
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("Label", "label"), ("labels", "label"), ("outputs", "output")])
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_held_out_part_that_spells_its_target_otherwise_is_refused_with_the_name(part, given, wanted, tmp_path):
+    rows = mails(50) if wanted == "label" else [{"prompt": f"say {i}", "output": f"so {i}"} for i in range(50)]
+    write_rows(tmp_path / "train.jsonl", rows[:40])
+    renamed = [{given if name == wanted else name: value for name, value in row.items()} for row in rows[40:]]
+    write_rows(tmp_path / f"{part}.jsonl", renamed)
+    with pytest.raises(ValueError, match=rf"{part}.jsonl: column '{wanted}' is missing; is it '{given}'\?"):
+        splits_of(tmp_path, None if wanted == "label" else PromptArgs())
+
+
+def test_a_held_out_part_may_have_a_column_like_the_target_that_train_has_too(tmp_path):
+    write_rows(tmp_path / "train.jsonl", [{**row, "labels": 1} for row in mails(40)])
+    write_rows(tmp_path / "test.jsonl", [{"text": row["text"], "labels": 1} for row in mails(50)[40:]])
+    assert "10 rows are for scripts/predict.py" in splits_of(tmp_path).notes[0]
+
+
+def test_parts_may_name_their_marks_by_two_usual_names_that_are_alike(tmp_path):
+    rows = [{"prompt": f"say {i}", "response": f"so {i}", "thumbs": i % 2 == 0} for i in range(50)]
+    write_rows(tmp_path / "train.jsonl", rows[:40])
+    write_rows(tmp_path / "test.jsonl", [{**row, "thumbs_up": row.pop("thumbs")} for row in rows[40:]])
+    assert len(splits_of(tmp_path, RatingArgs()).test) == 10
+
+
+def test_a_share_beside_a_part_that_the_data_has_is_named_as_not_used(tmp_path):
+    write_rows(tmp_path / "train.jsonl", mails(40))
+    write_rows(tmp_path / "test.jsonl", mails(50)[40:])
+    flags = ["--data", str(tmp_path), "--model", "gpt2-nano", "--validation-share", "0.2"]
+    for share in ("0.1", "0.3"):
+        args = parse(CLS.Args, [*flags, "--test-share", share])
+        notes = find_inputs(args, args.text.task, "").splits.notes
+        assert f"--test-share {share} is not used, since the data has a test part" in notes
+        assert "validation-share" not in " ".join(notes)
 
 
 def test_a_list_that_holds_something_else_beside_records_is_refused_and_not_passed_over(tmp_path):

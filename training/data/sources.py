@@ -16,12 +16,13 @@ from gpt2_scratch.sources import BUNDLED as BUNDLED_BASES
 from gpt2_scratch.sources import load_config, on_hub, repository_of, resolve, resolve_config
 from gpt2_scratch.tokenizer import Tokenizer
 from tasks import NAMES, Limits, Skipped, Source, Splits, Task, read_rows, split_examples
+from tasks._cells import listed
 from tasks._hub import choose_splits, open_hub, read_splits
 from tasks._task import BUNDLED
 from training.data.hub import HubError, from_hub, used_as_cached, without_network
 from training.data.hub_upload import check_upload
 from training.data.special_tokens import notes_on
-from training.flags.cli import problems_in, refuse, say
+from training.flags.cli import given_flags, problems_in, refuse, say
 from training.flags.common import DataArgs
 from training.flags.finetuning import FineTuneArgs
 
@@ -121,6 +122,9 @@ def split_rows(task: Task, source: Source, data: DataArgs) -> Splits[Any]:
     if not any(parts.values()):
         raise ValueError(task.nothing_left(source.parts, skipped))
     splits = split_examples(parts, limits, data.split_seed, skipped, subset)
+    if splits.given == ("validation",) and splits.test and "test" not in source.parts:
+        files = listed(source.files["validation"], quoted=False)
+        notes.append(f"the validation part is {files}; a test part is drawn from the training rows")
     remarks = task.remarks(splits.named(), limited=data.train_examples is not None)
     return replace(splits, notes=[*notes, *splits.notes, *remarks])
 
@@ -151,6 +155,10 @@ def find_inputs(args: FineTuneArgs, find_task: Callable[[str | None, Path | None
         words[-1] += without_network(offline)
     refuse(words)
     refuse(problems_in(args, config=config))
-    splits = replace(splits, notes=[*splits.notes, *notes_on(tokenizer, splits)])
+    unused = {name: share for name in splits.given if (share := given_flags(data).get(f"{name}_share")) is not None}
+    notes = [
+        f"--{name}-share {share:g} is not used, since the data has a {name} part" for name, share in unused.items()
+    ]
+    splits = replace(splits, notes=[*splits.notes, *notes, *notes_on(tokenizer, splits)])
     with_weights = folder if weights or not on_hub(model) else None
     return Inputs(task, splits, source.origin, folder, config, tokenizer, with_weights)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tasks import Columns, Source, Task
 from tasks._cells import listed
 from tasks._labels import folded, spellings
-from tasks._rows import Row, drawn
+from tasks._rows import Row
 from training.data.trained_on import digest
 from training.evaluation.applied import Applied
 from training.evaluation.prediction_output import near
@@ -234,8 +234,7 @@ def columns_of(questions: Questions, applied: Applied, kept: Iterable[str] = ())
 def notes(questions: Questions, counts: Tally, applied: Applied, target: str) -> list[str]:
     """Returns what the user should know of the rows before they are answered, a sentence each."""
     source = questions.source
-    of_training = drawn(source.files)  # nothing is drawn here
-    found = [note for note in source.notes if note not in of_training]
+    found = list(source.notes)
     if applied.own_labels:
         pairs = [
             f"{name!r} is the model's {own!r}"
