@@ -1,19 +1,20 @@
 """A task of prompts with a response, from columns of text or from conversations."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tasks._cells import listed, plain, spelled, target_cell
+from tasks._cells import listed, plain, short, spelled, target_cell
 from tasks._chat import Unfit, dialogue, messages_in, turns_in
-from tasks._columns import Columns
+from tasks._columns import RESPONSES, Columns
 from tasks._examples import Instruction
 from tasks._files import Row
 from tasks._labels import likeness
 from tasks._prompted import Prompted, lines, transcript
 
 MANY = 0.05  # of the rows
+FEW = 10  # rows, which may have one prompt by chance
 MARK = "label"  # the column of TRL's unpaired preferences that says whether the completion is a good one
 
 
@@ -23,6 +24,15 @@ def _marked_bad(rows: Mapping[str, Sequence[Row]], columns: Columns) -> int:
     marks = Counter(likeness(spelled(cell) or str(cell)) for cell in cells if cell not in (None, ""))
     rated = marks.keys() <= {"true", "false"} or (marks.keys() <= {"0", "1"} and "completion" in columns.used)
     return marks["false"] + marks["0"] if rated else 0
+
+
+def _apart(rows: Sequence[Row], names: Iterable[str]) -> str | None:
+    """Returns the first of these columns that has a text of several words of its own in most rows, None if none has."""
+    for name in names:
+        texts = {cell for row in rows if isinstance(cell := row.get(name), str) and len(cell.split()) > 1}
+        if 2 * len(texts) > len(rows):
+            return name
+    return None
 
 
 @dataclass(frozen=True)
@@ -77,8 +87,11 @@ class Instructions(Prompted):
         return example.unfit or ("" if example.response else "unlabelled")
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Adds the usual notes. Also raises ValueError if some answers are marked as bad."""
+        """Adds the usual notes. Also raises ValueError if some answers are marked as bad, or if texts that tell equal
+        prompts apart are not read."""
         super().note_columns(rows, used, notes)
+        if self.usual_columns and self.about:
+            self._refuse_one_prompt([row for name in used for row in rows[name]], next(iter(used.values())))
         unused = all(MARK not in columns.used for columns in used.values())
         bad = _marked_bad(rows, next(iter(used.values()))) if unused else 0
         if bad:
@@ -86,6 +99,20 @@ class Instructions(Prompted):
                 f"column {MARK!r} is false or 0 in {bad:,} rows, which marks answers as bad (TRL's unpaired "
                 "preferences), and this script would train on them; keep the rows where it is true, or leave the "
                 "column out"
+            )
+
+    def _refuse_one_prompt(self, rows: Sequence[Row], columns: Columns) -> None:
+        """Raises ValueError if most rows have one prompt, and a column that is not read has texts to tell them apart:
+        the instruction is always "Summarize", and what to summarise stands in a column of no usual name."""
+        prompts = [tuple(str(plain(row.get(name)) or "") for name in columns.inputs) for row in rows]
+        prompt, count = Counter(prompts).most_common(1)[0]
+        alike = [row for row, own in zip(rows, prompts, strict=True) if own == prompt]
+        others = (name for name in rows[0] if name not in columns.used and name not in RESPONSES)
+        if count > max(FEW, len(rows) / 2) and any(prompt) and (name := _apart(alike, others)):
+            raise ValueError(
+                f"column {listed(columns.inputs)} is the same in {count:,} of {len(rows):,} rows, and column "
+                f"{short(name)}, in which they differ, is not read; --input-column {name[:40]} reads it, "
+                "--input-column '' does without"
             )
 
     def remarks(self, splits: Mapping[str, Sequence[Any]], limited: bool = False) -> list[str]:

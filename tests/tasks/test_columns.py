@@ -21,11 +21,17 @@ from training.flags.preference import PairArgs
 from training.flags.task import PromptArgs, TextArgs
 
 NOWHERE = Path("mine.jsonl")  # rows that are in no file
+WHOLE = DataArgs(validation_share=0, test_share=0)
 
 
 def read(rows, args=None, notes=None):
     task = (args or PromptArgs()).task(None, NOWHERE)
     return task.parts({"all": rows}, Skipped(), notes if notes is not None else []).get("all", [])
+
+
+def splits_of(path, data=None, **flags):
+    task = PromptArgs(**flags).task(None, path)
+    return split_rows(task, locate_rows(task, path), data or DataArgs())
 
 
 # Instructions.
@@ -250,6 +256,37 @@ def test_a_second_column_of_text_is_named_as_not_read():
 
 
 # Preferences.
+
+
+def one_instruction(count=60, column="dialogue", instruction="Summarize"):
+    """Rows of one instruction for different texts, which stand in a column that has no usual name."""
+    return [
+        {"id": f"{i:04}", "instruction": instruction, column: f"river stone {i}", "output": ("good", "bad")[i % 2]}
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("parts", [("train",), ("train", "test")])
+def test_one_instruction_for_texts_that_are_not_read_is_refused_with_their_column(parts, tmp_path):
+    for i, part in enumerate(parts):
+        write_rows(tmp_path / f"{part}.jsonl", one_instruction()[i * 40 : i * 40 + 40])
+    with pytest.raises(ValueError, match="--input-column dialogue reads it, --input-column '' does without") as refused:
+        splits_of(tmp_path)
+    assert "column 'instruction' is the same in" in str(refused.value) and len(str(refused.value)) <= 300
+    assert len(splits_of(tmp_path, input_column="dialogue").train) > 30
+
+
+def test_one_instruction_with_different_answers_is_meant_where_no_other_text_stands_beside_it(tmp_path):
+    beside = {"id": "{0:04}", "date": "2024-01-{0}", "source": "the same place", "response_2": None}
+    for name, value in beside.items():
+        rows = [
+            {"instruction": "Tell a joke", name: value and value.format(i), "output": f"joke {i}"} for i in range(60)
+        ]
+        assert len(splits_of(write_rows(tmp_path / "jokes.jsonl", rows), WHOLE).train) == 60
+    rows = [row | {"instruction": f"Sum up {i % 15}"} for i, row in enumerate(one_instruction())]
+    assert len(splits_of(write_rows(tmp_path / "a.jsonl", rows)).examples()) == 30  # 15 prompts, two answers
+    path = write_rows(tmp_path / "b.jsonl", one_instruction())
+    assert len(splits_of(path, WHOLE, input_column="").train) == 2
 
 
 def test_preferences_take_the_usual_columns_along():
