@@ -76,13 +76,25 @@ class Prompted(Task):
         named = f"; {listed(media)} would be images, video or audio: take out a column that is not"
         return super().nothing_left(rows, skipped) + named * bool(media)
 
+    def taken_along(self, used: Mapping[str, Columns]) -> list[str]:
+        known = {name for form in self.columns for name in form.used}
+        parts: dict[str, list[str]] = {}  # by column
+        for part, columns in used.items():
+            for name in (*columns.inputs, columns.system):
+                if name and name not in known:
+                    parts.setdefault(name, []).append(part)
+        choose = "; --input-column names another, '' none" * ("--input-column" in self.column_flags)
+        found = []
+        for where in dict.fromkeys(map(tuple, parts.values())):
+            names = " and ".join(short(name) for name in parts if tuple(parts[name]) == where)
+            alone = f", in the {' and '.join(where)} part alone" * (len(where) < len(used))
+            found.append(f"the prompt includes column {names} because of its name{alone}{choose}")
+        return found
+
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
         """Notes columns read unasked, numbers read as text, keys not read. Raises ValueError for prompts of numbers."""
         columns = next(iter(used.values()))
-        known = {name for form in self.columns for name in form.used}
-        if further := [short(name) for name in (*columns.inputs, columns.system) if name and name not in known]:
-            choose = "; --input-column names another, '' none" * ("--input-column" in self.column_flags)
-            notes.append(f"the prompt includes column {' and '.join(further)} because of its name{choose}")
+        notes += self.taken_along(used)
         super().note_columns(rows, used, notes)
         names = dict.fromkeys((*columns.inputs, columns.target, *([columns.system] if columns.system else [])))
         for name in names:

@@ -173,6 +173,10 @@ class Task:
         said = skipped.said() + lack * bool(empty)
         return f"no training examples remain; left out of {sum(map(len, rows.values())):,} rows: {said}"
 
+    def taken_along(self, used: Mapping[str, Columns]) -> list[str]:
+        """Returns notes on the columns, by part, that are read unasked."""
+        return []
+
     def note_columns(self, rows: Rows, used: Mapping[str, Columns], notes: list[str]) -> None:
         """Notes which columns are not read, and which of these name parts. Raises what `refuse_rejected` raises."""
         present = dict.fromkeys(column for name in used for column in rows[name][0])

@@ -65,6 +65,15 @@ def test_a_column_that_is_taken_along_by_its_name_is_said_and_can_be_left_out():
     assert read([row | {"hint": "d"}], PromptArgs(**flags, input_column="hint")) == [Instruction(0, "a", "d", "c")]
 
 
+def test_a_column_that_is_taken_along_in_one_part_alone_is_said_with_the_part(tmp_path):
+    rows = [{"question": f"which stone is {i}?", "answer": f"stone {i}"} for i in range(50)]
+    write_rows(tmp_path / "train.jsonl", rows[:40])
+    write_rows(tmp_path / "test.jsonl", [{**row, "document": "b.pdf"} for row in rows[40:]])
+    assert "the prompt includes column 'document' because of its name, in the test part alone" in " ".join(
+        splits_of(tmp_path).notes
+    )
+
+
 @pytest.mark.parametrize("values", [["", None], [["a"], ["b"]], [{"a": 1}, None], [1, 2]])
 def test_a_usual_column_without_text_is_not_taken_along(values):
     rows = [{"question": f"a{i}", "context": value, "answer": "c"} for i, value in enumerate(values)]

@@ -234,7 +234,7 @@ def columns_of(questions: Questions, applied: Applied, kept: Iterable[str] = ())
 def notes(questions: Questions, counts: Tally, applied: Applied, target: str) -> list[str]:
     """Returns what the user should know of the rows before they are answered, a sentence each."""
     source = questions.source
-    found = list(source.notes)
+    found = [*source.notes, *questions.task.taken_along(questions.columns)]
     if applied.own_labels:
         pairs = [
             f"{name!r} is the model's {own!r}"
