@@ -164,16 +164,21 @@ def _enclosing(record: Record, separator: str) -> int:
 
 def read(lines: Iterable[str], start: int, separator: str, reading: Reading) -> Found:
     """Reads the table in `lines`, the first of which is line `start` of the file. Raises ValueError, with the line, if
-    it is not a table under this reading. Blank lines are skipped."""
-    records = (record for record in reading(lines, start, separator) if record.filled)
-    header = next(records)
+    it is not a table under this reading. Blank lines are skipped; where one may be an empty row, a note counts them."""
+    records = reading(lines, start, separator)
+    header = next(record for record in records if record.filled)
     names = _names(header)
     found = Found(names, '"' in "".join(header.lines))
     renamed = zip(header.cells, names, strict=False)
     read = {cell: new for cell, new in renamed if " ".join(cell.split()) not in ("", new)}
     found.notes += header_notes(read) if read else []
     longer: list[int] = []  # lines with empty cells beyond the header's own
+    blank = blank_at_end = 0
     for record in records:
+        if not record.filled:
+            blank_at_end += 1
+            continue
+        blank, blank_at_end = blank + blank_at_end, 0
         _check_cells(record, names, len(header.cells), separator)
         if len(record.cells) > len(header.cells):
             longer.append(record.number)
@@ -187,6 +192,8 @@ def read(lines: Iterable[str], start: int, separator: str, reading: Reading) -> 
         found.rows.append(dict(zip(names, record.cells, strict=False)))
     if 0 < len(longer) < len(found.rows):
         raise ValueError(f"line {longer[0]} has more cells than the header; a separator too many?")
+    if blank and len(names) == 1:
+        found.notes.append(f'blank lines in its one column are no rows ({blank:,} lines); write an empty row as ""')
     return found
 
 

@@ -237,6 +237,14 @@ def test_one_column_needs_no_separator(tmp_path):
     assert rows_of(written(tmp_path / "a.csv", content)) == [{"text": "hello"}, {"text": "semi; colon"}]
 
 
+def test_blank_lines_between_the_rows_of_one_column_are_counted(tmp_path):
+    source = read_rows(written(tmp_path / "a.csv", 'text\n\nfirst\n\n \n""\nlast\n\n\n'))
+    assert source.rows == [{"text": "first"}, {"text": ""}, {"text": "last"}]
+    assert source.notes == ['a.csv: blank lines in its one column are no rows (3 lines); write an empty row as ""']
+    assert not read_rows(written(tmp_path / "b.csv", "text\nfirst\nlast\n\n\n")).notes
+    assert not read_rows(written(tmp_path / "c.csv", "text,label\n\nfirst,x\n\nlast,x\n")).notes
+
+
 def test_a_text_with_the_separator_in_a_file_of_one_column_is_refused_by_line(tmp_path):
     assert "line 3 has more cells" in refusal(written(tmp_path / "a.csv", "text\nhello\nhello, world\n"))
 
