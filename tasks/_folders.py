@@ -2,9 +2,11 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import yaml
 
 from tasks._cells import listed
 from tasks._files import kind_of
@@ -126,6 +128,30 @@ def _check_unreadable(files: list[Path], folder: Path, parts: set[str | None]) -
             raise ValueError(f"{file.name}: its kind of file is unknown here, and it is the only one of its part")
 
 
+def _splits(entry: Any) -> Iterator[str]:
+    """Yields the names of splits in a list of configurations, whatever its form."""
+    if isinstance(entry, dict):
+        yield from [str(entry["split"])] if "split" in entry else []
+    for inner in entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ():
+        yield from _splits(inner)
+
+
+def _check_card(folder: Path) -> None:
+    """Raises ValueError if the README of a data repository, as the hub has them, assigns its files to parts."""
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        head = re.match(r"---\s*\n(.*?)^---\s*$", text, re.DOTALL | re.MULTILINE)
+        card = yaml.safe_load(head[1]) if head else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return
+    splits = _splits(card.get("configs")) if isinstance(card, dict) else ()
+    parts = dict.fromkeys(PARTS[split.lower()] for split in splits if split.lower() in PARTS)
+    if len(parts) > 1:
+        raise ValueError(
+            f"README.md says which of its files are {' and '.join(parts)}; name them so, since only names are read"
+        )
+
+
 def list_folder(folder: Path, kinds: Iterable[str]) -> Listing:
     """Lists the data files in `folder` and below by part. Raises ValueError, naming files, if that is not clear."""
     known = tuple(kinds)
@@ -141,10 +167,14 @@ def list_folder(folder: Path, kinds: Iterable[str]) -> Listing:
             "the form of an answer; rename it, or give the file itself"
         )
     if not files:
-        raise ValueError(f"the folder holds no {', '.join(known)} file")
+        texts = sum(file.suffix.lower() == ".txt" for file in every)
+        remedy = f", but {texts:,} of .txt; write their texts into a table, with a column of classes" * bool(texts)
+        raise ValueError(f"the folder holds no {', '.join(known)} file{remedy}")
     if column := next((n for f in files for n in f.relative_to(folder).parts[:-1] if "=" in n), None):
         raise ValueError(f"the folder {column[:60]!r} names a column and its value; write that column into the files")
     words = {file: _word(file, folder) for file in files}
+    if len(files) > 1 and not any(words.values()):
+        _check_card(folder)
     named = [file for file in files if words[file]]
     others = [file for file in files if not words[file]]
     if named and others:

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable
 
 WORDS = {
-    "train": ("train", "training"),
+    "train": ("train", "training", "trn"),
     "validation": ("validation", "validate", "valid", "val", "evaluation", "eval", "development", "devel", "dev"),
-    "test": ("test", "testing", "tests", "heldout", "holdout"),
+    "test": ("test", "testing", "tests", "tst", "heldout", "holdout"),
 }
 PARTS = {word: part for part, words in WORDS.items() for word in words}
 ENDS = ("set", "data", "split", "part", "file")  # testset, traindata

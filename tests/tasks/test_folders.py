@@ -24,6 +24,7 @@ NAMES = {
         "trainSet",
         "train1",
         "training2024x",
+        "trn",
         "TRAIN",
     ],
     "validation": [
@@ -49,6 +50,7 @@ NAMES = {
         "held-out",
         "hold_out",
         "Test2",
+        "tst",
     ],
     None: [
         "latest",
@@ -177,6 +179,48 @@ def test_a_cloned_data_repository_is_read_without_what_describes_it(tmp_path):
     assert {name: len(rows) for name, rows in source.parts.items()} == {"train": 12, "test": 12}
     assert [row["text"].split()[1] for row in source.parts["train"]] == ["0"] * 6 + ["1"] * 6
     assert [note for note in source.notes if "dataset_infos.json" in note]
+
+
+CARD = """---
+license: mit
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: {0}.jsonl
+  - split: test
+    path:
+    - "{1}.jsonl"
+---
+# A data set
+"""
+
+
+def test_parts_that_only_the_readme_of_a_repository_names_are_refused(tmp_path):
+    put(tmp_path, part1=ROWS[:4], part2=ROWS[4:])
+    (tmp_path / "README.md").write_text(CARD.format("part1", "part2"))
+    assert "README.md says which of its files are train and test; name them so" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "card", ["---\nconfigs: [", "---\nconfigs: 3\n---\n", "---\na\n---\n", "# Data", "---\nconfigs:\n- en\n---\n"]
+)
+def test_a_readme_that_names_no_parts_means_nothing(card, tmp_path):
+    (put(tmp_path, part1=ROWS[:4], part2=ROWS[4:]) / "README.md").write_text(card)
+    assert read_rows(tmp_path).parts == {"all": ROWS}
+
+
+def test_a_readme_that_names_the_parts_that_the_files_name_means_nothing_more(tmp_path):
+    put(tmp_path, train=ROWS[:4], test=ROWS[4:])
+    (tmp_path / "README.md").write_text(CARD.format("train", "test"))
+    assert read_rows(tmp_path).parts == {"train": ROWS[:4], "test": ROWS[4:]}
+
+
+def test_a_folder_of_texts_by_class_is_refused_with_what_to_make_of_it(tmp_path):
+    for place in ("train/pos", "train/neg", "test/pos"):
+        (tmp_path / place).mkdir(parents=True)
+        written(tmp_path / place / "1.txt", "a text")
+    assert "but 3 of .txt; write their texts into a table, with a column of classes" in refused(tmp_path)
 
 
 def test_texts_without_labels_and_forms_of_an_answer_are_passed_over_and_named(tmp_path):
