@@ -77,7 +77,7 @@ def parse(arguments: type[T], words: Sequence[str], description: str | None = No
             raise ValueError(unknown_flags(slips, known)) from None
         raise _complaint(said.getvalue().replace(DASHES, "--"), words) from None
     if unknown:
-        raise ValueError(unknown_flags(unknown, known))
+        raise ValueError(unknown_flags(unknown, known, before=words[: words.index(unknown[0])]))
     _settle(args)
     mark_given(args, {name for word in words if word.startswith("--") for name in _names(word)})
     return args
@@ -117,9 +117,15 @@ def _is_known(word: str, known: Sequence[str]) -> bool:
     return f"--{plain(word)}" in known or f"--{plain(word).removeprefix('no-')}" in known
 
 
-def unknown_flags(words: Sequence[str], known: Sequence[str]) -> str:
-    """Says what unknown flags were meant to be: "--learning-rate: no such flag; did you mean --lr?" """
+def unknown_flags(words: Sequence[str], known: Sequence[str], before: Sequence[str] = ()) -> str:
+    """Says what unknown flags were meant to be: "--learning-rate: no such flag; did you mean --lr?" `before`: the words
+    in front of them."""
     slips = [word for word in words if word.startswith("-") and not re.fullmatch(r"-[\d.e-]+", word)]
+    if not slips and plain(next((word for word in reversed(before) if word.startswith("--")), "")) == "data":
+        return (
+            f"{_cut(' '.join(words))}: --data takes one value; put several files into one folder, or quote a path "
+            "that has spaces"
+        )
     if not slips:
         return f"{_cut(' '.join(words))}: belongs to no flag; quote a value that has spaces, --help lists the flags"
     found = []
