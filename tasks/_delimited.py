@@ -123,7 +123,10 @@ def _read_with(body: Lines, start: int, separator: str) -> tuple[Found, str]:
 
 def _is_data(found: Found) -> bool:
     """Whether the header is a row like the others: two of its cells recur often below, or one does (a class) while
-    another does not read like a name."""
+    another does not read like a name. The numbers that pandas gives to columns without names are a header."""
+    own = [name for name in found.names if name != "Unnamed: 0"]
+    if own == [str(i) for i in range(len(own))]:
+        return False
     first = found.rows[:1000]
     again = {name for name in found.names if sum(row[name] == name for row in first) > max(1, len(first) / 20)}
     rest = set(found.names) - again

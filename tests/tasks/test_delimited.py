@@ -342,6 +342,16 @@ def test_a_column_called_like_one_of_its_values_is_no_sign_of_a_missing_header(t
     assert len(rows_of(written(tmp_path / "a.csv", content))) == 3
 
 
+@pytest.mark.parametrize("index", [True, False])
+def test_the_numbers_that_pandas_gives_columns_without_names_are_a_header(index, tmp_path):
+    frame = pandas.DataFrame([(f"river stone {i}", i % 2) for i in range(40)])
+    frame.to_csv(tmp_path / "a.csv", index=index)
+    rows = rows_of(tmp_path / "a.csv")
+    assert [(row["0"], row["1"]) for row in rows] == [(text, str(label)) for text, label in frame.to_numpy().tolist()]
+    written(tmp_path / "b.csv", "1,0\n" + "".join(f"{i},{i % 2}\n" for i in range(40)))
+    assert "line 1 looks like data" in refusal(tmp_path / "b.csv")
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp1251", "mac_roman", "shift_jis"])
 def test_another_encoding_is_read_where_it_is_named(encoding, tmp_path):
     text = {"cp1251": "привет", "shift_jis": "東京"}.get(encoding, "café")

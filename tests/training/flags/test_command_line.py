@@ -130,7 +130,7 @@ def test_a_script_without_the_flag_does_not_suggest_it():
         ("mails.csv", "mails.csv: belongs to no flag; quote a value that has spaces, --help lists the flags"),
         (
             "--data a.csv b.csv c.csv",
-            "b.csv c.csv: --data takes one value; put several files into one folder, or quote",
+            "b.csv c.csv: --data takes one value; put several files into one folder",
         ),
         ("--data=a.csv b.csv --lr 3", "b.csv: --data takes one value; put several files into one folder, or quote"),
         ("--data a.csv --lr 3 b.csv", "b.csv: belongs to no flag"),
