@@ -86,7 +86,7 @@ def _settle_doubts(found: Found, separator: str, ordinary: Callable[[], Found]) 
             f"{where}, over {count:,} lines that look like rows; where a quotation mark belongs to a text, put the "
             "whole cell in marks and double those inside, or save the table as jsonl"
         )
-    if separator != "\t" and count <= FEW and 2 * len(found.doubtful) <= found.long:
+    if separator != "\t" and count <= min(FEW, found.enclosing) and 2 * len(found.doubtful) <= found.long:
         return found, ""  # in a file of prose some lines have as many commas as a row by chance
     return found, f"{where} ({count:,} lines); if these are rows of their own, double the marks that belong to the text"
 

@@ -136,10 +136,11 @@ def test_a_list_inside_one_of_many_quoted_cells_is_no_row_and_is_named_with_its_
     assert "line 22: a quoted cell goes on to line 26 (5 lines); if these are rows" in source.notes[0]
 
 
-def test_two_rows_in_one_quoted_cell_of_a_tsv_are_named_beside_cells_of_several_lines(tmp_path):
+@pytest.mark.parametrize("separator", ["\t", ","])
+def test_two_rows_in_one_quoted_cell_are_named_beside_cells_of_several_lines(separator, tmp_path):
     cells = ['"two\nlines"', '"two\nlines"', '"begun', 'ended"', "plain"]
-    content = "id\ttext\n" + "".join(f"{i}\t{cell}\n" for i, cell in enumerate(cells))
-    note = read_rows(written(tmp_path / "mine.tsv", content)).notes[0]
+    content = f"id{separator}text\n" + "".join(f"{i}{separator}{cell}\n" for i, cell in enumerate(cells))
+    note = read_rows(written(tmp_path / ("mine.csv" if separator == "," else "mine.tsv"), content)).notes[0]
     assert "line 6: a quoted cell goes on to line 7 (2 lines)" in note
 
 
