@@ -33,6 +33,10 @@ HIDDEN = {256 + i: byte for i, byte in enumerate(b for b in range(256) if not ch
 # How models and their data spell the end of a text or of an answer.
 ENDS = (MARKER, "</s>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>", "<eos>", "[EOS]", "<end_of_turn>")
 BATCH = 1000  # texts encoded in one call: as fast as all at once, and their lists are soon freed
+# White space before a word, all but its last character, is a piece of its own, which tiktoken cannot find where it has a
+# million characters: it panics. Python alone counts 1C to 1F as white space.
+SPACE, LONG = r"[^\S\x1c-\x1f]", 100_000
+LONG_SPACE = re.compile(rf"(?<!{SPACE})({SPACE}{{{LONG},}})(?={SPACE}[\S\x1c-\x1f])")
 Meaning = Literal["text", "tokens"]
 
 
@@ -127,6 +131,13 @@ def encoding(folder: Path = ASSETS) -> tiktoken.Encoding:
     return tiktoken.Encoding("gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={MARKER: END_OF_TEXT})
 
 
+def _encoded(text: str) -> list[int]:
+    """Returns the tokens of a text in which nothing is special."""
+    if len(text) <= LONG:
+        return encoding().encode_ordinary(text)
+    return [id for part in LONG_SPACE.split(text) for id in encoding().encode_ordinary(part)]
+
+
 class GPT2Tokenizer(Tokenizer):
     """GPT-2's own tokenizer, whose files are read when it is first used. A base may bring a chat `template`."""
 
@@ -138,8 +149,9 @@ class GPT2Tokenizer(Tokenizer):
 
     def encode_few(self, texts: Sequence[str]) -> list[list[int]]:
         if self.meaning == "tokens":
-            return [encoding().encode(text, allowed_special="all") for text in texts]
-        return [encoding().encode_ordinary(text) for text in texts]
+            parts = ([_encoded(part) for part in text.split(MARKER)] for text in texts)
+            return [[*first, *(id for part in rest for id in (END_OF_TEXT, *part))] for first, *rest in parts]
+        return [_encoded(text) for text in texts]
 
     def decode(self, tokens: Sequence[int]) -> str:
         return encoding().decode(list(tokens))

@@ -1,12 +1,14 @@
 """The offline tokenizer against Hugging Face's, and its guard on the two files."""
 
 import random
+import re
 import shutil
 
 import pytest
 import transformers
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
+from gpt2_scratch import tokenizer
 from gpt2_scratch.sources import ASSETS
 from gpt2_scratch.tokenizer import END_OF_TEXT, GPT2, encoding
 
@@ -50,6 +52,33 @@ def test_decoding_gives_the_text_back():
 def test_the_end_of_text_marker_in_a_text_is_ordinary_text():
     assert END_OF_TEXT not in GPT2.encode("before <|endoftext|> after")
     assert GPT2.decode([END_OF_TEXT]) == "<|endoftext|>"
+
+
+@pytest.mark.parametrize("space", [" ", "\u00a0\n"])
+@pytest.mark.parametrize("reading", ["text", "tokens"])
+def test_a_million_characters_of_white_space_are_encoded(space, reading):
+    run = space * (1_000_000 // len(space) + 1)
+    texts = [f"x{run}y", f"x{run}!<|endoftext|>{run}<|endoftext|>", run]
+    for text, tokens in zip(texts, GPT2.reading(reading).encode_few(texts), strict=True):
+        assert GPT2.decode(tokens) == text
+
+
+def test_long_white_space_is_cut_where_tiktokens_pattern_cuts_it(monkeypatch):
+    """Characters 1C to 1F are white space to Python and none to tiktoken."""
+    monkeypatch.setattr(tokenizer, "LONG", 3)
+    monkeypatch.setattr(tokenizer, "LONG_SPACE", re.compile(tokenizer.LONG_SPACE.pattern.replace("100000", "3")))
+    rng, alphabet = (
+        random.Random(0),
+        [*"a1!' ", "\n", "\t", "\u00a0", "\u2003", "\u3000", "\x85", "\x1c", "\x1f", "'s", "é"],
+    )
+    parts = 0
+    for _ in range(5000):
+        text = "".join(rng.choice(alphabet) * rng.choice((1, 1, 2, 5)) for _ in range(rng.randint(1, 9)))
+        text += rng.choice(("", "", "<|endoftext|>" + text))
+        parts += len(tokenizer.LONG_SPACE.split(text))
+        assert GPT2.encode(text) == encoding().encode_ordinary(text)
+        assert GPT2.reading("tokens").encode(text) == encoding().encode(text, allowed_special="all")
+    assert parts > 10_000
 
 
 @pytest.mark.parametrize("name", ["vocab.bpe", "encoder.json"])
