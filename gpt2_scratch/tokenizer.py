@@ -33,8 +33,8 @@ HIDDEN = {256 + i: byte for i, byte in enumerate(b for b in range(256) if not ch
 # How models and their data spell the end of a text or of an answer.
 ENDS = (MARKER, "</s>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>", "<eos>", "[EOS]", "<end_of_turn>")
 BATCH = 1000  # texts encoded in one call: as fast as all at once, and their lists are soon freed
-# White space before a word, all but its last character, is a piece of its own, which tiktoken cannot find where it has a
-# million characters: it panics. Python alone counts 1C to 1F as white space.
+# White space before a word, all but its last character, is a piece of its own. tiktoken panics where that has a million
+# characters. Python alone counts 1C to 1F as white space.
 SPACE, LONG = r"[^\S\x1c-\x1f]", 100_000
 LONG_SPACE = re.compile(rf"(?<!{SPACE})({SPACE}{{{LONG},}})(?={SPACE}[\S\x1c-\x1f])")
 Meaning = Literal["text", "tokens"]

@@ -2,18 +2,18 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 
 from tasks._cells import listed, short
 from tasks._labels import as_arguments, hidden_in, in_order, is_placeholder, likeness, number_in, variants
+from tasks._several import made_of_others, several_in_one
 
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}([T ].*)?")
 FEW_ROWS = 20  # a trial with fewer rows may well have a class for each row
 FEW_VALUES = 10  # ratings in half stars have ten values; more decimals, or dates, are not classes
 LONG = 100  # characters
 MOST = 0.9  # a column with this share of numbers, or of dates, is one of numbers, or of dates
-LISTS = re.compile(r"\[\s*(['\"].*|\d[\d\s,]*)\]|\{\s*['\"].*\}|\(\s*['\"].*\)")  # as Python spells them
 THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d*)?")
 INFINITE = {"inf", "infinity", "+inf", "-inf", "+infinity", "-infinity"}
 
@@ -28,28 +28,14 @@ def amount_in(label: str) -> Decimal | None:
     return number_in(text.replace(",", "") if THOUSANDS.fullmatch(text) else text)
 
 
-def several_in_one(labels: Iterable[str]) -> list[str]:
-    """Returns the labels that are clearly several in one: lists as Python spells them, or parts joined by a comma, a
-    semicolon or a bar that are labels themselves, that recur, or that cannot be one number."""
-    every = in_order(labels)
-    if lists := [label for label in every if LISTS.fullmatch(label)]:
-        return lists
-    for mark in ",;|":
-        joined = [label for label in every if mark in label]
-        alone = {label for label in every if mark not in label}
-        parts = [[part.strip() for part in label.split(mark)] for label in joined]
-        if not joined or not all(all(each) for each in parts):
-            continue
-        known = all(alone.issuperset(each) for each in parts)
-        numbers = all(number_in(part) is not None for each in parts for part in each)
-        if numbers and mark == ",":  # 2,5 may be a decimal; 1,2,3 is none, nor are 1,7 and 6,22 of 28 classes
-            clear = any(len(each) > 2 and len(each[1]) < 3 for each in parts)
-            clear = clear or (len({each[-1] for each in parts}) > 2 and known)
-        else:
-            clear = known or (mark != "," and len({p for each in parts for p in each}) < len(joined))
-        if clear:
-            return joined
-    return []
+def refuse_several(counts: Mapping[str, int], column: str) -> None:
+    """Raises ValueError if there are labels that are several in one. `counts` has their rows."""
+    if counts:
+        raise ValueError(
+            f"column {short(column)} holds several labels in one cell, in {sum(counts.values()):,} rows "
+            f"({listed(counts)}), but a row can have only one; keep one, leave such rows out with --leave-out-labels, "
+            "or name all classes with --labels if each of these is one"
+        )
 
 
 def _refuse_amounts(counts: Mapping[str, int], column: str, remedy: str) -> None:
@@ -82,12 +68,7 @@ def refuse_what_is_no_class(counts: Mapping[str, int], column: str) -> None:
     """Raises ValueError for ids, scores, dates, texts or several labels in one cell. `counts` has the rows by label."""
     rows, labels = sum(counts.values()), in_order(counts)
     remedy = "name another column with --label-column"
-    if several := several_in_one(labels):
-        raise ValueError(
-            f"column {short(column)} holds several labels in one cell, in {sum(counts[s] for s in several):,} rows "
-            f"({listed(several)}), but a row can have only one; keep one, leave such rows out with --leave-out-labels, "
-            "or name all classes with --labels if each of these is one"
-        )
+    refuse_several({label: counts[label] for label in several_in_one(labels)}, column)
     hidden = {*hidden_in(labels)}
     _refuse_amounts({label: counts[label] for label in labels if label not in hidden}, column, remedy)
     if sorted(map(len, counts))[len(counts) // 2] > LONG:
@@ -127,6 +108,11 @@ def class_notes(counts: Mapping[str, int], column: str) -> list[str]:
         found.append(
             f"{hidden:,} rows have the label {listed(empty)}, which is taken as a class; if it means that there is "
             f"none, leave such rows out: --leave-out-labels {as_arguments(empty)}"
+        )
+    if made := made_of_others(labels):
+        found.append(
+            f"{sum(counts[label] for label in made):,} rows have a label made of other labels ({listed(made)}), which "
+            "is taken as a class of its own; if it means all of these, keep one, or leave such rows out"
         )
     if single := [label for label in labels if counts[label] == 1]:
         found.append(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 from tasks._cells import listed, plain, spelled, target_cell, text_cell
-from tasks._classes import class_notes, refuse_untrained, refuse_what_is_no_class
+from tasks._classes import class_notes, refuse_several, refuse_untrained, refuse_what_is_no_class
 from tasks._columns import Columns
 from tasks._examples import Labelled
 from tasks._files import Row
@@ -22,6 +22,7 @@ from tasks._labels import (
     spellings,
     typed_spellings,
 )
+from tasks._several import on_lines
 from tasks._task import Files, Rows, Task, join_lines
 
 
@@ -58,6 +59,8 @@ class Classification(Task):
         cells = [row.get(target) for part in rows.values() for row in part]
         spelling = typed_spellings(cells)
         left_out, notes = self._left_out(cells, spelling)
+        if self.labels is None:
+            refuse_several(on_lines(cell for cell in cells if folded(str(cell)) not in left_out), target)
         notes += [*folding_notes(cells, target), *spelling_notes(spelling, cells, target)]
         return replace(self, left_out=left_out, spelling=spelling), notes
 

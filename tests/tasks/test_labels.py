@@ -167,6 +167,19 @@ def test_a_label_that_is_neither_text_nor_number_is_refused_by_row(cell):
         ["a", "b", "c", "a;c"],
         ["a|b", "a|c", "b|c", "a|b|c"],
         ["A|x", "A|y", "A|z", "B|x", "B|y", "B|z"],
+        ["music", "sport", "music#sport"],
+        ["music", "sport", "news", "music/sport", "sport/music"],
+        ["music", "sport", "news", "music + news", "news + sport"],
+        ["music", "sport", "news", "news & sport", "music & news"],
+        ["music", "sport", "news", "music and news", "news and sport"],
+        ["music", "sport", "news", "music news", "music sport", "news sport"],
+        ["27 0", "3", "0", "27", "3 27", "0 3"],
+        ["<python><numpy>", "<python>", "<pandas>"],
+        ["[music, sport]", "[music]", "[news]"],
+        ["[1. 0. 1.]", "[0. 1. 0.]", "[1. 1. 0.]"],
+        ["[1 0 1]", "[0 1 0]"],
+        ["Drama", "Comedy", "Comedy, Drama", "Action, Adventure", "Drama, Mystery", "Action, Comedy", "Horror"],
+        ["world news", "pop music", "world news\npop music"],
     ],
 )
 def test_several_labels_in_one_cell_are_refused_as_such(labels, tmp_path):
@@ -188,10 +201,29 @@ def test_several_labels_in_one_cell_are_refused_as_such(labels, tmp_path):
         ["(1)", "(2)"],
         [":|", ":)", ";)"],
         ["1,000", "2,000"],
+        ["R&B", "C++", "C#", "and/or", "New York", "rock"],
+        ["France", "Germany", "Paris, France", "Lyon, France", "Berlin, Germany"],
+        ["Paris", "France", "Paris, France", "Berlin, Germany"],
+        ["news", "sport", "business", "science", "sport news", "business news", "science news"],
+        ["card", "gift", "payment", "gift card", "card payment"],
+        ["black", "white", "black and white", "red"],
+        ["positive", "negative", "positive negative"],
+        ["M", "F", "M/F"],
+        ["1", "2", "5", "1/5", "2/5", "5/5"],
+        ["talk.politics", "sport", "sport/football", "sport/tennis", "football"],
+        ["issue#1", "issue#2", "bug#1", "bug#2"],
+        ["[2.0]", "[A, B"],
+        ["<unk>", "<s>", "<b>x</b>"],
     ],
 )
-def test_a_label_with_a_comma_a_bar_or_a_bracket_can_be_one(labels):
+def test_a_label_with_a_mark_or_a_bracket_can_be_one(labels):
     assert set(read(rows_of(labels, 10))[0]) == set(labels)
+
+
+def test_a_label_made_of_other_labels_is_named(tmp_path):
+    path = write_rows(tmp_path / "mine.jsonl", rows_of(["black", "white", "black and white", "2,5", "2", "5"], 10))
+    note = note_of(splits_of(path), "made of other labels")
+    assert "10 rows have a label made of other labels ('black and white')" in note
 
 
 def test_the_numbers_of_32_bits_are_spelled_as_they_were_written(tmp_path):
