@@ -178,6 +178,16 @@ def dialogue(turns: Sequence[Turn]) -> Dialogue:
     return Dialogue(instruction, "\n".join(f"{turn.role}: {turn.text}" for turn in before), response)
 
 
+def earlier_answers(cell: Any, column: str) -> int:
+    """Counts the answers of a conversation before the one that is trained on; 0 if there is none."""
+    try:
+        turns = turns_in(cell, "", column)
+        answered = dialogue(turns).response is not None
+    except Unfit:
+        return 0
+    return sum(turn.role == "Assistant" for turn in turns[:-1]) if answered else 0
+
+
 def common_start(chosen: Sequence[Any], rejected: Sequence[Any]) -> int:
     """Counts the messages, or the characters of text, at the start that two answers share (TRL's `extract_prompt`)."""
     for i, (one, other) in enumerate(zip(chosen, rejected, strict=False)):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tasks._cells import listed, plain, short, spelled, target_cell
-from tasks._chat import Unfit, dialogue, messages_in, turns_in
+from tasks._chat import Unfit, dialogue, earlier_answers, messages_in, turns_in
 from tasks._columns import RESPONSES, Columns
 from tasks._examples import Instruction
 from tasks._files import Row
@@ -87,11 +87,18 @@ class Instructions(Prompted):
         return example.unfit or ("" if example.response else "unlabelled")
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Adds the usual notes. Also raises ValueError if some answers are marked as bad, or if texts that tell equal
-        prompts apart are not read."""
+        """Adds the usual notes, and counts answers that are not trained on. Also raises ValueError if some answers are
+        marked as bad, or if texts that tell equal prompts apart are not read."""
         super().note_columns(rows, used, notes)
         if self.usual_columns and self.about:
             self._refuse_one_prompt([row for name in used for row in rows[name]], next(iter(used.values())))
+        talks = [(row.get(form.target), form) for name, form in used.items() for row in rows[name]]
+        earlier = [earlier_answers(cell, form.target) for cell, form in talks if form.target in form.inputs]
+        if any(earlier):
+            notes.append(
+                f"{sum(earlier):,} earlier answers in {sum(map(bool, earlier)):,} conversations are context, not "
+                "targets: only the last answer of a row is trained on; to train on others too, add a row for each"
+            )
         unused = all(MARK not in columns.used for columns in used.values())
         bad = _marked_bad(rows, next(iter(used.values()))) if unused else 0
         if bad:

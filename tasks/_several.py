@@ -33,8 +33,8 @@ def _without_order(parted: Iterable[list[str]], alone: set[str]) -> bool:
 
 
 def _are_several(mark: str, parted: list[list[str]], alone: set[str]) -> bool:
-    """Whether parts joined by a mark are clearly labels: they are such by themselves, recur, have no order, or cannot be
-    one number."""
+    """Whether parts joined by a mark are clearly labels: they are that by themselves, recur, have no order, or cannot
+    be one number."""
     known = all(alone.issuperset(parts) for parts in parted)
     if mark == "," and all(number_in(part) is not None for parts in parted for part in parts):
         # 2,5 may be a decimal; 1,2,3 is none, nor are 1,7 and 6,22 of 28 classes

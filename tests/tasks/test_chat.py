@@ -66,6 +66,18 @@ def test_the_last_answer_is_trained_on_and_what_was_said_before_is_its_context(r
     assert read([row]) == [MEANT]
 
 
+def test_answers_that_are_context_alone_are_counted():
+    unanswered, tools = [*TALK, AGAIN], [*TALK[:3], {"role": "tool", "content": "7"}, LAST]
+    rows = [{"messages": talk} for talk in (TALK, TALK[:3], [*TALK, AGAIN, LAST], unanswered, tools)]
+    notes = []
+    read(rows, notes=notes)
+    (note,) = notes
+    assert note.startswith("3 earlier answers in 2 conversations are context, not targets") and len(note) <= 300
+    notes = []
+    read([{"prompt": TALK[:-1], "completion": TALK[-1:]}, {"prompt": [ASK], "completion": [REPLY]}], notes=notes)
+    assert notes == []
+
+
 def test_a_message_with_both_spellings_of_its_keys_has_the_text_of_the_one_that_is_filled():
     bare = [{"from": who, "value": text} for who, text in (("human", "a?"), ("gpt", "b"))]
     both = [message | {"role": None, "content": None} for message in bare]
@@ -228,7 +240,7 @@ def test_an_answer_with_a_weight_is_trained_on_and_the_weight_of_an_earlier_one_
     assert read([{"messages": talk} for talk in talks[:1]], notes=notes) == [Instruction(0, "Hi", "", "Hello!")]
     assert notes == []
     assert read([{"messages": talk} for talk in talks], notes=notes)[1].response == MEANT.response
-    assert notes == ["keys of messages that are not used: 'weight'"]
+    assert notes[:1] == ["keys of messages that are not used: 'weight'"]
 
 
 def test_keys_that_hold_nought_or_false_are_named():
