@@ -98,10 +98,17 @@ def refuse_untrained(parts: Mapping[str, Counter[str]], limited: bool = False) -
 def class_notes(counts: Mapping[str, int], column: str) -> list[str]:
     """Returns a sentence on each thing that may be meant but should be looked at. `counts` has the rows by label."""
     labels, found = in_order(counts), []
-    for group in variants(counts)[:2]:
-        each = ", ".join(f"{short(label)} ({counts[label]:,} rows)" for label in group[:4])
+    groups = variants(counts)
+    for group in groups[:2]:
+        each = ", ".join(f"{short(label)} ({counts[label]:,} rows)" for label in group[:3])
+        more = f" and {len(group) - 3:,} more" if len(group) > 3 else ""
         found.append(
-            f"labels that differ in case or in the spelling of a number or truth value are classes of their own: {each}"
+            "labels that differ in case, in characters that look alike or in the spelling of a number or truth value "
+            f"are classes of their own: {each}{more}"
+        )
+    if len(groups) > 2:
+        found.append(
+            f"{len(groups) - 2:,} more groups of labels differ in this way: {listed(g[0] for g in groups[2:])}"
         )
     if empty := hidden_in(labels):
         hidden = sum(counts[label] for label in empty)

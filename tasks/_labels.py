@@ -15,8 +15,11 @@ from tasks._cells import plain, short, spelled
 
 # Soft hyphen, zero-width space, marks of direction, word joiner, byte order mark, NUL: what spreadsheets and web pages
 # leave behind. Joiners (200C, 200D) belong to words of some scripts and to emoji, so only those at the ends go.
-INVISIBLE = dict.fromkeys([0, 0xAD, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF])
+INVISIBLE = dict.fromkeys([0, 0xAD, 0x61C, 0x200B, 0x200E, 0x200F, 0xFEFF, *range(0x202A, 0x202F)])
+INVISIBLE |= dict.fromkeys(range(0x2060, 0x206A))
 BLANK = dict.fromkeys([0x115F, 0x1160, 0x180E, 0x2800, 0x3164, 0xFFA0], " ")  # look like spaces, but are not
+# Apostrophes, hyphens, and the choice between an emoji's two pictures, which only some programs write.
+ALIKE = str.maketrans(dict.fromkeys("’‘ʼ‛′´`", "'") | dict.fromkeys("‐‑‒–—―−", "-") | dict.fromkeys("\ufe0e\ufe0f"))
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d{1,3})?")
 PLACEHOLDERS = frozenset("? ?? ??? - -- --- – — _ . .. ... #".split())  # noqa: SIM905
 PLACEHOLDERS |= {"#n/a", "n/a", "n.a.", "na", "<na>", "nan", "null", "none", "nil", "unlabeled", "unlabelled"}
@@ -41,7 +44,9 @@ def number_in(label: str) -> Decimal | None:
 
 
 def likeness(label: str) -> str:
-    """Returns a form that labels share if they differ only in case or in the spelling of a number."""
+    """Returns a form that labels share if they differ only in case, in characters that look alike, or in the spelling
+    of a number."""
+    label = unicodedata.normalize("NFKC", label.translate(ALIKE))
     number = number_in(label)
     return label.casefold() if number is None else str(number.normalize(Context(prec=len(label))))
 
@@ -142,7 +147,7 @@ def spelling_notes(spelling: Mapping[str, str], cells: Iterable[Any], column: st
 
 
 def variants(labels: Iterable[str]) -> list[list[str]]:
-    """Groups labels that differ only in case or in the spelling of a number or of a truth value."""
+    """Groups labels that are alike, or that are the same truth value."""
     groups: dict[str, list[str]] = {}
     truths = {"true": "1", "false": "0"}
     for label in in_order(labels):

@@ -57,6 +57,7 @@ SPELLINGS = [
     "sp\u00adam",
     "spam\u200e",
     "spam\x00",
+    "spam\u061c",
 ]
 
 
@@ -338,6 +339,34 @@ def test_labels_that_differ_in_case_or_spelling_of_a_number_are_named_with_their
     notes = splits_of(write_rows(tmp_path / "mine.jsonl", rows)).notes
     assert any("'Spam' (3 rows), 'spam' (40 rows)" in note for note in notes)
     assert any("'1' (40 rows), '1.0' (3 rows)" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("❤", "❤\ufe0f"),
+        ("☺\ufe0e", "☺\ufe0f"),
+        ("can't", "can’t"),
+        ("non-spam", "non\u2011spam"),
+        ("A", "\uff21"),
+        ("−1", "-1"),
+        ("1", "\uff11"),
+        ("ﬁt", "FIT"),
+    ],
+)
+def test_labels_that_look_alike_are_named_and_stay_as_they_are(one, other, tmp_path):
+    found = splits_of(write_rows(tmp_path / "mine.jsonl", rows_of([one, other, "ham"], 10)))
+    note = note_of(found, "in characters that look alike")
+    assert f"{one!r} (10 rows)" in note and f"{other!r} (10 rows)" in note
+    assert {e.label for e in found.train} == {one, other, "ham"}
+
+
+def test_all_labels_that_are_alike_are_counted():
+    notes = class_notes({word: 9 for name in ("abcd", "Abcd", "ABCD") for word in name} | {"aB": 9, "AB": 9}, "label")
+    assert sum("look alike" in note for note in notes) == 2
+    assert "3 more groups of labels differ in this way: 'B', 'C', 'D'" in "".join(notes)
+    (note,) = class_notes(dict.fromkeys(["yes", "Yes", "YES", "yeS", "yEs", "YEs"], 9), "label")
+    assert note.endswith("and 3 more")
 
 
 @pytest.mark.parametrize(("train", "other"), [("spam", "Spam"), ("1", "1.0"), ("yes", "YES"), ("7", "07")])
