@@ -10,6 +10,13 @@ from typing import Any
 
 from tasks._files import Row
 
+# Soft hyphen, zero-width space, marks of direction, word joiner, byte order mark, NUL: what spreadsheets and web pages
+# leave behind. Joiners (200C, 200D) belong to words of some scripts and to emoji, so only those at the ends go.
+INVISIBLE = dict.fromkeys([0, 0xAD, 0x61C, 0x200B, 0x200E, 0x200F, 0xFEFF, *range(0x202A, 0x202F)])
+INVISIBLE |= dict.fromkeys(range(0x2060, 0x206A))
+BLANK = dict.fromkeys([0x115F, 0x1160, 0x180E, 0x2800, 0x3164, 0xFFA0], " ")  # look like spaces, but are not
+UNSEEN = "".join(map(chr, [*INVISIBLE, *BLANK, 0x200C, 0x200D, *(c for c in range(0x3001) if chr(c).isspace())]))
+
 
 def short(name: str, most: int = 24) -> str:
     """Quotes the name of a column, or a label, for a message: at most `most` characters of it."""
@@ -31,6 +38,11 @@ def writable(text: str) -> str:
     """Replaces half a character (a lone surrogate, which JSON can spell) by "?", since no file could hold it."""
     written = text.encode("utf-8", "replace").decode()
     return text if written == text else written  # the same object, so that no text is held twice
+
+
+def visible_text(text: str) -> str:
+    """Returns a text as `writable` does, "" if nothing but white space and invisible characters are in it."""
+    return "" if text.strip() and not text.strip(UNSEEN) else writable(text)
 
 
 def plain(value: Any) -> Any:
@@ -68,14 +80,14 @@ def text_cell(row: Row, column: str) -> str:
         return ""
     if not isinstance(value, str):
         raise NoText(f"column {short(column)} holds {kind_of(value)}, not text")
-    return writable(value)
+    return visible_text(value)
 
 
 def target_cell(row: Row, column: str, of_list: str = "") -> str | None:
     """Returns a label or response as text, or None. Raises NoText for other kinds; `of_list`: what a list means."""
     value = plain(row.get(column))
     if value is None or isinstance(value, str):
-        return value and writable(value)
+        return value and visible_text(value)
     if (text := spelled(value)) is not None:
         return text
     kind = f"a list ({of_list})" if of_list and isinstance(value, list) else kind_of(value)

@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tasks._cells import NoText, kind_of, plain, short, spelled, writable
+from tasks._cells import NoText, kind_of, plain, short, spelled, visible_text
 
 ROLES = dict.fromkeys(("system", "developer"), "System")
 ROLES |= dict.fromkeys(("user", "human", "prompter"), "User")
@@ -109,7 +109,7 @@ def _text(content: Any, column: str) -> str:
         return "\n".join(_text(part.get("text") if isinstance(part, dict) else part, column) for part in said)
     if content is not None and not isinstance(content, str):
         raise NoText(f"column {short(column)} has a message that holds {kind_of(content)}, not text")
-    return writable(content or "")
+    return visible_text(content or "")
 
 
 def _turn(message: Mapping[str, Any], column: str) -> Turn:
@@ -149,7 +149,7 @@ def turns_in(cell: Any, role: str, column: str) -> list[Turn]:
         return []
     if not isinstance(text, str) or not role:
         raise NoText(f"column {short(column)} holds {kind_of(text)}, not {_wanted(text, role)}")
-    return [Turn(role, writable(text))]
+    return [Turn(role, visible_text(text))]
 
 
 def marked_turns(text: str) -> list[Turn]:

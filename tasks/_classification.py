@@ -18,6 +18,7 @@ from tasks._labels import (
     in_order,
     is_placeholder,
     likeness,
+    placeholder_notes,
     spelling_notes,
     spellings,
     typed_spellings,
@@ -63,6 +64,12 @@ class Classification(Task):
             refuse_several(on_lines(cell for cell in cells if folded(str(cell)) not in left_out), target)
         notes += [*folding_notes(cells, target), *spelling_notes(spelling, cells, target)]
         return replace(self, left_out=left_out, spelling=spelling), notes
+
+    def note_columns(self, rows: Rows, used: Mapping[str, Columns], notes: list[str]) -> None:
+        """Also notes texts that seem to say that there is none."""
+        super().note_columns(rows, used, notes)
+        for name in next(iter(used.values())).inputs:
+            notes += placeholder_notes((row.get(name) for part in rows.values() for row in part), name)
 
     def check(self, parts: Mapping[str, Sequence[Labelled]], columns: Columns) -> None:
         """Raises ValueError for a label column that holds something other than classes."""

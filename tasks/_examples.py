@@ -8,7 +8,7 @@
 import unicodedata
 from dataclasses import dataclass
 
-from tasks._labels import INVISIBLE
+from tasks._cells import INVISIBLE
 
 # Alpaca's template (Taori et al. 2023) in the form of the report, appendix 5.1: one preamble with and without an input.
 PREAMBLE = "Below is an instruction that describes a task. Write a response that appropriately completes the request."

@@ -11,18 +11,14 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
-from tasks._cells import plain, short, spelled
+from tasks._cells import BLANK, INVISIBLE, listed, plain, short, spelled
 
-# Soft hyphen, zero-width space, marks of direction, word joiner, byte order mark, NUL: what spreadsheets and web pages
-# leave behind. Joiners (200C, 200D) belong to words of some scripts and to emoji, so only those at the ends go.
-INVISIBLE = dict.fromkeys([0, 0xAD, 0x61C, 0x200B, 0x200E, 0x200F, 0xFEFF, *range(0x202A, 0x202F)])
-INVISIBLE |= dict.fromkeys(range(0x2060, 0x206A))
-BLANK = dict.fromkeys([0x115F, 0x1160, 0x180E, 0x2800, 0x3164, 0xFFA0], " ")  # look like spaces, but are not
 # Apostrophes, hyphens, and the choice between an emoji's two pictures, which only some programs write.
 ALIKE = str.maketrans(dict.fromkeys("’‘ʼ‛′´`", "'") | dict.fromkeys("‐‑‒–—―−", "-") | dict.fromkeys("\ufe0e\ufe0f"))
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d{1,3})?")
 PLACEHOLDERS = frozenset("? ?? ??? - -- --- – — _ . .. ... #".split())  # noqa: SIM905
 PLACEHOLDERS |= {"#n/a", "n/a", "n.a.", "na", "<na>", "nan", "null", "none", "nil", "unlabeled", "unlabelled"}
+PLACEHOLDERS |= {"\\n", "(null)", "[null]", "(none)", "(blank)", "undefined", "nat"}  # \\N: MySQL and Postgres
 PLACEHOLDERS |= {"#ref!", "#name?", "#value!", "#div/0!", "#num!", "#null!", "#spill!", "#calc!"}  # Excel's errors
 NO_CLASS = ("-1", "-100")  # mean "no class" among numbers from 0 on, in data sets of the hub and in torch's losses
 GOOD = "true, 1, good, yes, up, thumbs up, thumbs_up, 👍, liked, desirable, chosen, accepted, correct, helpful"
@@ -74,6 +70,18 @@ def hidden_in(labels: Iterable[str]) -> list[str]:
     negative = [label for label in others if label.startswith("-")]
     whole = all(re.fullmatch(r"-?\d+", label) for label in others)
     return negative + found if whole and len(negative) == 1 and negative[0] in NO_CLASS and len(others) > 2 else found
+
+
+def placeholder_notes(cells: Iterable[Any], column: str) -> list[str]:
+    """Returns a note on texts that seem to say that there is none; marks, such as ?, may well be texts."""
+    texts = Counter(cell.strip() for cell in cells if isinstance(cell, str) and len(cell) < 20)
+    found = {text: count for text, count in texts.items() if is_placeholder(text) and any(map(str.isalpha, text))}
+    if not found:
+        return []
+    return [
+        f"column {short(column)} holds {listed(found)} in {sum(found.values()):,} rows, which is taken as text; if it "
+        "means that there is none, leave such cells empty"
+    ]
 
 
 def as_arguments(labels: Iterable[str], room: int = 70) -> str:

@@ -8,7 +8,7 @@ from tasks._cells import listed, plain, short, spelled, target_cell
 from tasks._chat import Turn, Unfit, messages_in, turns_in, unused_keys
 from tasks._columns import ABOUT, CHATS, SYSTEM, Columns, missing_columns, of_text
 from tasks._files import Row
-from tasks._labels import folded, is_placeholder, likeness
+from tasks._labels import folded, is_placeholder, likeness, placeholder_notes
 from tasks._skipped import Skipped
 from tasks._task import Task
 
@@ -106,6 +106,7 @@ class Prompted(Task):
                 )
             if numbers:
                 notes.append(f"column {short(name)} holds numbers or truth values in {numbers:,} rows, taken as text")
+            notes += placeholder_notes(cells, name)
         if media := self._media([row for part in rows.values() for row in part], columns):
             notes.append(f"rows with images, video or audio are left out, by column {listed(media)}")
         keys = unused_keys(row.get(name) for part in rows.values() for row in part for name in names)

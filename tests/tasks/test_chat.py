@@ -66,6 +66,21 @@ def test_the_last_answer_is_trained_on_and_what_was_said_before_is_its_context(r
     assert read([row]) == [MEANT]
 
 
+def test_prompts_and_answers_that_say_that_there_is_none_are_named_and_those_that_cannot_be_seen_are_empty():
+    rows = [{"instruction": f"a{i}?", "input": "nan", "output": "None" if i < 2 else "?"} for i in range(5)]
+    notes, skipped = [], Skipped()
+    rows += [
+        {"instruction": "a?", "input": "", "output": "\u200b"},
+        {"messages": [ASK, {**REPLY, "content": "\u200b"}]},
+    ]
+    assert len(read(rows[:6], notes=notes, skipped=skipped)) == 5 and skipped == Skipped(unlabelled=1)
+    assert [note.split(", which is taken as text")[0] for note in notes[1:]] == [
+        "column 'input' holds 'nan' in 5 rows",
+        "column 'output' holds 'None' in 2 rows",
+    ]
+    assert read(rows[6:], skipped=skipped) == [] and skipped == Skipped(unlabelled=2)
+
+
 def test_answers_that_are_context_alone_are_counted():
     unanswered, tools = [*TALK, AGAIN], [*TALK[:3], {"role": "tool", "content": "7"}, LAST]
     rows = [{"messages": talk} for talk in (TALK, TALK[:3], [*TALK, AGAIN, LAST], unanswered, tools)]

@@ -490,13 +490,29 @@ def test_every_refusal_is_short_however_long_labels_and_names_of_columns_are(tmp
 # Placeholders.
 
 
-@pytest.mark.parametrize("label", ["-", "?", "N/A", "null", "NaN", "none", "#N/A"])
+@pytest.mark.parametrize(
+    "label", ["-", "?", "N/A", "null", "NaN", "#N/A", r"\N", "(null)", "[null]", "(blank)", "Undefined", "NaT"]
+)
 def test_a_placeholder_among_the_labels_is_named_with_the_flag_that_leaves_it_out(label, tmp_path):
     path = write_rows(tmp_path / "mine.jsonl", rows_of(["spam", "ham"], 20) + rows_of([label], 5))
     note = note_of(splits_of(path), "is taken as a class")
     assert f"--leave-out-labels {shlex.quote(label)}" in note and "5 rows" in note
     found = splits_of(path, leave_out_labels=(label,))
     assert found.skipped == Skipped(label_left_out=5) and {e.label for e in found.train} == {"spam", "ham"}
+
+
+def test_a_placeholder_among_the_texts_is_named_and_kept(tmp_path):
+    rows = [*rows_of(["spam", "ham"], 20), {"text": "nan", "label": "spam"}, {"text": "?", "label": "ham"}]
+    found = splits_of(write_rows(tmp_path / "mine.jsonl", rows))
+    assert "column 'text' holds 'nan' in 1 rows, which is taken as text" in note_of(found, "leave such cells empty")
+    assert sum(map(len, found.named().values())) == 42
+
+
+@pytest.mark.parametrize("text", ["\u200b", " \u200b\n", "\ufeff", "\u200d", "\u3164"])
+def test_a_text_that_cannot_be_seen_is_empty(text):
+    skipped = Skipped()
+    MINE.parts({"all": [*rows_of(["spam", "ham"]), {"text": text, "label": "ham"}]}, skipped)
+    assert skipped == Skipped(empty=1)
 
 
 def test_a_label_outside_a_datasets_classes_is_refused_with_the_flag_that_leaves_it_out(tmp_path):
