@@ -33,7 +33,7 @@ def accuracy_of(confusion):
 
 def of_score(name, classes):
     """(value and slopes of a confusion matrix, its least value)."""
-    return (metrics.mcc_slopes, -1) if name == "mcc" else (lambda c: metrics.macro_f1_slopes(c, classes), 0)
+    return (metrics.mcc_slopes, -1) if name == "mcc" else (lambda c: metrics.macro_f1_slopes(c, np.arange(classes)), 0)
 
 
 def mean_of(sums, n):
@@ -122,10 +122,13 @@ def test_all_right_has_an_interval_below_1_and_not_down_to_a_class_that_was_not_
         assert 1 - found[name]["low"] == pytest.approx(lost, abs=0.01 if len(set(support)) == 1 else 0.06), name
 
 
-def test_a_class_that_no_row_has_counts_0_in_the_macro_f1_and_could_have_been_anything():
+def test_a_class_that_is_only_predicted_counts_0_in_the_macro_f1_and_could_have_been_anything():
     labels = np.arange(40) % 4
     four, five = (by_number(rows_of(labels, labels), classes)["macro_f1"] for classes in (4, 5))
-    assert four["value"] == four["high"] == 1 and five["value"] == 0.8 and five["high"] == 1
+    assert four["value"] == five["value"] == five["high"] == 1 and five["low"] == pytest.approx(four["low"], abs=0.01)
+    predictions = np.where(np.arange(40) == 7, 4, labels)
+    four, five = (by_number(rows_of(labels, predictions), classes)["macro_f1"] for classes in (4, 5))
+    assert five["value"] == pytest.approx(four["value"] * 0.8) and five["high"] == 1
     assert five["low"] == pytest.approx(four["low"] * 0.8, abs=0.05)
 
 
@@ -337,7 +340,7 @@ def sklearn_values(labels, predictions, classes):
         return {
             "accuracy": sklearn_metrics.accuracy_score(labels, predictions),
             "macro_f1": sklearn_metrics.f1_score(
-                labels, predictions, labels=range(classes), average="macro", zero_division=0
+                labels, predictions, labels=sorted({*labels, *predictions} - {classes}), average="macro"
             ),
             "mcc": sklearn_metrics.matthews_corrcoef(labels, predictions),
         }
@@ -348,9 +351,9 @@ def sklearn_values(labels, predictions, classes):
 def test_macro_f1_and_mcc_of_a_confusion_matrix_are_those_of_scikit_learn(case, seed):
     labels, predictions, classes = draw_case(case, np.random.default_rng(seed))
     confusion = sklearn_metrics.confusion_matrix(labels, predictions, labels=range(classes))
-    expected = sklearn_values(labels, predictions, classes)
+    expected, among = sklearn_values(labels, predictions, classes), metrics.occurring(confusion, classes)
     for times in (1, 3):  # neither depends on how often all examples are repeated
-        assert metrics.macro_f1_slopes(times * confusion, classes)[0] == pytest.approx(expected["macro_f1"])
+        assert metrics.macro_f1_slopes(times * confusion, among)[0] == pytest.approx(expected["macro_f1"])
         assert metrics.mcc_slopes(times * confusion)[0] == pytest.approx(expected["mcc"], abs=1e-12)
 
 

@@ -50,16 +50,21 @@ def commonest(balance: Mapping[str, int]) -> str:
     return max(balance, key=lambda label: balance[label])
 
 
-def macro_f1_slopes(confusion: np.ndarray, classes: int) -> tuple[float, np.ndarray]:
-    """Returns the macro F1, and how much one more example in each cell changes it. A class that is neither a label nor
-    a prediction counts 0, as in scikit-learn."""
+def occurring(confusion: np.ndarray, classes: int) -> np.ndarray:
+    """Returns the classes that are a label or a prediction of some row: those that a macro F1 is of, as scikit-learn
+    has it."""
+    return np.flatnonzero((confusion.sum(0) + confusion.sum(1))[:classes])
+
+
+def macro_f1_slopes(confusion: np.ndarray, among: np.ndarray) -> tuple[float, np.ndarray]:
+    """Returns the macro F1 of the classes `among`, and how much one more example in each cell changes it."""
     hits, both = np.diagonal(confusion), confusion.sum(0) + confusion.sum(1)
     inverse = np.divide(1.0, both, out=np.zeros(len(hits)), where=both > 0)
-    inverse[classes:] = 0
+    inverse[np.setdiff1d(np.arange(len(hits)), among)] = 0
     # For a class F = 2 hits / both: one more in its row or column adds -F / both, and a hit adds 2 / both besides.
     lost = 2 * hits * inverse**2
     slopes = 2 * np.diag(inverse) - lost[:, None] - lost
-    return float(2 * hits @ inverse) / classes, slopes / classes
+    return float(2 * hits @ inverse) / len(among), slopes / len(among)
 
 
 def mcc_slopes(confusion: np.ndarray) -> tuple[float, np.ndarray]:
@@ -124,15 +129,16 @@ def _accuracy_interval(confusion: np.ndarray, classes: int) -> Interval:
 def _macro_f1(labels: Any, predictions: Any, classes: int, weights: Any = None) -> float:
     from sklearn.metrics import f1_score
 
-    names = {"labels": range(classes), "average": "macro", "zero_division": 0}
-    return f1_score(labels, predictions, sample_weight=weights, **names)
+    names = sorted({*labels, *predictions}.intersection(range(classes)))
+    return f1_score(labels, predictions, sample_weight=weights, labels=names, average="macro", zero_division=0)
 
 
 def _macro_f1_interval(confusion: np.ndarray, classes: int) -> Interval:
-    found = of_cells(confusion, lambda counts: macro_f1_slopes(counts, classes), least=0)
-    # A class without rows counts 0 in the macro F1; with rows, it could have had anything up to 1.
-    absent = int((confusion[:classes].sum(1) == 0).sum())
-    return found._replace(high=min(found.high + absent / classes, 1.0))
+    among = occurring(confusion, classes)
+    found = of_cells(confusion, lambda counts: macro_f1_slopes(counts, among), least=0)
+    # A class that is only predicted counts 0 in the macro F1; with rows, it could have had anything up to 1.
+    absent = int((confusion[among].sum(1) == 0).sum())
+    return found._replace(high=min(found.high + absent / len(among), 1.0))
 
 
 def _mcc(labels: Any, predictions: Any, classes: int, weights: Any = None) -> float:
@@ -144,7 +150,7 @@ def _mcc(labels: Any, predictions: Any, classes: int, weights: Any = None) -> fl
 
 METRICS = (
     Metric("accuracy", "share of right predictions", _accuracy, _accuracy_interval),
-    Metric("macro_f1", "F1 averaged over classes", _macro_f1, _macro_f1_interval),
+    Metric("macro_f1", "F1 averaged over the classes that occur", _macro_f1, _macro_f1_interval),
     Metric("mcc", "Matthews' correlation", _mcc, lambda confusion, classes: of_cells(confusion, mcc_slopes, least=-1)),
 )
 
