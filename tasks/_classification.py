@@ -27,6 +27,10 @@ from tasks._several import on_lines
 from tasks._task import Files, Rows, Task, join_lines
 
 
+class OneClass(ValueError):
+    """All examples have the same class."""
+
+
 @dataclass(frozen=True)
 class Classification(Task):
     """If `labels` is None, those of the file are taken. `compose` makes (text, kept) of the input columns (see
@@ -94,7 +98,7 @@ class Classification(Task):
         return (*named, *(text for text, label in spelling.items() if label in named)), notes
 
     def classes(self, examples: Iterable[Labelled], where: str = "in the file") -> tuple[str, ...]:
-        """Returns the class names in order. Raises ValueError for a label outside `labels`, or one class `where`."""
+        """Returns the class names in order. Raises ValueError for one outside `labels`, OneClass for one `where`."""
         seen = {e.label for e in examples if e.label is not None}
         same = spellings(self.labels or (), seen)
         names = tuple(same.get(name, name) for name in self.labels or in_order(seen))
@@ -105,7 +109,7 @@ class Classification(Task):
                 f"with --leave-out-labels {as_arguments(unknown[:1])}"
             )
         if len(seen) < 2:
-            raise ValueError(f"only one class {where} ({listed(in_order(seen))}); a classifier needs two or more")
+            raise OneClass(f"only one class {where} ({listed(in_order(seen))}); a classifier needs two or more")
         return names
 
     def remarks(self, splits: Mapping[str, Sequence[Labelled]], limited: bool = False) -> list[str]:

@@ -421,6 +421,12 @@ def test_a_column_of_ids_is_refused_and_may_be_meant_in_a_trial_of_few_rows(tmp_
     assert "classes have one example" in note_of(splits_of(write_rows(tmp_path / "few.jsonl", rows[:8])), "one example")
 
 
+def test_where_one_class_is_left_it_is_said_what_was_left_out(tmp_path):
+    rows = [{"text": f"text {i}", "label": label} for i in range(50) for label in "ab"] + rows_of(["a"], 20)
+    with pytest.raises(ValueError, match="only one class in the file .'a'.*; left out: 100 contradictory$"):
+        splits_of(write_rows(tmp_path / "mine.jsonl", rows))
+
+
 def test_many_classes_of_few_rows_are_said(tmp_path):
     rows = rows_of([f"name {i}" for i in range(12)], 3)
     assert "12 classes in 36 rows: few of each" in note_of(

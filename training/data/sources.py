@@ -15,7 +15,7 @@ from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.sources import BUNDLED as BUNDLED_BASES
 from gpt2_scratch.sources import load_config, on_hub, repository_of, resolve, resolve_config
 from gpt2_scratch.tokenizer import Tokenizer
-from tasks import NAMES, Limits, Skipped, Source, Splits, Task, read_rows, split_examples
+from tasks import NAMES, Limits, OneClass, Skipped, Source, Splits, Task, read_rows, split_examples
 from tasks._cells import listed
 from tasks._hub import choose_splits, open_hub, read_splits
 from tasks._task import BUNDLED
@@ -125,7 +125,10 @@ def split_rows(task: Task, source: Source, data: DataArgs) -> Splits[Any]:
     if splits.given == ("validation",) and splits.test and "test" not in source.parts:
         files = listed(source.files["validation"], quoted=False)
         notes.append(f"the validation part is {files}; a test part is drawn from the training rows")
-    remarks = task.remarks(splits.named(), limited=data.train_examples is not None)
+    try:
+        remarks = task.remarks(splits.named(), limited=data.train_examples is not None)
+    except OneClass as error:
+        raise ValueError(f"{error}; left out: {skipped.said()}" if skipped.said() else str(error)) from error
     return replace(splits, notes=[*notes, *splits.notes, *remarks])
 
 
