@@ -83,12 +83,26 @@ def text_cell(row: Row, column: str) -> str:
     return visible_text(value)
 
 
-def target_cell(row: Row, column: str, of_list: str = "") -> str | None:
-    """Returns a label or response as text, or None. Raises NoText for other kinds; `of_list`: what a list means."""
+def one_of(value: Any) -> Any:
+    """Returns the label in a list of one, as labelling tools write it, None for an empty list; else the value itself,
+    as Python's own."""
+    value = plain(value)
+    return plain(value[0] if value else None) if isinstance(value, list) and len(value) < 2 else value
+
+
+def label_cell(row: Row, column: str) -> str | None:
+    """Returns a label as text, or None. Raises NoText for several labels, and as `target_cell` does."""
+    value = one_of(row.get(column))
+    if isinstance(value, list):
+        raise NoText(f"column {short(column)} holds a list (several labels in one cell), neither text nor number")
+    return target_cell({column: value}, column)
+
+
+def target_cell(row: Row, column: str) -> str | None:
+    """Returns a label or response as text, or None. Raises NoText for other kinds."""
     value = plain(row.get(column))
     if value is None or isinstance(value, str):
         return value and visible_text(value)
     if (text := spelled(value)) is not None:
         return text
-    kind = f"a list ({of_list})" if of_list and isinstance(value, list) else kind_of(value)
-    raise NoText(f"column {short(column)} holds {kind}, neither text nor number")
+    raise NoText(f"column {short(column)} holds {kind_of(value)}, neither text nor number")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
-from tasks._cells import listed, plain, spelled, target_cell, text_cell
+from tasks._cells import label_cell, listed, one_of, plain, spelled, text_cell
 from tasks._classes import class_notes, refuse_several, refuse_untrained, refuse_what_is_no_class
 from tasks._columns import Columns
 from tasks._examples import Labelled
@@ -44,8 +44,7 @@ class Classification(Task):
 
     def example(self, id: int, row: Row, columns: Columns) -> Labelled:
         text, kept = self.compose(tuple(text_cell(row, name) for name in columns.inputs))
-        label = target_cell(row, columns.target, "several labels in one cell")
-        label = folded(label or "") or None
+        label = folded(label_cell(row, columns.target) or "") or None
         return Labelled(id, text, kept, label and self.spelling.get(label, label))
 
     def lacks(self, example: Labelled, row: Row, columns: Columns) -> str:
@@ -61,7 +60,7 @@ class Classification(Task):
     def fitted(self, rows: Rows, files: Files) -> tuple[Self, list[str]]:
         """Returns the task with one spelling for each label of the file, and notes on the labels."""
         target = next(iter(self._used(rows, files).values())).target
-        cells = [row.get(target) for part in rows.values() for row in part]
+        cells = [one_of(row.get(target)) for part in rows.values() for row in part]
         spelling = typed_spellings(cells)
         left_out, notes = self._left_out(cells, spelling)
         if self.labels is None:

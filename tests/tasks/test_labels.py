@@ -127,6 +127,8 @@ def test_the_classes_of_the_flags_are_spelled_in_the_same_way():
         ([True, "True", "TRUE ", "true", False, "False"], ["true"] * 4 + ["false"] * 2),
         ([1.5, "1.50", "1,5"], ["1.5"] * 3),
         ([7, "07", "+7", "7.0"], ["7", "07", "+7", "7"]),
+        ([["spam"], ["ham "], [], "ham"], ["spam", "ham", "ham"]),
+        ([[1], ["1.0"], [2.0], np.array(["2"])], ["1", "1", "2", "2"]),
     ],
 )
 def test_a_typed_label_equals_the_text_that_spells_it(cells, labels):
@@ -532,6 +534,13 @@ def test_a_label_outside_a_datasets_classes_is_refused_with_the_flag_that_leaves
         split_rows(task, locate_rows(task, path), DataArgs(data=path))
     task = TextArgs(leave_out_labels=("-", "?")).task("sick", None)
     assert split_rows(task, locate_rows(task, path), DataArgs(data=path)).skipped.label_left_out == 9
+
+
+def test_the_label_in_a_list_of_one_can_be_left_out(tmp_path):
+    path = write_rows(tmp_path / "mine.jsonl", rows_of([["spam"], ["ham"], ["-"]], 20))
+    found = splits_of(path, leave_out_labels=("-",))
+    assert {e.label for e in found.train} == {"spam", "ham"} and found.skipped == Skipped(label_left_out=20)
+    assert found.notes == []
 
 
 def test_the_flag_takes_a_dash_from_the_command_line_and_results_count_the_rows(tiny_model, tmp_path):
