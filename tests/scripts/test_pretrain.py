@@ -5,6 +5,7 @@ import sys
 from functools import partial
 
 import numpy as np
+import pandas
 import pytest
 import torch
 import transformers
@@ -51,6 +52,17 @@ def test_text_files_tables_and_folders_are_read_once_each(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("gap", [None, float("nan")])
+def test_a_row_without_a_text_is_empty_in_every_kind_of_file(tmp_path, gap):
+    frame = pandas.DataFrame({"text": ["one", gap, "two"]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    for kind in ("parquet", "csv", "jsonl"):
+        found = read_documents([tmp_path / f"t.{kind}"], "text")
+        assert found == (["one", "two"], ["documents left out: 0 duplicate, 1 empty"])
+
+
 def test_a_document_keeps_the_indentation_of_its_first_line(tmp_path):
     (tmp_path / "a.txt").write_text("\n  \n    def f():\n        pass\n\n")
     assert read_documents([tmp_path / "a.txt"], "text").texts == ["    def f():\n        pass"]
@@ -65,7 +77,12 @@ def test_a_text_file_is_read_in_the_encoding_that_is_named(tmp_path):
     ("name", "content", "message"),
     [
         ("x.txt", b"caf\xe9", "not UTF-8"),
-        ("x.csv", b"other\n1\n", "--text-column text"),
+        ("x.csv", b"other\n1\n", "--text-column text: .* has no text there; its columns: other"),
+        (
+            "x.jsonl",
+            b'{"text": "a"}\n{"text": 1}\n',
+            "has something other than text there in 1 rows; its columns: text",
+        ),
         ("x.rst", b"x", "unknown kind of file; known are .txt, .md for a text"),
         ("x.txt", b"a\nb\0c", "line 2 holds a NUL"),
     ],

@@ -15,6 +15,7 @@ import torch
 
 from gpt2_scratch.tokenizer import Tokenizer
 from tasks import read_rows, read_text
+from tasks._cells import plain
 from tasks._files import kind_of
 from tasks._folders import visible
 from tasks._rows import READERS
@@ -78,10 +79,13 @@ def _texts(path: Path, column: str, encoding: str | None, notes: list[str]) -> I
     else:
         source = read_rows(path, encoding)
         notes += source.notes
-        if not all(isinstance(row.get(column), str) for row in source.rows):
+        cells = [plain(row.get(column)) for row in source.rows]
+        other = sum(not isinstance(cell, str | None) for cell in cells)
+        if other or not any(isinstance(cell, str) for cell in cells):
+            found = f"something other than text there in {other:,} rows" if other else "no text there"
             columns = ", ".join(source.rows[0])[:100]
-            raise ValueError(f"--text-column {column}: {path} has no text there in some rows; its columns: {columns}")
-        yield from (row[column] for row in source.rows)
+            raise ValueError(f"--text-column {column}: {path} has {found}; its columns: {columns}")
+        yield from (cell or "" for cell in cells)
 
 
 def tokenised(documents: Sequence[str], tokenizer: Tokenizer) -> list[np.ndarray]:
