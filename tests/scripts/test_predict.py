@@ -79,7 +79,7 @@ ODD = [
     {"text": float("nan"), "label": "ham"},
     {"text": "half a character \ud83d", "label": ""},
     {"text": "東京都は雨です。" * 60, "label": "ham"},
-    {"text": "a label that is a list", "label": ["ham"]},
+    {"text": "a label that is a list", "label": ["ham", "spam"]},
     {"text": "a class of its own", "label": "Spam"},
     {"label": "ham"},
     {"text": "cheap pills", "label": "spam"},

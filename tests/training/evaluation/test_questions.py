@@ -18,7 +18,8 @@ TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": 7}]
     [
         (TextArgs(("text",), "label"), {"text": 7, "label": " ham "}, "ham"),
         (TextArgs(("text",), "label"), {"text": ["a"], "label": 1}, "1"),
-        (TextArgs(("text",), "label"), {"text": 7, "label": ["a"]}, "['a']"),
+        (TextArgs(("text",), "label"), {"text": 7, "label": ["a"]}, "a"),
+        (TextArgs(("text",), "label"), {"text": 7, "label": ["a", "b"]}, "['a', 'b']"),
         (TextArgs(("text",), "label"), {"text": 7, "label": None}, None),
         (PromptArgs(), {"instruction": ["a"], "response": " b"}, " b"),
         (PromptArgs(), {"messages": TALK}, None),
