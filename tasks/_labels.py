@@ -73,9 +73,11 @@ def hidden_in(labels: Iterable[str]) -> list[str]:
 
 
 def placeholder_notes(cells: Iterable[Any], column: str) -> list[str]:
-    """Returns a note on texts that seem to say that there is none; marks, such as ?, may well be texts."""
+    """Returns a note on texts that seem to say that there is none. Marks and people's words (?, none) are texts; what
+    programs write (nan, None) hardly is."""
     texts = Counter(cell.strip() for cell in cells if isinstance(cell, str) and len(cell) < 20)
-    found = {text: count for text, count in texts.items() if is_placeholder(text) and any(map(str.isalpha, text))}
+    words = {text: count for text, count in texts.items() if any(map(str.isalpha, text)) and text != "none"}
+    found = {text: count for text, count in words.items() if is_placeholder(text)}
     if not found:
         return []
     return [
