@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
-from tasks._classification import Classification, OneClass
+from tasks._classification import Classification
 from tasks._columns import Columns, instruction_forms, preference_forms, rating_forms
 from tasks._examples import RESPONSE_HEADER, Instruction, Labelled, Preference, Rated
 from tasks._instructions import Instructions
@@ -56,18 +56,7 @@ def find_or_own(
 
 
 __all__ = ["NAMES", "RESPONSE_HEADER", "Classification", "Columns", "Instruction", "Instructions", "Labelled", "Limits"]
-__all__ += [
-    "OneClass",
-    "Preference",
-    "Preferences",
-    "Rated",
-    "Ratings",
-    "Skipped",
-    "Source",
-    "Splits",
-    "Task",
-    "Unpaired",
-]
+__all__ += ["Preference", "Preferences", "Rated", "Ratings", "Skipped", "Source", "Splits", "Task", "Unpaired"]
 __all__ += [
     "balance",
     "find",

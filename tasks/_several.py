@@ -61,9 +61,9 @@ def several_in_one(labels: Iterable[str]) -> list[str]:
 
 def made_of_others(labels: Iterable[str]) -> list[str]:
     """Returns the labels, numbers aside, whose parts are labels too, which may be meant: black and white."""
-    every = in_order(labels)
-    found = {label for mark in MARKS for label, parts in _parted(every, mark).items() if {*every}.issuperset(parts)}
-    return [label for label in every if label in found and number_in(label) is None]
+    every = set(labels)
+    found = {label for mark in MARKS for label, parts in _parted(every, mark).items() if every.issuperset(parts)}
+    return [label for label in in_order(found) if number_in(label) is None]
 
 
 def on_lines(cells: Iterable[Any]) -> Mapping[str, int]:

@@ -15,8 +15,9 @@ from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.sources import BUNDLED as BUNDLED_BASES
 from gpt2_scratch.sources import load_config, on_hub, repository_of, resolve, resolve_config
 from gpt2_scratch.tokenizer import Tokenizer
-from tasks import NAMES, Limits, OneClass, Skipped, Source, Splits, Task, read_rows, split_examples
+from tasks import NAMES, Limits, Skipped, Source, Splits, Task, read_rows, split_examples
 from tasks._cells import listed
+from tasks._classification import OneClass
 from tasks._hub import choose_splits, open_hub, read_splits
 from tasks._task import BUNDLED
 from training.data.hub import HubError, from_hub, used_as_cached, without_network
