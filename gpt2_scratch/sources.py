@@ -1,5 +1,6 @@
 """Finds a base model: bundled, in a folder or on the hub. Imports no torch, so that a wrong name is refused at once."""
 
+import contextlib
 import difflib
 import json
 from pathlib import Path
@@ -95,7 +96,7 @@ def resolve_config(source: str, asked: str = "--model") -> Path:
 def resolve(source: str, asked: str = "--model") -> Path:
     """Returns the folder of `resolve_config`, with weights: the first of WEIGHTS that exists, the shards of an index.
 
-    Raises what `resolve_config` raises, and ValueError for a folder without weights.
+    Raises what `resolve_config` raises, and ValueError for a folder without weights, or with an adapter beside them.
     """
     folder = resolve_config(source, asked)
     if not on_hub(source):
@@ -106,6 +107,7 @@ def resolve(source: str, asked: str = "--model") -> Path:
             raise ValueError(f"{asked} {source}: the folder lacks {lost[0]}, one of {len(lost)} missing shards")
         for name in [found[0], *shards(folder / found[0])]:
             refuse_pointer(folder / name)
+        _refuse_adapter(folder, source, asked)
         return folder
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -119,11 +121,24 @@ def resolve(source: str, asked: str = "--model") -> Path:
         if path is not None:
             for shard in shards(path):
                 _from_hub(repository, shard, folder.name)
+            with contextlib.suppress(LocalEntryNotFoundError):  # without the hub, what is cached counts
+                _from_hub_if_there(repository, "adapter_config.json", folder.name)
+            _refuse_adapter(folder, source, asked)
             return folder
     if unknown:
         raise unknown[0]
     _from_hub(repository, WEIGHTS[0], folder.name)  # raises: the hub says that there is none
     return folder
+
+
+def _refuse_adapter(folder: Path, source: str, asked: str) -> None:
+    """Raises ValueError for an adapter beside weights, which transformers adds to them."""
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{asked} {source}: holds a model and an adapter (adapter_config.json), and it is not clear which is meant; "
+            "give a folder with the model alone, and one with the adapter as --adapter, or merge them "
+            "(scripts/merge_lora.py)"
+        )
 
 
 def shards(path: Path) -> list[str]:

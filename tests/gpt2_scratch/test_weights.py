@@ -226,6 +226,8 @@ def test_other_activations_are_refused(name):
             "give its base as --model, and the adapter as --adapter",
         ),
         (("config.json",), "the folder lacks model.safetensors (or "),
+        (("config.json", "model.safetensors", "adapter_config.json"), "holds a model and an adapter"),
+        (("config.json", "adapter_config.json"), "it holds an adapter: give its base as --model"),
     ],
 )
 def test_a_folder_of_another_kind_says_what_to_give_instead(tmp_path, files, message):
