@@ -141,6 +141,7 @@ def answer_all(args: Args, results: dict[str, Any] | None, place: Place) -> None
     from accelerate import Accelerator
 
     from gpt2_scratch.generate import Sampling
+    from training.data.special_tokens import special_tokens_note
     from training.evaluation.inference import answer
     from training.model.facts import Facts, facts_of, read_facts
     from training.model.methods import build_language_model
@@ -163,7 +164,7 @@ def answer_all(args: Args, results: dict[str, Any] | None, place: Place) -> None
     flags, config = facts.args, place[1]
     refuse(generation.problems_given(ModelArgs(what.model or flags.get("model", "")), config))
     tokenizer = tokenizer.reading(what.special_tokens or flags.get("special_tokens", "text"))
-    for note in tokenizer.notes:
+    for note in [*tokenizer.notes, *special_tokens_note(tokenizer, [*what.prompt, what.input], "prompts")]:
         print(f"note    {note}")
     header = flags.get("response_header", True)
     questions = [Instruction(i, text, what.input) for i, text in enumerate(what.prompt)]

@@ -113,7 +113,7 @@ def predict(args: Args, job: Job) -> None:
     # Imported here because they take seconds: whatever can be refused without them has been.
     from accelerate import Accelerator
 
-    from training.evaluation.prediction import lines, predictor
+    from training.evaluation.prediction import lines, predictor, reading_notes
     from training.run.launch import check_launched
     from training.step.processes import part
 
@@ -122,6 +122,8 @@ def predict(args: Args, job: Job) -> None:
     by = predictor(job.applied, accelerator, args.what, job.text, job.prompt)
     rows = lines(by, job.questions, job.applied, job.kept)
     if accelerator.is_main_process:
+        for note in reading_notes(by.tokenizer, job.questions):
+            print(f"note    {note}", flush=True)
         columns = columns_of(job.questions, job.applied, job.kept.values())
         write_predictions(job.output, rows, columns, metrics_file(job.output))
         report(by, job)

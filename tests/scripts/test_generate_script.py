@@ -166,6 +166,14 @@ def test_an_answer_that_has_less_room_than_asked_for_says_so(tiny_model, generat
     assert "note" not in generate(*flags, "end " * 200)[1]
 
 
+def test_a_prompt_that_spells_a_special_token_is_said_to_be_read_as_text_or_as_that_token(tiny_model, generate):
+    flags = ["--model", tiny_model, "--raw", "--new-tokens", 1, "--prompt", "<|endoftext|>The end", "Plain"]
+    status, said, err = generate(*flags)
+    assert status == 0 and "prompts that spell special tokens (<|endoftext|> 1): read as ordinary text" in said, err
+    assert "--special-tokens tokens" in said
+    assert "read as tokens" in generate(*flags, "--special-tokens", "tokens")[1]
+
+
 def test_a_classifier_writes_no_text(tiny_model, mail_file, generate, tmp_path):
     done = run_in_process(
         "finetune_cls", "--data", mail_file, "--model", tiny_model, "--method", "full", "--max-steps", 2,

@@ -549,6 +549,25 @@ def test_a_classifier_of_transformers_gives_the_probabilities_that_transformers_
     assert len({line["prediction"] for line in lines}) > 1 and lines[-1]["cut"]
 
 
+def test_special_tokens_that_rows_spell_are_said_and_read_as_transformers_reads_them_on_request(
+    foreign, predict, tmp_path
+):
+    folder, tokenizer = foreign
+    texts = [f"A man plays {i}.<|endoftext|>A person plays." for i in range(8)] + ["plain"]
+    model = transformers.GPT2ForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        theirs = [model(**tokenizer(text, return_tensors="pt")).logits[0].log_softmax(0).tolist() for text in texts]
+    data = write_rows(tmp_path / "mine.jsonl", [{"text": text} for text in texts])
+    flags = ["--model", folder, "--data", data, "--output", tmp_path / "out.jsonl", "--overwrite"]
+    status, said, err = predict(*flags)
+    assert status == 0, err
+    assert "note    texts that spell special tokens (<|endoftext|> 8): read as ordinary text; --special-tokens" in said
+    status, said, err = predict(*flags, "--special-tokens", "tokens")
+    assert status == 0 and "<|endoftext|> 8): read as tokens" in said, err
+    ours = np.log([list(line["probabilities"].values()) for line in lines_of(tmp_path / "out.jsonl")])
+    assert np.abs(ours - np.array(theirs)).max() <= 1e-4
+
+
 def test_classes_without_names_are_named_by_a_flag(foreign, predict, tmp_path):
     shutil.copytree(foreign[0], tmp_path / "model")
     settings = json.loads((tmp_path / "model" / "config.json").read_text())

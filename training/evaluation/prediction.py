@@ -15,6 +15,7 @@ from gpt2_scratch.model import Classifier, LanguageModel
 from gpt2_scratch.tokenizer import Tokenizer
 from tasks import RESPONSE_HEADER
 from training.data.batches import encode_all_instructions, encode_all_labelled, encode_prompt
+from training.data.special_tokens import special_tokens_note, texts_in
 from training.evaluation.applied import Applied
 from training.evaluation.inference import answer, classify, score_texts
 from training.evaluation.metrics import Row, classification_metrics, commonest, name_of, perplexities
@@ -37,6 +38,12 @@ def as_read(tokenizer: Tokenizer, text: str, kept: str, tokens: Sequence[int]) -
     room = max(len(tokens) - len(tokenizer.encode(kept)), 0)
     fitting = bisect_right(range(len(text)), room, key=lambda end: len(tokenizer.encode(text[:end])))
     return text[: max(fitting - 1, 0)] + kept
+
+
+def reading_notes(tokenizer: Tokenizer, questions: Questions) -> list[str]:
+    """Returns what the user should know of how the rows become tokens, a sentence each."""
+    texts = (text for q in questions if q.example is not None for text in texts_in(q.example))
+    return [*tokenizer.notes, *special_tokens_note(tokenizer, texts, "texts")]
 
 
 @dataclass
