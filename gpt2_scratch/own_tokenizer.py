@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_scratch.config import GPT2Config
-from gpt2_scratch.plain_tokenizer import gpt2s_pipeline, is_gpt2s_own, spelling
+from gpt2_scratch.plain_tokenizer import gpt2s_pipeline, is_gpt2s_own, puts_tokens_around, spelling
 from gpt2_scratch.sources import BESIDE, BUNDLED, VOCABULARIES, read_json, refuse_pointer
 from gpt2_scratch.tokenizer import END_OF_TEXT, ENDS, MARKER, GPT2Tokenizer, Tokenizer, Vocabulary
 from gpt2_scratch.tokenizer_export import ROLES, export_tokenizer
@@ -169,6 +169,7 @@ def find_tokenizer(folder: Path, config: GPT2Config, asked: str = "--model") -> 
         refuse_pointer(folder / name)
     try:
         plain = is_gpt2s_own(folder)
+        around = [AROUND] * (plain and puts_tokens_around(folder))
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{at} its tokenizer files do not have the form that transformers writes ({error}); copy or download them "
@@ -183,7 +184,6 @@ def find_tokenizer(folder: Path, config: GPT2Config, asked: str = "--model") -> 
         known = has_tokenizer(folder) or folder in BUNDLED.values()
         unknown = [f"{folder} has no tokenizer files: texts are read with GPT-2's own"]
         settings = read_json(folder / "tokenizer_config.json")
-        around = [AROUND] * bool(settings.get("add_bos_token") or settings.get("add_eos_token"))
         return GPT2Tokenizer(notes=(*around, *(() if known else unknown)), template=template_in(folder, settings))
     found = OwnTokenizer(folder, _read_or_explain(folder, at), read_json(folder / "config.json").get("eos_token_id"))
     if found.vocabulary.size > config.vocabulary:

@@ -87,3 +87,19 @@ def is_gpt2s_own(folder: Path) -> bool:
     return (_same_pipeline(read_json(pipeline)) if pipeline.exists() else True) and (
         _same_files(folder) if (folder / "vocab.json").exists() else pipeline.exists()
     )
+
+
+def _adds_tokens(post_processor: dict[str, Any]) -> bool:
+    return (
+        post_processor.get("type") in ("BertProcessing", "RobertaProcessing")
+        or any("SpecialToken" in piece for piece in post_processor.get("single") or ())
+        or any(map(_adds_tokens, post_processor.get("processors") or ()))
+    )
+
+
+def puts_tokens_around(folder: Path) -> bool:
+    """Whether transformers puts special tokens around a text. Raises the errors of `is_gpt2s_own`."""
+    settings = read_json(folder / "tokenizer_config.json")
+    return bool(settings.get("add_bos_token") or settings.get("add_eos_token")) or _adds_tokens(
+        read_json(folder / "tokenizer.json").get("post_processor") or {}
+    )

@@ -26,7 +26,7 @@ from tokenizers import (
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
-from gpt2_scratch.own_tokenizer import find_tokenizer, needed_end
+from gpt2_scratch.own_tokenizer import AROUND, find_tokenizer, needed_end
 from gpt2_scratch.plain_tokenizer import is_gpt2s_own
 from gpt2_scratch.pretrained import save_pretrained
 from gpt2_scratch.sources import ASSETS, BUNDLED, load_config
@@ -249,6 +249,23 @@ def test_special_tokens_that_a_tokenizer_puts_around_a_text_are_said_to_be_left_
     ours = find_tokenizer(tmp_path, GPT2Config())
     assert theirs("Hello").input_ids == [50256, *ours.encode("Hello")]
     assert "special tokens around a text" in ours.notes[0]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_those_of_a_post_processor_beside_gpt2s_own_tokenizer_are_said_too(tmp_path, alone):
+    GPT2.save(tmp_path, 1024)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    made = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    around = processors.TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 50256)])
+    plain = processors.ByteLevel(trim_offsets=False)
+    made.backend_tokenizer.post_processor = around if alone else processors.Sequence([plain, around])
+    made.save_pretrained(tmp_path)
+    ours, theirs = find_tokenizer(tmp_path, GPT2Config()), transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs("Hello").input_ids == [50256, *ours.encode("Hello")]
+    assert isinstance(ours, GPT2Tokenizer) and ours.notes == (AROUND,)
+    made.backend_tokenizer.post_processor = plain
+    made.save_pretrained(tmp_path)
+    assert find_tokenizer(tmp_path, GPT2Config()).notes == ()
 
 
 @pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
