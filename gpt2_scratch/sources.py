@@ -122,7 +122,8 @@ def resolve(source: str, asked: str = "--model") -> Path:
             for shard in shards(path):
                 _from_hub(repository, shard, folder.name)
             with contextlib.suppress(LocalEntryNotFoundError):  # without the hub, what is cached counts
-                _from_hub_if_there(repository, "adapter_config.json", folder.name)
+                for beside in ("adapter_config.json", "generation_config.json"):
+                    _from_hub_if_there(repository, beside, folder.name)
             _refuse_adapter(folder, source, asked)
             return folder
     if unknown:

@@ -268,6 +268,29 @@ def test_those_of_a_post_processor_beside_gpt2s_own_tokenizer_are_said_too(tmp_p
     assert find_tokenizer(tmp_path, GPT2Config()).notes == ()
 
 
+@pytest.mark.parametrize(
+    ("listed", "named"),
+    [([50256, 13], "'.'"), ([13], ""), (50256, ""), ([50256], ""), (None, ""), ([50256, "x", 99999, -1], "")],
+)
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+def test_other_tokens_at_which_transformers_ends_an_answer_are_said(tmp_path, file, listed, named):
+    GPT2.save(tmp_path, 1024)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "eos_token_id": 50256}')
+    (tmp_path / file).write_text(json.dumps({"model_type": "gpt2", "eos_token_id": listed}))
+    notes = find_tokenizer(tmp_path, GPT2Config()).notes
+    assert [f"ends an answer at {named} (eos_token_id)" in note for note in notes] == [True] * bool(named)
+
+
+def test_an_end_of_answers_beside_the_bases_own_end_of_text_is_said(tmp_path):
+    folder = base_folder(tmp_path / "base", eos_token_id=0)
+    trained("bpe").save(str(folder / "tokenizer.json"))
+    before = opened(folder).notes
+    for listed, said in (([0, 300], True), (300, False), (0, False)):
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": listed}))
+        notes = opened(folder).notes
+        assert notes[: len(before)] == before and len(notes) == len(before) + said
+
+
 @pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
 def test_a_chat_template_beside_gpt2s_tokenizer_goes_on_with_the_model(tmp_path, place):
     template = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
