@@ -136,8 +136,8 @@ def _refuse_adapter(folder: Path, source: str, asked: str) -> None:
     """Raises ValueError for an adapter beside weights, which transformers adds to them."""
     if (folder / "adapter_config.json").is_file():
         raise ValueError(
-            f"{asked} {source}: holds a model and an adapter (adapter_config.json), and it is not clear which is meant; "
-            "give a folder with the model alone, and one with the adapter as --adapter, or merge them "
+            f"{asked} {source}: holds a model and an adapter (adapter_config.json), and it is not clear which is "
+            "meant; give a folder with the model alone, and one with the adapter as --adapter, or merge them "
             "(scripts/merge_lora.py)"
         )
 

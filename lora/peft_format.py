@@ -146,12 +146,6 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return config, tensors
 
 
-def base_in(folder: Path) -> str | None:
-    """Returns the name of the base that adapter_config.json has, if any."""
-    with _explained(folder):
-        return json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
-
-
 def _heads(tensors: Iterable[str]) -> list[str]:
     return [key for key in tensors if key.endswith(tuple(f".{head}.weight" for head in HEADS))]
 

@@ -2,7 +2,7 @@
 
     python scripts/generate.py --model gpt2-nano --prompt "The movie was" --raw
     python scripts/generate.py --run runs/tutor --prompt "What is the plural of 'mouse'?" --compare
-    python scripts/generate.py --model gpt2 --adapter trained-by-peft --prompt "Name a bird." --compare
+    python scripts/generate.py --adapter trained-by-peft --prompt "Name a bird." --compare
 
 An answer that the model did not end by itself is followed by [...]. A prompt that does not fit is refused.
 """
@@ -23,7 +23,7 @@ from training.evaluation.applied import refuse_classifier
 from training.flags.cli import at_least, refuse, run
 from training.flags.common import ModelArgs
 from training.flags.task import GenerationArgs
-from training.storage.run_folder import MODEL, read_run
+from training.storage.run_folder import MODEL, base_of, read_run
 
 OFFLINE = "python scripts/generate.py --model gpt2-nano --prompt 'The movie was' --raw"
 
@@ -46,7 +46,7 @@ class What:
     run: Path | None = None
     """folder of a finished run of finetune_ift, finetune_dpo or finetune_kto"""
     adapter: Path | None = None
-    """folder of an adapter, ours or PEFT's, in place of --run; --model is its base"""
+    """folder of an adapter, ours or PEFT's, in place of --run; --model: its base, when that has moved"""
     compare: bool = False
     """with --run or --adapter: answer with the base model too"""
     special_tokens: Literal["text", "tokens"] | None = None
@@ -56,8 +56,8 @@ class What:
 
     def problems(self) -> list[str]:
         found = at_least(self, 0, "seed")
-        if self.model is None and self.run is None:
-            found.append("--model or --run: give one of them, or both when the run's base has moved")
+        if self.model is None and self.run is None and self.adapter is None:
+            found.append("--model, --run or --adapter: give one of them, and --model too when the base has moved")
         if self.compare and self.run is None and self.adapter is None:
             found.append("--compare: compares a run with its base; add --run or --adapter")
         if self.run is not None and self.adapter is not None:
@@ -92,20 +92,27 @@ def main(args: Args) -> None:
     answer_all(args, results, place_of(what, results))
 
 
+def base_of_adapter(adapter: Path, model: str | None) -> Place:
+    from training.model.facts import read_facts  # takes seconds
+    from training.model.saved import find_base
+
+    return find_base(adapter, read_facts(adapter), model)
+
+
 def place_of(what: What, results: dict[str, Any] | None) -> Place:
     """Returns the base, or a run's whole model where that answers without its base."""
     if results and what.run is not None and (what.run / MODEL).is_dir() and not what.compare:
         if what.model is not None:
             raise ValueError(f"--model {what.model}: the run has a whole model; --compare asks its base too")
         return what.run / MODEL, load_config(what.run / MODEL)
-    name = what.model or (results["args"]["model"] if results else "")
+    name = what.model or base_of(what.run or what.adapter or Path()) or ""
     try:
-        base = base_model(name)
+        base = base_of_adapter(what.adapter, what.model) if what.adapter else base_model(name)
     except HubError as error:
         raise ValueError(f"{error}{without_network(OFFLINE) if error.unreachable else ''}") from error
     except ValueError as error:
         moved = f"; {name} was the base in training: if it has moved, name it with --model"
-        raise ValueError(f"{error}{moved if what.model is None else ''}") from error
+        raise ValueError(f"{error}{moved if results and what.model is None else ''}") from error
     refuse_classifier(f"--model {name}", base[0])
     return base
 
@@ -162,7 +169,7 @@ def answer_all(args: Args, results: dict[str, Any] | None, place: Place) -> None
     else:
         tokenizer = find_tokenizer(*place)
     flags, config = facts.args, place[1]
-    refuse(generation.problems_given(ModelArgs(what.model or flags.get("model", "")), config))
+    refuse(generation.problems_given(ModelArgs(what.model or flags.get("model") or str(place[0])), config))
     tokenizer = tokenizer.reading(what.special_tokens or flags.get("special_tokens", "text"))
     for note in [*tokenizer.notes, *special_tokens_note(tokenizer, [*what.prompt, what.input], "prompts")]:
         print(f"note    {note}")

@@ -293,6 +293,38 @@ def test_generate_answers_the_same_with_a_merged_model_and_with_base_and_adapter
     assert "base: " in both.stdout and "fine-tuned: " in both.stdout
 
 
+def test_an_adapter_of_peft_is_merged_and_asked_on_the_base_that_it_names(base, tmp_path, merge, run_here):
+    folder = adapter(base, tmp_path)
+    ours = merge(tmp_path / "ours", "--adapter", folder)
+    (folder / "adapter.json").unlink()
+    theirs = merge(tmp_path / "theirs", "--adapter", folder)
+    assert "fp32" in ours and "fp32" in theirs
+    merged = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("ours", "theirs")]
+    assert merged[0] == merged[1]
+    generate, asked = load_script("generate"), ["--adapter", folder, "--prompt", "Count to 3", "--new-tokens", 5]
+    status, said, err = run_here(generate, *asked)
+    assert status == 0 and "by its settings" not in err, err
+    assert said == run_here(generate, *asked, "--model", base)[1]
+
+
+def test_another_base_than_an_adapter_of_peft_names_is_noted_once(base, tmp_path, call, run_here):
+    folder, other = adapter(base, tmp_path), shutil.copytree(base, tmp_path / "other")
+    (folder / "adapter.json").unlink()
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"revision": "v1"}))
+    asked = ["--adapter", folder, "--prompt", "Count to 3", "--new-tokens", 5]
+    for status, _, err in (
+        call(tmp_path / "merged", "--adapter", folder, "--model", other),
+        run_here(load_script("generate"), *asked, "--model", other),
+    ):
+        assert status == 0 and err.count(f"its base is {base} by its settings, not {other}") == 1, err
+        assert err.count("is of revision v1 of its base") == 1
+    there = base.parent / "elsewhere" / ".." / base.name
+    (base.parent / "elsewhere").mkdir()
+    _, _, err = run_here(load_script("generate"), *asked, "--model", there)
+    assert "by its settings" not in err
+
+
 # What is refused.
 
 
@@ -302,6 +334,13 @@ def folders(base, tmp_path_factory):
     root = tmp_path_factory.mktemp("folders")
     places = {"good": adapter(base, root / "good"), "base": base, "root": root}
     places["theirs"] = shutil.copytree(places["good"], root / "theirs", ignore=shutil.ignore_patterns("adapter.json"))
+    places["unnamed"] = shutil.copytree(places["theirs"], root / "unnamed")
+    settings = json.loads((places["unnamed"] / "adapter_config.json").read_text())
+    (places["unnamed"] / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": None}))
+    places["file_run"], places["trainer"] = root / "file_run", root / "trainer"
+    for folder in (places["file_run"] / "adapter", *(places["trainer"] / f"checkpoint-{i}" for i in (9, 20))):
+        shutil.copytree(places["theirs"], folder)
+    (places["file_run"] / "results.json").write_text("{}")
     places["classes"] = adapter(base, root / "classes", labels=LABELS)
     places["renamed"] = adapter(base, root / "renamed", labels=["ham", "other", "spam"])
     places["bias"] = adapter(base, root / "bias", MethodArgs("bitfit"), labels=LABELS, head_bias=True)
@@ -347,7 +386,16 @@ def folders(base, tmp_path_factory):
         ("--adapter {classes} {renamed}", "classes differ"),
         ("--adapter {good} {stranger}", "stranger/adapter: were trained on different weights ({base}; {other})"),
         ("--adapter {good} {stranger} --model {base}", "were trained on different weights"),
-        ("--adapter {good} {theirs}", "does not say what it was trained on; add --model"),
+        ("--adapter {unnamed}", "does not say what it was trained on; give it as --adapter, and its base as --model"),
+        ("--adapter {file_run}", "is a run; give it as --run, or as --adapter {file_run}/adapter"),
+        (
+            "--run {file_run}/adapter",
+            "(results.json is missing); it is a part of one: give {file_run}",
+        ),
+        ("--run {good}", "it is an adapter without its run: give it as --adapter"),
+        ("--adapter {trainer}", "an adapter is in {trainer}/checkpoint-20: give that folder as --adapter"),
+        ("--adapter {base}", "is a model, not an adapter; give it as --model"),
+        ("--adapter me/my-lora", "no such folder; one of the hub is fetched by: hf download me/my-lora"),
         ("--adapter {bias}", "transformers has no such head"),
         ("--run {root}", "no finished run"),
     ],

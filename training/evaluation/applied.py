@@ -16,13 +16,13 @@ from tasks import folded
 from tasks._cells import listed
 from training.data.sources import base_model
 from training.data.trained_on import read_trained_on
-from training.storage.run_folder import MODEL, RESULTS, read_run
+from training.storage.run_folder import FACTS, MODEL, PEFT_CONFIG, RESULTS, base_of, read_run
 
 if TYPE_CHECKING:
     from gpt2_scratch.model import Model
     from gpt2_scratch.tokenizer import Tokenizer
 
-CONFIG, ADAPTER_FILES = "config.json", ("adapter.json", "adapter_config.json")
+CONFIG, ADAPTER_FILES = "config.json", (FACTS, PEFT_CONFIG)
 PREFERENCES = {"dpo_loss": "finetune_dpo", "desirable_weight": "finetune_kto"}  # a flag of each
 CLASSIFIER, LANGUAGE = "GPT2ForSequenceClassification", (None, "GPT2LMHeadModel", "GPT2Model")
 
@@ -138,18 +138,15 @@ def _of_run(folder: Path, asked: str, base: str | None) -> Applied:
 
 
 def _of_adapter(folder: Path, asked: str, base: str | None) -> Applied:
-    from lora.peft_format import base_in  # takes seconds, but how many classes there are is in the tensors
-    from training.model.facts import read_facts
+    from training.model.facts import read_facts  # takes seconds, but how many classes there are is in the tensors
 
     facts = read_facts(folder)
     if facts.labels is not None and len(facts.labels) < 2:
         raise ValueError(f"{asked} {folder}: its head has one output, for regression or rewards; classes are needed")
     if script := next((script for flag, script in PREFERENCES.items() if flag in facts.args), None):
         raise ValueError(f"{asked} {folder}: is an adapter of {script}; scripts/generate.py asks it")
-    if base is None and facts.base is None:
-        base = base_in(folder)
-        if not base:
-            raise ValueError(f"{asked} {folder}: does not say what it was trained on; --adapter {folder} --model BASE")
+    if base is None and base_of(folder) is None:
+        raise ValueError(f"{asked} {folder}: does not say what it was trained on; --adapter {folder} --model BASE")
     classes = None if facts.labels is None else tuple(facts.labels)
     known = read_trained_on(folder) or read_trained_on(folder.parent)
     return Applied(folder, "adapter", classes, facts.args, {}, known, base)

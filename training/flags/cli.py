@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import cache
 from inspect import signature
 from typing import Any, TypeVar
 
@@ -73,6 +74,23 @@ def problems_in(args: Any, **found: Any) -> list[str]:
     return alone or problems_between(**groups, **found)
 
 
+def speaks() -> bool:
+    """Returns whether this process prints: one does on each host, since something can be wrong on one host alone."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def say(line: str) -> None:
+    """Prints a line for the user on stderr."""
+    if speaks():
+        print(line, file=sys.stderr, flush=True)
+
+
+@cache
+def note(text: str) -> None:
+    """Prints a note for the user on stderr, once in a run however often it is found."""
+    say(f"note    {text}")
+
+
 def run(main: Callable[[T], None], arguments: type[T], description: str | None, goes_on: str | None = None) -> None:
     """Parses the command line and calls `main`. `goes_on` says how to go on after an interruption.
 
@@ -85,6 +103,7 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None, 
 
     gc.set_threshold(GARBAGE)
     atexit.register(gc.freeze)  # at its end Python searches all that is left, which takes a second
+    note.cache_clear()
     try:
         sys.argv[1:] = completed(arguments, sys.argv[1:])
         args = parse(arguments, sys.argv[1:], description)
@@ -107,17 +126,6 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None, 
         if not ran_out(error):
             raise
         stop("; ".join(filter(None, [remedy(error, flags_of(arguments)), way_on()])), 2)
-
-
-def speaks() -> bool:
-    """Returns whether this process prints: one does on each host, since something can be wrong on one host alone."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def say(line: str) -> None:
-    """Prints a line for the user on stderr."""
-    if speaks():
-        print(line, file=sys.stderr, flush=True)
 
 
 def stop(message: str, status: int) -> None:

@@ -21,7 +21,7 @@ class ApplyArgs:
     """any model without its run: a folder that merge_lora or transformers wrote, a run's adapter or model folder, or a
     hub repository; with --run or --adapter: its base, where that has moved"""
     adapter: Path | None = None
-    """folder of an adapter, ours or PEFT's, in place of --run; --model is its base"""
+    """folder of an adapter, ours or PEFT's, in place of --run; --model: its base, where that has moved"""
     max_length: int | None = None
     """most tokens read of a text; None: as in training, or 512 where that is not known"""
     special_tokens: Literal["text", "tokens"] | None = None

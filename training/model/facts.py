@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_scratch.pretrained import weights_hash
+from gpt2_scratch.sources import _instead_of_a_model as instead_of_a_model
 from gpt2_scratch.sources import refuse_pointer
 from gpt2_scratch.tokenizer import Tokenizer
-from lora.peft_format import classes_in
-
-FACTS = "adapter.json"
+from lora.peft_format import CONFIG, classes_in
+from training.storage.run_folder import ADAPTER, FACTS, RESULTS
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,18 @@ def facts_of(results: Mapping[str, Any]) -> Facts:
     return Facts(results["args"], BaseFacts(**results["model"]), results["data"].get("labels"))
 
 
+def _instead_of_an_adapter(folder: Path) -> str:
+    if not folder.is_dir():
+        on_hub = len(folder.parts) == 2 and not str(folder).startswith((".", "~", "/"))
+        return "no such folder" + f"; one of the hub is fetched by: hf download {folder} --local-dir FOLDER" * on_hub
+    if (folder / "config.json").exists():
+        return "is a model, not an adapter; give it as --model"
+    if (folder / RESULTS).exists():
+        inside = f", or as --adapter {folder / ADAPTER}" * (folder / ADAPTER).is_dir()
+        return f"is a run; give it as --run{inside}"
+    return instead_of_a_model(folder).removeprefix("; ")
+
+
 def read_facts(adapter: Path) -> Facts:
     """Reads adapter.json. Without one, an adapter of PEFT tells only the number of its classes, if it has any.
 
@@ -71,8 +83,8 @@ def read_facts(adapter: Path) -> Facts:
     for file in adapter.glob("adapter*"):
         refuse_pointer(file)
     if not path.exists():
-        if not adapter.is_dir():
-            raise ValueError(f"adapter {adapter}: no such folder")
+        if not (adapter / CONFIG).exists() and (instead := _instead_of_an_adapter(adapter)):
+            raise ValueError(f"adapter {adapter}: {instead}")
         count = classes_in(adapter)
         return Facts(labels=None if count is None else [f"LABEL_{i}" for i in range(count)])
     try:

@@ -17,13 +17,13 @@ from gpt2_scratch.model import Classifier, LanguageModel, Model
 from gpt2_scratch.sources import HUB
 from lora.adapter import Adapter, adapters, set_strength
 from lora.frozen import dense, with_matrix
-from lora.peft_format import base_in
 from lora.quantised import dequantise
 from tasks._cells import listed
 from training.flags.task import HeadArgs, group_of
-from training.model.facts import FACTS, Facts, read_facts
+from training.model.facts import Facts, read_facts
 from training.model.methods import own_state
-from training.model.saved import adapted, build, find_base
+from training.model.saved import adapted, build, find_base, note_base
+from training.storage.run_folder import FACTS, base_of
 
 Chosen = Sequence[tuple[Path, float]]  # folders of adapters with their weights
 
@@ -73,6 +73,9 @@ def common_facts(folders: Sequence[Path], asked: str | None = None) -> Facts:
             f"--adapter {' '.join(map(str, named))}: were trained on different bases "
             f"({listed([*map(str, named.values())], 3)}); merge adapters of one base, or name it with --model"
         )
+    place = asked or (bases[0][1].name if bases else base_of(first))
+    for folder, one in found if place else ():
+        note_base(folder, one, str(place))
     for folder, other in others:
         bits = facts.args.get("base_bits"), other.args.get("base_bits")
         for what, ours, theirs in (("classes", facts.labels, other.labels), ("--base-bits", *bits)):
@@ -86,7 +89,7 @@ def common_facts(folders: Sequence[Path], asked: str | None = None) -> Facts:
 
 def named_base(folder: Path) -> str | None:
     """Returns the name of the base in PEFT's settings, as the hub spells it."""
-    name = base_in(folder)
+    name = base_of(folder)
     return HUB.get(name, name) if name else None
 
 

@@ -15,21 +15,21 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, Model
 from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.pretrained import has_bias, load_weights, read_weight, save_pretrained, weights_hash
-from gpt2_scratch.sources import load_config, reachable
+from gpt2_scratch.sources import HUB, load_config, on_hub, reachable, read_json
 from gpt2_scratch.tokenizer import Tokenizer
 from lora.adapter import Adapter, adapters
 from lora.peft_format import CONFIG, NOT_FINITE, TENSORS, attach, exported, not_finite
 from training.data.sources import base_model
-from training.flags.cli import refuse
+from training.flags.cli import note, refuse
 from training.flags.common import MethodArgs, ModelArgs
 from training.flags.task import HeadArgs, group_of
 from training.model.card import CARD, card
-from training.model.facts import FACTS, BaseFacts, Facts, facts_of, read_facts
+from training.model.facts import BaseFacts, Facts, facts_of, read_facts
 from training.model.methods import apply_method, build_classifier, build_language_model, load_own_state, own_state
 from training.step.processes import from_main
 from training.step.sharding import is_sharded
 from training.storage.files import load_tensors, replace_file, replace_folder, save_tensors, write_json
-from training.storage.run_folder import ADAPTER, MODEL, STATE
+from training.storage.run_folder import ADAPTER, FACTS, MODEL, STATE, base_of
 from training.storage.shards import load_shards, save_shards
 
 WEIGHTS = "adapter.safetensors"
@@ -119,14 +119,34 @@ def in_peft_format(model: Model) -> bool:
     return bool(adapted - {"score"}) and all(name.startswith(known) for name in own_state(model))
 
 
+def _same(one: str, other: str) -> bool:
+    """Whether two names of bases are those of one folder or one repository."""
+    a, b = (HUB.get(name, name) if on_hub(name) else str(Path(reachable(name)).resolve()) for name in (one, other))
+    return a == b
+
+
+def note_base(adapter: Path, facts: Facts, name: str) -> None:
+    """Notes where PEFT's settings may mean another base than `name`, since they have no hash of its weights."""
+    if facts.base is not None:
+        return
+    if (known := base_of(adapter)) and not _same(known, name):
+        note(f"adapter {adapter}: its base is {known} by its settings, not {name}; their weights were not compared")
+    if (revision := read_json(adapter / CONFIG).get("revision")) not in (None, "main"):
+        note(f"adapter {adapter}: is of revision {revision} of its base; whether {name} is that was not checked")
+
+
 def find_base(adapter: Path, facts: Facts, base: str | None = None) -> tuple[Path, GPT2Config]:
     """Returns folder and shape of the base of an adapter: `base`, or where it was when the adapter was trained.
 
-    Raises ValueError when there is none, or when its weights or tokenizer are known not to be those of the training.
+    Raises ValueError when there is none, or when its weights or tokenizer are known not to be those of the training; of
+    PEFT's adapters these are not known, and another name is noted.
     """
-    name = base or facts.base_name
+    name = base or facts.base_name or base_of(adapter)
     if name is None:
-        raise ValueError(f"adapter {adapter}: does not say what it was trained on; add --model")
+        raise ValueError(
+            f"adapter {adapter}: does not say what it was trained on; give it as --adapter, and its base as --model"
+        )
+    note_base(adapter, facts, name)
     try:
         source, config = base_model(name)
     except ValueError as error:

@@ -26,11 +26,11 @@ from training.data.sources import Inputs
 from training.flags.common import ModelArgs
 from training.flags.finetuning import FineTuneArgs
 from training.flags.preference import PairArgs, RatingArgs
-from training.model.facts import FACTS, Facts, facts_of, read_facts
+from training.model.facts import Facts, facts_of, read_facts
 from training.model.methods import apply_method, build_language_model, load_own_state, own_state
-from training.model.saved import ADAPTER, MODEL, WEIGHTS, Best, adapted, in_peft_format, refuse_tokenizer, save_adapter
+from training.model.saved import WEIGHTS, Best, adapted, in_peft_format, note_base, refuse_tokenizer, save_adapter
 from training.storage.files import replace_folder
-from training.storage.run_folder import RESULTS, read_run
+from training.storage.run_folder import ADAPTER, FACTS, MODEL, RESULTS, read_run
 
 Updates = Mapping[str, tuple[Tensor, Tensor]]  # path of a matrix -> A (R, in), B (out, R): its update is B A
 
@@ -91,6 +91,7 @@ def find_start(folder: Path | None, prompt: PairArgs | RatingArgs, model: ModelA
     if facts.labels:
         raise ValueError(f"{asked} is a classifier's, which writes no text")
     _check_fit(asked, facts, prompt, model, inputs)
+    note_base(place, facts, model.model)
     return Start(inputs.model_folder, inputs.config, place, whole, facts)
 
 

@@ -9,10 +9,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt2_scratch.sources import read_json
 from training.storage.files import LOCK
 
 RESULTS = "results.json"
 ADAPTER, MODEL = "adapter", "model"  # folders of what was trained
+FACTS, PEFT_CONFIG = "adapter.json", "adapter_config.json"  # what we and PEFT say of an adapter
+PEFT_BASE = "base_model_name_or_path"
 SCHEMA = 1  # of results.json (docs/results.schema.json); raise it when readers have to change
 GENERATIONS = "generations.jsonl"  # of instructions
 VALIDATION = "validation.jsonl"  # scores of the validation examples
@@ -117,6 +120,13 @@ def prepare_folder(folder: Path, resuming: bool) -> None:
         raise ValueError(f"--output-dir {folder}: cannot be written ({error.strerror})") from error
 
 
+def _instead_of_a_run(folder: Path, asked: str) -> str:
+    if folder.name in (ADAPTER, MODEL) and (folder.parent / RESULTS).exists():
+        return f"; it is a part of one: give {folder.parent}"
+    remedy = ": give it as --adapter" if asked == "--run" else ""
+    return f"; it is an adapter without its run{remedy}" if (folder / PEFT_CONFIG).exists() else ""
+
+
 def read_run(folder: Path, asked: str = "--run") -> dict[str, Any]:
     """Reads results.json of a finished run of fine-tuning. Raises ValueError when there is none.
 
@@ -124,7 +134,9 @@ def read_run(folder: Path, asked: str = "--run") -> dict[str, Any]:
     """
     path = folder / RESULTS
     if not path.exists():
-        raise ValueError(f"{asked} {folder}: holds no finished run ({RESULTS} is missing)")
+        raise ValueError(
+            f"{asked} {folder}: holds no finished run ({RESULTS} is missing){_instead_of_a_run(folder, asked)}"
+        )
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         results["args"], results["data"]["sha256"], results["model"]["sha256"]
@@ -138,3 +150,14 @@ def read_run(folder: Path, asked: str = "--run") -> dict[str, Any]:
             f"{folder / 'model'}, for --model of fine-tuning, generate.py or playground.py"
         )
     return results
+
+
+def base_of(folder: Path, asked: str = "--adapter") -> str | None:
+    """Returns the name that a finished run, or an adapter of ours or PEFT's, has for its base, None where it has none.
+    Raises ValueError for a damaged file; `asked` is the flag that named the folder."""
+    if (folder / RESULTS).exists():
+        base = read_run(folder, asked)["model"]
+    else:
+        base = read_json(folder / FACTS).get("base") or {"name": read_json(folder / PEFT_CONFIG).get(PEFT_BASE)}
+    name = base.get("name") if isinstance(base, dict) else None
+    return name if isinstance(name, str) and name else None
