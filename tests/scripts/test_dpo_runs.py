@@ -160,7 +160,7 @@ def test_a_dry_run_tells_what_is_needed_and_writes_nothing(call, tiny_model, pai
 
 
 def test_an_instruction_tuned_run_is_gone_on_from_and_its_answer_is_what_generate_writes(
-    train, steps, tiny_model, question_file, tmp_path
+    train, call, steps, tiny_model, question_file, pair_file, tmp_path
 ):
     flags = ["--data", question_file, "--model", tiny_model, "--max-steps", 3, "--lr", 1e-2, "--new-tokens", 0]
     done = run_in_process("finetune_ift", *flags, "--output-dir", tmp_path / "tutor")
@@ -171,6 +171,10 @@ def test_an_instruction_tuned_run_is_gone_on_from_and_its_answer_is_what_generat
     tensors = weights_of(tmp_path / "run")
     assert {len(t) for name, t in tensors.items() if "lora_A" in name and "c_proj" in name} == {16 + 4}
     assert adapted(tmp_path / "run" / "adapter")
+    known = ["--data", pair_file, "--output-dir", tmp_path / "dry", "--dry-run", "--start-from"]
+    for start in (tmp_path / "tutor", tmp_path / "tutor" / "adapter"):
+        status, _, err = call(*known, start)
+        assert status == 0 and f"note    --model {tiny_model}: the base of --start-from {start}" in err, err
     written = run_in_process("generate", "--run", tmp_path / "run", "--prompt", "Is 3 a number?", "--new-tokens", 3)
     assert written.returncode == 0, written.stderr
     again, _ = train("again", *steps, "--start-from", tmp_path / "run")

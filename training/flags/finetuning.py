@@ -1,16 +1,18 @@
 """The flags that all fine-tuning scripts share, and the run folder that follows from them."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from training.flags.cli import say
 from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs
 from training.flags.compute import ComputeArgs
-from training.flags.fields import changed_flags
+from training.flags.fields import changed_flags, given_flags
 from training.flags.forgetting import ForgettingArgs
-from training.storage.run_folder import check_folder, default_folder
+from training.storage.run_folder import base_of, check_folder, default_folder
+
+A = TypeVar("A", bound="FineTuneArgs")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,18 @@ class FineTuneArgs:
     compute: ComputeArgs
     forgetting: ForgettingArgs
     run: RunArgs
+
+
+def on_base_of(start: Path | None, args: A) -> A:
+    """Returns the flags with the base that `start` was trained on, where they name none.
+
+    Raises ValueError for a damaged run or adapter.
+    """
+    base = base_of(start, "--start-from") if start is not None and "model" not in given_flags(args.model) else None
+    if base is None or base == args.model.model:
+        return args
+    say(f"note    --model {base}: the base of --start-from {start}")
+    return replace(args, model=replace(args.model, model=base))
 
 
 def run_folder(args: FineTuneArgs, task: str) -> tuple[Path, bool]:

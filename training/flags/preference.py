@@ -102,7 +102,8 @@ class ReferenceArgs:
 
     start_from: Path | None = None
     """a finished run of finetune_ift or of this script, or the folder of an adapter. An adapter is ours or PEFT's,
-    trained on --model; training goes on from there, and that model is the reference; None: from --model itself"""
+    trained on --model, or where that is not given the base; training goes on from there, and that model is the
+    reference; None: from --model itself"""
     beta: float = 0.1
     """how strongly the model is held to the reference"""
     reference: Rare[Literal["adapter-off", "cached"] | None] = None
