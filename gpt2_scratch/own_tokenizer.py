@@ -206,7 +206,7 @@ def find_tokenizer(folder: Path, config: GPT2Config, asked: str = "--model") -> 
             "tokenizer that belongs to these weights, or resize the embeddings to it (transformers' "
             "resize_token_embeddings)"
         )
-    found.notes += _other_ends(folder, found)
+    found.notes = [*found.notes, *_other_ends(folder, found)]
     return found
 
 
