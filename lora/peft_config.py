@@ -15,6 +15,9 @@ READ |= {"init_lora_weights", "lora_dropout", "modules_to_save"}
 FREE = {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out", "task_type"}
 FREE |= {"base_model_name_or_path", "revision", "peft_version", "auto_mapping", "inference_mode", "runtime_config"}
 FREE |= {"eva_config", "corda_config", "lora_ga_config", "loftq_config", "megatron_core", "qalora_group_size"}
+# Types, and settings of LoRA, that PEFT's merge_and_unload turns into plain weights, and those that it does not.
+MERGED = {"LORA", "ADALORA", "IA3", "LOHA", "LOKR", "OFT", "BOFT", "VERA", "HRA"}
+UNMERGED = ("alora_invocation_tokens", "arrow_config")
 
 
 def _is_rank(value: Any) -> bool:
@@ -76,21 +79,33 @@ def _kind_problems(config: dict[str, Any]) -> Iterator[str]:
                 yield f"{name} {key!r}: is not a regular expression ({error})"
 
 
+def _starts_plain(config: dict[str, Any]) -> bool:
+    init = config.get("init_lora_weights", True)
+    return (init.lower() if isinstance(init, str) else init) in PLAIN_INITS
+
+
+def merges_in_peft(config: dict[str, Any]) -> bool:
+    """Returns whether PEFT can merge into its base what cannot be read here."""
+    readable = config.get("peft_type") != "LORA" or not any(_kind_problems(config))
+    known = config.get("peft_type") in MERGED and not any(config.get(name) for name in UNMERGED)
+    return known and readable and _starts_plain(config)
+
+
 def config_problems(config: dict[str, Any]) -> list[str]:
     """Lists what adapter_config.json asks for that cannot be done here."""
     if config.get("peft_type") != "LORA":
         return [f"peft_type {config.get('peft_type')}: only LORA is supported"]
-    found = [f"{name}={config[name]!r} is not supported" for name in config if name not in READ | FREE and config[name]]
+    others = [name for name in config if name not in READ | FREE and config[name]]
+    found = [f"{name}={repr(config[name])[:60]} is not supported" for name in others]
     if config.get("bias", "none") != "none":
         found.append(f"bias={config['bias']!r}: trained biases of the base; only 'none' is supported")
-    init = config.get("init_lora_weights", True)
-    if (init.lower() if isinstance(init, str) else init) not in PLAIN_INITS:
+    if not _starts_plain(config):
         found.append(
             f"init_lora_weights={config['init_lora_weights']!r} has changed its base; save it as a plain "
             "adapter with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
         )
     whole = config.get("modules_to_save")
-    others = sorted(set(whole or ()) - set(HEADS)) if _is_names(whole) else []
-    if others:
-        found.append(f"modules_to_save {', '.join(others)}: only a class head ({', '.join(HEADS)}) may be saved whole")
+    unread = sorted(set(whole or ()) - set(HEADS)) if _is_names(whole) else []
+    if unread:
+        found.append(f"modules_to_save {', '.join(unread)}: only a class head ({', '.join(HEADS)}) may be saved whole")
     return [*found, *_kind_problems(config)]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lora.adapter import Adapter, Spec, adapters
 from lora.frozen import dense, shape
-from lora.peft_config import HEADS, config_problems, rank_and_alpha
+from lora.peft_config import HEADS, config_problems, merges_in_peft, rank_and_alpha
 from lora.quantised import QuantisedLinear
 from lora.variants import adapter_class
 
@@ -171,10 +171,17 @@ def _adapter(linear: Any, part: dict[str, Tensor], config: dict[str, Any], path:
     return adapter
 
 
-def _refuse(folder: Path, problems: list[str]) -> None:
+def _refuse(folder: Path, problems: list[str], remedy: str = "") -> None:
     if problems:
-        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
-        raise ValueError(f"adapter {folder}: {shown}")
+        most = 2 if remedy else 4
+        more = [f"and {len(problems) - most} more"] * (len(problems) > most) + [remedy] * bool(remedy)
+        raise ValueError(f"adapter {folder}: {'; '.join(problems[:most] + more)}")
+
+
+def _merge_it(keys: Iterable[str]) -> str:
+    """Returns the remedy for what PEFT alone reads, which would add the adapter of an embedding to a tied head too."""
+    untied = " on a base that merge_lora.py --untied-base wrote" * any(".lora_embedding_" in key for key in keys)
+    return f"merge it with PEFT's merge_and_unload{untied} and give the saved folder as --model"
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -199,7 +206,7 @@ def attach(model: nn.Module, folder: Path) -> None:
     missing or damaged file, unsupported settings, and an adapter made for another model.
     """
     config, tensors = _read(folder)
-    _refuse(folder, config_problems(config))
+    _refuse(folder, config_problems(config), _merge_it(tensors) if merges_in_peft(config) else "")
     problems: list[str] = []
     layers = {path: layer for path, layer in model.named_modules() if isinstance(layer, LAYERS)}
     found: dict[str, dict[str, Tensor]] = defaultdict(dict)
@@ -216,7 +223,8 @@ def attach(model: nn.Module, folder: Path) -> None:
         problems.append("holds no adapter of a linear layer")
     if not problems:
         problems += [f"no factors of {path}: it is of another base" for path in _missing(config, layers, found)]
-    _refuse(folder, problems)
+    unread = any(problem.startswith("unknown ") for problem in problems)
+    _refuse(folder, problems, f"if it is of this base, {_merge_it(tensors)}" if unread else "")
     model.requires_grad_(False)
     for path, part in found.items():
         if A in part:

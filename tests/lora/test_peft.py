@@ -17,16 +17,17 @@ import peft_exchange
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.pretrained import load_weights, save_pretrained, weights_hash
+from gpt2_scratch.sources import load_config
 from gpt2_scratch.tokenizer import GPT2
 from lora.adapter import adapters, merge
 from lora.peft_format import attach, block_diagonal
 from tasks import Instruction
 from training.data.batches import encode_prompt
-from training.flags.common import MethodArgs
+from training.flags.common import MethodArgs, ModelArgs
 from training.flags.method import BLOCK_TARGETS
 from training.model.facts import BaseFacts, Facts
 from training.model.merging import logits
-from training.model.methods import apply_method, own_state
+from training.model.methods import apply_method, build_language_model, own_state
 from training.model.saved import adapted, save_adapter
 
 SMALL = GPT2Config(width=16, blocks=3, heads=2, context=32)
@@ -370,6 +371,40 @@ def altered(good, folder, config=None, tensors=None):
 def test_settings_that_cannot_be_followed_are_refused(config, message, good, base, tmp_path):
     with pytest.raises(ValueError, match=message):
         attach(plain(base), altered(good, tmp_path / "bad", config))
+
+
+UNREAD = {
+    "biases": {"bias": "all"},
+    "lora_bias": {"lora_bias": True},
+    "embedding, whole": {"modules_to_save": ["wte"]},
+    "norm, whole": {"modules_to_save": ["ln_f"]},
+    "tokens": {"trainable_token_indices": {"wte": [50, 60, 7]}},
+    "embedding": {"target_modules": ["c_attn", "wte"]},
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_what_is_not_read_names_a_remedy_that_gives_the_same_model(name, base, tmp_path):
+    theirs = trained_by_peft(base, tmp_path / "adapter", {"target_modules": ["c_attn"]} | UNREAD[name])
+    with pytest.raises(ValueError, match="merge it with PEFT's merge_and_unload.* give the saved folder") as error:
+        adapted(tmp_path / "adapter", str(base))
+    assert len(str(error.value).replace(str(tmp_path), "")) <= 300
+    if "--untied-base" in str(error.value):
+        untied = plain(base)
+        untied.untie()
+        save_pretrained(untied, tmp_path / "untied", GPT2)
+        base = tmp_path / "untied"
+    merged = peft.PeftModel.from_pretrained(of_transformers(base), tmp_path / "adapter").merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    shape = load_config(tmp_path / "merged")
+    assert_same_logits(build_language_model(tmp_path / "merged", shape, ModelArgs()).eval(), theirs)
+
+
+@pytest.mark.parametrize("config", [{"peft_type": "PREFIX_TUNING"}, {"r": 0}, {"alora_invocation_tokens": [1]}])
+def test_what_peft_cannot_merge_names_no_merge(config, good, base, tmp_path):
+    with pytest.raises(ValueError, match="adapter") as error:
+        attach(plain(base), altered(good, tmp_path / "bad", config))
+    assert "merge_and_unload" not in str(error.value)
 
 
 KEY = "base_model.model.transformer.h.0.attn.c_attn.lora_{}.weight"
