@@ -4,6 +4,7 @@ Every key of a file must find its tensor, and every tensor its key, with equal s
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "ml
 MASKS = (".attn.bias", ".attn.masked_bias")
 # Heads that transformers and TRL put on a GPT-2; `score` is a classifier's.
 HEADS = ("score.", "classifier.", "multiple_choice_head.", "qa_outputs.", "v_head.")
+WRAPPED = re.compile(r"^(?:(?:_orig_mod|module)\.)+")
 
 
 class _Uninitialised(TorchFunctionMode):
@@ -41,6 +43,11 @@ def without_storage(build: Any, *args: Any, **kwargs: Any) -> Any:
     """Builds a model whose tensors have shapes but no memory, to count them or to read weights straight into place."""
     with torch.device("meta"), _Uninitialised():
         return build(*args, **kwargs)
+
+
+def unwrapped(key: str) -> str:
+    """Returns the name of a tensor without what torch.compile and DistributedDataParallel put before it."""
+    return WRAPPED.sub("", key)
 
 
 def _refuse_infinite(key: str, tensor: Tensor, folder: Path) -> None:
@@ -69,7 +76,8 @@ def load_weights(
     reads_score = isinstance(model, Classifier) and (class_head or scores_with_lm_head)
     problems, found, met = [], set(), set()
     for key, tensor in tensors(folder):
-        name = key if key.startswith(("transformer.", "lm_head.", *HEADS)) else f"transformer.{key}"
+        name = unwrapped(key)
+        name = name if name.startswith(("transformer.", "lm_head.", *HEADS)) else f"transformer.{name}"
         if name == "lm_head.weight" and model.config.tied_head and "transformer.wte.weight" not in met:
             name = (
                 "transformer.wte.weight"  # it comes first if it is there; safetensors' save_model keeps one of the two
@@ -91,7 +99,10 @@ def load_weights(
             problems.append(f"{key} has shape {tuple(tensor.shape)} instead of {tuple(target.shape)}")
         elif name == "lm_head.weight" and model.config.tied_head and "transformer.wte.weight" in found:
             if not torch.equal(target, tensor.to(target.dtype)):
-                problems.append("lm_head.weight differs from wte.weight although config.json ties them")
+                problems.append(
+                    "lm_head.weight differs from wte.weight although config.json ties them; if it was trained by "
+                    'itself, set "tie_word_embeddings" to false there'
+                )
         elif name != "lm_head.weight" or not model.config.tied_head:
             _refuse_infinite(key, tensor, folder)
             with torch.no_grad():
@@ -116,18 +127,19 @@ def _give_storage(model: Model, elsewhere: Mapping[str, Any]) -> None:
 
 def heads_in(folder: Path) -> list[str]:
     """Returns the names of those HEADS that the weights have, without the dot."""
-    known = list(keys(folder))
+    known = [unwrapped(key) for key in keys(folder)]
     return [head.removesuffix(".") for head in HEADS if any(key.startswith(head) for key in known)]
 
 
 def has_bias(folder: Path) -> bool:
     """Whether the class head of the weights has a bias."""
-    return "score.bias" in keys(folder)
+    return "score.bias" in map(unwrapped, keys(folder))
 
 
 def read_weight(folder: Path, name: str) -> Tensor:
     """Reads, in fp32, the tensor that `load_weights` puts at `name`, for example transformer.h.0.mlp.c_fc.weight."""
-    tensor = read_tensor(folder, name, name.removeprefix("transformer."))
+    names = [key for key in keys(folder) if unwrapped(key) in (name, name.removeprefix("transformer."))]
+    tensor = read_tensor(folder, *names, name)
     _refuse_infinite(name, tensor, folder)
     return (tensor.t() if name.endswith(TRANSPOSED) else tensor).to(torch.float32, copy=True)
 

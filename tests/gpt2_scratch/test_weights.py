@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file, save_model
 
 from gpt2_scratch.config import GPT2Config, from_hf
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
-from gpt2_scratch.pretrained import load_weights, read_weight, save_pretrained, without_storage
+from gpt2_scratch.pretrained import heads_in, load_weights, read_weight, save_pretrained, without_storage
 from gpt2_scratch.sources import load_config, resolve
 from gpt2_scratch.tokenizer import GPT2
 from gpt2_scratch.weights import keys, weight_files, weights_hash
@@ -301,6 +301,31 @@ def test_classes_scored_by_an_untied_embedding_are_read_back(tmp_path):
     read = whole_model(tmp_path, facts)
     tokens, lengths = torch.tensor([464, 3807, 373]), torch.tensor([3])
     assert torch.equal(read(tokens, lengths), model.eval()(tokens, lengths))
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_names_that_compilation_and_data_parallelism_wrap_are_read(tmp_path, prefix):
+    folder = classifier(tmp_path / "c", ["no", "yes"])
+    plain = whole_model(folder, Facts(labels=["no", "yes"])).state_dict()
+    state = {prefix + key: tensor for key, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    read = whole_model(folder, Facts(labels=["no", "yes"])).state_dict()
+    assert plain.keys() == read.keys() and all(torch.equal(tensor, read[name]) for name, tensor in plain.items())
+    assert heads_in(folder) == ["score"]
+
+
+def test_a_head_that_is_not_the_embedding_says_how_to_untie_it(theirs, tmp_path):
+    folder = write(theirs, tmp_path / "m", "safetensors")
+    state = load_file(folder / "model.safetensors")
+    state["lm_head.weight"] = state["transformer.wte.weight"] + 1
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match='set "tie_word_embeddings" to false') as error:
+        build_language_model(folder, load_config(folder), ModelArgs())
+    assert len(str(error.value).replace(str(tmp_path), "")) <= 300
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"tie_word_embeddings": False}))
+    model = build_language_model(folder, load_config(folder), ModelArgs())
+    assert torch.equal(model.lm_head.weight, state["lm_head.weight"])
 
 
 def test_a_tied_head_may_stand_for_the_embedding(theirs, tmp_path):
