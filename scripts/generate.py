@@ -93,10 +93,14 @@ def main(args: Args) -> None:
 
 
 def base_of_adapter(adapter: Path, model: str | None) -> Place:
+    """Returns `model`, or the base that the adapter was trained on. Raises ValueError for a classifier's adapter."""
     from training.model.facts import read_facts  # takes seconds
     from training.model.saved import find_base
 
-    return find_base(adapter, read_facts(adapter), model)
+    facts = read_facts(adapter)
+    if facts.labels is not None:
+        raise ValueError(f"--adapter {adapter}: is a classifier's, which writes no text")
+    return find_base(adapter, facts, model)
 
 
 def place_of(what: What, results: dict[str, Any] | None) -> Place:
@@ -158,8 +162,6 @@ def answer_all(args: Args, results: dict[str, Any] | None, place: Place) -> None
     facts, models = Facts(), dict[str, Any]()
     if what.adapter is not None:
         facts = read_facts(what.adapter)
-        if facts.labels is not None:
-            raise ValueError(f"--adapter {what.adapter}: is a classifier's, which writes no text")
         tokenizer = adapter_tokenizer(what.adapter, what.model)
     elif what.run is not None and results is not None:
         facts = facts_of(results)

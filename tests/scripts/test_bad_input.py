@@ -259,7 +259,7 @@ def test_predict_refuses_a_run_whose_base_has_changed(finished_run, files):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--prompt", "x"], "--model or --run"),
+        (["--prompt", "x"], "--model, --run or --adapter"),
         (["--model", "gpt2-nano", "--prompt", " "], "--prompt: is empty"),
         (["--model", "gpt2-nano", "--prompt", "x", "--compare"], "--compare"),
         (["--run", "{run}", "--prompt", "x"], "is a classifier"),
