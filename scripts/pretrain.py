@@ -114,6 +114,14 @@ class PretrainArgs:
             found.append("--warmup-share and --hold-share: together they must be at most 1")
         return found
 
+    def untrained(self) -> ValueError:
+        """Returns the refusal of a budget of one update, which changes no weight."""
+        budget = f"--tokens {self.tokens}" if self.minutes is None else f"--minutes {self.minutes:g}"
+        return ValueError(
+            f"{budget}: the first update, whose learning rate is 0, uses it up and trains nothing; raise it, lower "
+            "--batch-tokens, or add --warmup-share 0"
+        )
+
     def share_done(self, record: "Record") -> float:
         """Returns the share of the budget that is used up: 0 to a little over 1."""
         if self.tokens is not None:
@@ -240,6 +248,8 @@ def train(args: Args, documents: "Documents", base: Base, folder: Path, resuming
     described = {"model": {"name": options.init_from or options.size, "sha256": sha256}, "data": corpus.facts}
     schedule = Schedule(TICKS, int(options.warmup_share * TICKS), options.lr, hold=int(options.hold_share * TICKS))
     setting = accelerator, folder, resuming, model, optimizer, budget, plan.per_epoch, TICKS
+    if schedule.lr_at(0) == 0 and options.tokens is not None and plan.span(0)[1] >= options.tokens:
+        raise options.untrained()
     run = Run(*setting, resolved(args), identity, described)
     run.begin()
 
@@ -259,6 +269,8 @@ def train(args: Args, documents: "Documents", base: Base, folder: Path, resuming
             with accelerator.autocast():
                 run.evaluated(mean_loss(score_targets(model, watched, accelerator)))
         run.remember()
+    if run.step == 1 and schedule.lr_at(0) == 0:
+        raise options.untrained()
 
     # Final evaluation, of the weights as they are saved.
     dtype = DTYPES[args.output.save_dtype]

@@ -307,6 +307,18 @@ def test_a_model_from_nothing_within_a_budget_of_time_in_half_precision(corpus, 
     assert results_of(folder)["seconds"]["train"] >= 0.6
 
 
+@pytest.mark.parametrize("budget", [("--tokens", 100), ("--minutes", 1e-6)])
+def test_a_budget_of_one_update_which_trains_nothing_is_refused(budget, corpus, weights, tmp_path):
+    sizes = ("--batch-tokens", 128, "--max-length", 64, "--output-dir", tmp_path / "run")
+    words = ("--data", corpus, "--init-from", weights, *budget, *sizes)
+    done = run_in_process("pretrain", *words)
+    assert done.returncode == 2 and f"{budget[0]} {budget[1]:g}: the first update" in done.stderr
+    assert not (tmp_path / "run" / "model").exists()
+    done = run_in_process("pretrain", *words, "--warmup-share", 0, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert results_of(tmp_path / "run")["curve"][0]["lr"] > 0
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

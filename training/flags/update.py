@@ -78,15 +78,19 @@ class UpdateArgs:
         return replace(self, lr=open_lr, epochs=open_epochs)
 
     def notes(self, steps: int, fewest: int = FEWEST_UPDATES) -> list[str]:
-        """Returns what a user should know, before training, of a length that is too short."""
+        """Returns what a user should know, before training, of flags that overrule others and a length that is too
+        short."""
+        found = []
+        if self.warmup_steps is not None and "warmup_ratio" in changed_flags(self):
+            found.append(f"--warmup-steps {self.warmup_steps} overrules --warmup-ratio {self.warmup_ratio:g}")
         if self.epochs is not None and self.max_steps is not None:
-            return [f"--max-steps {self.max_steps} overrules --epochs {self.epochs:g}"]
-        if self.epochs is None or self.max_steps is not None or steps >= fewest:
-            return []
-        return [
-            f"--epochs {self.epochs:g} gives {steps:,} updates; with fewer than {fewest} a method can look "
-            "worse than it is: leave --epochs out, or give more"
-        ]
+            found.append(f"--max-steps {self.max_steps} overrules --epochs {self.epochs:g}")
+        elif self.epochs is not None and steps < fewest:
+            found.append(
+                f"--epochs {self.epochs:g} gives {steps:,} updates; with fewer than {fewest} a method can look "
+                "worse than it is: leave --epochs out, or give more"
+            )
+        return found
 
     def clip_at(self, step: int, warmup: int) -> float | None:
         """Returns the largest gradient norm allowed in this step; None allows any."""

@@ -50,14 +50,17 @@ class Schedule:
 
 
 def build_schedule(update: UpdateArgs, steps: int) -> Schedule:
-    """Builds the schedule of the flags. Raises ValueError when the warmup is longer than the training, or the
-    end of the cosine above its peak."""
+    """Builds the schedule of the flags. Raises ValueError when the warmup is longer than the training or all of
+    it at a learning rate of 0, or the end of the cosine above its peak."""
     if update.warmup_steps is not None and update.warmup_steps > steps:
         raise ValueError(f"--warmup-steps {update.warmup_steps}: longer than the training, which has {steps} steps")
     warmup = int(update.warmup_ratio * steps) if update.warmup_steps is None else update.warmup_steps
     assert update.lr is not None, "with_defaults has filled in the learning rate"
     if update.lr_min > update.lr:
         raise ValueError(f"--lr-min {update.lr_min:g}: is above the peak, --lr {update.lr:g}; give less")
+    if steps == warmup == 1 and update.lr_init == 0:
+        given = f"ratio {update.warmup_ratio:g}" if update.warmup_steps is None else "steps 1"
+        raise ValueError(f"--warmup-{given}: the only update runs at --lr-init 0 and trains nothing; leave it out")
     return Schedule(steps, warmup, update.lr, update.lr_init, update.lr_min, update.schedule)
 
 

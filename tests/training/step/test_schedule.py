@@ -113,6 +113,20 @@ def test_a_warmup_longer_than_the_training_is_refused_with_both_numbers():
     assert build_schedule(UpdateArgs(lr=PEAK, warmup_steps=10), 10).warmup == 10
 
 
+@pytest.mark.parametrize(("flags", "named"), [({"warmup_steps": 1}, "steps 1"), ({"warmup_ratio": 1.0}, "ratio 1")])
+def test_a_warmup_of_the_only_update_which_would_train_nothing_is_refused(flags, named):
+    with pytest.raises(ValueError, match=f"--warmup-{named}: the only update runs at --lr-init 0"):
+        build_schedule(UpdateArgs(lr=PEAK, **flags), 1)
+    assert build_schedule(UpdateArgs(lr=PEAK, lr_init=INIT, **flags), 1).lr_at(0) == INIT
+
+
+def test_a_warmup_in_steps_and_as_a_ratio_is_noted():
+    (note,) = UpdateArgs(max_steps=9, warmup_steps=1, warmup_ratio=0.5).notes(9)
+    assert note == "--warmup-steps 1 overrules --warmup-ratio 0.5"
+    assert len(UpdateArgs(epochs=1.0, max_steps=9, warmup_steps=1, warmup_ratio=0.5).notes(9)) == 2
+    assert UpdateArgs(max_steps=9, warmup_steps=1).notes(9) == []
+
+
 @pytest.mark.parametrize(
     ("args", "named"),
     [
