@@ -47,8 +47,10 @@ class Job:
 def unused_flags(args: Args, classifies: bool) -> list[str]:
     """Returns a problem for each flag that means nothing for this kind of model."""
     kind = "a classifier" if classifies else "a language model"
-    given = given_flags(args.prompt if classifies else args.text)
-    names = [name for name in given if classifies or name not in ("text_column", "label_column")]
+    if classifies:
+        names = [*given_flags(args.prompt), *({"new_tokens"} & {*given_flags(args.what)})]
+    else:
+        names = [name for name in given_flags(args.text) if name not in ("text_column", "label_column")]
     return [f"{flag(name)}: means nothing for {kind}; leave it out" for name in names]
 
 

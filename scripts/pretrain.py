@@ -202,6 +202,9 @@ def main(args: Args) -> None:
 
     given = args.training.init_from
     weights, config = base_model(given, "--init-from") if given else (None, SIZES[args.training.size])
+    size, own = SIZES[args.training.size], (config.width, config.blocks)
+    if "size" in changed_flags(args) and (size.width, size.blocks) != own:
+        raise ValueError(f"--size {args.training.size}: {given} of --init-from has a size of its own; leave one out")
     if args.text.max_length > config.context:
         raise ValueError(f"--max-length {args.text.max_length}: the context of the model is {config.context} tokens")
     folder, resuming = run_folder(args)

@@ -630,6 +630,8 @@ def test_a_flag_of_the_other_kind_of_model_is_refused(classifier, tutor, predict
     for flag in ("--prompt-column", "--input-column", "--response-column"):
         status, _, err = predict("--run", classifier, *flags, flag, "text")
         assert status == 2 and f"{flag}: means nothing for a classifier; leave it out" in err
+    status, _, err = predict("--run", classifier, *flags, "--new-tokens", 128)  # its default
+    assert status == 2 and "--new-tokens: means nothing for a classifier; leave it out" in err
     for flag in ("--labels", "--leave-out-labels"):
         status, _, err = predict("--run", tutor[0], *flags, "--text-column", "text", flag, "ham")
         assert status == 2 and f"{flag}: means nothing for a language model; leave it out" in err
