@@ -200,7 +200,10 @@ class Hub(http.server.ThreadingHTTPServer):
         """Status and answer of what belongs to an upload; None for all else."""
         upload = re.fullmatch("/api/models/(.+?)/(auth-check/write|preupload/main|commit/main)", path)
         if path == "/api/validate-yaml":
-            return 200, {"errors": [], "warnings": []}
+            named = re.search('^base_model: "(.*)"$', json.loads(body)["content"], re.MULTILINE)
+            wrong = named is not None and not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", named[1])
+            errors = [{"message": f'"base_model" with value "{named[1]}" is not valid.'}] if named and wrong else []
+            return 400 if errors else 200, {"errors": errors, "warnings": []}
         if path.startswith("/lfs/") and command == "PUT":
             self.stored[path.removeprefix("/lfs/")] = body
             return 200, {}
@@ -242,6 +245,8 @@ class Hub(http.server.ThreadingHTTPServer):
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 files[value["path"]] = self.stored[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del files[value["path"]]
         self.repositories[name].files = files
         commit = {"commitOid": "0" * 40, "commitUrl": f"{self.address}/{name}/commit/0", "hookOutput": ""}
         return 200, commit | {"success": True}

@@ -130,6 +130,15 @@ def test_peft_finds_the_bundled_base_by_the_card(tmp_path):
     assert known["model"].peft_config["default"].base_model_name_or_path == source
 
 
+@pytest.mark.parametrize(
+    ("base", "named"),
+    [("gpt2", True), ("me/mine", True), ("gpt2-nano", False), ("/gone/base", False), ("./base", False)],
+)
+def test_the_head_of_a_card_names_a_base_of_the_hub_alone(base, named):
+    text = card(Facts({}, BaseFacts(base), None), "place", "transformers")
+    assert (f'base_model: "{base}"' in text) == named and f"of {base}." in text
+
+
 def test_the_card_of_a_model_that_writes_shows_the_script_that_asks_it():
     facts = Facts({"method": "bitfit"}, BaseFacts("gpt2"), None)
     assert "scripts/generate.py --adapter FOLDER --prompt" in card(facts, "place", "--adapter")

@@ -70,7 +70,8 @@ def test_an_adapter_arrives_with_a_card_of_its_results_and_the_flags_of_its_run(
     assert "push-to-hub: me/mails" in own  # for --resume; who repeats the run has a place of his own
     assert files["config.yaml"].decode().splitlines() == [line for line in own if not line.startswith("push-to-hub")]
     card, results = files["README.md"].decode(), results_of(folder)
-    assert card.startswith(f'---\nbase_model: "{tiny_model}"\nlibrary_name: peft\n')
+    assert card.startswith("---\nlibrary_name: peft\n")  # the hub refuses a card whose base is a folder
+    assert f"a classifier of 2 classes of {tiny_model}." in card
     assert "AutoPeftModelForSequenceClassification.from_pretrained('me/mails', id2label=id2label" in card
     for part in ("before", "val", "test"):
         for name in ("accuracy", "macro_f1", "loss"):
@@ -88,11 +89,15 @@ def test_a_whole_model_and_a_merged_one_arrive_for_transformers(hub, run, tiny_m
     assert "AutoModelForCausalLM.from_pretrained('team/tutor')" in files["README.md"].decode()
     done = run_in_process("finetune_ift", *short(tiny_model, question_file, tmp_path / "lora"), "--new-tokens", 3)
     assert done.returncode == 0, done.stderr
+    kept, stale = {".gitattributes": b"", "notes.md": b"mine"}, {"adapter_config.json": b"{}", "adapter.json": b"{}"}
+    hub.repositories["me/merged"] = Repository(files=kept | stale)
     merged = ["--run", tmp_path / "lora", "--output", tmp_path / "merged"]
     for again in ([], ["--overwrite"]):
         done = run("merge_lora", *merged, "--push-to-hub", "me/merged", *again)
         assert done.returncode == 0, done.stderr
-    card = hub.repositories["me/merged"].files["README.md"].decode()
+    files = hub.repositories["me/merged"].files
+    assert {*kept, "model.safetensors"} <= {*files} and not {*stale} & {*files}  # which would be loaded in its place
+    card = files["README.md"].decode()
     assert "library_name: transformers" in card and "response_perplexity" in card
 
 

@@ -5,6 +5,9 @@ from pathlib import Path
 from training.data.hub_reasons import first_words, network_reason
 
 FLAG = "--push-to-hub"
+# What makes a repository an adapter or a model; that of an earlier upload of another kind would be read in its place.
+KINDS = ["adapter.json", "adapter.safetensors", "adapter_config.json", "adapter_model.*"]
+KINDS += ["config.json", "model.safetensors*", "model-*.safetensors", "pytorch_model*.bin*"]
 
 
 def _reason(error: Exception) -> str:
@@ -63,7 +66,8 @@ def check_upload(repository: str | None) -> None:
 
 
 def upload(folder: Path, repository: str) -> None:
-    """Uploads the folder. When that fails, raises ValueError with the command that does it later."""
+    """Uploads the folder in place of what lies there. When that fails, raises ValueError with the command that does it
+    later."""
     from huggingface_hub import HfApi, constants
 
     from training.data.hub_client import use_hub_client
@@ -72,7 +76,8 @@ def upload(folder: Path, repository: str) -> None:
     hub = HfApi()
     try:
         hub.create_repo(repository, exist_ok=True)
-        hub.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"Upload {folder.name}")
+        message = f"Upload {folder.name}"
+        hub.upload_folder(repo_id=repository, folder_path=folder, commit_message=message, delete_patterns=KINDS)
     except Exception as error:  # of httpx2, OSError and huggingface_hub's own
         later = f"nothing is lost; hf upload {repository} {folder} does it later"
         raise ValueError(f"{FLAG} {repository}: not uploaded ({_reason(error)}); {later}") from error

@@ -102,8 +102,8 @@ classes are not weighted; leave it out, or change the share of each in the data 
     weighted-loss pos-weight balanced balance-classes
 no code of a model's own is ever run; leave it out <- trust-remote-code
 --push-to-hub <- hub-model-id repo-id hub-repo push-to-hub-model-id hub-repo-id
-it is uploaded once, at the end, into a repository that is there or is made; leave it out <- hub-strategy
-    hub-private-repo
+it is uploaded once, at the end; leave it out <- hub-strategy
+the repository that is made is public; create it as a private one first, and leave this out <- hub-private-repo
 the data are in memory; leave it out <- num-workers dataloader-num-workers preprocessing-num-workers dataset-num-proc
     num-proc
 there is no beam search; leave it out <- num-beams beams beam-size beam-width

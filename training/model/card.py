@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evidence.intervals import shown
-from gpt2_scratch.sources import on_hub, reachable
+from gpt2_scratch.sources import on_hub, reachable, repository_of
 from gpt2_scratch.tokenizer import END_OF_TEXT
 from training.model.facts import Facts
 
@@ -55,6 +55,14 @@ def _training(results: Mapping[str, Any]) -> list[str]:
     return [*found, "## Training", f"    python scripts/{results['script']}.py --config config.yaml"]
 
 
+def _base_line(base: str) -> str:
+    """Returns the line of the head that names the base; none for a folder, with which the hub refuses a card."""
+    try:
+        return f"base_model: {json.dumps(base)}\n" if on_hub(base) and repository_of(base) else ""
+    except ValueError:  # a folder that is no longer there
+        return ""
+
+
 def card(facts: Facts, place: str, library: str, results: Mapping[str, Any] | None = None) -> str:
     """Returns the text of README.md.
 
@@ -70,7 +78,7 @@ def card(facts: Facts, place: str, library: str, results: Mapping[str, Any] | No
         load = f"    python scripts/generate.py {library} FOLDER --prompt TEXT"
     if library in LIBRARIES:
         load = f"```python\n{_code(facts, place, library == 'peft')}\n```"
-    head = f"base_model: {json.dumps(base)}\n" + f"library_name: {library}\n" * (library in LIBRARIES)
+    head = _base_line(base) + f"library_name: {library}\n" * (library in LIBRARIES)
     head += f"pipeline_tag: text-{'generation' if labels is None else 'classification'}\n"
     parts = [f"---\n{head}---", f"{what} {about} of {base}.", load]
     if facts.base.tokenizer is not None:
