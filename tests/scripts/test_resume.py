@@ -2,6 +2,7 @@
 
 import shutil
 from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
@@ -126,6 +127,19 @@ def test_the_folder_alone_is_enough_to_go_on(stopped):
     assert results["args"]["eval_every"] == 20 and results["curve"][-1]["step"] == 40
     assert results["micro_batch"] == {"asked": "auto", "used": 3}, "auto keeps the number that the run began with"
     refused(alone, "finished run, nothing is left to --resume")
+
+
+def test_what_a_run_reads_may_have_moved_but_not_changed(stopped, few_tokens, mail_file, tmp_path):
+    _, folder = stopped
+    mails, model = shutil.copy(mail_file, tmp_path / "moved.jsonl"), shutil.copytree(few_tokens, tmp_path / "moved")
+    moved = ["--resume", "--output-dir", folder, "--data", mails, "--model", model]
+    (tmp_path / "other.jsonl").write_text("\n".join(Path(mail_file).read_text().splitlines()[:-1]))
+    refused([*moved, "--data", tmp_path / "other.jsonl"], "was made with another data", "--overwrite")
+    refused([*moved, "--model", "gpt2-nano"], "was made with another base", "--overwrite")
+    done = run_in_process("finetune_cls", *moved)
+    assert done.returncode == 0, done.stderr
+    assert results_of(folder)["curve"][-1]["step"] == 40
+    assert yaml.safe_load((folder / "config.yaml").read_text())["data"] == str(mails)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again_with_its_flags(stopped):

@@ -16,7 +16,7 @@ from training.flags.command_line import Missing, at_home, parse, typed, unknown_
 from training.flags.fields import Flag, flags_of, resolved
 from training.flags.near_misses import plain
 from training.storage.files import write_text
-from training.storage.run_folder import CONFIG, FREE_FLAGS, LIGHTER_FLAGS, RESULTS, STATE, finished
+from training.storage.run_folder import CONFIG, FREE_FLAGS, LIGHTER_FLAGS, MOVABLE_FLAGS, RESULTS, STATE, finished
 
 DATA = {"dataset", "data"}  # no run starts without one of these flags
 PLACE = ("output_dir", "overwrite", "resume", "dry_run", "score")  # where and how a run is started, not which run it is
@@ -124,10 +124,11 @@ def completed(arguments: type, words: Sequence[str]) -> list[str]:
         raise ValueError(f"--resume --output-dir {folder}: holds no run that was stopped; give the flags of a new one")
     saved = read_config(folder / CONFIG, arguments, "--resume:")
     before, now = (resolved(parse(arguments, some)) for some in (saved, [*saved, *words]))
+    free = FREE_FLAGS | LIGHTER_FLAGS | (MOVABLE_FLAGS if (folder / STATE).exists() else set())
     differing = [
         f"--{name.replace('_', '-')} {before[name]} (now {now[name]})"
         for name in now
-        if name not in FREE_FLAGS | LIGHTER_FLAGS and now[name] != before[name]
+        if name not in free and now[name] != before[name]
     ]
     if differing:
         raise ValueError(

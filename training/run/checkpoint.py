@@ -16,7 +16,7 @@ from training.step.optimizers import page_again
 from training.step.processes import from_main
 from training.step.sharding import is_sharded
 from training.storage.files import replace_file
-from training.storage.run_folder import FREE_FLAGS, LIGHTER_FLAGS, STATE
+from training.storage.run_folder import FREE_FLAGS, LIGHTER_FLAGS, MOVABLE_FLAGS, STATE
 from training.storage.shards import load_shards, save_shards
 
 if TYPE_CHECKING:
@@ -89,9 +89,10 @@ def load_checkpoint(run: "Run") -> None:
     Raises ValueError when the checkpoint is damaged, or belongs to other flags, data or weights.
     """
     state, flags = from_main(run.accelerator, lambda: _read(run.folder / STATE)), run.flags
-    bound = [n for n in flags if n not in FREE_FLAGS | LIGHTER_FLAGS]
+    bound = [n for n in flags if n not in FREE_FLAGS | LIGHTER_FLAGS | MOVABLE_FLAGS]
     differing = [flag(n) for n in bound if flags[n] != state["flags"].get(n)]
-    differing += [n for n, value in run.identity.items() if value != state["identity"].get(n)]
+    known = state["identity"]
+    differing += [n for n in known | run.identity if known.get(n) != run.identity.get(n)]
     if differing:
         raise ValueError(
             f"--resume: the checkpoint in {run.folder} was made with another {', '.join(differing)}; "

@@ -93,8 +93,7 @@ class Run:
             self.before = measure()
         if self.accelerator.is_main_process:
             prepare_folder(self.folder, self.resuming)
-            if not (self.folder / CONFIG).exists():
-                write_config(self.folder / CONFIG, self.flags)
+            write_config(self.folder / CONFIG, self.flags)
         if is_sharded(self.model):
             check_seen(self.accelerator, self.folder)
         open_trackers(*trackers, in_folder=True)

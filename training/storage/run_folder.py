@@ -26,6 +26,8 @@ FREE_FLAGS = {"output_dir", "overwrite", "resume", "dry_run", "save_every", "cac
 FREE_FLAGS |= {"report_to", "push_to_hub"}
 # How an update is computed, not what it is: a run that stopped for want of memory may go on with others.
 LIGHTER_FLAGS = {"micro_batch_size", "checkpoint_activations"}
+# Places whose content a checkpoint has hashes of, which decide: what a run reads may have moved.
+MOVABLE_FLAGS = {"data", "model", "init_from", "start_from", "forgetting_data"}
 OURS = {
     RESULTS,
     CONFIG,
