@@ -15,10 +15,17 @@ def url_problems(url: str) -> list[str]:
         parts.port  # noqa: B018 (raises for a port that is no number)
     except ValueError as error:
         return [f"--judge-url {url}: {error}"]
-    if parts.username or parts.password or parts.query:
-        return ["--judge-url: holds a password or a query, which would be stored; give the key in OPENAI_API_KEY"]
+    if parts.username or parts.password:
+        return ["--judge-url: holds a password, which would be stored; give the key in OPENAI_API_KEY"]
+    if parts.query:
+        return [
+            "--judge-url: holds a query (from ? on), which would be stored; leave it out. A key goes into "
+            "OPENAI_API_KEY; Azure needs no api-version at https://NAME.openai.azure.com/openai/v1"
+        ]
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return [f"--judge-url {url}: must look like http://127.0.0.1:8000/v1"]
+    if parts.path.rstrip("/").endswith("/chat/completions"):
+        return [f"--judge-url {url}: /chat/completions is added to it; leave that out"]
     return []
 
 

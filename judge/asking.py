@@ -11,7 +11,7 @@ from typing import Any
 
 from judge.args import JudgeArgs, PaceArgs
 from judge.backends import Backend
-from judge.failures import OF_ODD_SHAPE, Failure, failure_of, refused, without_key
+from judge.failures import OF_ODD_SHAPE, Failure, Refused, failure_of, refused, without_key
 from judge.questions import Question
 from judge.store import KEY, Key, Store
 from judge.verdicts import BLOCKED, CUT_OFF, EMPTY, PROSE, Read, Reply
@@ -219,7 +219,7 @@ class Asking:
         self.tally.failed[question.key(self.model)] = str(failure)
         self.failed_in_a_row += not (failure.kind == "item" and self._has_replies())
         if failure.kind in ("all", "unreachable") and (failure.kind == "all" or not self.answered):
-            self._stop(ValueError(str(failure)))
+            self._stop((Refused if failure.remedy else ValueError)(str(failure)))
         elif self.failed_in_a_row >= GIVE_UP:
             self._stop(ValueError(f"{GIVE_UP} questions in a row failed, the last with {failure}"))
 

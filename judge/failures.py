@@ -26,6 +26,9 @@ REMEDIES = {
     "reasoning_effort": "change or leave out --reasoning-effort",
     "thinking": "change or leave out --thinking-tokens",
 }
+LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+REQUIRED = re.compile(r"field required|is required|missing|must be (?:given|set|specified|provided)", re.IGNORECASE)
+OTHER_MODEL = "choose another --judge-model"
 # How an error says that the model never takes a parameter, not that its value is wrong this once.
 UNSUPPORTED = re.compile(
     r"support|only|unknown|unrecogni[sz]ed|unexpected|not (?:permitted|allowed|accepted|available|enabled)|unavailable"
@@ -42,7 +45,8 @@ class Failure(Exception):
     """A request without a reply.
 
     `kind`: again (may work a second time), item (this question will never work), unreachable (no server there), all
-    (no question will work). `after`: seconds that the server asks to wait.
+    (no question will work). `after`: seconds that the server asks to wait. `remedy`: what to change, without which the
+    same command fails again.
     """
 
     def __init__(
@@ -51,9 +55,14 @@ class Failure(Exception):
         kind: Literal["again", "item", "unreachable", "all"],
         status: int | None = None,
         after: float = 0,
+        remedy: str = "",
     ) -> None:
-        super().__init__(message)
-        self.kind, self.status, self.after = kind, status, after
+        super().__init__("; ".join(filter(None, [message, remedy])))
+        self.kind, self.status, self.after, self.remedy = kind, status, after, remedy
+
+
+class Refused(ValueError):
+    """Raised when no question will work before the command is changed as the message says."""
 
 
 def without_key(text: str) -> str:
@@ -67,9 +76,9 @@ def without_key(text: str) -> str:
 
 
 def _told(error: Exception) -> str:
-    """Returns the message of the SDK, with what the server said if the SDK left it out (when it is not an object)."""
-    body = getattr(error, "body", None)
-    return f"{error} - {body}" if isinstance(body, str) and body not in str(error) else str(error)
+    """Returns the message of the SDK, with what the server said if the SDK left it out (when it has no `message`)."""
+    body, text = getattr(error, "body", None), str(error)
+    return f"{text} - {body}" if body and text == f"Error code: {status_of(error)}" else text
 
 
 def status_of(error: Exception) -> int | None:
@@ -77,10 +86,25 @@ def status_of(error: Exception) -> int | None:
     return status if isinstance(status, int) else None
 
 
+def _words(error: Exception) -> str:
+    return f"{getattr(error, 'code', '')} {_told(error)}"
+
+
 def refused(error: Exception) -> str | None:
     """Returns the parameter that the model does not take according to an error; None for every other error."""
-    text = f"{getattr(error, 'code', '')} {_told(error)}"
-    if status_of(error) not in REFUSED or not UNSUPPORTED.search(text) or OF_ONE_QUESTION.search(text):
+    found = UNSUPPORTED.search(_words(error)) and not _lacks_limit(error)
+    return _parameter(error) if found else None
+
+
+def _lacks_limit(error: Exception) -> bool:
+    """Returns whether an error asks for a limit of the reply's tokens."""
+    return _parameter(error) in LIMITS and REQUIRED.search(_words(error)) is not None
+
+
+def _parameter(error: Exception) -> str | None:
+    """Returns the parameter that an error is about, None where it names none."""
+    text = _words(error)
+    if status_of(error) not in REFUSED or OF_ONE_QUESTION.search(text):
         return None
     names = ("temperature", *REMEDIES)
     named = str(getattr(error, "param", None) or "")
@@ -110,17 +134,24 @@ def failure_of(error: Exception) -> Failure:
         unreachable = httpx2.ConnectError, httpx2.ConnectTimeout
         missing = isinstance(error, unreachable) or isinstance(error.__cause__, unreachable)
         return Failure(f"{name} {message}".strip(), "unreachable" if missing else "again")
-    if (
-        status in FOR_ALL
-        or "API_KEY_INVALID" in str(error)
-        or NO_MONEY.search(f"{getattr(error, 'code', '')} {message}")
-    ):
-        return Failure(f"status {status}: {message}", "all", status)
-    if (parameter := refused(error)) is not None:
-        remedy = REMEDIES.get(parameter, "choose another --judge-model")
-        return Failure(f"status {status}: {message}; {remedy}", "all", status)
+    of_all = status in FOR_ALL or NO_MONEY.search(f"{getattr(error, 'code', '')} {message}") is not None
+    if (remedy := _remedy(error)) or of_all:
+        return Failure(f"status {status}: {message}", "all", status, remedy=remedy)
     kind: Literal["again", "item"] = "again" if status in AGAIN or status >= 500 else "item"
     return Failure(f"status {status}: {message}", kind, status, _asked_to_wait(error))
+
+
+def _remedy(error: Exception) -> str:
+    """Returns what to change so that any question works; "" where that is not known."""
+    status, kind = status_of(error), "openai" if type(error).__module__.startswith("openai") else "gemini"
+    if status == 401 or "API_KEY_INVALID" in str(error):
+        return f"set {' or '.join(KEYS[kind])} to a key that the server knows"
+    if status == 404 and kind == "openai" and not re.search("model|deployment", _words(error), re.IGNORECASE):
+        return "nothing is at this address: --judge-url usually ends in /v1"
+    if _lacks_limit(error):
+        return "add --reply-tokens, such as 512"
+    parameter = refused(error)
+    return REMEDIES.get(parameter or "", OTHER_MODEL) if parameter or status == 404 else ""
 
 
 def _asked_to_wait(error: Exception) -> float:

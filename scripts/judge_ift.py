@@ -125,6 +125,7 @@ def forecast(pace: PaceArgs, questions: Sequence[Question], left: Sequence[Quest
 def ask(args: Args, questions: Sequence[Question], path: Path) -> "tuple[Tally, dict[Key, dict[str, Any]]]":
     """Asks the questions without a reply in the file; returns what this process did, and all stored replies."""
     from judge.asking import NoVerdict, Tally
+    from judge.failures import Refused
     from judge.store import Store
 
     model = args.judge.judge_model or ""
@@ -138,9 +139,11 @@ def ask(args: Args, questions: Sequence[Question], path: Path) -> "tuple[Tally, 
         raise ValueError(
             f"--judge-model {model}: {error}; and name another --output-dir than that of {path}"
         ) from error
+    except Refused as error:
+        stored = f". {len(store.replies):,} replies are in {path}" * bool(store.replies)
+        raise ValueError(f"--judge-model {model}: {error}{stored}") from error
     except ValueError as error:
-        unexplained = re.search("status (400|422)", str(error)) and "; " not in str(error)
-        schema = unexplained and args.judge.judge_output == "schema"
+        schema = re.search("status (400|422)", str(error)) and args.judge.judge_output == "schema"
         remedy = " If the server knows no JSON schema, add --judge-output text." if schema else ""
         raise ValueError(
             f"--judge-model {model}: {error}.{remedy} {len(store.replies):,} replies are in {path}; "

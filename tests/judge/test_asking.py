@@ -19,7 +19,7 @@ from judge import asking
 from judge.args import JudgeArgs, PaceArgs
 from judge.asking import Asking
 from judge.backends import CONNECT, key_problems, open_backend
-from judge.failures import Failure, failure_of, without_key
+from judge.failures import Failure, Refused, failure_of, without_key
 from judge.prompts import CHOICE_SCHEMA, SCORE_SCHEMA
 from judge.questions import Question, left_of
 from judge.store import Store
@@ -541,6 +541,27 @@ def test_what_is_wrong_for_all_is_found_with_one_request(api, what, serve, tmp_p
     with pytest.raises(ValueError, match=f"status {what}"):
         ask_all(api, server, tmp_path, questions(50))
     assert len(server.seen) == 1
+
+
+NO_LIMIT = {"error": {"message": "max_tokens: Field required", "type": "invalid_request_error"}}
+NO_LIMIT_FASTAPI = {"detail": [{"type": "missing", "loc": ["body", "max_tokens"], "msg": "Field required"}]}
+
+
+@pytest.mark.parametrize(
+    ("api", "status", "body", "remedy"),
+    [
+        ("openai", "404", {"detail": "Not Found"}, "--judge-url usually ends in /v1"),
+        ("openai", "404", unsupported(None, "The model `m` does not exist."), "choose another --judge-model"),
+        ("gemini", "404", {"error": {"code": 404, "message": "not found"}}, "choose another --judge-model"),
+        ("openai", "401", unsupported(None, "Incorrect API key", "invalid_api_key"), "set OPENAI_API_KEY to a key"),
+        ("openai", "400", NO_LIMIT, "add --reply-tokens"),
+        ("openai", "422", NO_LIMIT_FASTAPI, "add --reply-tokens"),
+    ],
+)
+def test_what_no_command_goes_on_from_says_what_to_change(api, status, body, remedy, serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(judge_server, "problem", lambda *_: body)
+    with pytest.raises(Refused, match=f"^status {status}: .*; .*{remedy}"):
+        ask_all(api, serve(lambda *_: status), tmp_path, questions(50))
 
 
 @pytest.mark.parametrize("page", [HTML, "402"])

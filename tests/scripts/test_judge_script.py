@@ -338,7 +338,11 @@ CASES = [
     (["--generations", "{run}", "--judge-model", "m", "--judge-url", "127.0.0.1:80"], "--judge-url .*must look like"),
     (["--generations", "{run}", "--judge-model", "m", "--judge-url", "http://h:x/v1"], "--judge-url"),
     (["--generations", "{run}", "--judge-model", "m", "--judge-url", "http://a:pass-word@h/v1"], "holds a password"),
-    (["--generations", "{run}", "--judge-model", "m", "--judge-url", "http://h/v1?key=pass-word"], "holds a password"),
+    (["--generations", "{run}", "--judge-model", "m", "--judge-url", "http://h/v1?key=pass-word"], "holds a query"),
+    (
+        ["--generations", "{run}", "--judge-model", "m", "--judge-url", "http://h/v1/chat/completions/"],
+        "--judge-url http://h/v1/chat/completions/: /chat/completions is added to it",
+    ),
     (
         [
             "--generations",
@@ -416,6 +420,7 @@ def test_a_wrong_key_is_told_after_one_request_without_showing_it(run):
     with JudgeServer(lambda *_: "401") as server:
         done = judge(run, server, *QUICK, api="gemini")
     assert done.returncode == 2 and "status 401" in done.stderr
+    assert "set GEMINI_API_KEY or GOOGLE_API_KEY to a key" in done.stderr and "goes on" not in done.stderr
     assert KEY not in done.stderr + done.stdout and len(server.seen) == 1
 
 
