@@ -168,7 +168,8 @@ def _instead_of_a_model(folder: Path) -> str:
         inside = [path.parent for path in folder.glob(f"*/{name}")]
         if inside:
             last = max(inside, key=lambda path: (int("".join(filter(str.isdecimal, path.name)) or 0), path.name))
-            return f"; {kind} is in {last}: give that folder" + ("" if kind == "a model" else " as --adapter")
+            onwards = " as --adapter (to train on, merge it with scripts/merge_lora.py, and give the merged folder)"
+            return f"; {kind} is in {last}: give that folder" + ("" if kind == "a model" else onwards)
     return ""
 
 

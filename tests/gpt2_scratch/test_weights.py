@@ -197,8 +197,10 @@ def test_a_folder_that_holds_only_checkpoints_names_the_last(tmp_path, content):
     for step in (500, 1000, 90):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / content).write_text("{}")
-    with pytest.raises(ValueError, match=f"lacks config.json; .* in {tmp_path}/checkpoint-1000"):
+    with pytest.raises(ValueError, match=f"lacks config.json; .* in {tmp_path}/checkpoint-1000") as error:
         resolve(str(tmp_path))
+    assert ("merge it with scripts/merge_lora.py" in str(error.value)) == content.startswith("adapter")
+    assert len(str(error.value).replace(str(tmp_path), "")) <= 300
 
 
 @pytest.mark.parametrize("name", ["gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"])

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
-# Our flag, or what to do, and its names in TRL, transformers' examples, LLaMA-Factory, axolotl, litgpt and others.
+# Our flag, or what to do, and its names in TRL, transformers' examples, LLaMA-Factory, axolotl, litgpt and others. A
+# flag of ours leads on to the one that another of our scripts has in its place.
 ELSEWHERE = """
 --lr <- learning-rate learn-rate eta peak-lr max-lr
 --lr-min <- min-lr eta-min
@@ -24,7 +25,7 @@ ELSEWHERE = """
 --method lora <- use-lora lora peft use-peft lora-enable
 --method full <- full full-finetune full-finetuning full-ft
 --method dora <- use-dora dora
---method <- finetuning-type tuning-type peft-type adapter peft-method train-type tuner-type
+--method <- finetuning-type tuning-type peft-type peft-method train-type tuner-type
 --lora-scaling rslora <- use-rslora rslora
 --lora-rank <- lora-r r rank lora-dim lora-attn-dim adapter-rank
 --lora-alpha <- alpha lora-scale lora-scaling-alpha
@@ -71,7 +72,7 @@ the file of accelerate goes before the script, accelerate launch --config_file F
 --checkpoint-activations <- gradient-checkpointing activation-checkpointing grad-checkpointing
     use-gradient-checkpointing
 --cache-frozen <- cache-prefix
---new-tokens <- max-new-tokens max-generate-tokens gen-length max-gen-length generation-max-length
+--new-tokens <- max-length max-new-tokens max-generate-tokens gen-length max-gen-length generation-max-length
 --labels <- num-labels num-classes n-classes class-names classes label-names label-list
 --seed <- random-seed random-state manual-seed data-seed
 --beta <- dpo-beta pref-beta
@@ -80,7 +81,17 @@ the file of accelerate goes before the script, accelerate launch --config_file F
     ref-model-name-or-path reference-model ref-model-path ref-adapter-name sft-model
 --temperature (0 is greedy) <- do-sample sample
 --prompt <- text prompt-text query
---run <- run-folder model-dir adapter-path model-folder
+--run <- run-folder model-dir model-folder
+--adapter <- adapter-path adapter-name-or-path adapter-folder adapter-dir lora-path lora-dir resume-adapter
+--start-from <- adapter
+--model FOLDER, into which scripts/merge_lora.py has merged the adapter <- start-from
+--init-from <- model
+--tokens or --minutes (the budget) <- epochs max-steps
+--batch-tokens <- batch-size
+--micro-batch-tokens <- micro-batch-size
+--output <- output-dir
+--new-tokens (nothing else ends an answer before its end of text) <- stop stop-sequence stop-sequences stop-words
+scripts/predict.py measures a finished run on other rows; leave it out <- eval-only test-only evaluate-only predict-only
 examples are never padded, and evaluation sizes its batches itself; leave it out <- per-device-eval-batch-size
     eval-batch-size per-gpu-eval-batch-size val-batch-size packing group-by-length pad-to-max-length
 training, evaluation and the test always happen; leave it out <- do-train do-eval do-predict do-test
@@ -135,9 +146,13 @@ def meant(word: str, known: Iterable[str]) -> str | None:
     """Returns what to write instead of the unknown flag `word` in a script with the flags `known`, as --lora-rank."""
     name, flags = plain(word), list(known)
     there = {flag.lstrip("-") for flag in flags}
-    ours = OURS.get(name)
-    if ours is not None and (not ours.startswith("--") or plain(ours.split()[0]) in there):
-        return ours
+    asked, seen = name, set[str]()
+    while asked in OURS and asked not in seen:
+        seen.add(asked)
+        ours = OURS[asked]
+        asked = plain(ours.split()[0])
+        if not ours.startswith("--") or asked in there:
+            return ours
     if name in there:
         return f"--{name}"
     close = nearest(name, there, 0.65 if len(name) < 5 else 0.8)  # a wrong guess is worse than none
