@@ -14,7 +14,7 @@ from pathlib import Path
 from tasks import Classification
 from training.data.sources import Inputs, find_inputs
 from training.flags.cli import run
-from training.flags.finetuning import FineTuneArgs, run_folder
+from training.flags.finetuning import FineTuneArgs, run_folder, within_context
 from training.flags.method import like_lora
 from training.flags.task import HeadArgs, TextArgs
 from training.flags.update import FEWEST_UPDATES
@@ -34,7 +34,7 @@ class Args(FineTuneArgs):
 
 def main(args: Args) -> None:
     inputs = find_inputs(args, args.text.task, OFFLINE)
-    train(args, inputs, *run_folder(args, inputs.task.name))
+    train(within_context(args, inputs.config), inputs, *run_folder(args, inputs.task.name))
 
 
 def train(args: Args, inputs: Inputs[Classification], folder: Path, resuming: bool) -> None:

@@ -14,7 +14,7 @@ from gpt2_scratch.own_tokenizer import needed_end
 from tasks import Instructions
 from training.data.sources import Inputs, find_inputs
 from training.flags.cli import run
-from training.flags.finetuning import FineTuneArgs, run_folder
+from training.flags.finetuning import FineTuneArgs, run_folder, within_context
 from training.flags.method import like_lora
 from training.flags.task import GenerationArgs, PromptArgs
 from training.flags.update import FEWEST_UPDATES
@@ -35,7 +35,7 @@ class Args(FineTuneArgs):
 def main(args: Args) -> None:
     inputs = find_inputs(args, args.prompt.task, OFFLINE)
     needed_end(inputs.tokenizer, args.model.model)
-    train(args, inputs, *run_folder(args, inputs.task.name))
+    train(within_context(args, inputs.config), inputs, *run_folder(args, inputs.task.name))
 
 
 def train(args: Args, inputs: Inputs[Instructions], folder: Path, resuming: bool) -> None:

@@ -17,7 +17,7 @@ from gpt2_scratch.own_tokenizer import needed_end
 from tasks import Ratings, Unpaired
 from training.data.sources import Inputs, find_inputs
 from training.flags.cli import run
-from training.flags.finetuning import FineTuneArgs, on_base_of, run_folder
+from training.flags.finetuning import FineTuneArgs, on_base_of, run_folder, within_context
 from training.flags.method import like_lora
 from training.flags.preference import FEWEST_UPDATES, KtoArgs, RatingArgs
 
@@ -37,7 +37,7 @@ def main(args: Args) -> None:
     args = on_base_of(args.preference.start_from, args)
     inputs = find_inputs(args, args.ratings.task, OFFLINE)
     needed_end(inputs.tokenizer, args.model.model)
-    train(args, inputs, *run_folder(args, inputs.task.name))
+    train(within_context(args, inputs.config), inputs, *run_folder(args, inputs.task.name))
 
 
 def train(args: Args, inputs: Inputs[Ratings | Unpaired], folder: Path, resuming: bool) -> None:

@@ -10,7 +10,7 @@ the matrices of the blocks, AdamW the rest. Each document is a sequence (or seve
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -19,7 +19,7 @@ from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.tokenizer import GPT2, Tokenizer
 from training.data.sources import base_model
 from training.flags.cli import at_least, changed_flags, flag, resolved, run
-from training.flags.common import FolderArgs
+from training.flags.common import FolderArgs, fitted
 from training.flags.compute import SpeedArgs
 from training.storage.run_folder import check_folder, default_folder
 
@@ -48,7 +48,7 @@ class TextArgs:
     validation_share: float = 0.02
     """share of the tokens, in whole documents, that is held out"""
     max_length: int = 1024
-    """longest sequence in tokens; longer documents are cut into several"""
+    """longest sequence in tokens; longer documents are cut into several. The default is at most the context"""
     special_tokens: Literal["text", "tokens"] = "text"
     """how to read what spells <|endoftext|>, another model's end marker (</s>, <|im_end|>) or a special token of the
     base: as ordinary text, or as that token; an end then parts two documents"""
@@ -205,6 +205,7 @@ def main(args: Args) -> None:
     size, own = SIZES[args.training.size], (config.width, config.blocks)
     if "size" in changed_flags(args) and (size.width, size.blocks) != own:
         raise ValueError(f"--size {args.training.size}: {given} of --init-from has a size of its own; leave one out")
+    args = replace(args, text=fitted(args.text, config))
     if args.text.max_length > config.context:
         raise ValueError(f"--max-length {args.text.max_length}: the context of the model is {config.context} tokens")
     folder, resuming = run_folder(args)

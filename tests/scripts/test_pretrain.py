@@ -300,6 +300,7 @@ def test_two_processes_end_with_the_weights_of_one(corpus, weights, tmp_path):
 def test_a_model_from_nothing_within_a_budget_of_time_in_half_precision(corpus, tmp_path):
     folder = tmp_path / "run"
     sizes = ("--minutes", 0.01, "--batch-tokens", 256, "--softmax-tokens", 1000, "--evaluations", 1)
+    sizes += ("--warmup-share", 0)  # on a busy machine the first update takes all of the time
     done = run_in_process("pretrain", "--data", corpus, *sizes, "--save-dtype", "bf16", "--output-dir", folder)
     assert done.returncode == 0, done.stderr
     assert {tensor.dtype for tensor in load_file(folder / "model/model.safetensors").values()} == {torch.bfloat16}
@@ -309,14 +310,16 @@ def test_a_model_from_nothing_within_a_budget_of_time_in_half_precision(corpus, 
 
 @pytest.mark.parametrize("budget", [("--tokens", 100), ("--minutes", 1e-6)])
 def test_a_budget_of_one_update_which_trains_nothing_is_refused(budget, corpus, weights, tmp_path):
-    sizes = ("--batch-tokens", 128, "--max-length", 64, "--output-dir", tmp_path / "run")
+    sizes = ("--batch-tokens", 128, "--output-dir", tmp_path / "run")
     words = ("--data", corpus, "--init-from", weights, *budget, *sizes)
     done = run_in_process("pretrain", *words)
     assert done.returncode == 2 and f"{budget[0]} {budget[1]:g}: the first update" in done.stderr
     assert not (tmp_path / "run" / "model").exists()
     done = run_in_process("pretrain", *words, "--warmup-share", 0, "--overwrite")
     assert done.returncode == 0, done.stderr
-    assert results_of(tmp_path / "run")["curve"][0]["lr"] > 0
+    results = results_of(tmp_path / "run")
+    assert results["curve"][0]["lr"] > 0
+    assert results["args"]["max_length"] == 512 and "note    --max-length is 512, the context" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ Nothing heavy is imported, so that `--help` and a refusal come at once.
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from gpt2_scratch.config import GPT2Config
-from training.flags.cli import at_least, changed_flags, flag
+from training.flags.cli import at_least, changed_flags, flag, given_flags, say
 from training.flags.fields import AsPublished, Rare
 from training.flags.method import BLOCK_TARGETS as BLOCK_TARGETS
 from training.flags.method import MethodArgs as MethodArgs
@@ -19,9 +19,19 @@ from training.flags.method import ModelArgs as ModelArgs
 from training.flags.update import UpdateArgs as UpdateArgs
 
 E = TypeVar("E")
+G = TypeVar("G")
 Tracker = Literal[
     "tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "none"
 ]
+
+
+def fitted(group: G, config: GPT2Config) -> G:
+    """Returns the group with the context of the base as --max-length, where its default is longer than that."""
+    flags: Any = group
+    if flags.max_length <= config.context or "max_length" in given_flags(group):
+        return group
+    say(f"note    --max-length is {config.context}, the context of the base (by default {flags.max_length})")
+    return replace(flags, max_length=config.context)
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ class DataArgs:
     train_on: Rare[Literal["train", "all"]] = "train"
     """all: train on the validation and test examples too, for use once everything is chosen; nothing is left to test"""
     max_length: int = 512
-    """most tokens of an example. Longer ones are cut, and counted"""
+    """most tokens of an example. Longer ones are cut, and counted. The default is at most the context of the base"""
     special_tokens: Rare[Literal["text", "tokens"]] = "text"
     """how to read what spells <|endoftext|> or another special token of the base: as ordinary text, or as that token;
     then other models' end markers (</s>, <|im_end|>) are the end of text too, and a response with one gets no second"""
@@ -85,7 +95,7 @@ class DataArgs:
         return found
 
     def problems_given(self, model: ModelArgs, config: GPT2Config) -> list[str]:
-        if self.max_length > config.context:
+        if self.max_length > config.context and "max_length" in given_flags(self):
             return [f"--max-length {self.max_length}: the context of {model.model} is {config.context} tokens"]
         return []
 

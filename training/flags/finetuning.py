@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gpt2_scratch.config import GPT2Config
 from training.flags.cli import say
-from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs
+from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fitted
 from training.flags.compute import ComputeArgs
 from training.flags.fields import changed_flags, given_flags
 from training.flags.forgetting import ForgettingArgs
@@ -38,6 +39,11 @@ def on_base_of(start: Path | None, args: A) -> A:
         return args
     say(f"note    --model {base}: the base of --start-from {start}")
     return replace(args, model=replace(args.model, model=base))
+
+
+def within_context(args: A, config: GPT2Config) -> A:
+    """Returns the flags with a --max-length that the base has room for, where none was given."""
+    return replace(args, data=fitted(args.data, config))
 
 
 def run_folder(args: FineTuneArgs, task: str) -> tuple[Path, bool]:

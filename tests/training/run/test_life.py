@@ -3,11 +3,16 @@
 import json
 from types import SimpleNamespace
 
+import torch
 from filelock import FileLock
 from helpers import mails, results_of, run_in_process, run_script, write_rows
 from test_commands import load_script
 from test_resume import kill_at_a_random_moment
 
+from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.model import LanguageModel, initialise
+from gpt2_scratch.pretrained import save_pretrained
+from gpt2_scratch.tokenizer import GPT2
 from tasks import Splits
 from tasks._examples import Rated
 from training.flags.command_line import parse
@@ -60,6 +65,18 @@ def test_bases_in_folders_of_the_same_name_have_folders_of_their_own():
     for base in ("runs/pretrain/a/model", "runs/pretrain/b/model"):
         places.append(script.run_folder(parse(script.Args, ["--data", "x", "--tokens", "9", "--init-from", base]))[0])
     assert places[0] != places[1] and all(place.name.startswith("model-seed0-") for place in places)
+
+
+def test_a_short_context_lowers_the_default_length_and_refuses_a_longer_one(mail_file, tmp_path):
+    model = LanguageModel(GPT2Config(width=16, blocks=1, heads=2, context=64))
+    initialise(model, torch.Generator().manual_seed(0))
+    save_pretrained(model, tmp_path / "base", GPT2)
+    flags = ["--data", mail_file, "--model", tmp_path / "base", "--max-steps", 1, "--output-dir", tmp_path / "run"]
+    done = run_in_process("finetune_cls", *flags, "--max-length", 512)
+    assert done.returncode == 2 and "--max-length 512: the context of" in done.stderr
+    done = run_in_process("finetune_cls", *flags)
+    assert done.returncode == 0, done.stderr
+    assert results_of(tmp_path / "run")["args"]["max_length"] == 64 and "--max-length is 64" in done.stderr
 
 
 def test_a_class_may_be_called_value(tiny_model, tmp_path):
