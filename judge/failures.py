@@ -32,7 +32,7 @@ OTHER_MODEL = "choose another --judge-model"
 # How an error says that the model never takes a parameter, not that its value is wrong this once.
 UNSUPPORTED = re.compile(
     r"support|only|unknown|unrecogni[sz]ed|unexpected|not (?:permitted|allowed|accepted|available|enabled)|unavailable"
-    r"|extra|deprecated|incompatible|cannot|can't|must be|invalid|positive|does not (?:take|accept)|use ",
+    r"|not one of|extra|deprecated|incompatible|cannot|can't|must be|invalid|positive|does not (?:take|accept)|use ",
     re.IGNORECASE,
 )
 OF_ONE_QUESTION = re.compile(r"context|too long|too large|exceed", re.IGNORECASE)

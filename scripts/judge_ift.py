@@ -144,10 +144,10 @@ def ask(args: Args, questions: Sequence[Question], path: Path) -> "tuple[Tally, 
         raise ValueError(f"--judge-model {model}: {error}{stored}") from error
     except ValueError as error:
         schema = re.search("status (400|422)", str(error)) and args.judge.judge_output == "schema"
-        remedy = " If the server knows no JSON schema, add --judge-output text." if schema else ""
+        onwards = "the same command goes on from there"
+        onwards = "if the server knows no JSON schema, add --judge-output text" if schema else onwards
         raise ValueError(
-            f"--judge-model {model}: {error}.{remedy} {len(store.replies):,} replies are in {path}; "
-            "the same command goes on from there"
+            f"--judge-model {model}: {error}. {len(store.replies):,} replies are in {path}; {onwards}"
         ) from error
     except KeyboardInterrupt:
         stop(f"interrupted; {len(store.replies):,} replies are in {path}, the same command goes on from there", 130)

@@ -427,7 +427,7 @@ def test_a_wrong_key_is_told_after_one_request_without_showing_it(run):
 def test_a_server_that_refuses_the_schema_is_told_with_the_remedy(run):
     with JudgeServer(lambda *_: "400") as server:
         done = judge(run, server, *QUICK)
-    assert done.returncode == 2 and "--judge-output text" in done.stderr
+    assert done.returncode == 2 and "--judge-output text" in done.stderr and "goes on" not in done.stderr
 
 
 def test_what_a_model_takes_no_other_way_is_said_in_one_line_and_recorded(run):
