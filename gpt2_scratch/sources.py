@@ -85,7 +85,7 @@ def resolve_config(source: str, asked: str = "--model") -> Path:
     if not on_hub(source):
         folder = BUNDLED.get(source, Path(source))
         if not (folder / "config.json").is_file():
-            raise ValueError(f"{asked} {source}: the folder lacks config.json{_instead_of_a_model(folder)}")
+            raise ValueError(f"{asked} {source}: the folder lacks config.json{instead_of_a_model(folder)}")
         return folder
     repository = repository_of(source, asked)
     folder = _from_hub(repository, "config.json").parent
@@ -102,7 +102,7 @@ def resolve(source: str, asked: str = "--model") -> Path:
     if not on_hub(source):
         if not (found := [name for name in WEIGHTS if (folder / name).is_file()]):
             lacking = f"{WEIGHTS[0]} (or {', '.join(WEIGHTS[1:])})"
-            raise ValueError(f"{asked} {source}: the folder lacks {lacking}{_instead_of_a_model(folder)}")
+            raise ValueError(f"{asked} {source}: the folder lacks {lacking}{instead_of_a_model(folder)}")
         if lost := [name for name in shards(folder / found[0]) if not (folder / name).is_file()]:
             raise ValueError(f"{asked} {source}: the folder lacks {lost[0]}, one of {len(lost)} missing shards")
         for name in [found[0], *shards(folder / found[0])]:
@@ -156,7 +156,7 @@ def shards(path: Path) -> list[str]:
     return names
 
 
-def _instead_of_a_model(folder: Path) -> str:
+def instead_of_a_model(folder: Path) -> str:
     if (folder / "adapter_config.json").is_file():
         return "; it holds an adapter: give its base as --model, and the adapter as --adapter (to train on, merge it)"
     for pattern, kind in FOREIGN.items():

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_scratch.pretrained import weights_hash
-from gpt2_scratch.sources import _instead_of_a_model as instead_of_a_model
-from gpt2_scratch.sources import refuse_pointer
+from gpt2_scratch.sources import instead_of_a_model, refuse_pointer
 from gpt2_scratch.tokenizer import Tokenizer
 from lora.peft_format import CONFIG, classes_in
 from training.storage.run_folder import ADAPTER, FACTS, RESULTS
