@@ -40,7 +40,8 @@ class TextArgs:
     """The text"""
 
     data: tuple[Path, ...]
-    """text files (one document each), tables (csv, json, jsonl, parquet; one document a row), folders of text files"""
+    """text files (one document each; of an only one the end is for validation), tables (csv, json, jsonl, parquet; one
+    document a row), folders of text files"""
     text_column: str = "text"
     """column of a table"""
     encoding: str | None = None

@@ -106,8 +106,16 @@ def test_held_out_documents_are_whole_and_have_the_share_asked_for():
     share = sum(map(len, held)) / sum(map(len, everything))
     assert 0.1 <= share < 0.1 + 40 / sum(map(len, everything)) + 0.01
     assert [id(d) for d in hold_out(everything, 0.1, seed=1)[1]] == [id(d) for d in held]
-    with pytest.raises(ValueError, match="1 document"):
-        hold_out(everything[:1], 0.1, 0)
+
+
+def test_the_end_of_an_only_document_is_held_out():
+    book = np.arange(1000)
+    (train,), (held,) = hold_out([book], 0.1, 0)
+    assert list(train) == list(range(900)) and list(held) == list(range(900, 1000))
+    assert [len(part[0]) for part in hold_out([book[:16]], 0.01, 0)] == [8, 8]
+    for none in ([], [book[:15]]):
+        with pytest.raises(ValueError, match="too few for a training and a validation part"):
+            hold_out(none, 0.1, 0)
 
 
 def test_pieces_ask_for_every_token_but_the_first_of_a_document():

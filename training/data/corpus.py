@@ -23,6 +23,7 @@ from training.data.batches import Batch, Encoded, collate
 from training.data.special_tokens import special_tokens_note
 
 TEXT = (".txt", ".md")
+LEAST = 16  # tokens of a document that can be cut in two
 
 
 class Documents(NamedTuple):
@@ -114,12 +115,16 @@ def fingerprint(documents: Sequence[np.ndarray]) -> str:
 
 def hold_out(documents: list[np.ndarray], share: float, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Splits the documents into training and validation: whole documents are drawn until they have `share` of all
-    tokens, at least one for each part. Raises ValueError when there are not two documents."""
-    if len(documents) < 2:
-        raise ValueError(
-            f"--data: {len(documents)} document; validation needs one more (a text file is one document; "
-            "--special-tokens tokens parts it where <|endoftext|> stands)"
-        )
+    tokens, at least one for each part. Of a single document, such as a book, the end is for validation.
+
+    Raises ValueError if there is no text to split.
+    """
+    if not documents or (len(documents) == 1 and len(documents[0]) < LEAST):
+        count = sum(map(len, documents))
+        raise ValueError(f"--data: has {count} tokens, too few for a training and a validation part; give more text")
+    if len(documents) == 1:
+        end = max(int(share * len(documents[0])), LEAST // 2)
+        return [documents[0][:-end]], [documents[0][-end:]]
     order = np.random.default_rng(seed).permutation(len(documents))
     sizes = np.cumsum([len(documents[i]) for i in order])
     count = int(np.clip(np.searchsorted(sizes, share * sizes[-1]) + 1, 1, len(documents) - 1))
@@ -165,10 +170,11 @@ def encode_corpus(
     tokens = tokenised(documents.texts, tokenizer)
     train, held_out = hold_out(tokens, share, seed)
     validation = pieces(held_out, max_length)
+    cut = ["its only document is cut in two: the end is for validation"] * (len(tokens) == 1)
     facts = CorpusFacts(
         source=[str(path) for path in paths],
         sha256=fingerprint(tokens),
-        notes=[*documents.notes, *tokenizer.notes, *special_tokens_note(tokenizer, documents.texts, "documents")],
+        notes=[*documents.notes, *cut, *tokenizer.notes, *special_tokens_note(tokenizer, documents.texts, "documents")],
         documents={"train": len(train), "validation": len(held_out)},
         tokens={"train": sum(len(d) - 1 for d in train), "validation": sum(e.count for e in validation)},
     )
