@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.pretrained import unwrapped
 from gpt2_scratch.tokenizer import Tokenizer
 from gpt2_scratch.weights import has_weights, keys
 from training.data.batches import Encoded
@@ -45,7 +46,7 @@ def general_text(args: ForgettingArgs, folder: Path, config: GPT2Config, tokeniz
     document = _first_tokens(text, args.forgetting_tokens, tokenizer)
     cut = pieces([document], min(LONGEST, config.context))
     head = None if config.tied_head else folder
-    if head is not None and has_weights(folder) and "lm_head.weight" not in keys(folder):
+    if head is not None and has_weights(folder) and "lm_head.weight" not in map(unwrapped, keys(folder)):
         raise ValueError(
             f"--forgetting-data {source}: {folder} is a classifier's, without a head for language; "
             "add --forgetting-data none"

@@ -155,7 +155,8 @@ def find_base(adapter: Path, facts: Facts, base: str | None = None) -> tuple[Pat
         raise ValueError(f"{error}; {name} was the base in training: if it has moved, name it with --model") from error
     if facts.base is not None and weights_hash(source) != facts.base.sha256:
         raise ValueError(
-            f"adapter {adapter}: was trained on other weights than {name} has (sha256 differs); give its base"
+            f"adapter {adapter}: was trained on other weights than {name} has (sha256 differs, as it does where the "
+            "same weights are in another kind of file); give its base as it was"
         )
     if facts.base is not None:
         refuse_tokenizer(f"adapter {adapter}:", facts.base, find_tokenizer(source, config), name)

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from helpers import results_of, run_in_process, run_script
+from safetensors.torch import save_file
 from test_commands import load_script
 from test_memory import Counted, labelled, workload_of
 from test_resume import kill_at_a_random_moment
@@ -223,6 +224,15 @@ def test_the_forecast_has_the_logits_of_general_text_and_a_head_of_its_own(tied,
     without, parts = memory_of(workload, 4).parts, memory_of(replace(workload, general=general), 4).parts
     assert without["logits"] == 0 and parts["logits"] >= LOGIT_ROWS * 50257 * 4
     assert parts["frozen weights"] - without["frozen weights"] == more
+
+
+def test_an_untied_head_is_found_under_the_names_of_a_compiled_model(tmp_path):
+    config, args = GPT2Config(width=32, blocks=1, heads=2, tied_head=False), ForgettingArgs(forgetting_tokens=100)
+    save_file({"_orig_mod.lm_head.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    assert general_text(args, tmp_path, config, GPT2).head == tmp_path
+    save_file({"_orig_mod.score.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="without a head for language"):
+        general_text(args, tmp_path, config, GPT2)
 
 
 # The scripts.
