@@ -16,7 +16,7 @@ from test_commands import load_script
 from gpt2_scratch.config import SIZES, GPT2Config
 from gpt2_scratch.model import LanguageModel, initialise
 from gpt2_scratch.tokenizer import GPT2
-from training.data.corpus import Packing, hold_out, pieces, read_documents, stream, tokenised
+from training.data.corpus import Documents, Packing, encode_corpus, hold_out, pieces, read_documents, stream, tokenised
 from training.step.losses import token_loss
 from training.step.short_softmax import ShortSoftmax
 
@@ -113,6 +113,8 @@ def test_the_end_of_an_only_document_is_held_out():
     (train,), (held,) = hold_out([book], 0.1, 0)
     assert list(train) == list(range(900)) and list(held) == list(range(900, 1000))
     assert [len(part[0]) for part in hold_out([book[:16]], 0.01, 0)] == [8, 8]
+    corpus = encode_corpus([], Documents(["word " * 100], []), GPT2, 0.1, 64, 0)
+    assert "its only document is cut in two: the end is for validation" in corpus.facts.notes
     for none in ([], [book[:15]]):
         with pytest.raises(ValueError, match="too few for a training and a validation part"):
             hold_out(none, 0.1, 0)

@@ -74,7 +74,7 @@ def test_the_launch_configuration_shares_adapters_and_their_base(few_tokens, mai
     assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stdout + two.stderr
     assert {path.name for path in (tmp_path / "two" / "checkpoint").iterdir()} == {"state.pt", "best"}
     refused = run_script("finetune_cls", *flags, "--resume", processes=2)
-    assert refused.returncode == 2 and "made with another processes" in refused.stderr
+    assert refused.returncode == 2 and "made with another sharding and another processes" in refused.stderr
     tested = run_script("finetune_cls", *flags, "--resume", processes=2, **SHARDED)
     assert tested.returncode == 0, tested.stderr
     assert_same(tmp_path / "two", tmp_path / "one", processes=2)

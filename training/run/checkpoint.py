@@ -95,7 +95,7 @@ def load_checkpoint(run: "Run") -> None:
     differing += [n for n in known | run.identity if known.get(n) != run.identity.get(n)]
     if differing:
         raise ValueError(
-            f"--resume: the checkpoint in {run.folder} was made with another {', '.join(differing)}; "
+            f"--resume: the checkpoint in {run.folder} was made with another {' and another '.join(differing)}; "
             "use the same, or start again with --overwrite"
         )
     before, now = state["flags"].get("score"), flags.get("score")
