@@ -32,15 +32,16 @@ def refuse_pointer(path: Path) -> None:
                 raise ValueError(f"{path} is a pointer of Git LFS, not the file itself; run: git lfs pull")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns the object in a file, {} without a file. Raises ValueError for one that is damaged or holds no object."""
+def read_json(path: Path, remedy: str = "copy or download it again") -> dict[str, Any]:
+    """Returns the object in a file, {} without a file. Raises ValueError, with the `remedy`, for one that is damaged or
+    holds no object."""
     refuse_pointer(path)
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); copy or download it again") from error
+        raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no JSON object; copy or download it again")
+        raise ValueError(f"{path} holds no JSON object; {remedy}")
     return found
 
 

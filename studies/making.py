@@ -1,6 +1,5 @@
 """Makes the runs of a study that are missing, within the time there is, and says what it does."""
 
-import json
 import re
 import signal
 import time
@@ -14,7 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from evidence.racing import Trial
-from studies.runs import Recipe
+from gpt2_scratch.sources import read_json
+from studies.runs import MADE_AGAIN, Recipe
 from training.run.cores import usable_cores
 from training.storage.files import write_json
 from training.storage.run_folder import read_run
@@ -50,7 +50,7 @@ def forecast(workers: Workers, recipe: Recipe, trial: Trial, kept: bool) -> Fore
     where it fails, or where the run does not fit into memory."""
     path = recipe.folder / "forecasts.json"
     name = f"{recipe.place(trial).relative_to(recipe.folder)} on {len(gpu_mib())} GPUs, {usable_cores()} cores"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known = read_json(path, MADE_AGAIN)
     if name in known:
         return Forecast(**known[name])
     words = [word for word in recipe.job(trial, "validation").words if word not in ("--resume", "--overwrite")]

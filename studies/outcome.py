@@ -10,9 +10,9 @@ from typing import Any
 from evidence.cells import Cell, compared, measured
 from evidence.kinds import ACCURACY, FORGETTING, PERPLEXITY, Kind
 from evidence.racing import Race, Trial
-from evidence.runs import Run, read_run
+from evidence.runs import Run
 from studies.question import Question
-from studies.runs import Recipe
+from studies.runs import Recipe, tested_run
 
 HELD_OUT = {"--train-examples", "--draw-seed", "--val-examples", "--test-examples"}  # not for training on all rows
 HELD_OUT |= {"--validation-share", "--test-share", "--eval-every", "--eval-batches"}
@@ -103,7 +103,7 @@ def chosen(race: Race, arm: str) -> list[Trial]:
 
 
 def cell_of(recipe: Recipe, arm: str, trials: Sequence[Trial]) -> Cell:
-    runs = tuple(read_run(recipe.place(trial)) for trial in trials)
+    runs = tuple(tested_run(recipe.place(trial)) for trial in trials)
     places = tuple(str(recipe.place(trial)) for trial in trials)
     return Cell(label=arm, runs=runs, seeds=tuple(str(trial.seed) for trial in trials), keys=places)
 

@@ -1,6 +1,5 @@
 """The phases of a study: how long to train, the race or the complete grid, the test of what was chosen, the timing."""
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from evidence.cells import Cell, measured
 from evidence.racing import COARSE, FINE, Race, Stop, Trial
+from gpt2_scratch.sources import read_json
 from studies.baselines import as_run, tfidf
 from studies.making import Clock, Maker, Making, nothing
 from studies.outcome import (
@@ -27,11 +27,10 @@ from studies.outcome import (
     winner_of,
 )
 from studies.question import Question, draws_of
-from studies.runs import Recipe
+from studies.runs import MADE_AGAIN, Recipe, results_of
 from tasks import balance
 from training.evaluation.metrics import commonest
 from training.storage.files import write_json
-from training.storage.run_folder import read_run
 
 STOPPED_FALLING = 0.01  # nats: a loss that twice the updates lower by less has stopped falling
 MOST_DOUBLINGS = 3
@@ -228,9 +227,9 @@ def tested(maker: Maker, recipe: Recipe, race: Race, question: Question, keep_mo
         baselines = {TFIDF: tfidf(draws_of(question, race.seeds)), COMMONEST: [as_run(test, [most] * len(test))]}
     arms = {arm: cell_of(recipe, arm, runs) for arm, runs in trials.items()}
     cells, others = compare(arms, baselines, winner, kind_for(question))
-    first = [read_run(recipe.place(runs[0])) for runs in trials.values()]
+    first = [results_of(recipe.place(runs[0])) for runs in trials.values()]
     base: dict[str, Any] = next((one["before"] for one in first if one.get("before")), {})  # the same for all
-    made = [read_run(recipe.place(trial)) for trial in race.found if not recipe.has_diverged(trial)]
+    made = [results_of(recipe.place(trial)) for trial in race.found if not recipe.has_diverged(trial)]
     minutes = sum(one["seconds"]["train"] + one["seconds"]["eval"] for one in made) / 60
     return Outcome(
         question, recipe, race, kind_for(question), winner, cells, others, forgotten(arms, winner), base, costs,
@@ -279,7 +278,7 @@ def measured_costs(
     """Returns what the arms cost at their best rates. The times are those of short runs of these arms in turn, one at a
     time, since runs side by side slow each other down; they are measured once."""
     path = recipe.folder / f"times-of-{recipe.updates}-updates.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known = read_json(path, MADE_AGAIN)
     compared = [trials[arm][0] for arm in arms]
     name = " and ".join(recipe.named((trial.arm, trial.rate)) for trial in compared)
     if name not in known:
@@ -292,5 +291,7 @@ def measured_costs(
         write_json(path, known)
         for one, trial in pairs:
             one.drop_weights([trial])
-    peaks = {arm: max(read_run(recipe.place(trial))["peak_memory_mib"] or 0.0 for trial in trials[arm]) for arm in arms}
+    peaks = {
+        arm: max(results_of(recipe.place(trial))["peak_memory_mib"] or 0.0 for trial in trials[arm]) for arm in arms
+    }
     return {arm: Cost(known[name]["seconds"][arm], peaks[arm], known[name]["bytes"][arm]) for arm in arms}

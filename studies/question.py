@@ -1,12 +1,12 @@
 """The question of a study: which data, of what kind and how much of it, which base, and the flags that say so."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gpt2_scratch.sources import read_json
 from studies.arms import CLASSES, INSTRUCTIONS, Arm, arms_of
 from studies.runs import SCRIPTS, WATCHED
 from tasks import NAMES, Classification, Instructions, Source, Splits, find
@@ -129,7 +129,8 @@ def check_folder(folder: Path, question: Question, threads: int, base: str = "")
     told = {"flags": [*question.words], "data": question.splits.fingerprint(), "threads": threads}
     told |= {"base": base} if base else {}
     path = folder / "study.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    remedy = f"delete {folder}, or give another --output-dir"
+    known = read_json(path, remedy) if path.exists() else None
     told["watched"] = WATCHED if known is None else known.get("watched")  # older studies watched all
     if known is None and folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
         raise ValueError(f"--output-dir {folder}: holds other files; choose a new folder")

@@ -2,22 +2,26 @@
 
 import shlex
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from evidence.racing import Trial
-from evidence.runs import json_lines
+from evidence.runs import Run, json_lines
+from evidence.runs import read_run as scored_run
 from studies.arms import Arm
-from training.storage.run_folder import RESULTS, STATE, VALIDATION, read_run
+from training.storage.run_folder import GENERATIONS, RESULTS, STATE, VALIDATION, read_run
 from workers.job import Done, Job
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 EVALUATIONS = 4  # of a run while it trains; the best weights are kept
 WATCHED = 16  # batches of validation examples in each of them, since all would take a quarter of a run
 DIVERGED = "training diverged"  # as the last line of a log says it
+MADE_AGAIN = "delete it, and the same command makes it again"
 WEIGHTS = ("adapter", "model", STATE.parent.name)
 
 
@@ -105,7 +109,7 @@ class Recipe:
     def is_tested(self, trial: Trial) -> bool:
         """Whether nothing is left to be measured."""
         place = self.place(trial)
-        return (place / RESULTS).exists() and read_run(place)["args"]["score"] != "validation"
+        return (place / RESULTS).exists() and results_of(place)["args"]["score"] != "validation"
 
     def can_be_tested(self, trial: Trial) -> bool:
         return (self.place(trial) / STATE).exists()
@@ -120,16 +124,21 @@ class Recipe:
 
     def best_update(self, trial: Trial) -> int:
         """Returns after how many updates the validation loss of a finished run was the lowest."""
-        return int(read_run(self.place(trial))["best_step"] or self.updates)
+        return int(results_of(self.place(trial))["best_step"] or self.updates)
 
     def seconds_of_update(self, trial: Trial) -> float:
-        return float(read_run(self.place(trial))["seconds"]["train"]) / self.updates
+        return float(results_of(self.place(trial))["seconds"]["train"]) / self.updates
 
     def scores(self, trial: Trial) -> np.ndarray | None:
         """Returns a score of each validation example; their mean is the loss, a mean over tokens for instructions."""
         if self.has_diverged(trial):
             return None
-        return validation_scores(self.place(trial))[0]
+        place = self.place(trial)
+        examples = results_of(place)["data"]["rows"]["validation"]
+        with undamaged(place / VALIDATION):
+            scores, _ = validation_scores(place)
+            _check_rows(len(scores), examples)
+        return scores
 
     def drop_other_weights(self, arms: Iterable[str], kept: Collection[Trial] = ()) -> None:
         """Deletes the weights of all runs of these arms but those `kept`, also of runs that were begun and not ended,
@@ -151,10 +160,46 @@ def _drop_weights(place: Path) -> None:
         shutil.rmtree(place / name, ignore_errors=True)
 
 
+@contextmanager
+def undamaged(path: Path) -> Iterator[None]:
+    """Raises ValueError with the remedy where a file of a run cannot be read or lacks something."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+        again = f"delete {path.parent}, and the same command makes it again"
+        raise ValueError(f"{path}: is damaged, or of another version; {again}") from error
+
+
+def results_of(place: Path) -> dict[str, Any]:
+    """Reads results.json of a finished run, with all that a study needs. Raises ValueError for one that lacks it."""
+    with undamaged(place / RESULTS):
+        results = read_run(place)
+        float(results["seconds"]["train"]), float(results["seconds"]["eval"]), float(results["peak_memory_mib"] or 0)
+        results["args"]["score"], int(results["best_step"] or 0)
+        results["data"]["rows"]["validation"], results["data"]["rows"]["test"]
+        return results
+
+
+def tested_run(place: Path) -> Run:
+    """Reads a run that was tested. Raises ValueError for one that is damaged, or lacks scores of some examples."""
+    results = results_of(place)
+    with undamaged(place / (GENERATIONS if results["script"] == "finetune_ift" else "predictions.jsonl")):
+        found = scored_run(place)
+        _check_rows(len(found.examples.get("id", ())), results["data"]["rows"]["test"])
+    return found
+
+
+def _check_rows(count: int, examples: int) -> None:
+    if count != examples:
+        raise ValueError(f"{count} rows, where there are {examples} examples")
+
+
 def validation_scores(folder: Path) -> tuple[np.ndarray, bool]:
     """Returns a score of each validation example of a run, whose mean is the loss, and whether there are classes."""
     rows = json_lines(folder / VALIDATION)
-    if rows and "prediction" in rows[0]:
+    if not rows:
+        raise ValueError(f"{folder / VALIDATION}: holds no scores; train again")
+    if "prediction" in rows[0]:
         return np.array([row["loss"] for row in rows]), True
     losses, tokens = (np.array([row[name] for row in rows]) for name in ("reference_loss", "reference_tokens"))
     return losses / tokens.mean(), False

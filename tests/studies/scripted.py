@@ -101,7 +101,8 @@ class Engine:
         if all_scored:
             shutil.rmtree(folder / "checkpoint")
         results = {
-            "schema": SCHEMA, "script": "finetune_cls", "data": {"sha256": ""}, "model": {"sha256": ""},
+            "schema": SCHEMA, "script": "finetune_cls", "model": {"sha256": ""},
+            "data": {"sha256": "", "rows": {name: len(part) for name, part in asked.splits.named().items()}},
             "args": {"score": words["--score"]}, "best_step": self.best(self.updates), "before": {},
             "val": {"loss": {"value": loss}}, "seconds": {"train": 5.0, "eval": 1.0}, "peak_memory_mib": 100.0,
             "parameters": {"trainable": 10, "share": 0.1}, "curve": [{"step": self.updates, "val_loss": loss}],

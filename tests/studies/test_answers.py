@@ -1,5 +1,6 @@
 """What a study answers when something goes wrong: divergence, little time, other flags, texts without words."""
 
+import json
 import math
 import re
 import shutil
@@ -371,3 +372,43 @@ def test_a_free_worker_begins_early_what_is_wanted_later_and_the_answer_is_the_s
         name: {path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("model")} for name in answers
     }
     assert weights["early"] == weights["waits"] and len(weights["early"]) == 1
+
+
+def written(text):
+    return lambda path: path.write_text(text)
+
+
+def cut(path):
+    path.write_text(path.read_text()[:-20])
+
+
+def shortened(path):
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
+
+
+def without(name):
+    return lambda path: path.write_text(
+        json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != name})
+    )
+
+
+def test_a_damaged_file_of_a_study_is_named_with_the_remedy(monkeypatch, asked, tmp_path):
+    words, folder, engine = [*asked, "--arms", "full", "lora", "--seeds", 2], tmp_path / "s", Engine(near)
+    answer = studied(monkeypatch, engine, folder, *words)
+    changes = [("study.json", written("[]")), ("study.json", cut), ("forecasts.json", cut)]
+    changes = [(folder / name, change) for name, change in [*changes, ("times-of-8-updates.json", cut)]]
+    tested = [path.parent for path in folder.glob("*-updates/*/lr-*/seed-0/predictions.jsonl") if path.stat().st_size]
+    assert {place.parts[-3] for place in tested} == {"full", "lora-r4"}
+    lacking = [written("{"), written("{}"), without("seconds"), without("peak_memory_mib"), without("args")]
+    ways = {"results.json": lacking, "predictions.jsonl": [Path.unlink, shortened, cut]}
+    ways["validation.jsonl"] = [Path.unlink, shortened, cut, written("")]
+    changes += [(place / name, change) for place in tested for name, made in ways.items() for change in made]
+    for path, change in changes:
+        kept = path.read_bytes()
+        change(path)
+        with pytest.raises(ValueError, match=f"{path}.*; delete (it|{folder})") as told:
+            studied(monkeypatch, engine, folder, *words)
+        assert len(str(told.value).replace(str(tmp_path), "")) < 300
+        path.write_bytes(kept)
+    shutil.rmtree(tested[0])
+    assert studied(monkeypatch, engine, folder, *words) == answer
