@@ -3,6 +3,7 @@
 import hashlib
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 
@@ -20,6 +21,7 @@ MUST_BE = {
     "LIST": ("|1", "1, or not be set"),
     "DRY_RUN": ("|1", "1, or not be set"),
 }
+OF_SCALE = {"MODEL": "nano", "JOBS": "nano", "LAUNCH": "report"}  # those that count at one scale alone
 Settings = Mapping[str, str]
 
 
@@ -33,6 +35,22 @@ def settings_in(env: Mapping[str, str]) -> Settings:
     if mine > of:
         raise ValueError(f"ONLY={found['ONLY']}: there are {of} shares")
     return found
+
+
+def check_of_runs(env: Mapping[str, str], settings: Settings) -> None:
+    """Raises ValueError for a variable that is set and has no effect, and for a launcher that cannot be started."""
+    for name, scale in OF_SCALE.items():
+        if env.get(name) and settings["SCALE"] != scale:
+            raise ValueError(f"{name}={env[name]}: counts at SCALE={scale} alone; set that too, or leave {name} out")
+    if settings["JOBS"] and settings["RAY"]:
+        raise ValueError(f"JOBS={settings['JOBS']}: has no effect with RAY; leave one of them out")
+    if env.get("LAUNCH"):
+        try:
+            words = shlex.split(env["LAUNCH"])
+        except ValueError as error:
+            raise ValueError(f"LAUNCH={env['LAUNCH']}: cannot be read ({error}); close its quotes") from error
+        if not words or shutil.which(words[0]) is None:
+            raise ValueError(f"LAUNCH={env['LAUNCH']}: names no program that there is; see reproduce/README.md")
 
 
 def in_share(place: str, share: str) -> bool:

@@ -20,6 +20,10 @@ if [[ ${1:-} != rows ]]; then
   file=$(cd "$(dirname "$0")" && pwd)/${0##*/}
   cd "$reproduce/.."
   if [[ -z ${PYTHON:-} ]]; then PYTHON=$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3); fi
+  if ! command -v "$PYTHON" > /dev/null; then
+    echo "error: PYTHON=$PYTHON: names no program that there is; leave it out, or give the python of your environment" >&2
+    exit 2
+  fi
   exec "$PYTHON" -m reproduce.run "$file"
 fi
 source "$reproduce/settings.sh"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from gpt2_scratch.sources import read_json
-from reproduce.environment import Settings, in_share, settings_in
+from reproduce.environment import Settings, check_of_runs, in_share, settings_in
 from reproduce.tables import Plan, Table, plans, read_table
 from workers.job import Job, Workers, failure_text
 from workers.local import fitting, local
@@ -167,7 +167,9 @@ def make(table: Table, found: Sequence[Plan], runs: Sequence[Run], settings: Set
 
 
 def main(path: Path) -> int:
-    settings, table = settings_in(os.environ), read_table(path)
+    settings = settings_in(os.environ)
+    check_of_runs(os.environ, settings)
+    table = read_table(path)
     rows = [row for row in table.rows if settings["VERSION"] in ("both", row.version)]
     table = table._replace(rows=rows)
     folder, scale = Path(settings["RUNS"]), settings["SCALE"]

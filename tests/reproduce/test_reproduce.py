@@ -276,6 +276,13 @@ def test_a_table_without_its_data_says_why_it_has_no_runs(dry_run, tmp_path):
         ({"ONLY": "third"}, "ONLY=third: must be a share like 3/8"),
         ({"SEEDS": "1,2"}, "SEEDS=1,2: must be whole numbers"),
         ({"JOBS": "none"}, "JOBS=none: must be a whole number, at least 1"),
+        ({"MODEL": "mine"}, "MODEL=mine: counts at SCALE=nano alone"),
+        ({"JOBS": "2"}, "JOBS=2: counts at SCALE=nano alone"),
+        ({"LAUNCH": "env", "SCALE": "nano"}, "LAUNCH=env: counts at SCALE=report alone"),
+        ({"JOBS": "2", "RAY": "auto", "SCALE": "nano"}, "JOBS=2: has no effect with RAY"),
+        ({"LAUNCH": "'unclosed"}, "LAUNCH='unclosed: cannot be read (No closing quotation)"),
+        ({"LAUNCH": "no-such-launcher --x"}, "LAUNCH=no-such-launcher --x: names no program"),
+        ({"SCALE": "nano", "PYTHON": "/nowhere/python"}, "PYTHON=/nowhere/python: names no program"),
         ({"VERSION": "mine"}, "VERSION=mine: must be published, corrected or both"),
     ],
 )

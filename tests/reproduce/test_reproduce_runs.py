@@ -28,7 +28,8 @@ def table_file(folder, *lines):
 
 
 def settings(folder, **more):
-    return {"RUNS": str(folder), "SEEDS": "0", "JOBS": "2", "LAUNCH": sys.executable, "PYTHON": sys.executable} | more
+    of_scale = {"JOBS": "2"} if more.get("SCALE") == "nano" else {"LAUNCH": sys.executable}
+    return {"RUNS": str(folder), "SEEDS": "0", "PYTHON": sys.executable} | of_scale | more
 
 
 def folders_of(path, **given):
@@ -69,7 +70,8 @@ def test_an_interrupted_table_goes_on_where_it_was(scale, small, tiny_model, tmp
     made = classifier(tmp_path / "made", range(30), 40, test={"accuracy": {"value": 0.75}})
     path = table_file(tmp_path, small, 'corrected own long "${run[@]}" --epochs 8')
     launch = shlex.join(map(str, (sys.executable, script, made)))
-    given = settings(tmp_path / "runs", SCALE=scale, MODEL=str(tiny_model), LAUNCH=launch)
+    of_scale = {"MODEL": str(tiny_model)} if scale == "nano" else {"LAUNCH": launch}
+    given = settings(tmp_path / "runs", SCALE=scale, **of_scale)
     (folder,) = folders_of(path, **given)
     env = os.environ | given
     state = folder / "checkpoint" / "state.pt"
