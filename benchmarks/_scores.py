@@ -13,6 +13,8 @@ from training.storage.run_folder import RESULTS
 # What a run is compared by, and how a table calls it.
 KINDS = {"accuracy": "accuracy", "rewards": "reward accuracy", "perplexity": "perplexity of the response"}
 
+MEASURED = TRAINABLE, SECONDS, PEAK = ("parameters", "trainable"), ("seconds", "train"), ("peak_memory_mib",)
+
 
 class Scored(NamedTuple):
     """`sums` (runs, n), `weights` (n,): 1 for an accuracy, the tokens for a perplexity."""
@@ -37,10 +39,29 @@ def results_of(run: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        found.get("args", {}).get("method"), found.get("data", {}).get("sha256")
-    except (ValueError, AttributeError, OSError) as error:
+        _check(found)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}); run it again or leave it out") from error
     return found
+
+
+def number_in(results: dict[str, Any], *path: str) -> float | None:
+    """Returns a number of results.json, None where it was not measured."""
+    found: Any = results
+    for name in path:
+        found = found.get(name, {})
+    return None if found in ({}, None) else float(found)
+
+
+def _check(results: dict[str, Any]) -> None:
+    """Raises whatever reading raises where something that is compared is not what it should be."""
+    args, lost = results.get("args", {}), results.get("forgetting") or {}
+    hash((*map(args.get, ("seed", "split_seed", "draw_seed", "dataset")), results.get("data", {}).get("sha256")))
+    args.get("method", "").lower()
+    for path in MEASURED:
+        number_in(results, *path)
+    if "pieces" in lost:
+        np.array([lost["pieces"][name] for name in ("tokens", "before", "after")], dtype=float)  # of one length
 
 
 def scored(run: Path) -> tuple[str, dict[Any, Example]]:

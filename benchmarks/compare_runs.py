@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from _scores import KINDS, Scored, results_of, same_examples
+from _scores import KINDS, PEAK, SECONDS, TRAINABLE, Scored, number_in, results_of, same_examples
 from evidence.crossed import Mean, family
 from evidence.intervals import Interval, shown
 from evidence.kinds import ACCURACY, FORGETTING, PERPLEXITY, Kind
@@ -134,12 +134,8 @@ def forgetting(runs: Sequence[Path]) -> Interval | None:
 
 def number_of(runs: Sequence[Path], of: Callable[[list[float]], Any], *path: str) -> str:
     """Returns the mean, the least or what else `of` makes of a number in results.json, over the runs that have it."""
-    found = []
-    for folder in runs:
-        value: Any = results_of(folder)
-        for name in path:
-            value = value.get(name, {})
-        found += [value] if value != {} else []
+    numbers = [number_in(results_of(folder), *path) for folder in runs]
+    found = [number for number in numbers if number is not None]
     return f"{of(found):,.0f}" if found else ""
 
 
@@ -167,7 +163,7 @@ def compare(runs: Sequence[Path]) -> None:
     places = {name: {seed: runs.index(folder) for seed, folder in row.items()} for name, row in rows.items()}
     tested = differences(kind, found, places)
     columns = [COLUMNS[0], f"{KINDS[found.kind]}, 95% interval", *COLUMNS[2:]]
-    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+    lines = [f"| {' | '.join(columns)} |", f"{'|---' * len(columns)}|"]
     for name, row in rows.items():
         sums, folders = found.sums[[*places[name].values()]], [*row.values()]
         each = [kind.in_unit(float(one.sum() / found.weights.sum())) for one in sums]
@@ -176,10 +172,11 @@ def compare(runs: Sequence[Path]) -> None:
         lost = forgetting(folders)
         cells = [name, shown(interval(kind, sums, found.weights).entry()), spread, str(len(sums)), p]
         cells += ["" if lost is None else shown(lost.entry(), "+.3f")]
-        cells += [number_of(folders, np.mean, "parameters", "trainable")]
-        cells += [number_of(folders, min, "seconds", "train")]  # other work of the machine only adds to it
-        cells += [number_of(folders, np.mean, "peak_memory_mib")]
-        print(f"| {' | '.join(cells)} |")
+        cells += [number_of(folders, np.mean, *TRAINABLE)]
+        cells += [number_of(folders, min, *SECONDS)]  # other work of the machine only adds to it
+        cells += [number_of(folders, np.mean, *PEAK)]
+        lines.append(f"| {' | '.join(cells)} |")
+    print("\n".join(lines))
     remark = _could_be_found(kind, [mean for mean, _ in tested.values()], len(rows) - 1)
     print(f"\nn = {found.sums.shape[1]:,} test examples{remark}")
 

@@ -232,6 +232,25 @@ def refusals(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("forgetting", 3),
+        ("forgetting", {"pieces": {"tokens": [2, 2], "before": [1.0, 1.0], "after": [1.0]}}),
+        ("args", {"method": "lora", "seed": [0]}),
+        ("args", {"method": 3, "seed": 0}),
+        ("parameters", 3),
+        ("seconds", {"train": "long"}),
+    ],
+)
+def test_results_damaged_by_hand_are_named_before_anything_is_printed(name, value, tmp_path, run_here):
+    runs = [finished(tmp_path / f"{seed}", labelled(30), seed=seed) for seed in range(2)]
+    path = runs[1] / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    status, out, err = run_here(compare_runs, *runs)
+    assert status == 2 and out == "" and f"{path} is damaged" in err and err.count("\n") == 2
+
+
 def test_what_cannot_be_compared_gets_one_message_and_no_table(tmp_path, run_here):
     for name, (runs, message) in refusals(tmp_path).items():
         status, out, err = run_here(compare_runs, *runs)
