@@ -136,7 +136,7 @@ def default_folder(question: Question, model: str) -> Path:
 def conduct(args: Args, question: Question, folder: Path, started: float) -> None:
     from evidence.racing import Trial
     from gpt2_scratch.weights import weights_hash
-    from studies.answer import screen
+    from studies.answer import cut_texts, screen
     from studies.making import Clock, Forecast, Maker, forecast
     from studies.phases import affordable, expected_runs
     from studies.printed import print_forecast, print_question
@@ -161,7 +161,9 @@ def conduct(args: Args, question: Question, folder: Path, started: float) -> Non
         largest = ["full"] if "full" in recipe.arms else [*recipe.arms]
         each = [forecast(here, recipe, Trial(name, 0, 0), kept=not work.dry_run) for name in largest]
         expected = Forecast(*map(max, zip(*each, strict=True)))
-        recipe = replace(recipe, memory_mib=expected.memory_mib)
+        recipe = replace(recipe, memory_mib=expected.memory_mib, cut=expected.cut)
+        if cut := cut_texts(question, recipe.cut):
+            say(f"note    {cut}")
         here.count = work.workers or fitting(expected.memory_mib, work.threads)
         if not work.ray and expected.memory_mib > (free := free_mib()):
             say(f"note    a run is forecast to need {expected.memory_mib:,.0f} MiB, and {free:,.0f} are free")

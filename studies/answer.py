@@ -10,6 +10,7 @@ from evidence.intervals import LEVEL
 from evidence.kinds import Kind
 from evidence.markdown import plain
 from studies.outcome import COMMONEST, TFIDF, Outcome
+from studies.question import Question
 
 
 def sentences(found: Outcome) -> list[str]:
@@ -156,6 +157,15 @@ def what_does_without(found: Outcome) -> str:
     )
 
 
+def cut_texts(question: Question, cut: int) -> str:
+    """Returns how many examples of the first seed are longer than a run reads, as a sentence; empty for none."""
+    if not cut:
+        return ""
+    rows = question.train + len(question.splits.validation) + len(question.splits.test)
+    whole = f"; {TFIDF} reads them whole" * question.classes
+    return f"{cut:,} of the {rows:,} examples of a run are longer than --max-length and are cut{whole}"
+
+
 def scope(found: Outcome) -> str:
     """Returns what the answer is about."""
     rows = {name: len(part) for name, part in found.question.splits.named().items()}
@@ -168,7 +178,7 @@ def scope(found: Outcome) -> str:
         f"{LEVEL:.0%}, over {over}. Scores are told apart all together (Holm), and so is forgetting, so that an "
         f"interval may leave out 0 and yet claim nothing. The race had {found.runs} runs, {found.minutes:.0f} minutes "
         "of one worker."
-    )
+    ) + (f" {cut}." if (cut := cut_texts(found.question, found.recipe.cut)) else "")
 
 
 def marked_up(found: Outcome, text: Callable[[str], str], code: Callable[[str], str]) -> list[str]:

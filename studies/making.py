@@ -43,6 +43,7 @@ def ended_by(status: int) -> str:
 class Forecast(NamedTuple):
     seconds: float
     memory_mib: float
+    cut: int = 0  # examples that are longer than --max-length
 
 
 def forecast(workers: Workers, recipe: Recipe, trial: Trial, kept: bool) -> Forecast:
@@ -71,9 +72,11 @@ def forecast(workers: Workers, recipe: Recipe, trial: Trial, kept: bool) -> Fore
         reason = ended_by(done.status) or said.rpartition("error: ")[2].strip()[-200:] or "it said nothing"
         raise ValueError(f"the forecast of a run has failed: {reason}")
     seconds, memory = found["in all"], found["peak"]
+    cut = sum(int(count.replace(",", "")) for count in re.findall(r"; tokens: .* cut ([\d,]+)$", said, re.MULTILINE))
+    forecast = Forecast(seconds, memory, cut)
     if kept:
-        write_json(path, known | {name: Forecast(seconds, memory)._asdict()})
-    return Forecast(seconds, memory)
+        write_json(path, known | {name: forecast._asdict()})
+    return forecast
 
 
 @dataclass

@@ -29,7 +29,7 @@ WEIGHTS = ("adapter", "model", STATE.parent.name)
 class Recipe:
     """What the runs share: script, flags of data and base, updates, and how many examples they are trained on.
 
-    `memory_mib` is the forecast of the largest arm; `is_settled` says whether more updates were seen to be of no use,
+    `memory_mib` is the forecast of the largest arm, and `cut` examples are longer than --max-length; `is_settled` says whether more updates were seen to be of no use,
     or their number was given; so many batches of validation examples are `watched` while training, or all for None.
     """
 
@@ -42,6 +42,7 @@ class Recipe:
     memory_mib: float = 0.0
     is_settled: bool = True
     watched: int | None = WATCHED
+    cut: int = 0
 
     def named(self, cell: tuple[str, int]) -> str:
         """Returns an arm at a rate in words: lora r4 at 0.002."""

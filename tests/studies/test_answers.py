@@ -282,6 +282,15 @@ def test_a_dry_run_writes_nothing_into_a_folder_and_refuses_that_of_another_stud
         studied(monkeypatch, engine, tmp_path / "s", *words, "--dry-run", "--max-length", 64)
 
 
+def test_texts_that_are_cut_are_counted_before_the_study_and_in_its_answer(monkeypatch, asked, tmp_path, capsys):
+    words, engine = [*asked, "--arms", "full", "--seeds", 1], Engine(near, cut=7)
+    said = "examples of a run are longer than --max-length and are cut; TF-IDF + logistic regression reads them whole"
+    answer = studied(monkeypatch, engine, tmp_path / "s", *words)
+    shown = capsys.readouterr()
+    assert "note    7 of the " in shown.out + shown.err and said in answer and said in shown.out + shown.err
+    assert "are cut" not in studied(monkeypatch, Engine(near), tmp_path / "whole", *words)
+
+
 def test_a_size_whose_race_was_cut_short_is_not_told(monkeypatch, asked, tmp_path):
     engine = Engine(near, seconds=20.0)
     ended = Clock.has_room_for
