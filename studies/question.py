@@ -102,7 +102,8 @@ def ask(asked: Asked) -> Question:
     task = columns.task(data.dataset, data.data)
     source = asked_rows(task, data)
     _, config = base_model(asked.model.model, weights=False)
-    every = split_rows(task, source, replace(data, train_examples=None, draw_seed=None))
+    whole = replace(data, train_examples=None, draw_seed=None, validation_share=0.0, test_share=0.0)
+    every = split_rows(task, source, whole)  # to be counted, whatever shares there are
     data = with_shares(data, len(every.examples()), FEWEST_UPDATES)
     splits = split_rows(task, source, replace(data, train_examples=None))
     for name, part, does in (("validation", splits.validation, "chooses"), ("test", splits.test, "compares")):

@@ -29,8 +29,9 @@ WEIGHTS = ("adapter", "model", STATE.parent.name)
 class Recipe:
     """What the runs share: script, flags of data and base, updates, and how many examples they are trained on.
 
-    `memory_mib` is the forecast of the largest arm, and `cut` examples are longer than --max-length; `is_settled` says whether more updates were seen to be of no use,
-    or their number was given; so many batches of validation examples are `watched` while training, or all for None.
+    `memory_mib` is the forecast of the largest arm, and `cut` examples are longer than --max-length; `is_settled` says
+    whether more updates were seen to be of no use, or their number was given; so many batches of validation examples
+    are `watched` while training, or all for None.
     """
 
     folder: Path

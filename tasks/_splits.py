@@ -86,13 +86,19 @@ def split_examples(
     parts = _refused_if_emptied(parts, _without_held_out_prompts(parts, skipped))
     rest = parts.pop("all", [])
     total, own_parts = len(rest), tuple(name for name, part in parts.items() if part)
-    for name, share in (("test", limits.test_share), ("validation", limits.validation_share)):
+    shares = {"test": limits.test_share, "validation": limits.validation_share}
+    wanted = 1 + sum(not parts[name] and share > 0 for name, share in shares.items())
+    prompts = len({e.group for e in rest if not isinstance(e, Labelled)})
+    for name, share in shares.items():
         if not parts[name] and share > 0:
             parts[name], rest = _draw(rest, share * total, f"{seed}/{name}", whole_groups=True)
             if not parts[name] and round(share * total) > 0 and any(not isinstance(e, Labelled) for e in rest[:1]):
+                why = "no prompt has so few; give a larger share, or 0"
+                if prompts < wanted:
+                    why = f"the file has {prompts} prompts for {wanted} parts; give it more prompts, or a share of 0"
                 raise ValueError(
                     f"--{name}-share {share}: would be {round(share * total):,} of {total:,} examples, but answers to "
-                    f"one prompt stay together and no prompt has so few; give a larger share, or 0"
+                    f"one prompt stay together and {why}"
                 )
     parts["train"] = parts.get("train", []) + rest
     train, own = limits.train, f"{seed}/train/limit"

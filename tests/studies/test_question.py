@@ -66,6 +66,23 @@ def test_shares_and_sizes_that_the_user_gives_are_used(tiny_model, mail_file):
     assert rows["test"] == round(sum(rows.values()) / 2) and question.train == 10
 
 
+def of_prompts(tmp_path, model, prompts, answers, **limits):
+    rows = [{"q": f"question {i}", "a": f"answer {i} {j}"} for i in range(prompts) for j in range(answers)]
+    data = DataArgs(data=write_rows(tmp_path / "rows.jsonl", rows), **limits)
+    return Asked(data, ModelArgs(str(model)), TextArgs(), PromptArgs("q", "", "a"), SpeedArgs(), ("full",), (4,), 8)
+
+
+def test_many_answers_to_few_prompts_are_split_by_the_shares_of_the_study(tiny_model, tmp_path):
+    rows = {n: len(part) for n, part in ask(of_prompts(tmp_path, tiny_model, 4, 20)).splits.named().items()}
+    assert rows == {"train": 40, "validation": 20, "test": 20}
+
+
+def test_too_few_prompts_for_three_parts_are_counted_in_the_refusal(tiny_model, tmp_path):
+    with pytest.raises(ValueError, match="the file has 2 prompts") as refusal:
+        ask(of_prompts(tmp_path, tiny_model, 2, 40))
+    assert "larger share" not in str(refusal.value) and len(str(refusal.value)) <= 300
+
+
 def test_arms_are_named_after_what_they_train_and_lora_has_one_for_each_rank():
     arms = arms_of(["full", "full-blocks", "lora", "lora-embedding", "head", "dora"], [8, 2], 6, True, MIDDLES)
     assert [arm.name for arm in arms] == [
