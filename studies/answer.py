@@ -99,12 +99,16 @@ def what_is_not_told_apart(found: Outcome) -> str:
 
 
 def what_is_missing(found: Outcome) -> list[str]:
-    """Returns sentences on what diverged, and on what there was no time for."""
+    """Returns sentences on what diverged, on rates at an end of those tried, and on what there was no time for."""
     said, partly = list[str](), {arm: found.diverged(arm) for arm in found.arms if arm != found.winner}
     if gone := [arm for arm in found.race.arms if arm not in found.arms]:
         said.append(f"Diverged at every rate: {listing(gone)}.")
     if cells := [f"{count} of {arm}" for arm, count in partly.items() if count]:
         said.append(f"Seeds that diverged are left out: {listing(cells)}.")
+    for place, end in (("lowest", 0), ("highest", -1)):
+        if arms := [arm for arm in found.arms if found.race.best(arm) == found.race.tried(arm)[end]]:
+            rates = "rate of {} is" if len(arms) == 1 else "rates of {} are"
+            said.append(f"The best {rates.format(listing(arms))} the {place} that was tried.")
     short = [f"the arms {listing(found.dropped)}"] * bool(found.dropped)
     short += [f"{found.asked - found.race.seeds} of {found.asked} seeds"] * (found.race.seeds < found.asked)
     short += [f"{found.unmade:,} runs of the race at least"] * bool(found.unmade)

@@ -291,6 +291,14 @@ def test_texts_that_are_cut_are_counted_before_the_study_and_in_its_answer(monke
     assert "are cut" not in studied(monkeypatch, Engine(near), tmp_path / "whole", *words)
 
 
+@pytest.mark.parametrize(("sign", "end"), [(-1, "highest"), (1, "lowest"), (0, "")])
+def test_a_best_rate_at_an_end_of_those_tried_is_told(monkeypatch, asked, tmp_path, sign, end):
+    engine = Engine(lambda arm, rate, seed: near(arm, rate, seed) if not sign else 3 + sign * 0.2 * math.log2(rate))
+    answer = studied(monkeypatch, engine, tmp_path / "s", *asked, "--arms", "full", "--seeds", 2)
+    assert ("The best rate of full is the" in answer) == bool(sign)
+    assert f"The best rate of full is the {end} that was tried." in answer or not sign
+
+
 def test_a_size_whose_race_was_cut_short_is_not_told(monkeypatch, asked, tmp_path):
     engine = Engine(near, seconds=20.0)
     ended = Clock.has_room_for
