@@ -170,6 +170,7 @@ def conduct(args: Args, question: Question, folder: Path, started: float) -> Non
         clock = Clock(work.minutes, here.count, started, {updates: [expected.seconds]})
         if work.dry_run:
             arms, seeds = affordable(recipe, clock, study.seeds, study.complete)
+            say_left_out(recipe, arms, seeds, study.seeds)
             print_forecast(question, recipe, clock, expected, arms, expected_runs(seeds, study.complete), seeds)
             for size in study.train_sizes:
                 runs = min(2, len(arms)) * expected_runs(seeds)
@@ -201,6 +202,7 @@ def outcome(args: Args, question: Question, recipe: "Recipe", maker: "Maker") ->
 
     # Race, on validation examples.
     arms, seeds = affordable(recipe, maker.clock, study.seeds, study.complete)
+    say_left_out(recipe, arms, seeds, study.seeds)
     race = Race(arms, seeds)
     unmade = run_race(maker, recipe, race, grid(race) if study.complete else race.rounds(), not study.complete)
 
@@ -208,6 +210,15 @@ def outcome(args: Args, question: Question, recipe: "Recipe", maker: "Maker") ->
     found = tested(maker, recipe, race, question, args.work.keep_models)
     dropped = [arm for arm in recipe.arms if arm not in arms]
     return replace(found, dropped=dropped, asked=study.seeds, unmade=unmade)
+
+
+def say_left_out(recipe: "Recipe", arms: Sequence[str], seeds: int, asked: int) -> None:
+    """Says once which arms and how many seeds --minutes leaves no time for."""
+    from evidence.document import listing
+    from studies.answer import left_out
+
+    if short := left_out([arm for arm in recipe.arms if arm not in arms], seeds, asked):
+        say(f"note    there is no time for {listing(short)}; give more --minutes")
 
 
 def with_sizes(found: "Outcome", maker: "Maker", asked: Sequence[int]) -> "Outcome":

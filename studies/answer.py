@@ -109,13 +109,18 @@ def what_is_missing(found: Outcome) -> list[str]:
         if arms := [arm for arm in found.arms if found.race.best(arm) == found.race.tried(arm)[end]]:
             rates = "rate of {} is" if len(arms) == 1 else "rates of {} are"
             said.append(f"The best {rates.format(listing(arms))} the {place} that was tried.")
-    short = [f"the arms {listing(found.dropped)}"] * bool(found.dropped)
-    short += [f"{found.asked - found.race.seeds} of {found.asked} seeds"] * (found.race.seeds < found.asked)
+    short = left_out(found.dropped, found.race.seeds, found.asked)
     short += [f"{found.unmade:,} runs of the race at least"] * bool(found.unmade)
     short += [f"{listing([f'{size:,}' for size in found.unmade_sizes])} training examples"] * bool(found.unmade_sizes)
     said += [f"There was no time for {listing(short)}."] * bool(short)
     more = f"More than {found.recipe.updates:,} updates were not tried, and may lower the loss further."
     return said + [more] * (not found.recipe.is_settled)
+
+
+def left_out(arms: Sequence[str], seeds: int, asked: int) -> list[str]:
+    """Returns the arms and the number of the seeds that there is no time for, in words."""
+    dropped = [f"the {'arm' if len(arms) == 1 else 'arms'} {listing(arms)}"] * bool(arms)
+    return dropped + [f"{asked - seeds} of {asked} seeds"] * (seeds < asked)
 
 
 def what_it_costs(found: Outcome) -> str:

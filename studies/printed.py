@@ -51,7 +51,10 @@ def print_forecast(
     print(f"  runs                {runs:>8,} of {recipe.updates:,} updates, {7 * seeds * len(arms):,} without the race")
     print(f"  one run             {one.seconds:>8,.0f} s, {one.memory_mib:,.0f} MiB, the largest arm")
     print(f"  at a time           {clock.workers:>8,}")
-    print(f"  in all              {seconds / 60:>8,.0f} minutes, or half or twice that with half or twice the updates")
+    short = clock.minutes is not None and seconds > 60 * clock.minutes
+    over = f"; more than --minutes {clock.minutes:g}" if short else ""
+    twice = "or half or twice that with half or twice the updates"
+    print(f"  in all              {seconds / 60:>8,.0f} minutes, {twice}{over}")
     if least := detectable(question):
         print(
             f"  could be found      {least} or more, on {len(question.splits.test):,} test examples; more as seeds vary"

@@ -299,6 +299,17 @@ def test_a_best_rate_at_an_end_of_those_tried_is_told(monkeypatch, asked, tmp_pa
     assert f"The best rate of full is the {end} that was tried." in answer or not sign
 
 
+def test_what_a_short_time_leaves_out_is_said_before_the_race_and_in_the_forecast(monkeypatch, asked, tmp_path, capsys):
+    words, engine = [*asked, "--arms", "full", "lora", "head", "--seeds", 5, "--minutes", 0.2], Engine(near, 20.0)
+    answer = studied(monkeypatch, engine, tmp_path / "s", *words)
+    shown, said = capsys.readouterr(), "here is no time for the arm head and 3 of 5 seeds"
+    assert f"{said}; give more --minutes" in shown.err and "here was no time for the arm head" in answer
+    with pytest.raises(FileNotFoundError):  # there is no answer
+        studied(monkeypatch, engine, tmp_path / "new", *words, "--dry-run")
+    shown = capsys.readouterr()
+    assert f"{said}; give more --minutes" in shown.err and "; more than --minutes 0.2" in shown.out
+
+
 def test_a_size_whose_race_was_cut_short_is_not_told(monkeypatch, asked, tmp_path):
     engine = Engine(near, seconds=20.0)
     ended = Clock.has_room_for
