@@ -172,9 +172,11 @@ def conduct(args: Args, question: Question, folder: Path, started: float) -> Non
             arms, seeds = affordable(recipe, clock, study.seeds, study.complete)
             say_left_out(recipe, arms, seeds, study.seeds)
             print_forecast(question, recipe, clock, expected, arms, expected_runs(seeds, study.complete), seeds)
-            for size in study.train_sizes:
+            for size in other_sizes(question, study.train_sizes):
                 runs = min(2, len(arms)) * expected_runs(seeds)
                 print(f"  {size:>8,} training examples: about {runs} runs more")
+            if question.train in study.train_sizes:
+                print(f"  {question.train:>8,} training examples: the study itself")
             return
         with cluster(work.ray, work.threads) if work.ray else nullcontext(here) as workers:
             clock.workers = workers.count
@@ -221,12 +223,17 @@ def say_left_out(recipe: "Recipe", arms: Sequence[str], seeds: int, asked: int) 
         say(f"note    there is no time for {listing(short)}; give more --minutes")
 
 
+def other_sizes(question: Question, asked: Sequence[int]) -> list[int]:
+    """Returns the numbers of training examples that the study itself does not have."""
+    return sorted({*asked} - {question.train})
+
+
 def with_sizes(found: "Outcome", maker: "Maker", asked: Sequence[int]) -> "Outcome":
     """Compares the winner, full fine-tuning and TF-IDF at other numbers of training examples too."""
     from studies.phases import by_size, rival_of
 
     arms = list(dict.fromkeys([found.winner, rival_of(found.race, found.winner, [*found.arms])]))
-    wanted = sorted({*asked} - {found.question.train})
+    wanted = other_sizes(found.question, asked)
     sizes = by_size(maker, found.recipe, found.question, wanted, arms, found.race.seeds)
     return replace(found, sizes=sizes, unmade_sizes=[size for size in wanted if size not in sizes])
 

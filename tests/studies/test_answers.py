@@ -276,6 +276,8 @@ def test_a_dry_run_writes_nothing_into_a_folder_and_refuses_that_of_another_stud
     (tmp_path / "empty").mkdir()
     assert "70 of 8 updates" in dry("--complete")
     assert "20 training examples: about 22 runs more" in dry("--train-sizes", 20)
+    twice = dry("--train-sizes", 20, 20, 132)
+    assert twice.count("22 runs more") == 1 and "132 training examples: the study itself" in twice
     assert not [*(tmp_path / "empty").iterdir()]
     studied(monkeypatch, engine, tmp_path / "s", *words)
     with pytest.raises(ValueError, match="holds a study with other flags"):
