@@ -157,7 +157,9 @@ def what_does_without(found: Outcome) -> str:
         return "There are no test examples, so nothing is known of doing without a language model."
     tfidf, most, kind = found.others[TFIDF], found.others[COMMONEST], found.kind
     verdict = {1: "is better: do without a language model", -1: "is worse", 0: "is not told apart from it"}
-    if tfidf.comparison is None or not tfidf.comparison.claims:
+    if tfidf.why_alone:
+        verdict[0] = f"was {tfidf.why_alone.replace(', ', ' with it (', 1)})"
+    elif tfidf.comparison is None or not tfidf.comparison.claims:
         verdict[0] = "is not told apart from it, of which there are too few seeds"
     assert most.value is not None, "a baseline has a score"
     return (

@@ -312,6 +312,13 @@ def test_what_a_short_time_leaves_out_is_said_before_the_race_and_in_the_forecas
     assert f"{said}; give more --minutes" in shown.err and "; more than --minutes 0.2" in shown.out
 
 
+def test_why_tf_idf_was_not_compared_is_told(monkeypatch, asked, tmp_path):
+    words = [*asked, "--arms", "full", "lora", "--seeds", 2, "--test-examples", 1]
+    answer = studied(monkeypatch, Engine(near), tmp_path / "s", *words)
+    assert "and was not compared with it (fewer than two examples in common with full);" in answer
+    assert "too few seeds" not in answer.partition("\n6. ")[2]
+
+
 def test_a_size_whose_race_was_cut_short_is_not_told(monkeypatch, asked, tmp_path):
     engine = Engine(near, seconds=20.0)
     ended = Clock.has_room_for
