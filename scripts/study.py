@@ -69,8 +69,10 @@ class StudyArgs:
         over = [str(size) for size in self.train_sizes if size > question.train]
         if over:
             return [f"--train-sizes {' '.join(over)}: a seed has {question.train:,} examples; give fewer"]
-        sizes = [("--train-sizes", size) for size in self.train_sizes] + [("--train-examples", question.train)]
-        return [f"{name} {size}: {why}" for name, size in sizes if (why := problem_of_drawing(question, size))]
+        sizes = {f"--train-sizes {size}": size for size in self.train_sizes}
+        own = "--train-examples" if question.data.train_examples else "--train-examples was not given, and is"
+        sizes[f"{own} {question.train}"] = question.train
+        return [f"{name}: {why}" for name, size in sizes.items() if (why := problem_of_drawing(question, size))]
 
 
 @dataclass(frozen=True)

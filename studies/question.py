@@ -20,6 +20,7 @@ from training.flags.scripts import load_script
 from training.flags.task import PromptArgs, TextArgs
 from training.flags.update import FEWEST_UPDATES, UpdateArgs
 from training.storage.files import LOCK, alone, write_json
+from training.storage.run_folder import nearest, unwritable
 
 SMALL = 1_000  # examples, below which a quarter is tested
 SHARES, SMALL_SHARES = (0.1, 0.1), (0.2, 0.25)  # of validation and test
@@ -119,7 +120,8 @@ def ask(asked: Asked) -> Question:
     words = words_of(replace(data, train_examples=None), asked.model, columns, asked.speed)
     words += () if asked.batch_size == UpdateArgs.batch_size else ("--batch-size", str(asked.batch_size))
     for arm in arms:
-        refuse(problems_in(parse(script.Args, [*words, *arm.words]), config=config))
+        problems = problems_in(parse(script.Args, [*words, *arm.words]), config=config)
+        refuse([problem.replace("--lora-rank ", "--ranks ", 1) for problem in problems])
     updates = max(FEWEST_UPDATES, -(-2 * train // asked.batch_size))
     return Question(classes, data, words, splits, task, source, train, {arm.name: arm for arm in arms}, updates)
 
@@ -127,6 +129,8 @@ def ask(asked: Asked) -> Question:
 def check_folder(folder: Path, question: Question, threads: int, base: str = "") -> dict[str, Any]:
     """Returns what the runs of the study share, with `base`, a hash of the weights, if it is known. Nothing is written.
     Raises ValueError for a folder that holds another study, or other files."""
+    if not nearest(folder).is_dir():
+        refuse(unwritable("--output-dir", folder))
     told = {"flags": [*question.words], "data": question.splits.fingerprint(), "threads": threads}
     told |= {"base": base} if base else {}
     path = folder / "study.json"

@@ -91,7 +91,7 @@ def refuse_untrained(parts: Mapping[str, Counter[str]], limited: bool = False) -
             rows = sum(counts[label] for label in unknown)
             raise ValueError(
                 f"the {name} part has {rows:,} rows with labels that no training row has: {listed(unknown)}; {found}, "
-                f"or leave such rows out with --leave-out-labels {as_arguments(unknown[:1])}"
+                f"or leave such rows out with --leave-out-labels {as_arguments(unknown)}"
             )
 
 

@@ -135,6 +135,17 @@ def test_so_few_examples_that_all_are_of_one_class_are_refused_before_anything_r
     assert not engine.made
 
 
+def test_a_number_of_examples_that_leaves_classes_untrained_is_named_as_it_came_about(monkeypatch, asked, tmp_path):
+    rows = [{"text": f"mail {i} x{i}", "label": f"c{i % 30}"} for i in range(60)]
+    words, engine = [*asked, "--data", write_rows(tmp_path / "classes.jsonl", rows)], Engine(near)
+    with pytest.raises(
+        ValueError, match="^--train-examples was not given, and is 26: the .* raise --train-examples"
+    ) as why:
+        studied(monkeypatch, engine, tmp_path / "s", *words)
+    assert len(re.findall("c[0-9]+", str(why.value).partition("--leave-out-labels")[2])) > 1
+    assert len(str(why.value)) <= 300 and not engine.made
+
+
 def test_other_weights_under_the_same_name_are_another_study(monkeypatch, asked, few_tokens, tmp_path):
     base = shutil.copytree(few_tokens, tmp_path / "base")
     engine, words = Engine(near), [*asked, "--model", base, "--arms", "full"]

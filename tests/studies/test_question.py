@@ -126,7 +126,7 @@ def test_a_flag_that_the_run_would_refuse_is_refused_before_anything_runs(tiny_m
     with pytest.raises(ValueError, match="--max-length 9000: the context of"):
         ask(asked(mail_file, tiny_model, max_length=9000))
     one = asked(mail_file, tiny_model)._replace(ranks=(64,))
-    with pytest.raises(ValueError, match="--lora-rank 64: must be 1 to 16"):
+    with pytest.raises(ValueError, match="^--ranks 64: must be 1 to 16"):
         ask(one)
 
 
@@ -143,6 +143,9 @@ def test_a_folder_holds_one_study(tiny_model, mail_file, tmp_path):
     write_rows(tmp_path / "other" / "rows.jsonl", [{"a": 1}])
     with pytest.raises(ValueError, match="holds other files"):
         check_folder(tmp_path / "other", question, 1)
+    for file in (tmp_path / "other" / "rows.jsonl", tmp_path / "other" / "rows.jsonl" / "s"):
+        with pytest.raises(ValueError, match=re.escape(f"--output-dir {file}: is a file, or lies in one")):
+            check_folder(file, question, 1)
 
 
 def test_a_study_from_before_runs_watched_some_batches_goes_on_to_watch_all(tiny_model, mail_file, tmp_path):
