@@ -104,6 +104,7 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None, 
     gc.set_threshold(GARBAGE)
     atexit.register(gc.freeze)  # at its end Python searches all that is left, which takes a second
     note.cache_clear()
+    os.environ["MPLBACKEND"] = "agg"  # matplotlib does not even start with a notebook's that is not installed
     try:
         sys.argv[1:] = completed(arguments, sys.argv[1:])
         args = parse(arguments, sys.argv[1:], description)
