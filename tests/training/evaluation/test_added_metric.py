@@ -37,6 +37,14 @@ def test_a_metric_of_nothing_but_right_predictions_is_1_and_its_interval_goes_lo
         assert (found.value, found.high) == pytest.approx((1, 1)) and found.low < 0.9, metric.name
 
 
+def test_a_metric_needs_no_folder_in_the_cache_of_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", tmp_path / "file" / "metrics")
+    metrics._modules.cache_clear()
+    found = metrics.classification_metrics([metrics.Row(0, 1, 0.5, 1, 1), metrics.Row(1, 0, 0.5, 1, 1)], "ab")
+    assert found["accuracy"]["value"] == 0.5
+
+
 def test_an_added_metric_is_in_the_results_in_the_last_lines_and_in_predictions(
     tiny_model, mail_file, tmp_path, monkeypatch, run_here
 ):
