@@ -276,6 +276,7 @@ def train(args: Args, documents: "Documents", base: Base, folder: Path, resuming
         run.remember()
     if run.step == 1 and schedule.lr_at(0) == 0:
         raise options.untrained()
+    run.check_last()
 
     # Final evaluation, of the weights as they are saved.
     dtype = DTYPES[args.output.save_dtype]

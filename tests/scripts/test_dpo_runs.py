@@ -277,9 +277,10 @@ def test_wrong_input_is_refused_before_anything_is_written(flags, message, call,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_diverges_ends_with_a_message_and_without_results(call, files, tiny_model, tmp_path):
-    known = ["--data", files / "good.jsonl", "--model", tiny_model, "--output-dir", tmp_path / "run"]
-    status, _, err = call(*known, "--lr", 1e30, "--max-steps", 9, "--max-grad-norm", None)
+@pytest.mark.parametrize(("steps", "keep"), [(9, "best"), (1, "best"), (1, "last")])  # the last update too
+def test_a_run_that_diverges_ends_with_a_message_and_without_results(call, files, tiny_model, tmp_path, steps, keep):
+    known = ["--data", files / "good.jsonl", "--model", tiny_model, "--output-dir", tmp_path / "run", "--keep", keep]
+    status, _, err = call(*known, "--lr", 1e30, "--max-steps", steps, "--warmup-steps", 0, "--max-grad-norm", None)
     assert status == 2 and "Traceback" not in err and "training diverged" in err
     assert not (tmp_path / "run" / "results.json").exists()
 

@@ -318,6 +318,12 @@ def test_a_model_from_nothing_within_a_budget_of_time_in_half_precision(corpus, 
     assert results_of(folder)["seconds"]["train"] >= 0.6
 
 
+def test_a_run_whose_last_update_diverges_says_so(corpus, weights, tmp_path, run_here):
+    flags = "--tokens", 8, "--batch-tokens", 8, "--warmup-share", 0, "--lr", 1e30, "--output-dir", tmp_path / "run"
+    status, _, err = run_here(load_script("pretrain"), "--data", corpus, "--init-from", weights, *flags)
+    assert status == 2 and "training diverged" in err and not (tmp_path / "run" / "results.json").exists()
+
+
 @pytest.mark.parametrize("budget", [("--tokens", 100), ("--minutes", 1e-6)])
 def test_a_budget_of_one_update_which_trains_nothing_is_refused(budget, corpus, weights, tmp_path):
     sizes = ("--batch-tokens", 128, "--output-dir", tmp_path / "run")

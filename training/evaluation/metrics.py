@@ -166,9 +166,7 @@ def _modules(chosen: tuple[Metric, ...], classes: int) -> Any:
     def module(metric: Metric) -> evaluate.Metric:
         class Module(evaluate.Metric):
             def _build_data_dir(self) -> str:
-                return str(
-                    self._data_dir_root
-                )  # not made: nothing is kept there, and HF_HOME may be read-only
+                return str(self._data_dir_root)  # not made: nothing is kept there, and HF_HOME may be read-only
 
             def _info(self) -> evaluate.MetricInfo:
                 return evaluate.MetricInfo(description=metric.words, citation="", features=features)

@@ -3,6 +3,7 @@
 It never runs forward, backward or a step: those stand in the loop of each script.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,7 @@ from training.run.results import Results, environment, peak_memory_mib, write_re
 from training.run.trackers import close_trackers, log_values, open_trackers
 from training.step.processes import check_same, check_seen, part
 from training.step.sharding import gather, is_sharded
+from training.step.update import diverged
 from training.storage.files import alone, write_lines
 from training.storage.run_folder import CONFIG, GENERATIONS, prepare_folder
 
@@ -138,6 +140,12 @@ class Run:
         """Records what was measured on the validation examples."""
         self.point |= {"val_loss": val_loss, **scores}
 
+    def check_last(self) -> None:
+        """Raises ValueError when the last validation loss is not finite: of the last weights no gradient was taken."""
+        loss = self.record.last("val_loss")
+        if loss is not None and not math.isfinite(loss):
+            raise diverged("the validation loss", loss)
+
     def remember(self) -> None:
         """Adds a point to the curve and writes a checkpoint, each when it is due."""
         if not self.updated:
@@ -205,6 +213,7 @@ class FineTuning(Run):
     def load_best(self, keep: str) -> None:
         """Loads the weights to keep into the model: the best ones, or the last if `keep` says so."""
         if self.record.best_step < 0 or (keep == "last" and self.record.best_step != self.step):
+            self.check_last()
             self.record.best_step = self.step
             self.best.save(self.accelerator)
         self.best.load(self.accelerator)

@@ -104,6 +104,11 @@ def accumulate(
     return total if accelerator.num_processes == 1 else accelerator.reduce(total.to(accelerator.device), "sum")
 
 
+def diverged(what: str, value: float) -> ValueError:
+    """Returns the error of a training of which a number is no longer finite."""
+    return ValueError(f"{what} is {value}: training diverged; lower --lr or warm up longer")
+
+
 def apply_update(
     accelerator: Accelerator, model: nn.Module, optimizer: AcceleratedOptimizer, lr: float, max_norm: float | None
 ) -> float | None:
@@ -115,7 +120,7 @@ def apply_update(
         group["lr"] = lr * group.get("lr_ratio", 1.0)
     norm = clip(accelerator, model, max_norm)
     if accelerator.scaler is None and not math.isfinite(norm):
-        raise ValueError(f"the gradient is {norm}: training diverged; lower --lr or warm up longer")
+        raise diverged("the gradient", norm)
     optimizer.step()
     optimizer.zero_grad()
     return None if accelerator.optimizer_step_was_skipped else norm
