@@ -20,6 +20,7 @@ from training.flags.fields import given_flags as given_flags
 from training.flags.fields import resolved as resolved
 from training.flags.last_word import repeat_after_launcher
 from training.flags.out_of_memory import ran_out, remedy
+from training.flags.stderr import be_lenient
 from training.storage.files import NoRoom
 
 T = TypeVar("T")
@@ -104,6 +105,7 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None, 
     gc.set_threshold(GARBAGE)
     atexit.register(gc.freeze)  # at its end Python searches all that is left, which takes a second
     note.cache_clear()
+    be_lenient()
     os.environ["MPLBACKEND"] = "agg"  # matplotlib does not even start with a notebook's that is not installed
     try:
         sys.argv[1:] = completed(arguments, sys.argv[1:])

@@ -31,6 +31,26 @@ from training.storage.run_folder import check_folder, unwritable
 CLS = load_script("finetune_cls")
 
 
+NEEDS_FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
+TELLS = """
+from dataclasses import dataclass
+from training.flags.cli import note, run
+from training.run.progress import ProgressLine
+
+@dataclass(frozen=True)
+class Args:
+    lr: float = 0.1
+
+def main(args):
+    line = ProgressLine(2, 0, True)
+    note("is told")
+    line.show(2, args.lr, lambda name: None)
+    line.close()
+
+run(main, Args, "")
+"""
+
+
 @pytest.fixture(autouse=True)
 def _named(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["finetune_cls.py"])
@@ -185,6 +205,12 @@ def test_a_closed_output_changes_neither_status_nor_message(words, status):
     done = subprocess.run(["bash", "-c", line], stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
     assert done.returncode == status and "Traceback" not in done.stderr
     assert ("--lora-rank 0" in done.stderr) == (status == 2)
+
+
+@pytest.mark.parametrize("where", ["2>&-", pytest.param("2>/dev/full", marks=NEEDS_FULL)])
+def test_messages_that_cannot_be_written_end_no_run(where, tmp_path):
+    done = subprocess.run(["bash", "-c", f'"$0" -c "$1" {where}', sys.executable, TELLS], cwd=ROOT, check=False)
+    assert done.returncode == 0
 
 
 def test_an_output_that_cannot_show_a_text_says_what_to_set(run_here, monkeypatch):
