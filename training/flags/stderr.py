@@ -35,6 +35,6 @@ class Lenient:
 def be_lenient() -> None:
     """Replaces sys.stderr, which Python leaves out where it was closed (2>&-)."""
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # it stays open to the end
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it stays open to the end
     if not isinstance(sys.stderr, Lenient):
         sys.stderr = Lenient(sys.stderr)  # type: ignore[assignment]

@@ -1,13 +1,14 @@
 """Chooses the number of a CPU's threads, where the user has not."""
 
 import os
+from itertools import zip_longest
 
 import psutil
 import torch
 
 from training.run.cores import usable_cores
 
-ASKED = "OMP_NUM_THREADS"
+ASKED, LAUNCHER_ASKED = "OMP_NUM_THREADS", "--num_cpu_threads_per_process"
 
 
 def asked_for() -> bool:
@@ -22,8 +23,27 @@ def asked_for() -> bool:
         return True
 
 
+def asked_of_launcher() -> int | None:
+    """Returns the threads of a process that the flags of `accelerate launch` name. With several processes it does not
+    pass them on."""
+    try:
+        parent = psutil.Process().parent() if "ACCELERATE_MIXED_PRECISION" in os.environ else None
+        words = parent.cmdline() if parent else []
+    except (psutil.Error, OSError):
+        return None
+    for word, behind in zip_longest(words, words[1:], fillvalue=""):
+        name, sign, value = word.partition("=")
+        number = value if sign else behind
+        if f"--{name.removeprefix('--').replace('-', '_')}" == LAUNCHER_ASKED and number.isdecimal():
+            return max(1, int(number))
+    return None
+
+
 def choose_threads() -> None:
-    """Uses as many threads as there are cores for each process."""
+    """Uses the threads that the user asks for, else as many as there are cores for each process."""
+    if threads := asked_of_launcher():
+        torch.set_num_threads(threads)
+        return
     if asked_for():
         return
     usable = usable_cores()

@@ -4,11 +4,12 @@ import math
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from training.run import cores
+from training.run import cores, threads
 from training.run.cores import free_bytes, quota
 from training.run.threads import choose_threads
 
@@ -66,6 +67,26 @@ def test_what_accelerate_launch_sets_by_itself_is_not_the_users_choice(started_w
     words = ["sh", "-c", told, sys.executable, WITHOUT_TORCH]
     done = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(asked), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (["--num_cpu_threads_per_process", "3", "scripts/x.py"], 3),
+        (["--num-cpu-threads-per-process=3"], 3),
+        (["--num_processes", "3"], None),
+        (["--num_cpu_threads_per_process"], None),
+    ],
+)
+def test_the_launchers_own_flag_is_obeyed(words, asked, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    launcher = SimpleNamespace(cmdline=lambda: ["accelerate", "launch", *words])
+    monkeypatch.setattr(threads.psutil.Process, "parent", lambda self: launcher)
+    assert threads.asked_of_launcher() == asked
+    if asked:
+        choose_threads()
+        assert torch.get_num_threads() == asked
 
 
 @pytest.mark.parametrize(
