@@ -92,6 +92,11 @@ class UpdateArgs:
             )
         return found
 
+    def warmup(self, steps: int) -> int:
+        """Returns how many of the optimizer steps warm up."""
+        asked = self.warmup_ratio * steps
+        return int(round(asked, 6)) if self.warmup_steps is None else self.warmup_steps  # 0.29 * 100 is below 29
+
     def clip_at(self, step: int, warmup: int) -> float | None:
         """Returns the largest gradient norm allowed in this step; None allows any."""
         return None if self.clip_after_warmup and step < warmup else self.max_grad_norm

@@ -54,7 +54,7 @@ def build_schedule(update: UpdateArgs, steps: int) -> Schedule:
     it at a learning rate of 0, or the end of the cosine above its peak."""
     if update.warmup_steps is not None and update.warmup_steps > steps:
         raise ValueError(f"--warmup-steps {update.warmup_steps}: longer than the training, which has {steps} steps")
-    warmup = int(update.warmup_ratio * steps) if update.warmup_steps is None else update.warmup_steps
+    warmup = update.warmup(steps)
     assert update.lr is not None, "with_defaults has filled in the learning rate"
     if update.lr_min > update.lr:
         raise ValueError(f"--lr-min {update.lr_min:g}: is above the peak, --lr {update.lr:g}; give less")

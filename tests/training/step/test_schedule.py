@@ -98,7 +98,10 @@ def test_the_schedule_takes_every_flag():
     assert build_schedule(update, 10) == Schedule(10, 3, PEAK, INIT, MINIMUM, "constant")
 
 
-@pytest.mark.parametrize(("ratio", "steps", "warmup"), [(0.2, 6000, 1200), (0.05, 39, 1), (0.0, 10, 0), (1.0, 7, 7)])
+@pytest.mark.parametrize(
+    ("ratio", "steps", "warmup"),
+    [(0.2, 6000, 1200), (0.05, 39, 1), (0.0, 10, 0), (1.0, 7, 7), (0.29, 100, 29), (0.55, 10, 5)],
+)
 def test_a_warmup_ratio_is_rounded_down_to_steps(ratio, steps, warmup):
     assert build_schedule(UpdateArgs(lr=PEAK, warmup_ratio=ratio), steps).warmup == warmup
 
