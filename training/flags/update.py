@@ -126,7 +126,8 @@ class UpdateArgs:
         for name in ("epochs", "lr", "max_grad_norm"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                found.append(f"{flag(name)} {value}: must be above 0 and finite")
+                remedy = "; None does not clip" if name == "max_grad_norm" else ""
+                found.append(f"{flag(name)} {value}: must be above 0 and finite{remedy}")
         if self.epochs is not None and MOST_EPOCHS < self.epochs < math.inf:
             found.append(f"--epochs {self.epochs:g}: must be at most {MOST_EPOCHS:,.0f}")
         if self.max_steps is not None and self.max_steps > MOST_UPDATES:

@@ -152,6 +152,10 @@ def test_a_value_out_of_range_is_named_with_its_flag(args, named):
     assert problem.startswith(named + ":") and "must be" in problem
 
 
+def test_a_norm_of_0_is_answered_with_how_not_to_clip():
+    assert UpdateArgs(max_grad_norm=0.0).problems()[0].endswith("; None does not clip")
+
+
 def test_default_values_have_no_problems():
     assert UpdateArgs().problems() == []
 
