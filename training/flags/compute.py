@@ -1,9 +1,10 @@
 """Flags of speed and memory: they change how an update is computed, not what it is."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gpt2_scratch.config import GPT2Config
 from training.flags.common import MethodArgs, ModelArgs, UpdateArgs
@@ -11,6 +12,7 @@ from training.flags.fields import Rare
 from training.flags.sharding import OFF, launch_problems, sharding_problems
 from training.storage.run_folder import unwritable
 
+YES, NO = ("y", "yes", "t", "true", "on", "1"), ("n", "no", "f", "false", "off", "0")
 UNTRIED = "never tried here; launch with accelerate_configs/ddp.yaml or fsdp2.yaml"
 # Environment variables that Accelerate reads, set by a shell, `accelerate launch` or its default configuration: the
 # values that change nothing, and what to do instead of any other.
@@ -24,8 +26,32 @@ ENVIRONMENT = {
 }
 
 
+def truth(value: str) -> bool:
+    """Reads a truth value as Accelerate does."""
+    if value.lower() not in (*YES, *NO):
+        raise ValueError(f"{value} is no truth value")
+    return value.lower() in YES
+
+
+# Those that a library converts, with an error that does not name them: how, and what they must be.
+CONVERTED: dict[str, tuple[Callable[[str], Any], str]] = {
+    **dict.fromkeys(("WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), (int, "a whole number")),
+    **dict.fromkeys(("ACCELERATE_USE_CPU", "ACCELERATE_DEBUG_MODE"), (truth, "true or false")),
+    **dict.fromkeys(("TQDM_MININTERVAL", "TQDM_MAXINTERVAL", "TQDM_MINITERS", "TQDM_SMOOTHING"), (float, "a number")),
+}
+
+
+def _is_read(name: str, value: str) -> bool:
+    try:
+        CONVERTED[name][0](value)
+    except ValueError:
+        return False
+    return True
+
+
 def environment_problems() -> list[str]:
-    """Returns a problem for each environment variable that would silently change an update."""
+    """Returns a problem for each environment variable that would silently change an update, or that a library cannot
+    read."""
     found = [
         f"{name}={os.environ[name]} in the environment: {remedy}; unset it, or change Accelerate's configuration"
         for name, (harmless, remedy) in ENVIRONMENT.items()
@@ -34,7 +60,11 @@ def environment_problems() -> list[str]:
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision.lower() not in ("", "no", "bf16", "fp16"):
         found.append(f"ACCELERATE_MIXED_PRECISION={precision} in the environment: must be no, bf16 or fp16")
-    return found
+    return found + [
+        f"{name}={value} in the environment: must be {wanted}; unset it"
+        for name, (_, wanted) in CONVERTED.items()
+        if (value := os.environ.get(name)) is not None and not _is_read(name, value)
+    ]
 
 
 @dataclass(frozen=True)

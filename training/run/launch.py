@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import patch_environment
 
-from training.flags.compute import SpeedArgs
+from training.flags.compute import SpeedArgs, truth
 from training.run.threads import choose_threads
 from training.step.processes import from_main
 
@@ -45,7 +45,11 @@ def check_launched(accelerator: Accelerator) -> None:
             f"{launched} processes were launched but do not see each other; without GPUs set ACCELERATE_USE_CPU=true"
         )
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if accelerator.device.type == "cuda" and here > (there := torch.cuda.device_count()):
+    if accelerator.device.type != "cuda":
+        return
+    if not (there := torch.cuda.device_count()):
+        raise ValueError("a GPU is asked for, but torch sees none; unset ACCELERATE_TORCH_DEVICE to use the CPU")
+    if here > there:
         raise ValueError(
             f"{here} processes were launched for {there} GPU{'s' * (there > 1)}; add --num_processes {there}"
         )
@@ -55,7 +59,7 @@ def check_gpu(accelerator: Accelerator) -> None:
     """Raises ValueError where a launcher asks for half precision, as its configurations for GPUs do, and none is seen.
     The run would take the CPU, in silence."""
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "").lower()
-    wants_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes")
+    wants_cpu = truth(os.environ.get("ACCELERATE_USE_CPU", "no"))
     if asked in ("bf16", "fp16") and accelerator.device.type == "cpu" and not wants_cpu:
         raise ValueError(
             f"ACCELERATE_MIXED_PRECISION={asked}: launched for a GPU, but torch sees none (is the driver too old?); "

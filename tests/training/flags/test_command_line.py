@@ -18,7 +18,7 @@ from test_device import launched_environment
 from gpt2_scratch.config import GPT2Config
 from training.flags.cli import problems_in
 from training.flags.command_line import parse
-from training.flags.compute import ENVIRONMENT
+from training.flags.compute import CONVERTED, ENVIRONMENT, environment_problems
 from training.flags.fields import changed_flags, flags_of
 from training.flags.near_misses import ENTRIES, OURS, meant
 
@@ -293,6 +293,15 @@ def test_an_environment_that_would_change_the_update_in_silence_is_refused(name,
     monkeypatch.setenv(name, value)
     (problem,) = parse(script.Args, []).compute.problems()
     assert problem.startswith(f"{name}={value}") and len(problem) <= 300
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_a_variable_that_a_library_cannot_read_is_named(name, monkeypatch):
+    monkeypatch.setenv(name, "perhaps")
+    (problem,) = environment_problems()
+    assert problem.startswith(f"{name}=perhaps in the environment: must be") and problem.endswith("unset it")
+    monkeypatch.setenv(name, "1")
+    assert not environment_problems()
 
 
 @pytest.mark.parametrize("name", [*ENVIRONMENT, "ACCELERATE_MIXED_PRECISION"])

@@ -68,6 +68,9 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         check_launched(accelerator)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     check_launched(accelerator)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match="torch sees none; unset ACCELERATE_TORCH_DEVICE"):
+        check_launched(accelerator)
 
 
 def test_cached_memory_of_a_gpu_is_not_counted_twice(monkeypatch):
