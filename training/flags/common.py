@@ -155,6 +155,21 @@ class RunArgs(FolderArgs):
         if self.early_stop is not None and not validation:
             raise ValueError(f"--early-stop {self.early_stop}: there are no validation examples to stop by")
 
+    def notes(self, steps: int, validation: Sequence[object]) -> list[str]:
+        """Returns what a user should know, before training, of flags that change nothing in so many steps."""
+        if not validation:
+            given = [name for name in ("eval_every", "eval_batches") if getattr(self, name) is not None]
+            return [f"{flag(name)} changes nothing, since there are no validation examples" for name in given]
+        evaluations = -(-steps // self.evaluates_every(steps))
+        if self.early_stop is not None and self.early_stop >= evaluations:
+            asked = f"--early-stop {self.early_stop}"
+            return [f"{asked} stops nothing, since there are {evaluations} evaluations: lower it or --eval-every"]
+        return []
+
+    def evaluates_every(self, steps: int) -> int:
+        """Returns the steps between evaluations: by default a tenth of the run."""
+        return self.eval_every or max(1, -(-steps // 10))
+
     def watched(self, validation: Sequence[E], batch_size: int) -> Sequence[E]:
         """Returns the validation examples that are evaluated while training: always the same ones."""
         wanted = len(validation) if self.eval_batches is None else self.eval_batches * batch_size

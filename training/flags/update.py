@@ -83,6 +83,10 @@ class UpdateArgs:
         found = []
         if self.warmup_steps is not None and "warmup_ratio" in changed_flags(self):
             found.append(f"--warmup-steps {self.warmup_steps} overrules --warmup-ratio {self.warmup_ratio:g}")
+        if self.warmup(steps) == 0:
+            idle = {"lr_init", "clip_after_warmup"} | ({"warmup_ratio"} if self.warmup_steps is None else set())
+            given = [name for name, value in changed_flags(self).items() if name in idle and value]
+            found += [f"{flag(name)} changes nothing, since none of {steps:,} updates warms up" for name in given]
         if self.epochs is not None and self.max_steps is not None:
             found.append(f"--max-steps {self.max_steps} overrules --epochs {self.epochs:g}")
         elif self.epochs is not None and steps < fewest:

@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import patch_environment
 
+from training.flags.cli import note
 from training.flags.compute import SpeedArgs, truth
 from training.run.threads import choose_threads
 from training.step.processes import from_main
@@ -78,6 +79,8 @@ def start(compute: SpeedArgs, folder: Path, resuming: bool) -> tuple[Accelerator
     with patch_environment(accelerate_use_fsdp="false"):  # training/step/sharding.py shards
         accelerator = Accelerator(mixed_precision=precision, project_dir=str(folder))
     torch.backends.cuda.matmul.allow_tf32 = compute.tf32  # after Accelerator, which may set it too
+    if compute.tf32 and accelerator.device.type != "cuda":
+        note("--tf32 changes nothing, since this device is no CUDA GPU")
     if compute.deterministic:
         be_deterministic()
     check_launched(accelerator)

@@ -109,9 +109,8 @@ class Intervals:
 
 
 def intervals(run: RunArgs, steps: int) -> Intervals:
-    """Returns the intervals of the flags. By default a tenth of the run lies between evaluations, a hundredth between
-    points of the curve."""
-    evaluate = run.eval_every or max(1, -(-steps // 10))
+    """Returns the intervals of the flags. By default a hundredth of the run lies between points of the curve."""
+    evaluate = run.evaluates_every(steps)
     log = run.log_every or max(1, -(-steps // 100))
     return Intervals(log, evaluate, run.save_every or evaluate, steps, run.early_stop)
 
@@ -122,10 +121,11 @@ def resolve_update(
     """Returns the update with its defaults filled in, the schedule, and when things are due.
 
     `defaults`: peak learning rate at width 192, and epochs, of each method; `fewest`: updates that default epochs make
-    at least. `data` gets a note on a shorter length. Raises the errors of `UpdateArgs.steps` and `build_schedule`.
+    at least. `data` gets notes on a shorter length and on flags that change nothing. Raises the errors of
+    `UpdateArgs.steps` and `build_schedule`.
     """
     examples = len(data.train)
     update = args.update.with_defaults(*defaults[args.method.method], width, examples, fewest)
     steps = update.steps(examples)
-    data.facts.notes.extend(args.update.notes(steps, fewest))
+    data.facts.notes.extend(args.update.notes(steps, fewest) + args.run.notes(steps, data.validation))
     return update, build_schedule(update, steps), intervals(args.run, steps)

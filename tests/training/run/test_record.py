@@ -33,3 +33,19 @@ def test_the_flags_say_at_which_of_20_steps_what_is_due(flags, points, evaluatio
     found = intervals(RunArgs(**flags), 20)
     for what, steps in {"log": points, "evaluate": evaluations, "save": saves}.items():
         assert [step for step in range(1, 21) if found.is_time_for(what, Record(step=step))] == steps, what
+
+
+@pytest.mark.parametrize(
+    ("flags", "validation", "notes"),
+    [
+        ({"early_stop": 10}, [0], ["--early-stop 10 stops nothing, since there are 10 evaluations"]),
+        ({"early_stop": 2, "eval_every": 8}, [0], []),
+        ({"early_stop": 3, "eval_every": 8}, [0], ["--early-stop 3 stops nothing, since there are 3 evaluations"]),
+        ({"eval_every": 2, "eval_batches": 1}, [], ["--eval-every changes nothing", "--eval-batches changes nothing"]),
+        ({}, [], []),
+        ({"eval_every": 2, "eval_batches": 1}, [0], []),
+    ],
+)
+def test_flags_of_evaluation_that_change_nothing_in_20_steps_are_noted(flags, validation, notes):
+    found = RunArgs(**flags).notes(20, validation)
+    assert len(found) == len(notes) and all(text.startswith(note) for text, note in zip(found, notes, strict=True))

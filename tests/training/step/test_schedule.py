@@ -152,6 +152,22 @@ def test_a_value_out_of_range_is_named_with_its_flag(args, named):
     assert problem.startswith(named + ":") and "must be" in problem
 
 
+@pytest.mark.parametrize(
+    ("flags", "noted"),
+    [
+        ({"warmup_ratio": 0.1, "lr_init": 0.0005}, ["--lr-init", "--warmup-ratio"]),
+        ({"warmup_steps": 0, "lr_init": 0.3, "clip_after_warmup": True}, ["--lr-init", "--clip-after-warmup"]),
+        ({"warmup_ratio": 0.2, "lr_init": 0.0005}, []),
+        ({"warmup_ratio": 0.0}, []),
+        ({"warmup_steps": 0}, []),
+        ({}, []),
+    ],
+)
+def test_flags_of_a_warmup_that_has_no_update_are_noted(flags, noted):
+    notes = UpdateArgs(max_steps=9, **flags).notes(9)
+    assert notes == [f"{name} changes nothing, since none of 9 updates warms up" for name in noted]
+
+
 def test_a_norm_of_0_is_answered_with_how_not_to_clip():
     assert UpdateArgs(max_grad_norm=0.0).problems()[0].endswith("; None does not clip")
 
