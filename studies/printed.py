@@ -54,7 +54,7 @@ def print_forecast(
     short = clock.minutes is not None and seconds > 60 * clock.minutes
     over = f"; more than --minutes {clock.minutes:g}" if short else ""
     twice = "or half or twice that with half or twice the updates"
-    print(f"  in all              {seconds / 60:>8,.0f} minutes, {twice}{over}")
+    print(f"  in all              {seconds / 60:>8,.1f} minutes, {twice}{over}")
     if least := detectable(question):
         print(
             f"  could be found      {least} or more, on {len(question.splits.test):,} test examples; more as seeds vary"

@@ -126,7 +126,7 @@ def test_a_dry_run_says_what_could_be_found_and_writes_nothing(studied, few_toke
     before = files()
     done = run_here(STUDY, *words(mail_file, few_tokens, folder, "--dry-run"))
     assert done.returncode == 0, done.stderr
-    assert re.search(r"runs +\d+ of 8 updates", done.stdout) and re.search(r"in all +\d+ minutes", done.stdout)
+    assert re.search(r"runs +\d+ of 8 updates", done.stdout) and re.search(r"in all +\d+\.\d minutes", done.stdout)
     assert re.search(r"could be found +[\d.]+ points of accuracy or more", done.stdout)
     assert files() == before
 
