@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from studies.arms import NAMED
 from studies.question import Asked, Question, ask, check_folder, held, problem_of_drawing
-from training.flags.cli import at_least, changed_flags, flag, refuse, run, say
+from training.flags.cli import at_least, changed_flags, flag, note, refuse, run
 from training.flags.common import DataArgs, ModelArgs
 from training.flags.compute import SpeedArgs
 from training.flags.fields import Help, Rare
@@ -165,10 +165,10 @@ def conduct(args: Args, question: Question, folder: Path, started: float) -> Non
         expected = Forecast(*map(max, zip(*each, strict=True)))
         recipe = replace(recipe, memory_mib=expected.memory_mib, cut=expected.cut)
         if cut := cut_texts(question, recipe.cut):
-            say(f"note    {cut}")
+            note(cut)
         here.count = work.workers or fitting(expected.memory_mib, work.threads)
         if not work.ray and expected.memory_mib > (free := free_mib()):
-            say(f"note    a run is forecast to need {expected.memory_mib:,.0f} MiB, and {free:,.0f} are free")
+            note(f"a run is forecast to need {expected.memory_mib:,.0f} MiB, and {free:,.0f} are free")
         clock = Clock(work.minutes, here.count, started, {updates: [expected.seconds]})
         if work.dry_run:
             arms, seeds = affordable(recipe, clock, study.seeds, study.complete)
@@ -222,7 +222,7 @@ def say_left_out(recipe: "Recipe", arms: Sequence[str], seeds: int, asked: int) 
     from studies.answer import left_out
 
     if short := left_out([arm for arm in recipe.arms if arm not in arms], seeds, asked):
-        say(f"note    there is no time for {listing(short)}; give more --minutes")
+        note(f"there is no time for {listing(short)}; give more --minutes")
 
 
 def other_sizes(question: Question, asked: Sequence[int]) -> list[int]:

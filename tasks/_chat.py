@@ -122,7 +122,7 @@ def _turn(message: Mapping[str, Any], column: str) -> Turn:
             f"column {short(column)} has a message by {short(str(name))}; known roles are system, user and "
             "assistant (developer, human, gpt, bot, model)"
         )
-    weights = (plain(message.get(key)) for key in WEIGHTS)  # OpenAI's, two of axolotl's, ms-swift's
+    weights = [plain(message[key]) for key in WEIGHTS if key in message]  # OpenAI's, two of axolotl's, ms-swift's
     trained = all(str(spelled(weight) or weight).casefold() not in ("0", "false") for weight in weights)
     said = message.get("content")  # null beside `value` where two spellings were put together
     return Turn(ROLES[known], _text(message.get("value") if said is None else said, column), trained)

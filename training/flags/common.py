@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from gpt2_scratch.config import GPT2Config
-from training.flags.cli import at_least, changed_flags, flag, given_flags, say
+from training.flags.cli import at_least, changed_flags, flag, given_flags, note
 from training.flags.fields import AsPublished, Rare
 from training.flags.method import BLOCK_TARGETS as BLOCK_TARGETS
 from training.flags.method import MethodArgs as MethodArgs
@@ -30,7 +30,7 @@ def fitted(group: G, config: GPT2Config) -> G:
     flags: Any = group
     if flags.max_length <= config.context or "max_length" in given_flags(group):
         return group
-    say(f"note    --max-length is {config.context}, the context of the base (by default {flags.max_length})")
+    note(f"--max-length is {config.context}, the context of the base (by default {flags.max_length})")
     return replace(flags, max_length=config.context)
 
 

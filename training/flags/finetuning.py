@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gpt2_scratch.config import GPT2Config
-from training.flags.cli import say
+from training.flags.cli import note
 from training.flags.common import DataArgs, MethodArgs, ModelArgs, RunArgs, UpdateArgs, fitted
 from training.flags.compute import ComputeArgs
 from training.flags.fields import changed_flags, given_flags
@@ -37,7 +37,7 @@ def on_base_of(start: Path | None, args: A) -> A:
     base = base_of(start, "--start-from") if start is not None and "model" not in given_flags(args.model) else None
     if base is None or base == args.model.model:
         return args
-    say(f"note    --model {base}: the base of --start-from {start}")
+    note(f"--model {base}: the base of --start-from {start}")
     return replace(args, model=replace(args.model, model=base))
 
 
@@ -62,5 +62,5 @@ def run_folder(args: FineTuneArgs, task: str) -> tuple[Path, bool]:
     read += [("start-from", group.start_from) for group in vars(args).values() if hasattr(group, "start_from")]
     resuming = check_folder(folder, args.run.overwrite, args.run.resume, read)
     if args.run.resume and not resuming and args.run.output_dir is None:
-        say(f"note    --resume: {folder} holds no run that was stopped; a new one starts")
+        note(f"--resume: {folder} holds no run that was stopped; a new one starts")
     return folder, resuming

@@ -2,11 +2,24 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
+@contextmanager
+def _lost() -> Iterator[None]:
+    """Loses what cannot be written. A closed pipe is an error, since then nobody reads at all."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
+
+
 class Lenient:
-    """A stream that loses what cannot be written. A closed pipe is an error, since then nobody reads at all."""
+    """A stream that loses what cannot be written."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -15,21 +28,13 @@ class Lenient:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        try:
+        with _lost():
             self.stream.write(text)
-        except BrokenPipeError:
-            raise
-        except OSError:
-            pass
         return len(text)
 
     def flush(self) -> None:
-        try:
+        with _lost():
             self.stream.flush()
-        except BrokenPipeError:
-            raise
-        except OSError:
-            pass
 
 
 def be_lenient() -> None:
