@@ -138,6 +138,14 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _own_notes():
+    """A note is said once in a process, which otherwise has one run."""
+    from training.flags.cli import note
+
+    note.cache_clear()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _only_loopback():
     connect = socket.socket.connect

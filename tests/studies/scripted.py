@@ -16,6 +16,7 @@ import studies.page
 import workers.local
 from scripts import study
 from studies import baselines, question
+from training.flags.cli import note
 from training.flags.command_line import parse
 from training.storage.run_folder import SCHEMA
 from workers.job import Done
@@ -130,6 +131,7 @@ def studied(monkeypatch, engine, folder, *words, page=False):
     if not page:
         monkeypatch.setattr(studies.page, "as_html", lambda _: "")
     engine.made.clear()
+    note.cache_clear()  # each study is a process of its own
     columns = ["--text-column", "text", "--label-column", "label"]
     study.main(
         parse(study.Args, [*columns, "--output-dir", str(folder), "--workers", str(engine.count), *map(str, words)])

@@ -12,7 +12,6 @@ from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 from helpers import ROOT
 
 from gpt2_scratch.config import GPT2Config
-from training.flags.cli import note
 from training.flags.compute import SpeedArgs
 from training.forecast.micro_batch import SHARE, available
 from training.run.device import advice, device_lines, forget_peak
@@ -108,7 +107,6 @@ def test_a_configuration_for_a_gpu_is_refused_where_there_is_none(flags, refused
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_flag_of_cuda_gpus_is_noted_on_another_device(tmp_path, capsys):
-    note.cache_clear()
     AcceleratorState._reset_state(reset_partial_state=True)
     start(SpeedArgs(tf32=True), tmp_path, False)
     assert "note    --tf32 changes nothing" in capsys.readouterr().err
