@@ -40,7 +40,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Continuation:
-    """New tokens without the end-of-text token; `stopped` tells whether the model ended by itself."""
+    """New tokens without the one that ends a text; `stopped` tells whether the model ended by itself."""
 
     tokens: list[int]
     stopped: bool
@@ -78,9 +78,9 @@ def _steps(
 ) -> Iterator[dict[int, int]]:
     """Continues one batch: a first pass over the packed prompts, then one over a new token of each text at a time.
 
-    Yields {prompt: its next token}. A text leaves the batch after its end of text, or at its limit.
+    Yields {prompt: its next token}. A text leaves the batch after a token that ends it, or at its limit.
     """
-    weight, config = model.transformer.wte.weight, model.config
+    weight, config, ends = model.transformer.wte.weight, model.config, vocabulary.ends
     device = weight.device
     limits = [min(new_tokens, config.context - len(p)) for p in prompts]
     capacity = max(len(p) + limit for p, limit in zip(prompts, limits, strict=True))
@@ -102,7 +102,7 @@ def _steps(
         keep = []
         for row, (i, token) in enumerate(step.items()):
             written[i] += 1
-            if token != vocabulary.end and written[i] < limits[i]:
+            if token not in ends and written[i] < limits[i]:
                 keep.append(row)
         if not keep:
             return
@@ -127,7 +127,7 @@ def _check(prompts: list[list[int]], context: int, new_tokens: int) -> None:
 def stream(
     model: LanguageModel, prompt: list[int], vocabulary: Vocabulary, new_tokens: int, sampling: Sampling = Sampling()
 ) -> Iterator[int]:
-    """Returns an iterator of the tokens that `generate` gives, and of the end of text if the model ends by itself.
+    """Returns an iterator of the tokens that `generate` gives, and of the one that ends a text if the model ends it.
 
     `model` must be in evaluation mode. Several streams may be read in turns. Raises ValueError as `generate` does,
     before the first token is asked for.
@@ -161,5 +161,5 @@ def generate(
             for row, token in step.items():
                 written[chosen[row]].append(token)
     model.train(was_training)
-    ended = [tokens[-1:] == [vocabulary.end] for tokens in written]
+    ended = [tokens[-1] in vocabulary.ends for tokens in written]
     return [Continuation(w[: len(w) - e], e) for w, e in zip(written, ended, strict=True)]

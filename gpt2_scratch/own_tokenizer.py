@@ -12,7 +12,7 @@ from typing import Any
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.plain_tokenizer import gpt2s_pipeline, is_gpt2s_own, puts_tokens_around, spelling
 from gpt2_scratch.sources import BESIDE, BUNDLED, VOCABULARIES, read_json, refuse_pointer
-from gpt2_scratch.tokenizer import END_OF_TEXT, ENDS, GPT2, MARKER, GPT2Tokenizer, Tokenizer, Vocabulary
+from gpt2_scratch.tokenizer import END_OF_TEXT, ENDS, MARKER, GPT2Tokenizer, Tokenizer, Vocabulary
 from gpt2_scratch.tokenizer_export import ROLES, export_tokenizer
 
 FILES = VOCABULARIES + BESIDE
@@ -159,17 +159,18 @@ def _read_or_explain(folder: Path, at: str) -> Any:
     return read
 
 
-def _other_ends(folder: Path, tokenizer: Tokenizer) -> list[str]:
-    """Returns a note where transformers ends an answer at other tokens than the end of text. A single ordinary word is
-    none of them: it is GPT-2's 50256 in a vocabulary of its own."""
+def _with_stops(tokenizer: Tokenizer, folder: Path) -> None:
+    """Gives the tokenizer the further tokens at which transformers ends an answer, and a note of them. A single
+    ordinary word is none of them: it is GPT-2's 50256 in a vocabulary of its own."""
     listed = (read_json(folder / "config.json") | read_json(folder / "generation_config.json")).get("eos_token_id")
     ids, vocabulary = listed if isinstance(listed, list) else [listed], tokenizer.vocabulary
-    others = [id for id in ids if type(id) is int and 0 <= id < vocabulary.size and id != vocabulary.end]
-    texts = [tokenizer.decode([id]) for id in others]
-    if not texts or (len(ids) == 1 and texts[0] not in (*tokenizer.special, *ENDS)):
-        return []
-    spelled = ", ".join(map(repr, texts[:4])) + " ..." * (len(texts) > 4)
-    return [f"transformers ends an answer at {spelled} (eos_token_id); here the end of text alone does"]
+    known = [id for id in ids if type(id) is int and 0 <= id < vocabulary.size and id != vocabulary.end]
+    stops = {id: tokenizer.decode([id]) for id in known}
+    texts = [*stops.values()]
+    if stops and (len(ids) > 1 or texts[0] in (*tokenizer.special, *ENDS)):
+        tokenizer.vocabulary = vocabulary._replace(stops=frozenset(stops))
+        spelled = ", ".join(map(repr, texts[:4])) + " ..." * (len(texts) > 4)
+        tokenizer.notes = [*tokenizer.notes, f"an answer ends at {spelled} too (eos_token_id)"]
 
 
 def find_tokenizer(folder: Path, config: GPT2Config, asked: str = "--model") -> Tokenizer:
@@ -197,8 +198,10 @@ def find_tokenizer(folder: Path, config: GPT2Config, asked: str = "--model") -> 
         known = has_tokenizer(folder) or folder in BUNDLED.values()
         unknown = [f"{folder} has no tokenizer files: texts are read with GPT-2's own"]
         settings = read_json(folder / "tokenizer_config.json")
-        around += _other_ends(folder, GPT2)
-        return GPT2Tokenizer(notes=(*around, *(() if known else unknown)), template=template_in(folder, settings))
+        own = GPT2Tokenizer(template_in(folder, settings))
+        own.notes = [*around, *(() if known else unknown)]
+        _with_stops(own, folder)
+        return own
     found = OwnTokenizer(folder, _read_or_explain(folder, at), read_json(folder / "config.json").get("eos_token_id"))
     if found.vocabulary.size > config.vocabulary:
         raise ValueError(
@@ -206,7 +209,7 @@ def find_tokenizer(folder: Path, config: GPT2Config, asked: str = "--model") -> 
             "tokenizer that belongs to these weights, or resize the embeddings to it (transformers' "
             "resize_token_embeddings)"
         )
-    found.notes = [*found.notes, *_other_ends(folder, found)]
+    _with_stops(found, folder)
     return found
 
 

@@ -161,8 +161,8 @@ def save_pretrained(
     architecture = "GPT2LMHeadModel" if isinstance(model, LanguageModel) else "GPT2ForSequenceClassification"
     state = {name: tensor.to(dtype) for name, tensor in hf_state(model).items()}
     write_tensors(folder / "model.safetensors", state, {"format": "pt"})
-    end, pad = tokenizer.vocabulary.end, tokenizer.pad
-    ids = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
+    end, stops = tokenizer.vocabulary.end, sorted(tokenizer.vocabulary.stops)
+    ids = {"bos_token_id": end, "eos_token_id": [end, *stops] if stops else end, "pad_token_id": tokenizer.pad}
     settings = to_hf(model.config, architecture, dtype=str(dtype).removeprefix("torch."), **ids, **more)
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
     tokenizer.save(folder, model.config.context)

@@ -41,10 +41,16 @@ Meaning = Literal["text", "tokens"]
 
 
 class Vocabulary(NamedTuple):
-    """Token ids are 0 to `size` - 1. `end` is the one that ends a text, None in a base that has none."""
+    """Token ids are 0 to `size` - 1. `end` is the one that ends a text, None in a base that has none. An answer ends
+    there, and at the `stops` of a base that lists more."""
 
     size: int
     end: int | None
+    stops: frozenset[int] = frozenset()
+
+    @property
+    def ends(self) -> frozenset[int | None]:
+        return self.stops | {self.end}
 
 
 class Tokenizer(ABC):
@@ -144,8 +150,8 @@ class GPT2Tokenizer(Tokenizer):
     vocabulary = Vocabulary(END_OF_TEXT + 1, END_OF_TEXT)
     special = {MARKER: END_OF_TEXT}
 
-    def __init__(self, notes: Sequence[str] = (), template: Any = None) -> None:
-        self.notes, self.template = notes, template
+    def __init__(self, template: Any = None) -> None:
+        self.template = template
 
     def encode_few(self, texts: Sequence[str]) -> list[list[int]]:
         if self.meaning == "tokens":

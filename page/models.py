@@ -173,7 +173,7 @@ def answer_one(
         with answerer.lock:
             set_strength(answerer.model, strength if answerer.adapts else 1.0)
             token = next(following)
-        if token == tokenizer.vocabulary.end:
+        if token in tokenizer.vocabulary.ends:
             yield Written(shown(tokenizer, tokens), len(tokens), "ended")
             return
         tokens.append(token)

@@ -25,6 +25,7 @@ from tokenizers import (
 )
 
 from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.generate import generate
 from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.own_tokenizer import AROUND, find_tokenizer, needed_end
 from gpt2_scratch.plain_tokenizer import is_gpt2s_own
@@ -146,7 +147,7 @@ def test_the_end_of_text_is_the_bases_own_and_stands_for_the_end_markers_of_othe
     tokenizer = opened(own)
     theirs = transformers.AutoTokenizer.from_pretrained(own)
     end = theirs.eos_token_id
-    assert tokenizer.vocabulary == (max(theirs.get_vocab().values()) + 1, end) and end < 10
+    assert tokenizer.vocabulary[:2] == (max(theirs.get_vocab().values()) + 1, end) and end < 10
     assert encode_labelled(tokenizer, Labelled(0, ""), 0, 10).tokens.tolist() == [end]
     asked = Instruction(0, "Name a bird.", response="A wren.")
     plain = encode_instruction(tokenizer, asked, 400)
@@ -184,7 +185,7 @@ def test_gpt2s_own_is_known_in_whatever_form_its_files_have(tmp_path):
     for name in ("ours", "theirs"):
         assert is_gpt2s_own(tmp_path / name)
         assert isinstance(find_tokenizer(tmp_path / name, GPT2Config()), GPT2Tokenizer)
-    assert find_tokenizer(BUNDLED["gpt2-nano"], GPT2Config()).notes == ()
+    assert find_tokenizer(BUNDLED["gpt2-nano"], GPT2Config()).notes == []
 
 
 @pytest.mark.parametrize(
@@ -262,10 +263,10 @@ def test_those_of_a_post_processor_beside_gpt2s_own_tokenizer_are_said_too(tmp_p
     made.save_pretrained(tmp_path)
     ours, theirs = find_tokenizer(tmp_path, GPT2Config()), transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert theirs("Hello").input_ids == [50256, *ours.encode("Hello")]
-    assert isinstance(ours, GPT2Tokenizer) and ours.notes == (AROUND,)
+    assert isinstance(ours, GPT2Tokenizer) and ours.notes == [AROUND]
     made.backend_tokenizer.post_processor = plain
     made.save_pretrained(tmp_path)
-    assert find_tokenizer(tmp_path, GPT2Config()).notes == ()
+    assert find_tokenizer(tmp_path, GPT2Config()).notes == []
 
 
 @pytest.mark.parametrize(
@@ -277,8 +278,10 @@ def test_other_tokens_at_which_transformers_ends_an_answer_are_said(tmp_path, fi
     GPT2.save(tmp_path, 1024)
     (tmp_path / "config.json").write_text('{"model_type": "gpt2", "eos_token_id": 50256}')
     (tmp_path / file).write_text(json.dumps({"model_type": "gpt2", "eos_token_id": listed}))
-    notes = find_tokenizer(tmp_path, GPT2Config()).notes
-    assert [f"ends an answer at {named} (eos_token_id)" in note for note in notes] == [True] * bool(named)
+    found = find_tokenizer(tmp_path, GPT2Config())
+    assert [f"ends at {named} too (eos_token_id)" in note for note in found.notes] == [True] * bool(named)
+    assert found.vocabulary.stops == (frozenset({13}) if named else frozenset())
+    assert GPT2.vocabulary.stops == frozenset()
 
 
 def test_an_end_of_answers_beside_the_bases_own_end_of_text_is_said(tmp_path):
@@ -289,6 +292,33 @@ def test_an_end_of_answers_beside_the_bases_own_end_of_text_is_said(tmp_path):
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": listed}))
         notes = opened(folder).notes
         assert notes[: len(before)] == before and len(notes) == len(before) + said
+
+
+def test_an_answer_ends_where_transformers_ends_it_and_so_does_that_of_the_saved_model(tmp_path):
+    made = trained("bpe")
+    folder = base_folder(tmp_path / "base", made.get_vocab_size(), eos_token_id=0)
+    made.save(str(folder / "tokenizer.json"))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    prompts = [[5, 7 + i, 9] for i in range(12)]
+
+    def of_transformers(model, **more):
+        asked = dict(max_new_tokens=8, do_sample=False, pad_token_id=0, attention_mask=torch.ones(1, 3), **more)
+        return [model.generate(torch.tensor([prompt]), **asked)[0, 3:].tolist() for prompt in prompts]
+
+    without = of_transformers(theirs)
+    listed = [0, *sorted({answer[3] for answer in without[:4]})]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": listed}))
+    wanted = of_transformers(theirs, eos_token_id=listed)
+    assert sum(map(len, wanted)) < sum(map(len, without))
+
+    tokenizer = opened(folder)
+    model = build_language_model(folder, load_config(folder), ModelArgs())
+    found = generate(model, prompts, tokenizer.vocabulary, 8)
+    assert [one.tokens for one in found] == [answer[: len(answer) - (answer[-1] in listed)] for answer in wanted]
+    assert [one.stopped for one in found] == [answer[-1] in listed for answer in wanted]
+    save_pretrained(model, tmp_path / "saved", tokenizer)
+    saved = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "saved").eval()
+    assert of_transformers(saved) == wanted and opened(tmp_path / "saved").vocabulary == tokenizer.vocabulary
 
 
 @pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
