@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from evidence.cells import Cell
@@ -177,6 +178,20 @@ def cut_texts(question: Question, cut: int) -> str:
     return f"{cut:,} of the {rows:,} examples of a run are longer than --max-length and are cut{whole}"
 
 
+def where_made(found: Outcome) -> str:
+    """Returns a sentence on the machines, torch and commits of the tested runs, which may differ where a study went on
+    later or on a cluster; empty where no run says it."""
+    runs = [run.results for cell in found.arms.values() for run in cell.runs]
+    known = [results["environment"] for results in runs if "environment" in results]
+    places = Counter(f"{one['device']} with torch {one['libraries']['torch']}" for one in known)
+    if not places:
+        return ""
+    counted = [f"{count:,} on {place}" if len(places) > 1 else f"on {place}" for place, count in places.most_common()]
+    commits = {one.get("commit") for one in known}
+    versions = f", by {len(commits)} versions of the project" * (len(commits) > 1)
+    return f" The tested runs were made {listing(counted)}{versions}."
+
+
 def scope(found: Outcome) -> str:
     """Returns what the answer is about."""
     rows = {name: len(part) for name, part in found.question.splits.named().items()}
@@ -188,7 +203,7 @@ def scope(found: Outcome) -> str:
         f"{rows['validation']:,} rows for validation chose arms and rates, {rows['test']:,} were tested. Intervals are "
         f"{LEVEL:.0%}, over {over}. Scores are told apart all together (Holm), and so is forgetting, so that an "
         f"interval may leave out 0 and yet claim nothing. The race had {found.runs} runs, {found.minutes:.0f} minutes "
-        "of one worker."
+        f"of one worker.{where_made(found)}"
     ) + (f" {cut}." if (cut := cut_texts(found.question, found.recipe.cut)) else "")
 
 

@@ -323,6 +323,25 @@ def test_what_a_short_time_leaves_out_is_said_before_the_race_and_in_the_forecas
     assert f"{said}; give more --minutes" in shown.err and "; more than --minutes 0.2" in shown.out
 
 
+def test_where_the_tested_runs_were_made_is_told(monkeypatch, asked, tmp_path):
+    class Moved(Engine):
+        """Goes on with another torch, on another machine."""
+
+        def leave(self, folder, arm, loss, words):
+            super().leave(folder, arm, loss, words)
+            path = folder / "results.json"
+            device, torch, commit = ("a laptop", "2.12.0", "b") if arm == "head" else ("a server", "2.13.0", "a")
+            made = {"device": device, "libraries": {"torch": torch}, "commit": commit}
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"environment": made}))
+
+    words, said = [*asked, "--seeds", 2, "--arms", "full", "lora"], "The tested runs were made "
+    answer = studied(monkeypatch, Moved(near), tmp_path / "s", *words)
+    assert f"{said}on a server with torch 2.13.0." in answer
+    answer = studied(monkeypatch, Moved(near), tmp_path / "s", *words, "head")
+    places = "4 on a server with torch 2.13.0 and 2 on a laptop with torch 2.12.0"
+    assert f"{said}{places}, by 2 versions of the project." in answer
+
+
 def test_why_tf_idf_was_not_compared_is_told(monkeypatch, asked, tmp_path):
     words = [*asked, "--arms", "full", "lora", "--seeds", 2, "--test-examples", 1]
     answer = studied(monkeypatch, Engine(near), tmp_path / "s", *words)
