@@ -8,13 +8,14 @@ Kahneman-Tversky optimisation (Ethayarajh et al. 2024), without a reward model, 
 model that training starts from; the reference point belongs to the whole step (training/evaluation/reference.py).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from gpt2_scratch.own_tokenizer import needed_end
-from tasks import Ratings, Unpaired
+from tasks import Ratings, Unpaired, refuse_one_kind
 from training.data.sources import Inputs, find_inputs
 from training.flags.cli import run
 from training.flags.finetuning import FineTuneArgs, on_base_of, run_folder, within_context
@@ -59,6 +60,8 @@ def train(args: Args, inputs: Inputs[Ratings | Unpaired], folder: Path, resuming
         return encode_rated(inputs.tokenizer, part, args.data.max_length, args.ratings.response_header)
 
     data = encode_splits(args, inputs, encoded, ("no_room_for_answers",))
+    kinds = Counter(data.facts.balance["train"])  # without the answers that --max-length leaves out
+    refuse_one_kind(kinds.elements(), "give a larger --max-length, with which others fit")
     update, schedule, due = resolve_update(args, DEFAULTS, inputs.config.width, data, FEWEST_UPDATES)
 
     # Model, adapters and freezing.

@@ -13,7 +13,7 @@ from tasks._classification import Classification
 from tasks._columns import Columns, instruction_forms, preference_forms, rating_forms
 from tasks._examples import RESPONSE_HEADER, Instruction, Labelled, Preference, Rated
 from tasks._instructions import Instructions
-from tasks._labels import folded
+from tasks._labels import folded, refuse_one_kind
 from tasks._preferences import Preferences, Unpaired
 from tasks._ratings import Ratings
 from tasks._rows import Source, read_rows, read_text
@@ -67,4 +67,4 @@ __all__ += [
     "preference_forms",
     "rating_forms",
 ]
-__all__ += ["read_rows", "read_text", "split_examples"]
+__all__ += ["read_rows", "read_text", "refuse_one_kind", "split_examples"]

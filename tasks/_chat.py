@@ -160,6 +160,22 @@ def marked_turns(text: str) -> list[Turn]:
     return [turn for turn in turns if turn.text.strip()]
 
 
+def behind_prompt(prompt: str, answer: str) -> str | None:
+    """Returns what follows the prompt in an answer that repeats it; None if it does not."""
+    start, text = prompt.strip(), answer.lstrip()
+    rest = text[len(start) :]
+    if not text.startswith(start) or (rest[:1].isalnum() and start[-1:].isalnum()):
+        return None
+    return rest[1:] if rest.startswith(" ") else rest.lstrip("\n")
+
+
+def asked_before(asked: Sequence[Turn], answered: Sequence[Turn]) -> list[Turn]:
+    """Returns the turns of a conversation with those that are asked before it, unless it repeats them itself."""
+    places = range(len(answered) - len(asked))
+    repeated = any([*answered[place : place + len(asked)]] == [*asked] for place in places)
+    return [*answered] if repeated else [*asked, *answered]
+
+
 def is_marked(text: str) -> bool:
     """Whether a text has a marked turn of the user."""
     return any(mark[1] == "Human" for mark in HEADING.finditer(text))

@@ -24,14 +24,14 @@ class Columns(NamedTuple):
     """Names of the columns that carry the inputs and the target in one form of the dataset.
 
     A chat has both in one column, which is then input and target. `system`: the column with what the assistant is told
-    before the conversation. `repeated`: whether both answers of a preference begin with the prompt again. `mark`: the
-    column that says whether the target is a good answer.
+    before the conversation. `repeated`: in how many rows the answers begin with the prompt again, if most do. `mark`:
+    the column that says whether the target is a good answer.
     """
 
     inputs: tuple[str, ...]
     target: str
     system: str | None = None
-    repeated: bool = False
+    repeated: int = 0
     mark: str | None = None
 
     @property

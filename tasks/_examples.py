@@ -107,12 +107,19 @@ class Rated(Instruction):
         return self.instruction, self.input, self.response or ""
 
     @property
+    def key(self) -> tuple[str, ...]:
+        """Keeps the response as it stands, except white space at the end."""
+        return *self.group, (self.response or "").rstrip()
+
+    @property
     def label(self) -> str | None:
         return None if self.good is None else "good" if self.good else "bad"
 
     @property
-    def counted(self) -> str | None:
-        return self.label
+    def stratum(self) -> str:
+        return self.label or ""
+
+    counted = stratum
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,23 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tasks._cells import listed, plain, short, spelled, target_cell
-from tasks._chat import Unfit, dialogue, earlier_answers, messages_in, turns_in
+from tasks._chat import (
+    Turn,
+    Unfit,
+    asked_before,
+    behind_prompt,
+    dialogue,
+    earlier_answers,
+    is_marked,
+    marked_turns,
+    messages_in,
+    turns_in,
+)
 from tasks._columns import RESPONSES, Columns
 from tasks._examples import Instruction
 from tasks._files import Row
 from tasks._labels import likeness
-from tasks._prompted import Prompted, lines, transcript
+from tasks._prompted import Prompted, lines, repeats, transcript
 
 MANY = 0.05  # of the rows
 FEW = 10  # rows, which may have one prompt by chance
@@ -45,10 +56,15 @@ class Instructions(Prompted):
     column_flags: ClassVar[str] = "--prompt-column, --input-column and --response-column"
 
     def columns_of(self, rows: list[Row], target_needed: bool = True) -> Columns:
+        """Also finds out whether the answers of most rows repeat the prompt."""
         columns = super().columns_of(rows, target_needed)
         if target_needed:
             self._refuse_second_form(columns, rows)
-        return columns
+        names = (columns.inputs[0], columns.target)
+        every: Iterable[list[Any]] = ([row.get(name) for name in names] for row in rows)
+        texts = [cells for cells in every if all(isinstance(cell, str) and cell.strip() for cell in cells)]
+        apart = names[0] != names[1]
+        return columns._replace(repeated=repeats(bool(behind_prompt(*cells)) for cells in texts if apart))
 
     def _refuse_second_form(self, columns: Columns, rows: list[Row]) -> None:
         """Raises ValueError where many rows lack prompt or answer in these columns and have both in others."""
@@ -71,12 +87,18 @@ class Instructions(Prompted):
         try:
             before = self.before(row, columns)
             if prompt != target and not any(messages_in(row.get(name)) is not None for name in (prompt, target)):
-                response = target_cell(row, target) or ""
-                instruction, about = target_cell(row, prompt) or "", lines(transcript(before), about)
+                instruction, response = target_cell(row, prompt) or "", target_cell(row, target) or ""
+                rest = behind_prompt(instruction, response) if columns.repeated else None
+                response = response if rest is None else rest
+                if is_marked(instruction):
+                    said = dialogue([*before, *marked_turns(instruction), Turn("Assistant", response)])
+                    instruction, about = said.instruction, lines(said.input, about)
+                else:
+                    about = lines(transcript(before), about)
                 return Instruction(id, instruction, about, response if response.strip() else None, kind)
-            turns = before + turns_in(row.get(prompt), "User" if prompt != target else "", prompt)
-            turns += turns_in(row.get(target), "Assistant", target) if prompt != target else []
-            said = dialogue(turns)
+            asked = turns_in(row.get(prompt), "User" if prompt != target else "", prompt)
+            answered = turns_in(row.get(target), "Assistant", target) if prompt != target else []
+            said = dialogue(asked_before(before, asked_before(asked, answered)))
             return Instruction(id, said.instruction, lines(about, said.input), said.response, kind)
         except Unfit as reason:
             return Instruction(id, "", kind=kind, unfit=str(reason))
@@ -87,9 +109,19 @@ class Instructions(Prompted):
         return example.unfit or ("" if example.response else "unlabelled")
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Adds the usual notes, and counts answers that are not trained on. Also raises ValueError if some answers are
-        marked as bad, or if texts that tell equal prompts apart are not read."""
+        """Adds the usual notes, counts answers that are not trained on and prompts that are read otherwise than they
+        stand. Also raises ValueError if some answers are marked as bad, or if texts that tell equal prompts apart are
+        not read."""
         super().note_columns(rows, used, notes)
+        prompt = next(iter(used.values())).inputs[0]
+        if repeated := sum(columns.repeated for columns in used.values()):
+            notes.append(
+                f"the answers of {repeated:,} rows begin with the prompt of column {short(prompt)}, and are read "
+                "without it"
+            )
+        texts = [text for name in used for row in rows[name] if isinstance(text := row.get(prompt), str)]
+        if marked := sum(map(is_marked, texts)):
+            notes.append(f"{marked:,} prompts are marked with Human: and Assistant:, and are read as conversations")
         if self.usual_columns and self.about:
             self._refuse_one_prompt([row for name in used for row in rows[name]], next(iter(used.values())))
         talks = [(row.get(form.target), form) for name, form in used.items() for row in rows[name]]

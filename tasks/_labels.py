@@ -165,11 +165,25 @@ def variants(labels: Iterable[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def refuse_one_kind(ratings: Iterable[str | None]) -> None:
+def refuse_one_kind(ratings: Iterable[str | None], remedy: str = "add answers of the other kind") -> None:
     """Raises ValueError if all answers are good or all are bad, since training needs both kinds."""
     counts = Counter(ratings)
     if len(counts) == 1:
+        (kind,) = counts
+        alone = ", or train on these alone with scripts/finetune_ift.py" * (kind == "good")
         raise ValueError(
-            f"all {counts.total():,} answers to train on are {next(iter(counts))}; both kinds are needed: add "
-            "answers of the other one, or train on good ones alone with scripts/finetune_ift.py"
+            f"all {counts.total():,} answers to train on are {kind}; both kinds are needed: {remedy}{alone}"
         )
+
+
+def rating_notes(ratings: Mapping[str, Iterable[str | None]], limited: bool) -> list[str]:
+    """Returns a note for each held-out part whose answers are all of one kind. Raises what `refuse_one_kind` raises of
+    the training part; `limited` says whether there are more training answers than were asked for."""
+    kinds = {name: Counter(part) for name, part in ratings.items()}
+    refuse_one_kind(kinds["train"].elements(), *(["raise --train-examples"] if limited else []))
+    return [
+        f"all {counts.total():,} answers of the {name} part are {next(iter(counts))}: it has no reward accuracy and no "
+        "reward of the other kind"
+        for name, counts in kinds.items()
+        if len(counts) == 1 and name != "train"
+    ]

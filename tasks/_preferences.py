@@ -4,13 +4,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tasks._cells import short, target_cell, text_cell
-from tasks._chat import HEADING, Turn, Unfit, common_start, dialogue, is_marked, marked_turns, messages_in, turns_in
+from tasks._cells import plain, short, target_cell, text_cell
+from tasks._chat import (
+    HEADING,
+    Turn,
+    Unfit,
+    asked_before,
+    behind_prompt,
+    common_start,
+    dialogue,
+    is_marked,
+    marked_turns,
+    messages_in,
+    turns_in,
+)
 from tasks._columns import Columns, of_text
 from tasks._examples import Preference, Rated
 from tasks._files import Row
-from tasks._labels import refuse_one_kind
-from tasks._prompted import Prompted, lines
+from tasks._labels import rating_notes
+from tasks._prompted import Prompted, lines, repeats
 from tasks._skipped import Skipped
 from tasks._task import Files
 
@@ -31,11 +43,8 @@ def behind(prompt: str, chosen: str, rejected: str) -> tuple[list[Turn], str, st
         before = marked_turns(chosen[: mark.start()])
         if mark[1] == "Assistant" and (before == asked or (before and before[-1] == Turn("User", start))):
             return before, chosen[mark.end() :], rejected[mark.end() :]
-    rests = [text.lstrip()[len(start) :] for text in (chosen, rejected) if text.lstrip().startswith(start)]
-    if len(rests) < 2 or any(rest[:1].isalnum() and start[-1:].isalnum() for rest in rests):
-        return None
-    better, worse = (rest[1:] if rest.startswith(" ") else rest.lstrip("\n") for rest in rests)
-    return asked, better, worse
+    better, worse = (behind_prompt(prompt, text) for text in (chosen, rejected))
+    return None if better is None or worse is None else (asked, better, worse)
 
 
 def conversation(prompt: list[Turn], chosen: list[Turn], rejected: list[Turn], prompt_is_chat: bool) -> list[Turn]:
@@ -49,6 +58,20 @@ def conversation(prompt: list[Turn], chosen: list[Turn], rejected: list[Turn], p
     if repeated or (not prompt_is_chat and any(turn.role == "User" for turn in shared)):
         return shared
     return prompt + shared
+
+
+def asks_another(row: Row, columns: Columns) -> bool:
+    """Whether the prompt of a column is text that occurs nowhere in the conversation of the preferred answer, which has
+    a question of its own."""
+    prompt, name = plain(row.get(columns.inputs[0])), columns.target
+    if columns.inputs[0] == name or not isinstance(prompt, str) or messages_in(prompt) is not None:
+        return False
+    try:
+        turns = turns_in(row.get(name), "Assistant", name)
+    except Unfit:
+        return False
+    asked = any(turn.role == "User" for turn in turns[:-1])
+    return asked and all(prompt.strip() not in turn.text for turn in turns)
 
 
 @dataclass(frozen=True)
@@ -71,14 +94,14 @@ class Preferences(Prompted):
         return bool(starts) and all(start.strip() if alone else HEADING.search(start) for start in starts)
 
     def columns_of(self, rows: list[Row], target_needed: bool = True) -> Columns:
-        """Also finds out whether the answers of all rows repeat the prompt of a column."""
+        """Also finds out whether the answers of most rows repeat the prompt of a column."""
         columns = super().columns_of(rows, target_needed)
         if columns.inputs[0] == columns.target:
             return columns
         names = (columns.inputs[0], columns.target, columns.inputs[1])
         every: Iterable[list[Any]] = ([row.get(name) for name in names] for row in rows)
         texts = [cells for cells in every if all(isinstance(cell, str) and cell.strip() for cell in cells)]
-        return columns._replace(repeated=bool(texts) and all(behind(*cells) for cells in texts))
+        return columns._replace(repeated=repeats(behind(*cells) is not None for cells in texts))
 
     def example(self, id: int, row: Row, columns: Columns) -> Preference:
         about = target_cell(row, columns.inputs[2]) or "" if len(columns.inputs) > 2 else ""
@@ -87,7 +110,7 @@ class Preferences(Prompted):
             asked, chosen, rejected = self._pair(row, columns)
             if not (asked and chosen.strip() and rejected.strip()):
                 return Preference(id, "", "", "")
-            said = dialogue([*before, *asked, Turn("Assistant", chosen)])
+            said = dialogue([*asked_before(before, [*asked, Turn("Assistant", chosen)])])
         except Unfit as reason:
             return Preference(id, "", "", "", unfit=str(reason))
         return Preference(id, said.instruction, chosen, rejected, lines(about, said.input))
@@ -103,13 +126,15 @@ class Preferences(Prompted):
                 return [], "", ""
             if not (chosen[-1].trained and rejected[-1].trained):
                 raise Unfit("not_trained")
+            context = max(chosen, rejected, key=len)[:-1]  # of an answer that stands alone beside a conversation
+            chosen, rejected = (context + turns if len(turns) == 1 else turns for turns in (chosen, rejected))
             asked = conversation(asked, chosen, rejected, messages_in(row.get(prompt)) is not None)
             return asked, chosen[-1].text, rejected[-1].text
         better, worse = (text_cell(row, name) for name in answers)
         if not (better.strip() and worse.strip()):
             return [], "", ""
-        if columns.repeated and asked:
-            asked, better, worse = behind(asked[-1].text, better, worse) or ([], "", "")
+        if columns.repeated and asked and (found := behind(asked[-1].text, better, worse)):
+            asked, better, worse = found
         elif apart and (messages_in(row.get(prompt)) is not None or not any(is_marked(turn.text) for turn in asked)):
             return asked, better, worse
         elif apart:
@@ -122,13 +147,17 @@ class Preferences(Prompted):
         return asked, better, worse
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
-        """Also adds a note if the prompt was found in the answers, or removed from them."""
-        for columns in used.values():
-            if columns.repeated:
-                notes.append(
-                    f"both answers begin with the prompt of column {short(columns.inputs[0])} and are read without it"
-                )
-                break
+        """Also adds a note if the prompt was found in the answers, or removed from them, or left for theirs."""
+        prompt = short(next(iter(used.values())).inputs[0])
+        if repeated := sum(columns.repeated for columns in used.values()):
+            notes.append(
+                f"both answers of {repeated:,} rows begin with the prompt of column {prompt}, and are read without it"
+            )
+        if others := sum(asks_another(row, columns) for name, columns in used.items() for row in rows[name]):
+            notes.append(
+                f"the answers of {others:,} rows are conversations in which the prompt of column {prompt} does not "
+                "occur; they are read as they are, without it"
+            )
         if any(columns.inputs[0] == columns.target for columns in used.values()):
             notes.append("there is no column of prompts: what both answers of a row begin with is its prompt")
         super().note_columns(rows, used, notes)
@@ -165,5 +194,5 @@ class Unpaired(Preferences):
         return {name: [answer for pair in part for answer in apart(pair)] for name, part in pairs.items()}
 
     def remarks(self, splits: Mapping[str, Sequence[Any]], limited: bool = False) -> list[str]:
-        refuse_one_kind(e.label for e in splits["train"])
-        return super().remarks(splits, limited)
+        ratings = {name: [e.label for e in part] for name, part in splits.items()}
+        return rating_notes(ratings, limited) + super().remarks(splits, limited)

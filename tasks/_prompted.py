@@ -1,5 +1,6 @@
 """What tasks of prompts and answers share: the columns that a prompt is made of, and what is said of them."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,6 +15,12 @@ from tasks._task import Task
 
 NO_MEDIA = ("", "[]", "{}", "false", "no", "0")  # as text in a csv file, beside placeholders
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+
+
+def repeats(found: Iterable[bool]) -> int:
+    """Returns in how many rows an answer repeats its prompt, 0 if most do not: then it happens by chance."""
+    counts = Counter(found)
+    return counts[True] if counts[True] > counts[False] else 0
 
 
 def lines(*parts: str) -> str:

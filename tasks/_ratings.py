@@ -10,7 +10,7 @@ from tasks._columns import Columns
 from tasks._examples import Rated
 from tasks._files import Row
 from tasks._instructions import Instructions
-from tasks._labels import RATINGS, folded, likeness, refuse_one_kind
+from tasks._labels import RATINGS, folded, likeness, rating_notes
 
 
 def spelling(row: Row, column: str) -> str:
@@ -55,5 +55,5 @@ class Ratings(Instructions):
         notes.append(f"column {short(column)}: {', '.join(said)}")
 
     def remarks(self, splits: Mapping[str, Sequence[Any]], limited: bool = False) -> list[str]:
-        refuse_one_kind(e.label for e in splits["train"])
-        return super().remarks(splits, limited)
+        ratings = {name: [e.label for e in part] for name, part in splits.items()}
+        return rating_notes(ratings, limited) + super().remarks(splits, limited)

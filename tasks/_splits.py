@@ -182,21 +182,23 @@ def _draw(examples: list[E], size: float, seed: str, whole_groups: bool = False)
     """Draws about `size` examples with the strata in proportion; returns them and the rest, both in the order given.
 
     Largest remainders decide who gets the examples that proportions leave over, so the sizes add up exactly, or with
-    `whole_groups` as nearly as these allow.
+    `whole_groups` as nearly as these allow. Groups with examples of several strata are a stratum of their own.
     """
-    strata: dict[Any, dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[Any, list[int]] = defaultdict(list)
     for i, example in enumerate(examples):
-        strata[example.stratum][example.group if whole_groups else i].append(i)
-    wanted, sizes = round(size), Counter(example.stratum for example in examples)
+        groups[example.group if whole_groups else i].append(i)
+    strata: dict[Any, list[list[int]]] = defaultdict(list)
+    for group in groups.values():
+        own = {examples[i].stratum for i in group}
+        strata[own.pop() if len(own) == 1 else ""].append(group)
+    wanted, sizes = round(size), Counter({key: sum(map(len, found)) for key, found in strata.items()})
     if whole_groups and len(sizes) > 1:  # the only example of a class is to be trained on: a test of it tells nothing
         sizes.subtract(key for key in strata if sizes[key] == 1)
     shares = {key: wanted * sizes[key] / max(sizes.total(), 1) for key in strata if sizes[key]}
     counts = {key: int(share) for key, share in shares.items()}
     for key in sorted(shares, key=lambda key: (counts[key] - shares[key], str(key)))[: wanted - sum(counts.values())]:
         counts[key] += 1
-    drawn = {
-        i for key in sorted(counts, key=str) for i in _take(list(strata[key].values()), counts[key], f"{seed}/{key}")
-    }
+    drawn = {i for key in sorted(counts, key=str) for i in _take(strata[key], counts[key], f"{seed}/{key}")}
     return [e for i, e in enumerate(examples) if i in drawn], [e for i, e in enumerate(examples) if i not in drawn]
 
 

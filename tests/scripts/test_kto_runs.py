@@ -110,7 +110,7 @@ def test_how_an_update_is_computed_does_not_change_it(train):
 
 @pytest.mark.parametrize("flags", [["full"], ["bitfit"], ["head", "--untie-head"], ["lora", "--lora-dropout", 0.1]])
 def test_every_kind_of_method_runs_and_learns(flags, train):
-    results, _ = train("run", *STEPS, "--method", *flags)
+    results, _ = train("run", "--max-steps", 12, "--batch-size", 8, "--eval-every", 4, "--method", *flags)
     assert results["reference"]["cached"] is (flags[0] != "lora")
     assert results["val"]["loss"]["value"] < results["before"]["loss"]["value"]
 
@@ -172,6 +172,7 @@ def files(tmp_path_factory):
         "column": [{name: text for name, text in row.items() if name != "thumbs"} for row in good],
         "unknown": [*good, good[0] | {"thumbs": "sideways"}],
         "one-kind": [row for row in good if row["thumbs"] == "up"],
+        "cut": [row | {"question": row["question"] + " many words" * 300 * (row["thumbs"] == "up")} for row in good],
         "long": [row | {"question": row["question"] + " many words" * 300} for row in good],
     }
     for name, rows in contents.items():
@@ -185,6 +186,7 @@ def files(tmp_path_factory):
         (["column"], "column 'label' is missing .*--label-column name them"),
         (["unknown"], "row 31: column 'thumbs' holds 'sideways', which is not known to mean good or bad"),
         (["one-kind"], "all 16 answers to train on are good; both kinds are needed"),
+        (["cut"], "answers to train on are bad; both kinds are needed: give a larger --max-length"),
         (["good", "--label-column", "answer"], "name column 'answer' twice|'answer' would be read twice|not known"),
         (["good", "--label-column", "stars"], "column 'stars' is missing"),
         (["good", "--response-column", "x", "--label-column", "x"], "name column 'x' twice"),

@@ -4,14 +4,15 @@ import copy
 import json
 from pathlib import Path
 
+import datasets
 import pandas
 import pytest
 from helpers import run_in_process, write_rows
-from trl.data_utils import maybe_convert_to_chatml, maybe_extract_prompt
+from trl.data_utils import maybe_convert_to_chatml, maybe_extract_prompt, unpair_preference_dataset
 
 from tasks import Instruction, Preference, Skipped, read_rows
 from training.data.special_tokens import texts_in
-from training.flags.preference import PairArgs
+from training.flags.preference import PairArgs, RatingArgs
 from training.flags.task import PromptArgs
 
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -347,7 +348,8 @@ def test_answers_that_begin_with_the_prompt_of_a_column_are_read_without_it(prom
     notes = []
     found = PairArgs().task(None, NOWHERE).parts({"all": rows}, Skipped(), notes)["all"]
     assert found == [Preference(0, asked, "y", "n", context), Preference(1, asked, "n", "o", context)]
-    assert any("both answers begin with the prompt of column 'prompt'" in note for note in notes) == bool(start)
+    said = "both answers of 2 rows begin with the prompt of column 'prompt'"
+    assert any(said in note for note in notes) == bool(start)
 
 
 @pytest.mark.parametrize("rest", [("Why? yes", "no"), ("Why?ever", "Why?ly"), ("yes", "no")])
@@ -357,6 +359,80 @@ def test_answers_are_as_they_stand_where_one_does_not_begin_with_the_prompt(rest
     assert pairs([row]) == [Preference(0, prompt, row["chosen"], row["rejected"])]
     both = {"prompt": prompt, "chosen": f"{prompt} a", "rejected": f"{prompt} b"}
     assert pairs([both, row])[0].chosen == f"{prompt} a"
+    others = [{"prompt": f"{i} ", "chosen": f"{i} a", "rejected": f"{i} b"} for i in (7, 8)]
+    found = pairs([both, *others, row])  # most of them do
+    assert [e.chosen for e in found] == ["a", "a", "a", row["chosen"]] and found[3].rejected == row["rejected"]
+
+
+def noted(task, rows):
+    notes = []
+    return task.task(None, NOWHERE).parts({"all": rows}, Skipped(), notes)["all"], notes
+
+
+@pytest.mark.parametrize("prompt", ["q0", [{"role": "user", "content": "q0"}]], ids=["text", "messages"])
+def test_a_question_that_the_completion_has_too_is_read_once_as_trls_conversion_leaves_it(prompt):
+    question, good, bad = {"role": "user", "content": "q0"}, REPLY, BAD
+    row = {"prompt": prompt, "chosen": [question, good], "rejected": [question, bad]}
+    rows = unpair_preference_dataset(datasets.Dataset.from_list([row])).to_list()
+    assert [made["completion"] for made in rows] == [[question, good], [question, bad]]
+    found, _ = noted(RatingArgs(), rows)
+    assert [(e.instruction, e.input, e.response) for e in found] == [
+        ("q0", "", REPLY["content"]),
+        ("q0", "", BAD["content"]),
+    ]
+    alone = read([{name: rows[0][name] for name in ("prompt", "completion")}])
+    assert [(e.instruction, e.input, e.response) for e in alone] == [("q0", "", REPLY["content"])]
+
+
+def test_texts_that_repeat_the_prompt_in_most_rows_are_read_without_it():
+    rows = [{"prompt": f"Name {i}", "completion": f"Name {i}\nred"} for i in range(4)]
+    found, notes = noted(PromptArgs(), [*rows, {"prompt": "Name 9", "completion": "blue"}])
+    assert [e.response for e in found] == ["red"] * 4 + ["blue"]
+    assert any("the answers of 4 rows begin with the prompt of column 'prompt'" in note for note in notes)
+    found, notes = noted(PromptArgs(), [*rows[:1], *({"prompt": f"Say {i}", "completion": "x"} for i in range(2))])
+    assert found[0].response == rows[0]["completion"] and not any("begin with the prompt" in note for note in notes)
+    copied, _ = noted(PromptArgs(), [{"prompt": f"Echo {i}", "completion": f"Echo {i}"} for i in range(4)])
+    assert [e.response for e in copied] == [f"Echo {i}" for i in range(4)]
+
+
+def test_marked_turns_of_a_prompt_are_read_alike_for_preferences_ratings_and_instructions():
+    row = {"prompt": HH, "chosen": " a program", "rejected": " no"}
+    rated = [{"prompt": HH, "completion": row[name], "label": name == "chosen"} for name in ("chosen", "rejected")]
+    (pair,) = pairs([row])
+    found, notes = noted(RatingArgs(), rated)
+    assert [(e.instruction, e.input, e.response) for e in found] == [
+        (pair.prompt, pair.input, pair.chosen),
+        (pair.prompt, pair.input, pair.rejected),
+    ]
+    assert "2 prompts are marked with Human: and Assistant:, and are read as conversations" in notes
+    (alone,), _ = noted(PromptArgs(), [{"prompt": HH, "completion": " a program", "system": "Be brief."}])
+    assert alone.input == f"System: Be brief.\n{HH_CONTEXT}"
+
+
+def test_a_system_column_is_not_written_twice():
+    said = {"system": "Be brief.", "prompt": [SYSTEM | {"content": "Be brief."}, AGAIN]}
+    (pair,) = pairs([said | {"chosen": [LAST], "rejected": [BAD]}])
+    (alone,), _ = noted(PromptArgs(), [said | {"completion": [LAST]}])
+    assert pair.input == alone.input == "System: Be brief."
+
+
+def test_a_prompt_that_the_conversations_of_the_answers_do_not_have_is_counted():
+    talk = {"chosen": [ASK, REPLY], "rejected": [ASK, BAD]}
+    rows = [talk | {"prompt": "Answer in French."}, talk | {"prompt": ASK["content"]}, talk | {"prompt": ""}]
+    found, notes = noted(PairArgs(), rows)
+    assert len({e.key for e in found}) == 1
+    assert any(
+        "answers of 1 rows are conversations in which the prompt of column 'prompt' does not" in n for n in notes
+    )
+
+
+def test_an_answer_in_text_goes_on_from_the_conversation_of_the_other():
+    whole = pairs([{"chosen": [ASK, REPLY], "rejected": [ASK, BAD]}])
+    for row in (
+        {"chosen": [ASK, REPLY], "rejected": BAD["content"]},
+        {"chosen": REPLY["content"], "rejected": [ASK, BAD]},
+    ):
+        assert pairs([row | {"prompt": ASK["content"]}]) == whole
 
 
 @pytest.mark.parametrize(

@@ -109,11 +109,41 @@ def test_a_label_that_could_mean_something_else_is_refused_by_its_name(bad, wron
     assert message in str(error.value) and len(str(error.value)) <= 300
 
 
+def test_answers_that_differ_in_white_space_at_their_end_are_one(tmp_path):
+    rows = rows_of()
+    splits = splits_of([*rows, rows[2] | {"completion": "2 ", "label": False}], tmp_path)
+    assert splits.skipped.contradictory == 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_part_has_its_share_of_a_rare_kind_and_prompts_rated_both_ways_stay_whole(seed, tmp_path):
+    rows = [{"prompt": f"q{i}", "completion": f"a{i}", "label": i % 10 == 0} for i in range(200)]
+    rows += [{"prompt": f"both {i // 2}", "completion": f"b{i}", "label": i % 2 == 0} for i in range(80)]
+    splits = splits_of(rows, tmp_path, split_seed=seed)
+    alone = {name: [e.good for e in part if e.instruction[0] == "q"] for name, part in splits.named().items()}
+    assert [(len(part), sum(part)) for part in alone.values()] == [(160, 16), (20, 2), (20, 2)]
+    groups = [{e.group for e in part} for part in splits.named().values()]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 240 and not any("cannot be" in n for n in splits.notes)
+
+
 @pytest.mark.parametrize("good", [True, False])
 def test_answers_of_one_kind_alone_are_refused(good, tmp_path):
     kind = "good" if good else "bad"
-    with pytest.raises(ValueError, match=f"all 16 answers to train on are {kind}; both kinds are needed"):
+    message = f"all 16 answers to train on are {kind}; both kinds are needed: add answers of the other kind"
+    with pytest.raises(ValueError, match=message) as error:
         splits_of(rows_of(good, good), tmp_path)
+    assert ("finetune_ift" in str(error.value)) == good
+
+
+def test_a_limit_that_leaves_one_kind_is_named_and_a_held_out_part_of_one_kind_is_noted(tmp_path):
+    rows = [{"prompt": f"q{i}", "completion": f"a{i}", "label": i < 3} for i in range(100)]
+    with pytest.raises(ValueError, match="all 4 answers to train on are bad; both kinds are needed: raise --train-ex"):
+        splits_of(rows, tmp_path, train_examples=4)
+    notes = splits_of(rows, tmp_path).notes
+    assert [f"all 10 answers of the {name} part are bad" in " ".join(notes) for name in ("validation", "test")] == [
+        1,
+        1,
+    ]
 
 
 def test_a_file_without_labels_names_the_column_that_is_missing_and_its_flag():

@@ -72,19 +72,19 @@ def encode_pairs(
 
 
 def mismatched(examples: Sequence[Rated]) -> list[Rated]:
-    """Returns the examples, each with the answer to another prompt; every answer is used once.
+    """Returns the examples, each with another one's answer, to another prompt if it can be; every answer is used once.
 
     The examples are put in a ring, those of one prompt side by side, and the answers are moved on by as many places as
-    the prompt with the most answers has. Where no prompt has two, that is TRL's rotation by one place. Where one prompt
-    has more than half of all answers, some of them stay with it.
+    the prompt with the most answers has. Where no prompt has two, that is TRL's rotation by one place, and so it is
+    where all have one prompt. Where one prompt has more than half of all answers, some of them stay with it.
     """
     prompts, place = Counter(e.group for e in examples), dict[Any, int]()
     for e in examples:
         place.setdefault(e.group, len(place))
     ring = sorted(range(len(examples)), key=lambda i: place[examples[i].group])
-    most, found = max(prompts.values(), default=0), [*examples]
+    moved, found = max(prompts.values(), default=0) % max(len(examples), 1) or 1, [*examples]
     for at, i in enumerate(ring):
-        found[i] = replace(examples[i], response=examples[ring[at - most]].response)
+        found[i] = replace(examples[i], response=examples[ring[at - moved]].response)
     return found
 
 

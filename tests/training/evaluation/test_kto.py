@@ -241,6 +241,8 @@ def test_where_no_prompt_has_two_answers_they_move_on_by_one_as_in_trl():
     examples = rated(5)
     assert [e.response for e in mismatched(examples)] == [examples[i - 1].response for i in range(5)]
     assert mismatched([]) == []
+    alike = [replace(e, instruction="Summarise this.", input="") for e in examples]
+    assert [e.response for e in mismatched(alike)] == [examples[i - 1].response for i in range(5)]
 
 
 # Metrics.
