@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from studies.arms import NAMED
 from studies.question import Asked, Question, ask, check_folder, held, problem_of_drawing
 from training.flags.cli import at_least, changed_flags, flag, note, refuse, run
 from training.flags.common import DataArgs, ModelArgs
 from training.flags.compute import SpeedArgs
-from training.flags.fields import Help, Rare
+from training.flags.fields import AsPublished, Help, Rare
 from training.flags.task import PromptArgs, TextArgs
 
 if TYPE_CHECKING:
@@ -76,6 +76,30 @@ class StudyArgs:
 
 
 @dataclass(frozen=True)
+class PoolArgs(DataArgs):
+    """Where the examples come from, and how many are for what"""
+
+    subset: AsPublished[Literal["all", "report"]] = "all"
+    """the study sets it itself"""
+    validation_share: Rare[float] = 0.1
+    """share of the examples held out for validation, where the source has no validation part; a fifth below 1,000 rows
+    if not given, else a tenth"""
+    test_share: Rare[float] = 0.1
+    """share held out for the test, where the source has no test part; a quarter below 1,000 rows if not given, else a
+    tenth"""
+    train_examples: int | None = None
+    """as many training examples as each seed draws; None: four fifths of those that are not held out"""
+    val_examples: Rare[int | None] = None
+    """at most this many validation examples; None: 400"""
+    test_examples: Rare[int | None] = None
+    """at most this many test examples; None: 2,000"""
+    draw_seed: Rare[int | None] = None
+    """the study sets it itself"""
+    train_on: Rare[Literal["train", "all"]] = "train"
+    """the study sets it itself"""
+
+
+@dataclass(frozen=True)
 class WorkArgs:
     """Where, and for how long"""
 
@@ -105,7 +129,7 @@ class WorkArgs:
 
 @dataclass(frozen=True)
 class Args:
-    data: DataArgs
+    data: PoolArgs
     model: ModelArgs
     text: TextArgs
     prompt: PromptArgs

@@ -72,7 +72,7 @@ def help_text(arguments: type, description: str | None, everything: bool) -> str
     groups: dict[str, list[str]] = {"Help": [_entry(*one, width) for one in GENERAL.items()]}
     groups |= {_title(flag, arguments): [] for flag in shown if AS_PUBLISHED not in flag.notes} | {PUBLISHED: []}
     for flag in shown:
-        name = f"--no-{flag.name}" if flag.default is True else f"--{flag.name}"
+        name = f"--{flag.name}" + f", --no-{flag.name}" * (flag.default is True)
         entry = _entry(f"{name} {flag.values}".rstrip(), text_of(flag, everything), width)
         groups[_title(flag, arguments)].append(entry)
     parts = [f"{textwrap.fill(title, width)}\n" + "\n".join(entries) for title, entries in groups.items() if entries]

@@ -13,7 +13,7 @@ from test_commands import load_script
 from training.flags.command_line import parse
 from training.flags.config_file import completed
 from training.flags.fields import AS_PUBLISHED, RARE, Rare, changed_flags, flags_of, resolved
-from training.flags.help import PUBLISHED, help_text
+from training.flags.help import PUBLISHED, help_text, text_of
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 
@@ -71,6 +71,24 @@ def test_help_and_help_all_are_what_the_script_prints(script):
     assert short.stdout.startswith(text.strip())
     documented = re.findall(r"--([a-z][a-z0-9-]+)", text)
     assert documented and {*documented} <= {*entries(short.stdout.removeprefix(text.strip()))}
+
+
+def test_the_help_of_a_study_has_its_own_shares_and_says_what_it_sets_itself():
+    text = " ".join(shown("study", True).split())
+    assert "a quarter below 1,000 rows" in text and "None: four fifths" in text and "None: all" not in text
+    flags, texts = flags_of(load_script("study").Args), []
+    for name in ("draw-seed", "train-on", "subset"):
+        texts.append(text_of(flags[name], whole=True).split(" (")[0])
+    assert texts == ["the study sets it itself"] * 3
+
+
+def test_the_help_of_what_is_on_stands_beside_both_of_its_forms():
+    text = shown("finetune_ift", True)
+    assert re.search(r"--mask-prompt, --no-mask-prompt\s+train on the response only; off: .*\(on\)", text, re.S)
+    assert (
+        "error: --dataset no-such: this script knows"
+        in run_in_process("finetune_ift", "--mask-prompt", "--dataset", "no-such").stderr
+    )
 
 
 @dataclass(frozen=True)
