@@ -78,6 +78,8 @@ class Args:
             found.append("--data: which column is the text? add --text-column")
         if self.text_column and self.data is None:
             found.append("--text-column: needs --data (the bundled texts have their own columns)")
+        if self.encoding and self.data is None:
+            found.append("--encoding: needs --data; the training texts are read as they were")
         return found + output_problems(self.output, self.overwrite)
 
 

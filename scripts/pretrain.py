@@ -18,7 +18,7 @@ from gpt2_scratch.config import SIZES, GPT2Config
 from gpt2_scratch.own_tokenizer import find_tokenizer
 from gpt2_scratch.tokenizer import GPT2, Tokenizer
 from training.data.sources import base_model
-from training.flags.cli import at_least, changed_flags, flag, resolved, run
+from training.flags.cli import at_least, changed_flags, flag, given_flags, resolved, run
 from training.flags.common import FolderArgs, fitted
 from training.flags.compute import SpeedArgs
 from training.storage.run_folder import check_folder, default_folder
@@ -111,6 +111,8 @@ class PretrainArgs:
         for name in ("warmup_share", "hold_share", "softmax_whole"):
             if not 0 <= getattr(self, name) <= 1:
                 found.append(f"{flag(name)} {getattr(self, name)}: must be 0 to 1")
+        if self.softmax_tokens is None and "softmax_whole" in given_flags(self):
+            found.append("--softmax-whole: the softmax is whole throughout; leave it out, or add --softmax-tokens")
         if self.warmup_share + self.hold_share > 1:
             found.append("--warmup-share and --hold-share: together they must be at most 1")
         return found

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from studies.arms import NAMED
+from studies.arms import NAMED, RANKLESS
 from studies.question import Asked, Question, ask, check_folder, held, problem_of_drawing
-from training.flags.cli import at_least, changed_flags, flag, note, refuse, run
+from training.flags.cli import at_least, changed_flags, flag, given_flags, note, refuse, run
 from training.flags.common import DataArgs, ModelArgs
 from training.flags.compute import SpeedArgs
 from training.flags.fields import AsPublished, Help, Rare
@@ -55,10 +55,14 @@ class StudyArgs:
 
     def problems(self) -> list[str]:
         found = at_least(self, 1, "seeds", "updates", "batch_size")
+        ranks = f"--ranks {' '.join(map(str, self.ranks))}"
         if not self.ranks or min(self.ranks) < 1 or len({*self.ranks}) < len(self.ranks):
-            found.append(
-                f"--ranks {' '.join(map(str, self.ranks))}: name each rank once, and at least one of 1 or more"
-            )
+            found.append(f"{ranks}: name at least one, each once and 1 or more")
+        if self.arms and "lora" not in self.arms and "ranks" in given_flags(self):
+            if {*self.arms} <= RANKLESS:
+                found.append(f"{ranks}: no arm of --arms has adapters; leave it out")
+            elif len(self.ranks) > 1:
+                found.append(f"{ranks}: only the arm lora has several ranks; name one, or add lora to --arms")
         twice = {name for name in self.arms if self.arms.count(name) > 1}
         if self.train_sizes and min(self.train_sizes) < 2:
             found.append(f"--train-sizes {' '.join(map(str, self.train_sizes))}: each must be at least 2")

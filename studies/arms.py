@@ -14,8 +14,9 @@ NAMED = {
     "lora-embedding": "LoRA and the embedding itself",
     "lora-lm-head": "LoRA on the LM head too, for instructions",
 }
-CLASSES = ("full", "lora", "full-blocks", "head", "lora-embedding")  # a short time drops them from the end
-INSTRUCTIONS = (*CLASSES, "lora-lm-head")
+INSTRUCTIONS = tuple(NAMED)  # a short time drops them from the end
+CLASSES = INSTRUCTIONS[:-1]
+RANKLESS = {*WITHOUT_ADAPTERS, "full-blocks"}
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from studies.arms import CLASSES, INSTRUCTIONS, Arm, arms_of
 from studies.runs import SCRIPTS, WATCHED
 from tasks import NAMES, Classification, Instructions, Source, Splits, find
 from tasks._splits import DRAWN
-from training.data.sources import asked_rows, base_model, split_rows
-from training.flags.cli import changed_flags, flag, given_flags, problems_in, refuse
+from training.data.sources import asked_rows, base_model, split_rows, unused_shares
+from training.flags.cli import flag, given_flags, problems_in, refuse
 from training.flags.command_line import parse
 from training.flags.common import DataArgs, ModelArgs
 from training.flags.compute import SpeedArgs
+from training.flags.fields import words_of
 from training.flags.scripts import load_script
 from training.flags.task import PromptArgs, TextArgs
 from training.flags.update import FEWEST_UPDATES, UpdateArgs
@@ -24,7 +25,7 @@ from training.storage.run_folder import nearest, unwritable
 
 SMALL = 1_000  # examples, below which a quarter is tested
 SHARES, SMALL_SHARES = (0.1, 0.1), (0.2, 0.25)  # of validation and test
-MOST_TESTED, MOST_WATCHED = 2_000, 400  # examples, unless a flag says otherwise
+MOST_TESTED, MOST_VALIDATED = 2_000, 400  # examples, unless a flag says otherwise
 
 
 class Asked(NamedTuple):
@@ -57,17 +58,6 @@ class Question:
         return "finetune_cls.py" if self.classes else "finetune_ift.py"
 
 
-def words_of(*groups: Any) -> tuple[str, ...]:
-    """Writes the flags of `groups` that are not at their defaults as words of a command line."""
-    words: list[str] = []
-    for name, value in (pair for group in groups for pair in changed_flags(group).items()):
-        if isinstance(value, bool):
-            words.append(flag(name) if value else flag(f"no_{name}"))
-        else:
-            words += [flag(name), *(map(str, value) if isinstance(value, tuple) else [str(value)])]
-    return tuple(words)
-
-
 def asks_for_classes(data: DataArgs, text: TextArgs, prompt: PromptArgs) -> bool:
     """Returns whether the task is classification. Raises ValueError where neither data nor columns say so."""
     given = given_flags(text), given_flags(prompt)
@@ -88,11 +78,11 @@ def asks_for_classes(data: DataArgs, text: TextArgs, prompt: PromptArgs) -> bool
     return bool(given[0])
 
 
-def with_shares(data: DataArgs, examples: int, updates: int) -> DataArgs:
+def with_shares(data: DataArgs, examples: int) -> DataArgs:
     """Returns `data` with the study's shares and limits where the user has given none."""
     given, shares = given_flags(data), SMALL_SHARES if examples < SMALL else SHARES
     usual: dict[str, Any] = dict(zip(("validation_share", "test_share"), shares, strict=True))
-    usual |= {"val_examples": min(MOST_WATCHED, 2 * updates), "test_examples": MOST_TESTED}
+    usual |= {"val_examples": MOST_VALIDATED, "test_examples": MOST_TESTED}
     return replace(data, **{name: value for name, value in usual.items() if name not in given})
 
 
@@ -105,8 +95,9 @@ def ask(asked: Asked) -> Question:
     _, config = base_model(asked.model.model, weights=False)
     whole = replace(data, train_examples=None, draw_seed=None, validation_share=0.0, test_share=0.0)
     every = split_rows(task, source, whole)  # to be counted, whatever shares there are
-    data = with_shares(data, len(every.examples()), FEWEST_UPDATES)
+    data = with_shares(data, len(every.examples()))
     splits = split_rows(task, source, replace(data, train_examples=None))
+    splits = replace(splits, notes=[*splits.notes, *unused_shares(asked.data, splits)])
     for name, part, does in (("validation", splits.validation, "chooses"), ("test", splits.test, "compares")):
         if not part:
             raise ValueError(
@@ -117,7 +108,7 @@ def ask(asked: Asked) -> Question:
     middles = {name: rate * 192 / config.width for name, (rate, _) in script.DEFAULTS.items()}
     names = asked.arms or (CLASSES if classes else INSTRUCTIONS)
     arms = arms_of(names, asked.ranks, config.blocks, classes, middles)
-    words = words_of(replace(data, train_examples=None), asked.model, columns, asked.speed)
+    words = (*words_of(replace(data, train_examples=None), asked.model, columns, asked.speed),)
     words += () if asked.batch_size == UpdateArgs.batch_size else ("--batch-size", str(asked.batch_size))
     for arm in arms:
         problems = problems_in(parse(script.Args, [*words, *arm.words]), config=config)

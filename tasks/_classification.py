@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 from tasks._cells import label_cell, listed, one_of, plain, spelled, text_cell
 from tasks._classes import class_notes, refuse_several, refuse_untrained, refuse_what_is_no_class
-from tasks._columns import Columns
+from tasks._columns import Columns, cells_of
 from tasks._examples import Labelled
 from tasks._files import Row
 from tasks._labels import (
@@ -59,8 +59,9 @@ class Classification(Task):
 
     def fitted(self, rows: Rows, files: Files) -> tuple[Self, list[str]]:
         """Returns the task with one spelling for each label of the file, and notes on the labels."""
-        target = next(iter(self._used(rows, files).values())).target
-        cells = [one_of(row.get(target)) for part in rows.values() for row in part]
+        used = self._used(rows, files)
+        target = next(iter(used.values())).target
+        cells = [one_of(row.get(used[name].target)) for name, part in rows.items() for row in part]
         spelling = typed_spellings(cells)
         left_out, notes = self._left_out(cells, spelling)
         if self.labels is None:
@@ -71,10 +72,12 @@ class Classification(Task):
     def note_columns(self, rows: Rows, used: Mapping[str, Columns], notes: list[str]) -> None:
         """Also notes texts that seem to say that there is none."""
         super().note_columns(rows, used, notes)
-        for name in next(iter(used.values())).inputs:
-            notes += placeholder_notes((row.get(name) for part in rows.values() for row in part), name)
+        for name in dict.fromkeys(name for columns in used.values() for name in columns.inputs):
+            notes += placeholder_notes(cells_of(name, rows, used), name)
 
-    def check(self, parts: Mapping[str, Sequence[Labelled]], columns: Columns) -> None:
+    def check(
+        self, parts: Mapping[str, Sequence[Labelled]], columns: Columns, place: Callable[[Labelled], str]
+    ) -> None:
         """Raises ValueError for a label column that holds something other than classes."""
         counts = Counter(e.label or "" for part in parts.values() for e in part)
         if self.labels is None and counts:

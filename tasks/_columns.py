@@ -1,7 +1,7 @@
 """Chooses the columns of a file: those that flags or a dataset name, or those with the names people usually give."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -53,6 +53,11 @@ def missing_columns(forms: Sequence[Columns], present: Sequence[str], target_nee
         f"{which} missing ({flags} name them); the file has {listed(present, 9, 90)}"
         + (f"; is it {listed(near)}?" if near else "")
     )
+
+
+def cells_of(name: str, rows: Mapping[str, Sequence[Row]], used: Mapping[str, Columns]) -> Iterator[Any]:
+    """Returns the cells of a column, in the parts in which it is read."""
+    return (row.get(name) for part, columns in used.items() if name in columns.used for row in rows[part])
 
 
 def refuse_respelled(part: str, present: Mapping[str, Sequence[str]], used: Mapping[str, Columns]) -> None:

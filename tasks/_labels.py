@@ -176,10 +176,10 @@ def refuse_one_kind(ratings: Iterable[str | None], remedy: str = "add answers of
         )
 
 
-def rating_notes(ratings: Mapping[str, Iterable[str | None]], limited: bool) -> list[str]:
+def rating_notes(splits: Mapping[str, Iterable[Any]], limited: bool) -> list[str]:
     """Returns a note for each held-out part whose answers are all of one kind. Raises what `refuse_one_kind` raises of
     the training part; `limited` says whether there are more training answers than were asked for."""
-    kinds = {name: Counter(part) for name, part in ratings.items()}
+    kinds = {name: Counter(answer.label for answer in part) for name, part in splits.items()}
     refuse_one_kind(kinds["train"].elements(), *(["raise --train-examples"] if limited else []))
     return [
         f"all {counts.total():,} answers of the {name} part are {next(iter(counts))}: it has no reward accuracy and no "

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tasks._cells import plain, short, target_cell, text_cell
+from tasks._cells import listed, plain, short, target_cell, text_cell
 from tasks._chat import (
     HEADING,
     Turn,
@@ -165,13 +165,16 @@ class Preferences(Prompted):
     def lacks(self, example: Preference, row: Row, columns: Columns) -> str:
         return example.unfit or ("" if example.prompt else "empty")
 
-    def check(self, parts: Mapping[str, Sequence[Preference]], columns: Columns) -> None:
+    def check(
+        self, parts: Mapping[str, Sequence[Preference]], columns: Columns, place: Callable[[Preference], str]
+    ) -> None:
         """Raises ValueError for pairs whose two answers are the same."""
-        same = [str(e.id + 1) for part in parts.values() for e in part if e.chosen.rstrip() == e.rejected.rstrip()]
+        same = [e for part in parts.values() for e in part if e.chosen.rstrip() == e.rejected.rstrip()]
         if same:
+            places = listed(map(place, same), quoted=False)
             raise ValueError(
-                f"chosen and rejected answer are the same in {len(same):,} rows ({', '.join(same[:8])}); such a pair "
-                "prefers nothing: correct these rows, or remove them"
+                f"chosen and rejected answer are the same in {len(same):,} rows ({places}); such a pair prefers "
+                "nothing: correct these rows, or remove them"
             )
 
 
@@ -194,5 +197,4 @@ class Unpaired(Preferences):
         return {name: [answer for pair in part for answer in apart(pair)] for name, part in pairs.items()}
 
     def remarks(self, splits: Mapping[str, Sequence[Any]], limited: bool = False) -> list[str]:
-        ratings = {name: [e.label for e in part] for name, part in splits.items()}
-        return rating_notes(ratings, limited) + super().remarks(splits, limited)
+        return rating_notes(splits, limited) + super().remarks(splits, limited)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from tasks._cells import listed, plain, short, spelled, target_cell
 from tasks._chat import Turn, Unfit, messages_in, turns_in, unused_keys
-from tasks._columns import ABOUT, CHATS, SYSTEM, Columns, missing_columns, of_text
+from tasks._columns import ABOUT, CHATS, SYSTEM, Columns, cells_of, missing_columns, of_text
 from tasks._files import Row
 from tasks._labels import folded, is_placeholder, likeness, placeholder_notes
 from tasks._skipped import Skipped
@@ -100,23 +100,24 @@ class Prompted(Task):
 
     def note_columns(self, rows: dict[str, list[Row]], used: Mapping[str, Columns], notes: list[str]) -> None:
         """Notes columns read unasked, numbers read as text, keys not read. Raises ValueError for prompts of numbers."""
-        columns = next(iter(used.values()))
         notes += self.taken_along(used)
         super().note_columns(rows, used, notes)
-        names = dict.fromkeys((*columns.inputs, columns.target, *([columns.system] if columns.system else [])))
+        every = used.values()
+        names = dict.fromkeys(name for c in every for name in (*c.inputs, c.target, c.system) if name is not None)
         for name in names:
-            cells = [cell for part in rows.values() for row in part if (cell := plain(row.get(name))) not in (None, "")]
+            cells = [cell for held in cells_of(name, rows, used) if (cell := plain(held)) not in (None, "")]
             numbers = sum(spelled(cell) is not None for cell in cells)
-            if numbers and numbers == len(cells) and name == columns.inputs[0]:
+            if numbers and numbers == len(cells) and name in {columns.inputs[0] for columns in every}:
                 raise ValueError(
                     f"column {short(name)} holds numbers alone, no prompts; {self.column_flags} name others"
                 )
             if numbers:
                 notes.append(f"column {short(name)} holds numbers or truth values in {numbers:,} rows, taken as text")
             notes += placeholder_notes(cells, name)
-        if media := self._media([row for part in rows.values() for row in part], columns):
+        media = dict.fromkeys(name for part in used for name in self._media(rows[part], used[part]))
+        if media:
             notes.append(f"rows with images, video or audio are left out, by column {listed(media)}")
-        keys = unused_keys(row.get(name) for part in rows.values() for row in part for name in names)
+        keys = unused_keys(cell for name in names for cell in cells_of(name, rows, used))
         if keys:
             notes.append(f"keys of messages that are not used: {listed(keys, 9, 90)}")
 

@@ -42,18 +42,18 @@ class Ratings(Instructions):
         """Also says how the labels are read. Raises ValueError if two of them mean the same: of 0 and -1, one may mean
         that nobody has rated the answer."""
         super().note_columns(rows, used, notes)
-        column = str(next(iter(used.values())).mark)
-        counts, said = Counter(spelling(row, column) for name in used for row in rows[name]), []
-        for kind, good in (("good", True), ("bad", False)):
-            words = [word for word in counts if RATINGS.get(word) is good]
-            if len(words) > 1:
-                raise ValueError(
-                    f"column {short(column)} holds {listed(words)}, which all mean {kind}; write one label for good "
-                    "answers and one for bad ones, and leave the cell of an unrated answer empty"
-                )
-            said += [f"{short(word)} ({counts[word]:,} rows) is read as {kind}" for word in words]
-        notes.append(f"column {short(column)}: {', '.join(said)}")
+        for column in dict.fromkeys(str(columns.mark) for columns in used.values()):
+            parts = [rows[name] for name, columns in used.items() if columns.mark == column]
+            counts, said = Counter(spelling(row, column) for part in parts for row in part), []
+            for kind, good in (("good", True), ("bad", False)):
+                words = [word for word in counts if RATINGS.get(word) is good]
+                if len(words) > 1:
+                    raise ValueError(
+                        f"column {short(column)} holds {listed(words)}, which all mean {kind}; write one label for "
+                        "good answers and one for bad ones, and leave the cell of an unrated answer empty"
+                    )
+                said += [f"{short(word)} ({counts[word]:,} rows) is read as {kind}" for word in words]
+            notes.append(f"column {short(column)}: {', '.join(said)}")
 
     def remarks(self, splits: Mapping[str, Sequence[Any]], limited: bool = False) -> list[str]:
-        ratings = {name: [e.label for e in part] for name, part in splits.items()}
-        return rating_notes(ratings, limited) + super().remarks(splits, limited)
+        return rating_notes(splits, limited) + super().remarks(splits, limited)

@@ -38,6 +38,15 @@ def _place(part: str, i: int, files: Files) -> str:
     return f"row {i + 1}"
 
 
+def _place_of(number: int, rows: Rows, files: Files) -> str:
+    """Says which row it is of all the parts together."""
+    for part, own in rows.items():
+        if number < len(own):
+            return _place(part, number, files)
+        number -= len(own)
+    raise IndexError(number)
+
+
 @dataclass(frozen=True)
 class Task:
     """`file` is looked up in the data folder, `bundled` in tasks/bundled; `columns` has the known forms, ours first."""
@@ -108,15 +117,15 @@ class Task:
             raise ValueError("no row has a label or response to learn from; such files are for scripts/predict.py")
         task.note_columns(rows, used, notes)
         notes += more
-        task.check(found, next(iter(used.values())))
+        task.check(found, next(iter(used.values())), lambda example: _place_of(example.id, rows, files))
         return found
 
     def fitted(self, rows: Rows, files: Files) -> tuple[Self, list[str]]:
         """Returns the task adapted to these rows, and notes on that."""
         return self, []
 
-    def check(self, parts: Mapping[str, Sequence[Any]], columns: Columns) -> None:
-        """Raises ValueError for examples that no training could make sense of."""
+    def check(self, parts: Mapping[str, Sequence[Any]], columns: Columns, place: Callable[[Any], str]) -> None:
+        """Raises ValueError for examples that no training could make sense of; `place` says in which row one stands."""
 
     def _read(self, rows: Rows, files: Files) -> tuple[dict[str, Columns], dict[str, list[Any]]]:
         """Returns columns and examples of each part. A ValueError names the file if there are several, and the row."""

@@ -243,7 +243,7 @@ def files(tmp_path_factory):
     [
         (["column"], "column 'rejected' is missing .*--rejected-column name them"),
         (["good", "--chosen-column", "better"], "column 'better' is missing"),
-        (["same"], r"the same in 1 rows \(21\)"),
+        (["same"], r"the same in 1 rows \(row 21\)"),
         (["types"], "row 21: column 'chosen' holds a list, not text"),
         (["empty-cells"], "no training examples remain"),
         (["contrary"], "no training examples remain"),

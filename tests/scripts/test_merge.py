@@ -374,6 +374,7 @@ def folders(base, tmp_path_factory):
         ("--adapter {good} --weights nan", "--weights: must be finite"),
         ("--adapter {good} --data {file}", "which column is the text"),
         ("--adapter {good} --text-column text", "--text-column: needs --data"),
+        ("--adapter {good} --encoding cp1252", "--encoding: needs --data"),
         ("--adapter {good} --data {file} --text-column body", "'body' is missing"),
         ("--adapter {root}/absent", "absent: no such folder"),
         ("--adapter {taken}", "missing or damaged"),

@@ -66,6 +66,15 @@ def test_shares_and_sizes_that_the_user_gives_are_used(tiny_model, mail_file):
     assert rows["test"] == round(sum(rows.values()) / 2) and question.train == 10
 
 
+def test_a_share_of_a_part_that_the_data_has_is_noted_and_a_column_may_begin_with_a_dash(tiny_model, tmp_path):
+    for name, count in (("train", 40), ("test", 20)):
+        rows = [{"text": f"{name} {i}", "-x": "ab"[i % 2]} for i in range(count)]
+        write_rows(tmp_path / f"{name}.jsonl", rows)
+    question = ask(asked(tmp_path, tiny_model, TextArgs(("text",), "-x"), test_share=0.4))
+    assert "--test-share 0.4 is not used, since the data has a test part" in question.splits.notes
+    assert "--label-column=-x" in question.words
+
+
 def of_prompts(tmp_path, model, prompts, answers, **limits):
     rows = [{"q": f"question {i}", "a": f"answer {i} {j}"} for i in range(prompts) for j in range(answers)]
     data = DataArgs(data=write_rows(tmp_path / "rows.jsonl", rows), **limits)

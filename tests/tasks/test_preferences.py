@@ -156,7 +156,7 @@ def test_the_fingerprint_depends_on_which_answer_is_the_better_one():
 
 def test_equal_answers_are_refused_with_all_their_rows():
     rows = [*GOOD, {"prompt": "a", "chosen": "same", "rejected": "same \n"}, *GOOD[:1], GOOD[2] | {"chosen": "3"}]
-    with pytest.raises(ValueError, match=re.escape("the same in 2 rows (21, 23)")):
+    with pytest.raises(ValueError, match=re.escape("the same in 2 rows (row 21, row 23)")):
         examples_of(rows)
 
 

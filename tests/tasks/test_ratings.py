@@ -151,6 +151,21 @@ def test_a_file_without_labels_names_the_column_that_is_missing_and_its_flag():
         parts_of([{"prompt": "a", "completion": "b"}])
 
 
+def test_each_part_has_its_labels_read_and_named_whatever_its_column_is_called(tmp_path):
+    def noted(tests):
+        write_rows(tmp_path / "train.jsonl", rows_of(count=30))
+        write_rows(tmp_path / "test.jsonl", tests)
+        task, notes, source = RatingArgs().task(None, tmp_path), [], read_rows(tmp_path)
+        task.parts(source.parts, Skipped(), notes, source.counted)
+        return [note for note in notes if "is read as good" in note]
+
+    said = " ".join(noted(rows_of("up", "down", 10, names=("prompt", "completion", "rating"))))
+    assert "column 'label': 'true'" in said and "column 'rating': 'up' (6 rows) is read as good" in said
+    tests = rows_of("up", "down", 10, names=("prompt", "completion", "rating"))
+    with pytest.raises(ValueError, match="column 'rating' holds .* which all mean good"):
+        noted([*tests, tests[1] | {"rating": "yes"}])
+
+
 def test_a_held_out_part_without_labels_is_for_predictions(tmp_path):
     for name, rows in (("train", rows_of(count=30)), ("test", rows_of(count=4))):
         with open(tmp_path / f"{name}.csv", "w", newline="") as file:

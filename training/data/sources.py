@@ -133,6 +133,13 @@ def split_rows(task: Task, source: Source, data: DataArgs) -> Splits[Any]:
     return replace(splits, notes=[*notes, *splits.notes, *remarks])
 
 
+def unused_shares(data: DataArgs, splits: Splits[Any]) -> list[str]:
+    """Returns a note for each share that was given for a part that the data has."""
+    given = given_flags(data)
+    unused = {name: given[f"{name}_share"] for name in splits.given if f"{name}_share" in given}
+    return [f"--{name}-share {share:g} is not used, since the data has a {name} part" for name, share in unused.items()]
+
+
 def find_inputs(args: FineTuneArgs, find_task: Callable[[str | None, Path | None], K], offline: str) -> Inputs[K]:
     """Finds all that a run reads. Raises ValueError for the repository of --push-to-hub, or one error with all that is
     wrong with data and model, or with flags that do not fit the model.
@@ -159,10 +166,6 @@ def find_inputs(args: FineTuneArgs, find_task: Callable[[str | None, Path | None
         words[-1] += without_network(offline)
     refuse(words)
     refuse(problems_in(args, config=config))
-    unused = {name: share for name in splits.given if (share := given_flags(data).get(f"{name}_share")) is not None}
-    notes = [
-        f"--{name}-share {share:g} is not used, since the data has a {name} part" for name, share in unused.items()
-    ]
-    splits = replace(splits, notes=[*splits.notes, *notes, *notes_on(tokenizer, splits)])
+    splits = replace(splits, notes=[*splits.notes, *unused_shares(data, splits), *notes_on(tokenizer, splits)])
     with_weights = folder if weights or not on_hub(model) else None
     return Inputs(task, splits, source.origin, folder, config, tokenizer, with_weights)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from training.flags.command_line import Missing, at_home, parse, typed, unknown_flags
-from training.flags.fields import Flag, flags_of, resolved
+from training.flags.fields import Flag, flags_of, resolved, words_of
 from training.flags.near_misses import plain
 from training.storage.files import write_text
 from training.storage.run_folder import CONFIG, FREE_FLAGS, LIGHTER_FLAGS, MOVABLE_FLAGS, RESULTS, STATE, finished
@@ -85,7 +85,9 @@ def read_config(path: Path, arguments: type, asked: str) -> list[str]:
             raise ValueError(unknown_flags(others, [f"--{name}" for name in flags]))
         words = [word for name, value in values.items() for word in _words(flags[name], value)]
         with contextlib.suppress(Missing):  # the missing flags may be on the command line
-            parse(arguments, words)
+            args: Any = parse(arguments, words)
+            if script is not None:  # a run names all flags; those at their defaults may not have been given
+                words = words_of(args)
     except ValueError as error:
         raise ValueError(f"{asked} {path}: {error}") from error
     return words

@@ -99,6 +99,20 @@ def given_flags(args: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in given} | changed_flags(args)
 
 
+def words_of(*groups: Any) -> list[str]:
+    """Writes the flags of `groups` that are not at their defaults as words of a command line."""
+    words: list[str] = []
+    for name, value in (pair for group in groups for pair in changed_flags(group).items()):
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        elif isinstance(value, tuple):
+            words += [flag, *map(str, value)]
+        else:
+            words += [f"{flag}={value}"] if str(value).startswith("-") else [flag, str(value)]
+    return words
+
+
 def changed_flags(args: Any) -> dict[str, Any]:
     """Returns the flags that are not at their defaults."""
     found: dict[str, Any] = {}

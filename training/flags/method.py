@@ -133,15 +133,14 @@ class MethodArgs:
             found.append("--lora-targets: name at least one")
         if len(set(self.lora_targets)) < len(self.lora_targets):
             found.append(f"--lora-targets {' '.join(self.lora_targets)}: a target is named twice")
-        takes = VARIANTS[self.method].inits if self.adapts else ("standard", "paper")
-        if self.lora_init not in takes:
+        if not self.adapts:
+            given = [name for name in changed_flags(self) if name.startswith("lora_")]
+            found += [f"{flag(name)}: --method {self.method} has no adapters; leave it out" for name in given]
+        elif self.lora_init not in (takes := VARIANTS[self.method].inits):
             others = " or ".join(name for name, variant in VARIANTS.items() if self.lora_init in variant.inits)
             own = takes == ("standard",)
             why = f"{self.method} has a start of its own; leave it out" if own else f"needs --method {others}"
             found.append(f"--lora-init {self.lora_init}: {why}")
-        if not self.adapts:
-            given = [name for name in changed_flags(self) if name.startswith("lora_") and name != "lora_init"]
-            found += [f"{flag(name)}: --method {self.method} has no adapters; leave it out" for name in given]
         return found
 
     def problems_given(self, model: ModelArgs, config: GPT2Config, head: "HeadArgs | None" = None) -> list[str]:

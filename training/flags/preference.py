@@ -41,10 +41,9 @@ class PairArgs:
         return replace(task, columns=tuple(self._columns(columns) for columns in task.columns))
 
     def _columns(self, known: Columns) -> Columns:
-        prompt, rejected = known.inputs
-        return Columns(
-            (self.prompt_column or prompt, self.rejected_column or rejected), self.chosen_column or known.target
-        )
+        prompt, rejected, *about = known.inputs
+        inputs = (self.prompt_column or prompt, self.rejected_column or rejected, *about)
+        return known._replace(inputs=inputs, target=self.chosen_column or known.target)
 
     def problems(self) -> list[str]:
         named = [n for n in (self.prompt_column, self.chosen_column, self.rejected_column) if n is not None]

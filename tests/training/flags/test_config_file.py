@@ -13,7 +13,7 @@ from test_commands import load_script
 
 from training.flags.command_line import parse
 from training.flags.config_file import completed, read_config, write_config
-from training.flags.fields import flags_of, resolved
+from training.flags.fields import flags_of, given_flags, resolved
 from training.storage.run_folder import FREE_FLAGS
 
 CLS = load_script("finetune_cls").Args
@@ -166,6 +166,17 @@ def test_every_flag_of_every_script_goes_through_a_file_and_comes_back(script, t
     for name in left_out & after.keys():
         default = flags[name].default
         assert after[name] == (str(default) if isinstance(default, Path) else default), name
+
+
+def test_a_flag_at_its_default_in_the_file_of_a_run_was_not_given(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["finetune_cls.py"])
+    arguments = load_script("finetune_cls").Args
+    flags = resolved(parse(arguments, ["--dataset", "enron", "--lr", "0.5"]))
+    write_config(tmp_path / "run.yaml", flags)
+    (tmp_path / "own.yaml").write_text("dataset: enron\nlr: 0.5\nvalidation-share: 0.1\n")
+    for name, given in (("run", {"dataset", "lr"}), ("own", {"dataset", "lr", "validation_share"})):
+        args = parse(arguments, completed(arguments, ["--config", str(tmp_path / f"{name}.yaml")]))
+        assert resolved(args) == flags and {*given_flags(args.data), *given_flags(args.update)} == given
 
 
 def test_the_file_of_a_run_gives_the_run_again(tmp_path, tiny_model, mail_file):
