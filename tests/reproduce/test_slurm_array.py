@@ -20,12 +20,12 @@ def share(tmp_path):
     return path
 
 
-def task(number, numbers, python):
+def task(number, numbers, python, tables=(TABLE,)):
     """The process of a task of this number; the variables are those that SLURM sets."""
     env = {"ID": number, "MIN": min(numbers), "MAX": max(numbers), "COUNT": len(numbers)}
     env = {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in env.items()} | {"LIST": "1", "SEEDS": SEEDS}
     env["PYTHON"] = str(python)
-    words = ["bash", "reproduce/slurm_array.sbatch", TABLE]
+    words = ["bash", "reproduce/slurm_array.sbatch", *tables]
     return subprocess.run(words, cwd=ROOT, env=os.environ | env, capture_output=True, text=True, check=False)
 
 
@@ -58,3 +58,10 @@ def test_numbers_that_are_not_evenly_spaced_are_refused(numbers, share):
     assert refused
     for done in refused:
         assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{told} or 0-14:2\n")
+
+
+@pytest.mark.parametrize("tables", [(TABLE, "table4_rank"), ("table4",), (f"{TABLE}.sh",)], ids=" ".join)
+def test_anything_but_one_table_is_refused(tables, share):
+    done = task(1, [1], share, tables)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"{' '.join(tables)}: name one file of reproduce/ without its .sh")
