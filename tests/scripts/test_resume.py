@@ -112,6 +112,15 @@ def test_a_checkpoint_is_not_resumed_into_another_run(stopped):
     assert (folder / "checkpoint" / "state.pt").read_bytes() == before
 
 
+def test_processes_and_precision_of_a_checkpoint_are_told(stopped):
+    flags, folder = stopped
+    path = folder / "checkpoint" / "state.pt"
+    state = torch.load(path, weights_only=True)
+    state["identity"] |= {"processes": "2", "precision": "bf16"}
+    torch.save(state, path)
+    refused([*flags, "--resume"], "was made with --num_processes 2 (now 1) and --mixed-precision bf16 (now no); use")
+
+
 def test_the_folder_alone_is_enough_to_go_on(stopped):
     flags, folder = stopped
     started = yaml.safe_load((folder / "config.yaml").read_text())

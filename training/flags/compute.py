@@ -35,9 +35,16 @@ def truth(value: str) -> bool:
 
 # Those that a library converts, with an error that does not name them: how, and what they must be.
 CONVERTED: dict[str, tuple[Callable[[str], Any], str]] = {
-    **dict.fromkeys(("WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), (int, "a whole number")),
+    **dict.fromkeys(("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), (int, "a whole number")),
     **dict.fromkeys(("ACCELERATE_USE_CPU", "ACCELERATE_DEBUG_MODE"), (truth, "true or false")),
     **dict.fromkeys(("TQDM_MININTERVAL", "TQDM_MAXINTERVAL", "TQDM_MINITERS", "TQDM_SMOOTHING"), (float, "a number")),
+}
+# Those that a launcher sets beside LOCAL_RANK, and what must be true of their values.
+RENDEZVOUS: dict[str, Callable[[str], bool]] = {
+    "RANK": bool,
+    "WORLD_SIZE": bool,
+    "MASTER_ADDR": bool,
+    "MASTER_PORT": str.isdecimal,
 }
 
 
@@ -60,6 +67,13 @@ def environment_problems() -> list[str]:
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision.lower() not in ("", "no", "bf16", "fp16"):
         found.append(f"ACCELERATE_MIXED_PRECISION={precision} in the environment: must be no, bf16 or fp16")
+    rank, beside = os.environ.get("LOCAL_RANK", "-1"), {name: os.environ.get(name, "") for name in RENDEZVOUS}
+    wrong = [f"{name}={value}" for name, value in beside.items() if not RENDEZVOUS[name](value)]
+    if rank != "-1" and wrong:
+        found.append(
+            f"LOCAL_RANK={rank} in the environment, but {', '.join(wrong)}: no launcher sets them so; unset what is "
+            "left over from another launch, or start the processes with accelerate launch"
+        )
     return found + [
         f"{name}={value} in the environment: must be {wanted}; unset it"
         for name, (_, wanted) in CONVERTED.items()
@@ -82,7 +96,7 @@ class SpeedArgs:
     """compute each trained block twice instead of keeping its activations: less memory, a third more time"""
 
     def problems(self) -> list[str]:
-        return environment_problems() + launch_problems(self.shardable())
+        return environment_problems() or launch_problems(self.shardable())
 
     def shardable(self) -> bool:
         """Returns whether the script can share its weights among processes."""

@@ -1,7 +1,8 @@
 """Repeats our message below the traceback that a launcher prints when one of its processes fails.
 
-`accelerate launch` (without -q) and torchrun print ten lines and more of their own once the script has ended, and
-cannot be told that the script has explained the error. So a process that outlives both prints the message again.
+`accelerate launch` and torchrun print ten lines and more of their own once the script has ended, and cannot be told
+that the script has explained the error; with -q the first prints none, but only if it starts one process. So a process
+that outlives both prints the message again.
 """
 
 import os
@@ -13,11 +14,11 @@ LAUNCHERS = ("accelerate", "accelerate-launch", "accelerate.commands", "torchrun
 
 
 def is_launcher(command: list[str]) -> bool:
-    """Returns whether a command is that of a launcher without -q, such as python -m torch.distributed.run."""
+    """Returns whether a command is that of a launcher that prints, such as python -m torch.distributed.run."""
     names = [os.path.basename(word) for word in command[:4]]
     known = any(name == known or name.startswith(f"{known}.") for name in names for known in LAUNCHERS)
     before_script = command[: next((i for i, word in enumerate(command) if "scripts/" in word), len(command))]
-    return known and not {"-q", "--quiet"} & set(before_script)
+    return known and ("TORCHELASTIC_RUN_ID" in os.environ or not {"-q", "--quiet"} & set(before_script))
 
 
 def repeat_after_launcher(message: str) -> None:

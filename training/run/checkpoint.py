@@ -22,6 +22,8 @@ from training.storage.shards import load_shards, save_shards
 if TYPE_CHECKING:
     from training.run.run import Run
 
+SHOWN = {"processes": "--num_processes", "precision": "--mixed-precision"}  # of an identity, otherwise of hashes
+
 
 def save_checkpoint(run: "Run", trained: bool = False) -> None:
     """Saves the state of the run; of one that is `trained`, whose best weights are kept, only what it knows of itself.
@@ -90,12 +92,14 @@ def load_checkpoint(run: "Run") -> None:
     """
     state, flags = from_main(run.accelerator, lambda: _read(run.folder / STATE)), run.flags
     bound = [n for n in flags if n not in FREE_FLAGS | LIGHTER_FLAGS | MOVABLE_FLAGS]
-    differing = [flag(n) for n in bound if flags[n] != state["flags"].get(n)]
-    known = state["identity"]
-    differing += [n for n in known | run.identity if known.get(n) != run.identity.get(n)]
+    differing = [f"another {flag(n)}" for n in bound if flags[n] != state["flags"].get(n)]
+    known, ours = state["identity"], run.identity
+    for name in [n for n in known | ours if known.get(n) != ours.get(n)]:
+        has_values = name in SHOWN and name in known and name in ours
+        differing.append(f"{SHOWN[name]} {known[name]} (now {ours[name]})" if has_values else f"another {name}")
     if differing:
         raise ValueError(
-            f"--resume: the checkpoint in {run.folder} was made with another {' and another '.join(differing)}; "
+            f"--resume: the checkpoint in {run.folder} was made with {' and '.join(differing)}; "
             "use the same, or start again with --overwrite"
         )
     before, now = state["flags"].get("score"), flags.get("score")

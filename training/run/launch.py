@@ -10,7 +10,7 @@ from accelerate.utils import patch_environment
 
 from training.flags.cli import note
 from training.flags.compute import SpeedArgs, truth
-from training.run.threads import choose_threads
+from training.run.threads import choose_threads, set_by_launcher
 from training.step.processes import from_main
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
@@ -39,11 +39,16 @@ def be_deterministic() -> None:
 
 def check_launched(accelerator: Accelerator) -> None:
     """Raises ValueError for processes that do not see each other, since all of them would write the same files, and for
-    more of them than there are GPUs."""
+    more of them than there are GPUs. Notes where a launcher starts one instead of the several that it was asked for."""
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:
         raise ValueError(
             f"{launched} processes were launched but do not see each other; without GPUs set ACCELERATE_USE_CPU=true"
+        )
+    if "WORLD_SIZE" not in os.environ and set_by_launcher("MASTER_ADDR"):  # which is of no use to a single process
+        note(
+            "accelerate launch was asked for several processes, and starts one: a CPU has several with "
+            "ACCELERATE_USE_CPU=true and accelerate_configs/ddp.yaml (docs/several-gpus.md)"
         )
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if accelerator.device.type != "cuda":

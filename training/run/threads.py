@@ -11,16 +11,22 @@ from training.run.cores import usable_cores
 ASKED, LAUNCHER_ASKED = "OMP_NUM_THREADS", "--num_cpu_threads_per_process"
 
 
-def asked_for() -> bool:
-    """Returns whether the user has set OMP_NUM_THREADS. `accelerate launch` sets it to 1 by itself, for a GPU's sake,
-    unless a configuration says that there is none; the environment that it was started with tells."""
-    if not os.environ.get(ASKED) or "ACCELERATE_MIXED_PRECISION" not in os.environ:  # which the launcher sets too
-        return bool(os.environ.get(ASKED))
+def set_by_launcher(name: str) -> bool:
+    """Returns whether `accelerate launch` has set an environment variable by itself; the environment that it was
+    started with tells."""
+    if not os.environ.get(name) or "ACCELERATE_MIXED_PRECISION" not in os.environ:  # which the launcher sets too
+        return False
     try:
         parent = psutil.Process().parent()
-        return parent is None or bool(parent.environ().get(ASKED))
+        return parent is not None and not parent.environ().get(name)
     except (psutil.Error, OSError):
-        return True
+        return False
+
+
+def asked_for() -> bool:
+    """Returns whether the user has set OMP_NUM_THREADS. `accelerate launch` sets it to 1, for a GPU's sake, unless a
+    configuration says that there is none."""
+    return bool(os.environ.get(ASKED)) and not set_by_launcher(ASKED)
 
 
 def asked_of_launcher() -> int | None:

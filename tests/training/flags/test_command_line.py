@@ -295,12 +295,35 @@ def test_an_environment_that_would_change_the_update_in_silence_is_refused(name,
     assert problem.startswith(f"{name}={value}") and len(problem) <= 300
 
 
+LAUNCHED = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
 @pytest.mark.parametrize("name", CONVERTED)
 def test_a_variable_that_a_library_cannot_read_is_named(name, monkeypatch):
+    for other, value in LAUNCHED.items():
+        monkeypatch.setenv(other, value)
     monkeypatch.setenv(name, "perhaps")
     (problem,) = environment_problems()
     assert problem.startswith(f"{name}=perhaps in the environment: must be") and problem.endswith("unset it")
     monkeypatch.setenv(name, "1")
+    assert not environment_problems()
+
+
+@pytest.mark.parametrize(
+    ("changed", "wrong"),
+    [
+        ({"MASTER_ADDR": ""}, "MASTER_ADDR="),
+        ({"MASTER_PORT": "tcp://10.0.0.1:80"}, "MASTER_PORT=tcp:"),
+    ],
+)
+def test_what_is_left_over_of_a_launch_is_named(changed, wrong, monkeypatch):
+    for name, value in (LAUNCHED | changed).items():
+        monkeypatch.setenv(name, value)
+    assert not environment_problems()
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    (problem,) = environment_problems()
+    assert problem.startswith(f"LOCAL_RANK=0 in the environment, but {wrong}") and len(problem) <= 300
+    monkeypatch.setenv("LOCAL_RANK", "-1")
     assert not environment_problems()
 
 

@@ -24,7 +24,7 @@ def ported(words):
     return [free_port() if word == "PORT" else word for word in words]
 
 
-@pytest.mark.parametrize("launcher", [ACCELERATE, TORCHRUN], ids=["accelerate", "torchrun"])
+@pytest.mark.parametrize("launcher", [ACCELERATE, [*TWO, "-q"], TORCHRUN], ids=["accelerate", "two, -q", "torchrun"])
 def test_a_refusal_has_the_last_word(launcher, tiny_model):
     words = [*ported(launcher), "scripts/finetune_cls.py", "--data", "absent.csv", "--model", str(tiny_model)]
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, check=False)
@@ -92,5 +92,7 @@ def test_who_waits_for_the_launcher_holds_no_connection_open(monkeypatch):
         ("", False),
     ],
 )
-def test_a_launcher_is_known_by_its_command(command, expected):
+def test_a_launcher_is_known_by_its_command(command, expected, monkeypatch):
     assert is_launcher(command.split()) is expected
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # set for each of several processes, whose launcher ignores -q
+    assert is_launcher(command.split()) is (expected or "-quiet" in command)

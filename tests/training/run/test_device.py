@@ -12,8 +12,10 @@ from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 from helpers import ROOT
 
 from gpt2_scratch.config import GPT2Config
+from training.flags.cli import note
 from training.flags.compute import SpeedArgs
 from training.forecast.micro_batch import SHARE, available
+from training.run import threads
 from training.run.device import advice, device_lines, forget_peak
 from training.run.launch import check_launched, start
 from training.run.results import peak_memory_mib
@@ -71,6 +73,23 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match="torch sees none; unset ACCELERATE_TORCH_DEVICE"):
         check_launched(accelerator)
+
+
+@pytest.mark.parametrize("flags", [["--num_processes", 2], []], ids=str)
+def test_several_processes_of_which_one_is_started_are_noted(flags, monkeypatch, tmp_path, capsys):
+    """On the command line, or in a configuration; the parent stands for the launcher."""
+    config = tmp_path / "own.yaml"
+    config.write_text("distributed_type: MULTI_CPU\nuse_cpu: true\nnum_processes: 2\nnum_machines: 1\n")
+    words = ["--cpu", *flags] if flags else ["--config_file", config]
+    for several, name_set in ((True, False), (True, True), (False, False)):
+        for name, value in launched_environment(*(words if several else ["--cpu"])).items():
+            monkeypatch.setenv(name, value)
+        parent = SimpleNamespace(environ=lambda there=name_set: {"MASTER_ADDR": "10.0.0.1"} if there else {})
+        monkeypatch.setattr(threads.psutil.Process, "parent", lambda self, one=parent: one)
+        note.cache_clear()
+        check_launched(SimpleNamespace(device=torch.device("cpu"), num_processes=1))
+        assert ("asked for several processes, and starts one" in capsys.readouterr().err) is (several and not name_set)
+        monkeypatch.delenv("MASTER_ADDR", raising=False)
 
 
 def test_cached_memory_of_a_gpu_is_not_counted_twice(monkeypatch):
