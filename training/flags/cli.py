@@ -123,12 +123,12 @@ def run(main: Callable[[T], None], arguments: type[T], description: str | None, 
         stop(f"interrupted; {way_on() or 'nothing is left half-written'}", INTERRUPTED)
     except UnicodeEncodeError as error:
         stop(f"{error}: the output cannot show it; set PYTHONUTF8=1", 2)
-    except (ValueError, OSError) as error:
-        stop(str(error), 2)
-    except (MemoryError, RuntimeError) as error:
-        if not ran_out(error):
+    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
+        if ran_out(error):
+            stop("; ".join(filter(None, [remedy(error, flags_of(arguments)), way_on()])), 2)
+        if not isinstance(error, ValueError | OSError):
             raise
-        stop("; ".join(filter(None, [remedy(error, flags_of(arguments)), way_on()])), 2)
+        stop(str(error), 2)
 
 
 def stop(message: str, status: int) -> None:

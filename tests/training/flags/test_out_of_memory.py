@@ -1,11 +1,15 @@
 """Running out of memory is one message with a remedy that fits, and the run goes on with it."""
 
 import copy
+import errno
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from helpers import results_of, weights_of
+from helpers import ROOT, results_of, weights_of
 from test_commands import load_script
 
 from training.flags import cli, out_of_memory
@@ -30,6 +34,10 @@ def fails_in_cublas():
     raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
 
 
+def fails_in_the_system():
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
 @pytest.mark.parametrize(
     ("act", "place"),
     [
@@ -37,6 +45,7 @@ def fails_in_cublas():
         (lambda: np.empty(VAST, np.uint8), "this machine"),
         (fails_on_cuda, "the GPU"),
         (fails_in_cublas, "the GPU"),
+        (fails_in_the_system, "this machine"),
     ],
 )
 def test_every_allocator_that_fails_is_recognised(act, place, monkeypatch):
@@ -46,7 +55,20 @@ def test_every_allocator_that_fails_is_recognised(act, place, monkeypatch):
     assert remedy(error, ("base-bits",)) == f"out of memory on {place}: start again with --base-bits 4"
 
 
-@pytest.mark.parametrize("act", [lambda: torch.ones(2) @ torch.ones(3), lambda: int("x"), lambda: {}["memory"]])
+def fails_to_find_a_package():
+    import absent  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda: torch.ones(2) @ torch.ones(3),
+        lambda: int("x"),
+        lambda: {}["memory"],
+        fails_to_find_a_package,
+        lambda: os.stat("absent"),
+    ],
+)
 def test_other_errors_are_not_taken_for_it(act):
     assert not ran_out(raised(act))
 
@@ -113,3 +135,12 @@ def test_a_process_that_alone_has_no_memory_left_says_so_after_a_silence(monkeyp
     with pytest.raises(SystemExit, match="2"):
         cli.stop("out of memory on the GPU", 2)
     assert waited == [cli.SILENCE] and capsys.readouterr().err.endswith("error: out of memory on the GPU\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v is Linux's")
+def test_libraries_that_find_no_room_are_told(mail_file, tiny_model):
+    words = [sys.executable, "scripts/finetune_cls.py", "--data", mail_file, "--model", tiny_model]
+    limited = ["bash", "-c", 'ulimit -v 500000 && exec "$@"', "limited", *map(str, words)]
+    done = subprocess.run(limited, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "error: out of memory on this machine: its libraries do not fit; allow more (ulimit -v)" in done.stderr
