@@ -119,7 +119,10 @@ class Local:
             if select.select([self.server.stdout], [], [], 1)[0]:
                 chunk = os.read(self.server.stdout.fileno(), 65536)
                 if not chunk:
-                    raise ChildProcessError(f"the process that starts the runs ended with status {self.server.wait()}")
+                    status = self.server.wait()
+                    fewer = "; memory may have run out: give fewer --workers or JOBS" * (status == -signal.SIGKILL)
+                    ended = f"the process that starts the runs ended with status {status}{fewer}"
+                    raise ChildProcessError(f"{ended}; the same command goes on where it was")
                 self.read += chunk
         line, _, self.read = self.read.partition(b"\n")
         return json.loads(line)

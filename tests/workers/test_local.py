@@ -200,7 +200,10 @@ def test_jobs_end_with_a_server_that_is_killed(pretending, tmp_path):
         runs.extend(server.children())
         server.kill()
 
-    with pytest.raises(ChildProcessError, match="ended with status -9"), quick(1) as workers:
+    with (
+        pytest.raises(ChildProcessError, match="status -9; memory may have run out: give fewer --workers"),
+        quick(1) as workers,
+    ):
         next_after(workers.run([job]), job, kill_server)
     assert len(runs) == 1
     wait_for(lambda: not runs[0].is_running() or runs[0].status() == psutil.STATUS_ZOMBIE)
