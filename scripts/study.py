@@ -126,7 +126,9 @@ class WorkArgs:
         found = at_least(self, 1, "workers", "threads")
         if self.minutes is not None and not 0 < self.minutes < float("inf"):
             found.append(f"--minutes {self.minutes:g}: must be above 0 and finite")
-        if self.workers is not None and self.ray is not None:
+        if self.ray is not None and not self.ray.strip():
+            found.append("--ray: is empty; give the address of a cluster, or auto, or leave it out")
+        elif self.workers is not None and self.ray is not None:
             found.append(f"--workers {self.workers}, --ray {self.ray}: choose one; the cluster decides for itself")
         return found
 
@@ -186,7 +188,11 @@ def conduct(args: Args, question: Question, folder: Path, started: float) -> Non
         base, _ = base_model(args.model.model)  # fetched once, before many runs want it
         known |= check_folder(folder, question, work.threads, weights_hash(base))
 
-    with held(folder, known, work.dry_run), local(work.workers or 1, work.threads) as here:
+    with (
+        held(folder, known, work.dry_run),
+        local(work.workers or 1, work.threads) as here,
+        nullcontext(here) if work.ray is None else cluster(work.ray, work.threads) as workers,
+    ):
         # What a run takes.
         largest = ["full"] if "full" in recipe.arms else [*recipe.arms]
         each = [forecast(here, recipe, Trial(name, 0, 0), kept=not work.dry_run) for name in largest]
@@ -194,10 +200,12 @@ def conduct(args: Args, question: Question, folder: Path, started: float) -> Non
         recipe = replace(recipe, memory_mib=expected.memory_mib, cut=expected.cut)
         if cut := cut_texts(question, recipe.cut):
             note(cut)
-        here.count = work.workers or fitting(expected.memory_mib, work.threads)
-        if not work.ray and expected.memory_mib > (free := free_mib()):
-            note(f"a run is forecast to need {expected.memory_mib:,.0f} MiB, and {free:,.0f} are free")
-        clock = Clock(work.minutes, here.count, started, {updates: [expected.seconds]})
+        at_a_time = workers.count
+        if work.ray is None:
+            here.count = work.workers or fitting(expected.memory_mib, work.threads)
+            at_a_time = min(here.count, fitting(0, work.threads))  # any more wait for a core
+            tell_crowded(here.count, at_a_time, expected.memory_mib, free_mib())
+        clock = Clock(work.minutes, at_a_time, started, {updates: [expected.seconds]})
         if work.dry_run:
             arms, seeds = affordable(recipe, clock, study.seeds, study.complete)
             say_left_out(recipe, arms, seeds, study.seeds)
@@ -208,19 +216,27 @@ def conduct(args: Args, question: Question, folder: Path, started: float) -> Non
             if question.train in study.train_sizes:
                 print(f"  {question.train:>8,} training examples: the study itself")
             return
-        with cluster(work.ray, work.threads) if work.ray else nullcontext(here) as workers:
-            clock.workers = workers.count
-            maker = Maker(workers, clock)
-            try:
-                found = outcome(args, question, recipe, maker)
-                if study.train_sizes:
-                    write_answer(found)  # which stays if the sizes are stopped
-                    found = with_sizes(found, maker, study.train_sizes)
-            finally:
-                maker.stop()
+        maker = Maker(workers, clock)
+        try:
+            found = outcome(args, question, recipe, maker)
+            if study.train_sizes:
+                write_answer(found)  # which stays if the sizes are stopped
+                found = with_sizes(found, maker, study.train_sizes)
+        finally:
+            maker.stop()
     write_answer(found)
     print("\n".join(["", *screen(found)]))
     print(f"answer  {folder}/answer.md\npage    {folder}/study.html")
+
+
+def tell_crowded(count: int, at_a_time: int, memory_mib: float, free: float) -> None:
+    """Notes where so many runs have too little memory or too few cores."""
+    if count * memory_mib > free:
+        runs = "a run is" if count == 1 else f"{count:,} runs at a time are"
+        fewer = "" if count == 1 else "; give fewer --workers"
+        note(f"{runs} forecast to need {count * memory_mib:,.0f} MiB, and {free:,.0f} are free{fewer}")
+    if count > at_a_time:
+        note(f"--workers {count:,}: there are cores for {at_a_time:,} runs at a time, for which the time is counted")
 
 
 def outcome(args: Args, question: Question, recipe: "Recipe", maker: "Maker") -> "Outcome":

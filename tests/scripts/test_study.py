@@ -110,6 +110,7 @@ def test_the_page_is_one_file_that_loads_nothing(studied):
         (["--ranks", 4, 8, "--arms", "full", "dora"], "--ranks 4 8: only the arm lora has several ranks"),
         (["--minutes", -1], "--minutes -1: must be above 0"),
         (["--workers", 2, "--ray", "auto"], "choose one"),
+        (["--ray", ""], "--ray: is empty"),
         (["--train-sizes", 5000], "--train-sizes 5000: a seed has"),
     ],
 )

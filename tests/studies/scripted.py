@@ -128,6 +128,7 @@ def studied(monkeypatch, engine, folder, *words, page=False):
     monkeypatch.setattr(study, "ask", remembering)
     monkeypatch.setattr(baselines, "predictions", lambda *parts: predictions(*map(tuple, parts)))
     monkeypatch.setattr(workers.local, "local", lambda count, threads: engine)
+    monkeypatch.setattr(workers.local, "usable_cores", lambda: 8)
     if not page:
         monkeypatch.setattr(studies.page, "as_html", lambda _: "")
     engine.made.clear()

@@ -12,6 +12,8 @@ from filelock import FileLock
 from helpers import write_rows
 from scripted import Engine, studied
 
+import workers.cluster
+import workers.local
 from evidence.racing import Race
 from gpt2_scratch.weights import weights_hash
 from studies import making
@@ -293,6 +295,38 @@ def test_a_dry_run_writes_nothing_into_a_folder_and_refuses_that_of_another_stud
     studied(monkeypatch, engine, tmp_path / "s", *words)
     with pytest.raises(ValueError, match="holds a study with other flags"):
         studied(monkeypatch, engine, tmp_path / "s", *words, "--dry-run", "--max-length", 64)
+
+
+def test_more_workers_than_there_is_memory_and_cores_for_are_told_and_not_counted(monkeypatch, asked, tmp_path, capsys):
+    monkeypatch.setattr(workers.local, "free_mib", lambda: 1000.0)
+    for count, crowded, waiting in (
+        (500, "500 runs at a time are", True),
+        (3, "3 runs at a time are", False),
+        (1, "", 0),
+    ):
+        with pytest.raises(FileNotFoundError):  # there is no answer
+            studied(monkeypatch, Engine(near, count=count), tmp_path / "s", *asked, "--arms", "full", "--dry-run")
+        shown = capsys.readouterr()
+        needed = f"note    {crowded} forecast to need {count * 501:,} MiB, and 1,000 are free; give fewer --workers\n"
+        assert (needed in shown.err) == bool(crowded)
+        assert ("--workers 500: there are cores for 8 runs at a time" in shown.err) == waiting
+        assert re.search(rf"at a time +{min(count, 8)}\n", shown.out)
+
+
+def test_a_cluster_is_opened_before_a_run_is_forecast_and_its_size_counts(monkeypatch, asked, tmp_path, capsys):
+    words = [*asked, "--arms", "full", "--ray", "auto"]
+    monkeypatch.setattr(workers.cluster, "cluster", lambda *_: Engine(near, count=40))
+    with pytest.raises(FileNotFoundError):  # there is no answer
+        studied(monkeypatch, Engine(near), tmp_path / "s", *words, "--dry-run")
+    assert re.search(r"at a time +40\n", capsys.readouterr().out)
+
+    def unreachable(*_):
+        raise ValueError("cannot be reached")
+
+    monkeypatch.setattr(workers.cluster, "cluster", unreachable)
+    with pytest.raises(ValueError, match="cannot be reached"):
+        studied(monkeypatch, Engine(near), tmp_path / "s", *words)
+    assert not (tmp_path / "s" / "forecasts.json").exists()
 
 
 def test_texts_that_are_cut_are_counted_before_the_study_and_in_its_answer(monkeypatch, asked, tmp_path, capsys):
