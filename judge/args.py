@@ -1,6 +1,7 @@
 """Flags of the judge: who judges, how it is asked, at which pace. Imports nothing heavy."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
@@ -22,7 +23,8 @@ def url_problems(url: str) -> list[str]:
             "--judge-url: holds a query (from ? on), which would be stored; leave it out. A key goes into "
             "OPENAI_API_KEY; Azure needs no api-version at https://NAME.openai.azure.com/openai/v1"
         ]
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    host = re.fullmatch(r"[\w.:%-]+", parts.hostname or "")  # letters of any alphabet, but no quotation marks or spaces
+    if parts.scheme not in ("http", "https") or not host or not url.isprintable():
         return [f"--judge-url {url}: must look like http://127.0.0.1:8000/v1"]
     if parts.path.rstrip("/").endswith("/chat/completions"):
         return [f"--judge-url {url}: /chat/completions is added to it; leave that out"]

@@ -5,14 +5,17 @@ environment, handed to the SDK and kept nowhere else.
 """
 
 import os
+from importlib import import_module
 from typing import Any, Literal, Protocol
 
 from judge.args import JudgeArgs
-from judge.failures import KEYS, Failure, refused
+from judge.failures import KEYS, Failure, Refused, refused
 from judge.verdicts import Reply
+from training.data.hub_reasons import PROXIES, first_words, of_environment
 
 CONNECT = 10.0  # seconds, in which a server answers at all: a firewall that drops packets never does
 LIBRARIES = {"gemini": "google-genai", "openai": "openai"}
+CERTIFICATES = ("SSL_CERT_FILE", "SSLKEYLOGFILE")
 # Gemini's finish reasons that mean that it was not allowed to answer (google.genai.types.FinishReason).
 BLOCKED = {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR"}
 
@@ -37,13 +40,24 @@ def kind_of(args: JudgeArgs) -> str:
     return "gemini" if args.judge_url is None else "openai"
 
 
+def _named_key(kind: str) -> tuple[str, str] | None:
+    """Returns the first key that is set, after the name of its variable."""
+    return next(((name, key) for name in KEYS[kind] if (key := os.environ.get(name, "").strip())), None)
+
+
 def find_key(kind: str) -> str | None:
-    return next((key for name in KEYS[kind] if (key := os.environ.get(name, "").strip())), None)
+    found = _named_key(kind)
+    return found[1] if found else None
 
 
 def key_problems(args: JudgeArgs) -> list[str]:
-    """Says which key is missing: Gemini needs one, a server of your own may not."""
-    if kind_of(args) == "gemini" and find_key("gemini") is None:
+    """Says what is wrong with the key: it cannot be sent, or is missing where Gemini needs one; a server of your own
+    may not."""
+    if found := _named_key(kind_of(args)):
+        name, key = found
+        odd = [c for c in key if not (c.isascii() and c.isprintable())]
+        return [f"{name}: holds {odd[0]!r}, which no key has and no request can send; set it again"] if odd else []
+    if kind_of(args) == "gemini":
         return [
             "--judge-model: Gemini needs a key in GEMINI_API_KEY (or GOOGLE_API_KEY); set it, name a server "
             "of your own with --judge-url, or add --offline, which asks no judge"
@@ -52,13 +66,21 @@ def key_problems(args: JudgeArgs) -> list[str]:
 
 
 def open_backend(args: JudgeArgs, schema: dict[str, Any], timeout: float) -> Backend:
-    """Returns the back end; `timeout` is in seconds. Raises ValueError when its SDK is not installed."""
+    """Returns the back end; `timeout` is in seconds. Raises Refused when its SDK is not installed, or when no client
+    can be opened with the proxies and certificates of the environment."""
     kind = kind_of(args)
     asked = schema if args.judge_output == "schema" else None
     try:
-        return (Gemini if kind == "gemini" else OpenAIServer)(args, asked, timeout)
+        import_module("google.genai" if kind == "gemini" else "openai")
     except ImportError as error:
-        raise ValueError(f"--judge-model: needs {LIBRARIES[kind]}; pip install {LIBRARIES[kind]}") from error
+        raise Refused(f"needs {LIBRARIES[kind]}; pip install {LIBRARIES[kind]}") from error
+    import httpx2
+
+    try:
+        return (Gemini if kind == "gemini" else OpenAIServer)(args, asked, timeout)
+    except (ImportError, OSError, ValueError, httpx2.InvalidURL) as error:  # ImportError: SOCKS, which needs a package
+        names = " or ".join(of_environment(CERTIFICATES if isinstance(error, OSError) else PROXIES))
+        raise Refused(f"no request can be made ({first_words(error)}); change or unset {names}") from error
 
 
 class Gemini:

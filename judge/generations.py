@@ -34,7 +34,7 @@ def read_generations(path: Path, text: Text, flag: str) -> list[Generation]:
         lines = file.read_text(encoding="utf-8-sig").split("\n")  # Windows' editors write a mark before the text
     except UnicodeDecodeError as error:
         raise ValueError(f"{flag} {file}: not UTF-8 (byte {error.start})") from error
-    found: dict[Any, Generation] = {}
+    found: dict[str, Generation] = {}  # by the text of the id, as judge.json has it
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
@@ -44,8 +44,10 @@ def read_generations(path: Path, text: Text, flag: str) -> list[Generation]:
                 generation = _generation(row, text)
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{flag} {file}: line {number}: {error}") from error
-            if found.setdefault(generation.question.id, generation) is not generation:
-                raise ValueError(f"{flag} {file}: line {number}: id {generation.question.id!r} is there twice")
+            id = generation.question.id
+            if (first := found.setdefault(str(id), generation)) is not generation:
+                otherwise = " (as a number and as text)" * (first.question.id != id)
+                raise ValueError(f"{flag} {file}: line {number}: id {id!r} is there twice{otherwise}")
     if not found:
         raise ValueError(f"{flag} {file}: {NO_ANSWER}")
     return list(found.values())

@@ -73,7 +73,8 @@ class Store:
 
     def add(self, reply: dict[str, Any]) -> None:
         """Returns once the line is on the disk. Raises OSError, with the file as it was, if there is no room."""
-        line = json.dumps(reply, ensure_ascii=False).encode() + b"\n"
+        text = json.dumps(reply, ensure_ascii=False)
+        line = text.encode(errors="backslashreplace") + b"\n"  # half a character, \ud83d, reads back the same
         size = self.file.seek(0, os.SEEK_END)
         try:
             rest = memoryview(line)

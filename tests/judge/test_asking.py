@@ -250,6 +250,39 @@ def test_a_key_is_needed_where_gemini_is_asked_and_looked_for_in_both_places(mon
     assert key_problems(own) == []
 
 
+@BOTH
+@pytest.mark.parametrize("key", ["\u201ckey-0123456789\u201d", "key-01234\u2026", "key\n0123456789", "key\t0123456789"])
+def test_a_key_that_no_request_can_send_is_named_before_the_first_and_not_shown(api, key, monkeypatch):
+    name = f"{api.upper()}_API_KEY"
+    args = JudgeArgs(judge_model="m", judge_url="http://127.0.0.1:1/v1" if api == "openai" else None)
+    monkeypatch.setenv(name, key)
+    (problem,) = key_problems(args)
+    assert problem.startswith(f"{name}: ") and "key-0" not in problem and "\n" not in problem
+    monkeypatch.setenv(name, f" {KEYS[api]}\n")
+    assert key_problems(args) == []
+
+
+UNUSABLE = [
+    ("ALL_PROXY", "socks5://127.0.0.1:1"),
+    ("all_proxy", "socks://user:pass-word@127.0.0.1:1"),
+    ("HTTPS_PROXY", "http://127.0.0.1:port"),
+    ("SSL_CERT_FILE", "/nowhere.pem"),
+]
+
+
+@BOTH
+@pytest.mark.parametrize(("name", "value"), UNUSABLE)
+def test_a_proxy_or_certificates_that_cannot_be_used_are_named_before_the_first_request(api, name, value, monkeypatch):
+    for proxy in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+        monkeypatch.delenv(proxy.lower(), raising=False)
+    monkeypatch.setenv(name, value)
+    args = JudgeArgs(judge_model="m", judge_url="http://127.0.0.1:1/v1" if api == "openai" else None)
+    with pytest.raises(Refused, match=f"change or unset {name}$") as raised:
+        open_backend(args, SCORE_SCHEMA, 1.0)
+    assert "pass-word" not in str(raised.value)
+
+
 def test_a_key_is_taken_out_of_what_a_server_says(monkeypatch):
     assert without_key(f"bad key {KEYS['gemini']}!") == "bad key [GEMINI_API_KEY]!"
     monkeypatch.setenv("OPENAI_API_KEY", "x")

@@ -225,6 +225,7 @@ def test_what_is_known_of_the_fine_tuned_model_is_not_said_of_its_base(tmp_path)
     [
         ([{"id": 0}], "line 1: has no text in 'instruction'"),
         ([generation(0), generation(0)], "line 2: id 0 is there twice"),
+        ([generation(1), generation("1")], "line 2: id '1' is there twice .as a number and as text"),
         ([generation(0), generation(1, reference=" ")], "line 2: its 'reference' is empty"),
         ([generation(0, response=None)], "line 1: has no text in 'response'"),
         ([generation(1.5)], "line 1: has no 'id'"),
@@ -361,6 +362,14 @@ def test_what_was_added_is_there_when_the_file_is_opened_again(tmp_path):
     again = Store(tmp_path / "deep" / "replies.jsonl")
     assert len(again.replies) == 3 and again.replies == store.replies
     again.close()
+
+
+def test_a_reply_with_half_a_character_is_kept_and_reads_back_the_same(tmp_path):
+    store = Store(tmp_path / "replies.jsonl")
+    store.add(reply(0, text="85\n\ud83d"))
+    store.add(reply(1, text="caf\u00e9"))
+    store.close()
+    assert read_replies(store.path)[0] == store.replies and len(store.replies) == 2
 
 
 def test_every_torn_last_line_is_dropped_and_the_next_reply_takes_its_place(tmp_path):

@@ -336,6 +336,7 @@ CASES = [
     ),
     (["--generations", "{run}", "--judge-model", "m", "--backoff", "nan"], "--backoff nan"),
     (["--generations", "{run}", "--judge-model", "m", "--judge-url", "127.0.0.1:80"], "--judge-url .*must look like"),
+    (["--generations", "{run}", "--judge-model", "m", "--judge-url", "http://\u201ch\u201d/v1"], "must look like"),
     (["--generations", "{run}", "--judge-model", "m", "--judge-url", "http://h:x/v1"], "--judge-url"),
     (["--generations", "{run}", "--judge-model", "m", "--judge-url", "http://a:pass-word@h/v1"], "holds a password"),
     (["--generations", "{run}", "--judge-model", "m", "--judge-url", "http://h/v1?key=pass-word"], "holds a query"),

@@ -7,6 +7,7 @@ Imports nothing heavy until there is a failure.
 import difflib
 import errno
 import os
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -169,6 +170,11 @@ def _status(response: Any, asked: Asked) -> Reason:
     if status >= 500 or status == 408:
         return Reason(f"the hub is out of order ({status}); try again later, or {ELSEWHERE[asked.kind]}", True)
     return Reason(f"the hub answers {status}; see {asked.page}")
+
+
+def of_environment(names: Sequence[str]) -> list[str]:
+    """Returns those of the variables that are set, in either case, as they are spelled there; all if none is."""
+    return [name for name, value in os.environ.items() if value and name.upper() in names] or [*names]
 
 
 def network_reason(error: BaseException) -> str:
