@@ -39,7 +39,8 @@ CSS = """
 .reply .text.writing::after { content: ""; display: inline-block; width: .5em; height: 1em; margin-left: 1px;
   vertical-align: -.15em; background: var(--tint); animation: blink 1s steps(2) infinite; }
 @keyframes blink { to { opacity: 0; } }
-.verdict { font-size: 1.3rem; margin: 0 0 .4rem; }
+.replies { flex-wrap: wrap !important; } .replies > * { min-width: min(280px, 100%) !important; }
+.verdict { font-size: 1.3rem; margin: 0 0 .4rem; } .verdict, .legend, .sides th { overflow-wrap: anywhere; }
 .bar { display: grid; grid-template-columns: 7rem 1fr 4rem; gap: .6rem; align-items: center; margin: .2rem 0; }
 .bar .name { overflow-wrap: anywhere; } .bar .value { text-align: right; font-variant-numeric: tabular-nums; }
 .bar .track { background: var(--border-color-primary); border-radius: 4px; height: .7rem; overflow: hidden; }

@@ -33,6 +33,17 @@ TEXTS = [
 ]
 
 
+class Page(gr.Blocks):
+    """A page that refuses what only other programs send it, without a traceback in the terminal."""
+
+    async def preprocess_data(self, *args: Any, **named: Any) -> Any:
+        try:
+            return await super().preprocess_data(*args, **named)
+        except Exception as error:  # gradio's own for a number out of range, any for a value of another kind
+            why = error.message if isinstance(error, gr.Error) else "This is not what the page asks for."
+            raise gr.Error(why, print_exception=False) from error
+
+
 @dataclass
 class Turns:
     """The requests of one open page, by number: a newer one ends the one before, and so does Stop.
@@ -67,7 +78,7 @@ def answers(
     try:
         sampling = Sampling(temperature, seed=int(seed or 0))
         asking = [answerers[i] for i in chosen]
-        rounds = side_by_side(asking, instruction, about, strength, int(new_tokens), sampling)
+        rounds = side_by_side(asking, instruction or "", about or "", strength, int(new_tokens), sampling)
     except ValueError as error:
         gr.Warning(str(error))
         return
@@ -114,7 +125,7 @@ def ask_tab(answerers: Sequence[Answerer]) -> None:
             new_tokens = gr.Slider(1, 256, 64, step=1, label="New tokens at most", elem_id="tokens")
             seed = gr.Number(0, label="Seed of the draws", precision=0, minimum=0)
     with gr.Row(equal_height=True, elem_classes="replies"):
-        cards = [html(column(i, a, 1.0), elem_id=f"answer-{i}", min_width=280) for i, a in enumerate(answerers)]
+        cards = [html(column(i, a, 1.0), elem_id=f"answer-{i}") for i, a in enumerate(answerers)]
 
     def ask(again: bool) -> Callable[..., Iterator[list[Any]]]:
         def fn(turns: Turns, strength: float, *asked: Any) -> Iterator[list[Any]]:
@@ -147,9 +158,9 @@ def read_tab(readers: Sequence[Reader]) -> None:
             colours, table = html(elem_id="coloured"), html(elem_id="listed")
 
     def classify(number: int, *texts: str) -> Any:
-        reader = readers[number]
+        reader = readers[int(number or 0)]
         try:
-            reading = read(reader, *texts)
+            reading = read(reader, *(text or "" for text in texts))
         except ValueError as error:
             gr.Warning(str(error))
             return gr.skip(), gr.skip(), gr.skip()
@@ -158,7 +169,7 @@ def read_tab(readers: Sequence[Reader]) -> None:
         return probabilities(reader.labels, reading), text, listed(label, reading.pieces)
 
     def fit(number: int) -> Any:
-        inputs = readers[number].inputs
+        inputs = readers[int(number or 0)].inputs
         second = gr.update(label=inputs[-1].capitalize(), visible=len(inputs) > 1)
         return gr.update(label=inputs[0].capitalize()), second, HINT, "", ""  # what another one said goes
 
@@ -168,7 +179,7 @@ def read_tab(readers: Sequence[Reader]) -> None:
 
 def build(answerers: Sequence[Answerer], readers: Sequence[Reader]) -> gr.Blocks:
     """Builds the page; one of the two kinds of models may be missing."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+    with Page(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         html(heading(TITLE, "The same words for every model, side by side. Nothing is sent to the internet."))
         with gr.Tabs():
             if answerers:

@@ -89,6 +89,17 @@ def name_of_method(flags: dict[str, Any]) -> str:
     return METHODS.get(flags["method"], flags["method"]) + rank
 
 
+def names_of(folders: Sequence[Path]) -> dict[Path, str]:
+    """Returns the name of each folder, all with as many of the folders above as tell them apart."""
+    parts = {folder: folder.resolve().parts for folder in folders}
+    names: dict[Path, str] = {}
+    for depth in range(1, max(map(len, parts.values()), default=0) + 1):
+        names = {folder: "/".join(each[-depth:]) for folder, each in parts.items()}
+        if len(set(names.values())) == len(folders):
+            break
+    return names
+
+
 def share_frozen(model: LanguageModel, base: LanguageModel) -> None:
     """Lets `model` share the tensors of `base` that equal its own, so that the frozen matrices are in memory once."""
     known = dict(base.named_parameters())
@@ -114,7 +125,7 @@ def open_answerers(runs: Sequence[tuple[Path, Results]], base: str | None, devic
     refuse_classifier(f"--model {name}", source)
     asked = build_language_model(source, config, ModelArgs()).to(device).eval()
     own = find_tokenizer(source, config)
-    found = [Answerer("Base model", Path(name).name, asked, own)]
+    found, names = [Answerer("Base model", Path(name).name, asked, own)], names_of([folder for folder, _ in runs])
     for folder, results in runs:
         model = rebuild(folder, results, base).to(device).requires_grad_(False)
         assert isinstance(model, LanguageModel)
@@ -124,20 +135,19 @@ def open_answerers(runs: Sequence[tuple[Path, Results]], base: str | None, devic
         refuse_tokenizer(f"--instructions {folder}:", known, own, name)
         flags, reads = results["args"], tokenizer_of(folder, results, base)
         header, alone = flags.get("response_header", True), not flags.get("train_embedding")
-        found.append(Answerer(name_of_method(flags), folder.name, model, reads, header, alone))
+        found.append(Answerer(name_of_method(flags), names[folder], model, reads, header, alone))
     return found
 
 
 def open_readers(runs: Sequence[tuple[Path, Results]], base: str | None, device: torch.device) -> list[Reader]:
     """Opens the classifiers. Raises ValueError for an adapter whose base is not `base`, or has moved."""
-    found = []
+    found, names = [], names_of([folder for folder, _ in runs])
     for folder, results in runs:
         flags, model = results["args"], rebuild(folder, results, base).to(device).requires_grad_(False)
         assert isinstance(model, Classifier)
         text = group_of(TextArgs, flags)
         task = text.task(flags["dataset"], Path(flags["data"]) if flags["data"] else None)
-        alike = sum(other.resolve().name == folder.resolve().name for other, _ in runs) > 1
-        name = f"{folder.resolve().parent.name + '/' if alike else ''}{folder.resolve().name} ({name_of_method(flags)})"
+        name = f"{names[folder]} ({name_of_method(flags)})"
         reads = tokenizer_of(folder, results, base)
         found.append(Reader(name, model, results["data"]["labels"], task, text, flags["max_length"], reads))
     return found

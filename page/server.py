@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from gradio.themes.utils.fonts import Font, LocalFont
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from page.html import CSS
@@ -58,6 +59,8 @@ def application(page: gr.Blocks, host: str, port: int) -> FastAPI:
     app.add_middleware(WithPolicy)
     if ipaddress.ip_address(host).is_loopback:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, host])
+    # gradio would store what any website sends here; the page has nothing to upload.
+    app.add_route("/gradio_api/upload", lambda _: Response(status_code=404), methods=["POST"])
     theme = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONT, font_mono=MONO)
     return gr.mount_gradio_app(
         app, page.queue(api_open=False), "/", server_name=host, server_port=port, footer_links=[], run_history=False,

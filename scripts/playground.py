@@ -11,6 +11,7 @@ import contextlib
 import ipaddress
 import os
 import socket
+import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -99,22 +100,32 @@ def main(args: Args) -> None:
 
 def play(args: Args, asked: list, classifiers: list, listening: socket.socket) -> None:
     # Imported here because they take seconds: whatever can be refused without them has been.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from accelerate import Accelerator
 
-    from page.layout import build
     from page.models import open_answerers, open_readers
-    from page.server import serve
 
     device = Accelerator().device
     answerers = open_answerers(asked, args.model, device) if asked or not classifiers else []
     readers = open_readers(classifiers, args.model, device)
     host, port = listening.getsockname()[:2]
-    page = build(answerers, readers)
-    if not ipaddress.ip_address(host).is_loopback:
-        print("open to everyone who reaches this machine, without a password")
-    print(f"http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C ends it)", flush=True)
-    serve(page, listening)
+    with tempfile.TemporaryDirectory() as folder:
+        keep_gradio_here(folder)
+        from page.layout import build
+        from page.server import serve
+
+        page = build(answerers, readers)
+        if not ipaddress.ip_address(host).is_loopback:
+            print("open to everyone who reaches this machine, without a password")
+        print(f"http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C ends it)", flush=True)
+        serve(page, listening)
+
+
+def keep_gradio_here(folder: str) -> None:
+    """Lets gradio send nothing and write into `folder` alone. It opens HTTP clients as it is imported, though the page
+    needs none: proxies and certificates that it could not use do not matter."""
+    for name in ("SSL_CERT_FILE", "SSLKEYLOGFILE"):
+        os.environ.pop(name, None)
+    os.environ |= {"no_proxy": "*", "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The playground: its parts, its refusals, and the page itself in a real browser."""
 
+import asyncio
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import command, run_in_process
+from helpers import ROOT, command, run_in_process
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.generate import Sampling, generate
@@ -25,7 +26,7 @@ from gpt2_scratch.model import Classifier, LanguageModel, initialise
 from gpt2_scratch.tokenizer import GPT2
 from lora.adapter import adapters, set_strength
 from page.html import card, coloured, listed
-from page.models import Answerer, Reader, Written, heaviest, read, share_frozen, shown, side_by_side
+from page.models import Answerer, Reader, Written, heaviest, names_of, read, share_frozen, shown, side_by_side
 from tasks import Classification, Instruction, find
 from training.data.batches import encode_prompt
 from training.evaluation.attribution import Piece
@@ -171,6 +172,14 @@ def test_a_pair_of_sentences_is_read_in_the_form_it_was_trained_in():
     assert text == "\n\n### Premise:\nA man sleeps.\n\n### hypothesis:\nHe rests."
 
 
+def test_folders_are_told_apart_by_as_many_names_as_that_takes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert list(names_of([Path("."), Path("full")]).values()) == [tmp_path.name, "full"]
+    assert list(names_of([Path("a/lora"), Path("b/lora"), Path("c/full")]).values()) == ["a/lora", "b/lora", "c/full"]
+    assert list(names_of([Path("x/a/lora"), Path("y/a/lora")]).values()) == ["x/a/lora", "y/a/lora"]
+    assert names_of([]) == {}
+
+
 def test_an_empty_text_is_refused():
     with pytest.raises(ValueError, match="Paste a text first"):
         read(reader(), "  ")
@@ -237,6 +246,32 @@ def test_stop_leaves_what_is_written_and_the_next_request_is_a_new_one(trio):
     (rest,) = list(rounds)
     assert states(rest) == ["stopped"] * 3 and "2 tokens" in rest[0]
     assert states(last(page_answers(trio, turns, True, 0.5))) == ["full"] * 3  # the base had not finished
+
+
+STRANGE = [(6, -1), (5, 10_000), (1, 9), (4, None), (5, "x"), (6, [])]  # (input, value)
+
+
+@pytest.mark.parametrize(("place", "value"), STRANGE, ids=str)
+def test_what_the_page_never_sends_is_refused_without_a_traceback_in_the_terminal(place, value, trio):
+    import gradio
+
+    from page.layout import build
+
+    page, inputs = build(trio, []), [None, 1.0, "Name a bird.", "", 0.0, 12, 0]
+    (asking, *_) = [fn for fn in page.fns.values() if len(fn.inputs) == len(inputs)]
+    asyncio.run(page.preprocess_data(asking, inputs, None))
+    inputs[place] = value
+    with pytest.raises(gradio.Error) as raised:
+        asyncio.run(page.preprocess_data(asking, inputs, None))
+    assert not raised.value.print_exception
+
+
+def test_a_classifier_is_asked_without_its_number_or_a_text_too():
+    from page.layout import build
+
+    page = build([], [reader()])
+    (classify,) = [fn.fn for fn in page.fns.values() if len(fn.inputs) == 3]
+    assert classify(None, "a prize", "") == classify(0.0, "a prize", None) == classify(0, "a prize", "")
 
 
 # --- what a user can get wrong ---
@@ -337,12 +372,17 @@ def reached(tmp_path_factory):
     return log
 
 
+# The page sends nothing anywhere and keeps no files, so that none of these matters.
+OF_NO_USE = {"ALL_PROXY": "socks5://127.0.0.1:1", "https_proxy": "socks://127.0.0.1:1", "no_proxy": ""}
+OF_NO_USE |= {"SSL_CERT_FILE": "/nowhere.pem", "GRADIO_TEMP_DIR": "/proc/nowhere"}
+
+
 @pytest.fixture(scope="module")
 def server(runs, reached):
     """(process, address) of the playground as a user starts it, on a free port."""
     full, lora, mail = runs
     words = command("playground", "--instructions", full, lora, "--classifiers", mail, "--port", 0)
-    settings = os.environ | {"PYTHONPATH": str(reached.parent)}
+    settings = os.environ | {"PYTHONPATH": f"{reached.parent}{os.pathsep}{ROOT}"} | OF_NO_USE
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings)
     line = process.stdout.readline()
     assert line.startswith("http://127.0.0.1:"), line + process.stderr.read()
@@ -358,9 +398,9 @@ def test_the_record_of_whom_the_server_reaches_would_show_it(tmp_path):
     assert (tmp_path / "log").read_text() == "('192.0.2.1', 1)\n"
 
 
-def fetch(address, host=None):
+def fetch(address, host=None, data=None):
     """(status, headers, text)."""
-    request = urllib.request.Request(address, headers={"Host": host} if host else {})
+    request = urllib.request.Request(address, data, headers={"Host": host} if host else {})
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
             return answer.status, answer.headers, answer.read().decode()
@@ -377,6 +417,14 @@ def test_the_page_answers_to_this_machines_names_alone_and_forbids_what_is_not_i
     assert status == 200
     assert headers["Content-Security-Policy"].startswith("default-src 'self'")
     assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=[\"'](?:https?:)?//", text)
+
+
+def test_the_page_is_served_whatever_proxies_certificates_and_folder_the_environment_names(server):
+    assert fetch(server[1])[0] == 200
+
+
+def test_nothing_can_be_uploaded(server):
+    assert fetch(f"{server[1]}/gradio_api/upload", data=b"a file")[0] == 404
 
 
 @pytest.fixture(scope="module")
@@ -527,6 +575,27 @@ def test_a_person_classifies_a_mail_and_sees_the_tokens_that_weighed_most(page):
     assert len(rows) > 5 and len(once) > 3
     assert once.items() <= spans.items()
     page.picture("-classify")
+
+
+LONG_NAME = """
+const name = 'a'.repeat(300);
+const shown = `<p class=verdict>${name}</p><p class=legend>${name}`;
+document.querySelector('.replies').insertAdjacentHTML('beforebegin', shown);
+return ['.verdict', '.legend'].map(s => document.querySelector(s)).every(e => e.scrollWidth <= e.clientWidth);
+"""
+
+
+def test_on_a_narrow_screen_answers_stand_below_each_other_and_a_long_name_is_broken(page):
+    size = page.browser.get_window_size()
+    wide = {e.rect["y"] for e in page.all(".reply")}
+    try:
+        page.browser.set_window_size(500, 900)
+        page.until(lambda: len({e.rect["y"] for e in page.all(".reply")}) == 3)
+        assert all(e.rect["width"] > 280 for e in page.all(".reply"))
+        assert page.browser.execute_script(LONG_NAME)
+    finally:
+        page.browser.set_window_size(size["width"], size["height"])
+    assert len(wide) == 1
 
 
 def test_control_c_ends_the_server_without_a_traceback_though_an_answer_is_being_written(server, browser, reached):
