@@ -7,6 +7,7 @@ raise them; training/data/hub.py puts them into words.
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -257,7 +258,10 @@ def _through_readers(data: HubData, split: str, encoding: str | None) -> tuple[l
             lacking = listed(sorted(others))
             raise Unreadable(f"{name}: column {lacking} is not in all files of {split}; choose with --dataset-config")
         classes = data.classes or _classes_in(path)
-        _put_class_names(source.rows, classes, all_text=kind_of(path) in (".csv", ".tsv"))
+        try:
+            _put_class_names(source.rows, classes, all_text=kind_of(path) in (".csv", ".tsv"))
+        except ValueError as error:
+            raise Unreadable(f"{name}: {error}; download it, and give this file as --data") from error
         rows += source.rows
         notes += source.notes
         columns |= dict.fromkeys(classes)
@@ -271,17 +275,23 @@ def _classes_in(path: Path) -> dict[str, list[str]]:
     return class_labels(parquet.read_schema(path).metadata) if path.suffix.lower() == ".parquet" else {}
 
 
-def _put_class_names(rows: Iterable[Row], classes: Mapping[str, list[str]], all_text: bool = False) -> None:
-    """Puts class names in place of numbers, None in place of -1 (no class). Any other value stays what it is.
+def _put_class_names(rows: Sequence[Row], classes: Mapping[str, list[str]], all_text: bool = False) -> None:
+    """Puts class names in place of numbers, None in place of -1 (no class). Any other value stays what it is, but a
+    whole number of no class raises ValueError.
 
     `all_text`: the file has no numbers but those that its texts spell; in others a text that is a name is no number.
     """
     for column, names in classes.items():
         numbers = {str(i): each for i, each in enumerate(names)} | {"-1": None}
         named = set() if all_text else {*names}
-        for row in rows:
-            if column in row and row[column] not in named:
-                row[column] = numbers.get(str(row[column]), row[column])
+        given = [row for row in rows if column in row and row[column] not in named]
+        if odd := [v for row in given if (v := str(row[column])) not in numbers and re.fullmatch("-?[0-9]+", v)]:
+            raise ValueError(
+                f"column {column!r} holds a number of no class, such as {odd[0][:20]}, in {len(odd):,} of "
+                f"{len(rows):,} rows; its classes are {listed(names, quoted=False)}"
+            )
+        for row in given:
+            row[column] = numbers.get(str(row[column]), row[column])
 
 
 def _without_class(rows: Sequence[Row], columns: Iterable[str]) -> list[str]:

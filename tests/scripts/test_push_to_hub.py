@@ -131,10 +131,10 @@ def test_a_hub_that_is_switched_off_is_refused_before_the_run(tiny_model, mail_f
 
 
 def test_an_upload_that_fails_loses_nothing_and_says_how_to_do_it_later(hub, run, tiny_model, mail_file, tmp_path):
-    hub.full, folder = True, tmp_path / "run"
+    hub.full, folder = True, tmp_path / "my run"
     done = run("finetune_cls", *short(tiny_model, mail_file, folder), "--push-to-hub", "me/mails")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"nothing is lost; hf upload me/mails {folder / 'adapter'} does it later" in done.stderr
+    assert f"nothing is lost; hf upload me/mails '{folder / 'adapter'}' does it later" in done.stderr
     assert results_of(folder)["test"] and "results " in done.stdout
     assert json.loads((folder / "adapter" / "adapter.json").read_text())["args"]["push_to_hub"] == "me/mails"
     hub.full = False

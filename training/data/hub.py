@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from training.data.hub_reasons import Asked, explain, network_reason
+from training.data.hub_reasons import Asked, explain, network_reason, switched_off
 
 
 class HubError(ValueError):
@@ -43,7 +43,7 @@ def used_as_cached(name: str) -> str | None:
 
     from training.data.hub_client import given_up
 
-    if constants.HF_HUB_OFFLINE:
-        return f"{name} is used from the cache: HF_HUB_OFFLINE is set"
+    if off := switched_off("model"):
+        return f"{name} is used from the cache: {off} is set"
     error = given_up(constants.ENDPOINT)
     return None if error is None else f"{name} is used from the cache: {network_reason(error)}"

@@ -15,7 +15,9 @@ from typing import Any, Literal, NamedTuple
 from gpt2_scratch.sources import HUB, WEIGHTS
 from tasks import NAMES
 from tasks._cells import listed
+from tasks._files import kind_of
 from tasks._hub import ConfigNeeded, Unreadable
+from tasks._rows import READERS
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 LONGEST = 80  # characters of a list, or of a library's own words
@@ -209,10 +211,12 @@ def _network(error: BaseException, asked: Asked) -> Reason | None:
         return Reason("HF_TOKEN (or the token of hf auth login) cannot be sent as it is; set it again, without spaces")
     folder = asked.kind == "model" and asked.name not in HUB
     here = "there is no folder of that name here, and a model of that name on the hub " if folder else ""
-    if isinstance(error, errors.OfflineModeIsEnabled | ConnectionError) and _offline_on_purpose():
-        return Reason(f"{here}is not cached, and HF_HUB_OFFLINE is set; unset it, or {elsewhere}", True)
+    if isinstance(error, errors.OfflineModeIsEnabled | ConnectionError) and (off := switched_off(asked.kind)):
+        return Reason(f"{here}is not cached, and {off} is set; unset it, or {elsewhere}", True)
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL | ImportError):
         return Reason(f"no request can be made ({first_words(error)}); look at HF_ENDPOINT, HTTPS_PROXY and ALL_PROXY")
+    if isinstance(error, FileNotFoundError) and error.errno and error.filename is None:  # as ssl raises it
+        return Reason(f"no request can be made ({first_words(error)}); look at SSL_CERT_FILE")
     if isinstance(error, errors.OfflineModeIsEnabled | httpx2.TransportError | ConnectionError):
         return Reason(f"{here}is not cached, and {network_reason(error)}; {elsewhere}", True)
     if isinstance(error, errors.FileMetadataError | UnicodeDecodeError) or type(error).__name__ == "JSONDecodeError":
@@ -226,15 +230,22 @@ def _network(error: BaseException, asked: Asked) -> Reason | None:
     return None
 
 
-def _offline_on_purpose() -> bool:
-    import datasets
+def switched_off(kind: Literal["model", "dataset"]) -> str | None:
+    """Returns the variable that keeps the libraries from asking the hub; None if none does."""
     from huggingface_hub import constants
 
-    return constants.HF_HUB_OFFLINE or datasets.config.HF_HUB_OFFLINE
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
+    if kind == "model":
+        return None
+    import datasets
+
+    return "HF_DATASETS_OFFLINE" if datasets.config.HF_HUB_OFFLINE else None
 
 
 def _data(error: BaseException, asked: Asked) -> Reason | None:
     """Returns the reason if the name is invalid, a configuration must be chosen, or files cannot be read as rows."""
+    import yaml
     from datasets import exceptions
     from datasets.data_files import EmptyDatasetError
     from datasets.table import CastError
@@ -248,20 +259,26 @@ def _data(error: BaseException, asked: Asked) -> Reason | None:
         )
     if asked.kind == "model":
         return None
+    instead = f"download it from {asked.page}, and give its folder as --data"
     if isinstance(error, exceptions.DatasetGenerationCastError | CastError):
         return Reason("its files differ in their columns; choose with --dataset-config, or download and give --data")
     if isinstance(error, exceptions.DatasetGenerationError | StopIteration):
         return Reason(f"a file of it cannot be read as rows; download it from {asked.page} and give --data")
     if isinstance(error, exceptions.DataFilesNotFoundError | EmptyDatasetError):
         there = asked.files()
+        if data := [name for name in there if kind_of(Path(name)) in READERS]:
+            lost = f"{listed(data, 9, LONGEST, quoted=False)}, but not where its card or the library looks for data"
+            return Reason(f"has {lost}; {instead}")
         return Reason(
             "holds no csv, json, jsonl, parquet or text file"
             + (f"; it has {listed(there, 9, LONGEST, quoted=False)}" if there else "")
         )
     if isinstance(error, ValueError) and "same data file format" in str(error):
-        return Reason(
-            f"its splits are files of different formats; download it from {asked.page}, and give its folder as --data"
-        )
+        return Reason(f"its splits are files of different formats; {instead}")
+    if isinstance(error, ValueError) and "Compression type" in str(error):
+        return Reason(f"a file is compressed in a way that is not read ({first_words(error)}); unpack it: {instead}")
+    if isinstance(error, yaml.YAMLError):
+        return Reason(f"the settings in its README.md are no valid YAML ({first_words(error)}); {instead}")
     if isinstance(error, RuntimeError) and f"{asked.repository.rpartition('/')[2]}.py" in asked.files():
         return Reason(f"is made by a script of its own, which is no longer run; see {asked.page} for a copy in parquet")
     return None

@@ -1,8 +1,9 @@
 """Checks --push-to-hub before a run, and uploads after it. Imports nothing heavy until the hub is asked."""
 
+import shlex
 from pathlib import Path
 
-from training.data.hub_reasons import first_words, network_reason
+from training.data.hub_reasons import first_words, network_reason, switched_off
 
 FLAG = "--push-to-hub"
 # What makes a repository an adapter or a model; that of an earlier upload of another kind would be read in its place.
@@ -12,11 +13,10 @@ KINDS += ["config.json", "model.safetensors*", "model-*.safetensors", "pytorch_m
 
 def _reason(error: Exception) -> str:
     """Returns why the hub accepts no upload, and what to do."""
-    from huggingface_hub import constants
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set; unset it"
+    if off := switched_off("model"):
+        return f"{off} is set; unset it"
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, OfflineModeIsEnabled):
         return network_reason(error)
@@ -79,6 +79,6 @@ def upload(folder: Path, repository: str) -> None:
         message = f"Upload {folder.name}"
         hub.upload_folder(repo_id=repository, folder_path=folder, commit_message=message, delete_patterns=KINDS)
     except Exception as error:  # of httpx2, OSError and huggingface_hub's own
-        later = f"nothing is lost; hf upload {repository} {folder} does it later"
+        later = f"nothing is lost; hf upload {repository} {shlex.quote(str(folder))} does it later"
         raise ValueError(f"{FLAG} {repository}: not uploaded ({_reason(error)}); {later}") from error
     print(f"hub     {constants.ENDPOINT}/{repository}")

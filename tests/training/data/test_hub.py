@@ -138,6 +138,13 @@ def data_sets() -> dict[str, Repository]:
             "train-00001-of-00002.parquet": of_classes([-1, 1], ["a", "b"]),
         },
         "owner/digits-as-text": {"README.md": DIGITS.encode(), "train.csv": b"text,label\na,0\nb,1\nc,2\n"},
+        "owner/another-class": {"README.md": LABELS.encode(), "train.csv": b"text,label\na,0\nb,2\nc,1\nd,2\n"},
+        "owner/another-class-in-json": {"README.md": LABELS.encode(), "train.jsonl": rows([0, "angry", -2])},
+        "owner/another-class-in-parquet": {"train.parquet": of_classes([0, 1, 2], ["no", "yes"])},
+        "owner/not-on-card": {"README.md": readme("- config_name: a\n  data_files: b/*.csv\n"), "a.csv": b"text\na\n"},
+        "owner/capitals": {"README.md": README.encode(), "TRAIN.CSV": CELLS.encode()},
+        "owner/no-yaml": {"README.md": b"---\nconfigs: [\n---\n", "train.csv": CELLS.encode()},
+        "owner/zst": {"train.jsonl.zst": b"\x28\xb5\x2f\xfd" + bytes(50)},
         "owner/digits-in-json": {"README.md": DIGITS.encode(), "train.jsonl": rows(["-1", "0", 2])},
         "owner/parts-in-a-file": {
             "train.json": json.dumps({name: [{"text": "a", "label": "b"}] for name in ("train", "test")}).encode()
@@ -315,6 +322,7 @@ READ_WHEN_ASKED = {"ALL_PROXY", "HTTP_PROXY", "HF_TOKEN"}  # the others are read
             "no request can be made.*SOCKS|through the proxy of ALL_PROXY",
         ),
         ({"HTTP_PROXY": "http://127.0.0.1:9"}, "cannot be reached through the proxy of HTTP_PROXY"),
+        ({"SSL_CERT_FILE": "/nowhere.pem"}, r"no request can be made.*look at SSL_CERT_FILE"),
         ({"HF_TOKEN": "hf_secret\u2026"}, "HF_TOKEN .* cannot be sent as it is"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
@@ -344,6 +352,13 @@ DATA_REASONS = {
     "owner/only-test": r"has no train split, but test; choose with --split train=NAME",
     "owner/script": r"is made by a script of its own, which is no longer run",
     "owner/pictures": r"hold no rows of text",
+    "owner/another-class": r"train.csv: column 'label' .* such as 2, in 2 of 4 rows; its classes are calm, angry;",
+    "owner/another-class-in-json": r"train.jsonl: column 'label' .* such as -2, in 1 of 3 rows; its classes are calm",
+    "owner/another-class-in-parquet": r"train.parquet: .*column 'label' holds class 2, but only 2 have a name",
+    "owner/not-on-card": r"has a.csv, but not where its card .* download it from http://\S+, and give its folder",
+    "owner/capitals": r"has TRAIN.CSV, but not where .* the library looks for data; download it from",
+    "owner/no-yaml": r"in its README.md are no valid YAML \(.*download it from http://\S+, and give its folder",
+    "owner/zst": r"compressed in a way that is not read .*zst.*; unpack it: download it from",
     "owner/damaged": r"train.jsonl: .*line 2.*the file is at http://\S+/owner/damaged\)",
     "owner/empty-file": r"train.jsonl: the file is empty",
     "owner/parts-in-a-file": r"train.json: holds several parts itself; download it, and give this file alone as --data",
@@ -523,6 +538,16 @@ def test_what_is_neither_cached_nor_to_be_asked_for_is_refused(offline):
     )
     with pytest.raises(ValueError, match=message):
         hub_probe.model("owner/good")
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"])
+def test_of_the_variables_that_switch_the_hub_off_the_one_that_is_set_is_named(name, hub, tmp_path):
+    unset = dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"), "")
+    probe = Probe(hub.address, tmp_path, **unset | {name: "1"})
+    assert f"and {name} is set; unset it" in probe.refusal(data="owner/configs")
+    if name != "HF_DATASETS_OFFLINE":
+        assert f"and {name} is set; unset it" in probe.refusal(model="owner/good")
+    probe.close()
 
 
 @pytest.mark.parametrize("cached", ["gpt2", "openai-community/gpt2"])
