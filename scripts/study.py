@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -52,6 +53,8 @@ class StudyArgs:
     """examples of an optimizer step"""
     complete: Rare[bool] = False
     """stop nothing: every arm has seven rates with every seed"""
+    every_seed: Rare[bool] = False
+    """give each arm every seed at its best rate, also one that the race has stopped with too few to tell it apart"""
 
     def problems(self) -> list[str]:
         found = at_least(self, 1, "seeds", "updates", "batch_size")
@@ -242,7 +245,7 @@ def tell_crowded(count: int, at_a_time: int, memory_mib: float, free: float) -> 
 def outcome(args: Args, question: Question, recipe: "Recipe", maker: "Maker") -> "Outcome":
     """Makes the runs of the study and compares the arms."""
     from evidence.racing import Race
-    from studies.phases import affordable, grid, run_race, settled, tested
+    from studies.phases import affordable, every_seed, grid, run_race, settled, tested
 
     study = args.study
     # Length: as many updates as stop the fall of the validation loss.
@@ -252,7 +255,8 @@ def outcome(args: Args, question: Question, recipe: "Recipe", maker: "Maker") ->
     arms, seeds = affordable(recipe, maker.clock, study.seeds, study.complete)
     say_left_out(recipe, arms, seeds, study.seeds)
     race = Race(arms, seeds)
-    unmade = run_race(maker, recipe, race, grid(race) if study.complete else race.rounds(), not study.complete)
+    rounds = grid(race) if study.complete else chain(race.rounds(), every_seed(race) if study.every_seed else ())
+    unmade = run_race(maker, recipe, race, rounds, not study.complete)
 
     # Test, of each arm at its best rate.
     found = tested(maker, recipe, race, question, args.work.keep_models)

@@ -58,8 +58,9 @@ class Outcome:
 
     def is_stopped(self, arm: str) -> bool:
         """Whether the arm had fewer seeds than there are, since it was worse than another."""
-        stop = self.race.stopped.get((arm, self.race.best(arm)))
-        return stop is not None and stop.leader != stop.cell and stop.seeds < self.race.seeds
+        cell = arm, self.race.best(arm)
+        stop = self.race.stopped.get(cell)
+        return stop is not None and stop.leader != stop.cell and len(self.race.seeds_of(cell)) < self.race.seeds
 
     def diverged(self, arm: str) -> int:
         """Returns how many seeds of an arm diverged at its best rate."""

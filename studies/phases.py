@@ -153,6 +153,13 @@ def grid(race: Race) -> Iterator[list[Trial]]:
         yield [Trial(*cell, seed) for cell in edges for seed in range(race.seeds)]
 
 
+def every_seed(race: Race) -> Iterator[list[Trial]]:
+    """Yields, once the race is over, the seeds that arms lack at their best rates."""
+    whole = [Trial(arm, race.best(arm), seed) for arm in race.arms for seed in range(race.seeds)]
+    if lacking := [trial for trial in whole if trial not in race.found]:
+        yield lacking
+
+
 def unneeded(race: Race) -> list[Trial]:
     """Returns the runs whose weights will not be tested, unless the race takes a turn."""
     kept = {*race.going_on(), *((arm, race.best(arm)) for arm in race.arms)}

@@ -20,7 +20,8 @@ ARMS = {"--arms": ("full", "lora"), "--ranks": (4,), "--seeds": (2,), "--updates
 
 def words(data, model, folder, *others):
     columns = ["--text-column", "text", "--label-column", "label"]
-    arms = [word for name, more in ARMS.items() if name not in others for word in (name, *more)]
+    known = ARMS if "--arms" not in others else {name: more for name, more in ARMS.items() if name != "--ranks"}
+    arms = [word for name, more in known.items() if name not in others for word in (name, *more)]
     return ["--data", data, *columns, "--model", model, "--output-dir", folder, *arms, *others]
 
 

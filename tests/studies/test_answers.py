@@ -357,6 +357,19 @@ def test_what_a_short_time_leaves_out_is_said_before_the_race_and_in_the_forecas
     assert f"{said}; give more --minutes" in shown.err and "; more than --minutes 0.2" in shown.out
 
 
+def test_an_arm_that_the_race_has_stopped_gets_every_seed_if_asked_and_is_told_apart(monkeypatch, asked, tmp_path):
+    def far(arm, rate, seed):
+        return near(arm, rate, seed) + 0.8 * (arm == "head")
+
+    engine, words = Engine(far), [*asked, "--arms", "full", "lora", "head"]
+    answer = studied(monkeypatch, engine, tmp_path / "s", *words)
+    assert re.search("Of too few seeds to say anything: lora r4 .* and head", answer) and "Stopped early" in answer
+    answer = studied(monkeypatch, engine, tmp_path / "s", *words, "--every-seed")
+    assert len(engine.made) == 2 * 3 * 2 and not any("/full/" in folder for folder in engine.made)  # trained, tested
+    assert "too few seeds" not in answer and "Stopped early" not in answer
+    assert re.search(r"Worse than it (is|are) .*head at lr", answer)
+
+
 def test_where_the_tested_runs_were_made_is_told(monkeypatch, asked, tmp_path):
     class Moved(Engine):
         """Goes on with another torch, on another machine."""
