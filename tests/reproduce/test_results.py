@@ -51,7 +51,7 @@ def test_readme_says_of_its_first_table_what_is_told_apart():
     assert told == {"spam", "ift"} and "spam" in lower and "ift" not in lower
     assert "LoRA is worse on mail and on instructions; on reviews and on entailment, where" in said
     reviews, pairs = (float(rows[task][0]["detectable"]) for task in ("sentiment", "nle"))
-    assert f"where {100 * reviews:.0f} and {100 * pairs:.0f} points would have been found" in said
+    assert f"where four of five such studies would find {100 * reviews:.1f} and {100 * pairs:.1f} points" in said
     assert all(float(lora["forgetting"]) < float(full["forgetting"]) for lora, full in rows.values())
     apart = {t for t, (lora, full) in rows.items() if float(lora["forgetting_high"]) < float(full["forgetting_low"])}
     assert apart == {"spam", "sentiment", "ift"} and "except on entailment, the intervals do not overlap" in said

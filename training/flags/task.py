@@ -44,8 +44,6 @@ class TextArgs:
 
     def problems(self) -> list[str]:
         found = at_least(self, 1, "pad_to")
-        if self.pad_to is None and self.pad_id != TextArgs.pad_id:
-            found.append(f"--pad-id {self.pad_id}: nothing is padded; add --pad-to, or leave it out")
         if not 0 <= self.pad_id < 50257:
             found.append(f"--pad-id {self.pad_id}: must be 0 to 50256")
         labels, left_out = ([folded(label) for label in names] for names in (self.labels, self.leave_out_labels))

@@ -19,7 +19,7 @@ from training.flags.fields import flags_of
 from training.flags.forgetting import ForgettingArgs
 from training.flags.help import text_of
 from training.flags.method import BLOCK_TARGETS, MethodArgs
-from training.flags.task import GenerationArgs, HeadArgs, TextArgs
+from training.flags.task import GenerationArgs, HeadArgs
 from training.model.methods import apply_method, build_language_model, quantised_matrices
 
 SMALL = GPT2Config(width=64, blocks=3, heads=2, vocabulary=101, context=32)
@@ -173,7 +173,6 @@ def test_a_number_that_is_not_finite_is_refused_by_its_flag(args, flag):
         (MethodArgs("full", lora_rank=4), "--lora-rank: --method full has no adapters; leave it out"),
         (MethodArgs("bitfit", lora_targets=("q",)), "--lora-targets: --method bitfit has no adapters; leave it out"),
         (MethodArgs("full", lora_init="paper"), "--lora-init: --method full has no adapters; leave it out"),
-        (TextArgs(pad_id=3), "--pad-id 3: nothing is padded; add --pad-to, or leave it out"),
         (MethodArgs("head", lora_alpha=9), "--lora-alpha: --method head has no adapters; leave it out"),
         (UpdateArgs(momentum=0.5), "--momentum 0.5: is for --optimizer sgd-momentum; leave it out"),
         (UpdateArgs(schedule="constant", lr_min=0.1), "--lr-min 0.1: --schedule constant does not fall; leave it out"),
