@@ -106,10 +106,10 @@ def words_of(*groups: Any) -> list[str]:
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):
             words.append(flag if value else flag.replace("--", "--no-", 1))
-        elif isinstance(value, tuple):
-            words += [flag, *map(str, value)]
-        else:
-            words += [f"{flag}={value}"] if str(value).startswith("-") else [flag, str(value)]
+            continue
+        values = [*map(str, value)] if isinstance(value, tuple) else [str(value)]
+        single = len(values) == 1 and values[0].startswith("-")  # which behind a space would be another flag
+        words += [f"{flag}={values[0]}"] if single else [flag, *values]
     return words
 
 
