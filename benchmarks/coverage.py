@@ -52,6 +52,8 @@ class Args:
     """simulate perplexities too"""
     overlap: bool = False
     """simulate instead what it does that seeds draw their training examples from one pool"""
+    of_seeds: float = 1 / 6
+    """with --overlap: the seeds' share of the variance of a mean"""
     stopped: bool = False
     """simulate instead arms that a race has left with fewer seeds than the first"""
 
@@ -59,6 +61,8 @@ class Args:
         found = at_least(self, 1, "repetitions") + each_at_least(self, 1, "seeds") + each_at_least(self, 2, "examples")
         wrong = [truth for truth in self.accuracies if not 0 < truth <= 1]
         found += [f"--accuracies {' '.join(map(str, wrong))}: must be above 0 and at most 1"] * bool(wrong)
+        if not 0 < self.of_seeds < 1 or (self.of_seeds != Args.of_seeds and not self.overlap):
+            found.append(f"--of-seeds {self.of_seeds:g}: must be above 0 and below 1, and beside --overlap")
         return found + at_least(self, 0, "odds", "loss")
 
 
@@ -168,19 +172,23 @@ def simulated(
     return Found(held * percent, width / repetitions, differences * percent, claimed * percent)
 
 
-def overlapping(seeds: int, drawn: float, share: float, repetitions: int) -> tuple[float, float]:
+def overlapping(
+    seeds: int, drawn: float, share: float, repetitions: int, of_seeds: float = Args.of_seeds
+) -> tuple[float, float]:
     """Returns how often, in percent, the interval holds the mean for this pool of rows and the mean for any pool.
 
     Each seed draws the share `drawn` of the pool; `share` of the variance between seeds that draw from pools of their
     own is their training examples'. What these move is taken to be a sum over examples, so that a draw's part is the
-    pool's, with the variance `drawn`, and its own, with the rest. That variance is a sixth of all of a mean's.
+    pool's, with the variance `drawn`, and its own, with the rest. That variance is the share `of_seeds` of a mean's.
     """
     rng, n = np.random.default_rng([seeds, int(100 * drawn), int(100 * share)]), 200
+    rest = n * (1 / of_seeds - 1)  # of it examples have four fifths, and each seed's own answers one
     held = np.zeros(2)
     for _ in range(repetitions):
         pool = rng.normal(0, math.sqrt(share * drawn))
         own = rng.normal(0, math.sqrt(share * (1 - drawn) + 1 - share), (seeds, 1))
-        scores = pool + own + rng.normal(0, math.sqrt(4 * n / seeds), n) + rng.normal(0, math.sqrt(n), (seeds, n))
+        examples = rng.normal(0, math.sqrt(0.8 * rest / seeds), n)
+        scores = pool + own + examples + rng.normal(0, math.sqrt(0.2 * rest), (seeds, n))
         low, high = crossed_mean(scores).ends()
         held += [low <= pool <= high, low <= 0 <= high]
     return tuple(100 * held / repetitions)
@@ -190,7 +198,7 @@ def print_overlap(args: Args) -> None:
     print("| seeds | drawn, % of the pool | training examples' share, % | holds for this pool, % | for any pool, % |")
     print("|---|---|---|---|---|")
     for seeds, drawn, share in itertools.product(args.seeds, (0.02, 0.2, 0.5, 0.8), (0.5, 1.0)):
-        this, every = overlapping(seeds, drawn, share, args.repetitions)
+        this, every = overlapping(seeds, drawn, share, args.repetitions, args.of_seeds)
         print(f"| {seeds} | {100 * drawn:.0f} | {100 * share:.0f} | {this:.1f} | {every:.1f} |", flush=True)
 
 

@@ -22,6 +22,7 @@ MAIL = "benchmarks/grids/mail.npz"
         ("coverage", ("--repetitions", 0), "--repetitions 0: must be at least 1"),
         ("coverage", ("--accuracies", 0.5, 2), "--accuracies 2.0: must be above 0 and at most 1"),
         ("coverage", ("--examples", 40, 1), "--examples 40 1: name at least one number, each at least 2"),
+        ("coverage", ("--of-seeds", 0.5), "--of-seeds 0.5: must be above 0 and below 1, and beside --overlap"),
         ("coverage", ("--seeds", 0), "--seeds 0: name at least one number, each at least 1"),
         ("scaling", ("--workers", 2, 0), "--workers 2 0: name at least one number, each at least 1"),
         ("scaling", ("--runs", 0, "--rounds", 0), "--runs 0: must be at least 1"),
@@ -68,3 +69,12 @@ def test_arms_that_a_race_has_stopped_are_compared_on_the_seeds_that_they_have(c
     assert found.each.shape == (3,) and found.each[2] >= found.each[0] > 90
     coverage.main(coverage.Args(repetitions=2, accuracies=(0.7, 0.99), examples=(40,), stopped=True))
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_intervals_for_any_pool_hold_less_often_the_more_seeds_share_and_the_more_of_the_variance_is_theirs():
+    held = [
+        coverage.overlapping(5, drawn, 1.0, 400, of_seeds)
+        for drawn, of_seeds in ((0.2, 0.75), (0.8, 1 / 6), (0.8, 0.75))
+    ]
+    assert all(this > 92 for this, _ in held)
+    assert held[2][1] < 65 and held[0][1] > held[2][1] + 20 and held[1][1] > held[2][1] + 20
