@@ -40,6 +40,7 @@ class Classification(Task):
     left_out: tuple[str, ...] = ()
     spelling: Mapping[str, str] = field(default_factory=dict)  # other spellings of labels, with the one that is kept
     compose: Callable[[tuple[str, ...]], tuple[str, str]] = field(default=join_lines)
+    required: Callable[[Iterable[str]], bool] = any  # which input cells a row needs: any of them, or all
     column_flags: ClassVar[str] = "--text-column and --label-column"
 
     def example(self, id: int, row: Row, columns: Columns) -> Labelled:
@@ -48,8 +49,9 @@ class Classification(Task):
         return Labelled(id, text, kept, label and self.spelling.get(label, label))
 
     def lacks(self, example: Labelled, row: Row, columns: Columns) -> str:
-        missing = super().lacks(example, row, columns)
-        return "label_left_out" if not missing and example.label in self.left_out else missing
+        if not self.required(text_cell(row, column).strip() for column in columns.inputs):
+            return "empty"
+        return "label_left_out" if example.label in self.left_out else "" if example.label else "unlabelled"
 
     def unanswered(self, examples: Sequence[Labelled], others: Iterable[Labelled]) -> bool:
         """Takes a placeholder in every row (-1 in sets of the hub) for no label, unless other parts have it too."""

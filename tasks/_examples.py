@@ -2,7 +2,7 @@
 
 `identity` and `label` are the content of an example. Examples with the same `key` are duplicates; those with the same
 `group` stay on one side of a split, so that none is tested on what another one taught. A split keeps the shares of each
-`stratum`, and each part is described by how many examples it has with each value of `counted`.
+`stratum`, by whose values each part is described.
 """
 
 import unicodedata
@@ -48,8 +48,6 @@ class Labelled:
     def stratum(self) -> str | None:
         return self.label
 
-    counted = stratum
-
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
@@ -91,10 +89,6 @@ class Instruction:
     def stratum(self) -> str:
         return self.kind
 
-    @property
-    def counted(self) -> str | None:
-        return self.kind
-
 
 @dataclass(frozen=True, slots=True)
 class Rated(Instruction):
@@ -118,8 +112,6 @@ class Rated(Instruction):
     @property
     def stratum(self) -> str:
         return self.label or ""
-
-    counted = stratum
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +163,6 @@ class Preference:
     @property
     def stratum(self) -> None:
         return None
-
-    counted = stratum
 
 
 Example = Labelled | Instruction | Preference

@@ -80,7 +80,6 @@ class Preferences(Prompted):
     the target is the answer that was chosen. If the prompt column is the target, there is no column of prompts: both
     answers begin with the prompt."""
 
-    required: Callable[[Iterable[str]], bool] = all
     column_flags: ClassVar[str] = "--prompt-column, --chosen-column and --rejected-column"
 
     def fits(self, columns: Columns, rows: list[Row]) -> bool:

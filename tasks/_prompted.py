@@ -120,8 +120,3 @@ class Prompted(Task):
         keys = unused_keys(cell for name in names for cell in cells_of(name, rows, used))
         if keys:
             notes.append(f"keys of messages that are not used: {listed(keys, 9, 90)}")
-
-    def lacks(self, example: Any, row: Row, columns: Columns) -> str:
-        if example.unfit:
-            return example.unfit
-        return super().lacks(example, row, columns)

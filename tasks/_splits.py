@@ -57,8 +57,8 @@ class Splits(Generic[E]):
 
 
 def balance(parts: Mapping[str, Sequence[E]]) -> dict[str, dict[str, int]]:
-    """Returns what each part has of what is counted: classes, kinds of instructions, good and bad answers."""
-    return {name: dict(sorted(Counter(str(e.counted or "") for e in part).items())) for name, part in parts.items()}
+    """Returns how many examples each part has of each stratum: class, kind of instruction, good and bad answers."""
+    return {name: dict(sorted(Counter(str(e.stratum or "") for e in part).items())) for name, part in parts.items()}
 
 
 def split_examples(

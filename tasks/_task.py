@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from tasks._cells import NoText, listed, short, text_cell
+from tasks._cells import NoText, listed, short
 from tasks._columns import Columns, missing_columns, parts_note, refuse_rejected, refuse_respelled, unused_note
 from tasks._examples import Example
 from tasks._files import Row
@@ -56,7 +56,6 @@ class Task:
     file: str | None = None
     bundled: str | None = None
     hub: str | None = None
-    required: Callable[[Iterable[str]], bool] = any  # which input cells a row needs: any of them, or all
     report_subset: Callable[[dict[str, list[Any]]], dict[str, list[Any]]] | None = None
     fixed_columns: tuple[str, ...] = ()  # columns of a bundled file that a user need not know of
     target_in_prompt: ClassVar[bool] = False  # whether the first input and the target can be one column
@@ -76,10 +75,7 @@ class Task:
 
     def lacks(self, example: Any, row: Row, columns: Columns) -> str:
         """Returns the field of `Skipped` that says why a row cannot be learnt from; "" if it can."""
-        filled = [text_cell(row, column).strip() for column in columns.inputs]
-        if not self.required(filled):
-            return "empty"
-        return "" if example.label else "unlabelled"
+        raise NotImplementedError
 
     def unanswered(self, examples: Sequence[Any], others: Iterable[Any]) -> bool:
         """Whether a part has no label or response at all and is to be predicted. `others`: examples of other parts."""

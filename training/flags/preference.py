@@ -10,7 +10,7 @@ from training.flags.common import MethodArgs, ModelArgs
 from training.flags.compute import ComputeArgs
 from training.flags.fields import AsPublished, Rare
 from training.flags.sharding import launch_problems
-from training.flags.task import twice_or_nothing
+from training.flags.task import named_columns, twice_or_nothing
 from training.storage.run_folder import unwritable
 
 # The default epochs for preferences have no floor of updates, since more did harm: training on 101 bundled pairs (DPO,
@@ -80,16 +80,8 @@ class RatingArgs:
                 raise ValueError(f"--dataset {dataset}: is read as pairs with columns of its own; name no columns")
             return Unpaired(**vars(task))
         assert isinstance(task, Ratings), "find_or_own gives one of these two"
-        if task.columns is not forms:
-            forms = tuple(self._columns(columns) for columns in task.columns)
-        if self.input_column:
-            forms = tuple(c._replace(inputs=(c.inputs[0], self.input_column)) for c in forms)
-        return replace(task, columns=forms, usual_columns=True, about=self.input_column is None)
-
-    def _columns(self, known: Columns) -> Columns:
-        inputs = (self.prompt_column or known.inputs[0], *known.inputs[1:])
-        target, mark = self.response_column or known.target, self.label_column or known.mark
-        return known._replace(inputs=inputs, target=target, mark=mark)
+        columns = (named_columns(known, self)._replace(mark=self.label_column or known.mark) for known in task.columns)
+        return replace(task, columns=tuple(columns), usual_columns=True, about=self.input_column is None)
 
     def problems(self) -> list[str]:
         return twice_or_nothing("--prompt-column, --input-column, --response-column and --label-column", self._named)

@@ -122,6 +122,13 @@ class HeadArgs:
         return found
 
 
+def named_columns(known: Columns, args: Any) -> Columns:
+    """Returns the columns of prompt, its input and response that the flags of `args` name, else those `known`."""
+    prompt, *about = known.inputs
+    about = about if args.input_column is None else [args.input_column] * bool(args.input_column)
+    return known._replace(inputs=(args.prompt_column or prompt, *about), target=args.response_column or known.target)
+
+
 @dataclass(frozen=True)
 class PromptArgs:
     """Columns and prompt"""
@@ -145,16 +152,8 @@ class PromptArgs:
         """Returns the dataset's task, or that of `data`, with the columns that the flags name."""
         forms = instruction_forms(self.prompt_column, self.response_column)
         task = find_or_own(dataset, data, Instructions, forms)
-        if task.columns is not forms:
-            return replace(task, columns=tuple(self._columns(c) for c in task.columns))
-        columns = tuple(c._replace(inputs=(*c.inputs, self.input_column)) if self.input_column else c for c in forms)
-        return replace(task, columns=columns, usual_columns=True, about=self.input_column is None)
-
-    def _columns(self, known: Columns) -> Columns:
-        inputs = known.inputs if self.prompt_column is None else (self.prompt_column, *known.inputs[1:])
-        if self.input_column is not None:
-            inputs = (inputs[0], *([self.input_column] if self.input_column else []))
-        return Columns(inputs, self.response_column or known.target)
+        columns, is_own = tuple(named_columns(known, self) for known in task.columns), task.columns is forms
+        return replace(task, columns=columns, usual_columns=is_own, about=self.input_column is None)
 
     def problems_given(self, method: MethodArgs, model: ModelArgs) -> list[str]:
         if method.method == "head" and not model.untie_head:
