@@ -11,7 +11,7 @@ PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo py
 
 task=${1:?which task: mail, reviews or instructions}
 arms=(--every-seed --arms full full-blocks lora lora-embedding)
-# Updates: twice as many did not lower the loss of a run of full fine-tuning by 0.01 (without --updates a study finds that out).
+# Updates: twice as many lowered the loss of a run of full fine-tuning by 0.004 (mail), or raised it by 0.046 (reviews).
 case $task in
   mail) data=(--dataset enron --train-examples 500 --val-examples 300 --test-examples 2000 --updates 200 "${arms[@]}" head) ;;
   reviews) data=(--dataset imdb --train-examples 1000 --val-examples 300 --test-examples 2000 --updates 250 "${arms[@]}" head) ;;

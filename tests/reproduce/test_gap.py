@@ -1,20 +1,24 @@
-"""docs/gap.md says what the packed studies answered."""
+"""docs/gap.md and README.md say what the packed studies answered."""
 
+import html
 import re
 import tarfile
 
 import pytest
 from helpers import ROOT
 
+NAMES = {
+    "full, blocks alone": "full-blocks",
+    "LoRA r16 and the embedding": "lora-embedding r16",
+    "LoRA r16 and the LM head": "lora-lm-head r16",
+    "TF-IDF and logistic regression": "TF-IDF + logistic regression",
+    "the commonest class": "commonest class",
+}
 
-def arm_of(row):
-    """The name that the answer has for an arm of the page: LoRA r16 and the embedding is lora-embedding r16."""
-    found = re.fullmatch(r"LoRA (r\d+)( and the embedding)?", row)
-    return (
-        f"lora{'-embedding' * bool(found[2])} {found[1]}"
-        if found
-        else {"full, blocks alone": "full-blocks"}.get(row, row)
-    )
+
+def name_of(row):
+    """The name that the answer has for an arm of the page: LoRA r16 is lora r16."""
+    return NAMES.get(row, row.replace("LoRA", "lora"))
 
 
 def rows_of(task):
@@ -24,19 +28,42 @@ def rows_of(task):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
-@pytest.mark.parametrize("task", ["mail", "reviews"])
-def test_every_number_of_a_table_is_in_the_answer_of_its_study(task):
+def packed(task):
+    """The answer of a study, and the rows of the first table of its page by arm."""
     with tarfile.open(ROOT / "reproduce" / "results" / f"gap-{task}.tar.xz") as pack:
-        answer = pack.extractfile(f"{task}/answer.md").read().decode()
-    compared = 0
-    for arm, rate, _, accuracy, difference, forgotten in rows_of(task):
-        if "[" in difference:
+        answer, page = (pack.extractfile(f"{task}/{name}").read().decode() for name in ("answer.md", "study.html"))
+    table = re.search("<table.*?</table>", page, re.DOTALL)[0]
+    rows = [re.findall(r"<td.*?>(.*?)</td>", row, re.DOTALL) for row in re.findall("<tr.*?</tr>", table, re.DOTALL)]
+    texts = [[html.unescape(re.sub("<[^>]+>", "", cell)).strip() for cell in row] for row in rows]
+    return answer, {row[0].removesuffix(", stopped"): row for row in texts if row}
+
+
+@pytest.mark.parametrize("task", ["mail", "reviews", "instructions"])
+def test_every_number_of_a_table_is_in_the_answer_of_its_study(task):
+    answer, page = packed(task)
+    rows, compared = rows_of(task), 0
+    for arm, rate, seeds, score, difference, forgotten in rows:
+        own = page[name_of(arm)]
+        assert rate in own[1] and (not seeds or own[2] == seeds), arm
+        assert any(cell.startswith(score.replace("%", "")) for cell in own[3:]), arm
+        if difference:
             compared += 1
-            name = "TF-IDF + logistic regression" if arm.startswith("TF-IDF") else f"{arm_of(arm)} at lr {rate}"
-            assert f"{name} ({difference.replace(' [', ' points [')})" in answer, arm
-        if "[" in accuracy:
-            assert accuracy in answer, arm
-        if "[" in forgotten and task == "reviews":  # the page of mail has one digit
-            assert f"{arm_of(arm)} {forgotten.removeprefix('+')}" in answer, arm
-    assert compared == 8
-    assert f"{next(cell for cell in rows_of(task) if 'commonest' in cell[0])[3]}" in answer
+            name = f"{name_of(arm)} at lr {rate}" if rate else name_of(arm)
+            points = difference if "×" in difference else difference.replace(" [", " points [")
+            assert f"{name} ({points})" in answer and difference in own, arm
+        if "[" in forgotten:
+            assert f"{name_of(arm)} {forgotten.removeprefix('+')}" in answer and forgotten.removeprefix("+") in own, arm
+    assert {name_of(row[0]) for row in rows} == {*page} and compared == len(page) - 1 - (task != "instructions")
+
+
+def test_what_is_told_apart_on_mail_and_reviews_is_what_page_and_readme_say():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    answer, page = packed("mail")
+    assert "Every other arm is told apart from it." in answer and "(5 seeds, 2,000 examples)" in answer
+    ranks = [float(page[f"lora r{rank}"][5].split(" ")[0].replace("\u2212", "")) for rank in (1, 4, 16, 64)]
+    full = page["full"][5].split(" ")[0].removeprefix("\u2212")
+    ahead = f"by {min(ranks)} to {max(ranks)} points, and than full fine-tuning, by {full}"
+    assert f"better than LoRA of any rank alone, {ahead}" in readme
+    answer, _ = packed("reviews")
+    assert "four of five such studies would find 5.0 points" in answer and "Worse than it" not in answer
+    assert "four of five such studies would find 5 points" in readme
