@@ -64,6 +64,11 @@ def test_what_is_told_apart_on_mail_and_reviews_is_what_page_and_readme_say():
     full = page["full"][5].split(" ")[0].removeprefix("\u2212")
     ahead = f"by {min(ranks)} to {max(ranks)} points, and than full fine-tuning, by {full}"
     assert f"better than LoRA of any rank alone, {ahead}" in readme
+    methods = (ROOT / "docs" / "methods.md").read_text()
+    for arm, words in (("lora r16", "better than without"), ("full", "than full fine-tuning")):
+        value, low, high = re.findall(r"[\d.]+", page[arm][5])
+        assert re.search(rf"{words} by {value}( points)? \[{high}, {low}\]", methods), arm
+    assert "39.9 MB on disk" in answer and "40 MB on disk" in methods
     answer, _ = packed("reviews")
     assert "four of five such studies would find 5.0 points" in answer and "Worse than it" not in answer
     assert "four of five such studies would find 5 points" in readme
