@@ -22,7 +22,7 @@ from tasks._columns import RESPONSES, Columns
 from tasks._examples import Instruction
 from tasks._files import Row
 from tasks._labels import likeness
-from tasks._prompted import Prompted, lines, repeats, transcript
+from tasks._prompted import Prompted, in_text, lines, repeats, transcript
 
 MANY = 0.05  # of the rows
 FEW = 10  # rows, which may have one prompt by chance
@@ -60,11 +60,10 @@ class Instructions(Prompted):
         columns = super().columns_of(rows, target_needed)
         if target_needed:
             self._refuse_second_form(columns, rows)
-        names = (columns.inputs[0], columns.target)
-        every: Iterable[list[Any]] = ([row.get(name) for name in names] for row in rows)
-        texts = [cells for cells in every if all(isinstance(cell, str) and cell.strip() for cell in cells)]
-        apart = names[0] != names[1]
-        return columns._replace(repeated=repeats(bool(behind_prompt(*cells)) for cells in texts if apart))
+        if columns.inputs[0] == columns.target:
+            return columns
+        texts = in_text(rows, columns.inputs[0], columns.target)
+        return columns._replace(repeated=repeats(bool(behind_prompt(*cells)) for cells in texts))
 
     def _refuse_second_form(self, columns: Columns, rows: list[Row]) -> None:
         """Raises ValueError where many rows lack prompt or answer in these columns and have both in others."""

@@ -1,6 +1,6 @@
 """A task of prompts with two answers, one of which is preferred. They are texts in columns, or conversations."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from tasks._columns import Columns, of_text
 from tasks._examples import Preference, Rated
 from tasks._files import Row
 from tasks._labels import rating_notes
-from tasks._prompted import Prompted, lines, repeats
+from tasks._prompted import Prompted, in_text, lines, repeats
 from tasks._skipped import Skipped
 from tasks._task import Files
 
@@ -97,9 +97,7 @@ class Preferences(Prompted):
         columns = super().columns_of(rows, target_needed)
         if columns.inputs[0] == columns.target:
             return columns
-        names = (columns.inputs[0], columns.target, columns.inputs[1])
-        every: Iterable[list[Any]] = ([row.get(name) for name in names] for row in rows)
-        texts = [cells for cells in every if all(isinstance(cell, str) and cell.strip() for cell in cells)]
+        texts = in_text(rows, columns.inputs[0], columns.target, columns.inputs[1])
         return columns._replace(repeated=repeats(behind(*cells) is not None for cells in texts))
 
     def example(self, id: int, row: Row, columns: Columns) -> Preference:
@@ -109,7 +107,7 @@ class Preferences(Prompted):
             asked, chosen, rejected = self._pair(row, columns)
             if not (asked and chosen.strip() and rejected.strip()):
                 return Preference(id, "", "", "")
-            said = dialogue([*asked_before(before, [*asked, Turn("Assistant", chosen)])])
+            said = dialogue(asked_before(before, [*asked, Turn("Assistant", chosen)]))
         except Unfit as reason:
             return Preference(id, "", "", "", unfit=str(reason))
         return Preference(id, said.instruction, chosen, rejected, lines(about, said.input))

@@ -17,6 +17,12 @@ NO_MEDIA = ("", "[]", "{}", "false", "no", "0")  # as text in a csv file, beside
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 
 
+def in_text(rows: Iterable[Row], *names: str) -> list[list[str]]:
+    """Returns the cells of these columns, of the rows that have text in all of them."""
+    every: Iterable[list[Any]] = ([row.get(name) for name in names] for row in rows)
+    return [cells for cells in every if all(isinstance(cell, str) and cell.strip() for cell in cells)]
+
+
 def repeats(found: Iterable[bool]) -> int:
     """Returns in how many rows an answer repeats its prompt, 0 if most do not: then it happens by chance."""
     counts = Counter(found)
