@@ -27,7 +27,7 @@ from training.flags.fields import AsPublished, Help, Rare
 from training.flags.task import PromptArgs, TextArgs
 
 if TYPE_CHECKING:
-    from studies.making import Maker
+    from studies.making import Clock, Forecast, Maker
     from studies.outcome import Outcome
     from studies.runs import Recipe
 
@@ -173,8 +173,7 @@ def conduct(args: Args, question: Question, folder: Path, started: float) -> Non
     from gpt2_scratch.weights import weights_hash
     from studies.answer import cut_texts, screen
     from studies.making import Clock, Forecast, Maker, forecast
-    from studies.phases import affordable, expected_runs
-    from studies.printed import print_forecast, print_question
+    from studies.printed import print_question
     from studies.runs import Recipe
     from training.data.sources import base_model
     from workers.cluster import cluster
@@ -210,14 +209,7 @@ def conduct(args: Args, question: Question, folder: Path, started: float) -> Non
             tell_crowded(here.count, at_a_time, expected.memory_mib, free_mib())
         clock = Clock(work.minutes, at_a_time, started, {updates: [expected.seconds]})
         if work.dry_run:
-            arms, seeds = affordable(recipe, clock, study.seeds, study.complete)
-            say_left_out(recipe, arms, seeds, study.seeds)
-            print_forecast(question, recipe, clock, expected, arms, expected_runs(seeds, study.complete), seeds)
-            for size in other_sizes(question, study.train_sizes):
-                runs = min(2, len(arms)) * expected_runs(seeds)
-                print(f"  {size:>8,} training examples: about {runs} runs more")
-            if question.train in study.train_sizes:
-                print(f"  {question.train:>8,} training examples: the study itself")
+            tell_forecast(study, question, recipe, clock, expected)
             return
         maker = Maker(workers, clock)
         try:
@@ -230,6 +222,21 @@ def conduct(args: Args, question: Question, folder: Path, started: float) -> Non
     write_answer(found)
     print("\n".join(["", *screen(found)]))
     print(f"answer  {folder}/answer.md\npage    {folder}/study.html")
+
+
+def tell_forecast(study: StudyArgs, question: Question, recipe: "Recipe", clock: "Clock", expected: "Forecast") -> None:
+    """Prints what the study is forecast to make and to take, with the other numbers of training examples."""
+    from studies.phases import affordable, expected_runs
+    from studies.printed import print_forecast
+
+    arms, seeds = affordable(recipe, clock, study.seeds, study.complete)
+    say_left_out(recipe, arms, seeds, study.seeds)
+    print_forecast(question, recipe, clock, expected, arms, expected_runs(seeds, study.complete), seeds)
+    for size in other_sizes(question, study.train_sizes):
+        runs = min(2, len(arms)) * expected_runs(seeds)
+        print(f"  {size:>8,} training examples: about {runs} runs more")
+    if question.train in study.train_sizes:
+        print(f"  {question.train:>8,} training examples: the study itself")
 
 
 def tell_crowded(count: int, at_a_time: int, memory_mib: float, free: float) -> None:
