@@ -10,7 +10,7 @@ import torch
 from helpers import results_of, run_in_process, run_script, weights_of
 from test_frozen_activations import _own_precision as _own_precision
 from test_frozen_activations import labelled
-from test_memory import LIGHTEST, PLAIN, Counted, workload_of
+from test_memory import LIGHTEST, PLAIN, Counted, replayed, workload_of
 from test_merge import adapter
 from test_quantised import BITS, CONFIG, build
 from test_quantised import base as base
@@ -28,7 +28,7 @@ from lora.quantised import QuantisedLinear
 from training.flags.common import MethodArgs, ModelArgs
 from training.flags.compute import ComputeArgs
 from training.forecast.memory import DryRun, memory_of
-from training.forecast.meter import CPU, Stage, largest
+from training.forecast.meter import CPU
 from training.model.methods import apply_compute, apply_method, build_classifier, parameter_counts
 from training.model.saved import rebuild
 from training.step.losses import loss_of
@@ -53,7 +53,7 @@ def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(base, bits, c
     apply_compute(model, "lora", compute, precision)
     workload = workload_of(model, examples, compute, precision)
     dry_run = DryRun(workload)
-    dry_run.meter.stages = [Stage()]  # of what was made while it was quantised
+    built = len(dry_run.meter.events)  # with what was made while it was quantised
     dry_run.update([examples[:2], examples[2:]])
 
     parameters = list(model.parameters())
@@ -64,7 +64,7 @@ def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(base, bits, c
             loss_of(workload.accelerator, model, workload.batch(part, torch.device("cpu"))).backward()
         torch.nn.utils.clip_grad_norm_([p for p in parameters if p.requires_grad], 1.0)
         optimizer.step()
-    assert largest(dry_run.meter.stages).total() == counted.peak
+    assert replayed(dry_run, built).largest.total() == counted.peak
 
 
 def test_fake_updates_make_what_the_8_bit_optimizer_unpacks(base):
@@ -81,7 +81,7 @@ def test_fake_updates_make_what_the_8_bit_optimizer_unpacks(base):
             torch.nn.utils.clip_grad_norm_(list(model.parameters()), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-    assert largest(dry_run.meter.stages).total() == counted.peak
+    assert replayed(dry_run).largest.total() == counted.peak
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 """Forecasts the memory of a run by running its own code on tensors that have a shape but no numbers.
 
 Evaluation, generation and updates run as in training, on the tensors of meter.py, and every tensor that they make is
-counted while it lives. That takes seconds and no memory; of a deep model few blocks are run (depth.py).
+counted while it lives (replay.py). That takes seconds and no memory; of a deep model few blocks are run (depth.py).
 """
 
-import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -22,8 +22,9 @@ from lora.adapter import merge, unmerge
 from training.data.batches import TOKENS_PER_BATCH, Encoded, Plan, collate, inference_plan, with_all_tokens_labelled
 from training.evaluation.forgetting import adapters_at, language_model_in
 from training.flags.sharding import launched_sharded
-from training.forecast.depth import LAST, deep
-from training.forecast.meter import ALIGNMENT, END, Heap, Meter, Stage, can_take_blocks, largest
+from training.forecast.depth import deep
+from training.forecast.meter import END, Event, Meter
+from training.forecast.replay import ALIGNMENT, Heap, Replay, can_take_blocks
 from training.forecast.workload import Workload, use_bitsandbytes
 from training.step.losses import outputs_of
 from training.step.optimizers import build_optimizer
@@ -53,17 +54,16 @@ class Memory:
 
 
 class DryRun:
-    """A run on fake tensors, part by part: its tensors are counted (meter.py), and nothing is computed."""
+    """A run on fake tensors, part by part: its tensors are recorded (meter.py), and nothing is computed."""
 
-    def __init__(self, workload: Workload, gaps: bool = False) -> None:
+    def __init__(self, workload: Workload, heard: Callable[[Event], None] | None = None) -> None:
         # With several processes Accelerate calls it cpu:0, which is another device to torch.
         device = torch.device("cpu") if workload.on_cpu else workload.accelerator.device
         self.workload, self.device = workload, device
         self.strength = 0.5 if workload.general.curve else 1.0  # between base and adapter, evaluation needs both
-        self.heap = Heap() if gaps else None
         if workload.quantises:
             use_bitsandbytes()
-        self.meter = Meter(workload.model.config.vocabulary, self.heap, ALIGNMENT.get(device.type, 512))
+        self.meter = Meter(workload.model.config.vocabulary, ALIGNMENT.get(device.type, 512), heard)
         with self.meter:
             self.model = self.meter.shapes_of(workload.model, device)
             self.trained = [p for p in self.model.parameters() if p.requires_grad]
@@ -71,19 +71,29 @@ class DryRun:
             if workload.accelerator.num_processes > 1 and not launched_sharded():  # DistributedDataParallel's buckets
                 with self.meter.counting("gradients"):
                     self.buckets = [torch.empty_like(p) for p in self.trained]
-        self._mark_backward()
+        self._follow_blocks()
 
-    def _mark_backward(self) -> None:
-        """Begins a stage where the gradient has passed the last blocks, so that what is most when all activations are
-        there, and what is most when all gradients are, are two numbers (depth.py); what the forward pass needs is a
-        third."""
+    def _follow_blocks(self) -> None:
+        """Has the meter know which block runs, forward and backward. What happens between two blocks, such as that the
+        input of the last one is freed, is of the first of them."""
 
-        def mark(block: nn.Module, inputs: Any, output: Tensor) -> None:
-            if output.requires_grad:
-                output.register_hook(lambda _: self.meter.begin_stage())
+        def follow(block: nn.Module, i: int) -> None:
+            def from_here(output: Tensor) -> None:
+                if output.requires_grad:
+                    output.register_hook(lambda _: self.meter.enter(i))
 
-        for block in self.model.transformer.h[-LAST:][:1]:
-            block.register_forward_hook(mark)
+            block.register_forward_pre_hook(lambda *_: self.meter.enter(i))
+            block.register_forward_hook(lambda _, __, output: from_here(output))
+
+        for i, block in enumerate(self.model.transformer.h):
+            follow(block, i)
+        self.model.transformer.ln_f.register_forward_pre_hook(lambda *_: self.meter.enter(None))
+
+    @contextmanager
+    def _part(self) -> Iterator[None]:
+        with self.meter:
+            yield
+        self.meter.enter(None)
 
     def fill_cache(self) -> None:
         """Does what training/model/frozen_activations.py does with its first batch."""
@@ -91,20 +101,19 @@ class DryRun:
         if held is None:
             return
         (examples, *_), _ = evaluation_batches(self.workload.texts, 1)
-        self.meter.begin_stage()
-        with self.meter, torch.no_grad(), self.workload.accelerator.autocast():
+        with self._part(), torch.no_grad(), self.workload.accelerator.autocast():
             if self.workload.on_cpu and self.workload.compute.cache_frozen == "memory":
                 with self.meter.counting("frozen activations"):
                     self.cache = torch.empty(held.shape, dtype=held.dtype)
             batch = collate([replace(e, hidden=None) for e in examples]).to(self.device)
             layout = layout_of(batch.lengths, self.device, last_only=held.last_only)
             self.model.transformer.first_blocks(batch.tokens, layout, held.blocks)
+            self.meter.enter(None)
 
     def evaluate(self, examples: Sequence[Encoded], at_once: int = 1) -> None:
         self.model.eval()
-        self.meter.begin_stage()
         strength, threads = adapters_at(self.model, self.strength), self.meter.side_by_side(at_once)
-        with self.meter, torch.no_grad(), strength, threads:
+        with self._part(), torch.no_grad(), strength, threads:
             outputs_of(self.workload.accelerator, self.model, self.workload.batch(examples, self.device))
         self.model.train()
 
@@ -113,8 +122,7 @@ class DryRun:
         batch, head, config = collate(examples), None, self.model.config
         self.model.eval()
         strength = adapters_at(self.model, self.strength)
-        self.meter.begin_stage()
-        with self.meter, torch.no_grad(), strength, self.workload.accelerator.autocast():
+        with self._part(), torch.no_grad(), strength, self.workload.accelerator.autocast():
             batch = batch.to(self.device)
             if self.workload.general.head is not None and isinstance(self.model, Classifier):
                 with self.meter.counting("frozen weights"):
@@ -127,21 +135,18 @@ class DryRun:
 
     def answer(self, prompts: list[list[int]]) -> None:
         vocabulary = Vocabulary(self.model.config.vocabulary, END)
-        self.meter.begin_stage()
-        with self.meter, self.workload.accelerator.autocast():
+        with self._part(), self.workload.accelerator.autocast():
             merge(self.model, dequantise=False)
             generate(self.model, prompts, vocabulary, self.workload.new_tokens, Sampling())
             unmerge(self.model)
 
     def update(self, micro_batches: Sequence[Sequence[Encoded]]) -> None:
         workload = self.workload
-        self.meter.begin_stage()
-        with self.meter:
+        with self._part():
             for start in range(0, len(micro_batches), workload.at_a_time):
                 together = micro_batches[start : start + workload.at_a_time]
                 with self.meter.side_by_side(len(together)):
                     self._add_gradients(together[0], alone=len(micro_batches) == 1 or workload.at_a_time == 1)
-            self.meter.begin_stage()
             nn.utils.clip_grad_norm_(self.trained, 1.0)
             with self.meter.counting("optimizer"):
                 self.optimizer.step()
@@ -151,11 +156,12 @@ class DryRun:
         """Does what training/step/side_by_side.py does with micro-batches, or with one that is `alone` in its step."""
         workload = self.workload
         loss = workload.loss(workload.accelerator, self.model, workload.batch(micro_batch, self.device))
-        self.meter.begin_stage()  # autocast has held half-precision copies of all weights, which are gone
         if alone:
             loss.backward()
+            self.meter.enter(None)
             return
         gradients = torch.autograd.grad(loss, self.trained, allow_unused=True)
+        self.meter.enter(None)
         del loss
         for parameter, gradient in zip(self.trained, gradients, strict=True):
             if gradient is not None and parameter.grad is None:
@@ -165,8 +171,7 @@ class DryRun:
     def save(self) -> None:
         """Makes the tensors that a whole model is written from; an adapter is written as it is."""
         if self.workload.whole_model:
-            self.meter.begin_stage()
-            with self.meter:
+            with self._part():
                 hf_state(self.model)
 
 
@@ -183,16 +188,20 @@ def mapped_file(workload: Workload, touched: int) -> int:
     return max(0, weights + second - touched) if workload.from_file else 0
 
 
-def peak_of(workload: Workload, stages: Sequence[Stage]) -> Memory:
-    """Returns the memory at the peak of all stages, and on a CPU what is not tensors."""
-    found = largest(stages)
-    parts = {kind: found[kind] for kind in PARTS}
+def peak_of(workload: Workload, parts: Sequence[Sequence[Event]], heap: Heap | None = None, beside: int = 0) -> Memory:
+    """Returns the memory at the peak, and on a CPU what is not tensors: the gaps of a `heap`, with `beside` bytes of
+    them that a replay lacks."""
+    replay = Replay(heap)
+    for events in parts:
+        replay.play(events)
+    replay.end()
+    found = {kind: replay.largest[kind] for kind in PARTS}
     if workload.on_cpu:
-        touched = max(stage.touched for stage in stages) or sum(parts.values())
-        parts[GAPS] = touched - sum(parts.values())
-        parts[FILE] = mapped_file(workload, touched)
-        parts[BASE] = workload.libraries + KERNELS[workload.accelerator.mixed_precision]
-    return Memory(parts)
+        touched = replay.touched + beside if heap else sum(found.values())
+        found[GAPS] = touched - sum(found.values())
+        found[FILE] = mapped_file(workload, touched)
+        found[BASE] = workload.libraries + KERNELS[workload.accelerator.mixed_precision]
+    return Memory(found)
 
 
 @cache
@@ -227,8 +236,18 @@ def evaluation_batches(
     return chosen, min(threads, max(map(len, plan)))
 
 
-def stages_of(workload: Workload, model: Any, micro_batch_size: int, gaps: bool) -> list[Stage]:
-    """Returns what is most in each stage of the run, which trains `model`, with `gaps` also in the heap."""
+def parts_of(
+    workload: Workload,
+    model: Any,
+    micro_batch_size: int,
+    gaps: bool,
+    heard: Callable[[Event], None] | None = None,
+) -> list[list[Event]]:
+    """Records the run, which trains `model`, part by part; `heard` is told of each event at once. With `gaps` the run
+    has all that it does twice, which fills the heap as a run does, and also what is less, but fits into other gaps.
+
+    A part that comes twice is recorded once: it frees all that it makes.
+    """
     worst, average, accumulated = worst_micro_batches(workload, micro_batch_size)
     setting = workload.accelerator.num_processes, at_a_time(workload.accelerator)
     evaluated, at_once = evaluation_batches(workload.held_out, *setting)
@@ -240,43 +259,56 @@ def stages_of(workload: Workload, model: Any, micro_batch_size: int, gaps: bool)
     if not gaps:  # for which alone the smallest batch counts
         evaluated, general = evaluated[:1], general[:1]
 
-    dry_run = DryRun(replace(workload, model=model), gaps)
+    dry_run = DryRun(replace(workload, model=model), heard)
     dry_run.fill_cache()
-    # Twice all of it fills the heap as a run does. Without it, one micro-batch makes the states that stand beside it.
-    for micro_batches in [[average, *worst], worst] if gaps else [[average], worst]:
-        in_full = gaps or micro_batches is worst
-        if in_full:
-            for batch in evaluated:
-                dry_run.evaluate(batch, at_once)
-            for batch in general:
-                dry_run.read_general(batch, read_at_once)
-            if prompts and workload.new_tokens:
-                dry_run.answer(prompts)
-        for micro in micro_batches:
-            dry_run.update([micro] * (times if in_full else 1))
-        dry_run.save()
-    stages = dry_run.meter.stages
-    del dry_run
-    gc.collect()  # frees its blocks of the heap
-    return stages
+    begin = [*dry_run.meter.events]
+
+    def recorded(part: Callable[..., None], *given: Any) -> list[Event]:
+        first = len(dry_run.meter.events)
+        part(*given)
+        return dry_run.meter.events[first:]
+
+    scored = [recorded(dry_run.evaluate, batch, at_once) for batch in evaluated]
+    scored += [recorded(dry_run.read_general, batch, read_at_once) for batch in general]
+    scored += [recorded(dry_run.answer, prompts)] if prompts and workload.new_tokens else []
+    first = recorded(dry_run.update, [average] * (times if gaps else 1))  # makes the states that stand beside the rest
+    trained = [recorded(dry_run.update, [micro] * times) for micro in worst] + [recorded(dry_run.save)]
+    return [begin, *scored, first, *trained, *scored, *trained] if gaps else [begin, first, *scored, *trained]
 
 
 @cache
 def tensors_of(workload: Workload, micro_batch_size: int) -> Memory:
     """Returns the memory of the run without the gaps of a CPU's allocator; this takes seconds, once."""
 
-    def measured(model: Any) -> list[Stage]:
-        return stages_of(workload, model, micro_batch_size, gaps=False)
+    def recorded(model: Any) -> list[list[Event]]:
+        return parts_of(workload, model, micro_batch_size, gaps=False)
 
-    return peak_of(workload, deep(workload.model, measured))
+    return peak_of(workload, deep(workload.model, recorded))
 
 
 @cache
 def memory_of(workload: Workload, micro_batch_size: int) -> Memory:
-    """Returns the memory of the run with micro-batches of this size.
+    """Returns the memory of the run with micro-batches of this size; this takes seconds, once.
 
-    On a CPU this takes up to twenty seconds for the deepest models: gaps do not grow evenly with the blocks.
+    On a CPU small things that live between tensors keep gaps open. The code of a run makes them here too, a replay does
+    not: so the recorded model takes its blocks from the heap while it runs as well, and of the gaps that its replay
+    lacks each block of `workload` gets its share.
     """
     if not (workload.on_cpu and can_take_blocks()):
         return tensors_of(workload, micro_batch_size)
-    return peak_of(workload, stages_of(workload, workload.model, micro_batch_size, gaps=True))
+    beside = 0
+
+    def recorded(model: Any) -> list[list[Event]]:
+        nonlocal beside
+        live, replay = Replay(Heap()), Replay(Heap())
+        parts = parts_of(workload, model, micro_batch_size, True, live.play_one)
+        live.end()
+        for events in {id(events): events for events in parts}.values():
+            replay.play(events)
+        replay.end()
+        lacking = max(live.touched - replay.touched, 0)
+        beside = lacking * len(workload.model.transformer.h) // len(model.transformer.h)
+        return parts
+
+    parts = deep(workload.model, recorded)
+    return peak_of(workload, parts, Heap(), beside)

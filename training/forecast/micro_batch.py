@@ -19,8 +19,7 @@ from accelerate.utils import gather_object
 from training.data.batches import Encoded
 from training.flags import out_of_memory
 from training.flags.common import UpdateArgs
-from training.forecast.depth import is_deep
-from training.forecast.memory import MIB, memory_of, tensors_of, worst_micro_batches
+from training.forecast.memory import MIB, memory_of, worst_micro_batches
 from training.forecast.workload import Workload
 from training.run.checkpoint import saved_flag
 from training.run.cores import free_bytes
@@ -61,8 +60,6 @@ def largest_forecast(workload: Workload, most: int, below: float = math.inf) -> 
     candidates = [size for size in sizes(workload.update, workload.accelerator.num_processes) if size < below]
 
     def fits(size: int) -> bool:
-        if is_deep(workload.model) and tensors_of(workload, size).peak > most:  # known sooner
-            return False
         return memory_of(workload, size).peak <= most
 
     if candidates and fits(candidates[0]):  # the usual case

@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from helpers import results_of, run_in_process, run_script
 from safetensors.torch import save_file
 from test_commands import load_script
-from test_memory import Counted, labelled, workload_of
+from test_memory import Counted, labelled, replayed, workload_of
 from test_resume import kill_at_a_random_moment
 from transformers import GPT2LMHeadModel
 
@@ -38,7 +38,6 @@ from training.flags.common import MethodArgs, ModelArgs
 from training.flags.compute import ComputeArgs
 from training.flags.forgetting import ForgettingArgs
 from training.forecast.memory import DryRun, memory_of
-from training.forecast.meter import Stage, largest
 from training.model.methods import apply_method, build_classifier, build_language_model
 
 SHORT = ForgettingArgs(forgetting_tokens=300)
@@ -204,7 +203,7 @@ def test_the_forecast_of_the_measurement_has_the_tensors_that_it_makes(kind, cur
     monkeypatch.setattr(lm_head, "LOGIT_ROWS", rows)
     model, general = built(kind, base, "lora")
     dry_run = DryRun(replace(workload_of(model, labelled(8)), general=replace(general, curve=curve)))
-    dry_run.meter.stages = [Stage()]
+    built_before = len(dry_run.meter.events)
     dry_run.read_general(general.pieces)
     peaks = []
     for strength in (0, 0.25, 1) if curve else (0, 1):
@@ -212,7 +211,7 @@ def test_the_forecast_of_the_measurement_has_the_tensors_that_it_makes(kind, cur
             losses_of(model, general, strength=strength)
         peaks.append(counted.peak)
     integers = 16 * general.counts.sum() + 192  # at most; tokens, labels and lengths are not forecast
-    assert 0 <= max(peaks) - largest(dry_run.meter.stages).total() <= integers
+    assert 0 <= max(peaks) - replayed(dry_run, built_before).largest.total() <= integers
 
 
 @pytest.mark.parametrize(("tied", "more"), [(True, 0), (False, 50257 * 32 * 4)])

@@ -10,7 +10,8 @@ import torch
 from accelerate import Accelerator
 from helpers import ROOT
 from one_example import encode_pair, within
-from test_memory import CONFIG, LM_HEAD, Counted
+from test_depth import told
+from test_memory import CONFIG, LM_HEAD, Counted, replayed
 from test_memory import _own_precision as _own_precision
 
 import gpt2_scratch.lm_head
@@ -33,8 +34,8 @@ from training.evaluation.reference import (
 from training.flags.common import MethodArgs, UpdateArgs
 from training.flags.compute import ComputeArgs
 from training.flags.preference import PreferenceArgs
-from training.forecast.memory import DryRun, memory_of
-from training.forecast.meter import Stage, largest
+from training.forecast.depth import deep
+from training.forecast.memory import DryRun, memory_of, parts_of
 from training.forecast.workload import Workload
 from training.model.methods import apply_compute, apply_method
 from training.step.losses import outputs_of, pair_loss, pair_losses, per_answer
@@ -55,9 +56,9 @@ def pairs_of(count=6):
     return with_texts(pairs, within(texts_of(pairs), CONFIG.vocabulary))
 
 
-def model_of(method=LORA, moved=True, dropout=0.0):
+def model_of(method=LORA, moved=True, dropout=0.0, blocks=CONFIG.blocks):
     """A tiny model whose adapters are some way from their start."""
-    model = LanguageModel(replace(CONFIG, dropout=dropout))
+    model = LanguageModel(replace(CONFIG, dropout=dropout, blocks=blocks))
     initialise(model, torch.Generator().manual_seed(0), std=0.1)
     apply_method(model, method, 0)
     generator = torch.Generator().manual_seed(1)
@@ -324,7 +325,7 @@ def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(method, cache
     workload = workload_of(model, pairs, compute, precision, cached_reference)
     micro_batches = [pairs[:2], pairs[2:]]
     dry_run = DryRun(workload)
-    dry_run.meter.stages = [Stage()]
+    built = len(dry_run.meter.events)
     for _ in range(2):
         dry_run.update(micro_batches)
 
@@ -340,8 +341,22 @@ def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(method, cache
     state = (
         8192  # bytes at most: that of a generator, which torch makes behind the back of those who count real tensors
     )
-    assert 0 <= largest(dry_run.meter.stages).total() - counted.peak <= state
-    assert dry_run.meter.live.total() == counted.live
+    replay = replayed(dry_run, built)
+    assert 0 <= replay.largest.total() - counted.peak <= state
+    assert replay.live.total() == counted.live
+
+
+@pytest.mark.parametrize("cached_reference", [False, True])
+def test_a_deep_model_is_forecast_from_few_blocks(cached_reference):
+    model, compute = model_of(moved=False, blocks=8).train(), ComputeArgs()
+    workload, depths = workload_of(model, pairs_of(4), compute, "no", cached_reference), []
+
+    def recorded(given):
+        depths.append(len(given.transformer.h))
+        return parts_of(workload, given, 2, gaps=False)
+
+    found = deep(model, recorded)
+    assert depths == [5] and told(found) == told(recorded(model))
 
 
 def test_the_forecast_of_a_run_with_pairs_grows_with_the_micro_batch_and_counts_the_frozen_activations():

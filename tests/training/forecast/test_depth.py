@@ -1,6 +1,7 @@
-"""A deep model's memory from shallow ones: that of all its blocks."""
+"""What a deep model makes, told from a shallow one, is what all its blocks make, event by event."""
 
-from dataclasses import replace
+from collections import Counter
+from itertools import chain, groupby
 
 import pytest
 from accelerate.state import AcceleratorState
@@ -9,15 +10,13 @@ from test_memory import LM_HEAD, workload_of
 
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import Classifier, LanguageModel
+from training.data.general import General
 from training.flags.common import MethodArgs
 from training.flags.compute import ComputeArgs
-from training.forecast import memory
-from training.forecast.depth import deep, is_deep, runs_of, with_depths
-from training.forecast.memory import PARTS, stages_of, tensors_of
-from training.forecast.meter import Stage, largest
+from training.forecast.depth import deep, runs_of, with_depths
+from training.forecast.memory import DryRun, parts_of
 from training.model.methods import apply_compute
 
-FEWEST = 11  # blocks: two shallow models have 4 and 6
 SHAPE = {"width": 16, "heads": 2, "vocabulary": 512, "context": 64}
 
 
@@ -27,47 +26,79 @@ def _own_precision():
     AcceleratorState._reset_state()
 
 
-def alike(examples):
-    """The longest example as often as there are examples, so that one micro-batch is as heavy as any."""
-    longest = max(examples, key=lambda e: len(e.tokens))
-    return [replace(longest, id=e.id) for e in examples]
+def told(parts):
+    """The events in words that two recordings have in common: tensors are numbered in the order in which they are made.
+
+    Of tensors that are freed together the order is left out, which autocast leaves to chance, and the size of the norms
+    of all gradients, a number for each trained tensor.
+    """
+    numbers, words, made = {}, [], 0
+    for action, together in groupby(chain(*parts), lambda event: event.action):
+        found = []
+        for event in together:
+            tensor = event.tensor
+            if action == "make":
+                numbers[tensor], made = made, made + 1
+            few = tensor.block is None and tensor.size < 1024
+            kind = event.kind or tensor.kind
+            found.append((action, numbers[tensor], 0 if few else tensor.size, tensor.copies, kind))
+        words += sorted(found) if action == "free" else found
+    return words
+
+
+LORA, FULL = MethodArgs("lora"), MethodArgs("full")
+TWO_RUNS = MethodArgs("bitfit", last_blocks=7)
+CHECKPOINT, FROZEN = ComputeArgs(checkpoint_activations=True), ComputeArgs(cache_frozen="memory")
+GENERAL = General(pieces=labelled(3), curve=True)
+ANSWERS = {"prompts": [[1, 2], [3] * 20], "new_tokens": 4}
 
 
 @pytest.mark.parametrize(
-    ("kind", "method", "blocks", "checkpoint", "precision"),
+    ("kind", "method", "blocks", "compute", "precision", "gaps", "more"),
     [
-        (Classifier, MethodArgs("lora"), FEWEST, False, "no"),
-        (Classifier, MethodArgs("full"), FEWEST, True, "no"),
-        (Classifier, MethodArgs("full"), FEWEST, False, "bf16"),
-        (Classifier, MethodArgs("full"), 24, True, "bf16"),
-        (LanguageModel, MethodArgs("full"), FEWEST + 2, False, "no"),
-        (LanguageModel, LM_HEAD, FEWEST, True, "bf16"),
-        (LanguageModel, MethodArgs("bitfit", last_blocks=7), 29, False, "no"),  # the fewest with two long runs
+        (Classifier, LORA, 8, ComputeArgs(), "no", True, {"general": GENERAL}),
+        (Classifier, FULL, 8, CHECKPOINT, "no", False, {}),
+        (Classifier, FULL, 8, ComputeArgs(), "bf16", True, {}),
+        (Classifier, FULL, 12, CHECKPOINT, "bf16", False, {}),
+        (Classifier, MethodArgs("lora", last_blocks=7), 14, FROZEN, "bf16", True, {}),
+        (LanguageModel, FULL, 8, ComputeArgs(), "no", True, ANSWERS),
+        (LanguageModel, LM_HEAD, 8, CHECKPOINT, "bf16", False, ANSWERS),
+        (LanguageModel, TWO_RUNS, 15, ComputeArgs(), "no", True, {}),
     ],
 )
-def test_every_part_is_that_of_all_blocks(kind, method, blocks, checkpoint, precision):
+def test_every_event_is_that_of_all_blocks(kind, method, blocks, compute, precision, gaps, more):
     model = build(kind, method, config=GPT2Config(blocks=blocks, **SHAPE))
-    compute = ComputeArgs(checkpoint_activations=checkpoint)
     apply_compute(model, method.method, compute, precision)
-    examples = alike(labelled(4) if kind is Classifier else instructions(4))
-    workload = workload_of(model, examples, compute, precision, whole_model=method.method == "full")
-    assert is_deep(model), "else it would be compared with itself"
-    whole, found = largest(stages_of(workload, model, 2, gaps=False)), tensors_of(workload, 2)
-    expected = {part: whole[part] for part in PARTS}
-    if precision == "bf16":  # from the ninth block on, some have a few hundred bytes more
-        assert {part: found.parts[part] for part in PARTS} == pytest.approx(expected, rel=0.01)
-    else:
-        assert {part: found.parts[part] for part in PARTS} == expected
+    examples = labelled(4) if kind is Classifier else instructions(4)
+    workload = workload_of(model, examples, compute, precision, whole_model=method is FULL, **more)
+    seen = []
+
+    def recorded(given):
+        seen.append(len(given.transformer.h))
+        return parts_of(workload, given, 2, gaps)
+
+    found = deep(model, recorded)
+    assert len(seen) == 1 and seen[0] < blocks, "else it would be compared with itself"
+    assert told(found) == told(recorded(model))
+    for part in [part for part in found if gaps and found.count(part) > 1]:
+        made = Counter(event.tensor for event in part if event.action == "make")
+        assert made == Counter(event.tensor for event in part if event.action == "free"), "it comes twice"
 
 
-def test_it_is_worked_out_from_few_blocks(monkeypatch):
-    config, seen = GPT2Config(blocks=48, **SHAPE), []
-    workload = workload_of(build(Classifier, MethodArgs("lora", last_blocks=7), config=config), labelled(4))
-    monkeypatch.setattr(
-        memory, "stages_of", lambda _, given, *__, **___: seen.append(len(given.transformer.h)) or [Stage()]
-    )
-    tensors_of(workload, 2)
-    assert seen == [8, 10, 10]
+@pytest.mark.parametrize("kind", [Classifier, LanguageModel])
+def test_what_is_done_again_makes_the_same_tensors(kind):
+    model, examples = build(kind, FULL), labelled(4) if kind is Classifier else instructions(4)
+    dry_run = DryRun(workload_of(model, examples, whole_model=True))
+    events = dry_run.meter.events
+
+    def recorded(part, given):
+        first = len(events)
+        part(given)
+        return told([events[first:]])
+
+    dry_run.update([examples[:2]] * 2)  # the states of the optimizer are there from now on
+    for part, given in ((dry_run.evaluate, examples), (dry_run.update, [examples[2:]] * 2)):
+        assert recorded(part, given) == recorded(part, given)
 
 
 def test_blocks_of_a_kind_are_found_and_left_out():
@@ -80,7 +111,7 @@ def test_blocks_of_a_kind_are_found_and_left_out():
     assert len(model.transformer.h) == model.config.blocks == 12
 
 
-def test_a_model_of_few_blocks_is_measured_as_it_is():
-    model, seen = build(Classifier, MethodArgs("lora"), config=GPT2Config(blocks=10, **SHAPE)), []
+def test_a_model_of_few_blocks_is_run_as_it_is():
+    model, seen = build(Classifier, MethodArgs("lora"), config=GPT2Config(blocks=5, **SHAPE)), []
     deep(model, lambda given: seen.append(given) or [])
     assert seen == [model]

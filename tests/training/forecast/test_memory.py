@@ -30,8 +30,8 @@ from training.flags.common import BLOCK_TARGETS, MethodArgs, ModelArgs, UpdateAr
 from training.flags.compute import ComputeArgs
 from training.forecast import memory
 from training.forecast.memory import BASE, FILE, GAPS, PARTS, DryRun, memory_of, worst_micro_batches
-from training.forecast.meter import Heap, Stage, largest
 from training.forecast.micro_batch import largest_forecast, resolve_micro_batch, sizes
+from training.forecast.replay import Heap, Replay
 from training.forecast.workload import Workload
 from training.model.methods import apply_compute, build_classifier
 from training.run.launch import keep_freed_memory
@@ -85,6 +85,15 @@ def workload_of(model, examples, compute=DEFAULT, precision="no", batch_size=4, 
     return Workload(model, update, accelerator, examples, examples, **known)
 
 
+def replayed(dry_run, after=0):
+    """The replay of what was made, with the most that was alive after the first `after` events."""
+    replay, events = Replay(), [*dry_run.meter.events]
+    replay.play(events[:after])
+    replay.largest.clear()
+    replay.play(events[after:])
+    return replay
+
+
 PLAIN, LIGHTEST = (False, "no"), (True, "bf16")  # whether activations are checkpointed, precision
 ALL_WAYS = [PLAIN, (True, "no"), (False, "bf16"), LIGHTEST]
 
@@ -115,7 +124,7 @@ def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(kind, method,
     micro_batches = [examples[:2], examples[2:]]
 
     dry_run = DryRun(workload)
-    dry_run.meter.stages = [Stage()]  # of the weights before they were converted
+    built = len(dry_run.meter.events)  # with the weights before they were converted
     for _ in range(2):
         dry_run.update(micro_batches)
 
@@ -129,9 +138,10 @@ def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(kind, method,
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
-    assert largest(dry_run.meter.stages).total() == counted.peak
-    assert dry_run.meter.live.total() == counted.live
-    parts = dry_run.meter.live
+    replay = replayed(dry_run, built)
+    assert replay.largest.total() == counted.peak
+    assert replay.live.total() == counted.live
+    parts = replay.live
     assert parts["gradients"] == 0
     rounding = 64 * len([*model.parameters()])
     assert 0 <= parts["trained weights"] - sum(p.nbytes for p in trained) < rounding
