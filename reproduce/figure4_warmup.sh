@@ -5,6 +5,7 @@
 #
 # As published, the run with 20% has two epochs and the run with 1% has one, yet both are drawn on the same axis.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+draws 5
 
 run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-large --lora-rank 16 --lora-alpha 16 --batch-size 2)
 published val-loss  "warmup 20%"  -  1.427  "${run[@]}" --warmup-ratio 0.2 --epochs 2

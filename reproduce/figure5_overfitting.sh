@@ -6,6 +6,7 @@
 # The caption says full fine-tuning; the picture shows the LoRA run (two epochs). Both are run here, with a validation
 # part for the curve. The corrected runs have four epochs, to give overfitting time to show.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+draws 5
 
 run=("${published_sentiment[@]}" --validation-share 0.1 --test-share 0.1 --eval-batches 5 --save-every 500 --keep last --model gpt2-large)
 published val-loss  "full (the caption)"  -  0.122  "${run[@]}" "${constant[@]}" "${full[@]}" --batch-size 16 --epochs 1 --eval-every 5

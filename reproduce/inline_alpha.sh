@@ -5,6 +5,7 @@
 #
 # The report gives no numbers, and there is no record of alpha = r/2. As published, alpha itself is the scale.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+draws 5
 
 run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --lora-rank 16 --batch-size 2 --epochs 1)
 published ift  "alpha = r"    -  28.65  "${run[@]}" --lora-alpha 16

@@ -6,6 +6,7 @@
 # As published, SGD ran at Adam's learning rate of 5e-5, with which it hardly moves. Corrected, each optimizer has its
 # own rate. The nano scale maps SGD's rate with 1 / width too, although the argument for that is about Adam.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+draws 5
 
 run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --batch-size 4 --epochs 2)
 published ift  "AdamW"                  36.35  36.35  "${run[@]}" --optimizer adamw

@@ -5,6 +5,7 @@
 #
 # As published, the batch size doubled with the epochs.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+draws 5
 
 run=("${published_sentiment[@]}" "${scheduled[@]}" "${paper_lora_sentiment[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --last-blocks 18)
 published sentiment  "one epoch"   -  88.2    "${run[@]}" --batch-size 16 --epochs 1

@@ -5,6 +5,7 @@
 #
 # The report gives no numbers ("little impact"); these are in the authors' records.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+draws 5
 
 run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --lora-rank 16 --lora-alpha 16)
 published ift  "warmup 20% (report: medium)"  -  32.46        "${run[@]}" --model gpt2-medium --batch-size 4 --epochs 1 --warmup-ratio 0.2

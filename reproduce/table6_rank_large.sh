@@ -6,6 +6,7 @@
 # As published, alpha followed the rank and the update was scaled by alpha itself. The report says two epochs on a T4;
 # the authors' records say one epoch on an L4.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+draws 5
 
 run=("${published_ift[@]}" "${scheduled[@]}" "${paper_lora_ift[@]}" --model gpt2-large --batch-size 2 --epochs 1 --warmup-ratio 0.01)
 published ift         "rank 8"   46.37  46.37     "${run[@]}" --lora-rank 8 --lora-alpha 8

@@ -5,6 +5,7 @@
 #
 # The authors also ran the last 8 blocks (72.233, starting at a loss of 12.7), but left them out of the report.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+draws 5
 
 run=("${published_sentiment[@]}" "${scheduled[@]}" "${paper_lora_sentiment[@]}" --model gpt2-medium --lora-rank 16 --lora-alpha 16 --batch-size 32 --epochs 2)
 published sentiment  "last 1"   68.6   68.567  "${run[@]}" --last-blocks 1

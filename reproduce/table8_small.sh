@@ -5,6 +5,7 @@
 #
 # As published, LoRA had two epochs, a schedule and clipping; full fine-tuning had one epoch at a constant rate.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+draws 5
 
 run=("${published_sentiment[@]}" --model gpt2 --batch-size 32)
 published sentiment   "full"  0.905  0.905    "${run[@]}" "${constant[@]}" "${full[@]}" --epochs 1

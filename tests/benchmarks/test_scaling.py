@@ -23,7 +23,7 @@ def test_a_round_waits_for_all_runs_of_the_one_before():
 def test_every_recorded_run_of_fine_tuning_has_a_duration(capsys):
     scaling.main(scaling.Args(workers=(1, 2), runs=20, rounds=(5,), draws=3))
     told = capsys.readouterr().out
-    assert told.startswith("608 recorded runs of ")
+    assert told.startswith("653 recorded runs of ")
     lists, races = told.split("\n\n")[1:]
     rows = [line.split(" | ") for line in lists.splitlines() if line.startswith("| ") and "workers" not in line]
     assert len(rows) == 6 and all(row[3:5] == ["1.0", "0"] for row in rows[:3])  # one worker is never idle
