@@ -472,3 +472,12 @@ def test_the_way_from_a_file_to_tokens_is_timed_step_by_step():
     assert [line.split()[0] for line in done.stdout.splitlines()[1:4]] == ["read", "split", "tokenised"]
     refused = benchmark_here("start_of_data", "--texts", 1)
     assert refused.returncode == 2 and "--texts 1: must be at least 10" in refused.stderr
+
+
+def test_the_way_from_the_command_to_the_first_update_is_timed():
+    done = benchmark_here("start", "--texts", 100, "--characters", 100, "--rounds", 1, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    rows = dict(line.strip("| ").split(" | ") for line in done.stdout.splitlines()[-2:])
+    assert all(float(seconds) > 0.3 for seconds in rows.values()) and {*rows} == {"first run", "later runs"}
+    refused = benchmark_here("start", "--threads", -1)
+    assert refused.returncode == 2 and "--threads: must be 0 or more" in refused.stderr
