@@ -85,6 +85,18 @@ def test_every_event_is_that_of_all_blocks(kind, method, blocks, compute, precis
         assert made == Counter(event.tensor for event in part if event.action == "free"), "it comes twice"
 
 
+def test_where_blocks_of_a_kind_differ_after_all_every_one_is_run():
+    model, depths = build(Classifier, LORA, config=GPT2Config(blocks=8, **SHAPE)), []
+    model.transformer.h[2].register_forward_hook(lambda block, inputs, output: output * 2)
+    workload = workload_of(model, labelled(4))
+
+    def recorded(given):
+        depths.append(len(given.transformer.h))
+        return parts_of(workload, given, 2, gaps=False)
+
+    assert told(deep(model, recorded)) == told(recorded(model)) and depths == [5, 8, 8]
+
+
 @pytest.mark.parametrize("kind", [Classifier, LanguageModel])
 def test_what_is_done_again_makes_the_same_tensors(kind):
     model, examples = build(kind, FULL), labelled(4) if kind is Classifier else instructions(4)
