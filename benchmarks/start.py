@@ -19,6 +19,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from _flags import each_at_least
 from start_of_data import Args as TextArgs
 from start_of_data import write_texts
 from training.flags.cli import at_least, run
@@ -42,7 +43,7 @@ class Args:
 
     def problems(self) -> list[str]:
         found = at_least(self, 100, "texts", "characters") + at_least(self, 1, "rounds")
-        return found + ["--threads: must be 0 or more"] * (min(self.threads, default=0) < 0)
+        return found + each_at_least(self, 0, "threads")
 
 
 def seconds_to_first_update(flags: list[str], threads: int) -> float:
@@ -66,12 +67,13 @@ def main(args: Args) -> None:
     found: dict[tuple[str, int], list[float]] = defaultdict(list)
     for _, threads in itertools.product(range(args.rounds), args.threads):
         with tempfile.TemporaryDirectory() as folder:
-            data = f"{folder}/texts.jsonl"
-            write_texts(Path(data), TextArgs(args.texts, args.characters))
-            flags = f"--data {data} --text-column text --label-column label --max-length {args.max_length}"
-            flags += f" --model gpt2-nano --cache-dir {folder}/cache --output-dir {folder}/run --overwrite"
+            data = Path(folder) / "texts.jsonl"
+            write_texts(data, TextArgs(args.texts, args.characters))
+            flags = ["--data", str(data), "--text-column", "text", "--label-column", "label", "--model", "gpt2-nano"]
+            flags += ["--max-length", str(args.max_length), "--cache-dir", f"{folder}/cache"]
+            flags += ["--output-dir", f"{folder}/run", "--overwrite"]
             for which in ("first run", "later runs"):
-                found[which, threads].append(seconds_to_first_update(flags.split(), threads))
+                found[which, threads].append(seconds_to_first_update(flags, threads))
                 print(f"{which}, {threads or 'all'} threads: {found[which, threads][-1]:.2f} s", flush=True)
     print("\n| seconds to the first update | " + " | ".join(f"{n or 'all'} threads" for n in args.threads) + " |")
     print("|---|" + "---|" * len(args.threads))

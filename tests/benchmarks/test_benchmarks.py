@@ -480,4 +480,4 @@ def test_the_way_from_the_command_to_the_first_update_is_timed():
     rows = dict(line.strip("| ").split(" | ") for line in done.stdout.splitlines()[-2:])
     assert all(float(seconds) > 0.3 for seconds in rows.values()) and {*rows} == {"first run", "later runs"}
     refused = benchmark_here("start", "--threads", -1)
-    assert refused.returncode == 2 and "--threads: must be 0 or more" in refused.stderr
+    assert refused.returncode == 2 and "--threads -1: name at least one number, each at least 0" in refused.stderr

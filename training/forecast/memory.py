@@ -24,7 +24,7 @@ from training.evaluation.forgetting import adapters_at, language_model_in
 from training.flags.sharding import launched_sharded
 from training.forecast.depth import deep
 from training.forecast.meter import END, Event, Meter
-from training.forecast.replay import ALIGNMENT, Heap, Replay, can_take_blocks
+from training.forecast.replay import ALIGNMENT, Heap, Replay, can_take_blocks, replayed
 from training.forecast.workload import Workload, use_bitsandbytes
 from training.step.losses import outputs_of
 from training.step.optimizers import build_optimizer
@@ -101,14 +101,13 @@ class DryRun:
         if held is None:
             return
         (examples, *_), _ = evaluation_batches(self.workload.texts, 1)
-        with self._part(), torch.no_grad(), self.workload.accelerator.autocast():
+        with torch.no_grad(), self.workload.accelerator.autocast(), self._part():  # no block runs when autocast ends
             if self.workload.on_cpu and self.workload.compute.cache_frozen == "memory":
                 with self.meter.counting("frozen activations"):
                     self.cache = torch.empty(held.shape, dtype=held.dtype)
             batch = collate([replace(e, hidden=None) for e in examples]).to(self.device)
             layout = layout_of(batch.lengths, self.device, last_only=held.last_only)
             self.model.transformer.first_blocks(batch.tokens, layout, held.blocks)
-            self.meter.enter(None)
 
     def evaluate(self, examples: Sequence[Encoded], at_once: int = 1) -> None:
         self.model.eval()
@@ -191,10 +190,7 @@ def mapped_file(workload: Workload, touched: int) -> int:
 def peak_of(workload: Workload, parts: Sequence[Sequence[Event]], heap: Heap | None = None, beside: int = 0) -> Memory:
     """Returns the memory at the peak, and on a CPU what is not tensors: the gaps of a `heap`, with `beside` bytes of
     them that a replay lacks."""
-    replay = Replay(heap)
-    for events in parts:
-        replay.play(events)
-    replay.end()
+    replay = replayed(parts, heap)
     found = {kind: replay.largest[kind] for kind in PARTS}
     if workload.on_cpu:
         touched = replay.touched + beside if heap else sum(found.values())
@@ -300,13 +296,11 @@ def memory_of(workload: Workload, micro_batch_size: int) -> Memory:
 
     def recorded(model: Any) -> list[list[Event]]:
         nonlocal beside
-        live, replay = Replay(Heap()), Replay(Heap())
+        live = Replay(Heap())
         parts = parts_of(workload, model, micro_batch_size, True, live.play_one)
         live.end()
-        for events in {id(events): events for events in parts}.values():
-            replay.play(events)
-        replay.end()
-        lacking = max(live.touched - replay.touched, 0)
+        once = {id(events): events for events in parts}.values()
+        lacking = max(live.touched - replayed(once, Heap()).touched, 0)
         beside = lacking * len(workload.model.transformer.h) // len(model.transformer.h)
         return parts
 

@@ -114,3 +114,12 @@ class Replay:
         for tensor, (_, blocks) in self.held.items():
             self._give(tensor.size, blocks)
         self.held.clear()
+
+
+def replayed(parts: Iterable[Iterable[Event]], heap: Heap | None = None) -> Replay:
+    """Returns the replay of all parts, which has given back its blocks."""
+    replay = Replay(heap)
+    for events in parts:
+        replay.play(events)
+    replay.end()
+    return replay

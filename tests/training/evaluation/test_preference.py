@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from helpers import ROOT
 from one_example import encode_pair, within
-from test_depth import told
+from test_depth import recorder, told
 from test_memory import CONFIG, LM_HEAD, Counted, replayed
 from test_memory import _own_precision as _own_precision
 
@@ -35,7 +35,7 @@ from training.flags.common import MethodArgs, UpdateArgs
 from training.flags.compute import ComputeArgs
 from training.flags.preference import PreferenceArgs
 from training.forecast.depth import deep
-from training.forecast.memory import DryRun, memory_of, parts_of
+from training.forecast.memory import DryRun, memory_of
 from training.forecast.workload import Workload
 from training.model.methods import apply_compute, apply_method
 from training.step.losses import outputs_of, pair_loss, pair_losses, per_answer
@@ -349,12 +349,7 @@ def test_fake_updates_make_exactly_the_tensors_that_real_ones_make(method, cache
 @pytest.mark.parametrize("cached_reference", [False, True])
 def test_a_deep_model_is_forecast_from_few_blocks(cached_reference):
     model, compute = model_of(moved=False, blocks=8).train(), ComputeArgs()
-    workload, depths = workload_of(model, pairs_of(4), compute, "no", cached_reference), []
-
-    def recorded(given):
-        depths.append(len(given.transformer.h))
-        return parts_of(workload, given, 2, gaps=False)
-
+    recorded, depths = recorder(workload_of(model, pairs_of(4), compute, "no", cached_reference))
     found = deep(model, recorded)
     assert depths == [5] and told(found) == told(recorded(model))
 

@@ -46,6 +46,17 @@ def told(parts):
     return words
 
 
+def recorder(workload, gaps=False):
+    """A function that records the run of a model, and the list of how many blocks each had that was given to it."""
+    depths = []
+
+    def recorded(model):
+        depths.append(len(model.transformer.h))
+        return parts_of(workload, model, 2, gaps)
+
+    return recorded, depths
+
+
 LORA, FULL = MethodArgs("lora"), MethodArgs("full")
 TWO_RUNS = MethodArgs("bitfit", last_blocks=7)
 CHECKPOINT, FROZEN = ComputeArgs(checkpoint_activations=True), ComputeArgs(cache_frozen="memory")
@@ -71,14 +82,9 @@ def test_every_event_is_that_of_all_blocks(kind, method, blocks, compute, precis
     apply_compute(model, method.method, compute, precision)
     examples = labelled(4) if kind is Classifier else instructions(4)
     workload = workload_of(model, examples, compute, precision, whole_model=method is FULL, **more)
-    seen = []
-
-    def recorded(given):
-        seen.append(len(given.transformer.h))
-        return parts_of(workload, given, 2, gaps)
-
+    recorded, depths = recorder(workload, gaps)
     found = deep(model, recorded)
-    assert len(seen) == 1 and seen[0] < blocks, "else it would be compared with itself"
+    assert len(depths) == 1 and depths[0] < blocks, "else it would be compared with itself"
     assert told(found) == told(recorded(model))
     for part in [part for part in found if gaps and found.count(part) > 1]:
         made = Counter(event.tensor for event in part if event.action == "make")
@@ -86,14 +92,9 @@ def test_every_event_is_that_of_all_blocks(kind, method, blocks, compute, precis
 
 
 def test_where_blocks_of_a_kind_differ_after_all_every_one_is_run():
-    model, depths = build(Classifier, LORA, config=GPT2Config(blocks=8, **SHAPE)), []
+    model = build(Classifier, LORA, config=GPT2Config(blocks=8, **SHAPE))
     model.transformer.h[2].register_forward_hook(lambda block, inputs, output: output * 2)
-    workload = workload_of(model, labelled(4))
-
-    def recorded(given):
-        depths.append(len(given.transformer.h))
-        return parts_of(workload, given, 2, gaps=False)
-
+    recorded, depths = recorder(workload_of(model, labelled(4)))
     assert told(deep(model, recorded)) == told(recorded(model)) and depths == [5, 8, 8]
 
 
